@@ -1,0 +1,1 @@
+"""How agentlog speaks to machines: adapters for the log, PostgreSQL, Redis and LangGraph, and the command line."""

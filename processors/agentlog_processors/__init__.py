@@ -1,0 +1,1 @@
+"""What follows from facts: one file per duty, delivered at least once and in order per key."""

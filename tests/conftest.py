@@ -1,0 +1,41 @@
+"""Decides which tests run here: the release numbers only with --full, and none for which a needed program is missing.
+
+A missing program skips the test with its reason; where CI is set it fails the test instead, because CI has everything.
+"""
+
+import os
+import shutil
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --full, which asks for the release numbers instead of the small ones."""
+    parser.addoption("--full", action="store_true", default=False, help="run the release numbers")
+
+
+@pytest.fixture(scope="session")
+def full(pytestconfig: pytest.Config) -> bool:
+    """Tell whether the release numbers were asked for."""
+    return bool(pytestconfig.getoption("--full"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what only --full runs."""
+    if config.getoption("--full"):
+        return
+    for item in items:
+        if item.get_closest_marker("full"):
+            item.add_marker(pytest.mark.skip(reason="a release number: runs with --full"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose programs are missing, or fail it where CI is set."""
+    needed = [program for marker in item.iter_markers("needs") for program in marker.args]
+    missing = [program for program in needed if shutil.which(program) is None]
+    if not missing:
+        return
+    reason = f"not on this machine: {', '.join(missing)}"
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason}; CI must have it", pytrace=False)
+    pytest.skip(reason)
