@@ -1,0 +1,58 @@
+"""Facts of an assistant and its versions, and the state they fold into."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias, assert_never
+
+from agentlog_facts.ids import AssistantId
+from agentlog_facts.json_value import JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class AssistantCreated:
+    """An assistant exists with version 1."""
+
+    assistant_id: AssistantId
+    graph_id: str
+    config: JsonObject
+    context: JsonObject
+    metadata: JsonObject
+    name: str
+    description: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AssistantRevised:
+    """The assistant got version n+1, stated whole."""
+
+    assistant_id: AssistantId
+    version: int
+    graph_id: str
+    config: JsonObject
+    context: JsonObject
+    metadata: JsonObject
+    name: str
+    description: str | None
+
+
+AssistantFact: TypeAlias = AssistantCreated | AssistantRevised
+
+
+@dataclass(frozen=True, slots=True)
+class AssistantState:
+    """An assistant as the deciders see it; `versions` maps a version to what was stated for it."""
+
+    exists: bool = False
+    current: int = 0
+    versions: Mapping[int, AssistantFact] = field(default_factory=dict[int, AssistantFact])
+
+
+def evolve(state: AssistantState, fact: AssistantFact) -> AssistantState:
+    """Fold one accepted fact."""
+    match fact:
+        case AssistantCreated():
+            return AssistantState(exists=True, current=1, versions={1: fact})
+        case AssistantRevised():
+            return replace(state, current=fact.version, versions={**state.versions, fact.version: fact})
+        case _:
+            assert_never(fact)

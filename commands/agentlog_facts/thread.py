@@ -1,0 +1,237 @@
+"""Facts of a thread and its runs, and the state they fold into."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Literal, TypeAlias, assert_never
+
+from agentlog_facts.ids import RunId, ThreadId
+from agentlog_facts.json_value import JsonObject
+
+RunStatus: TypeAlias = Literal["pending", "running", "success", "error", "timeout", "interrupted", "rollback"]
+CancelAction: TypeAlias = Literal["interrupt", "rollback"]
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadCreated:
+    """A thread exists from here on; `temporary` threads go with the end of their only run."""
+
+    thread_id: ThreadId
+    metadata: JsonObject
+    temporary: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadMetadataPatched:
+    """Top-level keys were merged over the thread's metadata (a null is stored). Lies on the stream `meta-`."""
+
+    thread_id: ThreadId
+    metadata: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadDeleted:
+    """The thread, its runs and its checkpoints are gone for every reader."""
+
+    thread_id: ThreadId
+
+
+@dataclass(frozen=True, slots=True)
+class StateUpdated:
+    """Somebody wrote the state by hand; the checkpoints it made stand beside it in the same commit.
+
+    `view` says what changed in the JSON view (see `view.py`); `next` names the nodes that would run next;
+    `interrupts` maps a task id to its open interrupts.
+    """
+
+    thread_id: ThreadId
+    checkpoint_ns: str
+    checkpoint_id: str
+    view: JsonObject
+    next: tuple[str, ...]
+    interrupts: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class RunCreated:
+    """A run waits for a worker; everything it needs is here, so that folding it reads no other aggregate.
+
+    `assistant` is the resolved assistant: {assistant_id, graph_id, version, config, context, metadata};
+    `kwargs` is what the API shows under that name; `due_at` is when a delayed run may start.
+    """
+
+    run_id: RunId
+    thread_id: ThreadId
+    assistant: JsonObject
+    metadata: JsonObject
+    kwargs: JsonObject
+    multitask_strategy: str
+    due_at: datetime | None = None
+    temporary: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunClaimed:
+    """A worker took the run; the version of this commit is the epoch that fences everything it writes.
+
+    `attempt` counts from 1; `outputs_from` is the position in `outputs` from which this attempt's frames come.
+    """
+
+    run_id: RunId
+    worker: str
+    attempt: int
+    outputs_from: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunReleased:
+    """The claim with this epoch is over without an end: the run is pending again.
+
+    `counts` tells whether the attempt counts towards the retry limit (a drain does not).
+    """
+
+    run_id: RunId
+    epoch: int
+    reason: str
+    counts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunAlive:
+    """A worker that cannot reach Redis says on the log that it still executes the run."""
+
+    run_id: RunId
+
+
+@dataclass(frozen=True, slots=True)
+class RunCancelRequested:
+    """A running run has to stop; after `deadline` the reaper finishes it, lease or not."""
+
+    run_id: RunId
+    action: CancelAction
+    deadline: datetime
+    error: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """The run's only end. `view`: its change of the thread's JSON view; `outputs_to`: position behind its last frame.
+
+    `error` is {error, message} or None; `interrupts` maps task ids to open interrupts; `next` names the nodes left.
+    `checkpoint_id` is the run's last accepted root checkpoint, None when it wrote none.
+    """
+
+    run_id: RunId
+    status: RunStatus
+    error: JsonObject | None
+    view: JsonObject
+    next: tuple[str, ...]
+    interrupts: JsonObject
+    checkpoint_id: str | None = None
+    outputs_to: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunDeleted:
+    """The run and everything accepted on its `run-` stream is hidden; `view` leads to the resulting state."""
+
+    run_id: RunId
+    view: JsonObject
+    next: tuple[str, ...]
+    interrupts: JsonObject
+
+
+ThreadFact: TypeAlias = (
+    ThreadCreated
+    | ThreadMetadataPatched
+    | ThreadDeleted
+    | StateUpdated
+    | RunCreated
+    | RunClaimed
+    | RunReleased
+    | RunAlive
+    | RunCancelRequested
+    | RunFinished
+    | RunDeleted
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """One active run of a thread, as the deciders see it."""
+
+    run_id: RunId
+    status: RunStatus
+    due_at: datetime | None
+    temporary: bool
+    attempt: int = 0
+    epoch: int | None = None
+    cancel: CancelAction | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadState:
+    """A thread as the deciders see it: does it exist, and which runs are active (in order of creation)."""
+
+    exists: bool = False
+    temporary: bool = False
+    graph_id: str | None = None
+    runs: Mapping[RunId, RunState] = field(default_factory=dict[RunId, RunState])
+
+    @property
+    def busy(self) -> bool:
+        """Tell whether any run is pending or running, delayed ones included."""
+        return bool(self.runs)
+
+    @property
+    def claimed(self) -> RunState | None:
+        """Return the run that a worker executes now."""
+        return next((run for run in self.runs.values() if run.epoch is not None), None)
+
+
+def _with(state: ThreadState, run: RunState) -> ThreadState:
+    return replace(state, runs={**state.runs, run.run_id: run})
+
+
+def _without(state: ThreadState, run_id: RunId) -> ThreadState:
+    return replace(state, runs={key: run for key, run in state.runs.items() if key != run_id})
+
+
+def _created(state: ThreadState, fact: RunCreated) -> ThreadState:
+    graph_id = fact.assistant.get("graph_id")
+    run = RunState(fact.run_id, "pending", fact.due_at, fact.temporary)
+    return _with(replace(state, graph_id=graph_id if isinstance(graph_id, str) else state.graph_id), run)
+
+
+def _changed(state: ThreadState, fact: RunClaimed | RunReleased | RunCancelRequested, version: int) -> ThreadState:
+    run = state.runs.get(fact.run_id)
+    if run is None:
+        return state
+    match fact:
+        case RunClaimed():
+            return _with(state, replace(run, status="running", attempt=fact.attempt, epoch=version))
+        case RunReleased():
+            return _with(state, replace(run, status="pending", epoch=None))
+        case RunCancelRequested():
+            return _with(state, replace(run, cancel=fact.action))
+        case _:
+            assert_never(fact)
+
+
+def evolve(state: ThreadState, fact: ThreadFact, version: int) -> ThreadState:
+    """Fold one accepted fact; `version` is the version of its commit on its stream."""
+    match fact:
+        case ThreadCreated():
+            return ThreadState(exists=True, temporary=fact.temporary)
+        case ThreadDeleted():
+            return ThreadState()
+        case RunCreated():
+            return _created(state, fact)
+        case RunClaimed() | RunReleased() | RunCancelRequested():
+            return _changed(state, fact, version)
+        case RunFinished() | RunDeleted():
+            return _without(state, fact.run_id)
+        case ThreadMetadataPatched() | StateUpdated() | RunAlive():
+            return state
+        case _:
+            assert_never(fact)

@@ -1,0 +1,297 @@
+"""Wire names: which class a stored `{type, schema, data}` is, upcasters of old schemas, commits to bytes and back.
+
+Names and schema numbers are data: never renamed, never reused. A changed shape is a new schema number and an upcaster.
+"""
+
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, fields
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+
+from agentlog_facts import assistant, checkpoint, system, thread
+from agentlog_facts.envelope import RULES, SPEC, Actor, ActorKind, BlobRef, Cause, Demand, Draft, Fact, Request
+from agentlog_facts.errors import Corrupt, UnknownSchema
+from agentlog_facts.guard import VoidReason
+from agentlog_facts.ids import Key, Stream
+from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load_object
+
+FACTS: Mapping[str, type[Fact]] = {
+    "ThreadCreated": thread.ThreadCreated,
+    "ThreadMetadataPatched": thread.ThreadMetadataPatched,
+    "ThreadDeleted": thread.ThreadDeleted,
+    "StateUpdated": thread.StateUpdated,
+    "RunCreated": thread.RunCreated,
+    "RunClaimed": thread.RunClaimed,
+    "RunReleased": thread.RunReleased,
+    "RunAlive": thread.RunAlive,
+    "RunCancelRequested": thread.RunCancelRequested,
+    "RunFinished": thread.RunFinished,
+    "RunDeleted": thread.RunDeleted,
+    "AssistantCreated": assistant.AssistantCreated,
+    "AssistantRevised": assistant.AssistantRevised,
+    "CheckpointSaved": checkpoint.CheckpointSaved,
+    "WritesSaved": checkpoint.WritesSaved,
+    "CheckpointsHidden": checkpoint.CheckpointsHidden,
+    "PartitionOpened": system.PartitionOpened,
+    "CommandRefused": system.CommandRefused,
+}
+NAMES: Mapping[type[Fact], str] = {cls: name for name, cls in FACTS.items()}
+SCHEMAS: Mapping[str, int] = dict.fromkeys(FACTS, 1)
+"""The newest schema number of each fact type."""
+UPCASTERS: Mapping[tuple[str, int], Callable[[JsonObject], JsonObject]] = {}
+"""(type, schema) -> function that turns its data into that of schema + 1."""
+
+_Convert = Callable[[Any], Any]  # Any: a field of any type; the closed set of shapes is below
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _time_out(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _converters(hint: Any) -> tuple[_Convert, _Convert]:
+    """Return (to JSON, from JSON) for a field's annotation; raise TypeError for a shape that facts may not have."""
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        inner = [part for part in get_args(hint) if part is not type(None)]
+        if len(inner) == 1:
+            out, back = _converters(inner[0])
+            return (lambda v: None if v is None else out(v)), (lambda v: None if v is None else back(v))
+    if origin is tuple:
+        out, back = _converters(get_args(hint)[0])
+        return (lambda v: [out(item) for item in v]), (lambda v: tuple(back(item) for item in _expect(v, list)))
+    if hint is datetime:
+        return _time_out, lambda v: datetime.fromisoformat(_expect(v, str))
+    return _same, _checker(hint)
+
+
+def _checker(hint: Any) -> _Convert:
+    base = getattr(hint, "__supertype__", hint)
+    if get_origin(base) is Literal:
+        base = str
+    if base in (str, int, bool):
+        return lambda v: _expect(v, base)
+    if get_origin(base) is dict:
+        return lambda v: _expect(v, dict)
+    return _same
+
+
+def _expect(value: Any, kind: type) -> Any:
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise TypeError(f"expected {kind.__name__}, found {type(value).__name__}")
+    return value
+
+
+@cache
+def _plan(name: str) -> tuple[tuple[str, bool, _Convert, _Convert], ...]:
+    cls = FACTS[name]
+    hints = get_type_hints(cls, localns={"Json": Json})
+    return tuple((f.name, _required(f), *_converters(hints[f.name])) for f in fields(cls))
+
+
+def _required(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def encode_fact(fact: Fact) -> JsonObject:
+    """Return the stored form {type, schema, data} of a fact."""
+    name = NAMES[type(fact)]
+    data: JsonObject = {field: out(getattr(fact, field)) for field, _, out, _ in _plan(name)}
+    return {"type": name, "schema": SCHEMAS[name], "data": data}
+
+
+def decode_fact(stored: JsonObject) -> Fact:
+    """Return the fact, upcast to the newest schema; raise UnknownSchema or Corrupt."""
+    name, schema, data = stored.get("type"), stored.get("schema"), stored.get("data")
+    if not isinstance(name, str) or not isinstance(schema, int) or not isinstance(data, dict):
+        raise Corrupt("fact: expected {type, schema, data}")
+    if name not in FACTS or not 1 <= schema <= SCHEMAS[name]:
+        raise UnknownSchema(f"fact {name} schema {schema}: not known to this release")
+    while schema < SCHEMAS[name]:
+        data, schema = UPCASTERS[name, schema](data), schema + 1
+    return _build(name, data)
+
+
+def _build(name: str, data: JsonObject) -> Fact:
+    values: dict[str, Any] = {}
+    for field, required, _, back in _plan(name):
+        if field in data:
+            try:
+                values[field] = back(data[field])
+            except (TypeError, ValueError) as error:
+                raise Corrupt(f"fact {name}.{field}: {error}") from error
+        elif required:
+            raise Corrupt(f"fact {name}: field {field} is missing")
+    return FACTS[name](**values)
+
+
+def encode_facts(draft: Draft) -> list[Json]:
+    """Return the stored forms of all facts of a commit."""
+    return [encode_fact(fact) for fact in draft.facts]
+
+
+def encode_commit(draft: Draft, facts: list[Json], blobs: tuple[BlobRef, ...] = ()) -> bytes:
+    """Return the record's value; `facts` as of `encode_facts`, with null where a blob stands in for a value."""
+    cause = draft.cause
+    record: JsonObject = {
+        "spec": draft.spec,
+        "rules": draft.rules,
+        "event_id": draft.event_id,
+        "append_id": draft.append_id,
+        "body_sha256": draft.body_sha256,
+        "stream": draft.stream,
+        "demands": dict(draft.demands.items()),
+        "epoch": draft.epoch,
+        "facts": facts,
+        "blobs": [{"at": list(blob.at), "sha256": blob.sha256, "size": blob.size} for blob in blobs],
+        "occurred_at": _time_out(draft.occurred_at),
+        "actor": _actor_out(cause.actor),
+        "on_behalf_of": list(cause.on_behalf_of),
+        "correlation_id": cause.correlation_id,
+        "causation_id": cause.causation_id,
+        "traceparent": cause.traceparent,
+        "request": _request_out(cause.request),
+        "provenance": draft.provenance,
+        "key_id": draft.key_id,
+    }
+    return dump(record)
+
+
+def _actor_out(actor: Actor) -> JsonObject:
+    return {
+        "kind": actor.kind,
+        "sub": actor.sub,
+        "iss": actor.iss,
+        "method": actor.method,
+        "credential_id": actor.credential_id,
+        "ip_hash": actor.ip_hash,
+    }
+
+
+def _request_out(request: Request | None) -> Json:
+    return None if request is None else {"id": request.id, "method": request.method, "route": request.route}
+
+
+def parse_commit(value: bytes) -> JsonObject:
+    """Return the record as JSON after checking that this release may judge it; raise Corrupt or UnknownSchema."""
+    try:
+        record = load_object(value, "commit")
+    except ValueError as error:
+        raise Corrupt(f"commit: {error}") from error
+    if record.get("spec") != SPEC or record.get("rules") != RULES:
+        found = f"spec {record.get('spec')} rules {record.get('rules')}"
+        raise UnknownSchema(f"commit: expected spec {SPEC} rules {RULES}, found {found}")
+    return record
+
+
+def blob_refs(record: JsonObject) -> tuple[BlobRef, ...]:
+    """Return the blobs that a parsed record names."""
+    return tuple(_blob_ref(as_object(ref, "blob")) for ref in _list(record, "blobs"))
+
+
+def _blob_ref(ref: JsonObject) -> BlobRef:
+    at = tuple(step for step in _list(ref, "at") if isinstance(step, (str, int)))
+    return BlobRef(at, _text(ref, "sha256"), _number(ref, "size"))
+
+
+def decode_commit(key: str, record: JsonObject) -> Draft:
+    """Return the commit of a parsed record whose blobs are in place; raise Corrupt or UnknownSchema."""
+    try:
+        return _decode(key, record)
+    except (TypeError, ValueError, KeyError) as error:
+        raise Corrupt(f"commit: {error}") from error
+
+
+def _decode(key: str, record: JsonObject) -> Draft:
+    stored = [decode_fact(as_object(fact, "fact")) for fact in _list(record, "facts")]
+    if not stored:
+        raise Corrupt("commit: no facts")
+    epoch = record.get("epoch")
+    return Draft(
+        key=Key(key),
+        stream=Stream(_text(record, "stream")),
+        event_id=_text(record, "event_id"),
+        append_id=_text(record, "append_id"),
+        body_sha256=_text(record, "body_sha256"),
+        facts=tuple(stored),
+        occurred_at=datetime.fromisoformat(_text(record, "occurred_at")),
+        cause=_cause(record),
+        demands={Stream(name): _demand(value) for name, value in as_object(record["demands"], "demands").items()},
+        epoch=None if epoch is None else _number(record, "epoch"),
+        provenance=_object_or_none(record, "provenance"),
+        key_id=_text_or_none(record, "key_id"),
+    )
+
+
+def _cause(record: JsonObject) -> Cause:
+    actor = as_object(record["actor"], "actor")
+    request = record.get("request")
+    return Cause(
+        actor=Actor(
+            kind=cast(ActorKind, _text(actor, "kind")),
+            sub=_text(actor, "sub"),
+            iss=_text_or_none(actor, "iss"),
+            method=_text(actor, "method"),
+            credential_id=_text_or_none(actor, "credential_id"),
+            ip_hash=_text_or_none(actor, "ip_hash"),
+        ),
+        correlation_id=_text(record, "correlation_id"),
+        causation_id=_text_or_none(record, "causation_id"),
+        on_behalf_of=tuple(str(name) for name in _list(record, "on_behalf_of")),
+        traceparent=_text_or_none(record, "traceparent"),
+        request=None if request is None else _request(as_object(request, "request")),
+    )
+
+
+def _request(stored: JsonObject) -> Request:
+    return Request(_text(stored, "id"), _text(stored, "method"), _text(stored, "route"))
+
+
+def _demand(value: Json) -> Demand:
+    if value == "absent" or value == "exists":
+        return cast(Demand, value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ValueError(f"demand: expected absent, exists or a version, found {value!r}")
+
+
+def _list(stored: JsonObject, name: str) -> list[Json]:
+    value = stored.get(name, [])
+    if not isinstance(value, list):
+        raise ValueError(f"{name}: expected a list")
+    return value
+
+
+def _text(stored: JsonObject, name: str) -> str:
+    value = stored.get(name)
+    if not isinstance(value, str):
+        raise ValueError(f"{name}: expected a string")
+    return value
+
+
+def _text_or_none(stored: JsonObject, name: str) -> str | None:
+    return None if stored.get(name) is None else _text(stored, name)
+
+
+def _number(stored: JsonObject, name: str) -> int:
+    value = stored.get(name)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{name}: expected a whole number")
+    return value
+
+
+def _object_or_none(stored: JsonObject, name: str) -> JsonObject | None:
+    value = stored.get(name)
+    return None if value is None else as_object(value, name)
+
+
+def void_reason(text: str) -> VoidReason:
+    """Narrow stored text to a reason of the guard; raise ValueError for another one."""
+    if text not in get_args(VoidReason):
+        raise ValueError(f"void: unknown reason {text}")
+    return cast(VoidReason, text)
