@@ -1,0 +1,5 @@
+class Request: ...
+
+class Response:
+    API_KEY: int
+    API_VERSION: int
