@@ -2,16 +2,17 @@ from collections.abc import Sequence
 from ssl import SSLContext
 from typing import TypedDict
 
-from ..abc import AbstractTokenProvider
-from ..client import AIOKafkaClient
-from ..protocol.admin import (
+from aiokafka.abc import AbstractTokenProvider
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.admin import (
     AlterConfigsResponse,
     CreatePartitionsResponse,
     CreateTopicsResponse,
     DeleteTopicsResponse,
     DescribeConfigsResponse,
 )
-from ..structs import TopicPartition
+from aiokafka.structs import TopicPartition
+
 from .config_resource import ConfigResource
 from .new_partitions import NewPartitions
 from .new_topic import NewTopic
