@@ -8,6 +8,8 @@ import shutil
 
 import pytest
 
+pytest_plugins = ["tests.stack_fixtures"]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --full, which asks for the release numbers instead of the small ones."""

@@ -1,0 +1,77 @@
+"""Decides how tests get a running embedded stack: one per session, processes of its own, a temporary folder."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from agentlog_infra.processes import child_environment
+
+_STOP_SECS = 40
+_OUR_SETTINGS = ("AGENTLOG_", "DATABASE_URI", "POSTGRES_URI", "REDIS_URI")
+
+
+@dataclass(frozen=True, slots=True)
+class RunningStack:
+    """Addresses of the running servers, their data directory and the pid of the process that owns them."""
+
+    kafka: str
+    postgres: str
+    redis: str
+    data_dir: Path
+    pid: int
+
+
+def open_folder() -> Path:
+    """Make a folder that PostgreSQL's account may pass when root runs the tests: pytest's own are closed to it."""
+    folder = Path(tempfile.mkdtemp(prefix="agentlog-test-"))
+    folder.chmod(0o711)
+    return folder
+
+
+def start_stack(data_dir: Path) -> "subprocess.Popen[str]":
+    """Start the stack as a child that dies with the test run; it says on stdout when it is ready."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(_OUR_SETTINGS)}
+    words = [sys.executable, "-m", "agentlog_infra.stack", "--data-dir", str(data_dir), "--die-with-parent"]
+    return subprocess.Popen(
+        words, stdout=subprocess.PIPE, text=True, env=child_environment(env), start_new_session=True
+    )
+
+
+def read_ready(process: "subprocess.Popen[str]", data_dir: Path) -> RunningStack:
+    """Wait for the line that says where the servers are; fail the test if the stack ends without it."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, f"the stack ended with status {process.wait(_STOP_SECS)} before it was ready"
+    found = json.loads(line)
+    return RunningStack(found["kafka"], found["postgres"], found["redis"], data_dir, found["pid"])
+
+
+def stop_stack(process: "subprocess.Popen[str]") -> int:
+    """Stop the stack in order and return its exit status."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        return process.wait(_STOP_SECS)
+    finally:
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[RunningStack]:
+    """Run log, PostgreSQL and Valkey for the session; each test takes topics, schemas and key prefixes of its own."""
+    data_dir = open_folder()
+    process = start_stack(data_dir)
+    try:
+        yield read_ready(process, data_dir)
+    finally:
+        stop_stack(process)
+        shutil.rmtree(data_dir)
