@@ -1,0 +1,305 @@
+"""Decides every setting of agentlog: its names, default and meaning; read once from the environment, then frozen.
+
+Official names of the LangGraph server come first, so that a deployment written for it works unchanged; ours begin with
+AGENTLOG_. A name with _FILE appended names a file that holds the value (mounted secrets). Longer than a page because it
+is one table.
+"""
+
+import os
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from agentlog_facts.errors import Misconfigured
+
+MEBIBYTE = 1024 * 1024
+DAY_MS = 24 * 3600 * 1000
+_URI_PASSWORD = re.compile(r"(://[^/@:]*:)[^@/]*(@)")
+_QUERY_PASSWORD = re.compile(r"([?&](?:password|sslpassword)=)[^&]*")
+
+
+class _Chosen:
+    """A default that depends on whether the log is Kafka or the embedded broker."""
+
+    def __init__(self, production: int, embedded: int) -> None:
+        self.production, self.embedded = production, embedded
+
+    def __call__(self, data: dict[str, object]) -> int:
+        return self.production if data.get("kafka_bootstrap") else self.embedded
+
+
+class Settings(BaseSettings):
+    """All settings of one process. Attribute names are ours; the names in the environment stand beside them."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True)
+
+    # Where things are
+    config: Path = Field(
+        Path("langgraph.json"),
+        validation_alias="AGENTLOG_CONFIG",
+        description="the langgraph.json that names the graphs",
+    )
+    data_dir: Path = Field(
+        Path(".agentlog"), validation_alias="AGENTLOG_DATA_DIR", description="folder of the embedded servers"
+    )
+    host: str = Field("127.0.0.1", validation_alias="AGENTLOG_HOST", description="address the gateway listens on")
+    port: int = Field(2024, ge=0, le=65535, validation_alias="AGENTLOG_PORT", description="port the gateway listens on")
+
+    # The log
+    kafka_bootstrap: str | None = Field(
+        None,
+        validation_alias="AGENTLOG_KAFKA_BOOTSTRAP",
+        description="Kafka host:port list; unset: the embedded broker",
+    )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", validation_alias="AGENTLOG_KAFKA_SECURITY_PROTOCOL", description="how Kafka is spoken to"
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", validation_alias="AGENTLOG_KAFKA_SASL_MECHANISM", description="how agentlog logs in at Kafka"
+    )
+    kafka_sasl_username: str | None = Field(
+        None, validation_alias="AGENTLOG_KAFKA_SASL_USERNAME", description="user at Kafka"
+    )
+    kafka_sasl_password: SecretStr | None = Field(
+        None, validation_alias="AGENTLOG_KAFKA_SASL_PASSWORD", description="password at Kafka"
+    )
+    kafka_ssl_cafile: Path | None = Field(
+        None,
+        validation_alias="AGENTLOG_KAFKA_SSL_CAFILE",
+        description="PEM file of the authorities Kafka is trusted by",
+    )
+    kafka_ssl_certfile: Path | None = Field(
+        None, validation_alias="AGENTLOG_KAFKA_SSL_CERTFILE", description="PEM file of our client certificate"
+    )
+    kafka_ssl_keyfile: Path | None = Field(
+        None, validation_alias="AGENTLOG_KAFKA_SSL_KEYFILE", description="PEM file of the certificate's key"
+    )
+    kafka_ssl_keypassword: SecretStr | None = Field(
+        None, validation_alias="AGENTLOG_KAFKA_SSL_KEYPASSWORD", description="password of the key file"
+    )
+    partitions: int = Field(
+        default_factory=_Chosen(64, 8),
+        ge=1,
+        validation_alias="AGENTLOG_PARTITIONS",
+        description="partitions of events and outputs, fixed at creation (64; embedded 8)",
+    )
+    replication_factor: int = Field(
+        default_factory=_Chosen(3, 1),
+        ge=1,
+        validation_alias="AGENTLOG_REPLICATION_FACTOR",
+        description="copies of every record (3; embedded 1)",
+    )
+    min_insync_replicas: int = Field(
+        default_factory=_Chosen(2, 1),
+        ge=1,
+        validation_alias="AGENTLOG_MIN_INSYNC_REPLICAS",
+        description="copies that must exist before a record is acknowledged (2; embedded 1)",
+    )
+    outputs_retention_ms: int = Field(
+        7 * DAY_MS,
+        ge=1,
+        validation_alias="AGENTLOG_OUTPUTS_RETENTION_MS",
+        description="how long stream frames are kept, and rows of a deleted thread hidden before they go",
+    )
+
+    # Rows and queue
+    database_uri: str | None = Field(
+        None,
+        repr=False,
+        validation_alias=AliasChoices("DATABASE_URI", "POSTGRES_URI"),
+        description="PostgreSQL; unset: the embedded one",
+    )
+    postgres_pool_max_size: int = Field(
+        20, ge=2, validation_alias="LANGGRAPH_POSTGRES_POOL_MAX_SIZE", description="most connections of one process"
+    )
+    redis_uri: str | None = Field(
+        None, repr=False, validation_alias="REDIS_URI", description="Redis or Valkey; unset: the embedded Valkey"
+    )
+    redis_key_prefix: str = Field(
+        "agentlog", validation_alias="REDIS_KEY_PREFIX", description="first part of every key"
+    )
+
+    # HTTP
+    max_request_body_bytes: int = Field(
+        300 * MEBIBYTE,
+        ge=1,
+        validation_alias="HTTP_MAX_REQUEST_BODY_BYTES",
+        description="a larger request body is refused with 413",
+    )
+    cors_allow_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("*",), validation_alias="CORS_ALLOW_ORIGINS", description="origins a browser may call from, comma separated"
+    )
+    request_deadline_secs: float = Field(
+        30.0,
+        gt=0,
+        validation_alias="AGENTLOG_REQUEST_DEADLINE_SECS",
+        description="how long a mutation waits for its verdict before it answers 504",
+    )
+    read_wait_secs: float = Field(
+        5.0,
+        gt=0,
+        validation_alias="AGENTLOG_READ_WAIT_SECS",
+        description="how long a GET waits until the projection has reached its consistency token",
+    )
+
+    # Runs
+    jobs_per_worker: int = Field(
+        10, ge=1, validation_alias="N_JOBS_PER_WORKER", description="runs one worker executes at once"
+    )
+    workers: int = Field(
+        1, ge=1, validation_alias="AGENTLOG_WORKERS", description="worker processes that `agentlog dev` starts"
+    )
+    run_timeout_secs: float = Field(
+        86400.0, gt=0, validation_alias="BG_JOB_TIMEOUT_SECS", description="longest time one run may take"
+    )
+    run_max_retries: int = Field(
+        3, ge=0, validation_alias="BG_JOB_MAX_RETRIES", description="lost attempts without progress before a run fails"
+    )
+    shutdown_grace_secs: float = Field(
+        180.0,
+        ge=0,
+        validation_alias="BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS",
+        description="how long a stopping worker lets its runs finish before it gives them back",
+    )
+    lease_ttl_secs: float = Field(
+        15.0, gt=0, validation_alias="AGENTLOG_LEASE_TTL_SECS", description="life of a worker's lease on a run"
+    )
+    lease_renew_secs: float = Field(
+        5.0, gt=0, validation_alias="AGENTLOG_LEASE_RENEW_SECS", description="how often a worker renews its leases"
+    )
+    look_secs: float = Field(
+        5.0, gt=0, validation_alias="AGENTLOG_LOOK_SECS", description="how often the reaper looks for lost runs"
+    )
+    lost_after_secs: float = Field(
+        30.0,
+        gt=0,
+        validation_alias="AGENTLOG_LOST_AFTER_SECS",
+        description="without a lease, a run counts as lost this long after its last commit",
+    )
+    reconcile_secs: float = Field(
+        5.0,
+        gt=0,
+        validation_alias="AGENTLOG_RECONCILE_SECS",
+        description="how often the queue is compared with the rows",
+    )
+    cancel_grace_secs: float = Field(
+        15.0,
+        gt=0,
+        validation_alias="AGENTLOG_CANCEL_GRACE_SECS",
+        description="how long a worker has to end a cancelled run before it is ended for it",
+    )
+
+    # What it says
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", validation_alias="LOG_LEVEL", description="least serious log line that is written"
+    )
+    log_json: bool = Field(False, validation_alias="LOG_JSON", description="log lines as JSON instead of text")
+
+    @field_validator("cors_allow_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order the sources: flag, environment, mounted file, default."""
+        return init_settings, env_settings, MountedFiles(settings_cls)
+
+    @classmethod
+    def load(cls, flags: Mapping[str, object] | None = None) -> Self:
+        """Read the environment; flags (by attribute name, None = not given) win. Raises: Misconfigured."""
+        given = {name: value for name, value in (flags or {}).items() if value is not None}
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise Misconfigured(_told(error)) from error
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that give a child process the same places and the same shape of the log."""
+        shared = ("config", "data_dir", "host", "port", "partitions", "replication_factor", "min_insync_replicas")
+        more = ("kafka_bootstrap", "database_uri", "redis_uri", "jobs_per_worker", "log_level")
+        named = {names_of(name)[0]: getattr(self, name) for name in (*shared, *more)}
+        return {name: str(value) for name, value in named.items() if value is not None}
+
+
+class MountedFiles(PydanticBaseSettingsSource):
+    """Reads NAME_FILE where NAME itself is not set."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[str | None, str, bool]:
+        """Read the file of the first name that has one. Raises: Misconfigured if it cannot be read."""
+        for name in _names(field, field_name):
+            path = os.environ.get(f"{name}_FILE")
+            if path and not os.environ.get(name):
+                try:
+                    return Path(path).read_text().strip(), field_name, False
+                except (OSError, UnicodeDecodeError) as error:
+                    raise Misconfigured(f"{name}_FILE={path}: cannot be read: {error}") from error
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, object]:
+        """Collect the values of all mounted files."""
+        found = {name: self.get_field_value(field, name)[0] for name, field in Settings.model_fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def _names(field: FieldInfo, attribute: str) -> tuple[str, ...]:
+    alias = field.validation_alias
+    if isinstance(alias, AliasChoices):
+        return tuple(choice for choice in alias.choices if isinstance(choice, str))
+    return (alias,) if isinstance(alias, str) else (attribute,)
+
+
+def names_of(attribute: str) -> tuple[str, ...]:
+    """Return the variables that set an attribute, the preferred one first."""
+    return _names(Settings.model_fields[attribute], attribute)
+
+
+def origin_of(attribute: str, flags: Collection[str] = ()) -> str:
+    """Say where the value of an attribute comes from: "flag", the variable's name, its _FILE name, or "default"."""
+    if attribute in flags:
+        return "flag"
+    for suffix in ("", "_FILE"):
+        for name in names_of(attribute):
+            if os.environ.get(f"{name}{suffix}"):
+                return f"{name}{suffix}"
+    return "default"
+
+
+def shown(settings: Settings, attribute: str) -> str:
+    """Return a value as it may be printed: secrets masked, also the password inside a URI."""
+    if attribute == "cors_allow_origins":
+        return ", ".join(settings.cors_allow_origins)
+    value: object = getattr(settings, attribute)
+    if attribute in ("database_uri", "redis_uri"):
+        return _URI_PASSWORD.sub(r"\1***\2", _QUERY_PASSWORD.sub(r"\1***", str(value or "")))
+    return "" if value is None else str(value)
+
+
+def _told(error: ValidationError) -> str:
+    """Name each wrong setting as it stands in the environment, with what was expected and what was found."""
+    lines: list[str] = []
+    for problem in error.errors(include_url=False):
+        if problem["type"] == "default_factory_not_called":
+            continue  # only says that another setting is wrong
+        place = str(problem["loc"][0]) if problem["loc"] else "settings"
+        name = names_of(place)[0] if place in Settings.model_fields else place
+        found = "" if "PASSWORD" in name or "URI" in name else f", found {problem['input']!r}"
+        lines.append(f"{name}: {problem['msg']}{found}")
+    return "\n".join(lines)
