@@ -117,6 +117,7 @@ class Indexed:
     place: Place
     event_id: str
     append_id: str
+    body_sha256: str
     verdict: Verdict
 
 

@@ -1,0 +1,43 @@
+"""What a decision is: facts with the demands under which they hold, or a reason to refuse."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from agentlog_facts.envelope import Demand, Fact
+from agentlog_facts.ids import Stream
+from agentlog_facts.json_value import JsonObject
+
+Reason: TypeAlias = Literal[
+    "thread_not_found",
+    "thread_exists",
+    "thread_busy",
+    "assistant_not_found",
+    "assistant_exists",
+    "run_not_found",
+    "run_not_active",
+    "run_active",
+    "nothing_to_do",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The facts to append to `stream` in one commit; `demands` name what the decision relied on."""
+
+    stream: Stream
+    facts: tuple[Fact, ...]
+    demands: Mapping[Stream, Demand] = field(default_factory=dict[Stream, Demand])
+    epoch: int | None = None
+    provenance: JsonObject | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The command may not happen; `detail` is for people."""
+
+    reason: Reason
+    detail: str = ""
+
+
+Decision: TypeAlias = Accepted | Refused
