@@ -1,0 +1,1 @@
+from langgraph.pregel.main import Pregel as Pregel
