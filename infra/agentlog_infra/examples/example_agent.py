@@ -1,0 +1,105 @@
+"""A tool-calling agent that may not act alone: a human approves, changes or declines each payment it wants to make."""
+
+import re
+from collections.abc import Sequence
+from typing import Literal, NotRequired, TypedDict
+
+from langchain_core.messages import AIMessage, BaseMessage, ToolCall, ToolMessage
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import tool
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode
+from langgraph.types import Command, interrupt
+
+from agentlog_infra.examples.message_text import last_question, text_of
+from agentlog_infra.examples.scripted_model import ScriptedChatModel
+
+
+class Action(TypedDict):
+    """A tool call in the words of the approval request."""
+
+    name: str
+    args: dict[str, object]
+
+
+class Decision(TypedDict):
+    """What the human says to one request."""
+
+    type: Literal["approve", "edit", "reject"]
+    edited_action: NotRequired[Action]
+    message: NotRequired[str]
+
+
+class Decisions(TypedDict):
+    """What a resume carries: one decision for each action asked about."""
+
+    decisions: list[Decision]
+
+
+@tool
+def pay(amount: int, to: str) -> str:
+    """Pay an amount in euro to somebody."""
+    return f"paid {amount} EUR to {to}"
+
+
+def answer(messages: Sequence[BaseMessage]) -> AIMessage:
+    """Say what a model would: report what the tool said, ask for a payment, or explain itself."""
+    last = messages[-1]
+    if isinstance(last, ToolMessage):
+        return AIMessage(content=f"That is settled: {text_of(last)}.")
+    wanted = re.search(r"pay\s+(\d{1,9})\D*?\s+to\s+(\w+)", last_question(messages), re.IGNORECASE)
+    if not wanted:
+        return AIMessage(content='Tell me what to pay and to whom, like "Pay 25 EUR to Ana".')
+    call = ToolCall(name="pay", args={"amount": int(wanted[1]), "to": wanted[2]}, id=f"call-{len(messages)}")
+    return AIMessage(content=f"I would pay {wanted[1]} EUR to {wanted[2]}; a human has to agree.", tool_calls=[call])
+
+
+async def think(state: MessagesState, config: RunnableConfig) -> dict[str, list[BaseMessage]]:
+    """Ask the scripted model; `configurable.pause_ms` slows its tokens down."""
+    pause_ms = float(config.get("configurable", {}).get("pause_ms", 0))
+    model = ScriptedChatModel(rule=answer, pause_ms=pause_ms)
+    return {"messages": [await model.ainvoke(state["messages"], config)]}
+
+
+def wants_to_act(state: MessagesState) -> Literal["approval", "__end__"]:
+    """Go to the human if the model called a tool, else end."""
+    last = state["messages"][-1]
+    return "approval" if isinstance(last, AIMessage) and last.tool_calls else "__end__"
+
+
+def approval(state: MessagesState) -> Command[Literal["tools", "think"]]:
+    """Stop for a human, in the form that Agent Inbox and Agent Chat UI show, and do as the human says."""
+    asked = state["messages"][-1]
+    if not isinstance(asked, AIMessage):
+        raise TypeError(f"approval: expected an AI message, found {asked.type}")
+    call = asked.tool_calls[0]
+    answered: Decisions = interrupt(
+        {
+            "action_requests": [{"name": call["name"], "args": call["args"], "description": text_of(asked)}],
+            "review_configs": [{"action_name": call["name"], "allowed_decisions": ["approve", "edit", "reject"]}],
+        }
+    )
+    return carry_out(asked, call, answered["decisions"][0])
+
+
+def carry_out(asked: AIMessage, call: ToolCall, decision: Decision) -> Command[Literal["tools", "think"]]:
+    """Turn a decision into the next step."""
+    if decision["type"] == "approve":
+        return Command(goto="tools")
+    if decision["type"] == "edit" and "edited_action" in decision:
+        edited = decision["edited_action"]
+        changed = asked.model_copy(update={"tool_calls": [{**call, "name": edited["name"], "args": edited["args"]}]})
+        return Command(goto="tools", update={"messages": [changed]})
+    reason = decision.get("message", "the human declined")
+    refusal = ToolMessage(content=reason, tool_call_id=str(call["id"]), name=call["name"], status="error")
+    return Command(goto="think", update={"messages": [refusal]})
+
+
+builder = StateGraph(MessagesState)
+builder.add_node("think", think)
+builder.add_node("approval", approval)
+builder.add_node("tools", ToolNode([pay]))
+builder.add_edge(START, "think")
+builder.add_conditional_edges("think", wants_to_act)
+builder.add_edge("tools", "think")
+graph = builder.compile()
