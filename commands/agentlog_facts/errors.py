@@ -69,3 +69,21 @@ class Misconfigured(AgentlogError):
     """A setting would break a promise; the message names the setting, the value found and the value needed."""
 
     code = "misconfigured"
+
+
+class SlowReader(AgentlogError):
+    """A reader of a live tail fell behind its bounded buffer; it has to read on from the log."""
+
+    code = "slow_reader"
+    retriable = True
+
+
+class Gap(AgentlogError):
+    """Part of the range that was asked for has expired; `available_from` is the oldest position still there."""
+
+    code = "gap"
+    status = 410
+
+    def __init__(self, message: str, available_from: int) -> None:
+        super().__init__(message)
+        self.available_from = available_from

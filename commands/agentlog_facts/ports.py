@@ -204,19 +204,42 @@ class FrameLog(Protocol):
         ...
 
 
-class FrameReads(Protocol):
-    """The read side of `agentlog.outputs`: ranges from the log, and a live tail shared by all readers."""
+class FrameTail(Protocol):
+    """One reader's bounded window on the live end of a thread; a single task reads it."""
 
-    def tail(self, thread_id: ThreadId) -> AbstractAsyncContextManager[AsyncIterator[PositionedFrames]]:
-        """Yield every flush of the thread from the moment of entering (all that is acknowledged later is seen).
+    @property
+    def start(self) -> int:
+        """Return the position from which on every flush of the thread is seen here."""
+        ...
 
-        The iterator buffers a bounded amount; a reader that falls behind it gets `SlowReader` raised by the iterator
-        and reads on with `read`.
+    async def next(self) -> Sequence[PositionedFrames]:
+        """Return what has arrived, in order, waiting for the first; nothing when poked.
+
+        Raises: SlowReader once the buffer's bound was passed: what it held is dropped, read on with `read`.
         """
         ...
 
+    def poke(self) -> None:
+        """Make `next` return."""
+        ...
+
+    def close(self) -> None:
+        """Stop listening; may be called more than once."""
+        ...
+
+
+class FrameReads(Protocol):
+    """The read side of `agentlog.outputs`: ranges from the log, and a live tail shared by all readers."""
+
+    async def tail(self, thread_id: ThreadId) -> FrameTail:
+        """Listen to a thread: every flush that is acknowledged after this returned is seen. Raises: Unavailable."""
+        ...
+
     def read(self, thread_id: ThreadId, start: int, end: int) -> AsyncIterator[PositionedFrames]:
-        """Yield the thread's flushes with start <= position < end, in order. Raises: Unavailable, Gap when expired."""
+        """Yield the thread's flushes with start <= position < end, in order.
+
+        Raises: Unavailable, Gap when records from `start` on have expired (before the first flush is yielded).
+        """
         ...
 
     async def end(self, thread_id: ThreadId) -> int:
