@@ -16,7 +16,8 @@ class CheckpointSaved:
 
     A channel is {channel, version, kind, ...}: kind `full` with `value`; kind `append` with `items` to be added to the
     list that `base` {version, length, stream} names; kind `empty` without value. Values and items are encoded:
-    {"json": value} where JSON says it exactly, else {"type": tag, "base64": bytes of LangGraph's serializer}.
+    {"json": value} where JSON says it exactly, else {"type": tag, "base64": bytes of LangGraph's serializer}; a list
+    that may grow is {"items": [encoded, ...]}. `version` is a string, str() of the one in `channel_versions`.
     `run_id` is the run whose claim wrote it, None outside a claim.
     """
 
