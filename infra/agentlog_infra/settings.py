@@ -121,7 +121,7 @@ class Settings(BaseSettings):
         None, repr=False, validation_alias="REDIS_URI", description="Redis or Valkey; unset: the embedded Valkey"
     )
     redis_key_prefix: str = Field(
-        "agentlog", validation_alias="REDIS_KEY_PREFIX", description="first part of every key"
+        "agentlog:", validation_alias="REDIS_KEY_PREFIX", description="first part of every key"
     )
 
     # HTTP
@@ -236,7 +236,8 @@ class Settings(BaseSettings):
         shared = ("config", "data_dir", "host", "port", "partitions", "replication_factor", "min_insync_replicas")
         more = ("kafka_bootstrap", "database_uri", "redis_uri", "jobs_per_worker", "log_level")
         named = {names_of(name)[0]: getattr(self, name) for name in (*shared, *more)}
-        return {name: str(value) for name, value in named.items() if value is not None}
+        texts = {name: str(value.absolute() if isinstance(value, Path) else value) for name, value in named.items()}
+        return {name: text for name, text in texts.items() if named[name] is not None}
 
 
 class MountedFiles(PydanticBaseSettingsSource):

@@ -14,24 +14,18 @@ from types import TracebackType
 from typing import Self
 
 from agentlog_facts.errors import AgentlogError, Unavailable
+from agentlog_infra.addresses import Addresses, join
 from agentlog_infra.data_dir import DataDir, Lock
 from agentlog_infra.embedded import EmbeddedServer
 from agentlog_infra.embedded_broker import EmbeddedBroker
 from agentlog_infra.embedded_postgres import EmbeddedPostgres
 from agentlog_infra.embedded_valkey import EmbeddedValkey
-from agentlog_infra.processes import Identity, die_with_parent, identify, write_atomically
+from agentlog_infra.processes import die_with_parent, identify, write_atomically
 from agentlog_infra.restarts import RestartBudget
 
+__all__ = ["Addresses", "External", "Stack", "join", "run_stack"]
+
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Where the three servers are: Kafka bootstrap servers, a PostgreSQL URI, a Redis URI."""
-
-    kafka: str
-    postgres: str
-    redis: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +48,7 @@ class Stack:
         self._valkey = None if self._external.redis else EmbeddedValkey(self.data_dir)
         self._lock = Lock(self.data_dir)
         self._keepers: list[asyncio.Task[None]] = []
+        self._url: str | None = None
 
     @property
     def servers(self) -> Sequence[EmbeddedServer]:
@@ -88,6 +83,11 @@ class Stack:
         """Stop the servers in order and give the directory up."""
         await self._stop()
 
+    def publish(self, url: str) -> None:
+        """Say in the stack's file where its gateway answers."""
+        self._url = url
+        self._write()
+
     async def wait_failed(self) -> None:
         """Wait until a server cannot be kept running. Raises: Unavailable, naming it."""
         if not self._keepers:
@@ -121,7 +121,13 @@ class Stack:
         ours = identify(os.getpid())
         running = {server.name: asdict(one) for server in self.servers if (one := server.identity)}
         owner = asdict(ours) if ours else {}
-        found = {"format": 1, "owner": owner, "addresses": asdict(self.addresses), "servers": running}
+        found = {
+            "format": 1,
+            "owner": owner,
+            "addresses": asdict(self.addresses),
+            "servers": running,
+            "url": self._url,
+        }
         write_atomically(self.data_dir.stack_file, json.dumps(found, indent=2) + "\n")
 
 
@@ -130,29 +136,6 @@ async def _all(starts: Iterable[Coroutine[object, object, None]]) -> None:
     for outcome in await asyncio.gather(*starts, return_exceptions=True):
         if outcome is not None:
             raise outcome
-
-
-def join(data_dir: str | Path) -> Addresses:
-    """Read the addresses of the stack that runs on a data directory.
-
-    Raises: Unavailable if none does; the file of a killed one does not count.
-    """
-    place = DataDir.at(data_dir)
-    try:
-        found = json.loads(place.stack_file.read_text())
-        owner = Identity(int(found["owner"]["pid"]), str(found["owner"]["started"]))
-        addresses = Addresses(**found["addresses"])
-    except FileNotFoundError as error:
-        raise _none_runs(place) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise Unavailable(f"{place.stack_file} cannot be read: {error!r}") from error
-    if not owner.alive():
-        raise _none_runs(place)
-    return addresses
-
-
-def _none_runs(place: DataDir) -> Unavailable:
-    return Unavailable(f"no stack runs on {place.root}: start one with `agentlog serve stack --data-dir {place.root}`")
 
 
 async def run_stack(data_dir: str | Path, external: External | None = None, *, announce: bool = True) -> None:

@@ -1,0 +1,47 @@
+"""Decides how the housekeeper learns at once that a worker is dead: a set and a wake-up in Redis, both only hints."""
+
+import logging
+from typing import Protocol
+
+from agentlog_infra.settings import Settings
+
+log = logging.getLogger(__name__)
+
+KEPT_SECS = 3600
+
+
+def key_of(settings: Settings) -> str:
+    """Return the key of the set, which is also the name of the channel."""
+    return f"{settings.redis_key_prefix.rstrip(':')}:dead_workers"
+
+
+class Announce(Protocol):
+    """Tells the housekeeper that the runs of a worker can be released at once."""
+
+    async def __call__(self, worker_id: str) -> None:
+        """Announce one worker; losing the announcement costs only the time its lease still runs."""
+        ...
+
+
+def announcer(settings: Settings) -> Announce:
+    """Return what announces dead workers at the settings' Redis."""
+
+    async def announce(worker_id: str) -> None:
+        # Imported here: the supervisor needs a client only when somebody died, and it is slow to load.
+        from redis.asyncio import Redis
+        from redis.exceptions import RedisError
+
+        key = key_of(settings)
+        client = Redis.from_url(settings.redis_uri or "", socket_timeout=2.0, socket_connect_timeout=2.0)
+        try:
+            async with client.pipeline(transaction=False) as commands:
+                commands.sadd(key, worker_id)
+                commands.expire(key, KEPT_SECS)
+                commands.publish(key, worker_id)
+                await commands.execute()
+        except (RedisError, OSError) as error:
+            log.warning("worker.death_not_announced", extra={"worker": worker_id, "error": repr(error)})
+        finally:
+            await client.aclose()
+
+    return announce

@@ -1,0 +1,132 @@
+"""Large values on `agentlog.blobs`: cut into parts, named by digest, found through an index folded on demand.
+
+A blob is acknowledged before the event that names it, so whoever knows the name finds the blob after folding the
+index to the end of its partition. The index (`ledger.blob_index`) is a cache like every row.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import asyncpg
+
+from agentlog_facts.errors import Corrupt, Unavailable
+from agentlog_facts.json_value import Json, load
+from agentlog_infra.kafka_connection import BLOBS, kafka_faults
+from agentlog_infra.kafka_producer import DurableProducer
+from agentlog_infra.kafka_reader import KafkaReader
+from agentlog_infra.partitioner import partition_of
+from agentlog_infra.postgres import database_faults
+
+PART_BYTES = 900 * 1024
+
+FIND = "SELECT partition, first_offset, parts FROM ledger.blob_index WHERE sha256 = $1"
+POSITION = "SELECT next_offset FROM ledger.blob_positions WHERE partition = $1"
+INDEX = """
+INSERT INTO ledger.blob_index (sha256, partition, first_offset, parts, size)
+SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::int[], $5::bigint[])
+ON CONFLICT (sha256) DO NOTHING
+"""
+MOVE = """
+INSERT INTO ledger.blob_positions (partition, next_offset) VALUES ($1, $2)
+ON CONFLICT (partition) DO UPDATE SET next_offset = greatest(ledger.blob_positions.next_offset, excluded.next_offset)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    sha256: str
+    first_offset: int
+    parts: int
+    size: int
+
+
+class KafkaBlobs:
+    """Keeps `ports.Blobs`; values are immutable, so writing one twice is harmless."""
+
+    def __init__(
+        self, producer: DurableProducer, reader: KafkaReader, pool: asyncpg.Pool | None, partitions: int
+    ) -> None:
+        self._producer = producer
+        self._reader = reader
+        self._pool = pool
+        self._partitions = partitions
+
+    async def write(self, value: bytes) -> str:
+        """Append a value in parts, durable; return its digest. Raises: Unavailable (also when its end is unknown)."""
+        sha256 = hashlib.sha256(value).hexdigest()
+        partition = partition_of(sha256.encode(), self._partitions)
+        parts = [value[at : at + PART_BYTES] for at in range(0, len(value), PART_BYTES)]
+        for number, part in enumerate(parts):
+            headers = [("part", b"%d" % number), ("parts", b"%d" % len(parts)), ("size", b"%d" % len(value))]
+            await self._producer.send(BLOBS, sha256.encode(), part, partition, headers)
+        return sha256
+
+    async def read(self, sha256: str) -> Json:
+        """Return a value after checking its digest. Raises: Unavailable, Corrupt."""
+        entry = await self._find(sha256)
+        if entry is None:
+            await self._fold(partition_of(sha256.encode(), self._partitions))
+            entry = await self._find(sha256)
+        if entry is None:
+            raise Corrupt(f"blob {sha256}: an event names it, but it is not on {BLOBS}")
+        return load(await self._whole(entry))
+
+    async def _whole(self, entry: _Entry) -> bytes:
+        """Collect the parts: they follow one another, possibly with parts of other blobs between them."""
+        partition = partition_of(entry.sha256.encode(), self._partitions)
+        parts: dict[int, bytes] = {}
+        end = await self._reader.end(partition)
+        async for record in self._reader.read(partition, entry.first_offset, end):
+            if record.key == entry.sha256.encode() and record.value is not None:
+                parts[_number(record.headers, "part")] = record.value
+            if len(parts) == entry.parts:
+                break
+        value = b"".join(parts[number] for number in sorted(parts))
+        if hashlib.sha256(value).hexdigest() != entry.sha256:
+            raise Corrupt(f"blob {entry.sha256}: the stored bytes have another digest")
+        return value
+
+    async def _find(self, sha256: str) -> _Entry | None:
+        with database_faults():
+            row = await self._rows().fetchrow(FIND, sha256)
+        return None if row is None else _Entry(sha256, row["first_offset"], row["parts"], 0)
+
+    async def _fold(self, partition: int) -> None:
+        with kafka_faults(BLOBS):
+            end = await self._reader.end(partition)
+        with database_faults():
+            start = await self._rows().fetchval(POSITION, partition) or 0
+        entries = [
+            _Entry(
+                record.key.decode(), record.offset, _number(record.headers, "parts"), _number(record.headers, "size")
+            )
+            async for record in self._reader.read(partition, start, end)
+            if record.key is not None and _number(record.headers, "part") == 0
+        ]
+        with database_faults():
+            async with self._rows().acquire() as connection, connection.transaction():
+                await connection.execute(INDEX, *_columns(entries, partition))
+                await connection.execute(MOVE, partition, end)
+
+    def _rows(self) -> asyncpg.Pool:
+        if self._pool is None:
+            raise Unavailable("blobs: this process has no database to find them with")
+        return self._pool
+
+
+def _columns(entries: list[_Entry], partition: int) -> tuple[list[str], list[int], list[int], list[int], list[int]]:
+    return (
+        [entry.sha256 for entry in entries],
+        [partition] * len(entries),
+        [entry.first_offset for entry in entries],
+        [entry.parts for entry in entries],
+        [entry.size for entry in entries],
+    )
+
+
+def _number(headers: Sequence[tuple[str, bytes]], name: str) -> int:
+    for key, value in headers:
+        if key == name:
+            return int(value)
+    raise Corrupt(f"{BLOBS}: a record without header {name}")

@@ -1,0 +1,133 @@
+"""A producer whose acknowledgement means durable, and which is replaced when it stays silent.
+
+aiokafka's idempotent producer neither raises a time-out nor expires a batch, so the wait is bounded here. A producer is
+given up only after SILENCE_S without any acknowledgement or after a fatal error; its batches may still arrive, which
+is what `event_id` and `append_id` are for.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from aiokafka.structs import RecordMetadata
+
+from agentlog_facts.envelope import Place
+from agentlog_facts.errors import OutcomeUnknown, Unavailable
+from agentlog_infra.kafka_connection import Connection, kafka_faults
+
+log = logging.getLogger(__name__)
+
+SILENCE_S = 10.0
+HAND_OVER_S = 5.0
+MAX_REQUEST_BYTES = 1_000_000
+
+
+class DurableProducer:
+    """One aiokafka producer at a time: acks=all, idempotent, in order per partition."""
+
+    def __init__(self, connection: Connection, client_id: str, max_request_bytes: int = MAX_REQUEST_BYTES) -> None:
+        self._connection = connection
+        self._client_id = client_id
+        self._max_request_bytes = max_request_bytes
+        self._producer: AIOKafkaProducer | None = None
+        self._replacing: asyncio.Task[None] | None = None
+        self._last_ack = 0.0
+
+    async def start(self) -> None:
+        """Connect. Raises: Unavailable."""
+        self._producer = await self._connect()
+        self._last_ack = time.monotonic()
+
+    async def stop(self) -> None:
+        """Flush what was handed over, at most SILENCE_S, and disconnect."""
+        if self._replacing is not None:
+            self._replacing.cancel()
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await _stop(producer, SILENCE_S)
+
+    async def send(
+        self,
+        topic: str,
+        key: bytes,
+        value: bytes,
+        partition: int,
+        headers: Sequence[tuple[str, bytes]] | None = None,
+    ) -> Place:
+        """Append one record and wait until the log has it.
+
+        Raises: Unavailable (nothing was handed over), OutcomeUnknown (no acknowledgement in time).
+        """
+        producer = self._producer
+        if producer is None:
+            raise Unavailable(f"{topic}: no connection to the log yet")
+        with kafka_faults(topic):
+            async with asyncio.timeout(HAND_OVER_S):
+                handed = await producer.send(topic, value, key, partition, headers=headers)
+        metadata = await self._acknowledged(topic, producer, handed)
+        self._last_ack = time.monotonic()
+        return Place(metadata.partition, metadata.offset)
+
+    async def _acknowledged(
+        self, topic: str, producer: AIOKafkaProducer, handed: asyncio.Future[RecordMetadata]
+    ) -> RecordMetadata:
+        try:
+            done, _ = await asyncio.wait({handed}, timeout=SILENCE_S)
+            if done:
+                return handed.result()
+        except KafkaError as error:
+            self._replace(producer)
+            raise OutcomeUnknown(f"{topic}: {type(error).__name__} {error}") from error
+        if time.monotonic() - self._last_ack >= SILENCE_S:
+            self._replace(producer)
+        raise OutcomeUnknown(f"{topic}: no acknowledgement within {SILENCE_S:g} s")
+
+    def _replace(self, old: AIOKafkaProducer) -> None:
+        if self._producer is old:
+            log.warning("producer.replaced", extra={"client": self._client_id})
+            self._producer = None
+            self._replacing = asyncio.get_running_loop().create_task(self._reconnect(old))
+
+    async def _reconnect(self, old: AIOKafkaProducer) -> None:
+        pause_s = 0.1
+        await _stop(old, 0)
+        while True:
+            try:
+                self._producer = await self._connect()
+                self._last_ack = time.monotonic()
+                return
+            except Unavailable as error:
+                log.warning("producer.unavailable", extra={"client": self._client_id, "error": str(error)})
+                await asyncio.sleep(pause_s)  # back-off between connection attempts, for as long as the log is away
+                pause_s = min(2 * pause_s, 2.0)
+
+    async def _connect(self) -> AIOKafkaProducer:
+        producer = AIOKafkaProducer(
+            **self._connection,
+            client_id=self._client_id,
+            acks="all",
+            enable_idempotence=True,
+            max_request_size=self._max_request_bytes,
+            retry_backoff_ms=50,
+        )
+        try:
+            with kafka_faults(self._client_id):
+                await producer.start()
+        except Unavailable:
+            await _stop(producer, 0)
+            raise
+        return producer
+
+
+async def _stop(producer: AIOKafkaProducer, patience_s: float) -> None:
+    """Stop a producer; past `patience_s` its sender is cancelled and what it holds is not flushed."""
+    stopping = asyncio.ensure_future(producer.stop())
+    done, _ = await asyncio.wait({stopping}, timeout=patience_s)
+    if done:
+        return
+    stopping.cancel()
+    await asyncio.gather(stopping, return_exceptions=True)
+    await producer.client.close()

@@ -1,0 +1,90 @@
+"""`agentlog.events` as the projector reads it: assigned partitions, offsets kept by the caller, no consumer group."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
+
+from agentlog_facts.envelope import Draft
+from agentlog_facts.errors import Diverged, Unavailable
+from agentlog_facts.ports import RawRecord
+from agentlog_infra.kafka_blobs import KafkaBlobs
+from agentlog_infra.kafka_connection import EVENTS, Connection, kafka_faults
+from agentlog_infra.kafka_log import raw_record, resolve
+
+
+class KafkaTail:
+    """Keeps `ports.EventTail`."""
+
+    def __init__(self, connection: Connection, blobs: KafkaBlobs, partitions: int, client_id: str) -> None:
+        self._blobs = blobs
+        self._partitions = partitions
+        self._assigned: set[TopicPartition] = set()
+        self._positions: dict[int, int] = {}
+        self._consumer = AIOKafkaConsumer(
+            **connection,
+            client_id=client_id,
+            auto_offset_reset="none",
+            enable_auto_commit=False,
+            fetch_max_wait_ms=500,
+            max_partition_fetch_bytes=4 * 1024 * 1024,
+        )
+
+    async def start(self) -> None:
+        """Connect. Raises: Unavailable."""
+        with kafka_faults(EVENTS):
+            await self._consumer.start()
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await self._consumer.stop()
+
+    def seek(self, partition: int, offset: int) -> None:
+        """Read a partition on from `offset`."""
+        at = TopicPartition(EVENTS, partition)
+        if at not in self._assigned:
+            positions = dict(self._positions)
+            self._assigned.add(at)
+            self._consumer.assign(self._assigned)
+            for other, position in positions.items():
+                self._consumer.seek(TopicPartition(EVENTS, other), position)
+        self._consumer.seek(at, offset)
+        self._positions[partition] = offset
+
+    def drop(self, partition: int) -> None:
+        """Stop reading a partition."""
+        at = TopicPartition(EVENTS, partition)
+        if at in self._assigned:
+            self._assigned.discard(at)
+            self._positions.pop(partition, None)
+            self._consumer.assign(self._assigned)
+            for other, position in self._positions.items():
+                self._consumer.seek(TopicPartition(EVENTS, other), position)
+
+    async def poll(self, max_records: int, patience: timedelta) -> Sequence[RawRecord]:
+        """Return what is there, waiting for the first record. Raises: Unavailable, Diverged (an offset is gone)."""
+        try:
+            with kafka_faults(EVENTS):
+                found = await self._consumer.getmany(
+                    timeout_ms=int(patience.total_seconds() * 1000), max_records=max_records
+                )
+        except Unavailable as error:
+            if isinstance(error.__cause__, OffsetOutOfRangeError):
+                raise Diverged(f"{EVENTS}: the next record to fold is not on the log: {error.__cause__}") from error
+            raise
+        records = [raw_record(record) for batch in found.values() for record in batch]
+        for record in records:
+            self._positions[record.place.partition] = record.place.offset + 1
+        return records
+
+    async def ends(self) -> Mapping[int, int]:
+        """Return the offset behind the last record of every partition. Raises: Unavailable."""
+        wanted = [TopicPartition(EVENTS, partition) for partition in range(self._partitions)]
+        with kafka_faults(EVENTS):
+            found = await self._consumer.end_offsets(wanted)
+        return {at.partition: offset for at, offset in found.items()}
+
+    async def resolve(self, raw: RawRecord) -> Draft:
+        """Decode a record, fetching its blobs. Raises: Corrupt, UnknownSchema, Unavailable."""
+        return await resolve(raw, self._blobs)
