@@ -1,0 +1,183 @@
+"""The house keeps its shape: what a linter cannot say about folders, modules, documents and tracked files."""
+
+import ast
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("commands", "projections", "processors", "gateway", "infra")
+TOP_FOLDERS = {*ROOMS, "tests", "docs"}
+MOST_MODULE_LINES = 400
+MOST_FUNCTION_LINES = 40
+MOST_README_LINES = 40
+
+# The words are put together here, so that this file does not contain what it looks for.
+HOSTS = tuple(
+    "".join(parts)
+    for parts in (
+        ("pypi", ".org"),
+        ("pythonhosted", ".org"),
+        ("npmjs", ".org"),
+        ("npmjs", ".com"),
+        ("crates", ".io"),
+        ("maven", ".org"),
+        ("repo.maven", ".apache.org"),
+        ("proxy.golang", ".org"),
+        ("deb.debian", ".org"),
+    )
+)
+MACHINE_PATHS = re.compile(r"(?<![\w./{}$-])/(?:work|root|home|Users|mnt)/\w")
+
+
+def tracked() -> list[Path]:
+    """Return every file that git tracks, or that it would: not ignored."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True
+    )
+    paths = [ROOT / name for name in listing.stdout.decode().split("\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
+def modules(*folders: str) -> list[Path]:
+    """Return the tracked Python modules below these folders."""
+    return [path for path in tracked() if path.suffix == ".py" and path.relative_to(ROOT).parts[0] in folders]
+
+
+def named(path: Path) -> str:
+    """Name a file as people do: from the root on."""
+    return str(path.relative_to(ROOT))
+
+
+def texts() -> Iterator[tuple[Path, str]]:
+    """Yield the tracked files that are text."""
+    for path in tracked():
+        raw = path.read_bytes()
+        if b"\0" not in raw[:8192]:
+            yield path, raw.decode()
+
+
+def packages() -> list[Path]:
+    """Return the packages that the wheel carries."""
+    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    listed: list[str] = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    return [ROOT / name for name in listed]
+
+
+def first_words(path: Path) -> str:
+    """Return a module's docstring, or nothing."""
+    return ast.get_docstring(ast.parse(path.read_text())) or ""
+
+
+def test_the_root_holds_the_rooms_and_documents_only() -> None:
+    folders = {path.relative_to(ROOT).parts[0] for path in tracked() if len(path.relative_to(ROOT).parts) > 1}
+    assert {name for name in folders if not name.startswith(".")} <= TOP_FOLDERS
+
+
+def test_every_package_of_the_wheel_tells_that_it_is_typed() -> None:
+    assert [named(package) for package in packages() if not (package / "py.typed").is_file()] == []
+
+
+def test_every_package_of_the_rooms_is_in_the_wheel() -> None:
+    found = {path.parent for path in modules(*ROOMS) if path.name == "__init__.py"}
+    roots = {package for package in found if package.parent.parent == ROOT}
+    assert roots == set(packages())
+
+
+def test_every_module_begins_with_one_sentence_on_what_it_decides() -> None:
+    silent: list[str] = []
+    for path in modules(*ROOMS, "tests"):
+        begins = re.match(r'r?"""\S', path.read_text())
+        sentence = first_words(path).partition("\n\n")[0]
+        if not begins or not sentence.endswith((".", ":", "?")):
+            silent.append(named(path))
+    assert silent == []
+
+
+def test_a_module_over_400_lines_says_why() -> None:
+    long = [path for path in modules(*ROOMS) if len(path.read_text().splitlines()) > MOST_MODULE_LINES]
+    assert [named(path) for path in long if "longer than" not in first_words(path).lower()] == []
+
+
+def test_a_function_over_40_lines_is_in_a_module_that_says_why() -> None:
+    too_long: list[str] = []
+    for path in modules(*ROOMS):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or node.lineno) - node.body[0].lineno + 1
+                if lines > MOST_FUNCTION_LINES and "longer than" not in first_words(path).lower():
+                    too_long.append(f"{named(path)}:{node.lineno} {node.name}: {lines} lines")
+    assert too_long == []
+
+
+def test_no_tracked_file_names_a_package_registry() -> None:
+    hits = [f"{named(path)}: {host}" for path, text in texts() for host in HOSTS if host in text]
+    assert hits == []
+
+
+def test_no_tracked_file_names_a_path_of_some_machine() -> None:
+    hits = [
+        f"{named(path)}: {match.group()}"
+        for path, text in texts()
+        if path != Path(__file__)
+        for match in MACHINE_PATHS.finditer(text)
+    ]
+    assert hits == []
+
+
+@pytest.mark.parametrize("room", [*ROOMS, "tests"])
+def test_a_room_explains_itself_on_one_page(room: str) -> None:
+    readme = ROOT / room / "README.md"
+    assert 5 <= len(readme.read_text().splitlines()) <= MOST_README_LINES
+
+
+def test_no_error_is_swallowed() -> None:
+    swallowed: list[str] = []
+    for path in modules(*ROOMS, "tests"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ExceptHandler) and _catches_all(node) and isinstance(node.body[0], ast.Pass):
+                swallowed.append(f"{named(path)}:{node.lineno}")
+    assert swallowed == []
+
+
+def _catches_all(handler: ast.ExceptHandler) -> bool:
+    return handler.type is None or (
+        isinstance(handler.type, ast.Name) and handler.type.id in ("Exception", "BaseException")
+    )
+
+
+def test_no_test_waits_by_sleeping() -> None:
+    sleeping: list[str] = []
+    for path in modules("tests"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("time.sleep", "asyncio.sleep", "anyio.sleep"):
+                seconds = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else 1
+                if isinstance(seconds, int | float) and seconds >= 0.1:  # shorter ones pace a loop that has a deadline
+                    sleeping.append(f"{named(path)}:{node.lineno}")
+    assert sleeping == []
+
+
+def test_casts_stay_in_the_vocabulary() -> None:
+    casts = [
+        f"{named(path)}:{node.lineno}"
+        for path in modules(*ROOMS, "tests")
+        if path.name != "vocabulary.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("cast", "typing.cast")
+    ]
+    assert casts == []
+
+
+def test_every_ignored_finding_has_its_reason() -> None:
+    bare = re.compile(r"#\s*(?:type|pyright): ignore(?:\[[^\]]*\])?\s*$|#\s*noqa(?::\s*[A-Z0-9, ]+)?\s*$", re.MULTILINE)
+    hits = [
+        f"{named(path)}: {match.group()}"
+        for path in modules(*ROOMS, "tests")
+        for match in bare.finditer(path.read_text())
+    ]
+    assert hits == []
