@@ -1,1 +1,1 @@
-"""The embedded log: a single-node server of the Kafka protocol that acknowledges only what is on disk."""
+"""A single-node, durable Kafka-protocol server for one machine; started as a process, imported by nobody."""

@@ -1,0 +1,93 @@
+"""The command line of the server: `python -m agentlog_broker --data DIR`."""
+
+import argparse
+import asyncio
+import ctypes
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from .errors import BrokerError, Misconfigured
+from .server import Server
+from .settings import BrokerSettings
+
+_PR_SET_PDEATHSIG = 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m agentlog_broker", description="A single-node Kafka-protocol server.")
+    defaults = BrokerSettings(Path())
+    parser.add_argument("--data", type=Path, required=True, help="data directory; made if missing")
+    parser.add_argument("--ready-fd", type=int, default=1, help="where the ready line goes (default: stdout)")
+    parser.add_argument("--die-with-parent", action="store_true", help="end when the parent process ends (Linux)")
+    parser.add_argument("--log-level", default="WARNING", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    parser.add_argument("--auto-create-topics", action="store_true")
+    for name in ("host", "port", "partitions_default", "max_message_bytes", "max_request_bytes", "max_connections",
+                 "wal_file_bytes", "wal_max_age_s", "segment_bytes", "retention_ms", "retention_check_s",
+                 "storage_retry_s", "group_initial_delay_s"):  # fmt: skip
+        default: str | int | float = getattr(defaults, name)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default, help=f"default: {default}")
+    return parser
+
+
+def _settings(arguments: argparse.Namespace) -> BrokerSettings:
+    given = vars(arguments)
+    names = BrokerSettings.__dataclass_fields__
+    return BrokerSettings(given["data"], **{name: value for name, value in given.items() if name in names})
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the parent ends. Raises: Misconfigured off Linux."""
+    parent = os.getppid()
+    if sys.platform != "linux":
+        raise Misconfigured("--die-with-parent needs Linux")
+    if ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
+        raise Misconfigured("--die-with-parent: prctl failed")
+    if os.getppid() != parent:  # it ended in between
+        sys.exit(1)
+
+
+async def _serve(settings: BrokerSettings, ready_fd: int) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    server = Server(settings)
+    port = await server.start()
+    line = json.dumps({"host": settings.host, "port": port, "pid": os.getpid()})
+    os.write(ready_fd, line.encode() + b"\n")
+    if ready_fd > 2:
+        os.close(ready_fd)
+    await stop.wait()
+    await server.stop()
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT; 1 when the server cannot start."""
+    arguments = _parser().parse_args()
+    logging.basicConfig(level=arguments.log_level, format="%(asctime)s %(levelname)s %(message)s")
+    sys.setswitchinterval(0.001)  # the threads share one interpreter; answers should not wait 5 ms for it
+    try:
+        if arguments.die_with_parent:
+            _die_with_parent()
+        settings = _settings(arguments)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_serve(settings, arguments.ready_fd))
+    except (BrokerError, OSError) as error:
+        print(f"agentlog_broker: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _loop_factory() -> "type[asyncio.AbstractEventLoop] | None":
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.Loop
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""Everything the server knows besides records: topics, settings of topics, group offsets, producer ids.
+
+Changes are operations in the write-ahead log. Replaying operations that a manifest already holds changes nothing, because
+uids are never reused and later values win.
+"""
+
+import json
+import uuid
+from dataclasses import dataclass, field
+from typing import Literal, TypedDict
+
+from .errors import BrokerError
+from .partitions import Partition
+
+OffsetRow = tuple[str, int, int, str]
+
+
+class TopicCreated(TypedDict):
+    """A topic or more partitions of one; `uids` are the new partitions."""
+
+    op: Literal["topic_created", "partitions_added"]
+    name: str
+    uids: list[int]
+    configs: dict[str, str]
+
+
+class TopicDeleted(TypedDict):
+    """A topic is gone, its partitions with it."""
+
+    op: Literal["topic_deleted"]
+    name: str
+    uids: list[int]
+
+
+class ConfigsSet(TypedDict):
+    """All settings of a topic that differ from the defaults."""
+
+    op: Literal["configs_set"]
+    uid: int
+    configs: dict[str, str]
+
+
+class StartMoved(TypedDict):
+    """Records below these offsets are deleted, by partition uid."""
+
+    op: Literal["start_moved"]
+    starts: list[tuple[int, int]]
+
+
+class OffsetsCommitted(TypedDict):
+    """A group's positions: topic, partition, offset, metadata."""
+
+    op: Literal["offsets_committed"]
+    group: str
+    rows: list[OffsetRow]
+
+
+class ProducerIdsTaken(TypedDict):
+    """Producer ids below this one may have been given out."""
+
+    op: Literal["producer_ids_taken"]
+    below: int
+
+
+Operation = TopicCreated | TopicDeleted | ConfigsSet | StartMoved | OffsetsCommitted | ProducerIdsTaken
+
+
+def pack(operation: Operation) -> bytes:
+    """Return an operation as it is stored."""
+    return json.dumps(operation, separators=(",", ":")).encode()
+
+
+def unpack(data: bytes) -> Operation:
+    """Read a stored operation."""
+    operation: Operation = json.loads(data)
+    return operation
+
+
+@dataclass(slots=True)
+class Topic:
+    """A topic; `configs` holds what differs from the defaults."""
+
+    name: str
+    configs: dict[str, str]
+    partitions: list[Partition] = field(default_factory=list[Partition])
+    log_append_time: bool = False
+    max_message_bytes: int = 0
+
+    @property
+    def uid(self) -> int:
+        """Return the number that no other topic of the same name ever has."""
+        return self.partitions[0].uid
+
+
+class Catalog:
+    """Topics, group offsets and counters, and how each operation changes them."""
+
+    def __init__(self, producers_max: int, max_message_bytes: int) -> None:
+        self._producers_max = producers_max
+        self._max_message_bytes = max_message_bytes
+        self.cluster_id = uuid.uuid4().hex
+        self.topics: dict[str, Topic] = {}
+        self.by_wire_name: dict[bytes, Topic] = {}
+        self.partitions: dict[int, Partition] = {}
+        self.offsets: dict[str, dict[tuple[str, int], tuple[int, str]]] = {}
+        self.next_uid = 1
+        self.next_producer_id = 1
+
+    def partition(self, topic: str, index: int) -> Partition | None:
+        """Return a partition if there is one."""
+        found = self.topics.get(topic)
+        return found.partitions[index] if found is not None and 0 <= index < len(found.partitions) else None
+
+    def apply(self, operation: Operation) -> list[Partition]:
+        """Take an operation in; return the partitions that are gone with it."""
+        match operation["op"]:
+            case "topic_created" | "partitions_added":
+                self._add(operation)
+            case "topic_deleted":
+                return self._delete(operation)
+            case "configs_set":
+                self._configure(operation)
+            case "start_moved":
+                self._move_starts(operation)
+            case "offsets_committed":
+                group = self.offsets.setdefault(operation["group"], {})
+                group.update({(topic, index): (offset, text) for topic, index, offset, text in operation["rows"]})
+            case "producer_ids_taken":
+                self.next_producer_id = max(self.next_producer_id, operation["below"])
+            case other:
+                raise BrokerError(f"operation {other!r} is not known to this version")
+        return []
+
+    def _add(self, operation: TopicCreated) -> None:
+        if operation["uids"][0] < self.next_uid:
+            return
+        topic = self.topics.get(operation["name"])
+        if topic is None:
+            topic = self.topics[operation["name"]] = Topic(operation["name"], {})
+            self.by_wire_name[operation["name"].encode()] = topic
+            self.configure(topic, operation["configs"])
+        self.add_partitions(topic, operation["uids"])
+
+    def add_partitions(self, topic: Topic, uids: list[int]) -> None:
+        """Give a topic more partitions."""
+        for uid in uids:
+            partition = Partition(uid, topic.name, len(topic.partitions), self._producers_max)
+            topic.partitions.append(partition)
+            self.partitions[uid] = partition
+            self.next_uid = max(self.next_uid, uid + 1)
+
+    def _delete(self, operation: TopicDeleted) -> list[Partition]:
+        topic = self.topics.get(operation["name"])
+        if topic is None or topic.uid != operation["uids"][0]:
+            return []
+        del self.topics[topic.name], self.by_wire_name[topic.name.encode()]
+        for partition in topic.partitions:
+            del self.partitions[partition.uid]
+        for rows in self.offsets.values():
+            for key in [key for key in rows if key[0] == topic.name]:
+                del rows[key]
+        return topic.partitions
+
+    def _configure(self, operation: ConfigsSet) -> None:
+        partition = self.partitions.get(operation["uid"])
+        if partition is not None:
+            self.configure(self.topics[partition.topic], operation["configs"])
+
+    def configure(self, topic: Topic, configs: dict[str, str]) -> None:
+        """Set all settings of a topic, and the two that every append looks at."""
+        topic.configs = dict(configs)
+        topic.log_append_time = configs.get("message.timestamp.type") == "LogAppendTime"
+        topic.max_message_bytes = int(configs.get("max.message.bytes", self._max_message_bytes))
+
+    def _move_starts(self, operation: StartMoved) -> None:
+        for uid, offset in operation["starts"]:
+            partition = self.partitions.get(uid)
+            if partition is not None:
+                partition.start = max(partition.start, offset)

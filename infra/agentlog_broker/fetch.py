@@ -1,0 +1,232 @@
+"""How a Fetch request is answered: at once when there is something, otherwise when an append makes it so (no polling).
+
+Written by hand with `struct`, since every reader sits in here. Never shows more than the high watermark.
+"""
+
+import asyncio
+import logging
+import struct
+from typing import NamedTuple
+
+from .errors import Code, Damaged, MalformedRequest
+from .partitions import Partition
+from .requests import Request
+from .store import Store
+
+log = logging.getLogger("agentlog_broker")
+
+_WANTS = struct.Struct(">iiiib")  # replica, longest wait (ms), least bytes, most bytes, isolation
+_SESSION = struct.Struct(">ii")
+_I16 = struct.Struct(">h")
+_I32 = struct.Struct(">i")
+_ASK_4 = struct.Struct(">iqi")  # partition, offset, most bytes
+_ASK_5 = struct.Struct(">iqqi")  # partition, offset, start of the follower's log, most bytes
+_ASK_9 = struct.Struct(">iiqqi")  # the same after the leader epoch
+_PART_4 = struct.Struct(">ihqqii")  # partition, error, high, stable, aborted, size
+_PART_5 = struct.Struct(">ihqqqii")  # with the log's start
+_PART_11 = struct.Struct(">ihqqqiii")  # with the preferred replica
+_ERROR_PAUSE_S = 0.25
+
+
+class Ask(NamedTuple):
+    """What is wanted of one partition."""
+
+    index: int
+    partition: Partition | None
+    offset: int
+    max_bytes: int
+
+
+class Fetching:
+    """Answers Fetch."""
+
+    def __init__(self, store: Store, max_bytes: int) -> None:
+        self._store = store
+        self._max_bytes = max_bytes
+
+    def handle(self, request: Request) -> None:
+        """Answer now or when there is something to read."""
+        try:
+            _Call(self._store, request, self._max_bytes).start()
+        except struct.error as error:
+            raise MalformedRequest(str(error)) from error
+
+
+class _Call:
+    """One request while it waits."""
+
+    __slots__ = ("_asks", "_max_bytes", "_min_bytes", "_request", "_store", "_task", "_timer", "_wait_s")
+
+    def __init__(self, store: Store, request: Request, max_bytes: int) -> None:
+        self._store = store
+        self._request = request
+        self._max_bytes = max_bytes
+        self._min_bytes = 1
+        self._wait_s = 0.0
+        self._asks: list[tuple[bytes, list[Ask]]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Read the request; answer, or wait for one of its partitions."""
+        if not self._read():
+            self._request.reply(struct.pack(">ihii", 0, Code.FETCH_SESSION_ID_NOT_FOUND, 0, 0))
+            return
+        if not self._ready() and self._wait_s > 0:
+            self._timer = asyncio.get_running_loop().call_later(self._wait_s, self._give)
+            for partition in self._partitions():
+                partition.waiters.add(self._look)
+        else:
+            self._give()
+
+    def _read(self) -> bool:
+        """Read the request; False if it belongs to an incremental session, which this server does not keep."""
+        request, version = self._request, self._request.version
+        data, pos = request.data, request.pos
+        _, wait_ms, self._min_bytes, max_bytes, _ = _WANTS.unpack_from(data, pos)
+        self._max_bytes = min(self._max_bytes, max_bytes)
+        self._wait_s = wait_ms / 1000
+        pos += 17
+        if version >= 7:
+            _, epoch = _SESSION.unpack_from(data, pos)
+            pos += 8
+            if epoch > 0:
+                return False
+        ask = _ASK_4 if version == 4 else _ASK_5 if version < 9 else _ASK_9
+        by_name = self._store.catalog.by_wire_name
+        (topics,) = _I32.unpack_from(data, pos)
+        pos += 4
+        for _ in range(topics):
+            (size,) = _I16.unpack_from(data, pos)
+            name = data[pos + 2 : pos + 2 + size]
+            pos += 2 + size
+            (count,) = _I32.unpack_from(data, pos)
+            pos += 4
+            topic = by_name.get(name)
+            partitions = topic.partitions if topic is not None else []
+            asks: list[Ask] = []
+            self._asks.append((name, asks))
+            for _ in range(count):
+                fields = ask.unpack_from(data, pos)
+                pos += ask.size
+                index = fields[0]
+                offset = fields[1] if version < 9 else fields[2]
+                known = partitions[index] if 0 <= index < len(partitions) else None
+                asks.append(Ask(index, known, offset, fields[-1]))
+        return True
+
+    def _partitions(self) -> list[Partition]:
+        return [ask.partition for _, asks in self._asks for ask in asks if ask.partition is not None]
+
+    def _ready(self) -> bool:
+        """Tell whether there is enough to read, or an error to report."""
+        size = 0
+        for _, asks in self._asks:
+            for _, partition, offset, _ in asks:
+                if partition is None or not partition.start <= offset <= partition.high:
+                    return True
+                if offset < partition.high:
+                    if self._min_bytes <= 1:
+                        return True
+                    size += _available(partition, offset, self._min_bytes)
+        return size >= self._min_bytes
+
+    def _look(self) -> None:
+        """Hear that a partition has more, or is gone."""
+        if self._timer is not None and (self._ready() or self._gone()):
+            self._give()
+
+    def _gone(self) -> bool:
+        return any(self._store.catalog.partitions.get(p.uid) is not p for p in self._partitions())
+
+    def _give(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            for partition in self._partitions():
+                partition.waiters.discard(self._look)
+        far = [ask for _, asks in self._asks for ask in asks if _is_far(ask)]
+        if far:
+            self._task = asyncio.ensure_future(self._give_far(far))
+        else:
+            self._answer({})
+
+    async def _give_far(self, far: list[Ask]) -> None:
+        """Read what lies in segments, in a thread, then answer."""
+        found, room = dict[Ask, bytes | None](), self._max_bytes
+        for ask in far:
+            if room > 0 and ask.partition is not None:
+                try:
+                    data = await self._store.read(ask.partition, ask.offset, min(ask.max_bytes, room))
+                except (Damaged, OSError) as error:
+                    log.error("storage.read_failed", extra={"error": str(error)})
+                    found[ask] = None
+                else:
+                    found[ask] = data
+                    room -= len(data)
+        self._answer(found)
+
+    def _answer(self, found: dict[Ask, bytes | None]) -> None:
+        version = self._request.version
+        out: list[bytes] = [b"\0\0\0\0" if version < 7 else bytes(10), _I32.pack(len(self._asks))]
+        room, failed = self._max_bytes, False
+        for name, asks in self._asks:
+            out += (_I16.pack(len(name)), name, _I32.pack(len(asks)))
+            for ask in asks:
+                code, data = self._records(ask, room, found)
+                failed |= code == Code.KAFKA_STORAGE_ERROR
+                room -= len(data)
+                out.append(_part(version, ask, code, len(data)))
+                if data:
+                    out.append(data)
+        body = b"".join(out)
+        if failed:  # a client asks again at once; do not let it spin
+            asyncio.get_running_loop().call_later(_ERROR_PAUSE_S, self._request.reply, body)
+        else:
+            self._request.reply(body)
+
+    def _records(self, ask: Ask, room: int, found: dict[Ask, bytes | None]) -> tuple[int, bytes]:
+        """Return (error code, batches) for one partition within the room that is left."""
+        partition, offset = ask.partition, ask.offset
+        if partition is None or self._store.catalog.partitions.get(partition.uid) is not partition:
+            return Code.UNKNOWN_TOPIC_OR_PARTITION, b""
+        if ask in found:
+            data = found[ask]
+            return (Code.NONE, data) if data is not None else (Code.KAFKA_STORAGE_ERROR, b"")
+        if offset >= partition.high or offset < partition.start:
+            return (Code.NONE if offset == partition.high else Code.OFFSET_OUT_OF_RANGE), b""
+        if room <= 0 or not Store.in_tail(partition, offset):
+            return Code.NONE, b""
+        try:
+            data = self._store.read_tail(partition, offset, min(ask.max_bytes, room))
+        except (Damaged, OSError) as error:
+            log.error("storage.read_failed", extra={"error": str(error)})
+            return Code.KAFKA_STORAGE_ERROR, b""
+        # At least one batch, however large, goes to the first partition only: so every reader gets on.
+        return Code.NONE, data if len(data) <= room or room == self._max_bytes else b""
+
+
+def _is_far(ask: Ask) -> bool:
+    partition = ask.partition
+    return (
+        partition is not None
+        and partition.start <= ask.offset < partition.high
+        and not Store.in_tail(partition, ask.offset)
+    )
+
+
+def _available(partition: Partition, offset: int, enough: int) -> int:
+    """Return how many bytes there are from an offset on; `enough` if they lie in segments."""
+    if not Store.in_tail(partition, offset):
+        return enough
+    return sum(partition.tail.sizes[partition.tail.find(offset) :])
+
+
+def _part(version: int, ask: Ask, code: int, size: int) -> bytes:
+    partition = ask.partition
+    high, start = (partition.high, partition.start) if partition is not None else (-1, -1)
+    if version >= 11:
+        return _PART_11.pack(ask.index, code, high, high, start, -1, -1, size)
+    if version >= 5:
+        return _PART_5.pack(ask.index, code, high, high, start, -1, size)
+    return _PART_4.pack(ask.index, code, high, high, -1, size)

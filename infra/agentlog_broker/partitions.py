@@ -1,0 +1,84 @@
+"""What one partition holds and how much of it may be seen: offsets, the index of its unsealed tail, who waits for more."""
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable
+
+from .producers import Producers
+from .segments import Segment
+
+Waiter = Callable[[], None]
+
+
+class Tail:
+    """The batches of a partition that still lie in write-ahead files, in offset order."""
+
+    __slots__ = ("bases", "lasts", "positions", "sequences", "sizes", "times_ms")
+
+    def __init__(self) -> None:
+        self.bases = array("q")
+        self.lasts = array("q")
+        self.times_ms = array("q")
+        self.sequences = array("q")
+        self.positions = array("q")
+        self.sizes = array("q")
+
+    def __len__(self) -> int:
+        return len(self.bases)
+
+    def add(self, base: int, last: int, max_ms: int, sequence: int, position: int, size: int) -> None:
+        """Take in the next batch."""
+        self.bases.append(base)
+        self.lasts.append(last)
+        self.times_ms.append(max_ms)
+        self.sequences.append(sequence)
+        self.positions.append(position)
+        self.sizes.append(size)
+
+    def find(self, offset: int) -> int:
+        """Return the number of the batch that holds an offset."""
+        return max(0, bisect_right(self.bases, offset) - 1)
+
+    def drop_files_through(self, sequence: int) -> None:
+        """Forget the batches of sealed files, which are in segments now."""
+        count = bisect_right(self.sequences, sequence)
+        for column in (self.bases, self.lasts, self.times_ms, self.sequences, self.positions, self.sizes):
+            del column[:count]
+
+
+class Partition:
+    """One partition.
+
+    `start` <= what can be read < `high` <= `next`: `high` is raised only when a batch is on disk, `next` when it is queued.
+    """
+
+    __slots__ = ("cut_next", "cut_producers", "high", "index", "next", "producers", "segments", "start", "tail", "topic", "uid", "waiters")
+
+    def __init__(self, uid: int, topic: str, index: int, producers_max: int) -> None:
+        self.uid = uid
+        self.topic = topic
+        self.index = index
+        self.start = 0
+        self.high = 0
+        self.next = 0
+        self.segments: list[Segment] = []
+        self.tail = Tail()
+        self.producers = Producers(producers_max)
+        self.cut_producers = Producers(producers_max)  # as of the end of the segments, for the manifest
+        self.cut_next = 0
+        self.waiters: set[Waiter] = set()
+
+    def durable(self, base: int, last: int, max_ms: int, sequence: int, position: int, size: int) -> None:
+        """Make a batch visible that is on disk now."""
+        self.tail.add(base, last, max_ms, sequence, position, size)
+        self.high = last + 1
+
+    def roll_back(self) -> None:
+        """Forget what was queued and never reached the disk."""
+        self.next = self.high
+        self.producers.forget_from(self.high)
+
+    @property
+    def size_bytes(self) -> int:
+        """Return how many bytes of batches the partition holds."""
+        return sum(segment.size_bytes for segment in self.segments) + sum(self.tail.sizes)
