@@ -109,7 +109,8 @@ async def _admin(connected: Connection) -> AIOKafkaAdminClient:
 
 async def _differences(admin: AIOKafkaAdminClient, settings: Settings) -> list[TopicChange]:
     topics = wanted(settings)
-    described = await admin.describe_topics(list(topics))
+    present = set(await admin.list_topics())  # asking for a topic that is not there would create it on some brokers
+    described = await admin.describe_topics([topic for topic in topics if topic in present])
     counts = {topic["topic"]: len(topic["partitions"]) for topic in described if not topic["error_code"]}
     changes = [
         TopicChange(topic, "topic", None, f"{settings.partitions} partitions")
