@@ -34,11 +34,9 @@ def announcer(settings: Settings) -> Announce:
         key = key_of(settings)
         client = Redis.from_url(settings.redis_uri or "", socket_timeout=2.0, socket_connect_timeout=2.0)
         try:
-            async with client.pipeline(transaction=False) as commands:
-                commands.sadd(key, worker_id)
-                commands.expire(key, KEPT_SECS)
-                commands.publish(key, worker_id)
-                await commands.execute()
+            await client.execute_command("SADD", key, worker_id)
+            await client.execute_command("EXPIRE", key, KEPT_SECS)
+            await client.publish(key, worker_id)
         except (RedisError, OSError) as error:
             log.warning("worker.death_not_announced", extra={"worker": worker_id, "error": repr(error)})
         finally:

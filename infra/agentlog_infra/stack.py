@@ -22,6 +22,7 @@ from agentlog_infra.embedded_postgres import EmbeddedPostgres
 from agentlog_infra.embedded_valkey import EmbeddedValkey
 from agentlog_infra.processes import die_with_parent, identify, write_atomically
 from agentlog_infra.restarts import RestartBudget
+from agentlog_infra.tasks import first_to_end
 
 __all__ = ["Addresses", "External", "Stack", "join", "run_stack"]
 
@@ -147,15 +148,7 @@ async def run_stack(data_dir: str | Path, external: External | None = None, *, a
     async with Stack(data_dir, external) as stack:
         if announce:
             print(json.dumps(asdict(stack.addresses) | {"pid": os.getpid()}), flush=True)
-        stop, failed = asyncio.create_task(stopping.wait()), asyncio.create_task(stack.wait_failed())
-        try:
-            await asyncio.wait((stop, failed), return_when=asyncio.FIRST_COMPLETED)
-            if failed.done():
-                failed.result()
-        finally:
-            stop.cancel()
-            failed.cancel()
-            await asyncio.gather(stop, failed, return_exceptions=True)
+        await first_to_end(stopping.wait(), stack.wait_failed())
 
 
 def main(words: Sequence[str] | None = None) -> int:

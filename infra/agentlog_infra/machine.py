@@ -1,0 +1,120 @@
+"""Decides how everything runs on one machine: servers, then topics and schema, then all roles, and back in reverse."""
+
+import asyncio
+import json
+import logging
+import signal
+import socket
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentlog_facts.errors import Misconfigured
+from agentlog_infra.addresses import at
+from agentlog_infra.console import Status
+from agentlog_infra.dead_workers import announcer
+from agentlog_infra.ports_taken import demand_free
+from agentlog_infra.preparation import load_adapters, prepare
+from agentlog_infra.settings import Settings
+from agentlog_infra.stack import External, Stack
+from agentlog_infra.supervisor import Supervisor, role_specs
+from agentlog_infra.tasks import first_to_end
+from agentlog_infra.watch import snapshot, wait_for_change
+
+log = logging.getLogger(__name__)
+
+DEV_GRACE_SECS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A running server: settings with its real addresses, its servers and its roles."""
+
+    settings: Settings
+    stack: Stack
+    supervisor: Supervisor
+    url: str
+
+    async def wait_failed(self) -> None:
+        """Wait until a server or a role cannot be kept running, and raise its error."""
+        await first_to_end(self.stack.wait_failed(), self.supervisor.wait_failed())
+
+    async def reload_on_change(self) -> None:
+        """Replace workers and gateway whenever a source file beside the configuration changes; never returns."""
+        folder = self.settings.config.absolute().parent
+        known = await asyncio.to_thread(snapshot, folder)
+        while True:
+            known = await wait_for_change(folder, known)
+            log.info("dev.reloading", extra={"folder": str(folder)})
+            await self.supervisor.reload()
+
+
+def graphs_of(config: Path) -> list[str]:
+    """Return the graph ids that a configuration names. Raises: Misconfigured."""
+    try:
+        graphs = json.loads(config.read_text())["graphs"]
+        return list(graphs)
+    except FileNotFoundError as error:
+        raise Misconfigured(f"{config} does not exist: name the langgraph.json with --config") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise Misconfigured(f"{config}: expected JSON with a `graphs` object: {error!r}") from error
+
+
+def url_of(settings: Settings) -> str:
+    """Return the gateway's URL as a client on this machine says it."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
+    return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{settings.port}"
+
+
+def free_port(host: str) -> int:
+    """Return a port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+@asynccontextmanager
+async def machine(settings: Settings, *, grace_secs: float) -> AsyncGenerator[Machine]:
+    """Start everything, stop it in order at the end. Raises: what its parts raise; nothing is left running then."""
+    graphs_of(settings.config)
+    demand_free(settings.host, settings.port)
+    loading = asyncio.create_task(asyncio.to_thread(load_adapters))
+    external = External(settings.kafka_bootstrap, settings.database_uri, settings.redis_uri)
+    try:
+        async with Stack(settings.data_dir, external) as stack:
+            here = at(settings, stack.addresses)
+            await loading
+            await prepare(here)
+            environment = here.environment() | {"BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS": str(grace_secs)}
+            roles = role_specs(here.workers, grace_secs)
+            async with Supervisor(roles, environment, stack.data_dir.run, announcer(here)) as supervisor:
+                stack.publish(url_of(here))
+                yield Machine(here, stack, supervisor, url_of(here))
+    finally:
+        await asyncio.gather(loading, return_exceptions=True)
+
+
+async def run_until_signal(main: Coroutine[object, object, int], kill: Callable[[], None]) -> int:
+    """Run `main`; the first SIGTERM or SIGINT cancels it (it stops in order), a second one calls `kill`.
+
+    Returns `main`'s status, 0 after one signal, 130 after more.
+    """
+    task = asyncio.create_task(main)
+    signals: list[signal.Signals] = []
+
+    def on_signal(number: signal.Signals) -> None:
+        signals.append(number)
+        log.info("signal.received", extra={"signal": number.name, "count": len(signals)})
+        if len(signals) == 1:
+            task.cancel()
+        else:
+            kill()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return Status.OK if len(signals) == 1 else Status.INTERRUPTED

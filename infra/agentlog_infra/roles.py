@@ -1,0 +1,208 @@
+"""Decides how one role process lives under supervision: started, waited for, restarted when dead, stopped in order."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentlog_facts.errors import Misconfigured, Unavailable
+from agentlog_infra.processes import (
+    Identity,
+    child_environment,
+    identify,
+    spawn,
+    stop_child,
+    stop_orphan,
+    write_atomically,
+)
+from agentlog_infra.ready_fd import ReadyPipe
+from agentlog_infra.restarts import RestartBudget
+
+log = logging.getLogger(__name__)
+
+EXIT_MISCONFIGURED = 2
+START_SECS = 120.0  # graphs may import slowly
+
+
+@dataclass(frozen=True, slots=True)
+class RoleSpec:
+    """A process to run: `module` with `arguments`; one that executes runs gets an id of its own at each start."""
+
+    name: str
+    module: str
+    arguments: tuple[str, ...] = ()
+    executes_runs: bool = False
+    stop_secs: float = 10.0
+    loads_graphs: bool = False
+
+
+DeathHook = Callable[[str], Awaitable[None]]
+"""Told the id of a worker that ended without having given its runs back."""
+
+
+class Role:
+    """Keeps one role process running."""
+
+    def __init__(
+        self,
+        spec: RoleSpec,
+        environment: Mapping[str, str],
+        notes: Path,
+        on_worker_death: DeathHook,
+        budget: RestartBudget,
+    ) -> None:
+        self.spec = spec
+        self._environment = environment
+        self._note = notes / f"role-{spec.name.replace(',', '-')}.json"
+        self._on_worker_death = on_worker_death
+        self._budget = budget
+        self._process: asyncio.subprocess.Process | None = None
+        self._worker_id = ""
+        self._stopping = self._replacing = self._replaced = False
+        self._ready = asyncio.Event()
+        self._settled = asyncio.Event()  # ready, or broken by a change and waiting for the next one
+        self._changed = asyncio.Event()
+
+    @property
+    def pid(self) -> int | None:
+        """The process that runs now, None between two."""
+        running = self._process is not None and self._process.returncode is None
+        return self._process.pid if running and self._process else None
+
+    async def wait_ready(self) -> None:
+        """Wait until the role has said that it is ready; it waits again after each restart."""
+        await self._ready.wait()
+
+    async def run(self) -> None:
+        """Start the role and keep it running until `stop`.
+
+        Raises: Misconfigured if it says that it cannot run, Unavailable if it dies too often or never gets ready.
+        """
+        while not self._stopping:
+            status = await self._one_life()
+            if self._stopping:
+                return
+            if not self._replacing:
+                await self._after_death(status)
+            self._replaced, self._replacing = self._replacing, False
+
+    async def restart(self) -> None:
+        """Replace the process, in order, by a new one (changed graphs); return when that is ready or cannot run.
+
+        One that cannot run is told on stderr and waits for the next change.
+        """
+        self._settled.clear()
+        self._replacing = True
+        self._changed.set()
+        await self._end()
+        await self._settled.wait()
+
+    async def stop(self) -> None:
+        """Ask the process to finish its work and wait, at most its own stop time; then kill it."""
+        self._stopping = True
+        await self._end()
+
+    async def _end(self) -> None:
+        if self._process is not None:
+            await stop_child(self._process, ((signal.SIGTERM, self.spec.stop_secs),))
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._stopping = True
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    async def _one_life(self) -> int:
+        try:
+            await self._start()
+            status = await self._running().wait()
+        except BaseException:
+            if self._process is not None:
+                await stop_child(self._process, ())
+            raise
+        finally:
+            self._ready.clear()
+        self._note.unlink(missing_ok=True)
+        if status != 0 and self.spec.executes_runs:
+            await self._on_worker_death(self._worker_id)
+        return status
+
+    async def _start(self) -> None:
+        """Start the process and wait for its line; one that ends before is left to the caller, who sees its status."""
+        self._worker_id = uuid.uuid4().hex if self.spec.executes_runs else ""
+        extra = {"AGENTLOG_WORKER_ID": self._worker_id} if self._worker_id else {}
+        with ReadyPipe() as ready:
+            self._process = await spawn(
+                [sys.executable, "-m", self.spec.module, *self.spec.arguments, "--ready-fd", str(ready.child_end)],
+                death_signal=signal.SIGKILL,
+                env=child_environment({**os.environ, **self._environment, **extra}),
+                stdout=sys.__stderr__.fileno() if sys.__stderr__ else None,
+                pass_fds=(ready.child_end,),
+            )
+            ready.started()
+            self._remember(self._process.pid)
+            try:
+                async with asyncio.timeout(START_SECS):
+                    said = await ready.line()
+            except TimeoutError as error:
+                raise Unavailable(f"{self.spec.name} was not ready within {START_SECS:.0f} s") from error
+        if "error" in said:
+            raise Misconfigured(f"{self.spec.name}: {said['error']}")
+        if said:
+            log.info("role.ready", extra={"role": self.spec.name, "pid": self._process.pid})
+            self._ready.set()
+            self._settled.set()
+
+    async def _after_death(self, status: int) -> None:
+        if status == EXIT_MISCONFIGURED and self._replaced:
+            await self._wait_for_change()
+            return
+        if status == EXIT_MISCONFIGURED:
+            raise Misconfigured(f"{self.spec.name} cannot run with this configuration; its message stands above")
+        delay_secs = self._budget.next_delay_secs()
+        log.error("role.died", extra={"role": self.spec.name, "status": status, "again_in_secs": delay_secs})
+        if delay_secs is None:
+            raise Unavailable(f"{self.spec.name} dies again and again (last status {status}); its messages stand above")
+        await asyncio.sleep(delay_secs)
+
+    async def _wait_for_change(self) -> None:
+        log.error("role.broken_by_change", extra={"role": self.spec.name})
+        self._changed.clear()
+        self._settled.set()
+        await self._changed.wait()
+
+    def _remember(self, pid: int) -> None:
+        started = identify(pid)
+        if started is not None:
+            found = {"pid": pid, "started": started.started, "worker_id": self._worker_id}
+            write_atomically(self._note, json.dumps(found))
+
+    def _running(self) -> asyncio.subprocess.Process:
+        if self._process is None:
+            raise Unavailable(f"{self.spec.name} is not running")
+        return self._process
+
+
+async def bury_old_roles(notes: Path, on_worker_death: DeathHook) -> None:
+    """End role processes of an earlier start whose supervisor was killed, and tell which workers are gone."""
+    for note in await asyncio.to_thread(_old_notes, notes):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            found = json.loads(note.read_text())
+            old = Identity(int(found["pid"]), str(found["started"]))
+            if not await stop_orphan(old, ((signal.SIGKILL, 10.0),)):
+                raise Unavailable(f"process {old.pid} of an earlier start does not end; kill it by hand")
+            if found["worker_id"]:
+                await on_worker_death(str(found["worker_id"]))
+        note.unlink(missing_ok=True)
+
+
+def _old_notes(notes: Path) -> list[Path]:
+    return sorted(notes.glob("role-*.json"))

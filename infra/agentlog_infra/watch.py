@@ -1,0 +1,46 @@
+"""Decides which files a development server watches and when a change counts: modification times, once a second."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+EVERY_SECS = 1.0
+FILES_LIMIT = 5000
+_SUFFIXES = (".py", ".json", ".toml", ".yaml", ".yml", ".env")
+_SKIPPED = {"node_modules", "__pycache__", "venv", "site-packages"}
+
+
+def snapshot(folder: Path) -> dict[str, int]:
+    """Return the modification time (ns) of each source file below a folder, at most `FILES_LIMIT`; hidden ones not."""
+    found: dict[str, int] = {}
+    for entry in _files(folder):
+        found[entry.path] = entry.stat().st_mtime_ns
+        if len(found) >= FILES_LIMIT:
+            break
+    return found
+
+
+def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
+    pending = [os.fspath(folder)]
+    while pending:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name)
+        except OSError:
+            continue  # gone or closed to us since it was listed
+        for entry in listed:
+            if entry.is_dir(follow_symlinks=False):
+                if not entry.name.startswith(".") and entry.name not in _SKIPPED:
+                    pending.append(entry.path)
+            elif entry.name.endswith(_SUFFIXES) and entry.is_file():
+                yield entry
+
+
+async def wait_for_change(folder: Path, before: dict[str, int]) -> dict[str, int]:
+    """Return the new snapshot once it differs from `before`."""
+    while True:
+        await asyncio.sleep(EVERY_SECS)
+        now = await asyncio.to_thread(snapshot, folder)
+        if now != before:
+            return now
