@@ -18,7 +18,9 @@ _PR_SET_PDEATHSIG = 1
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m agentlog_broker", description="A single-node Kafka-protocol server.")
+    parser = argparse.ArgumentParser(
+        prog="python -m agentlog_broker", description="A single-node Kafka-protocol server."
+    )
     defaults = BrokerSettings(Path())
     parser.add_argument("--data", type=Path, required=True, help="data directory; made if missing")
     parser.add_argument("--ready-fd", type=int, default=1, help="where the ready line goes (default: stdout)")
@@ -29,7 +31,9 @@ def _parser() -> argparse.ArgumentParser:
                  "wal_file_bytes", "wal_max_age_s", "segment_bytes", "retention_ms", "retention_check_s",
                  "storage_retry_s", "group_initial_delay_s"):  # fmt: skip
         default: str | int | float = getattr(defaults, name)
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default, help=f"default: {default}")
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=type(default), default=default, help=f"default: {default}"
+        )
     return parser
 
 

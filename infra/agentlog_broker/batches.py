@@ -36,7 +36,7 @@ class Batch(NamedTuple):
     producer_id: int
     producer_epoch: int
     base_sequence: int
-    count: int
+    records: int
 
 
 def read_header(data: bytes | memoryview, at: int = 0) -> Batch:
@@ -54,7 +54,7 @@ def check(batch: Batch, data: memoryview, max_bytes: int) -> int:
         return Code.INVALID_RECORD
     if crc32c(data[_BODY_AT:]) != batch.crc:
         return Code.CORRUPT_MESSAGE
-    if batch.count < 1 or batch.last_delta != batch.count - 1:
+    if batch.records < 1 or batch.last_delta != batch.records - 1:
         return Code.INVALID_RECORD
     if batch.attributes & (_TRANSACTIONAL | _CONTROL) or batch.attributes & _CODEC_MASK > _LAST_CODEC:
         return Code.INVALID_RECORD

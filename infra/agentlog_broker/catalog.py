@@ -1,7 +1,7 @@
 """Everything the server knows besides records: topics, settings of topics, group offsets, producer ids.
 
-Changes are operations in the write-ahead log. Replaying operations that a manifest already holds changes nothing, because
-uids are never reused and later values win.
+Changes are operations in the write-ahead log. Replaying operations that a manifest already holds changes
+nothing, because uids are never reused and later values win.
 """
 
 import json
@@ -63,6 +63,15 @@ class ProducerIdsTaken(TypedDict):
 
 
 Operation = TopicCreated | TopicDeleted | ConfigsSet | StartMoved | OffsetsCommitted | ProducerIdsTaken
+_KNOWN = {
+    "topic_created",
+    "partitions_added",
+    "topic_deleted",
+    "configs_set",
+    "start_moved",
+    "offsets_committed",
+    "producer_ids_taken",
+}
 
 
 def pack(operation: Operation) -> bytes:
@@ -71,8 +80,10 @@ def pack(operation: Operation) -> bytes:
 
 
 def unpack(data: bytes) -> Operation:
-    """Read a stored operation."""
+    """Read a stored operation. Raises: BrokerError for one of a newer version."""
     operation: Operation = json.loads(data)
+    if operation["op"] not in _KNOWN:
+        raise BrokerError(f"operation {operation['op']!r} is not known to this version")
     return operation
 
 
@@ -127,8 +138,6 @@ class Catalog:
                 group.update({(topic, index): (offset, text) for topic, index, offset, text in operation["rows"]})
             case "producer_ids_taken":
                 self.next_producer_id = max(self.next_producer_id, operation["below"])
-            case other:
-                raise BrokerError(f"operation {other!r} is not known to this version")
         return []
 
     def _add(self, operation: TopicCreated) -> None:

@@ -34,13 +34,21 @@ class Hub:
         """Wait for an answer that takes a while."""
         task = asyncio.ensure_future(self._finish(work, slot))
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(lambda done: self._finished(done, slot))
 
     async def _finish(self, work: Awaitable[bytes], slot: "Slot") -> None:
         try:
             slot.reply(await work)
-        except (BrokerError, OSError, struct.error) as error:
+        except BrokerError as error:
             slot.connection.abandon(error)
+
+    def _finished(self, task: asyncio.Task[None], slot: "Slot") -> None:
+        """Forget a task; a fault that nobody expected must not leave the client waiting."""
+        self.tasks.discard(task)
+        fault = None if task.cancelled() else task.exception()
+        if fault is not None:
+            log.error("request.failed", exc_info=fault)
+            slot.connection.abandon(fault)
 
     def set_congested(self, congested: bool) -> None:
         """Stop or let go all reading, as the queue for the disk fills and drains."""
@@ -171,7 +179,7 @@ class Connection(asyncio.Protocol):
         if self._paused:
             self.update_reading()
 
-    def abandon(self, error: Exception) -> None:
+    def abandon(self, error: BaseException) -> None:
         """Close a connection that cannot go on."""
         log.warning("connection.abandoned", extra={"error": str(error)})
         if self._transport is not None:

@@ -196,7 +196,9 @@ class Group:
         if leader is None or leader.join_reply is None:
             self.leader = next(m.member_id for m in self.members.values() if m.join_reply is not None)
         self.state = "CompletingRebalance"
-        log.info("group.rebalanced", extra={"group": self.name, "generation": self.generation, "members": len(self.members)})
+        log.info(
+            "group.rebalanced", extra={"group": self.name, "generation": self.generation, "members": len(self.members)}
+        )
         for member in self.members.values():
             if member.join_reply is not None:
                 self._alive(member)

@@ -1,7 +1,7 @@
 """How a full write-ahead file becomes segments: its batches are sorted by partition, written out and synced.
 
-Runs in a thread of its own and touches nothing but files; the store takes the result over in the loop. A crash in between
-is harmless: lengths count only once the manifest names them, and the file is cut again.
+Runs in a thread of its own and touches nothing but files; the store takes the result over in the loop. A crash
+in between is harmless: lengths count only once the manifest names them, and the file is cut again.
 """
 
 import mmap
@@ -71,7 +71,7 @@ def _collect(path: Path, view: memoryview, end: int, targets: Mapping[int, Targe
         last = header.base_offset + header.last_delta
         batches.next = last + 1
         if header.producer_id >= 0:
-            note = (header.producer_id, header.producer_epoch, header.base_sequence, header.count, header.base_offset)
+            note = (header.producer_id, header.producer_epoch, header.base_sequence, header.records, header.base_offset)
             batches.producers.append(note)
         if last >= target.start:
             batches.kept.append(Stored(header.base_offset, last, header.max_ms, frame.payload))
@@ -89,7 +89,9 @@ def _write(target: Target, batches: _Batches, disk: Disk) -> Cut:
     current = target.open_segment
     if current is not None and (current.next != batches.kept[0].base or current.size_bytes >= target.segment_bytes):
         current = None
-    for part in _parts(batches.kept, target.segment_bytes - (current.size_bytes if current else 0), target.segment_bytes):
+    for part in _parts(
+        batches.kept, target.segment_bytes - (current.size_bytes if current else 0), target.segment_bytes
+    ):
         if current is not None:
             cut.extended = extend(current, part, disk)
             current = None

@@ -31,7 +31,7 @@ _ERROR_PAUSE_S = 0.25
 class Ask(NamedTuple):
     """What is wanted of one partition."""
 
-    index: int
+    number: int
     partition: Partition | None
     offset: int
     max_bytes: int
@@ -103,7 +103,7 @@ class _Call:
             (count,) = _I32.unpack_from(data, pos)
             pos += 4
             topic = by_name.get(name)
-            partitions = topic.partitions if topic is not None else []
+            partitions: list[Partition] = topic.partitions if topic is not None else []
             asks: list[Ask] = []
             self._asks.append((name, asks))
             for _ in range(count):
@@ -111,7 +111,7 @@ class _Call:
                 pos += ask.size
                 index = fields[0]
                 offset = fields[1] if version < 9 else fields[2]
-                known = partitions[index] if 0 <= index < len(partitions) else None
+                known: Partition | None = partitions[index] if 0 <= index < len(partitions) else None
                 asks.append(Ask(index, known, offset, fields[-1]))
         return True
 
@@ -226,7 +226,7 @@ def _part(version: int, ask: Ask, code: int, size: int) -> bytes:
     partition = ask.partition
     high, start = (partition.high, partition.start) if partition is not None else (-1, -1)
     if version >= 11:
-        return _PART_11.pack(ask.index, code, high, high, start, -1, -1, size)
+        return _PART_11.pack(ask.number, code, high, high, start, -1, -1, size)
     if version >= 5:
-        return _PART_5.pack(ask.index, code, high, high, start, -1, size)
-    return _PART_4.pack(ask.index, code, high, high, -1, size)
+        return _PART_5.pack(ask.number, code, high, high, start, -1, size)
+    return _PART_4.pack(ask.number, code, high, high, -1, size)

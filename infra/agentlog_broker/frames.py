@@ -1,8 +1,9 @@
 """How a write-ahead file is laid out, and what is a torn tail and what is damage.
 
-A file starts with a header that names the end of the file before it. Frames follow, each with the checksum of itself and
-of the frame before (a chain through all files), and with the position up to which the file was on disk when the frame was
-written. So a bad frame is a torn tail only if nothing later proves that it had been on disk; otherwise it is damage.
+A file starts with a header that names the end of the file before it. Frames follow, each with the checksum of
+itself and of the frame before (a chain through all files), and with the position up to which the file was on
+disk when the frame was written. So a bad frame is a torn tail only if nothing later proves that it had been on
+disk; otherwise it is damage.
 """
 
 import struct
@@ -108,7 +109,8 @@ def _frame_at(data: memoryview, at: int, sequence: int) -> tuple[int, int, int, 
 def scan(path: Path, data: memoryview, end: int | None, durable: int = 0) -> Iterator[Frame]:
     """Yield the frames of a file in order.
 
-    `end` is where the file is known to end (its successor says so); None for the last file, whose torn tail is left out.
+    `end` is where the file is known to end (its successor says so); None for the last file, whose torn tail is
+    left out.
     `durable` is a position known to have been on disk. Raises: Damaged.
     """
     header = read_file_header(path, data)

@@ -105,7 +105,9 @@ class Groups:
         codes: list[tuple[str, list[tuple[int, int]]]] = []
         rows: list[tuple[str, int, int, str]] = []
         for topic, parts in wanted:
-            codes.append((topic, [(index, code or self._row_objection(topic, index, text)) for index, _, text in parts]))
+            codes.append(
+                (topic, [(index, code or self._row_objection(topic, index, text)) for index, _, text in parts])
+            )
             rows += [(topic, *part) for part, (_, refused) in zip(parts, codes[-1][1], strict=True) if not refused]
         failed = Code.NONE
         if rows:
@@ -166,7 +168,9 @@ class Groups:
         """Answer the names of all groups with members or positions."""
         names = {name for name, group in self._groups.items() if group.members} | set(self._store.catalog.offsets)
         out = Writer().i32(0) if request.version >= 1 else Writer()
-        kinds = [(name, self._groups[name].protocol_type if name in self._groups else "consumer") for name in sorted(names)]
+        kinds = [
+            (name, self._groups[name].protocol_type if name in self._groups else "consumer") for name in sorted(names)
+        ]
         return out.i16(Code.NONE).array(kinds, lambda item: out.string(item[0]).string(item[1])).done()
 
     def describe(self, request: Request) -> bytes:
@@ -197,8 +201,8 @@ class ProducerIds:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._next = store.catalog.next_producer_id
-        self._below = self._next
+        self._next: int = store.catalog.next_producer_id
+        self._below: int = self._next
         self._lock = asyncio.Lock()
 
     async def init(self, request: Request) -> bytes:

@@ -1,6 +1,8 @@
-"""What a start needs besides the newest write-ahead files: a snapshot of the catalog, the segments and the producers.
+"""What a start needs besides the newest write-ahead files: a snapshot of the catalog, the segments and the
+producers.
 
-It is replaced as a whole after every cut. `first_wal` is the first file to replay on top of it; older ones are leftovers.
+It is replaced as a whole after every cut. `first_wal` is the first file to replay on top of it; older ones are
+leftovers.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What one partition holds and how much of it may be seen: offsets, the index of its unsealed tail, who waits for more."""
+"""What one partition holds and how much of it may be seen, and who waits for more."""
 
 from array import array
 from bisect import bisect_right
@@ -49,10 +49,24 @@ class Tail:
 class Partition:
     """One partition.
 
-    `start` <= what can be read < `high` <= `next`: `high` is raised only when a batch is on disk, `next` when it is queued.
+    `start` <= what can be read < `high` <= `next`: `next` is raised when a batch is queued, `high` only when it is on
+    disk.
     """
 
-    __slots__ = ("cut_next", "cut_producers", "high", "index", "next", "producers", "segments", "start", "tail", "topic", "uid", "waiters")
+    __slots__ = (
+        "cut_next",
+        "cut_producers",
+        "high",
+        "index",
+        "next",
+        "producers",
+        "segments",
+        "start",
+        "tail",
+        "topic",
+        "uid",
+        "waiters",
+    )
 
     def __init__(self, uid: int, topic: str, index: int, producers_max: int) -> None:
         self.uid = uid

@@ -123,7 +123,7 @@ class _Call:
         outcome.code = check(batch, data, topic.max_message_bytes)
         if outcome.code == 0 and batch.producer_id >= 0:
             outcome.code, outcome.base = partition.producers.judge(
-                batch.producer_id, batch.producer_epoch, batch.base_sequence, batch.count
+                batch.producer_id, batch.producer_epoch, batch.base_sequence, batch.records
             )
         if outcome.code == 0 and outcome.base < 0:
             batches.append(self._place(topic, partition, outcome, batch, data))
@@ -134,9 +134,7 @@ class _Call:
         last = base + batch.last_delta
         partition.next = last + 1
         if batch.producer_id >= 0:
-            partition.producers.note(
-                batch.producer_id, batch.producer_epoch, batch.base_sequence, batch.count, base
-            )
+            partition.producers.note(batch.producer_id, batch.producer_epoch, batch.base_sequence, batch.records, base)
         if not topic.log_append_time:
             return NewBatch(partition, base, last, batch.max_ms, place(batch, data, base))
         outcome.time_ms = int(time() * 1000)
@@ -144,7 +142,7 @@ class _Call:
 
     def _finish(self, _: Append, failure: StorageFailed | None) -> None:
         if failure is not None:
-            for _, outcomes in self._outcomes:
+            for _name, outcomes in self._outcomes:
                 for outcome in outcomes:
                     if outcome.code == 0:
                         outcome.code, outcome.base, outcome.time_ms = Code.KAFKA_STORAGE_ERROR, -1, -1

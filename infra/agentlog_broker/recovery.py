@@ -105,7 +105,7 @@ def _take(path: Path, catalog: Catalog, frame: Frame) -> None:
     partition.next = partition.high
     if batch.producer_id >= 0:
         partition.producers.note(
-            batch.producer_id, batch.producer_epoch, batch.base_sequence, batch.count, batch.base_offset
+            batch.producer_id, batch.producer_epoch, batch.base_sequence, batch.records, batch.base_offset
         )
 
 

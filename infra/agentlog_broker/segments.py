@@ -1,7 +1,9 @@
-"""How the sealed part of a partition is stored: record batches as Kafka clients see them, back to back, and an index.
+"""How the sealed part of a partition is stored: record batches as Kafka clients see them, back to back, and an
+index.
 
-`<base>.log` holds the batches, `<base>.idx` one entry per batch with a checksum over entry and batch, so that a flipped
-bit in either file is found by whoever reads it. Only lengths named in the manifest count; anything beyond is a leftover.
+`<base>.log` holds the batches, `<base>.idx` one entry per batch with a checksum over entry and batch, so that a
+flipped bit in either file is found by whoever reads it. Only lengths named in the manifest count; anything
+beyond is a leftover.
 """
 
 import os

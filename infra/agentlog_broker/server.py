@@ -58,7 +58,7 @@ class Server:
             self._store.open()
             topics, groups = TopicAdmin(self._store, self._settings), Groups(self._store, self._settings)
             self._hub = Hub(self._settings, self._handlers(topics, groups))
-            self._store.on_drained = self._ease
+            self._store.on_pressure = self._ease
             loop = asyncio.get_running_loop()
             self._listener = await loop.create_server(
                 lambda: Connection(self._hub), self._settings.host, self._settings.port, backlog=256
@@ -99,7 +99,7 @@ class Server:
         }
 
     def _ease(self) -> None:
-        """Let clients go on once the disk has caught up."""
+        """Stop reading from clients while too much waits for the disk."""
         self._hub.set_congested(self._store.pending_bytes >= self._settings.max_unwritten_bytes)
 
     async def stop(self) -> None:

@@ -47,7 +47,8 @@ class BrokerSettings:
             raise Misconfigured(f"port {self.port}: expected 0 to 65535")
         if self.max_request_bytes <= self.max_message_bytes:
             raise Misconfigured(
-                f"max_request_bytes {self.max_request_bytes}: expected more than max_message_bytes {self.max_message_bytes}"
+                f"max_request_bytes {self.max_request_bytes}: "
+                f"expected more than max_message_bytes {self.max_message_bytes}"
             )
         for name in ("partitions_default", "max_message_bytes", "max_connections", "max_pipelined_requests"):
             if getattr(self, name) < 1:

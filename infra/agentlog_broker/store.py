@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from threading import Lock
 from time import time
 
 from . import manifest
@@ -28,6 +28,8 @@ from .settings import BrokerSettings
 from .wal import Append, Wal, WalListener
 
 log = logging.getLogger("agentlog_broker")
+
+_INDEXES_KEPT = 16
 
 
 class NewBatch:
@@ -72,9 +74,10 @@ class Store(WalListener):
         self._wake_chores = asyncio.Event()
         self._rolled_at = self._loop.time()
         self._indexes: dict[Segment, SegmentIndex] = {}
+        self._index_lock = Lock()  # two reader threads
         self.catalog = Catalog(settings.producers_per_partition_max, settings.max_message_bytes)
         self.read_only: StorageFailed | None = None
-        self.on_drained: Callable[[], None] = lambda: None
+        self.on_pressure: Callable[[], None] = lambda: None  # the queue for the disk grew long, or shorter
 
     # -- life
 
@@ -84,6 +87,8 @@ class Store(WalListener):
         self._first_wal, self._sealed = found.first_wal, found.sealed
         self._durable = (found.end.sequence, found.end.position)
         self._wal.start(found.end)
+        if self._sealed:
+            self._wake_chores.set()
         self._chores = self._loop.create_task(self._do_chores())
 
     async def close(self) -> None:
@@ -111,6 +116,8 @@ class Store(WalListener):
     def append(self, batches: list[NewBatch], done: Callable[[Append, StorageFailed | None], None]) -> None:
         """Queue batches; `done` hears when they are on disk and visible, or that they never were."""
         self._wal.append(BatchAppend(batches, done))
+        if self._wal.pending_bytes >= self._settings.max_unwritten_bytes:
+            self.on_pressure()
 
     async def journal(self, operation: Operation) -> None:
         """Make a change of the catalog durable, then apply it. Raises: StorageFailed."""
@@ -146,12 +153,12 @@ class Store(WalListener):
             self._go_read_only(failure)
         woken: set[Callable[[], None]] = set()
         for append in appends:
-            if failure is None and isinstance(append, BatchAppend):
+            if failure is None and isinstance(append, BatchAppend) and append.batches:
                 self._make_visible(append, woken)
             append.done(append, failure)
         for waiter in woken:
             waiter()
-        self.on_drained()
+        self.on_pressure()
 
     def _make_visible(self, append: BatchAppend, woken: set[Callable[[], None]]) -> None:
         places = zip(append.batches, append.sequences, append.positions, strict=True)
@@ -210,7 +217,9 @@ class Store(WalListener):
         parts: list[bytes | memoryview] = []
         room = max_bytes
         while number < count and (not parts or tail.sizes[number] <= room):
-            parts.append(self._read_batch(partition.uid, tail.sequences[number], tail.positions[number], tail.sizes[number]))
+            parts.append(
+                self._read_batch(partition.uid, tail.sequences[number], tail.positions[number], tail.sizes[number])
+            )
             room -= tail.sizes[number]
             number += 1
         return b"".join(parts)
@@ -223,13 +232,12 @@ class Store(WalListener):
         return check_payload(self._dir / file_name(sequence), position, stored, uid)
 
     def _index_of(self, segment: Segment) -> SegmentIndex:
-        index = self._indexes.get(segment)
-        if index is None:
-            index = SegmentIndex(segment)
-            self._indexes[segment] = index
-            while len(self._indexes) > 8:
-                self._indexes.pop(next(iter(self._indexes)), None)
-        return index
+        with self._index_lock:
+            index = self._indexes.pop(segment, None) or SegmentIndex(segment)
+            self._indexes[segment] = index  # the last one used is the last one to go
+            while len(self._indexes) > _INDEXES_KEPT:
+                del self._indexes[next(iter(self._indexes))]
+            return index
 
     def _read_segment(self, segment: Segment, offset: int, max_bytes: int) -> bytes:
         index = self._index_of(segment)
@@ -243,11 +251,9 @@ class Store(WalListener):
                 if found is not None:
                     return found
         tail = partition.tail
-        for number, max_ms in enumerate(tail.times_ms):
-            if max_ms >= time_ms and tail.lasts[number] >= partition.start:
-                return bytes(
-                    self._read_batch(partition.uid, tail.sequences[number], tail.positions[number], tail.sizes[number])
-                )
+        for at, max_ms in enumerate(tail.times_ms):
+            if max_ms >= time_ms and tail.lasts[at] >= partition.start:
+                return bytes(self._read_batch(partition.uid, tail.sequences[at], tail.positions[at], tail.sizes[at]))
         return None
 
     def _find_time(self, segment: Segment, time_ms: int) -> bytes | None:
@@ -314,7 +320,8 @@ class Store(WalListener):
                 await asyncio.to_thread(shutil.rmtree, directory)
 
     def _forget(self, segment: Segment) -> None:
-        self._indexes.pop(segment, None)
+        with self._index_lock:
+            self._indexes.pop(segment, None)
         segment.remove()
 
     async def _expire(self) -> None:

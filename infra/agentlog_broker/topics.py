@@ -1,4 +1,4 @@
-"""What clients may ask about topics and do to them: metadata, create, delete, add partitions, delete records, find by time."""
+"""What clients may ask about topics and their offsets, and what they may do to them."""
 
 import asyncio
 import re
@@ -113,7 +113,9 @@ class TopicAdmin:
         if name in self._catalog.topics:
             raise Refused(Code.TOPIC_ALREADY_EXISTS, f"{name}: the topic exists")
         if replicas not in (1, -1):
-            raise Refused(Code.INVALID_REPLICATION_FACTOR, f"{name}: {replicas} replicas wanted, this server is one node")
+            raise Refused(
+                Code.INVALID_REPLICATION_FACTOR, f"{name}: {replicas} replicas wanted, this server is one node"
+            )
         count = self._settings.partitions_default if count == -1 else count
         self._check_count(name, count)
         accepted = check_configs(configs, self._settings)

@@ -1,4 +1,4 @@
-"""Which requests the server understands, in which versions: what aiokafka, librdkafka and Faust send, no transactions."""
+"""Which requests the server understands, in which versions: what aiokafka, librdkafka and Faust send."""
 
 from .errors import Code
 from .requests import Request
@@ -61,7 +61,7 @@ def is_supported(api_key: int, version: int) -> bool:
 
 
 def api_versions(request: Request) -> bytes:
-    """Answer which versions there are; a version from the future gets the oldest form, so that the client steps down."""
+    """Answer which versions there are; who asks in a newer form gets the oldest one, and steps down."""
     known = is_supported(API_VERSIONS, request.version)
     out = Writer().i16(Code.NONE if known else Code.UNSUPPORTED_VERSION)
     out.array(list(SUPPORTED.items()), lambda item: out.i16(item[0]).i16(item[1][0]).i16(item[1][1]))

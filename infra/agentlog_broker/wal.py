@@ -1,7 +1,8 @@
 """How appends become durable: one thread writes what has queued up, syncs once, and only then reports it.
 
-What arrives during a sync goes into the next round (group commit). A failed write or sync ends the file where it was last
-known to be on disk; until a new file could be made everything is refused, so no acknowledgement ever rests on luck.
+What arrives during a sync goes into the next round (group commit). A failed write or sync ends the file where
+it was last known to be on disk; until a new file could be made everything is refused, so no acknowledgement
+ever rests on luck.
 """
 
 import logging
@@ -78,7 +79,9 @@ _STOP, _ROLL, _RESUME = _Order("stop"), _Order("roll"), _Order("resume")
 class Wal:
     """The write-ahead files of one data directory, from the writer's side."""
 
-    def __init__(self, directory: Path, disk: Disk, file_bytes: int, listener: WalListener, loop: AbstractEventLoop) -> None:
+    def __init__(
+        self, directory: Path, disk: Disk, file_bytes: int, listener: WalListener, loop: AbstractEventLoop
+    ) -> None:
         self._directory = directory
         self._disk = disk
         self._file_bytes = file_bytes
@@ -274,4 +277,8 @@ class Wal:
                 leftover.unlink(missing_ok=True)
             raise
         self._fd, self._size = fd, size
-        self._end, self._durable, self._durable_chain = Place(sequence, FILE_HEADER_BYTES, chain), FILE_HEADER_BYTES, chain
+        self._end, self._durable, self._durable_chain = (
+            Place(sequence, FILE_HEADER_BYTES, chain),
+            FILE_HEADER_BYTES,
+            chain,
+        )
