@@ -178,8 +178,9 @@ def _step(head: AggregateHead, commit: Draft, fact: object) -> Void | None:
         case RunReleased():
             return _ends(head, commit, fact.run_id) or _released(head, fact)
         case RunFinished() | RunDeleted():
-            unknown = None if isinstance(fact, RunDeleted) else _ends(head, commit, fact.run_id)
-            return unknown or _moves(head, commit, fact.run_id, bool(fact.view))
+            hides = isinstance(fact, RunDeleted) and fact.run_id not in head.runs  # a run that ended before
+            void = None if hides else _ends(head, commit, fact.run_id)
+            return void or _moves(head, commit, fact.run_id, bool(fact.view))
         case RunCancelRequested():
             return None if fact.run_id in head.runs else Void("no_such_run")
         case StateUpdated():

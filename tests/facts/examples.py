@@ -1,0 +1,101 @@
+"""One example of every fact type, as it stands in docs/log.md."""
+
+from datetime import UTC, datetime
+
+from agentlog_facts.assistant import AssistantCreated, AssistantRevised
+from agentlog_facts.checkpoint import CheckpointSaved, CheckpointsHidden, WritesSaved
+from agentlog_facts.envelope import Fact
+from agentlog_facts.ids import AssistantId, RunId, ThreadId
+from agentlog_facts.json_value import JsonObject
+from agentlog_facts.system import CommandRefused, PartitionOpened
+from agentlog_facts.thread import (
+    RunAlive,
+    RunCancelRequested,
+    RunClaimed,
+    RunCreated,
+    RunDeleted,
+    RunFinished,
+    RunReleased,
+    StateUpdated,
+    ThreadCreated,
+    ThreadDeleted,
+    ThreadMetadataPatched,
+)
+
+THREAD = ThreadId("019ab000-0000-7000-8000-000000000001")
+RUN = RunId("019ab000-0000-7000-8000-000000000002")
+ASSISTANT = AssistantId("fe096781-5601-53d2-b2f6-0d3403f7e9ca")
+FIRST, SECOND = "1f0c7a10-0000-6000-8000-000000000001", "1f0c7a10-0000-6001-8000-000000000002"
+AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+INTERRUPT: JsonObject = {"5a1c": [{"id": "9f3e", "value": {"question": "Send it?"}}]}
+CANCELLED: JsonObject = {"error": "UserInterrupt", "message": "interrupt requested"}
+
+EXAMPLES: tuple[Fact, ...] = (
+    ThreadCreated(THREAD, {"customer": "42"}),
+    ThreadMetadataPatched(THREAD, {"title": "Invoice"}),
+    ThreadDeleted(THREAD),
+    StateUpdated(THREAD, "", SECOND, {"set": {"approved": True}}, ("send",), {}),
+    RunCreated(
+        RUN,
+        THREAD,
+        {
+            "assistant_id": ASSISTANT,
+            "graph_id": "agent",
+            "version": 1,
+            "config": {},
+            "context": {},
+            "metadata": {"created_by": "system"},
+        },
+        {"created_by": "system", "graph_id": "agent", "assistant_id": ASSISTANT},
+        {"input": {"messages": [{"role": "user", "content": "Send the invoice"}]}, "stream_mode": ["values"]},
+        "enqueue",
+        due_at=AT,
+    ),
+    RunClaimed(RUN, "worker-host:123", 1, 4096),
+    RunReleased(RUN, 2, "lost", counts=True),
+    RunAlive(RUN),
+    RunCancelRequested(RUN, "interrupt", AT, CANCELLED),
+    RunFinished(
+        RUN,
+        "success",
+        None,
+        {"append": {"messages": [{"type": "ai", "content": "Sent."}]}},
+        (),
+        INTERRUPT,
+        SECOND,
+        8192,
+    ),
+    RunDeleted(RUN, {"remove": ["messages"]}, (), {}),
+    AssistantCreated(ASSISTANT, "agent", {}, {}, {"created_by": "system"}, "agent", None),
+    AssistantRevised(ASSISTANT, 2, "agent", {}, {}, {"created_by": "system"}, "agent", "Sends invoices"),
+    CheckpointSaved(
+        THREAD,
+        RUN,
+        "",
+        SECOND,
+        FIRST,
+        {"v": 4, "id": SECOND, "ts": "2026-01-02T03:04:05+00:00", "channel_versions": {"messages": "2.7"}},
+        {"source": "loop", "step": 1},
+        (
+            {
+                "channel": "messages",
+                "version": "2.7",
+                "kind": "append",
+                "items": [{"json": "Sent."}],
+                "base": {"stream": f"run-{RUN}", "version": "1.3", "length": 1},
+            },
+        ),
+    ),
+    WritesSaved(
+        THREAD,
+        RUN,
+        "",
+        SECOND,
+        "task-1",
+        "~__pregel_pull, send",
+        ({"index": 0, "channel": "sent", "value": {"json": 1}},),
+    ),
+    CheckpointsHidden(THREAD, ({"ns": "", "checkpoint_id": FIRST},), "prune"),
+    PartitionOpened("019ab000-0000-7000-8000-00000000000f", 1, 0, 8, 0),
+    CommandRefused("CreateRun", "thread_busy", "a" * 64),
+)

@@ -1,0 +1,75 @@
+"""Wire names are data: what was written is read back, and what is not known is refused by name."""
+
+from dataclasses import replace
+
+import pytest
+from tests.facts import commits as c
+from tests.facts.commits import ON_THREAD, commit
+from tests.facts.examples import EXAMPLES
+
+from agentlog_facts import vocabulary
+from agentlog_facts.errors import Corrupt, UnknownSchema
+from agentlog_facts.json_value import JsonObject, dump, load_object
+from agentlog_facts.vocabulary import decode_commit, decode_fact, encode_commit, encode_fact, encode_facts, parse_commit
+
+
+def test_every_fact_type_has_an_example() -> None:
+    assert {type(fact) for fact in EXAMPLES} == set(vocabulary.FACTS.values())
+
+
+@pytest.mark.parametrize("fact", EXAMPLES, ids=lambda fact: type(fact).__name__)
+def test_a_fact_is_read_back_as_it_was_written(fact: object) -> None:
+    stored = load_object(dump(encode_fact(fact)))  # type: ignore[arg-type]  # the examples are facts
+    assert decode_fact(stored) == fact
+
+
+def test_a_commit_is_read_back_as_it_was_written() -> None:
+    draft = commit(c.thread_created(), c.run_created(due_at=c.NOW), demands={ON_THREAD: "absent"})
+    assert decode_commit("t1", parse_commit(encode_commit(draft, encode_facts(draft)))) == draft
+
+
+def stored_commit() -> JsonObject:
+    draft = commit(c.thread_created())
+    return load_object(encode_commit(draft, encode_facts(draft)))
+
+
+@pytest.mark.parametrize("change", [{"spec": 2}, {"rules": 2}])
+def test_another_spec_or_rules_version_is_not_judged(change: JsonObject) -> None:
+    with pytest.raises(UnknownSchema):
+        parse_commit(dump(stored_commit() | change))
+
+
+def test_an_unknown_fact_type_is_named() -> None:
+    with pytest.raises(UnknownSchema, match="ThreadPainted"):
+        decode_fact({"type": "ThreadPainted", "schema": 1, "data": {}})
+
+
+def test_a_newer_schema_of_a_known_type_is_not_read() -> None:
+    with pytest.raises(UnknownSchema, match="ThreadCreated schema 2"):
+        decode_fact({"type": "ThreadCreated", "schema": 2, "data": {}})
+
+
+@pytest.mark.parametrize("value", [b"", b"[]", b"{", b"\xff", b'{"spec":1,"rules":1}'])
+def test_bytes_that_are_no_commit_are_corrupt(value: bytes) -> None:
+    with pytest.raises(Corrupt):
+        decode_commit("t1", parse_commit(value))
+
+
+def test_a_missing_field_is_named() -> None:
+    with pytest.raises(Corrupt, match=r"ThreadCreated: field thread_id is missing"):
+        decode_fact({"type": "ThreadCreated", "schema": 1, "data": {"metadata": {}}})
+
+
+def test_a_field_of_another_type_is_named() -> None:
+    with pytest.raises(Corrupt, match=r"ThreadCreated\.metadata: expected dict, found str"):
+        decode_fact({"type": "ThreadCreated", "schema": 1, "data": {"thread_id": "t", "metadata": "x"}})
+
+
+def test_the_envelope_holds_every_field_even_when_empty() -> None:
+    draft = replace(commit(c.thread_created()), epoch=None)
+    names = list(load_object(encode_commit(draft, encode_facts(draft))))
+    assert names == [
+        *("spec", "rules", "event_id", "append_id", "body_sha256", "stream", "demands", "epoch", "facts", "blobs"),
+        *("occurred_at", "actor", "on_behalf_of", "correlation_id", "causation_id", "traceparent", "request"),
+        *("provenance", "key_id"),
+    ]
