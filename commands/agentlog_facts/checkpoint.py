@@ -15,9 +15,10 @@ class CheckpointSaved:
     """`checkpoint` is LangGraph's dict without `channel_values`; `channels` holds the changed ones only.
 
     A channel is {channel, version, kind, ...}: kind `full` with `value`; kind `append` with `items` to be added to the
-    list that `base` {version, length, stream} names; kind `empty` without value. Values and items are encoded:
+    list that `base` {version, length, stream} names; kind `empty` without value. `version` is str() of the one in
+    `channel_versions`. Values and items are encoded (`checkpoint_reads.Encoded`): scalars as themselves, else
     {"json": value} where JSON says it exactly, else {"type": tag, "base64": bytes of LangGraph's serializer}; a list
-    that may grow is {"items": [encoded, ...]}. `version` is a string, str() of the one in `channel_versions`.
+    that may grow is {"items": [encoded, ...]}.
     `run_id` is the run whose claim wrote it, None outside a claim.
     """
 

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from agentlog_facts.ids import RunId, Stream, ThreadId
-from agentlog_facts.json_value import JsonObject
+from agentlog_facts.json_value import Json, JsonObject
 
-Encoded: TypeAlias = JsonObject
-"""{"json": value}, {"type": tag, "base64": text} or, for a whole list, {"items": [encoded, ...]}."""
+Encoded: TypeAlias = Json
+"""A string, number, boolean or null stands for itself; any other value is {"json": value} where JSON says it exactly,
+{"type": tag, "base64": text} where it does not, or, for a list that may grow, {"items": [encoded, ...]}.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class EncodedChannel:
     kind: Literal["value", "list"]
     version: str
     stream: Stream
-    value: Encoded | None = None
+    value: Encoded = None
     items: tuple[Encoded, ...] = ()
     full_length: int = 0
     parts: int = 0

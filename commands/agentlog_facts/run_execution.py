@@ -1,10 +1,11 @@
 """The seam between the worker and what executes a graph: what goes in, what comes out, and who stops what."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeAlias
 
+from agentlog_facts.envelope import Cause
 from agentlog_facts.errors import AgentlogError
 from agentlog_facts.frame import Frame
 from agentlog_facts.ids import RunId, ThreadId
@@ -27,7 +28,7 @@ class RunOrder:
     """One claimed attempt of a run. `assistant`, `kwargs`, `metadata` are those of its `RunCreated`.
 
     `epoch` fences what it writes; `run_version` is the version of the stream `run-<run_id>` as accepted so far (None:
-    the stream does not exist yet); `thread_metadata` is the thread row's.
+    the stream does not exist yet); `thread_metadata` is the thread row's; `cause` goes into the checkpoints' commits.
     """
 
     run_id: RunId
@@ -39,6 +40,7 @@ class RunOrder:
     kwargs: JsonObject
     metadata: JsonObject
     thread_metadata: JsonObject
+    cause: Cause
     run_version: int | None = None
 
 
@@ -63,6 +65,14 @@ class RunOutcome:
 
 class RunExecution(Protocol):
     """Executes graphs. Call it in the loop that runs user code; everything it needs of the service loop is bridged."""
+
+    def graph_ids(self) -> Sequence[str]:
+        """Return the ids of the loaded graphs."""
+        ...
+
+    def provenance(self, graph_id: str) -> JsonObject:
+        """Return what a claim records of the code: {graph_id, graph_digest, langgraph, server}."""
+        ...
 
     async def execute(self, order: RunOrder, emit: Emit, stop: asyncio.Event) -> RunOutcome:
         """Execute until the graph ends, interrupts, fails, or `stop` is set (then the outcome is `interrupted`).

@@ -1,0 +1,102 @@
+"""What goes into a channel comes out of the log as it was, type by type."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from hypothesis import given, strategies as st
+from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+from agentlog_facts.errors import Corrupt
+from agentlog_facts.json_value import Json, dump, load_object
+from agentlog_infra.channel_codec import ChannelCodec, stored_digest
+
+CODEC = ChannelCodec(JsonPlusSerializer())
+
+texts = st.text(st.characters(exclude_categories=()))  # lone surrogates and NUL included
+scalars = st.none() | st.booleans() | st.integers(-(2**64) + 1, 2**64 - 1) | st.floats() | texts | st.binary()
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def stored(value: object) -> Json:
+    """Encode, and carry through the bytes of the log."""
+    return load_object(dump({"value": CODEC.encode(value)}))["value"]
+
+
+def same(left: object, right: object) -> bool:
+    """Equal with types, NaN equal to itself, 0.0 not equal to -0.0."""
+    return type(left) is type(right) and (left == right if unordered(left) else repr(left) == repr(right))
+
+
+def unordered(value: object) -> bool:
+    return isinstance(value, set | frozenset)
+
+
+def serializable(value: object) -> bool:
+    try:
+        JsonPlusSerializer().dumps_typed(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+@given(values)
+def test_a_value_comes_back_as_it_was(value: object) -> None:
+    if serializable(value):
+        assert same(CODEC.decode(stored(value)), value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {1, 2},
+        b"\x00\xff",
+        datetime(2026, 1, 2, tzinfo=UTC),
+        UUID(int=7),
+        HumanMessage("hello", id="1"),
+        {"nested": [AIMessage("x", id="2")]},
+        {1: "int key"},
+        float("inf"),
+    ],
+)
+def test_what_json_cannot_say_comes_back_too(value: object) -> None:
+    assert same(CODEC.decode(stored(value)), value)
+
+
+def test_a_list_is_stored_item_by_item() -> None:
+    encoded = CODEC.encode(["a", {"b": 1}, HumanMessage("x", id="1")])
+    assert isinstance(encoded, dict)
+    items = encoded["items"]
+    assert isinstance(items, list)
+    assert items[:2] == ["a", {"json": {"b": 1}}]
+
+
+@given(st.lists(values, max_size=3))
+def test_a_digest_is_the_same_before_and_after_storing(value: list[object]) -> None:
+    if serializable(value):
+        encoded = stored(value)
+        assert isinstance(encoded, dict)
+        items = encoded["items"]
+        assert isinstance(items, list)
+        assert [stored_digest(item) for item in items] == [CODEC.item(item).digest for item in value]
+
+
+def test_digests_tell_values_of_different_types_apart() -> None:
+    assert len({CODEC.item(value).digest for value in (1, 1.0, True, "1", [1], {"1": 1}, (1,))}) == 7
+
+
+def test_later_changes_of_an_object_do_not_show() -> None:
+    value: dict[str, Json] = {"a": [1]}
+    encoded = CODEC.encode(value)
+    value["a"] = [2]
+    assert CODEC.decode(encoded) == {"a": [1]}
+
+
+def test_an_unknown_form_is_corrupt() -> None:
+    with pytest.raises(Corrupt, match="unknown form"):
+        CODEC.decode({"yaml": "a: 1"})
