@@ -1,0 +1,119 @@
+"""What may be asked of runs, one sentence each."""
+
+from dataclasses import replace
+
+from tests.commands.spec import given
+from tests.facts import commits as c
+from tests.facts.commits import NOW, ON_THREAD, THREAD
+
+from agentlog_commands.runs import CancelRun, ClaimRun, CreateRun, DeleteRun, FinishRun, ReleaseRun
+from agentlog_facts.ids import RunId, Stream
+from agentlog_facts.thread import RunCreated, RunFinished, RunReleased, ThreadCreated, ThreadDeleted
+
+R1 = RunId("r1")
+ERROR = {"error": "UserInterrupt", "message": "stop"}
+
+
+def create(strategy: str = "enqueue", version: int | None = None) -> CreateRun:
+    return CreateRun(replace(c.run_created("r2"), multitask_strategy=strategy), version=version)
+
+
+def cancel(action: str = "interrupt") -> CancelRun:
+    return CancelRun(THREAD, R1, "rollback" if action == "rollback" else "interrupt", {**ERROR}, NOW, 2)
+
+
+def test_a_run_needs_a_thread() -> None:
+    given().when(create().decide).then_refused("thread_not_found")
+
+
+def test_a_thread_may_be_created_with_its_run_in_one_commit() -> None:
+    command = replace(create(), create_thread={"a": 1})
+    decision = given().when(command.decide).then(ThreadCreated(THREAD, {"a": 1}), command.run)
+    assert decision.demands == {ON_THREAD: "absent"}
+
+
+def test_a_second_run_queues_behind_the_first_and_demands_no_version() -> None:
+    command = create()
+    decision = given(c.thread_created(), c.run_created()).when(command.decide).then(command.run)
+    assert decision.demands == {ON_THREAD: "exists"}
+
+
+def test_reject_refuses_a_busy_thread() -> None:
+    given(c.thread_created(), c.run_created()).when(create("reject", 1).decide).then_refused("thread_busy")
+
+
+def test_reject_refuses_while_only_a_delayed_run_waits() -> None:
+    delayed: RunCreated = c.run_created(due_at=NOW)
+    given(c.thread_created(), delayed).when(create("reject", 1).decide).then_refused("thread_busy")
+
+
+def test_reject_on_an_idle_thread_demands_the_version_it_saw() -> None:
+    command = create("reject", 0)
+    assert given(c.thread_created()).when(command.decide).then(command.run).demands == {ON_THREAD: 0}
+
+
+def test_a_pending_run_is_cancelled_at_once() -> None:
+    ended = RunFinished(R1, "interrupted", {**ERROR}, {}, (), {})
+    assert given(c.thread_created(), c.run_created()).when(cancel().decide).then(ended).demands == {ON_THREAD: 2}
+
+
+def test_a_pending_run_of_a_temporary_thread_takes_the_thread_with_it() -> None:
+    temporary = replace(c.run_created(), temporary=True)
+    ended = RunFinished(R1, "interrupted", {**ERROR}, {}, (), {})
+    given(c.thread_created(True), temporary).when(cancel().decide).then(ended, ThreadDeleted(THREAD))
+
+
+def test_a_running_run_is_asked_to_stop() -> None:
+    asked = replace(c.cancel_requested(), error={**ERROR})
+    given(c.thread_created(), c.run_created(), c.run_claimed()).when(cancel().decide).then(asked)
+
+
+def test_a_run_that_ended_is_not_cancelled() -> None:
+    history = (c.thread_created(), c.run_created(), c.run_claimed(), c.run_finished())
+    given(*history).when(cancel().decide).then_refused("run_not_active")
+
+
+def delete(known: bool = True) -> DeleteRun:
+    return DeleteRun(THREAD, R1, known, {"remove": ["x"]}, (), {}, {**ERROR}, 2)
+
+
+def test_deleting_a_running_run_releases_ends_and_hides_it_in_one_commit() -> None:
+    released = RunReleased(R1, 2, "deleted")
+    ended = RunFinished(R1, "interrupted", {**ERROR}, {}, (), {})
+    hidden = replace(c.run_deleted(), view={"remove": ["x"]})
+    given(c.thread_created(), c.run_created(), c.run_claimed()).when(delete().decide).then(released, ended, hidden)
+
+
+def test_deleting_a_run_that_ended_only_hides_it() -> None:
+    history = (c.thread_created(), c.run_created(), c.run_claimed(), c.run_finished())
+    given(*history).when(delete().decide).then(replace(c.run_deleted(), view={"remove": ["x"]}))
+
+
+def test_an_unknown_run_is_not_deleted() -> None:
+    given(c.thread_created()).when(delete(known=False).decide).then_refused("run_not_found")
+
+
+def test_a_claim_states_its_attempt_and_leaves_the_rest_to_the_guard() -> None:
+    decision = ClaimRun(THREAD, R1, "w", 2, 4096, {"graph_id": "agent"}).decide()
+    assert (decision.stream, decision.demands, decision.epoch) == (ON_THREAD, {}, None)
+
+
+def test_a_worker_ends_its_run_under_its_epoch_and_behind_its_checkpoints() -> None:
+    decision = FinishRun(THREAD, c.run_finished(), temporary=False, epoch=2, saved=4).decide()
+    assert (decision.demands, decision.epoch) == ({Stream("run-r1"): 4}, 2)
+
+
+def test_the_end_of_a_temporary_threads_run_deletes_the_thread() -> None:
+    decision = FinishRun(THREAD, c.run_finished(), temporary=True, epoch=2).decide()
+    assert decision.facts == (c.run_finished(), ThreadDeleted(THREAD))
+
+
+def test_a_reaper_ends_a_run_under_the_threads_version() -> None:
+    decision = FinishRun(THREAD, c.run_finished(), temporary=False, version=5).decide()
+    assert (decision.demands, decision.epoch) == ({ON_THREAD: 5}, None)
+
+
+def test_a_worker_releases_under_its_epoch_a_reaper_under_the_version() -> None:
+    released = c.run_released()
+    assert ReleaseRun(THREAD, released).decide().epoch == 2
+    assert ReleaseRun(THREAD, released, version=5).decide().demands == {ON_THREAD: 5}

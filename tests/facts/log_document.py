@@ -1,0 +1,92 @@
+"""Renders docs/log.md, the page for foreign readers of the log; `python -m tests.facts.log_document` writes it."""
+
+# ruff: noqa: E501  (rows of a Markdown table cannot be broken)
+
+import json
+from pathlib import Path
+
+from tests.facts.examples import AT, EXAMPLES, RUN, THREAD
+
+from agentlog_facts.envelope import Actor, Cause, Draft, Request
+from agentlog_facts.frame import Frame, FrameRecord, encode_record
+from agentlog_facts.ids import Key, RunId, stream
+from agentlog_facts.json_value import Json, load_object
+from agentlog_facts.vocabulary import NAMES, SCHEMAS, encode_commit, encode_fact, encode_facts
+
+PAGE = Path(__file__).parents[2] / "docs" / "log.md"
+
+INTRODUCTION = """# The log
+
+Generated from the code by `python -m tests.facts.log_document` and compared with it by a test. What verifiers and
+other readers of the log may rely on: these shapes are for ever. A changed shape gets a new schema number.
+
+| topic | key | value |
+|---|---|---|
+| `agentlog.events` | aggregate key (UTF-8): thread id, assistant id, ... | one commit: 1..n facts of one stream, atomically |
+| `agentlog.outputs` | thread id | one flush of stream frames; headers `run_id`, `epoch`, `n`, and `end` or `of` where they apply |
+| `agentlog.blobs` | sha256 (hex) of the whole value | one part (at most 900 KiB) of a large JSON value; headers `part`, `parts`, `size` |
+
+- All values are JSON (UTF-8). Partition of a key: `murmur2(key) & 0x7fffffff mod partitions`, as in Java's client.
+- A commit on the log is an intent. Whether it counts is decided by the guard (`commands/agentlog_facts/guard.py`), in
+  log order, from the commits of the same key before it. Void commits stay as evidence and change nothing.
+- `blobs` lists values that were too large for the record: `at` is the path inside `facts` where null stands instead.
+- The first record of every partition of `agentlog.events` is `PartitionOpened`. A position is `base` + offset.
+"""
+
+
+def pretty(value: Json) -> str:
+    """Return JSON as it is printed on the page."""
+    return "```json\n" + json.dumps(value, indent=2, ensure_ascii=False) + "\n```\n"
+
+
+def commit_example() -> Json:
+    """Return a whole commit."""
+    name = stream("thread", THREAD)
+    draft = Draft(
+        key=Key(THREAD),
+        stream=name,
+        event_id="019ab000-0000-7000-8000-0000000000e1",
+        append_id="019ab000-0000-7000-8000-0000000000a1",
+        body_sha256="b" * 64,
+        facts=(EXAMPLES[0],),
+        occurred_at=AT,
+        cause=Cause(
+            Actor("user", "ana", "https://login.example", "oidc"),
+            correlation_id="019ab000-0000-7000-8000-0000000000c1",
+            request=Request("019ab000-0000-7000-8000-0000000000c1", "POST", "/threads"),
+        ),
+        demands={name: "absent"},
+    )
+    return load_object(encode_commit(draft, encode_facts(draft)))
+
+
+def frames_example() -> Json:
+    """Return the value of a flush."""
+    frames = (Frame("metadata", {"run_id": RUN, "attempt": 1}), Frame("updates", {"send": {"sent": True}}))
+    value, _ = encode_record(FrameRecord(RunId(RUN), 2, 0, frames))
+    return load_object(value)
+
+
+def render() -> str:
+    """Return the whole page."""
+    parts = [
+        INTRODUCTION,
+        "## A commit\n",
+        pretty(commit_example()),
+        "## A flush of frames\n",
+        pretty(frames_example()),
+    ]
+    parts.append("## Facts\n")
+    for fact in EXAMPLES:
+        name = NAMES[type(fact)]
+        parts += [
+            f"### {name}, schema {SCHEMAS[name]}\n",
+            f"{type(fact).__doc__}".strip() + "\n",
+            pretty(encode_fact(fact)),
+        ]
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(render())
