@@ -1,0 +1,123 @@
+"""When a claimed run counts as lost, overdue or spent, and how an attempt that ended without an end is counted."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeAlias
+
+from agentlog_facts.ids import RunId, ThreadId
+from agentlog_facts.json_value import JsonObject
+from agentlog_facts.thread import CancelAction, RunStatus
+
+TIMED_OUT: JsonObject = {"error": "TimeoutError", "message": ""}
+"""Error of a run over its time limit. Source: Agent Server API, section 7.3."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequest:
+    """What a `RunCancelRequested` asks for."""
+
+    action: CancelAction
+    deadline: datetime
+    error: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A claimed run as the reaper sees it.
+
+    `counted` are its earlier attempts that count towards the limit; `committed_at` is the last commit under the epoch
+    (None: only the claim itself); `progressed` tells whether the attempt has a new accepted checkpoint.
+    """
+
+    run_id: RunId
+    thread_id: ThreadId
+    graph_id: str
+    worker: str
+    epoch: int
+    attempt: int
+    counted: int
+    claimed_at: datetime
+    committed_at: datetime | None
+    progressed: bool
+    cancel: CancelRequest | None
+    temporary: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a claim may be silent, how long a run may take, how many lost attempts it may have."""
+
+    lost_after: timedelta
+    run_time: timedelta
+    retries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Nothing is to be done now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Take the claim away; the run is pending again. `counts`: towards the retry limit."""
+
+    reason: str
+    counts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Take the claim away and end the run in place of its worker."""
+
+    reason: str
+    status: RunStatus
+    error: JsonObject
+    rollback: bool = False
+
+
+Judgement: TypeAlias = Keep | Release | End
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeClaim:
+    """Look at one claim. `unleased_looks` counts looks in a row without a lease, this one included, at the same Redis;
+    `showed_lease` tells whether any look saw one; `dead`: its supervisor saw the worker die.
+    """
+
+    claim: Claim
+    unleased_looks: int
+    showed_lease: bool
+    dead: bool
+    now: datetime
+
+    def decide(self, limits: Limits) -> Judgement:
+        """End what is overdue, lease or not; release what is lost, until that happened too often."""
+        return self._overdue(limits) or self._lost(limits)
+
+    def _overdue(self, limits: Limits) -> End | None:
+        cancel = self.claim.cancel
+        if cancel is not None and self.now >= cancel.deadline:
+            rollback = cancel.action == "rollback"
+            return End("cancelled", "rollback" if rollback else "interrupted", cancel.error, rollback)
+        if self.now >= self.claim.claimed_at + limits.run_time:
+            return End("timeout", "timeout", TIMED_OUT)
+        return None
+
+    def _lost(self, limits: Limits) -> Judgement:
+        heard = self.claim.committed_at or self.claim.claimed_at
+        silent = self.unleased_looks >= 2 and self.now - heard >= limits.lost_after
+        if not (silent or self.dead):
+            return Keep()
+        showed = self.showed_lease or self.claim.committed_at is not None
+        return after_attempt("lost", self.claim.counted, showed and not self.claim.progressed, limits.retries)
+
+
+def after_attempt(reason: str, counted: int, counts: bool, retries: int) -> Release | End:
+    """Return what follows an attempt that ended without an end: another one, or an error after too many that count.
+
+    Source: Agent Server API, section 7.9 (BG_JOB_MAX_RETRIES).
+    """
+    if not counts or counted < retries:
+        return Release(reason, counts)
+    message = f"The run was given up after {counted + 1} attempts without progress (BG_JOB_MAX_RETRIES={retries})"
+    return End("retries", "error", {"error": "RuntimeError", "message": message})

@@ -1,0 +1,96 @@
+"""One claimed attempt of a run: what it is asked to do from outside, and how long it listens before it is stuck."""
+
+import asyncio
+import logging
+from typing import Literal, TypeAlias
+
+from agentlog_commands.leases import CancelRequest
+from agentlog_facts.errors import AgentlogError
+from agentlog_facts.run_execution import RunOrder, RunOutcome
+from agentlog_processors.job_loops import Job
+from agentlog_processors.tools import WorkerTools
+from agentlog_processors.write_frames import FrameWriter
+from agentlog_projections.duties import Work
+
+log = logging.getLogger(__name__)
+
+Ask: TypeAlias = Literal["cancel", "timeout", "stale", "drain"]
+"""Why an attempt shall stop: the first two end the run, `stale` and `drain` leave it to others."""
+
+
+class Stuck(AgentlogError):
+    """User code ignored for a minute that it shall stop; its process has to be replaced."""
+
+    code = "user_code_stuck"
+
+
+class Attempt:
+    """An attempt that runs now; used on the service loop."""
+
+    def __init__(self, work: Work, epoch: int, event_id: str) -> None:
+        self.work = work
+        self.epoch = epoch
+        self.event_id = event_id
+        self.asked: Ask | None = None
+        self.cancel: CancelRequest | None = None
+        self._poke = asyncio.Event()
+
+    @property
+    def number(self) -> int:
+        """Return which attempt this is, from 1."""
+        return self.work.attempt + 1
+
+    def ask(self, what: Ask, cancel: CancelRequest | None = None) -> None:
+        """Ask it to stop. The first request counts, except that one which leaves the run to others always does."""
+        if self.asked is None or what in ("stale", "drain"):
+            self.asked, self.cancel = what, cancel or self.cancel
+            self._poke.set()
+
+    async def execute(self, tools: WorkerTools, order: RunOrder, frames: FrameWriter) -> RunOutcome | None:
+        """Execute until the end or a request to stop; None when the outcome does not matter (stale, drain).
+
+        Raises: what `RunExecution.execute` raises; Stuck.
+        """
+        stop = asyncio.Event()
+        job = tools.loops.start(order.graph_id, lambda: tools.execution.execute(order, frames.emit, stop))
+        job.done.add_done_callback(lambda _: self._poke.set())
+        limit_s = tools.timing.limits.run_time.total_seconds()
+        limit = asyncio.get_running_loop().call_later(limit_s, self.ask, "timeout")
+        try:
+            await self._hold_lease(tools)
+            await self._poke.wait()
+            if not job.done.done():
+                job.loop.call(stop.set)
+                await self._obeyed(tools, job)
+        finally:
+            limit.cancel()
+        return None if job.done.cancelled() or self._leaves else job.done.result()
+
+    @property
+    def _leaves(self) -> bool:
+        return self.asked in ("stale", "drain")
+
+    async def _hold_lease(self, tools: WorkerTools) -> None:
+        try:
+            await tools.queue.renew_lease(self.work.run_id, self.epoch, tools.worker, tools.timing.lease_ttl)
+        except AgentlogError as error:
+            log.warning("lease.not_set", extra={"run_id": self.work.run_id, "error": str(error)})
+
+    async def _obeyed(self, tools: WorkerTools, job: "Job[RunOutcome]") -> None:
+        """Wait until user code has stopped; what shall be left to others is cancelled hard."""
+        until = tools.writing.deadline(tools.timing.stubborn)
+        while not job.done.done():
+            if self._leaves:
+                job.cancel()
+            left_s = until - tools.writing.clock.monotonic()
+            if left_s <= 0:
+                raise Stuck(f"run {self.work.run_id}: expected to stop, still executes after {tools.timing.stubborn}")
+            self._poke.clear()
+            await self._poked(left_s)
+
+    async def _poked(self, patience_s: float) -> None:
+        try:
+            async with asyncio.timeout(patience_s):
+                await self._poke.wait()
+        except TimeoutError:
+            log.warning("run.does_not_stop", extra={"run_id": self.work.run_id, "epoch": self.epoch})

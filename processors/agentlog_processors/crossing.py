@@ -1,0 +1,96 @@
+"""How code on a job's event loop awaits what lives on the service loop: the log, rows, queue and frames.
+
+User code has event loops in threads of their own, so that nothing it does stops leases, claims or other runs.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from agentlog_facts.envelope import Draft, Place, Recorded
+from agentlog_facts.ids import Key
+from agentlog_facts.ports import EventLog
+
+T = TypeVar("T")
+
+
+class Crossing:
+    """A way from any loop to the service loop (`home`) and back; a cancelled caller cancels its call."""
+
+    def __init__(self, home: asyncio.AbstractEventLoop) -> None:
+        self._home = home
+        self._calls: set[asyncio.Future[None]] = set()
+
+    @property
+    def home(self) -> asyncio.AbstractEventLoop:
+        """Return the service loop."""
+        return self._home
+
+    async def call(self, make: Callable[[], Awaitable[T]]) -> T:
+        """Await `make()` on the service loop and return what it returned, or raise what it raised."""
+        here = asyncio.get_running_loop()
+        if here is self._home:
+            return await make()
+        answer: asyncio.Future[T] = here.create_future()
+        self._home.call_soon_threadsafe(self._start, make, here, answer)
+        return await answer
+
+    def _start(
+        self, make: Callable[[], Awaitable[T]], there: asyncio.AbstractEventLoop, answer: "asyncio.Future[T]"
+    ) -> None:
+        call = self._home.create_task(self._carry(make, there, answer))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        answer.add_done_callback(lambda done: self._give_up(call) if done.cancelled() else None)
+
+    def _give_up(self, call: "asyncio.Task[None]") -> None:
+        self._home.call_soon_threadsafe(call.cancel)
+
+    async def _carry(
+        self, make: Callable[[], Awaitable[T]], there: asyncio.AbstractEventLoop, answer: "asyncio.Future[T]"
+    ) -> None:
+        try:
+            result = await make()
+        except asyncio.CancelledError:
+            _deliver(there, answer.cancel)
+            raise
+        except Exception as error:  # noqa: BLE001 - carried to the caller on its own loop, whatever it is
+            failure = error
+            _deliver(there, lambda: _fail(answer, failure))
+        else:
+            _deliver(there, lambda: _settle(answer, result))
+
+
+def _deliver(there: asyncio.AbstractEventLoop, deliver: Callable[[], object]) -> None:
+    if not there.is_closed():
+        there.call_soon_threadsafe(deliver)
+
+
+def _settle(answer: "asyncio.Future[T]", result: T) -> None:
+    if not answer.done():
+        answer.set_result(result)
+
+
+def _fail(answer: "asyncio.Future[T]", error: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(error)
+
+
+class CrossingLog:
+    """Keeps `ports.EventLog` for callers on any loop."""
+
+    def __init__(self, crossing: Crossing, log: EventLog) -> None:
+        self._crossing = crossing
+        self._log = log
+
+    def partition_of(self, key: Key) -> int:
+        """Return the partition of a key (pure)."""
+        return self._log.partition_of(key)
+
+    async def append(self, draft: Draft) -> Place:
+        """Append on the service loop. Raises: as `EventLog.append`."""
+        return await self._crossing.call(lambda: self._log.append(draft))
+
+    async def read(self, place: Place) -> Recorded:
+        """Read on the service loop. Raises: as `EventLog.read`."""
+        return await self._crossing.call(lambda: self._log.read(place))

@@ -1,0 +1,50 @@
+"""Which facts follow from how an attempt ended: the run's end, or its release for another attempt."""
+
+from agentlog_commands.leases import TIMED_OUT, End
+from agentlog_commands.runs import FinishRun
+from agentlog_facts.frame import Frame
+from agentlog_facts.graph_access import ThreadView
+from agentlog_facts.run_execution import RunOutcome
+from agentlog_facts.thread import RunFinished, RunStatus
+from agentlog_facts.view import difference
+from agentlog_processors.attempt import Attempt
+
+
+def end_of(attempt: Attempt, outcome: RunOutcome) -> End:
+    """Return how the run ends, given what it was asked to do and what became of it."""
+    cancel = attempt.cancel
+    if attempt.asked == "cancel" and cancel is not None:
+        if cancel.action == "rollback":
+            return End("cancelled", "rollback", cancel.error, rollback=True)
+        if outcome.status == "interrupted":
+            return End("cancelled", "interrupted", cancel.error)
+    if attempt.asked == "timeout" and outcome.status == "interrupted":
+        return End("timeout", "timeout", TIMED_OUT)
+    return End(outcome.status, outcome.status, outcome.error or {})
+
+
+def seen(outcome: RunOutcome) -> ThreadView:
+    """Return the thread's state after the attempt."""
+    return ThreadView(outcome.values, outcome.next, outcome.interrupts, outcome.checkpoint_id)
+
+
+def last_frames(end: End) -> tuple[Frame, ...]:
+    """Return what the stream says at its end: an error, else nothing. Source: Agent Server API, section 10.1."""
+    shown: tuple[RunStatus, ...] = ("error", "timeout")
+    return (Frame("error", end.error),) if end.status in shown else ()
+
+
+def finish(attempt: Attempt, end: End, view: ThreadView, outputs_to: int | None, saved: int | None) -> FinishRun:
+    """Return the command that ends the run under its epoch; `saved` is the version of its own stream."""
+    work = attempt.work
+    finished = RunFinished(
+        run_id=work.run_id,
+        status=end.status,
+        error=end.error or None,
+        view=difference(work.values or {}, view.values or {}),
+        next=view.next,
+        interrupts=view.interrupts,
+        checkpoint_id=None if end.rollback else view.checkpoint_id,
+        outputs_to=outputs_to,
+    )
+    return FinishRun(work.thread_id, finished, work.temporary, epoch=attempt.epoch, saved=saved)

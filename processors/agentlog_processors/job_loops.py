@@ -1,0 +1,187 @@
+"""Where user code runs: event loops in threads of their own, and which of them the next run gets.
+
+Runs share one loop while it answers, because clients that user code keeps in module variables (HTTP pools of model
+libraries) belong to one loop. A loop that user code blocks gets no new runs: they go to the next loop, and the graph
+that blocked it gets a loop for each of its runs from then on. With `isolated` every run has a loop of its own.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Coroutine, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context, ContextVar
+from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+BLOCKED_S = 0.1
+"""A loop that has not answered for so long counts as blocked; it gets no new runs until it answers."""
+TOLERATED_S = 1.0
+"""A graph that blocked its loop for so long gets loops of its own."""
+THREADS = 64
+"""Most threads that the synchronous nodes of one loop's runs take."""
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+class Job(Generic[T]):
+    """One coroutine on a job's loop, as seen from the service loop; `done` settles when it has really ended."""
+
+    def __init__(self, home: asyncio.AbstractEventLoop, loop: "JobLoop", graph_id: str) -> None:
+        self.done: asyncio.Future[T] = home.create_future()
+        self.loop = loop
+        self.graph_id = graph_id
+        self._home = home
+        self._task: asyncio.Task[None] | None = None
+
+    def cancel(self) -> None:
+        """Ask the coroutine to stop; it may take its time or refuse."""
+        self.loop.call(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def start(self, make: Callable[[], Coroutine[object, object, T]]) -> None:
+        """Start on the job's loop; called there."""
+        _current.set(self.graph_id)
+        self._task = asyncio.get_running_loop().create_task(self._run(make))
+
+    async def _run(self, make: Callable[[], Coroutine[object, object, T]]) -> None:
+        try:
+            result = await make()
+        except asyncio.CancelledError:
+            self._home.call_soon_threadsafe(self.done.cancel)
+            raise
+        except BaseException as error:  # noqa: BLE001 - user code may raise anything; it is carried to the service loop
+            failure = error if isinstance(error, Exception) else RuntimeError(f"user code raised {error!r}")
+            self._home.call_soon_threadsafe(self._fail, failure)
+        else:
+            self._home.call_soon_threadsafe(self._settle, result)
+
+    def _settle(self, result: T) -> None:
+        if not self.done.done():
+            self.done.set_result(result)
+
+    def _fail(self, error: Exception) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+_current: ContextVar[str] = ContextVar("agentlog_graph_id", default="")
+
+
+class JobLoop:
+    """One daemon thread with an event loop; `active` counts its runs."""
+
+    def __init__(self, number: int, factory: LoopFactory) -> None:
+        self.active = 0
+        self._loop = factory()
+        self._owners: WeakKeyDictionary[object, str] = WeakKeyDictionary()
+        self._asked = self._answered = time.monotonic()
+        self._thread = threading.Thread(target=self._live, name=f"jobs-{number}", daemon=True)
+        self._thread.start()
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Run a function on the loop."""
+        self._loop.call_soon_threadsafe(function)
+
+    def ask(self) -> None:
+        """Ask for a sign of life, unless one is still missing."""
+        if self._answered >= self._asked:
+            self._asked = time.monotonic()
+            self._loop.call_soon_threadsafe(self._answer)
+
+    @property
+    def silent_s(self) -> float:
+        """Return for how long the loop owes an answer, in seconds."""
+        return 0.0 if self._answered >= self._asked else time.monotonic() - self._asked
+
+    @property
+    def blocker(self) -> str:
+        """Return the graph whose code runs on the loop at this moment, "" when unknown."""
+        task = asyncio.current_task(self._loop)
+        return "" if task is None else self._owners.get(task, "")
+
+    def close(self) -> None:
+        """End the loop; a thread that user code blocks is left behind, it ends with the process."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _answer(self) -> None:
+        self._answered = time.monotonic()
+
+    def _live(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix=f"{self._thread.name}-sync"))
+        self._loop.set_task_factory(self._task)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
+
+    def _task(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        coro: Coroutine[Any, Any, T] | Generator[Any, None, T],  # Any: as asyncio types it
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> "asyncio.Task[T]":
+        task = asyncio.Task(coro, loop=loop, name=name, context=context)
+        self._owners[task] = _current.get() if context is None else context.get(_current, "")
+        return task
+
+
+class JobLoops:
+    """The loops of a process; used from the service loop only."""
+
+    def __init__(self, home: asyncio.AbstractEventLoop, factory: LoopFactory, *, isolated: bool = False) -> None:
+        self._home = home
+        self._factory = factory
+        self._isolated = isolated
+        self._shared: list[JobLoop] = []
+        self._lone: list[JobLoop] = []
+        self._blocking: set[str] = set()
+
+    def start(self, graph_id: str, make: Callable[[], Coroutine[object, object, T]]) -> Job[T]:
+        """Start a run of a graph on the loop that suits it."""
+        loop = self._pick(alone=self._isolated or graph_id in self._blocking)
+        loop.active += 1
+        job: Job[T] = Job(self._home, loop, graph_id)
+        job.done.add_done_callback(lambda _: self._ended(loop))
+        loop.call(lambda: job.start(make))
+        return job
+
+    def look(self) -> None:
+        """Note which loops are blocked and by which graph; call it a few times a second while runs are active."""
+        for loop in self._shared:
+            if loop.silent_s > TOLERATED_S:
+                self._blame(loop.blocker)
+            if loop.active:
+                loop.ask()
+
+    def close(self) -> None:
+        """End all loops without waiting for what runs on them."""
+        for loop in (*self._shared, *self._lone):
+            loop.close()
+
+    def _blame(self, graph_id: str) -> None:
+        if graph_id and graph_id not in self._blocking:
+            self._blocking.add(graph_id)
+            log.warning("run.blocks_loop", extra={"graph_id": graph_id})
+
+    def _pick(self, *, alone: bool) -> JobLoop:
+        loops = self._lone if alone else self._shared
+        for loop in loops:
+            if loop.active == 0 if alone else loop.silent_s < BLOCKED_S:
+                return loop
+        loop = JobLoop(len(self._shared) + len(self._lone), self._factory)
+        loops.append(loop)
+        return loop
+
+    def _ended(self, loop: JobLoop) -> None:
+        loop.active -= 1

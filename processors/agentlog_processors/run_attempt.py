@@ -1,0 +1,172 @@
+"""One run from the queue to its end: look at its row, claim it, execute it, end it or give it back.
+
+If we die here: before the claim the reconciler queues the run again; after it the reaper releases the claim and the
+next attempt continues from the last accepted checkpoint; a second end is void.
+"""
+
+import asyncio
+import logging
+
+from agentlog_commands.command import Accepted
+from agentlog_commands.identity import follow_up
+from agentlog_commands.leases import End, Release, after_attempt
+from agentlog_commands.runs import ClaimRun, ReleaseRun
+from agentlog_facts import guard
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.frame import Frame
+from agentlog_facts.graph_access import ThreadView
+from agentlog_facts.ids import Key, RunId
+from agentlog_facts.json_value import JsonObject
+from agentlog_facts.run_execution import AttemptLost, RunOrder, RunOutcome
+from agentlog_facts.thread import RunReleased
+from agentlog_processors.attempt import Attempt, Stuck
+from agentlog_processors.end_runs import end_of, finish, last_frames, seen
+from agentlog_processors.tools import WorkerTools
+from agentlog_processors.write_frames import FrameWriter
+from agentlog_projections.duties import Work
+
+log = logging.getLogger(__name__)
+
+
+async def claim(tools: WorkerTools, run_id: RunId) -> Attempt | None:
+    """Claim a run that is still ready; None when it is not, or when another claim won. Raises: Unavailable."""
+    work = await tools.duties.work(run_id)
+    if work is None or not work.ready or work.counted > tools.timing.limits.retries:
+        return None
+    event_id = tools.writing.ids.uuid7()
+    outputs_from = await tools.outputs.end(work.thread_id)
+    command = ClaimRun(
+        work.thread_id, run_id, tools.worker, work.attempt + 1, outputs_from, tools.provenance(work.graph_id)
+    )
+    cause = tools.writing.cause(run_id)
+    verdict = await tools.writing.settle(Key(work.thread_id), event_id, command.decide(), cause)
+    match verdict:
+        case guard.Accepted(version=epoch) | guard.Duplicate(of=epoch):
+            return await _claimed(tools, work, epoch, event_id)
+        case guard.Void(reason=reason):
+            log.info("run.not_claimed", extra={"run_id": run_id, "reason": reason})
+            return None
+
+
+async def _claimed(tools: WorkerTools, work: Work, epoch: int, event_id: str) -> Attempt:
+    if epoch != work.version + 1:  # something came between the look and the claim: look again, all of it is projected
+        work = await tools.duties.work(work.run_id) or work
+    attempt = Attempt(work, epoch, event_id)
+    log.info("run.claimed", extra=_fields(attempt))
+    return attempt
+
+
+async def carry_out(tools: WorkerTools, attempt: Attempt) -> None:
+    """Execute a claimed run and bring it to its end, or give it back. Raises: Stuck, Unavailable."""
+    outputs = FrameWriter(tools.outputs, tools.crossing, tools.writing.clock, attempt.work, attempt.epoch)
+    writing = asyncio.create_task(outputs.run(), name="write_frames")
+    try:
+        order = await _order(tools, attempt)
+        metadata: JsonObject = {"run_id": order.run_id, "attempt": order.attempt}
+        await outputs.emit(Frame("metadata", metadata))
+        after = await _executed(tools, attempt, order, outputs)
+        if isinstance(after, RunOutcome):
+            after = await _finished(tools, attempt, order, after, outputs, writing)
+        if after is not None:
+            await _given_back(tools, attempt, after)
+    finally:
+        writing.cancel()
+
+
+async def _order(tools: WorkerTools, attempt: Attempt) -> RunOrder:
+    work = attempt.work
+    again = attempt.number > 1
+    return RunOrder(
+        run_id=work.run_id,
+        thread_id=work.thread_id,
+        graph_id=work.graph_id,
+        epoch=attempt.epoch,
+        attempt=attempt.number,
+        assistant=work.assistant,
+        kwargs=work.kwargs,
+        metadata=work.metadata,
+        thread_metadata=work.thread_metadata,
+        run_version=await tools.duties.run_version(work.thread_id, work.run_id) if again else None,
+    )
+
+
+async def _executed(
+    tools: WorkerTools, attempt: Attempt, order: RunOrder, outputs: FrameWriter
+) -> RunOutcome | Release | End | None:
+    """Return the outcome, or what follows from an attempt without one; None when others took the run over."""
+    try:
+        outcome = await attempt.execute(tools, order, outputs)
+    except Stuck:
+        raise
+    except (AttemptLost, Unavailable) as error:
+        log.warning("run.attempt_lost", extra=_fields(attempt) | {"error": str(error)})
+        return await _lost(tools, attempt, order)
+    except Exception:
+        log.exception("run.attempt_failed", extra=_fields(attempt))
+        return await _lost(tools, attempt, order)
+    if outcome is None:
+        log.info("run.left", extra=_fields(attempt) | {"reason": attempt.asked})
+        return Release("drain", counts=False) if attempt.asked == "drain" else None
+    return outcome
+
+
+async def _lost(tools: WorkerTools, attempt: Attempt, order: RunOrder) -> Release | End:
+    """An attempt counts unless the log accepted something new from it."""
+    work = attempt.work
+    version = await tools.duties.run_version(work.thread_id, work.run_id)
+    return after_attempt("attempt_lost", work.counted, version == order.run_version, tools.timing.limits.retries)
+
+
+async def _finished(
+    tools: WorkerTools,
+    attempt: Attempt,
+    order: RunOrder,
+    outcome: RunOutcome,
+    outputs: FrameWriter,
+    writing: "asyncio.Task[None]",
+) -> Release | End | None:
+    """Flush the frames, then append the end; None when the run has its end or is no longer ours."""
+    end = end_of(attempt, outcome)
+    event_id = follow_up(attempt.event_id, attempt.epoch)
+    view = await _view(tools, attempt.work, end, outcome)
+    outputs_to = await outputs.finish(writing, last_frames(end), event_id)
+    command = finish(attempt, end, view, outputs_to, outcome.run_version)
+    verdict = await _settle(tools, attempt, event_id, command.decide())
+    match verdict:
+        case guard.Accepted() | guard.Duplicate():
+            log.info("run.finished", extra=_fields(attempt) | {"status": end.status})
+        case guard.Void(reason="version_conflict"):  # the log holds another last checkpoint than the saver knows of
+            log.warning("run.end_behind_checkpoint", extra=_fields(attempt))
+            return await _lost(tools, attempt, order)
+        case guard.Void(reason=reason):
+            log.info("run.superseded", extra=_fields(attempt) | {"reason": reason})
+    return None
+
+
+async def _view(tools: WorkerTools, work: Work, end: End, outcome: RunOutcome) -> ThreadView:
+    if not end.rollback:
+        return seen(outcome)
+    return await tools.views.view_without_run(work.graph_id, work.thread_id, work.run_id)
+
+
+async def _given_back(tools: WorkerTools, attempt: Attempt, after: Release | End) -> None:
+    """Release the claim; a run that was given up is then ended by whoever looks first, as for a lost worker."""
+    counts = after.counts if isinstance(after, Release) else True
+    fact = RunReleased(attempt.work.run_id, attempt.epoch, after.reason, counts)
+    decision = ReleaseRun(attempt.work.thread_id, fact).decide()
+    verdict = await _settle(tools, attempt, follow_up(attempt.event_id, -attempt.epoch - 1), decision)
+    log.info("run.released", extra=_fields(attempt) | {"reason": after.reason, "verdict": type(verdict).__name__})
+
+
+async def _settle(tools: WorkerTools, attempt: Attempt, event_id: str, decision: Accepted) -> guard.Verdict:
+    cause = tools.writing.cause(attempt.work.run_id, attempt.event_id)
+    return await tools.writing.settle(Key(attempt.work.thread_id), event_id, decision, cause)
+
+
+def _fields(attempt: Attempt) -> dict[str, object]:
+    return {
+        "stream": f"thread-{attempt.work.thread_id}",
+        "run_id": attempt.work.run_id,
+        "epoch": attempt.epoch,
+        "attempt": attempt.number,
+    }

@@ -1,0 +1,211 @@
+"""What workers, the reaper and the reconciler ask of the rows: one query a question, in PostgreSQL's own time.
+
+Every question leaves out partitions that are not present yet: no duty acts on a fold that is still catching up.
+"""
+
+from collections.abc import Collection, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import asyncpg
+
+from agentlog_commands.leases import CancelRequest, Claim
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.ids import RunId, ThreadId
+from agentlog_facts.json_value import JsonObject, as_object, load_object
+
+_WORK = """
+SELECT r.run_id, r.thread_id, r.graph_id, r.assistant::text AS assistant, r.kwargs::text AS kwargs,
+       r.metadata::text AS metadata, r.temporary, r.attempt, r.counted_attempts, r.epoch, r.cancel::text AS cancel,
+       (r.status = 'pending' AND r.cancel IS NULL AND (r.due_at IS NULL OR r.due_at <= now())) AS ready,
+       r.status IN ('pending', 'running') AS active,
+       t.metadata::text AS thread_metadata, t."values"::text AS thread_values, t.version
+  FROM read_v1.runs r
+  JOIN read_v1.threads t USING (thread_id)
+  JOIN ledger.positions p ON p.partition = r.partition AND p.present
+ WHERE r.run_id = $1 AND NOT r.deleted AND t.deleted_at IS NULL
+"""
+_RUN_VERSION = """
+SELECT max(version) FROM ledger.log_index WHERE key = $1 AND stream = $2 AND verdict = 'accepted'
+"""
+_MARKS = """
+SELECT run_id, epoch, cancel::text AS cancel FROM read_v1.runs WHERE run_id = ANY($1::text[])
+"""
+_CLAIMS = """
+SELECT r.run_id, r.thread_id, r.graph_id, r.worker, r.epoch, r.attempt, r.counted_attempts, r.claimed_at,
+       CASE WHEN r.last_commit_at > r.claimed_at THEN r.last_commit_at END AS committed_at,
+       r.cancel::text AS cancel, r.temporary
+  FROM read_v1.runs r JOIN ledger.positions p ON p.partition = r.partition AND p.present
+ WHERE r.status = 'running' AND r.epoch IS NOT NULL AND NOT r.deleted
+ ORDER BY r.claimed_at LIMIT $1
+"""
+_PROGRESSED = """
+SELECT EXISTS (
+  SELECT FROM ledger.log_index c
+    JOIN ledger.log_index l ON l.partition = c.partition AND l.key = c.key AND l."offset" > c."offset"
+   WHERE c.key = $1 AND c.stream = 'thread-' || $1 AND c.version = $2 AND c.verdict = 'accepted'
+     AND l.stream = 'run-' || $3 AND l.verdict = 'accepted' AND 'CheckpointSaved' = ANY(l.types))
+"""
+_READY = """
+SELECT DISTINCT ON (r.thread_id) r.run_id, r.graph_id, r.created_at
+  FROM read_v1.runs r JOIN ledger.positions p ON p.partition = r.partition AND p.present
+ WHERE r.status = 'pending' AND r.cancel IS NULL AND NOT r.deleted AND (r.due_at IS NULL OR r.due_at <= now())
+   AND NOT EXISTS (SELECT FROM read_v1.runs o
+                    WHERE o.thread_id = r.thread_id AND o.status = 'running' AND NOT o.deleted)
+ ORDER BY r.thread_id, r.seq
+"""
+_READY_FIRST = f"SELECT run_id, graph_id FROM ({_READY}) AS ready ORDER BY created_at LIMIT $1"
+_NEXT_DUE = """
+SELECT extract(epoch FROM min(due_at) - now())::float8 FROM read_v1.runs
+ WHERE status = 'pending' AND NOT deleted AND due_at > now()
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A run with what its execution needs of its thread, as of one snapshot.
+
+    `ready`: pending, due and not cancelled; `active`: without an end. `values` is the thread's JSON view (None: no
+    state yet), `version` that of the stream `thread-`.
+    """
+
+    run_id: RunId
+    thread_id: ThreadId
+    graph_id: str
+    assistant: JsonObject
+    kwargs: JsonObject
+    metadata: JsonObject
+    temporary: bool
+    attempt: int
+    counted: int
+    epoch: int | None
+    cancel: CancelRequest | None
+    ready: bool
+    active: bool
+    thread_metadata: JsonObject
+    values: JsonObject | None
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a worker compares its claim with."""
+
+    epoch: int | None
+    cancel: CancelRequest | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyRun:
+    """A run that may be claimed now: first in line on its thread, due, nothing claimed on the thread."""
+
+    run_id: RunId
+    graph_id: str
+
+
+class Duties:
+    """Reads for processors. Every method raises Unavailable when PostgreSQL does not answer."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+        self._pool = pool
+
+    async def work(self, run_id: RunId) -> Work | None:
+        """Return the run, None when it is unknown, hidden, or its partition not present."""
+        with _faults():
+            row = await self._pool.fetchrow(_WORK, run_id)
+        return None if row is None else _work(row)
+
+    async def run_version(self, thread_id: ThreadId, run_id: RunId) -> int | None:
+        """Return the version of the stream `run-`, None when nothing was accepted on it."""
+        with _faults():
+            version: int | None = await self._pool.fetchval(_RUN_VERSION, thread_id, f"run-{run_id}")
+        return version
+
+    async def marks(self, run_ids: Collection[RunId]) -> Mapping[RunId, Mark]:
+        """Return epoch and cancel request of runs; a run without a row is missing."""
+        with _faults():
+            rows = await self._pool.fetch(_MARKS, list(run_ids))
+        return {RunId(row["run_id"]): Mark(row["epoch"], _cancel(row["cancel"])) for row in rows}
+
+    async def claims(self, limit: int) -> Sequence[Claim]:
+        """Return claimed runs, the oldest claims first; `progressed` is not filled in."""
+        with _faults():
+            rows = await self._pool.fetch(_CLAIMS, limit)
+        return [_claim(row) for row in rows]
+
+    async def with_progress(self, claim: Claim) -> Claim:
+        """Return the claim with `progressed` as the ledger has it."""
+        with _faults():
+            progressed: bool = await self._pool.fetchval(_PROGRESSED, claim.thread_id, claim.epoch, claim.run_id)
+        return replace(claim, progressed=progressed)
+
+    async def ready(self, limit: int) -> Sequence[ReadyRun]:
+        """Return runs that may be claimed now, the oldest first."""
+        with _faults():
+            rows = await self._pool.fetch(_READY_FIRST, limit)
+        return [ReadyRun(RunId(row["run_id"]), row["graph_id"]) for row in rows]
+
+    async def next_due(self) -> timedelta | None:
+        """Return how long it takes until the next delayed run is due, None when there is none."""
+        with _faults():
+            seconds: float | None = await self._pool.fetchval(_NEXT_DUE)
+        return None if seconds is None else timedelta(seconds=seconds)
+
+
+def _work(row: asyncpg.Record) -> Work:
+    values: str | None = row["thread_values"]
+    return Work(
+        run_id=RunId(row["run_id"]),
+        thread_id=ThreadId(row["thread_id"]),
+        graph_id=row["graph_id"],
+        assistant=load_object(row["assistant"]),
+        kwargs=load_object(row["kwargs"]),
+        metadata=load_object(row["metadata"]),
+        temporary=row["temporary"],
+        attempt=row["attempt"],
+        counted=row["counted_attempts"],
+        epoch=row["epoch"],
+        cancel=_cancel(row["cancel"]),
+        ready=row["ready"],
+        active=row["active"],
+        thread_metadata=load_object(row["thread_metadata"]),
+        values=None if values is None or values == "null" else load_object(values),
+        version=row["version"],
+    )
+
+
+def _claim(row: asyncpg.Record) -> Claim:
+    return Claim(
+        run_id=RunId(row["run_id"]),
+        thread_id=ThreadId(row["thread_id"]),
+        graph_id=row["graph_id"],
+        worker=row["worker"],
+        epoch=row["epoch"],
+        attempt=row["attempt"],
+        counted=row["counted_attempts"],
+        claimed_at=row["claimed_at"],
+        committed_at=row["committed_at"],
+        progressed=False,
+        cancel=_cancel(row["cancel"]),
+        temporary=row["temporary"],
+    )
+
+
+def _cancel(stored: str | None) -> CancelRequest | None:
+    if stored is None or stored == "null":
+        return None
+    asked = load_object(stored, "cancel")
+    return CancelRequest(
+        action="rollback" if asked["action"] == "rollback" else "interrupt",
+        deadline=datetime.fromisoformat(str(asked["deadline"])),
+        error=as_object(asked["error"], "cancel error"),
+    )
+
+
+@contextmanager
+def _faults() -> Generator[None]:
+    try:
+        yield
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        raise Unavailable(f"database: {type(error).__name__} {error}") from error
