@@ -7,6 +7,7 @@ import os
 import shutil
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["tests.stack_fixtures"]
 
@@ -14,6 +15,15 @@ pytest_plugins = ["tests.stack_fixtures"]
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --full, which asks for the release numbers instead of the small ones."""
     parser.addoption("--full", action="store_true", default=False, help="run the release numbers")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Judge no example by the clock of a busy machine; ask for ten times as many where the release numbers are."""
+    examples = 1000 if config.getoption("--full") else 100
+    settings.register_profile(
+        "agentlog", deadline=None, max_examples=examples, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("agentlog")
 
 
 @pytest.fixture(scope="session")
