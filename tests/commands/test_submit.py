@@ -1,0 +1,143 @@
+"""From a command to a recorded decision: races, retries, lost acknowledgements, keys."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from tests.facts import commits as c
+from tests.facts.commits import ON_THREAD
+from tests.fakes.memory_log import MemoryLog
+from tests.fakes.ports import CountedIds, TestClock
+
+from agentlog_commands.command import Accepted, Decision, Refused
+from agentlog_commands.submit import TRIES, Intent, Submitted, Submitter, Voided
+from agentlog_facts.envelope import Actor, Cause, Draft, Place
+from agentlog_facts.errors import Conflict, KeyReused, OutcomeUnknown, Unavailable
+from agentlog_facts.ids import Key
+
+DEADLINE = 1000.0
+CREATE = Accepted(ON_THREAD, (c.thread_created(),), {ON_THREAD: "absent"})
+
+
+def intent(event_id: str = "e1", body: str = "b", keyed: bool = False, serial: bool = False) -> Intent:
+    return Intent(Key("t1"), event_id, body, Cause(Actor("user", "ana"), "request"), keyed, serial)
+
+
+def submitter(log: MemoryLog, step_s: float = 0.0) -> Submitter:
+    return Submitter(log, log, log, TestClock(step_s), CountedIds())
+
+
+def decide(*decisions: Decision) -> Callable[[], Awaitable[Decision]]:
+    """Decide one after the other; the last one again and again."""
+    left = list(decisions)
+
+    async def next_one() -> Decision:
+        await asyncio.sleep(0)
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    return next_one
+
+
+async def test_an_accepted_commit_is_answered_from_its_facts() -> None:
+    log = MemoryLog()
+    outcome = await submitter(log).submit(intent(), decide(CREATE), DEADLINE)
+    assert isinstance(outcome, Submitted)
+    assert (outcome.version, outcome.facts, outcome.duplicate) == (0, CREATE.facts, False)
+
+
+async def test_a_refusal_appends_nothing() -> None:
+    log = MemoryLog()
+    assert await submitter(log).submit(intent(), decide(Refused("thread_busy")), DEADLINE) == Refused("thread_busy")
+    assert log.records == []
+
+
+async def test_a_lost_race_decides_again_under_the_same_intent_and_a_new_try() -> None:
+    log = MemoryLog()
+    await submitter(log).submit(intent(), decide(CREATE), DEADLINE)
+    late = Accepted(ON_THREAD, (c.run_created(),), {ON_THREAD: 7})
+    better = Accepted(ON_THREAD, (c.run_created(),), {ON_THREAD: 0})
+    outcome = await submitter(log).submit(intent("e2"), decide(late, better), DEADLINE)
+    assert isinstance(outcome, Submitted)
+    tries = [draft for draft, _ in log.rows if draft.event_id == "e2"]
+    assert len({draft.append_id for draft in tries}) == len(tries) == 2
+
+
+async def test_a_race_that_is_lost_every_time_is_given_up() -> None:
+    log = MemoryLog()
+    await submitter(log).submit(intent(), decide(CREATE), DEADLINE)
+    late = Accepted(ON_THREAD, (c.run_created(),), {ON_THREAD: 7})
+    with pytest.raises(Conflict):
+        await submitter(log).submit(intent("e2"), decide(late), DEADLINE)
+    assert len(log.records) == 1 + TRIES
+
+
+async def test_a_final_void_is_told_with_its_reason() -> None:
+    log = MemoryLog()
+    await submitter(log).submit(intent(), decide(CREATE), DEADLINE)
+    outcome = await submitter(log).submit(intent("e2"), decide(CREATE), DEADLINE)
+    assert isinstance(outcome, Voided)
+    assert outcome.void.reason == "exists"
+
+
+async def test_a_retry_with_the_same_key_is_answered_as_the_first_time() -> None:
+    log = MemoryLog()
+    await submitter(log).submit(intent(keyed=True), decide(CREATE), DEADLINE)
+    again = await submitter(log).submit(intent(keyed=True), decide(CREATE), DEADLINE)
+    assert isinstance(again, Submitted)
+    assert again.duplicate
+    assert again.facts == CREATE.facts
+
+
+async def test_a_retry_that_would_be_refused_now_is_answered_as_the_first_time() -> None:
+    log = MemoryLog()
+    await submitter(log).submit(intent(keyed=True), decide(CREATE), DEADLINE)
+    again = await submitter(log).submit(intent(keyed=True), decide(Refused("thread_exists")), DEADLINE)
+    assert isinstance(again, Submitted)
+    assert again.duplicate
+    assert len(log.records) == 1
+
+
+@pytest.mark.parametrize("decision", [CREATE, Refused("thread_exists")])
+async def test_a_key_with_another_body_is_refused(decision: Decision) -> None:
+    log = MemoryLog()
+    await submitter(log).submit(intent(keyed=True), decide(CREATE), DEADLINE)
+    with pytest.raises(KeyReused):
+        await submitter(log).submit(intent(body="other", keyed=True), decide(decision), DEADLINE)
+
+
+async def test_a_lost_acknowledgement_is_not_a_failure() -> None:
+    log = MemoryLog(lose_acks=1)
+    outcome = await submitter(log).submit(intent(), decide(CREATE), DEADLINE)
+    assert isinstance(outcome, Submitted)
+    assert len(log.records) == 1
+
+
+async def test_at_the_deadline_the_outcome_is_unknown() -> None:
+    class Silent(MemoryLog):
+        async def append(self, draft: Draft) -> Place:
+            raise OutcomeUnknown("no acknowledgement")
+
+    with pytest.raises(OutcomeUnknown):
+        await submitter(Silent(), step_s=300.0).submit(intent(), decide(CREATE), DEADLINE)
+
+
+async def test_what_was_never_handed_over_is_unavailable() -> None:
+    with pytest.raises(Unavailable):
+        await submitter(MemoryLog(refuse=1)).submit(intent(), decide(CREATE), DEADLINE)
+
+
+async def test_commands_that_follow_each_other_do_not_race_themselves() -> None:
+    log = MemoryLog()
+    one = submitter(log)
+    await one.submit(intent(), decide(CREATE), DEADLINE)
+
+    async def patch(number: int) -> None:
+        async def decide_on_what_is() -> Decision:
+            version = log.heads["t1"].versions[ON_THREAD]
+            await asyncio.sleep(0)
+            return Accepted(ON_THREAD, (c.state_updated(),), {ON_THREAD: version})
+
+        await one.submit(intent(f"e{number}", serial=True), decide_on_what_is, DEADLINE)
+
+    await asyncio.gather(*(patch(number) for number in range(2, 22)))
+    assert len(log.records) == 21, "no try was lost"

@@ -1,0 +1,91 @@
+"""A log in memory under the real guard: keeps `EventLog`, `Verdicts`, `LedgerReads`; runs under the contract suite."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from agentlog_facts.envelope import Draft, Place, Recorded
+from agentlog_facts.errors import Corrupt, OutcomeUnknown, Unavailable
+from agentlog_facts.guard import EMPTY, Accepted, AggregateHead, Prior, Verdict, advance, guard
+from agentlog_facts.ids import Key
+from agentlog_facts.ports import Indexed
+from agentlog_facts.vocabulary import decode_commit, encode_commit, encode_facts, parse_commit
+
+AT = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+@dataclass
+class MemoryLog:
+    """One partition. `lose_acks`: so many next appends reach the log, but their writers never hear of it;
+    `refuse`: so many next appends are not taken at all.
+    """
+
+    records: list[tuple[str, bytes]] = field(default_factory=list[tuple[str, bytes]])
+    heads: defaultdict[str, AggregateHead] = field(default_factory=lambda: defaultdict(lambda: EMPTY))
+    rows: list[tuple[Draft, Verdict]] = field(default_factory=list[tuple[Draft, Verdict]])
+    lose_acks: int = 0
+    refuse: int = 0
+
+    def partition_of(self, key: Key) -> int:
+        return 0
+
+    async def append(self, draft: Draft) -> Place:
+        if self.refuse:
+            self.refuse -= 1
+            raise Unavailable("the log is away")
+        self.records.append((draft.key, encode_commit(draft, encode_facts(draft))))
+        self._fold(draft)
+        if self.lose_acks:
+            self.lose_acks -= 1
+            raise OutcomeUnknown("no acknowledgement")
+        return Place(0, len(self.records) - 1)
+
+    async def read(self, place: Place) -> Recorded:
+        if not 0 <= place.offset < len(self.records):
+            raise Corrupt(f"no record at {place.offset}")
+        key, value = self.records[place.offset]
+        return Recorded(place, decode_commit(key, parse_commit(value)), AT)
+
+    async def wait(self, place: Place, deadline: float) -> Verdict:
+        return self.rows[place.offset][1]
+
+    async def by_append(self, key: Key, append_id: str) -> Indexed | None:
+        return self._first(lambda draft, _: draft.key == key and draft.append_id == append_id)
+
+    async def accepted(self, key: Key, event_id: str) -> Indexed | None:
+        return self._first(
+            lambda draft, verdict: draft.key == key and draft.event_id == event_id and isinstance(verdict, Accepted)
+        )
+
+    async def at(self, place: Place) -> Indexed | None:
+        return self._indexed(place.offset) if place.offset < len(self.rows) else None
+
+    async def present(self, partition: int) -> bool:
+        return True
+
+    async def position(self, partition: int) -> int:
+        return len(self.records)
+
+    def _first(self, matches: Callable[[Draft, Verdict], bool]) -> Indexed | None:
+        found = (number for number, row in enumerate(self.rows) if matches(*row))
+        number = next(found, None)
+        return None if number is None else self._indexed(number)
+
+    def _indexed(self, number: int) -> Indexed:
+        draft, verdict = self.rows[number]
+        return Indexed(Place(0, number), draft.event_id, draft.append_id, draft.body_sha256, verdict)
+
+    def _fold(self, draft: Draft) -> None:
+        prior = next((self._prior(row) for row in self.rows if self._same(row, draft)), None)
+        verdict = guard(self.heads[draft.key], prior, draft)
+        if isinstance(verdict, Accepted):
+            self.heads[draft.key] = advance(self.heads[draft.key], draft)
+        self.rows.append((draft, verdict))
+
+    def _same(self, row: tuple[Draft, Verdict], draft: Draft) -> bool:
+        return row[0].event_id == draft.event_id and row[0].key == draft.key and isinstance(row[1], Accepted)
+
+    def _prior(self, row: tuple[Draft, Verdict]) -> Prior:
+        assert isinstance(row[1], Accepted)
+        return Prior(row[0].body_sha256, row[1].version)
