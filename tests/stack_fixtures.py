@@ -1,5 +1,6 @@
 """Decides how tests get a running embedded stack: one per session, processes of its own, a temporary folder."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -7,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +64,16 @@ def stop_stack(process: "subprocess.Popen[str]") -> int:
     finally:
         if process.stdout is not None:
             process.stdout.close()
+
+
+async def until(holds: Callable[[], bool | Awaitable[bool]], *, within_secs: float = 20.0) -> None:
+    """Wait for a condition; fail the test if it does not hold in time."""
+    async with asyncio.timeout(within_secs):
+        while True:
+            found = holds()
+            if found if isinstance(found, bool) else await found:
+                return
+            await asyncio.sleep(0.01)
 
 
 @pytest.fixture(scope="session")
