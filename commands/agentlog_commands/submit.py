@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeAlias
 from weakref import WeakValueDictionary
 
@@ -47,6 +48,7 @@ class Submitted:
     place: Place
     version: int
     facts: tuple[Fact, ...]
+    occurred_at: datetime
     duplicate: bool = False
 
 
@@ -137,7 +139,7 @@ class Submitter:
         place, verdict = await self.append(draft, deadline)
         match verdict:
             case guard.Accepted():
-                return Submitted(place, verdict.version, draft.facts)
+                return Submitted(place, verdict.version, draft.facts, draft.occurred_at)
             case guard.Duplicate():
                 return await self._first_time(intent) or Voided(Void("exists", draft.stream))
             case Void():
@@ -152,8 +154,8 @@ class Submitter:
             return None
         if found.body_sha256 != intent.body_sha256:
             raise KeyReused("the Idempotency-Key was used before with another request body")
-        recorded = await self._log.read(found.place)
-        return Submitted(found.place, found.verdict.version, recorded.draft.facts, duplicate=True)
+        first = (await self._log.read(found.place)).draft
+        return Submitted(found.place, found.verdict.version, first.facts, first.occurred_at, duplicate=True)
 
     async def _look_for(self, draft: Draft, deadline: float) -> Indexed:
         """Look for our own append until the deadline: a lost acknowledgement is not a failure."""
