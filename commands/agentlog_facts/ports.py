@@ -1,6 +1,6 @@
 """What the core needs from the world: each port is a promise, each adapter keeps it under one contract suite."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -235,7 +235,7 @@ class FrameReads(Protocol):
         """Listen to a thread: every flush that is acknowledged after this returned is seen. Raises: Unavailable."""
         ...
 
-    def read(self, thread_id: ThreadId, start: int, end: int) -> AsyncIterator[PositionedFrames]:
+    def read(self, thread_id: ThreadId, start: int, end: int) -> AsyncGenerator[PositionedFrames]:
         """Yield the thread's flushes with start <= position < end, in order.
 
         Raises: Unavailable, Gap when records from `start` on have expired (before the first flush is yielded).

@@ -1,0 +1,58 @@
+"""How a flush lies in Kafka records: one record, or parts of its value before the record that names them.
+
+Parts carry the header `part` and expire with what names them; the naming record lists their positions in `parts`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agentlog_facts.errors import Corrupt
+from agentlog_facts.frame import SLOTS, decode_record, position
+from agentlog_facts.ports import PositionedFrames
+
+LARGE_BYTES = 256 * 1024
+PART_BYTES = 512 * 1024
+PART = "part"
+PARTS = "parts"
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A record of `agentlog.outputs` as fetched."""
+
+    offset: int
+    key: bytes
+    value: bytes
+    headers: Headers
+
+    @property
+    def is_part(self) -> bool:
+        """Tell whether this is a piece of another record's value."""
+        return any(name == PART for name, _ in self.headers)
+
+
+def cut(value: bytes) -> list[bytes]:
+    """Return the pieces of a large value."""
+    return [value[at : at + PART_BYTES] for at in range(0, len(value), PART_BYTES)]
+
+
+def naming(headers: Headers, positions: Sequence[int]) -> list[tuple[str, bytes]]:
+    """Return the headers of the record that names its parts."""
+    return [*headers, (PARTS, b",".join(b"%d" % at for at in positions))]
+
+
+def parts_of(stored: Stored, base: int) -> list[int]:
+    """Return the offsets of the parts of a record's value, in order; [] for a record that carries its value."""
+    named = dict(stored.headers).get(PARTS)
+    try:
+        return [] if named is None else [int(at) // SLOTS - base for at in named.split(b",")]
+    except ValueError as error:
+        raise Corrupt(f"outputs record {stored.offset}: parts {named!r}") from error
+
+
+def decoded(stored: Stored, partition: int, base: int, value: bytes) -> PositionedFrames:
+    """Return the flush of a record. Raises: Corrupt."""
+    at = position(base, stored.offset)
+    return PositionedFrames(partition, stored.offset, at, decode_record(value, stored.headers))
