@@ -3,8 +3,10 @@
 import ast
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +119,30 @@ def test_a_function_over_40_lines_is_in_a_module_that_says_why() -> None:
                 if lines > MOST_FUNCTION_LINES and "longer than" not in first_words(path).lower():
                     too_long.append(f"{named(path)}:{node.lineno} {node.name}: {lines} lines")
     assert too_long == []
+
+
+def test_whatever_the_product_imports_is_a_dependency_of_its_own() -> None:
+    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    declared = {canonicalize_name(Requirement(line).name) for line in project["project"]["dependencies"]}
+    made_by = packages_distributions()
+    undeclared: set[str] = set()
+    for path in (path for path in modules(*ROOMS) if any(package in path.parents for package in packages())):
+        for name in imported(path) - sys.stdlib_module_names:
+            distributions = {canonicalize_name(one) for one in made_by.get(name, ())}
+            if not name.startswith("agentlog_") and not distributions & declared:
+                undeclared.add(f"{named(path)}: {name}")
+    assert undeclared == set()
+
+
+def imported(path: Path) -> set[str]:
+    """Return the first part of every module that a module imports, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names
 
 
 @pytest.mark.parametrize("pins", ["infra/requirements.txt", "infra/requirements-dev.txt"])
