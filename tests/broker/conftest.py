@@ -1,0 +1,41 @@
+"""Which Kafka-protocol servers the behaviour tests run against, and fresh brokers for tests that break one.
+
+Behaviour tests take `kafka`, a bootstrap address. To run them beside another server (Apache Kafka), add its starter to
+`SERVERS`; it gets an empty directory and yields the address.
+"""
+
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
+import pytest
+from tests.broker.servers import BrokerProcess
+
+
+def _agentlog_broker(data_dir: Path) -> Generator[str]:
+    broker = BrokerProcess(data_dir).start()
+    yield broker.bootstrap
+    assert broker.stop() == 0
+
+
+SERVERS: dict[str, Callable[[Path], Generator[str]]] = {"agentlog_broker": _agentlog_broker}
+
+
+@pytest.fixture(scope="session", params=list(SERVERS))
+def kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
+    """Give the address of a running server, shared by all behaviour tests."""
+    yield from SERVERS[request.param](tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture
+def start_broker(tmp_path: Path) -> Iterator[Callable[..., BrokerProcess]]:
+    """Give a function that starts a broker of this test's own; killed afterwards."""
+    started: list[BrokerProcess] = []
+
+    def start(*options: str, directory: str = "data") -> BrokerProcess:
+        broker = BrokerProcess(tmp_path / directory, *options).start()
+        started.append(broker)
+        return broker
+
+    yield start
+    for broker in started:
+        broker.kill()

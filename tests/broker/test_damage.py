@@ -1,0 +1,187 @@
+"""A torn tail is cut, every other change of a stored bit stops the server or the read, named by file and byte."""
+
+import random
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.broker.servers import BrokerProcess, launch, make_topic, producer, read_all, until
+
+from agentlog_broker.batches import HEADER
+from agentlog_broker.catalog import Catalog, pack
+from agentlog_broker.disk import Disk
+from agentlog_broker.errors import Damaged
+from agentlog_broker.frames import (
+    FILE_HEADER_BYTES,
+    FRAME_HEADER_BYTES,
+    JOURNAL,
+    MARK,
+    FileHeader,
+    file_name,
+    pack_file_header,
+    pack_frame,
+    scan,
+)
+from agentlog_broker.recovery import recover
+from agentlog_broker.segments import Segment, SegmentIndex, Stored, extend
+
+
+def batch(base: int, count: int = 1, fill: bytes = b"r") -> bytes:
+    """Return bytes that have the shape of a batch; recovery looks at the header only."""
+    body = fill * 20 * count
+    return HEADER.pack(base, 49 + len(body), 0, 2, 0, 0, count - 1, 1000, 1000 + base, -1, -1, -1, count) + body
+
+
+class Writer:
+    """Builds a write-ahead file as the server would, round by round."""
+
+    def __init__(self, sequence: int = 1, previous_end: int = 0, chain: int = 0) -> None:
+        self.sequence = sequence
+        self.data = pack_file_header(FileHeader(sequence, previous_end, chain))
+        self.chain = chain
+        self.starts: list[int] = []
+
+    def round(self, *frames: tuple[int, bytes]) -> None:
+        durable = len(self.data)
+        for target, payload in frames:
+            self.starts.append(len(self.data))
+            header, self.chain = pack_frame(self.sequence, target, durable, self.chain, payload)
+            self.data += header + payload
+
+
+def three_rounds() -> Writer:
+    writer = Writer()
+    topic = pack({"op": "topic_created", "name": "t", "uids": [1, 2], "configs": {}})
+    writer.round((JOURNAL, topic))
+    writer.round((1, batch(0)), (2, batch(0, 3)))
+    writer.round((1, batch(1, 2)))
+    return writer
+
+
+def recovered(directory: Path, data: bytes) -> list[int]:
+    """Recover a directory with one write-ahead file; return where its partitions end."""
+    directory.mkdir(exist_ok=True)
+    (directory / file_name(1)).write_bytes(data + bytes(200))
+    catalog = Catalog(10, 1000)
+    recover(directory, catalog)
+    return [catalog.partitions[uid].high for uid in sorted(catalog.partitions)]
+
+
+def test_a_record_torn_at_any_byte_is_cut_and_the_rest_is_kept(tmp_path: Path) -> None:
+    writer = three_rounds()
+    last = writer.starts[-1]
+    assert recovered(tmp_path, writer.data) == [3, 3]
+    for end in range(last, len(writer.data)):
+        assert recovered(tmp_path, writer.data[:end]) == [1, 3], f"torn at byte {end}"
+        garbage = random.Random(end).randbytes(len(writer.data) - end)
+        assert recovered(tmp_path, writer.data[:end] + garbage) == [1, 3], f"garbage from byte {end}"
+
+
+def test_a_round_whose_first_frame_is_missing_is_cut_as_a_whole(tmp_path: Path) -> None:
+    writer = three_rounds()
+    first = writer.starts[1]  # the disk wrote the second frame of the round and not the first: nothing was acknowledged
+    torn = writer.data[:first] + bytes(40) + writer.data[first + 40 : writer.starts[3]]
+    assert recovered(tmp_path, torn) == [0, 0]
+
+
+def test_every_flipped_bit_of_an_acknowledged_record_stops_the_start(tmp_path: Path) -> None:
+    writer = three_rounds()
+    writer.round((MARK, b""))
+    for position in range(writer.starts[-1]):
+        data = bytearray(writer.data)
+        data[position] ^= 1 << (position % 8)
+        with pytest.raises(Damaged) as damaged:
+            recovered(tmp_path, bytes(data))
+        assert damaged.value.path.name == file_name(1)
+        frame = max((start for start in writer.starts if start <= position), default=0)
+        assert damaged.value.offset == frame, f"byte {position}"
+
+
+def test_a_flipped_bit_in_a_file_that_has_a_successor_stops_the_start(tmp_path: Path) -> None:
+    first = three_rounds()
+    second = Writer(2, len(first.data), first.chain)
+    (tmp_path / file_name(2)).write_bytes(second.data + bytes(100))
+    assert recovered(tmp_path, first.data) == [3, 3]
+    data = bytearray(first.data)
+    data[-1] ^= 1
+    with pytest.raises(Damaged, match=r"wal-0000000001.log: damaged at byte \d+"):
+        recovered(tmp_path, bytes(data))
+
+
+def test_leftovers_of_a_failed_write_never_come_back(tmp_path: Path) -> None:
+    kept = three_rounds()
+    failed = three_rounds()
+    failed.round((1, batch(3, fill=b"f")), (1, batch(4, fill=b"f")))
+    kept.round((1, batch(3, fill=b"k")))  # written over the first half of it after the restart
+    data = kept.data + failed.data[len(kept.data) :]
+    assert recovered(tmp_path, data) == [4, 3]
+
+
+def test_a_missing_file_stops_the_start(tmp_path: Path) -> None:
+    first = three_rounds()
+    (tmp_path / file_name(3)).write_bytes(Writer(3, 0, 0).data + bytes(100))
+    with pytest.raises(Damaged, match=r"wal-0000000002.log: .*missing"):
+        recovered(tmp_path, first.data)
+
+
+def test_frames_say_which_partition_they_belong_to(tmp_path: Path) -> None:
+    path = tmp_path / file_name(1)
+    frames = list(scan(path, memoryview(three_rounds().data), None))
+    assert [frame.target for frame in frames] == [JOURNAL, 1, 2, 1]
+    assert frames[0].position == FILE_HEADER_BYTES + FRAME_HEADER_BYTES
+
+
+def test_every_flipped_bit_of_a_segment_is_found_by_its_reader(tmp_path: Path) -> None:
+    batches = [batch(0), batch(1, 2), batch(3)]
+    stored = [Stored(0, 0, 1, memoryview(batches[0])), Stored(1, 2, 1, memoryview(batches[1]))]
+    segment = extend(Segment(tmp_path, 7, 0, 0, 0, 0, 0), stored, Disk())
+    segment = extend(segment, [Stored(3, 3, 1, memoryview(batches[2]))], Disk())
+    assert SegmentIndex(segment).read(0, 1 << 20) == b"".join(batches)
+    SegmentIndex(segment).verify()
+    for path in (segment.log_path, segment.index_path):
+        sound = path.read_bytes()
+        for position in range(len(sound)):
+            data = bytearray(sound)
+            data[position] ^= 1 << (position % 8)
+            path.write_bytes(data)
+            with pytest.raises(Damaged):
+                SegmentIndex(segment).verify()
+        path.write_bytes(sound)
+
+
+async def test_a_damaged_log_is_refused_by_the_server_with_file_and_byte(
+    start_broker: Callable[..., BrokerProcess],
+) -> None:
+    broker = start_broker()
+    topic = await make_topic(broker.bootstrap)
+    async with producer(broker.bootstrap) as client:
+        for _ in range(5):
+            await client.send_and_wait(topic, b"precious" * 10)
+    broker.kill()
+    path = broker.data_dir / file_name(1)
+    data = bytearray(path.read_bytes())
+    data[data.find(b"precious") + 3] ^= 1
+    path.write_bytes(data)
+    refused: subprocess.Popen[str] = launch(broker.data_dir)
+    _, errors = refused.communicate(timeout=10)
+    assert refused.returncode == 1
+    assert "wal-0000000001.log: damaged at byte" in errors
+    assert "Traceback" not in errors
+
+
+async def test_a_damaged_segment_is_never_served(start_broker: Callable[..., BrokerProcess]) -> None:
+    broker = start_broker("--wal-file-bytes", "65536")
+    topic = await make_topic(broker.bootstrap)
+    async with producer(broker.bootstrap) as client:
+        for number in range(100):
+            await client.send_and_wait(topic, b"%03d" % number * 400)
+        await until(lambda: bool(list(broker.data_dir.glob("segments/*/*.log"))), "a file is cut")
+        assert len(await read_all(broker.bootstrap, topic)) == 100
+        path = next(broker.data_dir.glob("segments/*/*.log"))
+        data = bytearray(path.read_bytes())
+        data[data.find(b"007007") + 1] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(AssertionError, match="records read"):
+            await read_all(broker.bootstrap, topic)
+        await client.send_and_wait(topic, b"others go on")

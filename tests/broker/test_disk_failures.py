@@ -1,0 +1,114 @@
+"""A disk that is full or broken never yields an acknowledgement; appends go on once it works again."""
+
+import asyncio
+import errno
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from tests.broker.servers import admin, make_topic, producer, read_all
+
+from agentlog_broker.disk import Disk
+from agentlog_broker.server import Server
+from agentlog_broker.settings import BrokerSettings
+
+
+class FailingDisk(Disk):
+    """A disk that refuses some operations while told to."""
+
+    def __init__(self) -> None:
+        self.refuses: dict[str, int] = {}
+
+    def _check(self, operation: str) -> None:
+        code = self.refuses.get(operation)
+        if code is not None:
+            raise OSError(code, f"refused {operation}")
+
+    def allocate(self, fd: int, size: int) -> None:
+        self._check("allocate")
+        super().allocate(fd, size)
+
+    def write(self, fd: int, data: bytes, position: int) -> None:
+        self._check("write")
+        super().write(fd, data, position)
+
+    def sync(self, fd: int) -> None:
+        self._check("sync")
+        super().sync(fd)
+
+
+@asynccontextmanager
+async def serving(directory: Path, disk: Disk, wal_file_bytes: int = 1 << 20) -> AsyncIterator[str]:
+    """Run a server in this process."""
+    server = Server(BrokerSettings(directory, storage_retry_s=0.05, wal_file_bytes=wal_file_bytes), disk)
+    port = await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def impatient(bootstrap: str) -> AsyncIterator[AIOKafkaProducer]:
+    """Give a producer that gives up soon."""
+    client = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", request_timeout_ms=400, retry_backoff_ms=50)
+    await client.start()
+    try:
+        yield client
+    finally:
+        await client.stop()
+
+
+@pytest.mark.parametrize("operation", ["write", "sync"])
+async def test_a_failing_disk_means_no_acknowledgement_and_later_offsets_without_a_gap(
+    tmp_path: Path, operation: str
+) -> None:
+    disk = FailingDisk()
+    async with serving(tmp_path, disk) as bootstrap:
+        topic = await make_topic(bootstrap)
+        async with impatient(bootstrap) as client, producer(bootstrap) as patient:
+            assert (await client.send_and_wait(topic, b"before")).offset == 0
+            disk.refuses = {operation: errno.EIO, "allocate": errno.ENOSPC}
+            with pytest.raises(KafkaError):
+                await client.send_and_wait(topic, b"never")
+            waiting = asyncio.ensure_future(patient.send_and_wait(topic, b"waits"))
+            assert [record.value for record in await read_all(bootstrap, topic)] == [b"before"]
+            assert not waiting.done()
+            disk.refuses = {}
+            assert (await asyncio.wait_for(waiting, 5)).offset == 1
+            assert (await patient.send_and_wait(topic, b"after")).offset == 2
+        seen = [record.value for record in await read_all(bootstrap, topic)]
+    assert seen == [b"before", b"waits", b"after"]
+    async with serving(tmp_path, Disk()) as bootstrap:
+        assert [record.value for record in await read_all(bootstrap, topic)] == seen
+
+
+async def test_a_full_disk_refuses_changes_of_topics_too(tmp_path: Path) -> None:
+    disk = FailingDisk()
+    async with serving(tmp_path, disk) as bootstrap:
+        topic = await make_topic(bootstrap)
+        disk.refuses = {"write": errno.ENOSPC, "allocate": errno.ENOSPC}
+        async with admin(bootstrap) as client:
+            answer = await client.delete_topics([topic])
+            assert answer.topic_error_codes[0][1] == 56
+            disk.refuses = {}
+            assert topic in await client.list_topics()
+
+
+async def test_no_space_for_the_next_file_stops_appends_until_there_is(tmp_path: Path) -> None:
+    disk = FailingDisk()
+    async with serving(tmp_path, disk, wal_file_bytes=1 << 16) as bootstrap:
+        topic = await make_topic(bootstrap)
+        async with producer(bootstrap) as client:
+            disk.refuses = {"allocate": errno.ENOSPC}
+            sent = [await client.send_and_wait(topic, b"%d" % number * 4000) for number in range(10)]
+            waits = [asyncio.ensure_future(client.send_and_wait(topic, b"x" * 9000)) for _ in range(5)]
+            _, pending = await asyncio.wait(waits, timeout=0.5)
+            assert pending, "the file cannot have had room for all"
+            disk.refuses = {}
+            sent += await asyncio.wait_for(asyncio.gather(*waits), 5)
+        assert sorted(each.offset for each in sent) == list(range(15))
+        assert len(await read_all(bootstrap, topic)) == 15
