@@ -1,0 +1,119 @@
+"""A whole `agentlog dev` in a folder of its own, and the CPU time that its processes have used."""
+
+# ruff: noqa: ASYNC230, ASYNC240  (nothing else runs on this loop while the server starts)
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+EXAMPLES = Path(__file__).parents[1] / "agentlog_infra" / "examples" / "langgraph.json"
+START_S = 60.0
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server under load; `pid` is the root of its processes, None when somebody else started it."""
+
+    url: str
+    pid: int | None
+    data_dir: Path | None = None
+
+    def cpu_s(self) -> float:
+        """Return the CPU seconds of all its processes so far, those that ended included."""
+        return 0.0 if self.pid is None else sum(_cpu_s(pid) for pid in _family(self.pid))
+
+    def cpu_by_process(self) -> dict[str, float]:
+        """Return the CPU seconds of each process by what it is."""
+        found: dict[str, float] = {}
+        for pid in _family(self.pid) if self.pid is not None else ():
+            name = _name(pid)
+            found[name] = found.get(name, 0.0) + _cpu_s(pid)
+        return found
+
+
+def _stat(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _cpu_s(pid: int) -> float:
+    stat = _stat(pid)
+    return sum(int(ticks) for ticks in stat[11:15]) / TICKS if stat else 0.0
+
+
+def _name(pid: int) -> str:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return "gone"
+    if "-m" in words:
+        return " ".join(words[words.index("-m") + 1 :][:2])
+    return Path(words[0].partition(" ")[0].rstrip(":")).name
+
+
+def _family(root: int) -> set[int]:
+    parents = {int(path.name): _stat(int(path.name)) for path in Path("/proc").iterdir() if path.name.isdigit()}
+    found = {root}
+    while True:
+        more = {pid for pid, stat in parents.items() if stat and int(stat[1]) in found} - found
+        if not more:
+            return found
+        found |= more
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@asynccontextmanager
+async def own_server(config: Path = EXAMPLES) -> AsyncGenerator[Server]:
+    """Start `agentlog dev` with the defaults, give it when it is ready, stop it."""
+    with tempfile.TemporaryDirectory(prefix="agentlog-bench-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o711)  # where root runs this, PostgreSQL's account has to pass
+        port = free_port()
+        words = ["dev", "--config", str(config), "--port", str(port), "--data-dir", f"{folder}/data", "--no-reload"]
+        started = time.perf_counter()
+        with Path(folder, "dev.log").open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "agentlog_infra.cli", *words, stdout=log, stderr=log, start_new_session=True
+            )
+        try:
+            await _ready(f"http://127.0.0.1:{port}", process, Path(folder, "dev.log"))
+            print(f"server ready after {time.perf_counter() - started:.2f} s", file=sys.stderr)
+            yield Server(f"http://127.0.0.1:{port}", process.pid, Path(folder, "data"))
+        finally:
+            if process.returncode is None:
+                process.send_signal(signal.SIGTERM)
+            await asyncio.wait_for(process.wait(), 60)
+
+
+async def _ready(url: str, process: asyncio.subprocess.Process, log: Path) -> None:
+    end = time.monotonic() + START_S
+    async with aiohttp.ClientSession() as session:
+        while time.monotonic() < end:
+            if process.returncode is not None:
+                break
+            try:
+                async with session.get(f"{url}/ok") as answer:
+                    if answer.status == 200:
+                        return
+            except aiohttp.ClientError:
+                await asyncio.sleep(0.01)  # the server announces itself to people only: look again
+    raise RuntimeError(f"the server did not become ready:\n{log.read_text()[-3000:]}")
