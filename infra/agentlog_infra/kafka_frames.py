@@ -1,6 +1,6 @@
 """Stream frames on `agentlog.outputs`: how a worker writes them and how a gateway reads them.
 
-A position is the partition's base (as its `PartitionOpened` says) plus the record's offset, times the slots of a record.
+A position is the partition's base (as its `PartitionOpened` says) plus the record's offset, times the slots of each.
 """
 
 import asyncio

@@ -1,0 +1,5 @@
+"""Decides on what the streams of these tests stand: the same outputs that the contract suites hold to their promise."""
+
+from tests.contracts.conftest import broker, world
+
+__all__ = ["broker", "world"]

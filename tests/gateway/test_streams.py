@@ -1,0 +1,366 @@
+"""What a client of a run's stream sees, whatever happens to the run, the connection and the log."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from agentlog_facts.frame import Frame, FrameRecord
+from agentlog_facts.ids import RunId
+from agentlog_facts.json_value import Json
+from agentlog_gateway.join import stream_modes
+from agentlog_gateway.streams import RunEvents
+from tests.contracts.conftest import FramesWorld
+from tests.contracts.memory_frames import MemoryFrames
+from tests.gateway.stream_world import (
+    DEADLINE_S,
+    OTHER_THREAD,
+    RUN,
+    THREAD,
+    Event,
+    StreamWorld,
+    everything,
+    parsed,
+    some,
+    stream_world,
+)
+
+NOT_FOUND: Event = (None, "error", {"error": "HTTPException", "message": "404: Run not found"})
+
+
+@pytest.fixture
+async def memory() -> AsyncIterator[tuple[StreamWorld, MemoryFrames]]:
+    """Give streams over frames in memory."""
+    frames = MemoryFrames()
+    async with stream_world(frames, frames) as made:
+        yield made, frames
+
+
+@pytest.fixture
+async def told(memory: tuple[StreamWorld, MemoryFrames]) -> StreamWorld:
+    """Give a run that was created and claimed, and has said one value."""
+    made = memory[0]
+    made.create()
+    await made.claim()
+    await made.say(_value(0))
+    return made
+
+
+def _value(number: int, ns: str = "") -> Frame:
+    return Frame("values", {"n": number}, ns)
+
+
+def _said(events: list[Event]) -> list[tuple[str, Json]]:
+    return [(event, data) for _, event, data in events]
+
+
+async def _from_start(world: StreamWorld, run_id: RunId = RUN) -> list[Event]:
+    return await everything(await world.streams.join(THREAD, run_id, last_event_id="0"))
+
+
+async def test_a_stream_opened_before_its_run_shows_all_of_it_and_ends(
+    memory: tuple[StreamWorld, MemoryFrames],
+) -> None:
+    made, frames = memory
+    live = await made.streams.open(THREAD)
+    made.create(resumable=False)
+    events = live.events(RUN, resumable=False)
+    reading = asyncio.ensure_future(everything(events))
+    await made.claim()
+    await made.say(_value(1), _value(2, "child:1"))
+    await made.finish(_value(3))
+    values: list[tuple[str, Json]] = [("values", {"n": 1}), ("values|child:1", {"n": 2}), ("values", {"n": 3})]
+    assert (await reading)[1:] == [(None, *value) for value in values]
+    assert events.ended
+    assert frames.listeners() == 0
+
+
+async def test_a_run_that_ends_before_anybody_reads_its_stream_is_shown_whole(
+    memory: tuple[StreamWorld, MemoryFrames],
+) -> None:
+    made, _ = memory
+    live = await made.streams.open(THREAD)
+    made.create()
+    await made.claim()
+    await made.finish(_value(1))
+    await asyncio.sleep(0)  # one turn: the hint is heard while nobody watches
+    shown = await everything(live.events(RUN, resumable=True))
+    assert _said(shown)[1:] == [("values", {"n": 1})]
+    assert shown == await _from_start(made)
+
+
+async def test_an_end_waits_for_its_fact_and_a_void_one_is_never_shown(told: StreamWorld) -> None:
+    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="0")))
+    await told.say(Frame("values", {"n": "void end"}), end="void-finish")
+    await told.say(_value(5))  # what the stopped attempt says after its end
+    await told.claim()
+    await told.say(_value(6))
+    await told.finish(_value(7))
+    shown = await reading
+    assert [data for _, event, data in shown if event == "values"] == [{"n": 0}, {"n": 6}, {"n": 7}]
+    assert shown == await _from_start(told)
+
+
+async def test_late_and_repeated_flushes_and_those_of_other_runs_never_show(told: StreamWorld) -> None:
+    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="-")))
+    old = told.epoch
+    await told.say(_value(1))
+    await told.say(_value(1), n=told.n[old])
+    await told.claim()
+    await told.say(_value(-1), epoch=old, n=99)
+    await told.say(_value(-2), run_id=RunId("run-2"))
+    await told.say(_value(2))
+    await told.finish()
+    shown = await reading
+    assert [data for _, event, data in shown if event == "values"] == [{"n": 0}, {"n": 1}, {"n": 2}]
+    assert shown == await _from_start(told)
+
+
+async def test_a_reaped_run_ends_with_the_announced_error_once(told: StreamWorld) -> None:
+    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="-1")))
+    error = {"error": "TimeoutError", "message": ""}
+    await told.accept_end("timeout", outputs_to=await told.log.end(THREAD), error=dict(error))
+    await told.announce("finished", Frame("error", dict(error)))
+    await told.announce("finished", Frame("error", dict(error)))
+    shown = await reading
+    assert _said(shown)[1:] == [("values", {"n": 0}), ("error", error)]
+    assert shown == await _from_start(told)
+    assert shown[-1][0] is not None
+    assert await everything(await told.streams.join(THREAD, RUN, last_event_id=shown[-1][0])) == []
+
+
+async def test_a_failed_run_without_an_end_flush_ends_from_the_facts(
+    told: StreamWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentlog_gateway.run_events.ANNOUNCED_S", 0.05)
+    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="0")))
+    error = {"error": "ValueError", "message": "no"}
+    await told.accept_end("error", outputs_to=await told.log.end(THREAD), error=dict(error))
+    assert (await reading)[-1] == (None, "error", error)
+
+
+async def test_a_pending_run_that_is_cancelled_closes_without_a_word(
+    memory: tuple[StreamWorld, MemoryFrames],
+) -> None:
+    made, _ = memory
+    live = await made.streams.open(THREAD)
+    made.create()
+    reading = asyncio.ensure_future(everything(live.events(RUN, resumable=True)))
+    await made.accept_end("interrupted")
+    assert await reading == []
+    assert await _from_start(made) == []
+
+
+async def test_the_end_comes_without_any_hint(told: StreamWorld) -> None:
+    told.hints.away = True
+    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="0")))
+    await told.finish(_value(1))
+    assert _said(await reading)[1:] == [("values", {"n": 0}), ("values", {"n": 1})]
+
+
+async def test_rows_that_are_away_delay_the_end_only(told: StreamWorld) -> None:
+    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="0")))
+    told.rows.away = True
+    await told.finish(_value(1))
+    asked = told.rows.asked
+    async with asyncio.timeout(DEADLINE_S):
+        while told.rows.asked < asked + 2:
+            await asyncio.sleep(0.01)
+    assert not reading.done()
+    told.rows.away = False
+    assert _said(await reading)[-1] == ("values", {"n": 1})
+
+
+async def test_joins_of_unknown_runs_and_runs_of_other_threads_get_one_error(told: StreamWorld) -> None:
+    assert await everything(await told.streams.join(THREAD, RunId("nobody"))) == [NOT_FOUND]
+    assert await everything(await told.streams.join(OTHER_THREAD, RUN, last_event_id="0")) == [NOT_FOUND]
+
+
+async def test_a_run_deleted_while_streamed_ends_with_an_error_and_a_rolled_back_one_silently(
+    told: StreamWorld,
+) -> None:
+    joined = await told.streams.join(THREAD, RUN)
+    reading = asyncio.ensure_future(everything(joined))
+    told.rows.by_id[RUN] = replace(told.rows.by_id[RUN], deleted=True)
+    await told.hint()
+    assert await reading == [NOT_FOUND]
+    assert await everything(await told.streams.join(THREAD, RUN, last_event_id="0")) == [NOT_FOUND]
+
+    second = RunId("run-2")
+    told.create(second)
+    await told.claim(second)
+    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, second)))
+    told.rows.by_id[second] = replace(told.rows.by_id[second], deleted=True)
+    await told.accept_end("rollback", run_id=second)
+    assert await reading == []
+
+
+async def test_a_join_without_a_cursor_is_live_only(told: StreamWorld) -> None:
+    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN)))
+    await told.say(_value(1))
+    await told.finish()
+    assert _said(await reading) == [("values", {"n": 1})]
+    assert await everything(await told.streams.join(THREAD, RUN)) == []
+    assert await everything(await told.streams.join(THREAD, RUN, last_event_id="what?")) == []
+
+
+async def test_a_cursor_the_log_has_not_reached_replays_nothing(told: StreamWorld) -> None:
+    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="99999999-0")))
+    await told.say(_value(1))
+    await told.finish()
+    assert _said(await reading) == [("values", {"n": 1})]
+
+
+async def test_a_run_that_is_not_resumable_has_no_ids_and_ignores_cursors(
+    memory: tuple[StreamWorld, MemoryFrames],
+) -> None:
+    made, _ = memory
+    made.create(resumable=False)
+    await made.claim()
+    reading = asyncio.ensure_future(everything(await made.streams.join(THREAD, RUN, last_event_id="0")))
+    await made.say(_value(1))
+    await made.finish()
+    assert await reading == [(None, "values", {"n": 1})]
+    assert await everything(await made.streams.join(THREAD, RUN, last_event_id="0")) == []
+    replayed = await everything(await made.streams.replay(THREAD, RUN))
+    assert [event for _, event, _ in replayed] == ["metadata", "values"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (["custom"], ["metadata", "custom", "error"]),
+        (["custom", "values"], ["metadata", "values", "values|child:1", "custom", "error"]),
+        (["custom,values"], ["metadata", "values", "values|child:1", "custom", "error"]),
+        (['["messages-tuple"]'], ["metadata", "messages", "messages/partial", "error"]),
+        (["nonsense"], ["error"]),
+        ([""], ["metadata", "values", "values|child:1", "custom", "messages", "messages/partial", "error"]),
+    ],
+)
+async def test_a_filter_keeps_its_modes_in_every_namespace(
+    memory: tuple[StreamWorld, MemoryFrames], asked: list[str], expected: list[str]
+) -> None:
+    made, _ = memory
+    made.create()
+    await made.claim()
+    await made.say(_value(0), _value(1, "child:1"), Frame("custom", 1))
+    await made.say(Frame("messages", []), Frame("messages/partial", []))
+    await made.finish(Frame("error", {}), status="error")
+    joined = await made.streams.join(THREAD, RUN, last_event_id="0", modes=stream_modes(asked))
+    assert [event for _, event, _ in await everything(joined)] == expected
+
+
+async def test_heartbeats_come_while_nothing_happens_and_between_events() -> None:
+    frames = MemoryFrames()
+    async with stream_world(frames, frames, heartbeat_s=0.02) as made:
+        live = await made.streams.open(THREAD)
+        made.create()
+        events = live.events(RUN, resumable=True)
+        beats = 0
+        async with asyncio.timeout(DEADLINE_S):
+            async for chunk in events:
+                assert chunk == b": heartbeat\r\n\r\n"
+                beats += 1
+                if beats == 3:
+                    break
+        await events.aclose()
+
+
+async def test_a_client_that_stops_reading_holds_bounded_memory_and_misses_nothing(told: StreamWorld) -> None:
+    joined = await told.streams.join(THREAD, RUN, last_event_id="0")
+    chunks = aiter(joined)
+    data = await anext(chunks)
+    for number in range(1, 1500):
+        await told.say(_value(number))
+    await told.finish()
+    async with asyncio.timeout(DEADLINE_S):
+        async for chunk in chunks:
+            data += chunk
+    assert parsed(data) == await _from_start(told)
+    assert len(parsed(data)) == 1501
+
+
+async def test_what_expired_is_said_and_the_rest_is_shown(memory: tuple[StreamWorld, MemoryFrames]) -> None:
+    made, frames = memory
+    made.create()
+    await made.claim()
+    behind = [await made.say(_value(number)) for number in range(4)]
+    await frames.expire(THREAD, behind[1])
+    await made.finish()
+    shown = await _from_start(made)
+    assert [event for _, event, _ in shown] == ["gap", "values", "values"]
+    await frames.expire(THREAD, await made.log.end(THREAD))
+    assert [event for _, event, _ in await _from_start(made)] == ["gap"]
+
+
+async def test_a_closed_stream_ends_and_gives_its_tail_back(memory: tuple[StreamWorld, MemoryFrames]) -> None:
+    made, frames = memory
+    live = await made.streams.open(THREAD)
+    made.create()
+    events = live.events(RUN, resumable=True)
+    reading = asyncio.ensure_future(everything(events))
+    await asyncio.sleep(0)
+    events.close()
+    assert await reading == []
+    assert not events.ended
+    assert frames.listeners() == 0
+
+
+async def _follow_with_cuts(world: StreamWorld, live: RunEvents, cuts: list[int]) -> list[Event]:
+    """Read a stream that breaks after so many events each time, and resume it behind the last event received."""
+    shown = await some(live, cuts[0])
+    for count in [*cuts[1:], 1_000_000]:
+        cursor = shown[-1][0] if shown else "0"
+        shown += await some(await world.streams.join(THREAD, RUN, last_event_id=cursor), count)
+    return shown
+
+
+async def _tell(world: StreamWorld, dice: random.Random) -> None:
+    """Tell a run with everything that may happen to it, in random order."""
+    for attempt in range(dice.randint(1, 3)):
+        if attempt:
+            await world.say(_value(-1), end=f"void-{attempt}")
+        old = world.epoch
+        await world.claim()
+        for number in range(dice.randint(3, 30)):
+            match dice.randrange(8):
+                case 0:
+                    await world.say(_value(-2), epoch=old, n=10_000 + number)
+                case 1:
+                    await world.say(_value(-3), n=world.n[world.epoch])
+                case 2:
+                    await world.log.append(OTHER_THREAD, _other(number))
+                case _:
+                    frames = [_value(number, dice.choice(["", "child:1"])) for _ in range(dice.randint(1, 5))]
+                    await world.say(*frames)
+            if dice.random() < 0.3:
+                await asyncio.sleep(0.001)  # one turn or two for the readers
+    if dice.random() < 0.5:
+        await world.finish(_value(99), _value(100))
+        return
+    await world.accept_end("error", outputs_to=await world.log.end(THREAD), error={"error": "E", "message": "m"})
+    await world.announce("finished", Frame("error", {"error": "E", "message": "m"}))
+
+
+def _other(number: int) -> FrameRecord:
+    return FrameRecord(RunId("run-x"), number, number, (_value(-4),))
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_a_stream_cut_five_times_and_resumed_equals_the_run_joined_from_its_start(
+    world: FramesWorld, seed: int
+) -> None:
+    dice = random.Random(seed)
+    async with stream_world(world.log, world.reads) as made:
+        live = await made.streams.open(THREAD)
+        made.create()
+        events = live.events(RUN, resumable=True)
+        telling = asyncio.ensure_future(_tell(made, dice))
+        resumed = await _follow_with_cuts(made, events, [dice.randint(1, 12) for _ in range(5)])
+        await telling
+        whole = await _from_start(made)
+    assert resumed == whole
+    assert len({at for at, _, _ in whole}) == len(whole)
+    assert not [data for _, _, data in whole if isinstance(data, dict) and str(data.get("n")).startswith("-")]
