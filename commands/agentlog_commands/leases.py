@@ -97,8 +97,7 @@ class JudgeClaim:
     def _overdue(self, limits: Limits) -> End | None:
         cancel = self.claim.cancel
         if cancel is not None and self.now >= cancel.deadline:
-            rollback = cancel.action == "rollback"
-            return End("cancelled", "rollback" if rollback else "interrupted", cancel.error, rollback)
+            return cancelled(cancel)
         if self.now >= self.claim.claimed_at + limits.run_time:
             return End("timeout", "timeout", TIMED_OUT)
         return None
@@ -119,5 +118,16 @@ def after_attempt(reason: str, counted: int, counts: bool, retries: int) -> Rele
     """
     if not counts or counted < retries:
         return Release(reason, counts)
-    message = f"The run was given up after {counted + 1} attempts without progress (BG_JOB_MAX_RETRIES={retries})"
+    return given_up(counted + 1)
+
+
+def cancelled(cancel: CancelRequest) -> End:
+    """Return the end of a run that was cancelled while it was claimed."""
+    rollback = cancel.action == "rollback"
+    return End("cancelled", "rollback" if rollback else "interrupted", cancel.error, rollback)
+
+
+def given_up(attempts: int) -> End:
+    """Return the end of a run that was lost too often."""
+    message = f"The run was given up after {attempts} attempts without progress"
     return End("retries", "error", {"error": "RuntimeError", "message": message})

@@ -86,6 +86,7 @@ async def _order(tools: WorkerTools, attempt: Attempt) -> RunOrder:
         kwargs=work.kwargs,
         metadata=work.metadata,
         thread_metadata=work.thread_metadata,
+        cause=tools.writing.cause(work.run_id, attempt.event_id),
         run_version=await tools.duties.run_version(work.thread_id, work.run_id) if again else None,
     )
 

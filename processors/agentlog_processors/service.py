@@ -75,13 +75,18 @@ async def _stop_in_order(
     return failed
 
 
-async def pause(stop: asyncio.Event, length: timedelta, *wakers: asyncio.Event) -> None:
-    """Return after `length`, or at once when `stop` or a waker is set; wakers are cleared."""
-    waits = [asyncio.ensure_future(event.wait()) for event in (stop, *wakers)]
+async def pause(stop: asyncio.Event, length_s: float, *wakers: asyncio.Event) -> None:
+    """Return after `length_s` seconds, or at once when `stop` or a waker is set; wakers are cleared."""
+    await first(length_s, stop, *wakers)
+    for waker in wakers:
+        waker.clear()
+
+
+async def first(patience_s: float | None, *events: asyncio.Event) -> None:
+    """Return when one of the events is set, or after `patience_s` seconds."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
     try:
-        await asyncio.wait(waits, timeout=length.total_seconds(), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waits, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for wait in waits:
             wait.cancel()
-    for waker in wakers:
-        waker.clear()

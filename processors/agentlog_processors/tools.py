@@ -101,6 +101,11 @@ class Writing:
                 await asyncio.sleep(BACK_OFF_S)  # back-off: the log or the projector is away
         return await self._once(intent, decision)
 
+    async def append(self, key: Key, decision: Accepted, cause: Cause) -> None:
+        """Append a commit without waiting for its verdict. Raises: Unavailable."""
+        event_id = self.ids.uuid7()
+        await self.log.append(self.submitter.draft(Intent(key, event_id, digest(event_id.encode()), cause), decision))
+
     async def _once(self, intent: Intent, decision: Accepted) -> Verdict:
         draft = self.submitter.draft(intent, decision)
         _, verdict = await self.submitter.append(draft, self.deadline(VERDICT))

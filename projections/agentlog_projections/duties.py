@@ -1,19 +1,19 @@
 """What workers, the reaper and the reconciler ask of the rows: one query a question, in PostgreSQL's own time.
 
-Every question leaves out partitions that are not present yet: no duty acts on a fold that is still catching up.
+Every question leaves out partitions that are not present yet, and work on a quarantined thread: no duty acts on a fold
+that is still catching up, or that stopped.
 """
 
-from collections.abc import Collection, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import asyncpg
 
 from agentlog_commands.leases import CancelRequest, Claim
-from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import JsonObject, as_object, load_object
+from agentlog_projections.database import Pool, translated
 
 _WORK = """
 SELECT r.run_id, r.thread_id, r.graph_id, r.assistant::text AS assistant, r.kwargs::text AS kwargs,
@@ -25,6 +25,7 @@ SELECT r.run_id, r.thread_id, r.graph_id, r.assistant::text AS assistant, r.kwar
   JOIN read_v1.threads t USING (thread_id)
   JOIN ledger.positions p ON p.partition = r.partition AND p.present
  WHERE r.run_id = $1 AND NOT r.deleted AND t.deleted_at IS NULL
+   AND NOT EXISTS (SELECT FROM ledger.quarantine q WHERE q.key = r.thread_id)
 """
 _RUN_VERSION = """
 SELECT max(version) FROM ledger.log_index WHERE key = $1 AND stream = $2 AND verdict = 'accepted'
@@ -56,6 +57,12 @@ SELECT DISTINCT ON (r.thread_id) r.run_id, r.graph_id, r.created_at
  ORDER BY r.thread_id, r.seq
 """
 _READY_FIRST = f"SELECT run_id, graph_id FROM ({_READY}) AS ready ORDER BY created_at LIMIT $1"
+_LEFTOVERS = """
+SELECT r.run_id, r.thread_id, r.cancel::text AS cancel, r.counted_attempts
+  FROM read_v1.runs r JOIN ledger.positions p ON p.partition = r.partition AND p.present
+ WHERE r.status = 'pending' AND NOT r.deleted AND (r.cancel IS NOT NULL OR r.counted_attempts > $1)
+ ORDER BY r.created_at LIMIT 1000
+"""
 _NEXT_DUE = """
 SELECT extract(epoch FROM min(due_at) - now())::float8 FROM read_v1.runs
  WHERE status = 'pending' AND NOT deleted AND due_at > now()
@@ -97,6 +104,16 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
+class Leftover:
+    """A run that nobody holds and nobody may claim: cancelled while it was claimed, or lost too often."""
+
+    run_id: RunId
+    thread_id: ThreadId
+    counted: int
+    cancel: CancelRequest | None
+
+
+@dataclass(frozen=True, slots=True)
 class ReadyRun:
     """A run that may be claimed now: first in line on its thread, due, nothing claimed on the thread."""
 
@@ -107,48 +124,57 @@ class ReadyRun:
 class Duties:
     """Reads for processors. Every method raises Unavailable when PostgreSQL does not answer."""
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     async def work(self, run_id: RunId) -> Work | None:
         """Return the run, None when it is unknown, hidden, or its partition not present."""
-        with _faults():
+        with translated("duties"):
             row = await self._pool.fetchrow(_WORK, run_id)
         return None if row is None else _work(row)
 
     async def run_version(self, thread_id: ThreadId, run_id: RunId) -> int | None:
         """Return the version of the stream `run-`, None when nothing was accepted on it."""
-        with _faults():
+        with translated("duties"):
             version: int | None = await self._pool.fetchval(_RUN_VERSION, thread_id, f"run-{run_id}")
         return version
 
     async def marks(self, run_ids: Collection[RunId]) -> Mapping[RunId, Mark]:
         """Return epoch and cancel request of runs; a run without a row is missing."""
-        with _faults():
+        with translated("duties"):
             rows = await self._pool.fetch(_MARKS, list(run_ids))
         return {RunId(row["run_id"]): Mark(row["epoch"], _cancel(row["cancel"])) for row in rows}
 
     async def claims(self, limit: int) -> Sequence[Claim]:
         """Return claimed runs, the oldest claims first; `progressed` is not filled in."""
-        with _faults():
+        with translated("duties"):
             rows = await self._pool.fetch(_CLAIMS, limit)
         return [_claim(row) for row in rows]
 
     async def with_progress(self, claim: Claim) -> Claim:
         """Return the claim with `progressed` as the ledger has it."""
-        with _faults():
+        with translated("duties"):
             progressed: bool = await self._pool.fetchval(_PROGRESSED, claim.thread_id, claim.epoch, claim.run_id)
         return replace(claim, progressed=progressed)
 
+    async def leftovers(self, retries: int) -> Sequence[Leftover]:
+        """Return runs that were released to be ended, but were not ended."""
+        with translated("duties"):
+            rows = await self._pool.fetch(_LEFTOVERS, retries)
+        return [
+            Leftover(RunId(row["run_id"]), ThreadId(row["thread_id"]), row["counted_attempts"], _cancel(row["cancel"]))
+            for row in rows
+        ]
+
     async def ready(self, limit: int) -> Sequence[ReadyRun]:
         """Return runs that may be claimed now, the oldest first."""
-        with _faults():
+        with translated("duties"):
             rows = await self._pool.fetch(_READY_FIRST, limit)
         return [ReadyRun(RunId(row["run_id"]), row["graph_id"]) for row in rows]
 
     async def next_due(self) -> timedelta | None:
         """Return how long it takes until the next delayed run is due, None when there is none."""
-        with _faults():
+        with translated("duties"):
             seconds: float | None = await self._pool.fetchval(_NEXT_DUE)
         return None if seconds is None else timedelta(seconds=seconds)
 
@@ -201,11 +227,3 @@ def _cancel(stored: str | None) -> CancelRequest | None:
         deadline=datetime.fromisoformat(str(asked["deadline"])),
         error=as_object(asked["error"], "cancel error"),
     )
-
-
-@contextmanager
-def _faults() -> Generator[None]:
-    try:
-        yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-        raise Unavailable(f"database: {type(error).__name__} {error}") from error

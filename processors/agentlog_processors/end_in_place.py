@@ -1,0 +1,103 @@
+"""How a claim is taken from a worker, and a run ended in its place: release, wait for the verdict, read, then finish.
+
+Whoever is not the worker never writes under its epoch. Each step is safe to repeat and to do twice at once: event ids
+follow from run and epoch, and each commit demands the version of the thread that its decision read.
+"""
+
+import logging
+from dataclasses import dataclass
+from uuid import uuid5
+
+from agentlog_commands.command import Decision, Refused
+from agentlog_commands.identity import NAMESPACE, digest
+from agentlog_commands.leases import End, Release
+from agentlog_commands.runs import FinishRun, ReleaseRun
+from agentlog_commands.submit import Intent, Submitted
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.frame import FrameRecord
+from agentlog_facts.graph_access import ThreadView
+from agentlog_facts.ids import Key, RunId, ThreadId
+from agentlog_facts.ports import FrameLog
+from agentlog_facts.thread import RunFinished, RunReleased
+from agentlog_facts.view import difference
+from agentlog_processors.end_runs import last_frames
+from agentlog_processors.tools import VERDICT, ThreadViews, Writing
+from agentlog_projections.duties import Duties, Work
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ender:
+    """Releases claims and ends runs for workers that do not."""
+
+    writing: Writing
+    duties: Duties
+    outputs: FrameLog
+    views: ThreadViews
+
+    async def release(self, thread_id: ThreadId, run_id: RunId, epoch: int, released: Release) -> bool:
+        """Take the claim with this epoch away; tell whether it was this call that did. Raises: Unavailable."""
+
+        async def decide() -> Decision:
+            work = await self.duties.work(run_id)
+            if work is None or work.epoch != epoch:
+                return Refused("run_not_active")
+            fact = RunReleased(run_id, epoch, released.reason, released.counts)
+            return ReleaseRun(thread_id, fact, version=work.version).decide()
+
+        intent = self._intent(thread_id, run_id, f"release:{epoch}")
+        outcome = await self.writing.submitter.submit(intent, decide, self.writing.deadline(VERDICT))
+        done = isinstance(outcome, Submitted)
+        fields = {"stream": f"thread-{thread_id}", "run_id": run_id, "epoch": epoch}
+        log.info("run.released", extra={**fields, "reason": released.reason, "by_us": done})
+        return done
+
+    async def finish(self, thread_id: ThreadId, run_id: RunId, end: End) -> bool:
+        """End a run that nobody has claimed, with the view of its last accepted checkpoint. Raises: Unavailable."""
+        outputs_to = await self.outputs.end(thread_id)
+
+        async def decide() -> Decision:
+            work = await self.duties.work(run_id)
+            if work is None or not work.active or work.epoch is not None:
+                return Refused("run_not_active")
+            finished = _finished(work, end, await self._view(work, end), outputs_to)
+            return FinishRun(thread_id, finished, work.temporary, version=work.version).decide()
+
+        intent = self._intent(thread_id, run_id, "finish")
+        outcome = await self.writing.submitter.submit(intent, decide, self.writing.deadline(VERDICT))
+        if isinstance(outcome, Submitted):
+            log.info("run.ended_in_place", extra={"run_id": run_id, "status": end.status, "reason": end.reason})
+            await self._announce(thread_id, run_id, end, intent.event_id)
+        return isinstance(outcome, Submitted)
+
+    async def _view(self, work: Work, end: End) -> ThreadView:
+        if end.rollback:
+            return await self.views.view_without_run(work.graph_id, work.thread_id, work.run_id)
+        return await self.views.view(work.graph_id, work.thread_id)
+
+    async def _announce(self, thread_id: ThreadId, run_id: RunId, end: End, event_id: str) -> None:
+        """Say the end on `outputs` too; readers who miss it end by the fact."""
+        record = FrameRecord(run_id, 0, 0, last_frames(end), end=event_id, of=event_id)
+        try:
+            await self.outputs.append(thread_id, record)
+        except Unavailable as error:
+            log.warning("outputs.end_not_said", extra={"run_id": run_id, "error": str(error)})
+
+    def _intent(self, thread_id: ThreadId, run_id: RunId, step: str) -> Intent:
+        event_id = str(uuid5(NAMESPACE, f"{run_id}:{step}"))
+        cause = self.writing.cause(run_id)
+        return Intent(Key(thread_id), event_id, digest(event_id.encode()), cause, serial=True)
+
+
+def _finished(work: Work, end: End, view: ThreadView, outputs_to: int) -> RunFinished:
+    return RunFinished(
+        run_id=work.run_id,
+        status=end.status,
+        error=end.error or None,
+        view=difference(work.values or {}, view.values or {}),
+        next=view.next,
+        interrupts=view.interrupts,
+        checkpoint_id=None if end.rollback else view.checkpoint_id,
+        outputs_to=outputs_to,
+    )

@@ -1,0 +1,157 @@
+"""The reaper: finds claimed runs whose worker is gone, too slow to stop or over time, and frees or ends them.
+
+If we die here: nothing is remembered but looks, so another reaper starts counting again; a run that was released but
+not ended is found as a leftover.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from agentlog_commands.leases import Claim, End, JudgeClaim, Judgement, Keep, Release, cancelled, given_up
+from agentlog_facts.errors import AgentlogError, Unavailable
+from agentlog_facts.ids import RunId
+from agentlog_facts.ports import RunQueue
+from agentlog_processors.end_in_place import Ender
+from agentlog_processors.service import pause
+from agentlog_processors.tools import Timing
+
+log = logging.getLogger(__name__)
+
+CLAIMS = 10_000
+"""Most claims that one look takes in; the oldest come first."""
+
+
+REMEMBERED_S = 300.0
+"""How long the announcement of a dead worker is heeded: its last claim may still be on its way into the rows."""
+
+
+class DeadWorkers(Protocol):
+    """What supervisors say about workers that they saw die."""
+
+    def dead_workers(self) -> AbstractAsyncContextManager[AsyncIterator[str]]:
+        """Yield worker ids, those first that were announced before; ends never."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What earlier looks know of a claim: looks in a row without a lease, and whether one was ever there."""
+
+    unleased: int = 0
+    leased_once: bool = False
+
+
+class ReapRuns:
+    """Looks at every claim each `look`; at once when a supervisor says that a worker is dead."""
+
+    name = "reap_runs"
+
+    def __init__(self, ender: Ender, queue: RunQueue, dead: DeadWorkers, timing: Timing) -> None:
+        self._ender = ender
+        self._queue = queue
+        self._feed = dead
+        self._timing = timing
+        self._instance = ""
+        self._seen: dict[tuple[RunId, int], _Seen] = {}
+        self._dead: dict[str, float] = {}
+        self._wake = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look until stopped."""
+        listening = asyncio.create_task(self._listen(), name="dead_workers")
+        listening.add_done_callback(lambda _: stop.set())
+        try:
+            while not stop.is_set():
+                await self._look_once()
+                await pause(stop, self._timing.look.total_seconds(), self._wake)
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+        if not listening.cancelled():
+            listening.result()
+
+    async def _listen(self) -> None:
+        async with self._feed.dead_workers() as workers:
+            async for worker in workers:
+                log.info("worker.died", extra={"worker": worker})
+                self._dead[worker] = self._ender.writing.clock.monotonic()
+                self._wake.set()
+
+    async def _look_once(self) -> None:
+        try:
+            await self.look()
+        except Unavailable as error:
+            log.warning("reaper.blind", extra={"error": str(error)})
+            self._seen.clear()
+
+    async def look(self) -> None:
+        """Look at every claim once and act. Raises: Unavailable when rows cannot be read."""
+        claims = await self._ender.duties.claims(CLAIMS)
+        self._forget()
+        leased = await self._leases(claims)
+        self._seen = {
+            (claim.run_id, claim.epoch): self._after(claim, has_lease)
+            for claim, has_lease in zip(claims, leased, strict=True)
+        }
+        for claim in claims:
+            await self._act(claim, await self._judge(claim, claim.worker in self._dead))
+        for left in await self._ender.duties.leftovers(self._timing.limits.retries):
+            end = cancelled(left.cancel) if left.cancel is not None else given_up(left.counted)
+            await self._apart(self._ender.finish(left.thread_id, left.run_id, end))
+
+    def _forget(self) -> None:
+        """Drop old announcements; a worker's id is never used again, and its last claim shows within seconds."""
+        now = self._ender.writing.clock.monotonic()
+        self._dead = {worker: at for worker, at in self._dead.items() if now - at < REMEMBERED_S}
+
+    async def _leases(self, claims: Sequence[Claim]) -> Sequence[bool | None]:
+        """Return for each claim whether its lease is there; None when Redis cannot tell or was emptied since."""
+        try:
+            instance = await self._queue.instance()
+            leased = await self._queue.leased([(claim.run_id, claim.epoch) for claim in claims])
+        except Unavailable as error:
+            log.warning("reaper.no_leases", extra={"error": str(error)})
+            self._instance = ""
+            return [None] * len(claims)
+        same, self._instance = instance == self._instance, instance
+        return [has_lease or (False if same else None) for has_lease in leased]
+
+    def _after(self, claim: Claim, leased: bool | None) -> _Seen:
+        before = self._seen.get((claim.run_id, claim.epoch), _Seen())
+        if leased is None:
+            return _Seen(0, before.leased_once)
+        return _Seen(0 if leased else before.unleased + 1, before.leased_once or leased)
+
+    async def _judge(self, claim: Claim, dead: bool) -> Judgement:
+        seen = self._seen[claim.run_id, claim.epoch]
+        now = self._ender.writing.clock.now()
+        judged = JudgeClaim(claim, seen.unleased, seen.leased_once, dead, now).decide(self._timing.limits)
+        if isinstance(judged, Keep):
+            return judged
+        known = await self._ender.duties.with_progress(claim)
+        return JudgeClaim(known, seen.unleased, seen.leased_once, dead, now).decide(self._timing.limits)
+
+    async def _act(self, claim: Claim, judged: Judgement) -> None:
+        match judged:
+            case Keep():
+                return
+            case Release():
+                await self._apart(self._ender.release(claim.thread_id, claim.run_id, claim.epoch, judged))
+            case End():
+                await self._apart(self._end(claim, judged))
+
+    async def _end(self, claim: Claim, end: End) -> bool:
+        counts = end.reason == "retries"
+        await self._ender.release(claim.thread_id, claim.run_id, claim.epoch, Release(end.reason, counts))
+        return await self._ender.finish(claim.thread_id, claim.run_id, end)
+
+    async def _apart(self, doing: Coroutine[object, object, bool]) -> None:
+        """One run that cannot be freed now must not hold up the others; the next look tries again."""
+        try:
+            await doing
+        except AgentlogError as error:
+            log.error("reaper.failed", extra={"error": str(error)})
