@@ -3,8 +3,10 @@
 
 say() { printf '==> %s\n' "$*" >&2; }
 
-die() {
-    printf 'error: %s\n' "$@" >&2
+die() { # die WHAT [HOW TO GO ON]...
+    printf 'error: %s\n' "$1" >&2
+    shift
+    [ $# -eq 0 ] || printf '  %s\n' "$@" >&2
     exit 1
 }
 
@@ -17,7 +19,7 @@ find_python() {
             return
         fi
     done
-    die "no Python 3.11 or newer with venv and ensurepip was found" "  fix: install one, or name it in AGENTLOG_PYTHON"
+    die "no Python 3.11 or newer with venv and ensurepip was found" "fix: install one, or name it in AGENTLOG_PYTHON"
 }
 
 # digest FILE...: print one checksum over the folder and the contents of the files.
