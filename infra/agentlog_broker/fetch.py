@@ -109,9 +109,9 @@ class _Call:
             for _ in range(count):
                 fields = ask.unpack_from(data, pos)
                 pos += ask.size
-                index = fields[0]
+                index: int = fields[0]
                 offset = fields[1] if version < 9 else fields[2]
-                known: Partition | None = partitions[index] if 0 <= index < len(partitions) else None
+                known = partitions[index] if 0 <= index < len(partitions) else None
                 asks.append(Ask(index, known, offset, fields[-1]))
         return True
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
@@ -88,7 +88,7 @@ def unique(name: str) -> str:
 
 
 @asynccontextmanager
-async def admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
+async def admin(bootstrap: str) -> AsyncGenerator[AIOKafkaAdminClient]:
     """Give an admin client that is closed afterwards."""
     client = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await client.start()
@@ -105,7 +105,7 @@ async def producer(
     compression: Literal["gzip", "snappy", "lz4", "zstd"] | None = None,
     linger_ms: int = 0,
     max_request_size: int = 1 << 20,
-) -> AsyncIterator[AIOKafkaProducer]:
+) -> AsyncGenerator[AIOKafkaProducer]:
     """Give an idempotent producer with acks=all that is stopped afterwards."""
     client = AIOKafkaProducer(
         bootstrap_servers=bootstrap,
@@ -127,7 +127,7 @@ async def producer(
 @asynccontextmanager
 async def reader(
     bootstrap: str, *partitions: TopicPartition, wait_ms: int = 500, reset: Literal["earliest", "none"] = "earliest"
-) -> AsyncIterator[AIOKafkaConsumer]:
+) -> AsyncGenerator[AIOKafkaConsumer]:
     """Give a consumer that reads these partitions from their start, without a group."""
     client = AIOKafkaConsumer(
         bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset=reset, fetch_max_wait_ms=wait_ms

@@ -2,7 +2,7 @@
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -41,7 +41,7 @@ class FailingDisk(Disk):
 
 
 @asynccontextmanager
-async def serving(directory: Path, disk: Disk, wal_file_bytes: int = 1 << 20) -> AsyncIterator[str]:
+async def serving(directory: Path, disk: Disk, wal_file_bytes: int = 1 << 20) -> AsyncGenerator[str]:
     """Run a server in this process."""
     server = Server(BrokerSettings(directory, storage_retry_s=0.05, wal_file_bytes=wal_file_bytes), disk)
     port = await server.start()
@@ -52,7 +52,7 @@ async def serving(directory: Path, disk: Disk, wal_file_bytes: int = 1 << 20) ->
 
 
 @asynccontextmanager
-async def impatient(bootstrap: str) -> AsyncIterator[AIOKafkaProducer]:
+async def impatient(bootstrap: str) -> AsyncGenerator[AIOKafkaProducer]:
     """Give a producer that gives up soon."""
     client = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", request_timeout_ms=400, retry_backoff_ms=50)
     await client.start()

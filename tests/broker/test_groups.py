@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -12,7 +12,9 @@ from tests.broker.servers import make_topic, producer, unique, until
 
 
 @asynccontextmanager
-async def member(kafka: str, topic: str, group: str, *, instance: str | None = None) -> AsyncIterator[AIOKafkaConsumer]:
+async def member(
+    kafka: str, topic: str, group: str, *, instance: str | None = None
+) -> AsyncGenerator[AIOKafkaConsumer]:
     consumer = AIOKafkaConsumer(
         topic,
         bootstrap_servers=kafka,
@@ -57,11 +59,11 @@ async def test_positions_survive_the_consumer(kafka: str) -> None:
 
 async def test_two_members_share_the_partitions_and_one_takes_over(kafka: str) -> None:
     topic, group = await make_topic(kafka, partitions=6), unique("g")
-    seen: list[bytes | None] = []
+    seen: list[bytes] = []
 
     async def read(consumer: AIOKafkaConsumer) -> None:
         async for record in consumer:
-            seen.append(record.value)
+            seen.append(record.value or b"")
             await consumer.commit()
 
     async with member(kafka, topic, group) as first, producer(kafka) as client:

@@ -60,7 +60,7 @@ async def test_a_topic_that_cannot_be_is_refused_with_its_reason(
     assert words in str(answer.topic_errors[0][2]).lower()
 
 
-async def _configs(kafka: str, topic: str) -> dict[str, str]:
+async def _configs(kafka: str, topic: str) -> dict[str, str | None]:
     async with admin(kafka) as client:
         (answer,) = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
     return {entry[0]: entry[1] for entry in answer.resources[0][4]}
