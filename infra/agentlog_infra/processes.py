@@ -218,11 +218,16 @@ async def stop_child(process: asyncio.subprocess.Process, steps: Sequence[tuple[
     for number, seconds in steps:
         if process.returncode is not None:
             return process.returncode
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(number)
+        signal_child(process, number)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 return await process.wait()
-    with contextlib.suppress(ProcessLookupError):
-        process.kill()
+    signal_child(process, signal.SIGKILL)
     return await process.wait()
+
+
+def signal_child(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    """Signal our own child unless it has ended. `Process.send_signal` would reap it and lose its exit status (3.11)."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)

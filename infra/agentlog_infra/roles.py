@@ -17,6 +17,7 @@ from agentlog_infra.processes import (
     Identity,
     child_environment,
     identify,
+    signal_child,
     spawn,
     stop_child,
     stop_orphan,
@@ -117,8 +118,7 @@ class Role:
         """End the process at once."""
         self._stopping = True
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+            signal_child(self._process, signal.SIGKILL)
 
     async def _one_life(self) -> int:
         try:

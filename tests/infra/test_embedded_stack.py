@@ -14,6 +14,7 @@ from pathlib import Path
 
 import asyncpg
 import psutil
+import pydantic
 import pytest
 from tests.stack_fixtures import open_folder, read_ready, start_stack, stop_stack, until
 
@@ -204,7 +205,7 @@ async def _answers_again(addresses: Addresses) -> bool:
         log.close()
         _, queue = await asyncio.open_unix_connection(addresses.redis.removeprefix("unix://").partition("?")[0])
         queue.close()
-    except (OSError, asyncpg.CannotConnectNowError):
+    except (OSError, asyncpg.PostgresError):
         return False
     return True
 
@@ -266,15 +267,20 @@ async def test_root_runs_binaries_that_the_other_account_cannot_reach(
 @needs_root
 def test_a_plain_user_runs_it(folder: Path) -> None:
     user = pwd.getpwnam("nobody")
-    if not reachable(Path(sys.executable), Account(user.pw_name, user.pw_uid, user.pw_gid)):
-        pytest.skip("the interpreter lies where other users may not go")
+    account = Account(user.pw_name, user.pw_uid, user.pw_gid)
+    system = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+    python = next((p for p in (sys.executable, system) if Path(p).exists() and reachable(Path(p), account)), None)
+    if python is None or not reachable(Path(pydantic.__file__), account, needs=0o004):
+        pytest.skip("the interpreter or the packages lie where other users may not go")
     os.chown(folder, user.pw_uid, user.pw_gid)
-    words = [sys.executable, "-m", "agentlog_infra.stack", "--data-dir", str(folder / "data"), "--die-with-parent"]
+    words = [python, "-m", "agentlog_infra.stack", "--data-dir", str(folder / "data"), "--die-with-parent"]
+    env = child_environment()
+    packages = [env.get("PYTHONPATH", ""), str(Path(pydantic.__file__).parents[1])]
     with subprocess.Popen(
         words,
         stdout=subprocess.PIPE,
         text=True,
-        env=child_environment(),
+        env=env | {"PYTHONPATH": os.pathsep.join(packages), "PYTHONDONTWRITEBYTECODE": "1"},
         user=user.pw_uid,
         group=user.pw_gid,
         extra_groups=[],

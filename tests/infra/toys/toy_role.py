@@ -1,0 +1,47 @@
+"""A role process for tests of the supervisor: says on a file what happens to it, and behaves as it is told."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+
+def note(what: str) -> None:
+    """Append one line to the file that the test reads."""
+    line = {"what": what, "role": sys.argv[1], "pid": os.getpid(), "worker": os.environ.get("AGENTLOG_WORKER_ID", "")}
+    with Path(os.environ["TOY_NOTES"]).open("a") as notes:
+        notes.write(json.dumps(line) + "\n")
+
+
+def behaviour() -> str:
+    """Return what the test wants now; it may change the file between two starts."""
+    told = Path(os.environ["TOY_BEHAVIOUR"])
+    wanted: dict[str, str] = json.loads(told.read_text()) if told.exists() else {}
+    return wanted.get(sys.argv[1], "steady")
+
+
+def main() -> int:
+    """Start, become ready, wait for SIGTERM."""
+    signals = {signal.SIGTERM, signal.SIGUSR1}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    note("started")
+    wanted = behaviour()
+    if wanted == "misconfigured":
+        print("error: this toy cannot run", file=sys.stderr)
+        return 2
+    if wanted == "dies":
+        return 1
+    fd = int(sys.argv[sys.argv.index("--ready-fd") + 1])
+    os.write(fd, json.dumps({"role": sys.argv[1], "pid": os.getpid()}).encode() + b"\n")
+    os.close(fd)
+    while True:
+        number = signal.sigwait(signals)
+        note("asked to stop")
+        if number == signal.SIGTERM and wanted != "stubborn":
+            note("stopped")
+            return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
