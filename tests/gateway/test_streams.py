@@ -6,12 +6,6 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
-
-from agentlog_facts.frame import Frame, FrameRecord
-from agentlog_facts.ids import RunId
-from agentlog_facts.json_value import Json
-from agentlog_gateway.join import stream_modes
-from agentlog_gateway.streams import RunEvents
 from tests.contracts.conftest import FramesWorld
 from tests.contracts.memory_frames import MemoryFrames
 from tests.gateway.stream_world import (
@@ -26,6 +20,12 @@ from tests.gateway.stream_world import (
     some,
     stream_world,
 )
+
+from agentlog_facts.frame import Frame, FrameRecord
+from agentlog_facts.ids import RunId
+from agentlog_facts.json_value import Json
+from agentlog_gateway.join import stream_modes
+from agentlog_gateway.streams import RunEvents
 
 NOT_FOUND: Event = (None, "error", {"error": "HTTPException", "message": "404: Run not found"})
 
@@ -166,8 +166,7 @@ async def test_rows_that_are_away_delay_the_end_only(told: StreamWorld) -> None:
     await told.finish(_value(1))
     asked = told.rows.asked
     async with asyncio.timeout(DEADLINE_S):
-        while told.rows.asked < asked + 2:
-            await asyncio.sleep(0.01)
+        await told.rows.asked_again(asked + 2)
     assert not reading.done()
     told.rows.away = False
     assert _said(await reading)[-1] == ("values", {"n": 1})
