@@ -1,0 +1,83 @@
+"""What must hold on every log: one end a run, one claim a thread, nothing under a stale epoch, an actor everywhere."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tests.system.checker.fold import Judged
+
+
+@dataclass
+class Verdicts:
+    """What the checker found; `violations` is empty on a log that is right."""
+
+    runs: dict[str, str] = field(default_factory=dict[str, str])
+    attempts: Counter[str] = field(default_factory=Counter[str])
+    voids: Counter[str] = field(default_factory=Counter[str])
+    violations: list[str] = field(default_factory=list[str])
+
+    @property
+    def open_runs(self) -> list[str]:
+        """Return the runs that were created and have no end."""
+        return [run_id for run_id, status in self.runs.items() if status == ""]
+
+
+def check(judged: Iterable[Judged], promised_events: Iterable[str] = ()) -> Verdicts:
+    """Judge the invariants; `promised_events`: event ids behind answers that clients saw (each must count once)."""
+    found = Verdicts()
+    accepted: Counter[str] = Counter()
+    versions: dict[tuple[str, str], int] = {}
+    for commit in judged:
+        place = f"{commit.record.partition}:{commit.record.offset}"
+        if not commit.record.value.get("actor"):
+            found.violations.append(f"{place}: no actor")
+        if commit.verdict != "accepted":
+            found.voids[commit.verdict] += 1
+            continue
+        accepted[str(commit.record.value["event_id"])] += 1
+        _versions(found, versions, commit, place)
+        _runs(found, commit, place)
+    found.violations += [f"event {event} counts {n} times" for event, n in accepted.items() if n > 1]
+    found.violations += [
+        f"event {event} was promised and is not there" for event in promised_events if not accepted[event]
+    ]
+    return found
+
+
+def _versions(found: Verdicts, versions: dict[tuple[str, str], int], commit: Judged, place: str) -> None:
+    """I6: versions of a stream have no gaps (a run's own stream begins again with each life)."""
+    name = (commit.record.key, commit.stream)
+    expected = versions.get(name, -1) + 1
+    if commit.version not in (expected, 0 if commit.stream.startswith("run-") else expected):
+        found.violations.append(f"{place}: {commit.stream} version {commit.version}, expected {expected}")
+    versions[name] = commit.version
+
+
+def _runs(found: Verdicts, commit: Judged, place: str) -> None:
+    """I2: a run is created once and ends once."""
+    for kind, data in commit.facts:
+        run_id = str(data.get("run_id"))
+        if kind == "RunCreated":
+            if run_id in found.runs:
+                found.violations.append(f"{place}: run {run_id} is created again")
+            found.runs[run_id] = ""
+        elif kind == "RunClaimed":
+            found.attempts[run_id] += 1
+        elif kind == "RunFinished":
+            if found.runs.get(run_id) != "":
+                found.violations.append(f"{place}: run {run_id} ends a second time")
+            found.runs[run_id] = str(data["status"])
+
+
+def accepted_tasks(judged: Iterable[Judged]) -> dict[str, dict[int, set[str]]]:
+    """Return run -> epoch -> names of the nodes whose writes were accepted under that epoch."""
+    found: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for commit in judged:
+        if commit.verdict != "accepted" or not commit.stream.startswith("run-") or commit.epoch is None:
+            continue
+        run_id = commit.stream.removeprefix("run-")
+        for kind, data in commit.facts:
+            if kind == "WritesSaved":
+                node = str(data["task_path"]).rpartition(",")[2].strip()
+                found[run_id][commit.epoch].add(node)
+    return found

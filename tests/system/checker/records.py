@@ -1,0 +1,59 @@
+"""All records of a topic, as the broker holds them."""
+
+import json
+from dataclasses import dataclass, field
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+Json = dict[str, "object"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record with its parsed value; `value` is empty where the bytes are no JSON object."""
+
+    partition: int
+    offset: int
+    key: str
+    value: Json
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+
+
+async def read_topic(bootstrap: str, topic: str) -> list[Record]:
+    """Return every record from the first to the end as it is now, partition by partition."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        await consumer.topics()
+        partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+        consumer.assign(partitions)
+        starts = await consumer.beginning_offsets(partitions)
+        ends = await consumer.end_offsets(partitions)
+        found: list[Record] = []
+        for at in partitions:
+            found += await _read(consumer, at, starts[at], ends[at])
+        return found
+    finally:
+        await consumer.stop()
+
+
+async def _read(consumer: AIOKafkaConsumer, at: TopicPartition, start: int, end: int) -> list[Record]:
+    consumer.assign([at])
+    consumer.seek(at, start)
+    found: list[Record] = []
+    while start < end:
+        for raw in (await consumer.getmany(at, timeout_ms=5000)).get(at, []):
+            if raw.offset < end:
+                headers = {name: data.decode(errors="replace") for name, data in raw.headers}
+                key = (raw.key or b"").decode(errors="replace")
+                found.append(Record(at.partition, raw.offset, key, _parsed(raw.value), headers))
+            start = raw.offset + 1
+    return found
+
+
+def _parsed(value: bytes | None) -> Json:
+    try:
+        parsed: object = json.loads(value or b"")
+    except ValueError:
+        return {}
+    return parsed if isinstance(parsed, dict) else {}
