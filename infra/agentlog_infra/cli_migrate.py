@@ -1,13 +1,13 @@
 """Decides `agentlog migrate`: the database's schema, brought up or checked."""
 
 import asyncio
-from importlib import import_module
 from pathlib import Path
 
 import rich_click as click
 
 from agentlog_infra.addresses import joined
 from agentlog_infra.console import Status, put, put_json, say
+from agentlog_infra.migrations_child import pending, upgrade
 from agentlog_infra.settings import Settings
 
 
@@ -19,9 +19,8 @@ def migrate() -> None:
 @migrate.command()
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Data directory whose stack is changed.")
 def up(data_dir: Path | None) -> int:
-    """Apply what is missing."""
-    uri = joined(Settings.load({"data_dir": data_dir})).database_uri
-    asyncio.run(import_module("agentlog_infra.migrations").upgrade(uri))
+    """Apply what is missing, in one transaction; the database is made if it is missing."""
+    asyncio.run(upgrade(joined(Settings.load({"data_dir": data_dir}))))
     say("the schema is up to date")
     return Status.OK
 
@@ -31,13 +30,11 @@ def up(data_dir: Path | None) -> int:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def check(data_dir: Path | None, as_json: bool) -> int:
     """Show what is missing and change nothing; exit status 3 if anything is."""
-    uri = joined(Settings.load({"data_dir": data_dir})).database_uri
-    missing: list[str] = asyncio.run(import_module("agentlog_infra.migrations").pending(uri))
+    missing = asyncio.run(pending(joined(Settings.load({"data_dir": data_dir}))))
     if as_json:
         put_json(missing)
+    elif missing:
+        put("\n".join(missing))
     else:
-        for name in missing:
-            put(name)
-        if not missing:
-            say("the schema is up to date")
+        say("the schema is up to date")
     return Status.DIFFERENCE if missing else Status.OK

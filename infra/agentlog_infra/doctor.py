@@ -7,7 +7,6 @@ import shutil
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
@@ -15,6 +14,7 @@ from agentlog_facts.errors import AgentlogError, Unavailable
 from agentlog_infra.addresses import Addresses, at, joined
 from agentlog_infra.data_dir import DataDir
 from agentlog_infra.machine import graphs_of
+from agentlog_infra.migrations_child import pending
 from agentlog_infra.places import server_account
 from agentlog_infra.settings import Settings, names_of, origin_of, shown
 
@@ -172,7 +172,7 @@ async def _log(settings: Settings) -> Finding:
 
 async def _rows(settings: Settings) -> Finding:
     async def look() -> Finding:
-        missing: list[str] = await import_module("agentlog_infra.migrations").pending(settings.database_uri or "")
+        missing = await pending(settings)
         if missing:
             return Finding("postgres", "failed", f"schema lacks {', '.join(missing)}", "agentlog migrate up")
         return Finding("postgres", "ok", shown(settings, "database_uri"))

@@ -1,18 +1,29 @@
 """Decides what must be right before roles start: the log's topics and the database's schema."""
 
 import asyncio
+import logging
 from importlib import import_module
 
+from agentlog_infra.migrations_child import upgrade
 from agentlog_infra.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 def load_adapters() -> None:
     """Import what `prepare` needs; slow, so it is done on a thread while the servers start."""
-    for name in ("agentlog_infra.kafka_topics", "agentlog_infra.migrations"):
-        import_module(name)
+    import_module("agentlog_infra.kafka_topics")
 
 
 async def prepare(settings: Settings) -> None:
-    """Make missing topics and bring the schema up. Raises: Unavailable, Misconfigured."""
-    topics, migrations = import_module("agentlog_infra.kafka_topics"), import_module("agentlog_infra.migrations")
-    await asyncio.gather(topics.apply(settings), migrations.upgrade(settings.database_uri))
+    """Make missing topics and bring the schema up, side by side. Raises: Unavailable, Misconfigured."""
+    for outcome in await asyncio.gather(_topics(settings), upgrade(settings), return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
+
+
+async def _topics(settings: Settings) -> None:
+    from agentlog_infra.kafka_topics import apply
+
+    for change in await apply(settings):
+        log.info("topics.changed", extra={"topic": change.topic, "setting": change.setting, "needed": change.needed})
