@@ -1,0 +1,94 @@
+"""How sync code and foreign loops reach a saver: everything runs on the loop that the saver was made in."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+)
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+T = TypeVar("T")
+
+
+class LoopBoundSaver(BaseCheckpointSaver[str]):
+    """A saver whose sync methods run its async ones on its loop; to be called from other threads only."""
+
+    def __init__(self, *, serde: SerializerProtocol) -> None:
+        super().__init__(serde=serde)
+        self.loop = asyncio.get_running_loop()
+
+    def blocking(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the saver's loop and wait. Raises RuntimeError on the loop's own thread."""
+        if _running() is self.loop:
+            work.close()
+            raise RuntimeError(
+                "a synchronous graph call (invoke, stream, get_state) inside async code would block its own loop: "
+                "use ainvoke, astream or aget_state there"
+            )
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+
+    async def here(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the saver's loop also when another loop awaits it (a node with a loop of its own)."""
+        if asyncio.get_running_loop() is self.loop:
+            return await work
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop))
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Return a checkpoint."""
+        return self.blocking(_awaited(self.aget_tuple(config)))
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        """Return checkpoints, newest first."""
+        yield from self.blocking(_listed(self.alist(config, filter=filter, before=before, limit=limit)))
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Write a checkpoint."""
+        return self.blocking(_awaited(self.aput(config, checkpoint, metadata, new_versions)))
+
+    def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Write what a task produced."""
+        self.blocking(_awaited(self.aput_writes(config, writes, task_id, task_path)))
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """Return the writes of channels along the parents."""
+        return self.blocking(_awaited(self.aget_delta_channel_history(config=config, channels=channels)))
+
+
+def _running() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+async def _awaited(work: Awaitable[T]) -> T:
+    return await work
+
+
+async def _listed(items: AsyncIterator[CheckpointTuple]) -> "list[CheckpointTuple]":
+    return [item async for item in items]
