@@ -4,11 +4,13 @@ User code has event loops in threads of their own, so that nothing it does stops
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from agentlog_facts.checkpoint_reads import CheckpointReads, StoredCheckpoint
 from agentlog_facts.envelope import Draft, Place, Recorded
-from agentlog_facts.ids import Key
+from agentlog_facts.ids import Key, RunId, ThreadId
+from agentlog_facts.json_value import JsonObject
 from agentlog_facts.ports import EventLog
 
 T = TypeVar("T")
@@ -94,3 +96,34 @@ class CrossingLog:
     async def read(self, place: Place) -> Recorded:
         """Read on the service loop. Raises: as `EventLog.read`."""
         return await self._crossing.call(lambda: self._log.read(place))
+
+
+class CrossingReads:
+    """Keeps `checkpoint_reads.CheckpointReads` for callers on any loop."""
+
+    def __init__(self, crossing: Crossing, reads: CheckpointReads) -> None:
+        self._crossing = crossing
+        self._reads = reads
+
+    async def latest(self, thread_id: ThreadId, ns: str, exclude_run: RunId | None = None) -> StoredCheckpoint | None:
+        """Return the checkpoint of the namespace that was accepted last. Raises: Unavailable."""
+        return await self._crossing.call(lambda: self._reads.latest(thread_id, ns, exclude_run))
+
+    async def get(
+        self, thread_id: ThreadId, ns: str, checkpoint_id: str, exclude_run: RunId | None = None
+    ) -> StoredCheckpoint | None:
+        """Return one checkpoint. Raises: Unavailable."""
+        return await self._crossing.call(lambda: self._reads.get(thread_id, ns, checkpoint_id, exclude_run))
+
+    async def history(
+        self,
+        thread_id: ThreadId | None,
+        ns: str | None,
+        before_checkpoint_id: str | None = None,
+        limit: int | None = None,
+        metadata: JsonObject | None = None,
+    ) -> Sequence[StoredCheckpoint]:
+        """Return checkpoints, newest first. Raises: Unavailable."""
+        return await self._crossing.call(
+            lambda: self._reads.history(thread_id, ns, before_checkpoint_id, limit, metadata)
+        )

@@ -35,9 +35,8 @@ async def claim(tools: WorkerTools, run_id: RunId) -> Attempt | None:
         return None
     event_id = tools.writing.ids.uuid7()
     outputs_from = await tools.outputs.end(work.thread_id)
-    command = ClaimRun(
-        work.thread_id, run_id, tools.worker, work.attempt + 1, outputs_from, tools.provenance(work.graph_id)
-    )
+    provenance = tools.provenance(work.graph_id) | {"assistant_version": work.assistant.get("version")}
+    command = ClaimRun(work.thread_id, run_id, tools.worker, work.attempt + 1, outputs_from, provenance)
     cause = tools.writing.cause(run_id)
     verdict = await tools.writing.settle(Key(work.thread_id), event_id, command.decide(), cause)
     match verdict:

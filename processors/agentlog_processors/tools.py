@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -43,11 +43,13 @@ class Hints(Protocol):
 class ThreadViews(Protocol):
     """The state of threads as the rows hold it; a part of `graph_access.GraphAccess`, called on any loop."""
 
-    async def view(self, graph_id: str, thread_id: ThreadId) -> ThreadView:
+    def view(self, graph_id: str, thread_id: ThreadId) -> Coroutine[object, object, ThreadView]:
         """Return the state of the last accepted checkpoint. Raises: Unavailable."""
         ...
 
-    async def view_without_run(self, graph_id: str, thread_id: ThreadId, run_id: RunId) -> ThreadView:
+    def view_without_run(
+        self, graph_id: str, thread_id: ThreadId, run_id: RunId
+    ) -> Coroutine[object, object, ThreadView]:
         """Return the state that remains without what one run accepted. Raises: Unavailable."""
         ...
 

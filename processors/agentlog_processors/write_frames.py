@@ -52,7 +52,8 @@ class FrameWriter:
         self._room = asyncio.Event()
         self._ending = asyncio.Event()
         self._signalled = False
-        self._lost = 0
+        self.lost = 0
+        """Frames given up since the last gap was marked."""
 
     async def emit(self, frame: Frame) -> None:
         """Hand over a frame; waits while HELD_BYTES are waiting. Frames after the end are dropped."""
@@ -124,7 +125,7 @@ class FrameWriter:
     def _take(self) -> list[Frame]:
         frames: list[Frame] = []
         size_bytes = 0
-        if self._lost and self._held:
+        if self.lost and self._held:
             frames.append(self._gap())
         while self._held and len(frames) < MAX_FRAMES:
             if frames and size_bytes + self._held[0].size_bytes > FLUSH_BYTES:
@@ -145,7 +146,7 @@ class FrameWriter:
             try:
                 return await self._outputs.append(self._thread_id, record)
             except Unavailable as error:
-                if self._clock.monotonic() >= until or self._lost:
+                if self._clock.monotonic() >= until or self.lost:
                     self._give_up(record, error)
                     return None
                 await asyncio.sleep(RETRY_S)
@@ -156,11 +157,11 @@ class FrameWriter:
                 record, end = FrameRecord(self._run_id, self._epoch, record.n, (self._gap(),), end), None
 
     def _gap(self) -> Frame:
-        lost, self._lost = self._lost, 0
+        lost, self.lost = self.lost, 0
         return Frame("gap", {"reason": "outputs_unwritable", "frames": lost})
 
     def _give_up(self, record: FrameRecord, error: AgentlogError) -> None:
-        self._lost += len(record.frames)
+        self.lost += len(record.frames)
         log.error("outputs.frames_lost", extra=self._fields(record, error))
 
     def _fields(self, record: FrameRecord, error: AgentlogError) -> dict[str, object]:

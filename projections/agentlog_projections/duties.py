@@ -23,7 +23,7 @@ SELECT r.run_id, r.thread_id, r.graph_id, r.assistant::text AS assistant, r.kwar
        t.metadata::text AS thread_metadata, t."values"::text AS thread_values, t.version
   FROM read_v1.runs r
   JOIN read_v1.threads t USING (thread_id)
-  JOIN ledger.positions p ON p.partition = r.partition AND p.present
+  JOIN ledger.positions p ON p.partition = r.partition AND p.present AND p.stopped IS NULL
  WHERE r.run_id = $1 AND NOT r.deleted AND t.deleted_at IS NULL
    AND NOT EXISTS (SELECT FROM ledger.quarantine q WHERE q.key = r.thread_id)
 """
@@ -37,7 +37,7 @@ _CLAIMS = """
 SELECT r.run_id, r.thread_id, r.graph_id, r.worker, r.epoch, r.attempt, r.counted_attempts, r.claimed_at,
        CASE WHEN r.last_commit_at > r.claimed_at THEN r.last_commit_at END AS committed_at,
        r.cancel::text AS cancel, r.temporary
-  FROM read_v1.runs r JOIN ledger.positions p ON p.partition = r.partition AND p.present
+  FROM read_v1.runs r JOIN ledger.positions p ON p.partition = r.partition AND p.present AND p.stopped IS NULL
  WHERE r.status = 'running' AND r.epoch IS NOT NULL AND NOT r.deleted
  ORDER BY r.claimed_at LIMIT $1
 """
@@ -50,7 +50,7 @@ SELECT EXISTS (
 """
 _READY = """
 SELECT DISTINCT ON (r.thread_id) r.run_id, r.graph_id, r.created_at
-  FROM read_v1.runs r JOIN ledger.positions p ON p.partition = r.partition AND p.present
+  FROM read_v1.runs r JOIN ledger.positions p ON p.partition = r.partition AND p.present AND p.stopped IS NULL
  WHERE r.status = 'pending' AND r.cancel IS NULL AND NOT r.deleted AND (r.due_at IS NULL OR r.due_at <= now())
    AND NOT EXISTS (SELECT FROM read_v1.runs o
                     WHERE o.thread_id = r.thread_id AND o.status = 'running' AND NOT o.deleted)
@@ -59,7 +59,7 @@ SELECT DISTINCT ON (r.thread_id) r.run_id, r.graph_id, r.created_at
 _READY_FIRST = f"SELECT run_id, graph_id FROM ({_READY}) AS ready ORDER BY created_at LIMIT $1"
 _LEFTOVERS = """
 SELECT r.run_id, r.thread_id, r.cancel::text AS cancel, r.counted_attempts
-  FROM read_v1.runs r JOIN ledger.positions p ON p.partition = r.partition AND p.present
+  FROM read_v1.runs r JOIN ledger.positions p ON p.partition = r.partition AND p.present AND p.stopped IS NULL
  WHERE r.status = 'pending' AND NOT r.deleted AND (r.cancel IS NOT NULL OR r.counted_attempts > $1)
  ORDER BY r.created_at LIMIT 1000
 """

@@ -1,0 +1,21 @@
+"""Starts roles (`python -m agentlog_processors ROLE[,ROLE...] [--ready-fd N]`) or does one job (`migrate`, `rebuild`)."""
+
+import sys
+from importlib import import_module
+
+JOBS = ("migrate", "rebuild")
+
+
+def main() -> None:
+    """Do the job that is named, else run roles."""
+    words = sys.argv[1:]
+    if words and words[0] in JOBS:
+        import_module(f"agentlog_processors.{words[0]}").main(words[1:])
+    else:
+        from agentlog_processors.main import main as run_roles
+
+        run_roles(words)
+
+
+if __name__ == "__main__":
+    main()
