@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from tests.system.checker.records import Json, Record
+from tests.system.checker.records import Json, Record, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,8 @@ def facts_of(value: Json) -> list[tuple[str, Json]]:
     found: list[tuple[str, Json]] = []
     listed = value.get("facts")
     for fact in listed if isinstance(listed, list) else []:
-        found.append((str(fact["type"]), fact["data"]))
+        if isinstance(fact, dict) and isinstance(data := fact["data"], dict):
+            found.append((str(fact["type"]), data))
     return found
 
 
@@ -190,7 +191,7 @@ def _claim(now: _Aggregate, data: Json, run: _Run, version: int) -> str:
     return ""
 
 
-def _own_demand(commit: Json) -> object:
+def _own_demand(commit: Json) -> Value:
     demands = commit["demands"]
     return demands.get(str(commit["stream"])) if isinstance(demands, dict) else None
 

@@ -81,3 +81,14 @@ def accepted_tasks(judged: Iterable[Judged]) -> dict[str, dict[int, set[str]]]:
                 node = str(data["task_path"]).rpartition(",")[2].strip()
                 found[run_id][commit.epoch].add(node)
     return found
+
+
+def epochs(judged: Iterable[Judged]) -> dict[str, list[int]]:
+    """Return run -> epochs of its accepted claims, oldest first."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for commit in judged:
+        if commit.verdict == "accepted":
+            for kind, data in commit.facts:
+                if kind == "RunClaimed":
+                    found[str(data["run_id"])].append(commit.version)
+    return found

@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import dataclass, field
+from typing import TypeAlias, Union
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-Json = dict[str, "object"]
+Value: TypeAlias = Union["dict[str, Value]", "list[Value]", str, int, float, bool, None]
+Json: TypeAlias = dict[str, "Value"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ async def _read(consumer: AIOKafkaConsumer, at: TopicPartition, start: int, end:
 
 def _parsed(value: bytes | None) -> Json:
     try:
-        parsed: object = json.loads(value or b"")
+        parsed: Value = json.loads(value or b"")
     except ValueError:
         return {}
     return parsed if isinstance(parsed, dict) else {}

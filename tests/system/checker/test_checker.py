@@ -5,12 +5,12 @@ from pathlib import Path
 
 from tests.system.checker.fold import judge
 from tests.system.checker.invariants import check
-from tests.system.checker.records import Record
+from tests.system.checker.records import Record, Value
 
 GOLDEN = Path(__file__).parents[2] / "facts" / "golden" / "guard-rules-1.jsonl"
 
 
-def histories() -> list[dict[str, list[dict[str, dict[str, object]]]]]:
+def histories() -> list[dict[str, list[dict[str, dict[str, Value]]]]]:
     return [json.loads(line) for line in GOLDEN.read_text().splitlines()]
 
 

@@ -1,0 +1,45 @@
+"""The HTTP API as a test speaks it: plain requests, typed JSON answers, every unexpected status an error."""
+
+import aiohttp
+
+from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load
+
+TIMEOUT = aiohttp.ClientTimeout(total=120)
+
+
+class Api:
+    """Requests to one server, each on a connection of its own, so that none survives a restart of the server."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    async def call(self, method: str, path: str, body: Json = None, headers: dict[str, str] | None = None) -> Json:
+        """Send a request; return the JSON of its answer, None for an empty one."""
+        status, content = await self.raw(method, path, None if body is None else dump(body), headers)
+        assert status < 300, f"{method} {path}: {status} {content[:1000]!r}"
+        return load(content) if content.strip() else None
+
+    async def raw(
+        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes]:
+        """Send bytes; return status and body."""
+        async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
+            async with session.request(method, self._url + path, data=body, headers=headers) as answer:
+                return answer.status, await answer.read()
+
+    async def thread(self) -> str:
+        """Create a thread and return its id."""
+        return str(as_object(await self.call("POST", "/threads", {}))["thread_id"])
+
+    async def start_run(self, thread_id: str, assistant: str, data: JsonObject, more: JsonObject | None = None) -> str:
+        """Create a background run and return its id."""
+        body: JsonObject = {"assistant_id": assistant, "input": data, **(more or {})}
+        return str(as_object(await self.call("POST", f"/threads/{thread_id}/runs", body))["run_id"])
+
+    async def join(self, thread_id: str, run_id: str) -> JsonObject:
+        """Wait for a run's end and return its values."""
+        return as_object(await self.call("GET", f"/threads/{thread_id}/runs/{run_id}/join"))
+
+    async def get(self, path: str) -> JsonObject:
+        """Read an object."""
+        return as_object(await self.call("GET", path))

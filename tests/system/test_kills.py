@@ -1,0 +1,88 @@
+"""kill -9 with runs in flight: after a restart every run ends once, and no accepted step runs again."""
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Callable
+
+import pytest
+from tests.system.api import Api
+from tests.system.checker.fold import Judged, judge
+from tests.system.checker.invariants import accepted_tasks, check, epochs
+from tests.system.checker.records import read_topic
+from tests.system.servers import RunningServer, running_server, wait_until
+
+from agentlog_facts.json_value import JsonObject, as_object
+
+RUNS = 20
+STEPS = ["one", "two", "three", "four", "five"]
+STEP_MS = 150
+END_S = 90.0
+IN_FLIGHT = {"N_JOBS_PER_WORKER": str(RUNS), "AGENTLOG_LOST_AFTER_SECS": "5", "AGENTLOG_LOOK_SECS": "1"}
+
+
+async def start_runs(api: Api) -> dict[str, str]:
+    """Start RUNS five-node runs on threads of their own; return run -> thread."""
+    threads = [await api.thread() for _ in range(RUNS)]
+    work: list[JsonObject] = [{"sleep_ms": STEP_MS, "name": str(number)} for number in range(RUNS)]
+    return {await api.start_run(thread, "steps", data): thread for thread, data in zip(threads, work, strict=True)}
+
+
+def kill_worker(server: RunningServer) -> None:
+    server.kill_role("worker")
+
+
+def kill_everything(server: RunningServer) -> None:
+    server.kill_everything()
+    server.start()
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("kill", [kill_worker, kill_everything])
+async def test_every_run_in_flight_ends_once_and_no_accepted_step_runs_again(
+    kill: Callable[[RunningServer], None],
+) -> None:
+    with running_server(IN_FLIGHT) as server:
+        runs = await start_runs(Api(server.url))
+        await asyncio.to_thread(wait_until, lambda: in_flight(server), END_S, "all runs are in flight")
+        await asyncio.to_thread(kill, server)
+        await all_end_well(Api(server.url), runs)
+        judged = judge(await read_topic(server.kafka, "agentlog.events"))
+        steps = server.steps()
+    found = check(judged)
+    assert found.violations == []
+    assert found.runs == dict.fromkeys(runs, "success")
+    assert max(found.attempts.values()) >= 2, "the kill hit nothing"
+    no_accepted_step_ran_again(steps, judged)
+
+
+def in_flight(server: RunningServer) -> bool:
+    """Tell whether every run has ended its first step and about half of them the second."""
+    ended = Counter(line["step"] for line in server.steps() if line["edge"] == "end")
+    return ended["one"] == RUNS and ended["two"] >= RUNS // 2
+
+
+async def all_end_well(api: Api, runs: dict[str, str]) -> None:
+    """Wait for all runs and look at what they left."""
+    async with asyncio.timeout(END_S):
+        values = await asyncio.gather(*(api.join(thread, run) for run, thread in runs.items()))
+    assert [value["done"] for value in values] == [STEPS] * RUNS
+    for run, thread in runs.items():
+        assert (await api.get(f"/threads/{thread}/runs/{run}"))["status"] == "success"
+        state = await api.get(f"/threads/{thread}/state")
+        assert as_object(state["values"])["done"] == STEPS
+        assert state["next"] == []
+
+
+def no_accepted_step_ran_again(steps: list[dict[str, str]], judged: list[Judged]) -> None:
+    """Compare the steps' own lines with the log: an accepted write ends a step for ever; one superstep may repeat."""
+    accepted, claims = accepted_tasks(judged), epochs(judged)
+    starts: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    for line in steps:
+        if line["edge"] == "start":
+            starts[line["run_id"]].append((line["step"], line["pid"]))
+    for run_id, started in starts.items():
+        pids = list(dict.fromkeys(pid for _, pid in started))
+        assert len(started) - len(STEPS) <= len(pids) - 1, f"{run_id} repeated more than one superstep: {started}"
+        if len(pids) > 1:
+            again = {step for step, pid in started if pid != pids[0]} & accepted[run_id][claims[run_id][0]]
+            assert not again, f"{run_id}: accepted under its first epoch and run again: {again}"
