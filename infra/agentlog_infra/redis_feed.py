@@ -6,7 +6,7 @@ expiry), `instance` (random, so that an emptied or restarted server is noticed),
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -96,12 +96,27 @@ class RedisFeed:
 
     @asynccontextmanager
     async def dead_workers(self) -> AsyncGenerator[AsyncIterator[str]]:
-        """Yield the ids of workers that their supervisor saw die, from now on."""
-        messages = self._messages("dead_workers")
+        """Yield the ids of workers that their supervisor saw die, those of the last hour first, each once."""
+        wake_ups = self._messages("dead_workers", greeting=b"")
         try:
-            yield (message.decode() async for message in messages)
+            yield self._new_members("dead_workers", wake_ups)
         finally:
-            await messages.aclose()
+            await wake_ups.aclose()
+
+    async def _new_members(self, name: str, wake_ups: AsyncIterator[bytes]) -> AsyncGenerator[str]:
+        """Look into a set at each wake-up: a message sent while nobody listened is gone, a member is not."""
+        seen: frozenset[bytes] = frozenset()
+        async for _ in wake_ups:
+            try:
+                with redis_faults(name):
+                    found = await self._redis.execute_command("SMEMBERS", self._key(name))
+            except Unavailable as error:
+                log.warning("feed.not_read", extra={"set": name, "error": str(error)})
+                continue  # the next connection greets again
+            members = frozenset(item for item in _members(found) if isinstance(item, bytes))
+            for member in members - seen:
+                yield member.decode()
+            seen = members
 
     async def push(self, graph_id: str, run_ids: Sequence[RunId]) -> None:
         """Append to the list of a graph. Raises: Unavailable."""
@@ -157,12 +172,14 @@ class RedisFeed:
     def _lease(self, run_id: RunId, epoch: int) -> str:
         return self._key("lease", run_id, str(epoch))
 
-    async def _messages(self, channel: str) -> AsyncGenerator[bytes]:
+    async def _messages(self, channel: str, greeting: bytes | None = None) -> AsyncGenerator[bytes]:
         while True:
             try:
                 with redis_faults(channel):
                     async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
                         await pubsub.subscribe(self._key(channel))
+                        if greeting is not None:
+                            yield greeting  # at each connection: what was missed may be found elsewhere
                         while True:
                             message = await _next(pubsub)
                             if message is not None:
@@ -174,6 +191,10 @@ class RedisFeed:
 
 def _items(reply: "Reply") -> "list[Reply]":
     return reply if isinstance(reply, list) else []
+
+
+def _members(reply: "Reply") -> "Iterable[Reply]":
+    return reply if isinstance(reply, (list, set)) else []
 
 
 def _run_id(info: "Reply") -> str:
