@@ -1,0 +1,25 @@
+"""Decides that a worker's death reaches the housekeeper, whether it listens already or starts later."""
+
+from agentlog_infra.dead_workers import announcer
+from agentlog_infra.redis_feed import RedisFeed, connect
+from agentlog_infra.settings import Settings
+from agentlog_infra.system_ports import SystemIds
+from tests.stack_fixtures import RunningStack
+
+
+async def test_a_death_is_told_to_who_listens_and_to_who_comes_later(stack: RunningStack) -> None:
+    prefix = f"test-{SystemIds().uuid7()}:"
+    settings = Settings.load({"redis_uri": stack.redis, "redis_key_prefix": prefix})
+    announce = announcer(settings)
+    await announce("before")
+    feed = RedisFeed(connect(settings), prefix, SystemIds())
+    async with feed.dead_workers() as workers:
+        assert await anext(workers) == "before"
+        await announce("while")
+        assert await anext(workers) == "while"
+    await feed.stop()
+
+
+async def test_a_redis_that_is_away_costs_only_the_announcement() -> None:
+    settings = Settings.load({"redis_uri": "unix:///nowhere/valkey.sock"})
+    await announcer(settings)("worker")
