@@ -131,18 +131,19 @@ class RunEvents:
                     yield self._skip(gap)
                 except Unavailable as error:
                     self._drop_tail()
-                    away_since = self._patience(away_since, error)
+                    away_since = away_since or asyncio.get_running_loop().time()
+                    if self._gives_up(away_since, error):
+                        return
                     await asyncio.sleep(RETRY_S)  # back-off before the log is asked again
                     yield HEARTBEAT
         finally:
             self.close()
 
-    def _patience(self, away_since: float | None, error: Unavailable) -> float:
-        now = asyncio.get_running_loop().time()
-        if away_since is not None and now - away_since > AWAY_S:
-            log.warning("stream.given_up", extra={"stream": self._thread_id, "error": str(error)})
-            raise error
-        return now if away_since is None else away_since
+    def _gives_up(self, away_since: float, error: Unavailable) -> bool:
+        late = asyncio.get_running_loop().time() - away_since > AWAY_S
+        if late:
+            log.error("stream.given_up", extra={"stream": self._thread_id, "error": str(error)})
+        return late
 
     async def _attempt(self) -> AsyncGenerator[bytes]:
         """Go on from the cursor to the end of the run."""

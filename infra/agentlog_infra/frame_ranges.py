@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 POOL = 4
 PATIENCE_MS = 5_000
 FETCH_BYTES = 2 * 1024 * 1024
+RETRY_MS = 20
+"""A new consumer waits this long for the topic's metadata, then asks again."""
 FETCH_WAIT_MS = 5
 """A consumer that is given another partition waits for the poll in flight first: so polls are short here."""
 
@@ -110,6 +112,7 @@ class FrameRanges:
             auto_offset_reset="none",
             enable_auto_commit=False,
             fetch_max_wait_ms=FETCH_WAIT_MS,
+            retry_backoff_ms=RETRY_MS,
             max_partition_fetch_bytes=FETCH_BYTES,
         )
         try:

@@ -17,6 +17,8 @@ from agentlog_infra.kafka_connection import Connection, kafka_faults
 log = logging.getLogger(__name__)
 
 POLL_MS = 30_000
+RETRY_MS = 20
+"""A new consumer waits this long for the topic's metadata, then asks again."""
 WARM_S = 60.0
 """How long a partition is tailed on without a reader: the next one then needs no connection."""
 FIRST_PAUSE_S = 0.05
@@ -129,6 +131,7 @@ class PartitionTail:
             auto_offset_reset="none",
             enable_auto_commit=False,
             fetch_max_wait_ms=1_000,
+            retry_backoff_ms=RETRY_MS,
         )
         try:
             with kafka_faults(self._at.topic):

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -21,9 +21,11 @@ from tests.gateway.stream_world import (
     stream_world,
 )
 
+from agentlog_facts.errors import Unavailable
 from agentlog_facts.frame import Frame, FrameRecord
-from agentlog_facts.ids import RunId
+from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json
+from agentlog_facts.ports import FrameTail, PositionedFrames
 from agentlog_gateway.join import stream_modes
 from agentlog_gateway.streams import RunEvents
 
@@ -279,6 +281,63 @@ async def test_a_client_that_stops_reading_holds_bounded_memory_and_misses_nothi
             data += chunk
     assert parsed(data) == await _from_start(told)
     assert len(parsed(data)) == 1501
+
+
+class Unsteady(MemoryFrames):
+    """Frames of a log that does not answer now and then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.faults = 0
+
+    async def tail(self, thread_id: ThreadId) -> FrameTail:
+        """Listen to a thread, if the log answers."""
+        self._answer()
+        return await super().tail(thread_id)
+
+    async def read(self, thread_id: ThreadId, start: int, end: int) -> AsyncGenerator[PositionedFrames]:
+        """Yield a range, and break off in the middle while there are faults left."""
+        async for flush in super().read(thread_id, start, end):
+            yield flush
+            self._answer()
+
+    def _answer(self) -> None:
+        if self.faults:
+            self.faults -= 1
+            raise Unavailable("frames: the log does not answer")
+
+
+async def test_a_log_that_breaks_off_in_the_middle_costs_time_and_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentlog_gateway.run_events.RETRY_S", 0.001)
+    frames = Unsteady()
+    async with stream_world(frames, frames) as made:
+        made.create()
+        await made.claim()
+        for number in range(5):
+            await made.say(_value(number))
+        joined = await made.streams.join(THREAD, RUN, last_event_id="0")
+        frames.faults = 7
+        reading = asyncio.ensure_future(everything(joined))
+        await made.finish(_value(5))
+        shown = await reading
+        assert frames.faults == 0
+        assert shown == await _from_start(made)
+        assert [data for _, event, data in shown if event == "values"] == [{"n": n} for n in range(6)]
+
+
+async def test_a_log_that_stays_away_ends_the_stream_so_that_the_client_comes_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agentlog_gateway.run_events.RETRY_S", 0.001)
+    monkeypatch.setattr("agentlog_gateway.run_events.AWAY_S", 0.02)
+    frames = Unsteady()
+    async with stream_world(frames, frames) as made:
+        made.create()
+        await made.claim()
+        joined = await made.streams.join(THREAD, RUN, last_event_id="0")
+        frames.faults = 1_000_000
+        assert [event for _, event, _ in await everything(joined)] == ["metadata"]
+        assert not joined.ended
 
 
 async def test_what_expired_is_said_and_the_rest_is_shown(memory: tuple[StreamWorld, MemoryFrames]) -> None:
