@@ -36,12 +36,15 @@ def connect(settings: Settings) -> Redis:
     """Return a client; nothing is sent yet. Raises: Misconfigured for an address that is none."""
     if settings.redis_uri is None:
         raise Misconfigured("REDIS_URI: expected the address of Redis or Valkey, found nothing")
+    uri, wait_s = settings.redis_uri, SOCKET_S
     try:
+        if uri.startswith("unix:"):  # its connections take no keep-alive
+            return Redis.from_url(uri, socket_timeout=wait_s, socket_connect_timeout=wait_s, health_check_interval=10)
         return Redis.from_url(
-            settings.redis_uri,
-            socket_timeout=SOCKET_S,
-            socket_connect_timeout=SOCKET_S,
-            socket_keepalive=not settings.redis_uri.startswith("unix:"),
+            uri,
+            socket_timeout=wait_s,
+            socket_connect_timeout=wait_s,
+            socket_keepalive=True,
             health_check_interval=10,
         )
     except ValueError as error:
