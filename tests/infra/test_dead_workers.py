@@ -1,10 +1,11 @@
 """Decides that a worker's death reaches the housekeeper, whether it listens already or starts later."""
 
+from tests.stack_fixtures import RunningStack
+
 from agentlog_infra.dead_workers import announcer
 from agentlog_infra.redis_feed import RedisFeed, connect
 from agentlog_infra.settings import Settings
 from agentlog_infra.system_ports import SystemIds
-from tests.stack_fixtures import RunningStack
 
 
 async def test_a_death_is_told_to_who_listens_and_to_who_comes_later(stack: RunningStack) -> None:
