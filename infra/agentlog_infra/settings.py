@@ -151,6 +151,16 @@ class Settings(BaseSettings):
     jobs_per_worker: int = Field(
         10, ge=1, validation_alias="N_JOBS_PER_WORKER", description="runs one worker executes at once"
     )
+    isolated_loops: bool = Field(
+        False,
+        validation_alias="BG_JOB_ISOLATED_LOOPS",
+        description="give every run an event loop of its own, instead of only those of graphs that block theirs",
+    )
+    worker_id: str | None = Field(
+        None,
+        validation_alias="AGENTLOG_WORKER_ID",
+        description="name of this worker process in its claims; unset: a new one at each start",
+    )
     workers: int = Field(
         1, ge=1, validation_alias="AGENTLOG_WORKERS", description="worker processes that `agentlog dev` starts"
     )

@@ -1,4 +1,4 @@
-"""Starts roles (`python -m agentlog_processors ROLE[,ROLE...] [--ready-fd N]`) or does one job (`migrate`, `rebuild`)."""
+"""Starts roles (`python -m agentlog_processors ROLE[,ROLE...] [--ready-fd N]`), or does one job (migrate, rebuild)."""
 
 import sys
 from importlib import import_module

@@ -34,7 +34,7 @@ async def claim(tools: WorkerTools, run_id: RunId) -> Attempt | None:
     if work is None or not work.ready or work.counted > tools.timing.limits.retries:
         return None
     event_id = tools.writing.ids.uuid7()
-    outputs_from = await tools.outputs.end(work.thread_id)
+    outputs_from = await tools.ends.before(work.thread_id)
     provenance = tools.provenance(work.graph_id) | {"assistant_version": work.assistant.get("version")}
     command = ClaimRun(work.thread_id, run_id, tools.worker, work.attempt + 1, outputs_from, provenance)
     cause = tools.writing.cause(run_id)

@@ -22,6 +22,7 @@ from agentlog_facts.ports import Clock, EventLog, FrameLog, Ids, RunQueue
 from agentlog_facts.run_execution import RunExecution
 from agentlog_processors.crossing import Crossing
 from agentlog_processors.job_loops import JobLoops
+from agentlog_processors.outputs_end import RecentEnds
 from agentlog_projections.duties import Duties
 
 log = logging.getLogger(__name__)
@@ -123,6 +124,7 @@ class WorkerTools:
     duties: Duties
     queue: RunQueue
     outputs: FrameLog
+    ends: RecentEnds
     execution: RunExecution
     graph_ids: Sequence[str]
     views: ThreadViews
