@@ -13,6 +13,7 @@ from pathlib import Path
 from .errors import BrokerError, Misconfigured
 from .server import Server
 from .settings import BrokerSettings
+from .verify import verify
 
 _PR_SET_PDEATHSIG = 1
 
@@ -27,6 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--die-with-parent", action="store_true", help="end when the parent process ends (Linux)")
     parser.add_argument("--log-level", default="WARNING", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     parser.add_argument("--auto-create-topics", action="store_true")
+    parser.add_argument("--verify", action="store_true", help="check every stored byte and end; 1 when one is damaged")
     for name in ("host", "port", "partitions_default", "max_message_bytes", "max_request_bytes", "max_connections",
                  "wal_file_bytes", "wal_max_age_s", "segment_bytes", "retention_ms", "retention_check_s",
                  "storage_retry_s", "group_initial_delay_s"):  # fmt: skip
@@ -77,6 +79,9 @@ def main() -> int:
         if arguments.die_with_parent:
             _die_with_parent()
         settings = _settings(arguments)
+        if arguments.verify:
+            print(json.dumps(verify(settings)))
+            return 0
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(settings, arguments.ready_fd))
     except (BrokerError, OSError) as error:

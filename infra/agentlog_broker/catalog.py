@@ -165,6 +165,7 @@ class Catalog:
         del self.topics[topic.name], self.by_wire_name[topic.name.encode()]
         for partition in topic.partitions:
             del self.partitions[partition.uid]
+            partition.gone = True
         for rows in self.offsets.values():
             for key in [key for key in rows if key[0] == topic.name]:
                 del rows[key]

@@ -6,7 +6,6 @@ Written by hand with `struct`, since every reader sits in here. Never shows more
 import asyncio
 import logging
 import struct
-from typing import NamedTuple
 
 from .errors import Code, Damaged, MalformedRequest
 from .partitions import Partition
@@ -28,13 +27,8 @@ _PART_11 = struct.Struct(">ihqqqiii")  # with the preferred replica
 _ERROR_PAUSE_S = 0.25
 
 
-class Ask(NamedTuple):
-    """What is wanted of one partition."""
-
-    number: int
-    partition: Partition | None
-    offset: int
-    max_bytes: int
+Ask = tuple[int, Partition | None, int, int]
+"""What is wanted of one partition: its number, itself if there is one, the offset, the most bytes."""
 
 
 class Fetching:
@@ -93,6 +87,7 @@ class _Call:
             if epoch > 0:
                 return False
         ask = _ASK_4 if version == 4 else _ASK_5 if version < 9 else _ASK_9
+        at = 1 if version < 9 else 2
         by_name = self._store.catalog.by_wire_name
         (topics,) = _I32.unpack_from(data, pos)
         pos += 4
@@ -104,19 +99,20 @@ class _Call:
             pos += 4
             topic = by_name.get(name)
             partitions: list[Partition] = topic.partitions if topic is not None else []
+            known = len(partitions)
             asks: list[Ask] = []
+            end = pos + count * ask.size
+            if count < 0 or end > request.end:
+                raise MalformedRequest(f"{count} partitions in {request.end - pos} bytes")
+            for fields in ask.iter_unpack(data[pos:end]):
+                number: int = fields[0]
+                asks.append((number, partitions[number] if 0 <= number < known else None, fields[at], fields[-1]))
             self._asks.append((name, asks))
-            for _ in range(count):
-                fields = ask.unpack_from(data, pos)
-                pos += ask.size
-                index: int = fields[0]
-                offset = fields[1] if version < 9 else fields[2]
-                known = partitions[index] if 0 <= index < len(partitions) else None
-                asks.append(Ask(index, known, offset, fields[-1]))
+            pos = end
         return True
 
     def _partitions(self) -> list[Partition]:
-        return [ask.partition for _, asks in self._asks for ask in asks if ask.partition is not None]
+        return [ask[1] for _, asks in self._asks for ask in asks if ask[1] is not None]
 
     def _ready(self) -> bool:
         """Tell whether there is enough to read, or an error to report."""
@@ -133,11 +129,8 @@ class _Call:
 
     def _look(self) -> None:
         """Hear that a partition has more, or is gone."""
-        if self._timer is not None and (self._ready() or self._gone()):
+        if self._timer is not None and (self._ready() or any(each.gone for each in self._partitions())):
             self._give()
-
-    def _gone(self) -> bool:
-        return any(self._store.catalog.partitions.get(p.uid) is not p for p in self._partitions())
 
     def _give(self) -> None:
         if self._timer is not None:
@@ -155,9 +148,10 @@ class _Call:
         """Read what lies in segments, in a thread, then answer."""
         found, room = dict[Ask, bytes | None](), self._max_bytes
         for ask in far:
-            if room > 0 and ask.partition is not None:
+            _, partition, offset, most = ask
+            if room > 0 and partition is not None:
                 try:
-                    data = await self._store.read(ask.partition, ask.offset, min(ask.max_bytes, room))
+                    data = await self._store.read(partition, offset, min(most, room))
                 except (Damaged, OSError) as error:
                     log.error("storage.read_failed", extra={"error": str(error)})
                     found[ask] = None
@@ -173,12 +167,15 @@ class _Call:
         for name, asks in self._asks:
             out += (_I16.pack(len(name)), name, _I32.pack(len(asks)))
             for ask in asks:
+                partition = ask[1]
+                if partition is not None and ask[2] == partition.high and not partition.gone:
+                    out.append(_part(version, ask[0], partition, Code.NONE, 0))
+                    continue
                 code, data = self._records(ask, room, found)
                 failed |= code == Code.KAFKA_STORAGE_ERROR
                 room -= len(data)
-                out.append(_part(version, ask, code, len(data)))
-                if data:
-                    out.append(data)
+                out.append(_part(version, ask[0], partition, code, len(data)))
+                out.append(data)
         body = b"".join(out)
         if failed:  # a client asks again at once; do not let it spin
             asyncio.get_running_loop().call_later(_ERROR_PAUSE_S, self._request.reply, body)
@@ -187,18 +184,18 @@ class _Call:
 
     def _records(self, ask: Ask, room: int, found: dict[Ask, bytes | None]) -> tuple[int, bytes]:
         """Return (error code, batches) for one partition within the room that is left."""
-        partition, offset = ask.partition, ask.offset
-        if partition is None or self._store.catalog.partitions.get(partition.uid) is not partition:
+        _, partition, offset, most = ask
+        if partition is None or partition.gone:
             return Code.UNKNOWN_TOPIC_OR_PARTITION, b""
         if ask in found:
             data = found[ask]
             return (Code.NONE, data) if data is not None else (Code.KAFKA_STORAGE_ERROR, b"")
-        if offset >= partition.high or offset < partition.start:
+        if not partition.start <= offset < partition.high:
             return (Code.NONE if offset == partition.high else Code.OFFSET_OUT_OF_RANGE), b""
         if room <= 0 or not Store.in_tail(partition, offset):
             return Code.NONE, b""
         try:
-            data = self._store.read_tail(partition, offset, min(ask.max_bytes, room))
+            data = self._store.read_tail(partition, offset, min(most, room))
         except (Damaged, OSError) as error:
             log.error("storage.read_failed", extra={"error": str(error)})
             return Code.KAFKA_STORAGE_ERROR, b""
@@ -207,12 +204,8 @@ class _Call:
 
 
 def _is_far(ask: Ask) -> bool:
-    partition = ask.partition
-    return (
-        partition is not None
-        and partition.start <= ask.offset < partition.high
-        and not Store.in_tail(partition, ask.offset)
-    )
+    partition = ask[1]
+    return partition is not None and partition.start <= ask[2] < partition.cut_next and not partition.gone
 
 
 def _available(partition: Partition, offset: int, enough: int) -> int:
@@ -222,11 +215,10 @@ def _available(partition: Partition, offset: int, enough: int) -> int:
     return sum(partition.tail.sizes[partition.tail.find(offset) :])
 
 
-def _part(version: int, ask: Ask, code: int, size: int) -> bytes:
-    partition = ask.partition
+def _part(version: int, number: int, partition: Partition | None, code: int, size: int) -> bytes:
     high, start = (partition.high, partition.start) if partition is not None else (-1, -1)
     if version >= 11:
-        return _PART_11.pack(ask.number, code, high, high, start, -1, -1, size)
+        return _PART_11.pack(number, code, high, high, start, -1, -1, size)
     if version >= 5:
-        return _PART_5.pack(ask.number, code, high, high, start, -1, size)
-    return _PART_4.pack(ask.number, code, high, high, -1, size)
+        return _PART_5.pack(number, code, high, high, start, -1, size)
+    return _PART_4.pack(number, code, high, high, -1, size)

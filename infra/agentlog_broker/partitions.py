@@ -56,8 +56,10 @@ class Partition:
     __slots__ = (
         "cut_next",
         "cut_producers",
+        "gone",
         "high",
         "index",
+        "newest",
         "next",
         "producers",
         "segments",
@@ -79,7 +81,9 @@ class Partition:
         self.tail = Tail()
         self.producers = Producers(producers_max)
         self.cut_producers = Producers(producers_max)  # as of the end of the segments, for the manifest
-        self.cut_next = 0
+        self.cut_next = 0  # what is below lies in segments, the rest in write-ahead files
+        self.newest: tuple[int, bytes] | None = None  # base and bytes of the last batch: what a tail reader asks for
+        self.gone = False  # its topic was deleted
         self.waiters: set[Waiter] = set()
 
     def durable(self, base: int, last: int, max_ms: int, sequence: int, position: int, size: int) -> None:

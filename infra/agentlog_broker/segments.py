@@ -8,6 +8,7 @@ beyond is a leftover.
 
 import os
 import struct
+from array import array
 from bisect import bisect_right
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from .errors import Damaged
 
 _PLACE = struct.Struct("<IqqqQI")  # partition uid, base offset, last offset, newest time, position, size
 _CRC = struct.Struct("<I")
+_ENTRY = struct.Struct("<IqqqQII")
 ENTRY_BYTES = _PLACE.size + _CRC.size
 
 SegmentRow = tuple[int, int, int, int, int]
@@ -91,7 +93,7 @@ class SegmentIndex:
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
         self._raw = _read(segment.index_path, 0, segment.entries * ENTRY_BYTES)
-        self._bases = [_PLACE.unpack_from(self._raw, at)[1] for at in range(0, len(self._raw), ENTRY_BYTES)]
+        self._bases = array("q", (fields[1] for fields in _ENTRY.iter_unpack(self._raw)))
 
     def entry(self, number: int) -> Entry:
         """Return an entry. Raises: Damaged when it belongs to another partition or place."""

@@ -32,7 +32,7 @@ class BrokerSettings:
     retention_ms: int = -1
     retention_check_s: float = 30.0
     storage_retry_s: float = 1.0
-    producers_per_partition_max: int = 4096
+    producers_per_partition_max: int = 1024
     group_initial_delay_s: float = 0.1
     group_session_max_s: float = 1800.0
     offset_metadata_max_bytes: int = 4096

@@ -29,7 +29,8 @@ from .wal import Append, Wal, WalListener
 
 log = logging.getLogger("agentlog_broker")
 
-_INDEXES_KEPT = 16
+_INDEXES_KEPT = 8
+_NEWEST_BYTES = 1 << 16
 
 
 class NewBatch:
@@ -165,6 +166,7 @@ class Store(WalListener):
         for batch, sequence, position in places:
             partition = batch.partition
             partition.durable(batch.base, batch.last, batch.max_ms, sequence, position, len(batch.payload))
+            partition.newest = (batch.base, batch.payload) if len(batch.payload) <= _NEWEST_BYTES else None
             if partition.waiters:
                 woken |= partition.waiters
         last = append.batches[-1]
@@ -196,7 +198,7 @@ class Store(WalListener):
 
     async def read(self, partition: Partition, offset: int, max_bytes: int) -> bytes:
         """Return batches from the one that holds `offset` on, at least one. Raises: Damaged, OSError."""
-        segment = self._segment_of(partition, offset)
+        segment = next((segment for segment in partition.segments if offset < segment.next), None)
         if segment is None:
             return self.read_tail(partition, offset, max_bytes)
         return await self._loop.run_in_executor(self._readers, self._read_segment, segment, offset, max_bytes)
@@ -204,14 +206,13 @@ class Store(WalListener):
     @staticmethod
     def in_tail(partition: Partition, offset: int) -> bool:
         """Tell whether an offset is still in the write-ahead files, so that reading it takes no thread."""
-        return not partition.segments or offset >= partition.segments[-1].next
-
-    @staticmethod
-    def _segment_of(partition: Partition, offset: int) -> Segment | None:
-        return next((segment for segment in partition.segments if offset < segment.next), None)
+        return offset >= partition.cut_next
 
     def read_tail(self, partition: Partition, offset: int, max_bytes: int) -> bytes:
         """Return visible batches from the write-ahead files. Raises: Damaged, OSError."""
+        newest = partition.newest
+        if newest is not None and offset >= newest[0]:
+            return newest[1]
         tail = partition.tail
         number, count = tail.find(offset), len(tail)
         parts: list[bytes | memoryview] = []
@@ -294,11 +295,18 @@ class Store(WalListener):
             del self._sealed[sequence]
             self._first_wal = sequence + 1
             await self._write_manifest()
-            fd = self._read_fds.pop(sequence, None)
-            if fd is not None:
-                os.close(fd)
-            path.unlink()
+            self._remove_cut_files()
             log.info("storage.file_cut", extra={"file": path.name, "partitions": len(cuts)})
+
+    def _remove_cut_files(self) -> None:
+        """Delete what the manifest on disk no longer needs, and what an earlier failure left."""
+        for path in self._dir.glob("wal-*.log"):
+            sequence = int(path.stem.removeprefix("wal-"))
+            if sequence < self._first_wal:
+                fd = self._read_fds.pop(sequence, None)
+                if fd is not None:
+                    os.close(fd)
+                path.unlink()
 
     def _target(self, partition: Partition) -> Target:
         size = number(self.catalog.topics[partition.topic].configs, "segment.bytes", self._settings)

@@ -268,7 +268,7 @@ class Wal:
         try:
             self._disk.allocate(fd, size)
             self._disk.write(fd, pack_file_header(FileHeader(sequence, previous_end, chain)), 0)
-            os.fsync(fd)
+            self._disk.sync(fd)
             draft.rename(path)
             self._disk.sync_directory(self._directory)
         except OSError:

@@ -70,6 +70,7 @@ async def test_repeats_are_known_after_a_restart_and_ids_are_not_given_twice(
     topic = await make_topic(broker.bootstrap)
     client = await WireClient.connect(broker.bootstrap)
     pid, sequence = await producer_id(client), 0
+    batch, first = b"", Produced(-1, -1, -1)
     for _ in range(100):  # several files, so that some of it is in segments and the manifest
         batch = make_batch([b"x" * 50] * 20, producer_id=pid, epoch=0, sequence=sequence)
         first = await client.produce(topic, batch)

@@ -1,5 +1,6 @@
 """A torn tail is cut, every other change of a stored bit stops the server or the read, named by file and byte."""
 
+import json
 import random
 import subprocess
 from collections.abc import Callable
@@ -185,3 +186,28 @@ async def test_a_damaged_segment_is_never_served(start_broker: Callable[..., Bro
         with pytest.raises(AssertionError, match="records read"):
             await read_all(broker.bootstrap, topic)
         await client.send_and_wait(topic, b"others go on")
+    broker.stop()
+    status, _, errors = check(broker.data_dir)
+    assert status == 1
+    assert f"{path}: damaged at byte" in errors
+
+
+async def test_a_sound_directory_passes_the_check(start_broker: Callable[..., BrokerProcess]) -> None:
+    broker = start_broker("--wal-file-bytes", "65536")
+    topic = await make_topic(broker.bootstrap)
+    async with producer(broker.bootstrap) as client:
+        for number in range(100):
+            await client.send_and_wait(topic, b"%03d" % number * 400)
+        await until(lambda: bool(list(broker.data_dir.glob("segments/*/*.log"))), "a file is cut")
+    assert "in use by process" in check(broker.data_dir)[2]
+    broker.kill()
+    status, found, _ = check(broker.data_dir)
+    assert status == 0
+    assert json.loads(found)["records"] == 100
+
+
+def check(data_dir: Path) -> tuple[int, str, str]:
+    """Run the check of a whole directory; return status, output and errors."""
+    process = launch(data_dir, "--verify")
+    output, errors = process.communicate(timeout=20)
+    return process.returncode, output, errors

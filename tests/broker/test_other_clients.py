@@ -1,6 +1,8 @@
 """Clients other than aiokafka: librdkafka (confluent-kafka) and Faust."""
 
 import asyncio
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -16,11 +18,14 @@ def _run_through(kafka: str, topic: str, group: str) -> list[bytes]:
     for made in admin.create_topics([confluent_admin.NewTopic(topic, 3, 1)]).values():
         made.result(10)
     failures: list[object] = []
+
+    def note(failure: object, _: object) -> None:
+        if failure is not None:
+            failures.append(failure)
+
     producer = confluent.Producer({"bootstrap.servers": kafka, "enable.idempotence": True, "acks": "all"})
     for number in range(200):
-        producer.produce(
-            topic, b"%d" % number, key=b"%d" % (number % 7), on_delivery=lambda e, _: failures.append(e) if e else None
-        )
+        producer.produce(topic, b"%d" % number, key=b"%d" % (number % 7), on_delivery=note)
     assert producer.flush(10) == 0
     assert failures == []
     consumer = confluent.Consumer(
@@ -68,3 +73,34 @@ async def test_librdkafka_changes_single_settings(kafka: str) -> None:
 
     found = await asyncio.to_thread(change)
     assert (found["retention.ms"], found["retention.bytes"]) == ("1000000", "1000000")
+
+
+_FAUST = """
+import asyncio, sys, faust
+app = faust.App(sys.argv[2], broker="kafka://" + sys.argv[1], web_enabled=False, topic_disable_leader=True)
+topic = app.topic(sys.argv[2] + "-in", partitions=4, internal=True, value_type=bytes, value_serializer="raw")
+seen = asyncio.Queue()
+
+@app.agent(topic)
+async def agent(stream):
+    async for value in stream:
+        await seen.put(value)
+
+async def main():
+    await app.start()
+    for number in range(100):
+        await topic.send(key=b"%d" % number, value=b"%d" % number)
+    found = [await asyncio.wait_for(seen.get(), 20) for _ in range(100)]
+    print(len(set(found)))
+    await app.stop()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_faust_agent_sees_every_event(kafka: str) -> None:
+    app = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _FAUST, kafka, unique("app"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    output, errors = await asyncio.wait_for(app.communicate(), 40)
+    assert (app.returncode, output.decode().strip()) == (0, "100"), errors.decode()

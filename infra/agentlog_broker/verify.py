@@ -1,0 +1,30 @@
+"""What checking a whole data directory means: every frame, every batch and the manifest are what was written."""
+
+from .catalog import Catalog
+from .errors import Misconfigured
+from .lock import DirectoryLock
+from .recovery import recover
+from .segments import SegmentIndex
+from .settings import BrokerSettings
+
+
+def verify(settings: BrokerSettings) -> dict[str, int]:
+    """Read everything a stopped server left; return what there was. Raises: Damaged, DirectoryInUse, Misconfigured."""
+    if not settings.data_dir.is_dir():
+        raise Misconfigured(f"{settings.data_dir}: no such directory")
+    lock = DirectoryLock(settings.data_dir)
+    lock.take()
+    try:
+        catalog = Catalog(settings.producers_per_partition_max, settings.max_message_bytes)
+        recover(settings.data_dir, catalog)
+        segments = [segment for partition in catalog.partitions.values() for segment in partition.segments]
+        for segment in segments:
+            SegmentIndex(segment).verify()
+        return {
+            "topics": len(catalog.topics),
+            "partitions": len(catalog.partitions),
+            "records": sum(partition.high - partition.start for partition in catalog.partitions.values()),
+            "segments": len(segments),
+        }
+    finally:
+        lock.release()
