@@ -65,7 +65,7 @@ class Role:
         self._on_worker_death = on_worker_death
         self._budget = budget
         self._process: asyncio.subprocess.Process | None = None
-        self._worker_id = ""
+        self._worker_id = self._told = ""
         self._stopping = self._replacing = self._replaced = False
         self._ready = asyncio.Event()
         self._settled = asyncio.Event()  # ready, or broken by a change and waiting for the next one
@@ -154,9 +154,8 @@ class Role:
                     said = await ready.line()
             except TimeoutError as error:
                 raise Unavailable(f"{self.spec.name} was not ready within {START_SECS:.0f} s") from error
-        if "error" in said:
-            raise Misconfigured(f"{self.spec.name}: {said['error']}")
-        if said:
+        self._told = str(said.get("error", ""))
+        if said and not self._told:
             log.info("role.ready", extra={"role": self.spec.name, "pid": self._process.pid})
             self._ready.set()
             self._settled.set()
@@ -166,7 +165,8 @@ class Role:
             await self._wait_for_change()
             return
         if status == EXIT_MISCONFIGURED:
-            raise Misconfigured(f"{self.spec.name} cannot run with this configuration; its message stands above")
+            why = self._told or "its message stands above"
+            raise Misconfigured(f"{self.spec.name} cannot run with this configuration\n{why}")
         delay_secs = self._budget.next_delay_secs()
         log.error("role.died", extra={"role": self.spec.name, "status": status, "again_in_secs": delay_secs})
         if delay_secs is None:

@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 
 GATEWAY_MODULE = "agentlog_gateway"
 PROCESSORS_MODULE = "agentlog_processors"
+_WORKER_ENDS_SECS = 30.0  # past the grace period it gives its runs back and closes its connections
 
 
 def role_specs(workers: int, grace_secs: float) -> tuple[tuple[RoleSpec, ...], ...]:
@@ -28,7 +29,7 @@ def role_specs(workers: int, grace_secs: float) -> tuple[tuple[RoleSpec, ...], .
             PROCESSORS_MODULE,
             ("worker",),
             executes_runs=True,
-            stop_secs=grace_secs + 5.0,
+            stop_secs=grace_secs + _WORKER_ENDS_SECS,
             loads_graphs=True,
         )
         for number in range(1, workers + 1)
