@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from typing import Protocol
 
@@ -22,6 +22,27 @@ class Service(Protocol):
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then return in order; an exception ends the process."""
         ...
+
+
+class Endless:
+    """A service out of a coroutine that runs until it is cancelled."""
+
+    def __init__(self, name: str, live: Callable[[], Coroutine[object, object, None]]) -> None:
+        self.name = name
+        self._live = live
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until stopped; what the coroutine raises ends the process."""
+        living = asyncio.create_task(self._live(), name=self.name)
+        living.add_done_callback(lambda _: stopped.set())
+        stopped = asyncio.Event()
+        try:
+            await first(None, stop, stopped)
+        finally:
+            living.cancel()
+            await asyncio.wait({living})
+        if not living.cancelled():
+            living.result()
 
 
 class StoppedEarly(AgentlogError):
