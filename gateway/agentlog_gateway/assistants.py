@@ -1,0 +1,85 @@
+"""The routes of assistants (get, search, count), and which assistant a run means. Source: section 4."""
+
+from starlette.responses import Response
+
+from agentlog_commands.assistants import system_assistant_id
+from agentlog_facts.ids import AssistantId
+from agentlog_facts.json_value import Json
+from agentlog_gateway.call import Call, is_uuid
+from agentlog_gateway.errors import INVALID_RUN_TARGET, Problem, invalid
+from agentlog_gateway.replies import json_response, page_response
+from agentlog_gateway.services import Services
+from agentlog_gateway.shapes import assistant_json, selected
+from agentlog_gateway.wire import AssistantCount, AssistantSearch, path_uuid
+from agentlog_projections.assistants import Assistant, AssistantFilter
+
+
+def assistant_of(services: Services, named: str) -> AssistantId:
+    """Return the id that a run's `assistant_id` means: a UUID, or the name of a graph. Raises: Problem 422."""
+    graph_ids = services.graphs.graph_ids()
+    if named in graph_ids:
+        return system_assistant_id(named)
+    if not is_uuid(named):
+        raise invalid(
+            f"Invalid assistant: '{named}'. Must be either: the UUID of an assistant, "
+            f"or the name of a graph: {', '.join(graph_ids)}"
+        )
+    return AssistantId(path_uuid("assistant", named))
+
+
+async def run_assistant(services: Services, assistant_id: AssistantId) -> Assistant:
+    """Return the assistant of a run that is to be created. Raises: Problem 404, Unavailable."""
+    found = await services.assistants.get(assistant_id)
+    if found is None:
+        await services.presence.require(assistant_id, fresh=True)
+        raise Problem(404, INVALID_RUN_TARGET)
+    _known_graph(services, found.graph_id)
+    return found
+
+
+def _known_graph(services: Services, graph_id: str) -> None:
+    if graph_id not in services.graphs.graph_ids():
+        names = ", ".join(f"'{name}'" for name in services.graphs.graph_ids())
+        raise Problem(404, f"Graph '{graph_id}' not found. Expected one of: [{names}]")
+
+
+async def get(call: Call) -> Response:
+    """GET /assistants/{assistant_id}; the name of a graph means its system assistant."""
+    named = call.request.path_params["assistant_id"]
+    graphs = call.services.graphs.graph_ids()
+    assistant_id = system_assistant_id(named) if named in graphs else AssistantId(path_uuid("assistant", named))
+    await call.services.presence.require(assistant_id)
+    found = await call.services.assistants.get(assistant_id)
+    if found is None:
+        await call.services.presence.require(assistant_id, fresh=True)
+        raise Problem(404, "Not Found")
+    return json_response(assistant_json(found))
+
+
+def _filter(call: Call, body: AssistantCount) -> AssistantFilter:
+    if body.graph_id is not None:
+        _known_graph(call.services, body.graph_id)
+    return AssistantFilter(body.metadata or None, body.graph_id, body.name)
+
+
+async def search(call: Call) -> Response:
+    """POST /assistants/search."""
+    body = await call.body(AssistantSearch)
+    where = _filter(call, body)
+    await call.services.presence.require_all()
+    found = await call.services.assistants.search(
+        where,
+        sort_by=body.sort_by,
+        descending=body.sort_order == "desc",
+        limit=body.limit + 1,
+        offset=body.offset,
+    )
+    shown: list[Json] = [selected(assistant_json(row), body.select) for row in found]
+    return page_response(shown, body.offset, body.limit)
+
+
+async def count(call: Call) -> Response:
+    """POST /assistants/count."""
+    where = _filter(call, await call.body(AssistantCount))
+    await call.services.presence.require_all()
+    return json_response(await call.services.assistants.count(where))

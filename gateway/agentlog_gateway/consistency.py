@@ -1,0 +1,99 @@
+"""Decides when a read may answer: once the projection has what the client's consistency token names.
+
+A token is `<generation>:<partition>:<offset>` of the client's own commit; it is answered by every mutation.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Protocol
+
+from agentlog_facts.envelope import Place
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.hint import Hint
+from agentlog_facts.ports import Clock
+from agentlog_gateway.errors import invalid
+from agentlog_gateway.replies import TOKEN_HEADER
+
+LOOK_S = 0.5
+"""The safety net: how long a reader waits for a hint before it looks at the position itself."""
+
+
+class Positions(Protocol):
+    """How far each partition is folded; implemented by `agentlog_projections.ledger`."""
+
+    async def position(self, partition: int) -> int:
+        """Return the next offset to be folded. Raises: Unavailable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A place on a generation of the log."""
+
+    generation: int
+    place: Place
+
+
+def parse_token(text: str) -> Token:
+    """Read a token. Raises: Problem 422 for anything else."""
+    parts = text.strip().split(":")
+    if len(parts) != 3 or not all(part.isdecimal() and len(part) < 19 for part in parts):
+        raise invalid(f"{TOKEN_HEADER}: expected <generation>:<partition>:<offset>")
+    generation, partition, offset = map(int, parts)
+    return Token(generation, Place(partition, offset))
+
+
+class Folded:
+    """Knows how far the projection has come, from hints; asks where they are silent."""
+
+    def __init__(self, positions: Positions, clock: Clock, generation: int, partitions: int) -> None:
+        self._positions = positions
+        self._clock = clock
+        self._generation = generation
+        self._partitions = partitions
+        self._done: dict[int, int] = {}
+        self._waiting: set[asyncio.Event] = set()
+
+    def token(self, place: Place) -> str:
+        """Return the token of a commit."""
+        return f"{self._generation}:{place.partition}:{place.offset}"
+
+    def hear(self, hint: Hint) -> None:
+        """Take a hint of the projector."""
+        self._done[hint.partition] = max(hint.to, self._done.get(hint.partition, -1))
+        for event in self._waiting:
+            event.set()
+
+    async def wait(self, token: Token, patience_s: float) -> None:
+        """Return once the projection has the token's commit. Raises: Unavailable after `patience_s`, Problem 422."""
+        if token.generation > self._generation or token.place.partition >= self._partitions:
+            raise invalid(f"{TOKEN_HEADER}: this log has generation {self._generation}, {self._partitions} partitions")
+        if token.generation < self._generation or self._done.get(token.place.partition, -1) >= token.place.offset:
+            return
+        deadline = self._clock.monotonic() + patience_s
+        event = asyncio.Event()
+        self._waiting.add(event)
+        try:
+            await self._wait(token.place, event, deadline)
+        finally:
+            self._waiting.discard(event)
+
+    async def _wait(self, place: Place, event: asyncio.Event, deadline: float) -> None:
+        while True:
+            event.clear()
+            if self._done.get(place.partition, -1) >= place.offset:
+                return
+            if await self._positions.position(place.partition) > place.offset:
+                return
+            left_s = deadline - self._clock.monotonic()
+            if left_s <= 0:
+                raise Unavailable(f"the projection has not reached {self.token(place)} yet")
+            await _set_within(event, min(left_s, LOOK_S))
+
+
+async def _set_within(event: asyncio.Event, patience_s: float) -> None:
+    try:
+        async with asyncio.timeout(patience_s):
+            await event.wait()
+    except TimeoutError:
+        return  # the caller looks for itself

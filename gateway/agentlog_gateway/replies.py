@@ -1,0 +1,50 @@
+"""Decides how answers look: compact JSON, times with microseconds, pagination, ids and tokens in headers."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import orjson
+from starlette.responses import Response
+
+from agentlog_facts.json_value import Json, dump
+
+JSON = "application/json"
+TOKEN_HEADER = "X-Consistency-Token"
+
+
+def encode(value: Json) -> bytes:
+    """Return compact JSON; numbers that orjson cannot hold go the slower way."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return dump(value)
+
+
+def json_response(value: Json, headers: Mapping[str, str] | None = None, status: int = 200) -> Response:
+    """Return an answer with a JSON body."""
+    return Response(encode(value), status, dict(headers or {}), JSON)
+
+
+def no_content(headers: Mapping[str, str] | None = None) -> Response:
+    """Return 204."""
+    return Response(status_code=204, headers=dict(headers or {}))
+
+
+def page_response(rows: list[Json], offset: int, limit: int) -> Response:
+    """Return a page out of up to limit + 1 rows. Source: Agent Server API, section 1.5."""
+    more = len(rows) > limit
+    total = offset + min(len(rows), limit) + more
+    headers = {"X-Pagination-Total": str(total)}
+    if more:
+        headers["X-Pagination-Next"] = str(offset + limit)
+    return json_response(rows[:limit], headers)
+
+
+def time_text(value: datetime) -> str:
+    """Return ISO 8601 with microseconds and +00:00."""
+    return value.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def run_path(thread_id: str, run_id: str, last: str = "") -> str:
+    """Return the path under which a run is found, thread-scoped also for stateless runs."""
+    return f"/threads/{thread_id}/runs/{run_id}{last}"

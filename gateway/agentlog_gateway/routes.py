@@ -1,0 +1,151 @@
+"""The table of all operations: what is answered, and what of the contract is not implemented yet."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from agentlog_gateway import assistants, cancels, runs, state, system, threads
+from agentlog_gateway.resource import Operation
+from agentlog_gateway.wire import (
+    AssistantCount,
+    AssistantSearch,
+    HistoryQuery,
+    StateAtCheckpoint,
+    StateUpdate,
+    ThreadCreate,
+    ThreadPatch,
+    ThreadSearch,
+)
+from agentlog_gateway.wire_runs import StatelessRun, ThreadRun
+
+THREAD = "/threads/{thread_id}"
+RUNS = THREAD + "/runs"
+RUN = RUNS + "/{run_id}"
+NO_CONTENT: Mapping[int, str] = MappingProxyType({204: "Done"})
+
+OPERATIONS: Sequence[Operation] = (
+    Operation("POST", RUNS + "/wait", runs.wait, "Create a run and wait for its result", "runs", ThreadRun),
+    Operation("POST", RUNS + "/stream", runs.stream, "Create a run and stream it", "runs", ThreadRun, streams=True),
+    Operation("POST", RUNS, runs.create, "Create a background run", "runs", ThreadRun),
+    Operation("GET", RUNS, runs.list_runs, "List runs", "runs", query=("limit", "offset", "status", "select")),
+    Operation("GET", RUN, runs.get, "Get a run", "runs"),
+    Operation("DELETE", RUN, cancels.delete, "Delete a run", "runs", answers=NO_CONTENT),
+    Operation("GET", RUN + "/join", runs.join, "Wait for a run", "runs", query=("cancel_on_disconnect",)),
+    Operation(
+        "GET",
+        RUN + "/stream",
+        runs.join_stream,
+        "Join the stream of a run",
+        "runs",
+        streams=True,
+        query=("stream_mode", "cancel_on_disconnect"),
+    ),
+    Operation(
+        "POST",
+        RUN + "/cancel",
+        cancels.cancel,
+        "Cancel a run",
+        "runs",
+        answers={202: "The run was asked to stop", 200: "The run has stopped"},
+        query=("wait", "action"),
+    ),
+    Operation("POST", "/runs/wait", runs.wait_stateless, "Run without a thread and wait", "stateless", StatelessRun),
+    Operation(
+        "POST",
+        "/runs/stream",
+        runs.stream_stateless,
+        "Run without a thread and stream",
+        "stateless",
+        StatelessRun,
+        streams=True,
+    ),
+    Operation("POST", "/runs", runs.create_stateless, "Run without a thread", "stateless", StatelessRun),
+    Operation("GET", THREAD + "/state", state.get, "Get the state", "threads", query=("subgraphs", "select")),
+    Operation("POST", THREAD + "/state", state.post, "Update the state", "threads", StateUpdate),
+    Operation(
+        "POST",
+        THREAD + "/state/checkpoint",
+        state.post_at,
+        "Get the state at a checkpoint",
+        "threads",
+        StateAtCheckpoint,
+    ),
+    Operation(
+        "GET",
+        THREAD + "/state/{checkpoint_id}",
+        state.get_at,
+        "Get the state at a checkpoint",
+        "threads",
+        query=("subgraphs", "select"),
+    ),
+    Operation(
+        "GET",
+        THREAD + "/history",
+        state.get_history,
+        "List past states",
+        "threads",
+        query=("limit", "before", "select"),
+    ),
+    Operation("POST", THREAD + "/history", state.post_history, "List past states", "threads", HistoryQuery),
+    Operation("POST", "/threads", threads.create, "Create a thread", "threads", ThreadCreate),
+    Operation("POST", "/threads/search", threads.search, "Search threads", "threads", ThreadSearch),
+    Operation("GET", THREAD, threads.get, "Get a thread", "threads"),
+    Operation("PATCH", THREAD, threads.patch, "Merge metadata", "threads", ThreadPatch),
+    Operation("DELETE", THREAD, threads.delete, "Delete a thread", "threads", answers=NO_CONTENT),
+    Operation("POST", "/assistants/search", assistants.search, "Search assistants", "assistants", AssistantSearch),
+    Operation("POST", "/assistants/count", assistants.count, "Count assistants", "assistants", AssistantCount),
+    Operation("GET", "/assistants/{assistant_id}", assistants.get, "Get an assistant", "assistants"),
+    Operation("GET", "/ok", system.ok, "Health", "system", query=("check_db",)),
+    Operation("GET", "/", system.ok, "Health", "system", query=("check_db",)),
+    Operation("GET", "/info", system.info, "Version and features", "system"),
+)
+
+LATER: Sequence[tuple[str, str]] = (
+    ("GET", "/.well-known/agent-card.json"),
+    ("GET", "/a2a/{assistant_id}"),
+    ("POST", "/a2a/{assistant_id}"),
+    ("POST", "/assistants"),
+    ("PATCH", "/assistants/{assistant_id}"),
+    ("DELETE", "/assistants/{assistant_id}"),
+    ("GET", "/assistants/{assistant_id}/graph"),
+    ("POST", "/assistants/{assistant_id}/latest"),
+    ("GET", "/assistants/{assistant_id}/schemas"),
+    ("GET", "/assistants/{assistant_id}/subgraphs"),
+    ("GET", "/assistants/{assistant_id}/subgraphs/{namespace}"),
+    ("POST", "/assistants/{assistant_id}/versions"),
+    ("GET", "/mcp"),
+    ("POST", "/mcp"),
+    ("DELETE", "/mcp"),
+    ("GET", "/metrics"),
+    ("POST", "/runs/batch"),
+    ("POST", "/runs/cancel"),
+    ("POST", "/runs/crons"),
+    ("POST", "/runs/crons/count"),
+    ("POST", "/runs/crons/search"),
+    ("GET", "/runs/crons/{cron_id}"),
+    ("PATCH", "/runs/crons/{cron_id}"),
+    ("DELETE", "/runs/crons/{cron_id}"),
+    ("PUT", "/store/items"),
+    ("GET", "/store/items"),
+    ("DELETE", "/store/items"),
+    ("POST", "/store/items/search"),
+    ("POST", "/store/namespaces"),
+    ("POST", "/threads/count"),
+    ("POST", "/threads/prune"),
+    ("POST", THREAD + "/commands"),
+    ("POST", THREAD + "/copy"),
+    ("POST", RUNS + "/crons"),
+    ("GET", THREAD + "/storage"),
+    ("GET", THREAD + "/stream"),
+    ("POST", THREAD + "/stream/events"),
+    ("GET", "/ui/{path}"),
+)
+"""Endpoints of the contract that answer 404 `not implemented by agentlog VERSION`."""
+
+
+def operations_by_path() -> dict[str, list[Operation]]:
+    """Return all operations, those to come included; paths without a parameter come before those that would match."""
+    later = [Operation(method, path, system.not_implemented, "Not implemented yet", "later") for method, path in LATER]
+    found: dict[str, list[Operation]] = {}
+    for operation in (*OPERATIONS, *later):
+        found.setdefault(operation.path, []).append(operation)
+    return dict(sorted(found.items(), key=lambda item: "{" in item[0].rpartition("/")[2]))

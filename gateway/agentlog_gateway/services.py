@@ -1,0 +1,57 @@
+"""What the routes work with: ports and queries, wired once in the composition root."""
+
+import asyncio
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from agentlog_commands.submit import Submitter
+from agentlog_facts.graph_access import GraphAccess
+from agentlog_facts.ports import Clock, EventLog, Ids
+from agentlog_gateway.consistency import Folded
+from agentlog_gateway.presence import Presence
+from agentlog_gateway.refusals import Refusals
+from agentlog_gateway.streams import RunStreams
+from agentlog_projections.assistants import Assistants
+from agentlog_projections.decisions import Decisions
+from agentlog_projections.runs import Runs
+from agentlog_projections.threads import Threads
+
+
+class RunWaits(Protocol):
+    """How a blocking call learns that a run may have ended."""
+
+    def run_ended(self, run_id: str) -> AbstractContextManager[asyncio.Event]:
+        """Give an event that is set when a hint says that the run ended; read the row after entering."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds a request: sizes in bytes, times in seconds."""
+
+    body_bytes: int
+    deadline_s: float
+    read_wait_s: float
+    cancel_grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything that a route may use."""
+
+    clock: Clock
+    ids: Ids
+    log: EventLog
+    submitter: Submitter
+    refusals: Refusals
+    presence: Presence
+    folded: Folded
+    waits: RunWaits
+    streams: RunStreams
+    graphs: GraphAccess
+    decisions: Decisions
+    threads: Threads
+    runs: Runs
+    assistants: Assistants
+    limits: Limits

@@ -1,0 +1,177 @@
+"""Answers what a request needs before it decides or answers, in one question each, as of one snapshot."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
+
+from agentlog_facts.errors import Quarantined, Unavailable
+from agentlog_facts.ids import RunId, ThreadId
+from agentlog_facts.json_value import Json, JsonObject, load, load_object
+from agentlog_facts.thread import RunState, RunStatus, ThreadState
+from agentlog_projections.database import Pool, reading
+
+_THREAD = """
+SELECT p.present AND p.stopped IS NULL AS present, EXISTS (SELECT FROM ledger.quarantine q WHERE q.key = $1) AS parked,
+       t.version, t.meta_version, t.temporary, t.metadata, t.deleted_at IS NOT NULL AS deleted,
+       (SELECT json_agg(json_build_array(r.run_id, r.status, r.due_at, r.temporary, r.attempt, r.epoch,
+                                         r.cancel->>'action') ORDER BY r.seq)
+          FROM read_v1.runs r
+         WHERE r.thread_id = $1 AND r.status IN ('pending', 'running') AND NOT r.deleted) AS runs
+  FROM ledger.positions p LEFT JOIN read_v1.threads t ON t.thread_id = $1
+ WHERE p.partition = $2
+"""
+_ENDS = """
+SELECT r.run_id, r.thread_id, r.status, coalesce((r.kwargs->>'resumable')::bool, false) AS resumable, r.epoch,
+       r.outputs_from, r.outputs_to, r.finished_event_id, r.error, r.deleted
+  FROM read_v1.runs r WHERE r.run_id = ANY($1::text[])
+"""
+_RESULT = """
+SELECT r.run_id, r.thread_id, r.graph_id, r.status, r.error, r.interrupts, r.checkpoint_id, r.deleted,
+       t.deleted_at IS NOT NULL AS thread_deleted, t.last_run_id = r.run_id AS newest,
+       CASE WHEN r.status NOT IN ('pending', 'running') AND t.last_run_id = r.run_id THEN t."values" END AS "values"
+  FROM read_v1.runs r JOIN read_v1.threads t USING (thread_id) WHERE r.run_id = $1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadDecision:
+    """A thread as deciders see it. `version` is that of `thread-`, also of a deleted thread; None: it never was."""
+
+    state: ThreadState
+    version: int | None
+    meta_version: int | None
+    metadata: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """What a stream needs of a run, hidden or not."""
+
+    run_id: RunId
+    thread_id: ThreadId
+    status: RunStatus
+    resumable: bool
+    epoch: int | None
+    outputs_from: int | None
+    outputs_to: int | None
+    finished_event_id: str | None
+    error: JsonObject | None
+    deleted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a blocking call answers from, hidden rows included. `values` are the thread's if this run moved it last
+    (`newest`) and is over; else its state lies at `checkpoint_id`."""
+
+    run_id: RunId
+    thread_id: ThreadId
+    graph_id: str
+    status: RunStatus
+    error: JsonObject | None
+    interrupts: JsonObject | None
+    checkpoint_id: str | None
+    deleted: bool
+    thread_deleted: bool
+    newest: bool
+    values: JsonObject | None
+
+
+class Decisions:
+    """Combined questions of the gateway. All raise Unavailable when PostgreSQL does not answer."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def thread(self, thread_id: ThreadId, partition: int) -> ThreadDecision:
+        """Return a thread with its active runs.
+
+        Raises: Unavailable also while the partition is not present, Quarantined while a read model of it is parked.
+        """
+        async with reading(self._pool, "decisions.thread") as connection:
+            row = await connection.fetchrow(_THREAD, thread_id, partition)
+        if row is None or not row["present"]:
+            raise Unavailable(f"the projection is being built for partition {partition}, retry later")
+        if row["parked"]:
+            raise Quarantined(f"{thread_id}: its projection is parked after an error, an operator has to look")
+        return _thread(row)
+
+    async def ends(self, run_ids: Sequence[RunId]) -> Mapping[RunId, RunEnd]:
+        """Return the rows of these runs that exist, hidden ones and those of deleted threads included."""
+        async with reading(self._pool, "decisions.ends") as connection:
+            rows = await connection.fetch(_ENDS, list(run_ids))
+        return {RunId(row["run_id"]): _end(row) for row in rows}
+
+    async def result(self, run_id: RunId) -> RunResult | None:
+        """Return a run with the state that it left, hidden or not."""
+        async with reading(self._pool, "decisions.result") as connection:
+            row = await connection.fetchrow(_RESULT, run_id)
+        return None if row is None else _result(row)
+
+
+def _thread(row: asyncpg.Record) -> ThreadDecision:
+    if row["version"] is None:
+        return ThreadDecision(ThreadState(), None, None, {})
+    if row["deleted"]:
+        return ThreadDecision(ThreadState(), row["version"], row["meta_version"], {})
+    stored = [] if row["runs"] is None else load(row["runs"])
+    states = [_state(run) for run in stored if isinstance(run, list)] if isinstance(stored, list) else []
+    metadata = load_object(row["metadata"])
+    graph_id = metadata.get("graph_id")
+    state = ThreadState(
+        exists=True,
+        temporary=row["temporary"],
+        graph_id=graph_id if isinstance(graph_id, str) else None,
+        runs={run.run_id: run for run in states},
+    )
+    return ThreadDecision(state, row["version"], row["meta_version"], metadata)
+
+
+def _state(run: list[Json]) -> RunState:
+    run_id, status, due_at, temporary, attempt, epoch, cancel = run
+    return RunState(
+        run_id=RunId(str(run_id)),
+        status="running" if status == "running" else "pending",
+        due_at=datetime.fromisoformat(due_at) if isinstance(due_at, str) else None,
+        temporary=temporary is True,
+        attempt=attempt if isinstance(attempt, int) else 0,
+        epoch=epoch if isinstance(epoch, int) else None,
+        cancel=None if cancel is None else ("rollback" if cancel == "rollback" else "interrupt"),
+    )
+
+
+def _end(row: asyncpg.Record) -> RunEnd:
+    return RunEnd(
+        run_id=RunId(row["run_id"]),
+        thread_id=ThreadId(row["thread_id"]),
+        status=row["status"],
+        resumable=row["resumable"],
+        epoch=row["epoch"],
+        outputs_from=row["outputs_from"],
+        outputs_to=row["outputs_to"],
+        finished_event_id=row["finished_event_id"],
+        error=_object(row["error"]),
+        deleted=row["deleted"],
+    )
+
+
+def _result(row: asyncpg.Record) -> RunResult:
+    return RunResult(
+        run_id=RunId(row["run_id"]),
+        thread_id=ThreadId(row["thread_id"]),
+        graph_id=row["graph_id"],
+        status=row["status"],
+        error=_object(row["error"]),
+        interrupts=_object(row["interrupts"]),
+        checkpoint_id=row["checkpoint_id"],
+        deleted=row["deleted"],
+        thread_deleted=row["thread_deleted"],
+        newest=bool(row["newest"]),
+        values=_object(row["values"]),
+    )
+
+
+def _object(stored: str | None) -> JsonObject | None:
+    return None if stored is None else load_object(stored)
