@@ -6,6 +6,7 @@ index to the end of its partition. The index (`ledger.blob_index`) is a cache li
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import asyncpg
@@ -45,8 +46,14 @@ class KafkaBlobs:
     """Keeps `ports.Blobs`; values are immutable, so writing one twice is harmless."""
 
     def __init__(
-        self, producer: DurableProducer, reader: KafkaReader, pool: asyncpg.Pool | None, partitions: int
+        self,
+        producer: DurableProducer,
+        reader: KafkaReader,
+        pool: asyncpg.Pool | None,
+        partitions: int,
+        topic: str = BLOBS,
     ) -> None:
+        self._topic = topic
         self._producer = producer
         self._reader = reader
         self._pool = pool
@@ -59,7 +66,7 @@ class KafkaBlobs:
         parts = [value[at : at + PART_BYTES] for at in range(0, len(value), PART_BYTES)]
         for number, part in enumerate(parts):
             headers = [("part", b"%d" % number), ("parts", b"%d" % len(parts)), ("size", b"%d" % len(value))]
-            await self._producer.send(BLOBS, sha256.encode(), part, partition, headers)
+            await self._producer.send(self._topic, sha256.encode(), part, partition, headers)
         return sha256
 
     async def read(self, sha256: str) -> Json:
@@ -69,7 +76,7 @@ class KafkaBlobs:
             await self._fold(partition_of(sha256.encode(), self._partitions))
             entry = await self._find(sha256)
         if entry is None:
-            raise Corrupt(f"blob {sha256}: an event names it, but it is not on {BLOBS}")
+            raise Corrupt(f"blob {sha256}: an event names it, but it is not on {self._topic}")
         return load(await self._whole(entry))
 
     async def _whole(self, entry: _Entry) -> bytes:
@@ -77,11 +84,12 @@ class KafkaBlobs:
         partition = partition_of(entry.sha256.encode(), self._partitions)
         parts: dict[int, bytes] = {}
         end = await self._reader.end(partition)
-        async for record in self._reader.read(partition, entry.first_offset, end):
-            if record.key == entry.sha256.encode() and record.value is not None:
-                parts[_number(record.headers, "part")] = record.value
-            if len(parts) == entry.parts:
-                break
+        async with aclosing(self._reader.read(partition, entry.first_offset, end)) as records:
+            async for record in records:
+                if record.key == entry.sha256.encode() and record.value is not None:
+                    parts[_number(record.headers, "part")] = record.value
+                if len(parts) == entry.parts:
+                    break
         value = b"".join(parts[number] for number in sorted(parts))
         if hashlib.sha256(value).hexdigest() != entry.sha256:
             raise Corrupt(f"blob {entry.sha256}: the stored bytes have another digest")
@@ -93,7 +101,7 @@ class KafkaBlobs:
         return None if row is None else _Entry(sha256, row["first_offset"], row["parts"], 0)
 
     async def _fold(self, partition: int) -> None:
-        with kafka_faults(BLOBS):
+        with kafka_faults(self._topic):
             end = await self._reader.end(partition)
         with database_faults():
             start = await self._rows().fetchval(POSITION, partition) or 0

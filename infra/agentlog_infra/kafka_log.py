@@ -1,5 +1,6 @@
 """`agentlog.events` on Kafka: append a commit durably, read one back; large values go to blobs first."""
 
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -22,7 +23,10 @@ RECORD_BYTES = 900 * 1024
 class KafkaLog:
     """Keeps `ports.EventLog`."""
 
-    def __init__(self, producer: DurableProducer, reader: KafkaReader, blobs: KafkaBlobs, partitions: int) -> None:
+    def __init__(
+        self, producer: DurableProducer, reader: KafkaReader, blobs: KafkaBlobs, partitions: int, topic: str = EVENTS
+    ) -> None:
+        self._topic = topic
         self._producer = producer
         self._reader = reader
         self._blobs = blobs
@@ -38,14 +42,15 @@ class KafkaLog:
         value = encode_commit(draft, facts)
         if len(value) > RECORD_BYTES:
             value = await self._with_blobs(draft, facts)
-        return await self._producer.send(EVENTS, draft.key.encode(), value, self.partition_of(draft.key))
+        return await self._producer.send(self._topic, draft.key.encode(), value, self.partition_of(draft.key))
 
     async def read(self, place: Place) -> Recorded:
         """Return the commit at a place. Raises: Unavailable, Corrupt, UnknownSchema."""
-        async for record in self._reader.read(place.partition, place.offset, place.offset + 1):
-            raw = raw_record(record)
-            return Recorded(place, await resolve(raw, self._blobs), raw.timestamp)
-        raise Corrupt(f"{EVENTS}-{place.partition}: no record at offset {place.offset}")
+        async with aclosing(self._reader.read(place.partition, place.offset, place.offset + 1)) as records:
+            async for record in records:
+                raw = raw_record(record)
+                return Recorded(place, await resolve(raw, self._blobs), raw.timestamp)
+        raise Corrupt(f"{self._topic}-{place.partition}: no record at offset {place.offset}")
 
     async def _with_blobs(self, draft: Draft, facts: list[Json]) -> bytes:
         """Move the largest values to blobs until the commit fits into one record."""

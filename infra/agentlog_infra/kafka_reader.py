@@ -39,7 +39,7 @@ class KafkaReader:
                 return (await consumer.end_offsets([at]))[at]
 
     async def read(self, partition: int, start: int, end: int) -> AsyncGenerator[Record]:
-        """Yield the records of a range in order.
+        """Yield the records of a range in order; close the generator (`aclosing`) when leaving it early.
 
         Raises: Unavailable when the log does not answer, Corrupt when the range is not (or no longer) there.
         """
@@ -55,11 +55,11 @@ class KafkaReader:
                     yield record
 
     async def _some(self, consumer: AIOKafkaConsumer, at: TopicPartition) -> list[Record]:
-        try:
-            with kafka_faults(self._topic):
+        with kafka_faults(self._topic):
+            try:
                 found = await consumer.getmany(at, timeout_ms=PATIENCE_MS)
-        except OffsetOutOfRangeError as error:  # a KafkaError too, but not one of an absent log
-            raise Corrupt(f"{at.topic}-{at.partition}: the wanted records are not there: {error}") from error
+            except OffsetOutOfRangeError as error:  # a KafkaError too, but not one of an absent log
+                raise Corrupt(f"{at.topic}-{at.partition}: the wanted records are not there: {error}") from error
         if not found.get(at):
             raise Unavailable(f"{at.topic}-{at.partition}: no records within {PATIENCE_MS} ms")
         return found[at]
@@ -83,6 +83,7 @@ class KafkaReader:
             auto_offset_reset="none",
             enable_auto_commit=False,
             fetch_max_wait_ms=100,
+            retry_backoff_ms=20,
             max_partition_fetch_bytes=4 * 1024 * 1024,
         )
         with kafka_faults(self._topic):

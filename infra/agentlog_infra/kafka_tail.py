@@ -17,7 +17,10 @@ from agentlog_infra.kafka_log import raw_record, resolve
 class KafkaTail:
     """Keeps `ports.EventTail`."""
 
-    def __init__(self, connection: Connection, blobs: KafkaBlobs, partitions: int, client_id: str) -> None:
+    def __init__(
+        self, connection: Connection, blobs: KafkaBlobs, partitions: int, client_id: str, topic: str = EVENTS
+    ) -> None:
+        self._topic = topic
         self._blobs = blobs
         self._partitions = partitions
         self._assigned: set[TopicPartition] = set()
@@ -33,7 +36,7 @@ class KafkaTail:
 
     async def start(self) -> None:
         """Connect. Raises: Unavailable."""
-        with kafka_faults(EVENTS):
+        with kafka_faults(self._topic):
             await self._consumer.start()
 
     async def stop(self) -> None:
@@ -42,36 +45,36 @@ class KafkaTail:
 
     def seek(self, partition: int, offset: int) -> None:
         """Read a partition on from `offset`."""
-        at = TopicPartition(EVENTS, partition)
+        at = TopicPartition(self._topic, partition)
         if at not in self._assigned:
             positions = dict(self._positions)
             self._assigned.add(at)
             self._consumer.assign(self._assigned)
             for other, position in positions.items():
-                self._consumer.seek(TopicPartition(EVENTS, other), position)
+                self._consumer.seek(TopicPartition(self._topic, other), position)
         self._consumer.seek(at, offset)
         self._positions[partition] = offset
 
     def drop(self, partition: int) -> None:
         """Stop reading a partition."""
-        at = TopicPartition(EVENTS, partition)
+        at = TopicPartition(self._topic, partition)
         if at in self._assigned:
             self._assigned.discard(at)
             self._positions.pop(partition, None)
             self._consumer.assign(self._assigned)
             for other, position in self._positions.items():
-                self._consumer.seek(TopicPartition(EVENTS, other), position)
+                self._consumer.seek(TopicPartition(self._topic, other), position)
 
     async def poll(self, max_records: int, patience: timedelta) -> Sequence[RawRecord]:
         """Return what is there, waiting for the first record. Raises: Unavailable, Diverged (an offset is gone)."""
         try:
-            with kafka_faults(EVENTS):
+            with kafka_faults(self._topic):
                 found = await self._consumer.getmany(
                     timeout_ms=int(patience.total_seconds() * 1000), max_records=max_records
                 )
         except Unavailable as error:
             if isinstance(error.__cause__, OffsetOutOfRangeError):
-                raise Diverged(f"{EVENTS}: the next record to fold is not on the log: {error.__cause__}") from error
+                raise Diverged(f"{self._topic}: the next record is not on the log: {error.__cause__}") from error
             raise
         records = [raw_record(record) for batch in found.values() for record in batch]
         for record in records:
@@ -80,8 +83,8 @@ class KafkaTail:
 
     async def ends(self) -> Mapping[int, int]:
         """Return the offset behind the last record of every partition. Raises: Unavailable."""
-        wanted = [TopicPartition(EVENTS, partition) for partition in range(self._partitions)]
-        with kafka_faults(EVENTS):
+        wanted = [TopicPartition(self._topic, partition) for partition in range(self._partitions)]
+        with kafka_faults(self._topic):
             found = await self._consumer.end_offsets(wanted)
         return {at.partition: offset for at, offset in found.items()}
 

@@ -6,6 +6,7 @@ log, generation, partition and base (design: the log).
 """
 
 from collections.abc import Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -180,10 +181,10 @@ async def _open_partitions(settings: Settings) -> None:
 
 
 async def _log_id(reader: KafkaReader) -> str:
-    async for record in reader.read(0, 0, 1):
-        facts = parse_commit(record.value or b"").get("facts")
-        if isinstance(facts, list) and facts:
-            fact = decode_fact(as_object(facts[0], "fact"))
+    async with aclosing(reader.read(0, 0, 1)) as records:
+        async for record in records:
+            facts = parse_commit(record.value or b"").get("facts")
+            fact = decode_fact(as_object(facts[0], "fact")) if isinstance(facts, list) and facts else None
             if isinstance(fact, PartitionOpened):
                 return fact.log_id
     raise Misconfigured(f"topic {EVENTS}: partition 0 does not begin with PartitionOpened, so it is no log of agentlog")

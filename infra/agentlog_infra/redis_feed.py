@@ -193,7 +193,7 @@ class RedisFeed:
 
 
 def _items(reply: "Reply") -> "list[Reply]":
-    return reply if isinstance(reply, list) else []
+    return list(reply) if isinstance(reply, list | tuple) else []
 
 
 def _members(reply: "Reply") -> "Iterable[Reply]":

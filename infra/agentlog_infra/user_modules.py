@@ -57,8 +57,9 @@ def _from_file(root: Path, file: Path) -> ModuleType:
     if name is not None:
         return importlib.import_module(name)
     name = f"agentlog_graph_{hashlib.sha256(os.path.relpath(file, root).encode()).hexdigest()[:12]}"
-    if name in sys.modules:
-        return sys.modules[name]
+    loaded = sys.modules.get(name)
+    if loaded is not None and loaded.__file__ == str(file):
+        return loaded
     found = importlib.util.spec_from_file_location(name, file)
     if found is None or found.loader is None:
         raise ImportError(f"{file} is no Python file")

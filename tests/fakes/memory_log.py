@@ -1,15 +1,17 @@
 """A log in memory under the real guard: keeps `EventLog`, `Verdicts`, `LedgerReads`; runs under the contract suite."""
 
+import asyncio
+import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from agentlog_facts.envelope import Draft, Place, Recorded
 from agentlog_facts.errors import Corrupt, OutcomeUnknown, Unavailable
 from agentlog_facts.guard import EMPTY, Accepted, AggregateHead, Prior, Verdict, advance, guard
 from agentlog_facts.ids import Key
-from agentlog_facts.ports import Indexed
+from agentlog_facts.ports import Indexed, RawRecord
 from agentlog_facts.vocabulary import decode_commit, encode_commit, encode_facts, parse_commit
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
@@ -89,3 +91,36 @@ class MemoryLog:
     def _prior(self, row: tuple[Draft, Verdict]) -> Prior:
         assert isinstance(row[1], Accepted)
         return Prior(row[0].body_sha256, row[1].version)
+
+
+class MemoryTail:
+    """Keeps `EventTail` over a `MemoryLog`."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self._log = log
+        self._next: int | None = None
+
+    def seek(self, partition: int, offset: int) -> None:
+        self._next = offset
+
+    def drop(self, partition: int) -> None:
+        self._next = None
+
+    async def poll(self, max_records: int, patience: timedelta) -> Sequence[RawRecord]:
+        end = time.monotonic() + patience.total_seconds()
+        while self._next is None or self._next >= len(self._log.records):
+            if time.monotonic() >= end:
+                return []
+            await asyncio.sleep(0)
+        start, self._next = self._next, min(len(self._log.records), self._next + max_records)
+        return [self._raw(offset) for offset in range(start, self._next)]
+
+    async def ends(self) -> Mapping[int, int]:
+        return {0: len(self._log.records)}
+
+    async def resolve(self, raw: RawRecord) -> Draft:
+        return decode_commit((raw.key or b"").decode(), parse_commit(raw.value or b""))
+
+    def _raw(self, offset: int) -> RawRecord:
+        key, value = self._log.records[offset]
+        return RawRecord(Place(0, offset), key.encode(), value, AT)

@@ -1,7 +1,7 @@
 from typing import Self, TypeAlias
 
 Argument: TypeAlias = str | bytes | int | float
-Reply: TypeAlias = bytes | int | str | list[Reply] | dict[str, Reply] | None
+Reply: TypeAlias = bytes | int | str | list[Reply] | tuple[Reply, ...] | dict[str, Reply] | None
 
 class Redis:
     async def smembers(self, name: str) -> set[bytes]: ...

@@ -1,0 +1,87 @@
+"""Hints, queue and leases on a real Valkey."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+
+import pytest
+from redis.asyncio import Redis
+from tests.broker.servers import unique
+from tests.stack_fixtures import RunningStack
+
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.guard import Duplicate, Void
+from agentlog_facts.hint import Hint
+from agentlog_facts.ids import RunId, Stream
+from agentlog_infra import redis_feed
+from agentlog_infra.redis_feed import RedisFeed
+from agentlog_infra.settings import Settings
+from agentlog_infra.system_ports import SystemIds
+
+DEADLINE_S = 10.0
+SOON = timedelta(milliseconds=200)
+TTL = timedelta(seconds=30)
+R1, R2 = RunId("r1"), RunId("r2")
+
+
+@pytest.fixture
+async def feed(stack: RunningStack) -> AsyncGenerator[RedisFeed]:
+    """Give a feed under a prefix of its own."""
+    made = RedisFeed(redis_feed.connect(Settings.load({"redis_uri": stack.redis})), unique("t"), SystemIds())
+    yield made
+    await made.stop()
+
+
+async def test_runs_are_taken_once_in_the_order_in_which_they_were_pushed(feed: RedisFeed) -> None:
+    await feed.push("agent", [R1, R2])
+    assert await feed.queued("agent") == {R1, R2}
+    assert [await feed.pop(["chat", "agent"], SOON) for _ in range(3)] == [R1, R2, None]
+
+
+async def test_a_waiting_worker_gets_what_is_pushed_later(feed: RedisFeed) -> None:
+    waiting = asyncio.ensure_future(feed.pop(["agent"], timedelta(seconds=2)))
+    await feed.push("agent", [R1])
+    assert await waiting == R1
+
+
+async def test_a_lease_is_there_until_it_is_dropped(feed: RedisFeed) -> None:
+    await feed.renew_lease(R1, 2, "worker", TTL)
+    assert list(await feed.leased([(R1, 2), (R1, 3), (R2, 2)])) == [True, False, False]
+    await feed.drop_lease(R1, 2)
+    assert list(await feed.leased([(R1, 2)])) == [False]
+    assert list(await feed.leased([])) == []
+
+
+async def test_a_lease_expires(feed: RedisFeed) -> None:
+    await feed.renew_lease(R1, 2, "worker", timedelta(milliseconds=20))
+    async with asyncio.timeout(DEADLINE_S):
+        while list(await feed.leased([(R1, 2)])) != [False]:  # noqa: ASYNC110 - an expiry sends no event
+            await asyncio.sleep(0.01)
+
+
+async def test_an_emptied_server_is_another_instance(feed: RedisFeed, stack: RunningStack) -> None:
+    before = await feed.instance()
+    assert await feed.instance() == before
+    async with Redis.from_url(stack.redis) as client:
+        await client.flushall()
+    assert await feed.instance() != before
+
+
+async def test_hints_reach_every_subscriber_as_they_were_published(feed: RedisFeed) -> None:
+    void = Void("version_conflict", Stream("thread-t1"), "1", "2")
+    hint = Hint(3, 9, 12, {10: 4}, {11: void, 12: Duplicate(1)}, ended=("r1",), cancelled=("r2",))
+    async with feed.subscribe() as first, feed.subscribe() as second:
+        waiting = [asyncio.ensure_future(anext(hints)) for hints in (first, second)]
+        async with asyncio.timeout(DEADLINE_S):
+            while not all(task.done() for task in waiting):  # a subscription takes effect at some time after entering
+                await feed.publish([hint])
+                await asyncio.sleep(0.01)
+        assert [task.result() for task in waiting] == [hint, hint]
+
+
+async def test_a_server_that_is_away_is_unavailable_and_hints_are_only_logged() -> None:
+    nowhere = RedisFeed(redis_feed.connect(Settings.load({"redis_uri": "redis://127.0.0.1:1"})), "t", SystemIds())
+    with pytest.raises(Unavailable):
+        await nowhere.push("agent", [R1])
+    await nowhere.publish([Hint(0, 0, 1)])
+    await nowhere.stop()

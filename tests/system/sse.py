@@ -1,0 +1,39 @@
+"""Server-sent events as they come over the wire, read by hand so that ids and order are what the server sent."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+import aiohttp
+from tests.system.api import TIMEOUT
+
+from agentlog_facts.json_value import JsonObject, dump
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event: id ("" when it has none), name and the raw text of its data."""
+
+    id: str
+    event: str
+    data: str
+
+
+async def events(url: str, body: JsonObject | None = None, last_event_id: str | None = None) -> AsyncGenerator[Event]:
+    """POST a body, or GET without one, and yield events until the server closes; comments are left out."""
+    headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
+    method = "GET" if body is None else "POST"
+    data = None if body is None else dump(body)
+    async with aiohttp.ClientSession(timeout=TIMEOUT, read_bufsize=2**22) as session:
+        async with session.request(method, url, data=data, headers=headers) as answer:
+            assert answer.status == 200, await answer.text()
+            fields: dict[str, str] = {}
+            async for line in answer.content:
+                text = line.decode()
+                assert text.endswith("\r\n"), f"not CRLF: {text!r}"
+                if text == "\r\n":
+                    if fields:
+                        yield Event(fields.get("id", ""), fields["event"], fields["data"])
+                    fields = {}
+                elif not text.startswith(":"):
+                    name, _, value = text.removesuffix("\r\n").partition(": ")
+                    fields[name] = value

@@ -1,0 +1,79 @@
+"""Bad input gets the status and the detail of the contract, shows no traceback, and leaves nothing on the log."""
+
+import pytest
+from tests.system.api import Api
+from tests.system.checker.records import read_topic
+from tests.system.servers import RunningServer
+
+from agentlog_facts.json_value import as_object, load
+
+UNKNOWN = "019ab000-0000-7000-8000-000000000001"
+DEEP = b'{"metadata":' + b'{"a":' * 5000 + b"1" + b"}" * 5001
+
+Case = tuple[str, str, bytes | None, int, str]
+CASES: list[Case] = [
+    ("POST", "/threads", b"{", 422, "Invalid JSON in request body"),
+    ("POST", "/threads", b"", 422, "Invalid JSON in request body"),
+    ("POST", "/threads", b'{"metadata":{"a":NaN}}', 422, "Invalid JSON in request body"),
+    ("POST", "/threads", b'{"metadata":{"a":"\xff"}}', 422, "Invalid JSON in request body"),
+    ("POST", "/threads", DEEP, 422, ""),
+    ("POST", "/threads", b"[]", 422, ""),
+    ("POST", "/threads", b'{"metadata":null}', 422, ""),
+    ("POST", "/threads", b'{"metadata":"x"}', 422, ""),
+    ("POST", "/threads", b'{"thread_id":"x"}', 422, ""),
+    ("POST", "/threads", b'{"if_exists":"zz"}', 422, ""),
+    ("POST", "/threads", b'{"ttl":{"ttl":1}}', 422, "not supported yet"),
+    ("GET", "/threads/x", None, 422, "Invalid thread ID: must be a UUID"),
+    ("GET", f"/threads/{UNKNOWN}", None, 404, f"Thread with ID {UNKNOWN} not found"),
+    ("GET", f"/threads/{UNKNOWN}/state", None, 404, f"Thread with ID {UNKNOWN} not found"),
+    ("GET", f"/threads/{UNKNOWN}/history", None, 404, f"Thread with ID {UNKNOWN} not found"),
+    ("PATCH", f"/threads/{UNKNOWN}", b'{"metadata":{}}', 404, "Not Found"),
+    ("DELETE", f"/threads/{UNKNOWN}", None, 404, f"Thread with ID {UNKNOWN} not found"),
+    ("GET", f"/assistants/{UNKNOWN}", None, 404, "Not Found"),
+    ("POST", f"/threads/{UNKNOWN}/runs", b'{"assistant_id":"agent"}', 404, "Thread or assistant not found."),
+    ("POST", "/runs", b'{"assistant_id":"nobody"}', 422, "Invalid assistant"),
+    ("POST", "/runs", f'{{"assistant_id":"{UNKNOWN}"}}'.encode(), 404, "Thread or assistant not found."),
+    ("POST", "/runs", b"{}", 422, ""),
+    ("POST", "/runs", b'{"assistant_id":"agent","stream_mode":"zz"}', 422, ""),
+    ("POST", "/runs", b'{"assistant_id":"agent","multitask_strategy":"zz"}', 422, ""),
+    ("POST", "/runs", b'{"assistant_id":"agent","after_seconds":"zz"}', 422, ""),
+    ("POST", "/runs", b'{"assistant_id":"agent","webhook":"https://example.org"}', 422, "not supported yet"),
+    ("POST", "/runs", b'{"assistant_id":"agent","context":{"a":1},"config":{"configurable":{"a":1}}}', 400, ""),
+    ("GET", "/nowhere", None, 404, "Not Found"),
+    ("GET", "/threads/search", None, 405, "Method Not Allowed"),
+    ("POST", "/runs/crons", b"{}", 404, "not implemented by agentlog"),
+    ("POST", "/store/items/search", b"{}", 404, "not implemented by agentlog"),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]} {case[1][:40]} {(case[2] or b'')[:30]!r}")
+async def test_bad_input_gets_a_clear_error(
+    server: RunningServer, case: tuple[str, str, bytes | None, int, str]
+) -> None:
+    method, path, body, status, detail = case
+    before = len(await read_topic(server.kafka, "agentlog.events"))
+    found, content = await Api(server.url).raw(method, path, body, {"Content-Type": "application/json"})
+    assert (found, b"Traceback" in content) == (status, False), content
+    told = as_object(load(content))["detail"]
+    assert isinstance(told, str)
+    assert detail in told
+    assert len(await read_topic(server.kafka, "agentlog.events")) == before
+
+
+async def test_a_body_over_the_limit_is_refused(server: RunningServer) -> None:
+    status, content = await Api(server.url).raw("POST", "/threads", b'{"metadata":{"a":"' + b"x" * 301_000_000 + b'"}}')
+    assert status == 413
+    assert b"Request body too large (limit: " in content
+
+
+async def test_nul_characters_are_replaced_before_they_are_stored(server: RunningServer) -> None:
+    thread = as_object(await Api(server.url).call("POST", "/threads", {"metadata": {"a": "x\x00y"}}))
+    assert thread["metadata"] == {"a": "x\ufffdy"}
+    assert (await Api(server.url).get(f"/threads/{thread['thread_id']}"))["metadata"] == {"a": "x\ufffdy"}
+
+
+async def test_json_sent_as_plain_text_is_read(server: RunningServer) -> None:
+    status, _ = await Api(server.url).raw(
+        "POST", "/assistants/search", b'{"metadata":{"created_by":"system"}}', {"Content-Type": "text/plain"}
+    )
+    assert status == 200
