@@ -1,0 +1,230 @@
+"""How one attempt of a run is executed by LangGraph: from the claim to the outcome that the worker records."""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeGuard
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.types import StateSnapshot
+
+from agentlog_facts.checkpoint_reads import CheckpointReads, StoredCheckpoint, StoredWrite
+from agentlog_facts.errors import AgentlogError
+from agentlog_facts.frame import Frame
+from agentlog_facts.ids import RunId
+from agentlog_facts.json_value import JsonObject
+from agentlog_facts.ports import Clock, EventLog, Ids
+from agentlog_facts.run_execution import Emit, RunOrder, RunOutcome
+from agentlog_facts.thread import RunStatus
+from agentlog_infra.error_json import error_json
+from agentlog_infra.graphs import Access, Graph, Graphs
+from agentlog_infra.overlaid_reads import OverlaidReads
+from agentlog_infra.run_config import (
+    Durability,
+    Stops,
+    durability,
+    run_config,
+    run_context,
+    run_input,
+    stops,
+    stream_modes,
+)
+from agentlog_infra.saver import LogSaver, address
+from agentlog_infra.saver_journal import Claim, RunJournal
+from agentlog_infra.snapshot_json import thread_interrupts, view_json
+from agentlog_infra.standing import is_over, stops_here
+from agentlog_infra.state_json import to_json
+
+NULL_TASK_ID = "00000000-0000-0000-0000-000000000000"
+"""LangGraph files the writes of a command under this task."""
+RESUME = "__resume__"
+
+
+@dataclass(frozen=True, slots=True)
+class RunTools:
+    """What executing needs of the world; log and reads must be callable from the loop that runs user code."""
+
+    graphs: Graphs
+    reads: CheckpointReads
+    log: EventLog
+    clock: Clock
+    ids: Ids
+    serde: SerializerProtocol
+
+
+class LangGraphRuns:
+    """Keeps `RunExecution`."""
+
+    def __init__(self, tools: RunTools) -> None:
+        self._tools = tools
+
+    def graph_ids(self) -> Sequence[str]:
+        """Return the ids of the loaded graphs."""
+        return self._tools.graphs.ids()
+
+    def provenance(self, graph_id: str) -> JsonObject:
+        """Return what a claim records of the code."""
+        return self._tools.graphs.provenance(graph_id)
+
+    async def execute(self, order: RunOrder, emit: Emit, stop: asyncio.Event) -> RunOutcome:
+        """Execute one attempt. Raises: AttemptLost, Unavailable."""
+        return await _Attempt(self._tools, order, emit, stop).outcome()
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How user code ended."""
+
+    status: RunStatus = "success"
+    error: JsonObject | None = None
+
+
+class _Attempt:
+    def __init__(self, tools: RunTools, order: RunOrder, emit: Emit, stop: asyncio.Event) -> None:
+        self._tools = tools
+        self._order = order
+        self._emit = emit
+        self._stop = stop
+        claim = Claim(order.thread_id, order.run_id, order.epoch, order.cause, order.run_version)
+        self._durability: Durability = durability(order.kwargs)
+        self._journal = RunJournal(tools.log, claim, tools.clock, tools.ids, acknowledged=self._durability == "sync")
+
+    async def outcome(self) -> RunOutcome:
+        own = await self._own_checkpoint()
+        ignores = _given_again(self._order.run_id) if own is None and self._order.attempt > 1 else None
+        reads = OverlaidReads(self._tools.reads, ignores)
+        saver = LogSaver(reads, self._journal, self._tools.serde, f"{self._order.run_id}:{self._order.epoch}")
+        config = run_config(self._order, from_checkpoint=own is None)
+        access = Access("threads.create_run", config, run_context(self._order))
+        try:
+            async with self._tools.graphs.open(self._order.graph_id, saver, access) as graph:
+                return await self._in_graph(graph, config, own)
+        except AgentlogError:
+            raise
+        except Exception as error:  # noqa: BLE001 - of a user's factory, whatever it is
+            return await self._unopened(saver, error)
+
+    async def _unopened(self, saver: LogSaver, error: Exception) -> RunOutcome:
+        """End without a graph: the state stays as its channels say it."""
+        found = await saver.aget_tuple({"configurable": {"thread_id": self._order.thread_id}})
+        values = None if found is None else found.checkpoint["channel_values"]
+        shown = None if values is None else {name: to_json(values[name]) for name in values if _is_key(name)}
+        return RunOutcome("error", error_json(error), shown, (), {}, None, self._journal.last_version)
+
+    async def _own_checkpoint(self) -> StoredCheckpoint | None:
+        """Return the last checkpoint of an earlier attempt."""
+        if self._order.attempt == 1:
+            return None
+        latest = await self._tools.reads.latest(self._order.thread_id, "")
+        return latest if latest is not None and latest.run_id == self._order.run_id else None
+
+    async def _in_graph(self, graph: Graph, config: RunnableConfig, own: StoredCheckpoint | None) -> RunOutcome:
+        over = own is not None and await self._stands(graph, own)
+        end = _End() if over else await self._executed(graph, config, None if own else run_input(self._order.kwargs))
+        await self._journal.flush()
+        snapshot = await graph.aget_state({"configurable": {"thread_id": self._order.thread_id}})
+        return RunOutcome(
+            status=end.status,
+            error=end.error,
+            values=None if snapshot.metadata is None else view_json(snapshot.values),
+            next=snapshot.next,
+            interrupts=thread_interrupts(snapshot),
+            checkpoint_id=self._journal.last_checkpoint_id or (own.checkpoint_id if own else None),
+            run_version=self._journal.last_version,
+        )
+
+    async def _stands(self, graph: Graph, own: StoredCheckpoint) -> bool:
+        """Tell whether an earlier attempt had reached the run's end already."""
+        here = await graph.aget_state({"configurable": {"thread_id": self._order.thread_id}})
+        if is_over(here):
+            return True
+        kwargs = self._order.kwargs
+        before = stops(kwargs, "interrupt_before") or _nodes(graph.interrupt_before_nodes)
+        after = stops(kwargs, "interrupt_after") or _nodes(graph.interrupt_after_nodes)
+        if not before and not after:
+            return False
+        return stops_here(own, before, after, here.next, await self._finished(graph, own))
+
+    async def _finished(self, graph: Graph, own: StoredCheckpoint) -> Sequence[str]:
+        """Return the nodes whose step made this checkpoint."""
+        if not own.parent_checkpoint_id:
+            return ()
+        parent = address(own.thread_id, own.checkpoint_ns, own.parent_checkpoint_id)
+        snapshot: StateSnapshot = await graph.aget_state(parent)
+        return [task.name for task in snapshot.tasks]
+
+    async def _executed(self, graph: Graph, config: RunnableConfig, given: object) -> _End:
+        """Run the graph until it ends or shall stop. Raises: AttemptLost, and CancelledError when drained."""
+        work = asyncio.create_task(self._streamed(graph, config, given), name="run_graph")
+        stopping = asyncio.create_task(self._stop.wait(), name="run_stop")
+        self._journal.on_failure(lambda: _cancel(work))
+        try:
+            await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            await _ended(work)
+        if self._journal.failed:
+            await self._journal.flush()
+        return self._end_of(work)
+
+    def _end_of(self, work: "asyncio.Task[None]") -> _End:
+        error = asyncio.CancelledError() if work.cancelled() else work.exception()
+        if isinstance(error, AgentlogError):
+            raise error
+        if self._stop.is_set() and isinstance(error, asyncio.CancelledError):
+            return _End("interrupted")
+        return _End() if error is None else _End("error", error_json(error))
+
+    async def _streamed(self, graph: Graph, config: RunnableConfig, given: object) -> None:
+        kwargs = self._order.kwargs
+        stream = graph.astream(
+            given,
+            config,
+            context=run_context(self._order),
+            stream_mode=stream_modes(kwargs),
+            interrupt_before=stops(kwargs, "interrupt_before"),
+            interrupt_after=stops(kwargs, "interrupt_after"),
+            durability=self._durability,
+            subgraphs=True,
+        )
+        nested = bool(kwargs.get("subgraphs"))
+        async for item in stream:
+            if not _is_part(item):
+                raise TypeError(f"langgraph streams {type(item).__name__}, expected (namespace, mode, data)")
+            ns, mode, data = item
+            if not ns or nested or mode == "messages":
+                sent = self._emit(Frame(mode, to_json(data), "|".join(ns) if nested else ""))
+                if inspect.isawaitable(sent):
+                    await sent
+
+
+def _given_again(run_id: RunId) -> Callable[[StoredWrite], bool]:
+    """An attempt that is given the run's command again must not find the one before it: it would count twice."""
+    return lambda write: write.run_id == run_id and (write.task_id == NULL_TASK_ID or write.channel == RESUME)
+
+
+def _is_part(item: object) -> TypeGuard[tuple[tuple[str, ...], str, object]]:
+    return isinstance(item, tuple)
+
+
+def _is_key(channel: str) -> bool:
+    """Tell whether a channel is a key of the state, not one that LangGraph routes by."""
+    return not channel.startswith("__") and ":" not in channel
+
+
+def _cancel(work: "asyncio.Task[None]") -> None:
+    work.cancel()
+
+
+async def _ended(work: "asyncio.Task[None]") -> None:
+    """Stop user code and wait until it did, also while this task itself is being cancelled."""
+    if not work.done():
+        work.cancel()
+        await asyncio.wait({work})
+
+
+def _nodes(named: Sequence[str]) -> Stops:
+    """Return the nodes at which the graph itself was compiled to stop."""
+    return "*" if named == "*" else list(named) or None

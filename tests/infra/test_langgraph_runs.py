@@ -1,0 +1,305 @@
+"""One attempt of a run: what it streams, what it leaves on the log, and what a second attempt makes of it."""
+
+import asyncio
+import importlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from tests.infra.memory_checkpoints import MemoryCheckpoints, MemoryLog
+from tests.infra.projects import loaded
+
+from agentlog_facts.checkpoint import CheckpointSaved
+from agentlog_facts.checkpoint_reads import StoredWrite
+from agentlog_facts.envelope import Actor, Cause
+from agentlog_facts.frame import Frame
+from agentlog_facts.ids import RunId, ThreadId
+from agentlog_facts.json_value import Json, JsonObject, as_object
+from agentlog_facts.run_execution import AttemptLost, RunOrder, RunOutcome
+from agentlog_infra.graphs import Graphs
+from agentlog_infra.langgraph_runs import LangGraphRuns, RunTools
+from agentlog_infra.state_access import LangGraphAccess, StateTools
+from agentlog_infra.system_ports import SystemClock, SystemIds
+
+SOURCE = """
+import asyncio
+import operator
+import threading
+from typing import Annotated, TypedDict
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import interrupt
+from langgraph.config import get_stream_writer
+
+class State(TypedDict):
+    said: Annotated[list[str], operator.add]
+
+calls = []
+waiting = asyncio.Event()
+
+def say(word):
+    def node(state):
+        calls.append(word)
+        return {"said": [word]}
+    return node
+
+def chain(*words):
+    builder = StateGraph(State)
+    for before, word in zip((START, *words), words):
+        builder.add_node(word, say(word))
+        builder.add_edge(before, word)
+    return builder
+
+steps = chain("a", "b", "c").compile()
+
+def ask(state):
+    calls.append("ask")
+    return {"said": [interrupt("who?"), interrupt("really?")]}
+
+asking = StateGraph(State).add_node("ask", ask).add_edge(START, "ask").compile()
+
+def fail(state):
+    raise ZeroDivisionError("secret")
+
+failing = chain("a").add_node("fail", fail).add_edge("a", "fail").compile()
+
+async def block(state):
+    waiting.set()
+    await asyncio.Event().wait()
+
+blocking = chain("a").add_node("block", block).add_edge("a", "block").compile()
+
+def call_sub(state):
+    get_stream_writer()({"in": "sub"})
+    return steps.invoke({"said": []})
+
+nested = StateGraph(State).add_node("outer", call_sub).add_edge(START, "outer").compile()
+sub_as_node = StateGraph(State).add_node("sub", asking).add_edge(START, "sub").compile()
+"""
+NAMES = ("steps", "asking", "failing", "blocking", "nested", "sub_as_node")
+THREAD = ThreadId("t1")
+
+
+@pytest.fixture
+def graphs(tmp_path: Path) -> Iterator[Graphs]:
+    with loaded(tmp_path, {"runs_project.py": SOURCE}, {name: f"./runs_project.py:{name}" for name in NAMES}) as found:
+        yield found
+
+
+class World:
+    """A log whose facts are projected at once, and the runs executed over it."""
+
+    def __init__(self, graphs: Graphs) -> None:
+        self.reads = MemoryCheckpoints()
+        self.log = MemoryLog(self.reads)
+        serde = JsonPlusSerializer()
+        self.runs = LangGraphRuns(RunTools(graphs, self.reads, self.log, SystemClock(), SystemIds(), serde))
+        self.access = LangGraphAccess(StateTools(graphs, self.reads, SystemIds(), serde))
+        self.frames: list[Frame] = []
+        self.stop = asyncio.Event()
+
+    async def run(self, graph_id: str, *, run: int = 1, attempt: int = 1, **kwargs: Json) -> RunOutcome:
+        return await self.runs.execute(self.order(graph_id, run, attempt, kwargs), self.frames.append, self.stop)
+
+    def order(self, graph_id: str, run: int, attempt: int, kwargs: JsonObject) -> RunOrder:
+        run_id = RunId(f"00000000-0000-7000-8000-{run:012}")
+        versions = [draft for draft in self.log.drafts if draft.stream == f"run-{run_id}"]
+        return RunOrder(
+            run_id=run_id,
+            thread_id=THREAD,
+            graph_id=graph_id,
+            epoch=run * 10 + attempt,
+            attempt=attempt,
+            assistant={"assistant_id": "as1", "config": {"configurable": {"mood": "good"}}},
+            kwargs=kwargs,
+            metadata={},
+            thread_metadata={},
+            cause=Cause(Actor("worker", "w1"), "c1"),
+            run_version=len(versions) - 1 if versions else None,
+        )
+
+    def of(self, mode: str) -> list[Json]:
+        return [frame.data for frame in self.frames if frame.event == mode]
+
+    def forget_after(self, checkpoints: int) -> None:
+        """Keep only what the log had when so many checkpoints were accepted, as after a crash."""
+        drafts, self.log.drafts = self.log.drafts, []
+        self.reads.folded = type(self.reads.folded)()
+        for draft in drafts:
+            if checkpoints == 0:
+                break
+            kept = draft.facts
+            self.log.drafts.append(draft)
+            self.reads.fold(draft.stream, kept)
+            checkpoints -= sum(isinstance(fact, CheckpointSaved) for fact in kept)
+
+
+@pytest.fixture
+async def world(graphs: Graphs) -> World:
+    return World(graphs)
+
+
+def calls() -> list[str]:
+    """Return the nodes that ran, as the project's module noted them."""
+    found: list[str] = vars(importlib.import_module("runs_project"))["calls"]
+    return found
+
+
+async def entered() -> None:
+    """Wait until the node that blocks runs."""
+    waiting: asyncio.Event = vars(importlib.import_module("runs_project"))["waiting"]
+    await waiting.wait()
+
+
+def question(outcome: RunOutcome) -> Json:
+    """Return what the one open interrupt asks."""
+    [found] = outcome.interrupts.values()
+    assert isinstance(found, list)
+    [shown] = found
+    return as_object(shown)["value"]
+
+
+async def test_a_run_streams_what_was_asked_and_ends_with_the_state(world: World) -> None:
+    outcome = await world.run("steps", input={"said": ["x"]}, stream_mode=["values", "updates"])
+    assert (outcome.status, outcome.error, outcome.next) == ("success", None, ())
+    assert outcome.values == {"said": ["x", "a", "b", "c"]}
+    assert world.of("values") == [{"said": ["x", *"abc"[:n]]} for n in range(4)]
+    assert world.of("updates") == [{word: {"said": [word]}} for word in "abc"]
+
+
+async def test_commits_demand_consecutive_versions_under_the_epoch(world: World) -> None:
+    outcome = await world.run("steps", input={"said": []}, durability="sync")
+    demands = [next(iter(draft.demands.values())) for draft in world.log.drafts]
+    assert demands == ["absent", *range(len(demands) - 1)]
+    assert {draft.epoch for draft in world.log.drafts} == {11}
+    assert outcome.run_version == len(demands) - 1
+
+
+async def test_a_list_that_grew_is_stored_by_its_new_items(world: World) -> None:
+    await world.run("steps", input={"said": ["x"]})
+    saved = [fact for draft in world.log.drafts for fact in draft.facts if isinstance(fact, CheckpointSaved)]
+    entries = [entry for fact in saved for entry in fact.channels if isinstance(entry, dict)]
+    said = [entry for entry in entries if entry["channel"] == "said"]
+    assert [entry["kind"] for entry in said] == ["full", "append", "append", "append"]
+    assert [entry.get("items") for entry in said[1:]] == [["a"], ["b"], ["c"]]
+
+
+async def test_the_next_run_continues_the_thread(world: World) -> None:
+    await world.run("steps", input={"said": ["x"]})
+    outcome = await world.run("steps", run=2, input={"said": ["y"]})
+    assert outcome.values == {"said": ["x", "a", "b", "c", "y", "a", "b", "c"]}
+
+
+async def test_an_interrupt_waits_for_its_answers(world: World) -> None:
+    first = await world.run("asking", input={"said": []}, stream_mode=["values", "updates"])
+    assert (first.status, first.next) == ("success", ("ask",))
+    assert question(first) == "who?"
+    second = await world.run("asking", run=2, command={"resume": "ann"})
+    assert second.next == ("ask",)
+    third = await world.run("asking", run=3, command={"resume": "yes"})
+    assert (third.values, third.interrupts, third.next) == ({"said": ["ann", "yes"]}, {}, ())
+
+
+async def test_a_resume_that_was_cut_off_counts_once(world: World) -> None:
+    await world.run("asking", input={"said": []})
+    await world.run("asking", run=2, command={"resume": "ann"})
+    assert any(write.run_id == order_id(2) for write in await writes(world))  # the answer lies on the log already
+    again = await world.run("asking", run=2, attempt=2, command={"resume": "ann"})
+    assert question(again) == "really?"
+
+
+async def test_an_error_is_an_outcome_and_shows_no_secret(world: World) -> None:
+    outcome = await world.run("failing", input={"said": []})
+    assert outcome.status == "error"
+    assert outcome.error == {"error": "ZeroDivisionError", "message": "An internal error occurred"}
+    assert (outcome.values, outcome.next) == ({"said": ["a"]}, ("fail",))
+
+
+async def test_no_input_on_a_new_thread_is_an_error(world: World) -> None:
+    outcome = await world.run("steps", input=None)
+    assert outcome.error is not None
+    assert outcome.error["error"] == "EmptyInputError"
+    assert outcome.values is None
+
+
+async def test_a_second_attempt_goes_on_behind_the_last_checkpoint(world: World) -> None:
+    await world.run("steps", input={"said": ["x"]}, durability="sync")
+    world.forget_after(3)  # input, first step, a
+    calls().clear()
+    outcome = await world.run("steps", attempt=2, input={"said": ["x"]})
+    assert outcome.values == {"said": ["x", "a", "b", "c"]}
+    assert "a" not in calls()
+
+
+async def test_a_second_attempt_without_a_checkpoint_starts_with_the_input(world: World) -> None:
+    outcome = await world.run("steps", attempt=2, input={"said": ["x"]})
+    assert outcome.values == {"said": ["x", "a", "b", "c"]}
+
+
+@pytest.mark.parametrize(("key", "nodes"), [("interrupt_before", ["b"]), ("interrupt_after", ["a"])])
+async def test_a_second_attempt_does_not_pass_the_point_where_the_run_had_to_stop(
+    world: World, key: str, nodes: list[Json]
+) -> None:
+    before, after = (nodes, None) if key == "interrupt_before" else (None, nodes)
+    first = await world.run("steps", input={"said": []}, interrupt_before=before, interrupt_after=after)
+    calls().clear()
+    again = await world.run("steps", attempt=2, input={"said": []}, interrupt_before=before, interrupt_after=after)
+    assert calls() == []
+    assert again == replace(first, checkpoint_id=again.checkpoint_id)
+    assert (again.status, again.next) == ("success", ("b",))
+    last = await world.run("steps", run=2, input=None, interrupt_before=before, interrupt_after=after)
+    assert last.values == {"said": ["a", "b", "c"]}
+
+
+async def test_a_run_that_is_stopped_ends_as_interrupted(world: World) -> None:
+    work = asyncio.create_task(world.run("blocking", input={"said": []}, stream_mode=["updates"]))
+    await entered()
+    world.stop.set()
+    outcome = await work
+    assert (outcome.status, outcome.values, outcome.next) == ("interrupted", {"said": ["a"]}, ("block",))
+
+
+async def test_a_drained_run_leaves_nothing_running(world: World) -> None:
+    work = asyncio.create_task(world.run("blocking", input={"said": []}))
+    await entered()
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+
+
+async def test_a_lost_append_stops_the_attempt(world: World) -> None:
+    world.log.fails = True
+    with pytest.raises(AttemptLost):
+        await world.run("blocking", input={"said": []})
+
+
+async def test_a_sync_node_may_invoke_a_graph(world: World) -> None:
+    outcome = await world.run("nested", input={"said": []}, stream_mode=["values", "custom"])
+    assert outcome.values == {"said": ["a", "b", "c"]}
+    assert world.of("custom") == [{"in": "sub"}]
+
+
+async def test_a_subgraph_interrupts_at_the_root(world: World) -> None:
+    first = await world.run("sub_as_node", input={"said": []})
+    assert len(first.interrupts) == 1
+    await world.run("sub_as_node", run=2, command={"resume": "a"})
+    last = await world.run("sub_as_node", run=3, command={"resume": "b"})
+    assert last.values == {"said": ["a", "b"]}
+
+
+async def test_only_the_last_state_is_saved_with_durability_exit(world: World) -> None:
+    await world.run("steps", input={"said": []}, durability="exit")
+    saved = [fact for draft in world.log.drafts for fact in draft.facts if isinstance(fact, CheckpointSaved)]
+    assert len(saved) == 1
+
+
+def order_id(run: int) -> str:
+    return f"00000000-0000-7000-8000-{run:012}"
+
+
+async def writes(world: World) -> tuple[StoredWrite, ...]:
+    latest = await world.reads.latest(THREAD, "")
+    assert latest is not None
+    return latest.writes
