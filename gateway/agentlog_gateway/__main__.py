@@ -1,0 +1,98 @@
+"""Starts a gateway: `python -m agentlog_gateway [--ready-fd N]`, with everything else from settings."""
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+
+import uvicorn
+import uvloop
+
+from agentlog_facts.errors import AgentlogError, Misconfigured
+from agentlog_gateway import app
+
+log = logging.getLogger(__name__)
+
+EXIT_MISCONFIGURED = 2
+BACKLOG = 2048
+GRACE_S = 3
+"""How long open requests may go on after SIGTERM; streams and waits come back by themselves."""
+
+
+def main(words: Sequence[str]) -> int:
+    """Serve until SIGTERM or SIGINT. Return 0: stopped in order; 1: failed; 2: cannot run with this configuration."""
+    parser = argparse.ArgumentParser(prog="agentlog_gateway", description="Serve the HTTP API of agentlog.")
+    parser.add_argument("--ready-fd", type=int, help="write one line of JSON here when ready")
+    ready_fd: int | None = parser.parse_args(words).ready_fd
+    try:
+        uvloop.run(_serve(ready_fd))
+    except Misconfigured as error:
+        sys.stderr.write(f"error: {error}\n")
+        _say(ready_fd, {"error": str(error)})
+        return EXIT_MISCONFIGURED
+    except AgentlogError as error:
+        log.error("role.failed", extra={"role": "gateway", "error": str(error)})
+        return 1
+    return 0
+
+
+async def _serve(ready_fd: int | None) -> None:
+    settings = app.load_settings()
+    listening = _listen(settings.host, settings.port)
+    async with app.open_gateway(settings) as gateway:
+        server = uvicorn.Server(
+            uvicorn.Config(
+                gateway.app,
+                http="httptools",
+                loop="none",
+                access_log=False,
+                log_config=None,
+                lifespan="off",
+                server_header=False,
+                timeout_graceful_shutdown=GRACE_S,
+            )
+        )
+        beside = asyncio.create_task(_beside(gateway, server, listening, ready_fd))
+        try:
+            await server.serve(sockets=[listening])
+        finally:
+            beside.cancel()
+            await asyncio.gather(beside, return_exceptions=True)
+        if not beside.cancelled():
+            beside.result()
+
+
+async def _beside(gateway: app.Gateway, server: uvicorn.Server, listening: socket.socket, ready_fd: int | None) -> None:
+    """Run what happens beside requests; when that fails the server stops."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(gateway.run())
+            await gateway.ready.wait()
+            port: int = listening.getsockname()[1]
+            _say(ready_fd, {"role": "gateway", "pid": os.getpid(), "port": port})
+            log.info("role.started", extra={"role": "gateway", "port": port})
+    finally:
+        server.should_exit = True
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return the listening socket. Raises: Misconfigured when the address is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise Misconfigured(f"AGENTLOG_PORT: cannot listen on {host}:{port}: {error.strerror or error}") from error
+
+
+def _say(ready_fd: int | None, line: Mapping[str, object]) -> None:
+    if ready_fd is not None:
+        with os.fdopen(ready_fd, "w") as pipe:
+            pipe.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
