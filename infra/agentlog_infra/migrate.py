@@ -1,0 +1,170 @@
+"""Decides how the tables come to be: Alembic's revisions for the ledger, each read model's own DDL for its tables."""
+
+import io
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from agentlog_facts.errors import Misconfigured, Unavailable
+
+log = logging.getLogger(__name__)
+
+_FOLDER = Path(__file__).parent / "migrations"
+_LOCK = 0x61676C67  # one migration at a time
+_CONNECT_SECS = 10.0
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What a read model needs in the database: its DDL (statements that may run twice) and the version of its shape."""
+
+    name: str
+    version: int
+    ddl: str
+
+
+async def upgrade(database_uri: str, read_models: Sequence[Tables]) -> list[str]:
+    """Bring the database to the newest shape, in one transaction; return what was done. It is made if it is missing.
+
+    Raises: Unavailable, and Misconfigured for a shape that only a rebuild can reach.
+    """
+    connection = await _connect_or_create(database_uri)
+    try:
+        with_old_shape(outdated := await _pending(connection, read_models))
+        if not outdated:
+            return []
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+            return await _upgrade(connection, read_models)
+    finally:
+        await connection.close()
+
+
+async def pending(database_uri: str, read_models: Sequence[Tables]) -> list[str]:
+    """Return what `upgrade` would do, in order; empty when the database has the newest shape. Raises: Unavailable."""
+    try:
+        connection = await _connect(database_uri)
+    except asyncpg.InvalidCatalogNameError:
+        return [f"database {_database_of(database_uri)}: make it", *_all(read_models)]
+    try:
+        return await _pending(connection, read_models)
+    finally:
+        await connection.close()
+
+
+async def drop(database_uri: str) -> None:
+    """Drop everything that is folded from the log. Raises: Unavailable."""
+    connection = await _connect_or_create(database_uri)
+    try:
+        async with connection.transaction():
+            await connection.execute("SET LOCAL client_min_messages = warning")
+            await connection.execute("DROP SCHEMA IF EXISTS ledger CASCADE")
+            await connection.execute("DROP SCHEMA IF EXISTS read_v1 CASCADE")
+    finally:
+        await connection.close()
+
+
+def with_old_shape(outdated: Sequence[str]) -> None:
+    """Refuse a read model whose table has another shape: only folding it again can fill the new one."""
+    for line in outdated:
+        if line.endswith("agentlog rebuild"):
+            raise Misconfigured(line)
+
+
+def _all(read_models: Sequence[Tables]) -> list[str]:
+    return [
+        *(f"ledger: revision {revision}" for revision in _revisions()),
+        *(f"read model {model.name}: make version {model.version}" for model in read_models),
+    ]
+
+
+def _revisions() -> list[str]:
+    """Return the revisions in order, by the names of their files: importing Alembic takes longer than all else."""
+    return sorted(path.name.partition("_")[0] for path in (_FOLDER / "versions").glob("[0-9]*_*.py"))
+
+
+async def _current(connection: Connection) -> tuple[str | None, dict[str, int]]:
+    if await connection.fetchval("SELECT to_regclass('ledger.alembic_version')") is None:
+        return None, {}
+    revision = await connection.fetchval("SELECT version_num FROM ledger.alembic_version")
+    rows = await connection.fetch("SELECT name, version FROM ledger.read_models")
+    return revision, {row["name"]: row["version"] for row in rows}
+
+
+async def _pending(connection: Connection, read_models: Sequence[Tables]) -> list[str]:
+    revision, made = await _current(connection)
+    lines = [f"ledger: revision {name}" for name in _revisions() if revision is None or name > revision]
+    for model in read_models:
+        found = made.get(model.name)
+        if found is None:
+            lines.append(f"read model {model.name}: make version {model.version}")
+        elif found != model.version:
+            lines.append(f"read model {model.name}: expected version {model.version}, found {found}: agentlog rebuild")
+    return lines
+
+
+async def _upgrade(connection: Connection, read_models: Sequence[Tables]) -> list[str]:
+    todo = await _pending(connection, read_models)  # again, under the lock
+    revision, made = await _current(connection)
+    if revision != _revisions()[-1]:
+        await connection.execute("CREATE SCHEMA IF NOT EXISTS ledger")
+        await connection.execute(_alembic_sql(revision))
+    for model in read_models:
+        if model.name not in made:
+            await connection.execute(model.ddl)
+            await connection.execute("INSERT INTO ledger.read_models VALUES ($1, $2)", model.name, model.version)
+    for line in todo:
+        log.info("migrate.done", extra={"step": line})
+    return todo
+
+
+def _alembic_sql(revision: str | None) -> str:
+    """Let Alembic write the SQL from a revision to the newest one."""
+    from alembic import command  # 0.4 s to import, and needed only when there is something to do
+    from alembic.config import Config
+
+    config = Config(output_buffer=(buffer := io.StringIO()))
+    config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    command.upgrade(config, f"{revision}:head" if revision else "head", sql=True)
+    return buffer.getvalue()
+
+
+async def _connect(database_uri: str, database: str | None = None) -> Connection:
+    try:
+        return await asyncpg.connect(database_uri, timeout=_CONNECT_SECS, database=database)
+    except asyncpg.InvalidCatalogNameError:
+        raise
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise Unavailable(f"PostgreSQL does not answer: {type(error).__name__}: {error}") from error
+
+
+async def _connect_or_create(database_uri: str) -> Connection:
+    try:
+        return await _connect(database_uri)
+    except asyncpg.InvalidCatalogNameError:
+        await _create(database_uri)
+        return await _connect(database_uri)
+
+
+async def _create(database_uri: str) -> None:
+    name = _database_of(database_uri)
+    connection = await _connect(database_uri, "template1" if name == "postgres" else "postgres")
+    try:
+        await connection.execute('CREATE DATABASE "{}" TEMPLATE template0'.format(name.replace('"', '""')))
+    except asyncpg.DuplicateDatabaseError:
+        log.info("migrate.database_exists", extra={"database": name})
+    finally:
+        await connection.close()
+
+
+def _database_of(database_uri: str) -> str:
+    parts = urlsplit(database_uri)
+    return parts.path.lstrip("/") or parts.username or "postgres"

@@ -1,0 +1,48 @@
+"""A bounded memory of what was read or written last: the least recently used goes first, by weight."""
+
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Lru(Generic[K, V]):
+    """A mapping that holds at most `limit` of weight."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._weight = 0
+        self._items: OrderedDict[K, tuple[V, int]] = OrderedDict()
+
+    def get(self, key: K) -> V | None:
+        """Return what is remembered, and remember it longer."""
+        found = self._items.get(key)
+        if found is None:
+            return None
+        self._items.move_to_end(key)
+        return found[0]
+
+    def put(self, key: K, value: V, weight: int = 1) -> None:
+        """Remember a value; what was used longest ago is forgotten where the weight demands it."""
+        old = self._items.pop(key, None)
+        self._weight += weight - (old[1] if old else 0)
+        self._items[key] = (value, weight)
+        while self._weight > self._limit and len(self._items) > 1:
+            self._weight -= self._items.popitem(last=False)[1][1]
+
+    def pop(self, key: K) -> None:
+        """Forget one value."""
+        old = self._items.pop(key, None)
+        self._weight -= old[1] if old else 0
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._items.clear()
+        self._weight = 0
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._items
+
+    def __len__(self) -> int:
+        return len(self._items)

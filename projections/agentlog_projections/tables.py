@@ -1,0 +1,33 @@
+"""What the tables of all read models share: their schema, and how stored JSON is searched."""
+
+from agentlog_facts.json_value import Json, JsonObject, dump
+
+SCHEMA = "read_v1"
+PRELUDE = r"""
+CREATE SCHEMA IF NOT EXISTS read_v1;
+-- jsonb cannot hold \u0000; for searching it counts as U+FFFD. What is shown comes from the json as it was stored.
+CREATE OR REPLACE FUNCTION read_v1.searchable(stored json) RETURNS jsonb LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE WHEN strpos(stored::text, '\u0000') = 0 THEN stored::text::jsonb
+                ELSE regexp_replace(stored::text, '(?<!\\)((?:\\\\)*)\\u0000', '\1\\ufffd', 'g')::jsonb END
+$$;
+"""
+
+
+def contained(wanted: JsonObject | None) -> str | None:
+    """Return a containment filter as the searched JSON says it: NUL counts as U+FFFD there; {} is no filter."""
+    if not wanted:
+        return None
+    text = dump(wanted).decode()
+    return text if "\\u0000" not in text else dump(_without_nul(wanted)).decode()
+
+
+def _without_nul(value: Json) -> Json:
+    match value:
+        case str():
+            return value.replace("\x00", "\ufffd")
+        case list():
+            return [_without_nul(item) for item in value]
+        case dict():
+            return {name.replace("\x00", "\ufffd"): _without_nul(item) for name, item in value.items()}
+        case _:
+            return value
