@@ -13,6 +13,7 @@ from pathlib import Path
 from agentlog_facts.errors import Misconfigured
 from agentlog_infra.addresses import at
 from agentlog_infra.console import Status
+from agentlog_infra.data_dir import DataDir, Lock
 from agentlog_infra.dead_workers import announcer
 from agentlog_infra.ports_taken import demand_free
 from agentlog_infra.preparation import load_adapters, prepare
@@ -79,18 +80,29 @@ async def machine(settings: Settings, *, grace_secs: float) -> AsyncGenerator[Ma
     """Start everything, stop it in order at the end. Raises: what its parts raise; nothing is left running then."""
     graphs_of(settings.config)
     demand_free(settings.host, settings.port)
-    loading = asyncio.create_task(asyncio.to_thread(load_adapters))
     external = External(settings.kafka_bootstrap, settings.database_uri, settings.redis_uri)
-    try:
-        async with Stack(settings.data_dir, external) as stack:
+    data_dir = DataDir.at(settings.data_dir)
+    data_dir.make()
+    with Lock(data_dir) as lock:
+        supervisor = Supervisor(role_specs(settings.workers, grace_secs), data_dir.run)
+        async with _loaded(), supervisor, Stack(data_dir.root, external, lock) as stack:
             here = at(settings, stack.addresses)
-            await loading
             await prepare(here)
             environment = here.environment() | {"BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS": str(grace_secs)}
-            roles = role_specs(here.workers, grace_secs)
-            async with Supervisor(roles, environment, stack.data_dir.run, announcer(here)) as supervisor:
-                stack.publish(url_of(here))
+            await supervisor.start(environment, announcer(here))
+            stack.publish(url_of(here))
+            try:
                 yield Machine(here, stack, supervisor, url_of(here))
+            finally:
+                await supervisor.stop()
+
+
+@asynccontextmanager
+async def _loaded() -> AsyncGenerator[None]:
+    """Import slow adapters on a thread meanwhile; what needs them imports them again, and waits if it must."""
+    loading = asyncio.create_task(asyncio.to_thread(load_adapters))
+    try:
+        yield
     finally:
         await asyncio.gather(loading, return_exceptions=True)
 

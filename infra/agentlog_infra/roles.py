@@ -34,7 +34,10 @@ START_SECS = 120.0  # graphs may import slowly
 
 @dataclass(frozen=True, slots=True)
 class RoleSpec:
-    """A process to run: `module` with `arguments`; one that executes runs gets an id of its own at each start."""
+    """A process to run: `module` with `arguments`; one that executes runs gets an id of its own at each start.
+
+    `preload` is imported while the process waits to be told the addresses of the servers.
+    """
 
     name: str
     module: str
@@ -42,27 +45,40 @@ class RoleSpec:
     executes_runs: bool = False
     stop_secs: float = 10.0
     loads_graphs: bool = False
+    preload: str | None = None
 
 
 DeathHook = Callable[[str], Awaitable[None]]
 """Told the id of a worker that ended without having given its runs back."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A process that loads its code and waits for its variables."""
+
+    process: asyncio.subprocess.Process
+    ready: ReadyPipe
+    go_fd: int
+
+    def go(self, variables: Mapping[str, str]) -> None:
+        """Let it run; one that has died meanwhile is noticed by who waits for it."""
+        with contextlib.suppress(BrokenPipeError), os.fdopen(self.go_fd, "w") as pipe:
+            pipe.write(json.dumps(dict(variables)) + "\n")
+
+
+async def _nobody(worker_id: str) -> None:
+    raise Unavailable(f"worker {worker_id} died before anybody could be told")
+
+
 class Role:
     """Keeps one role process running."""
 
-    def __init__(
-        self,
-        spec: RoleSpec,
-        environment: Mapping[str, str],
-        notes: Path,
-        on_worker_death: DeathHook,
-        budget: RestartBudget,
-    ) -> None:
+    def __init__(self, spec: RoleSpec, notes: Path, budget: RestartBudget) -> None:
         self.spec = spec
-        self._environment = environment
+        self._environment: Mapping[str, str] = {}
         self._note = notes / f"role-{spec.name.replace(',', '-')}.json"
-        self._on_worker_death = on_worker_death
+        self._on_worker_death: DeathHook = _nobody
+        self._waiting: _Waiting | None = None
         self._budget = budget
         self._process: asyncio.subprocess.Process | None = None
         self._worker_id = self._told = ""
@@ -81,11 +97,34 @@ class Role:
         """Wait until the role has said that it is ready; it waits again after each restart."""
         await self._ready.wait()
 
-    async def run(self) -> None:
-        """Start the role and keep it running until `stop`.
+    async def warm_up(self) -> None:
+        """Start the process, which loads its code and waits for `run`."""
+        ready = ReadyPipe()
+        read, write = os.pipe()
+        words = [str(read), self.spec.preload or "-", self.spec.module, *self.spec.arguments]
+        try:
+            self._process = await spawn(
+                [sys.executable, "-m", "agentlog_infra.launch", *words, "--ready-fd", str(ready.child_end)],
+                death_signal=signal.SIGKILL,
+                env=child_environment({**os.environ, **self._environment}),
+                stdout=sys.__stderr__.fileno() if sys.__stderr__ else None,
+                pass_fds=(ready.child_end, read),
+            )
+        except BaseException:
+            ready.__exit__(None, None, None)
+            os.close(write)
+            raise
+        finally:
+            os.close(read)
+        ready.started()
+        self._waiting = _Waiting(self._process, ready, write)
+
+    async def run(self, environment: Mapping[str, str], on_worker_death: DeathHook) -> None:
+        """Let the role run with these variables, and keep it running until `stop`.
 
         Raises: Misconfigured if it says that it cannot run, Unavailable if it dies too often or never gets ready.
         """
+        self._environment, self._on_worker_death = environment, on_worker_death
         while not self._stopping:
             status = await self._one_life()
             if self._stopping:
@@ -116,6 +155,10 @@ class Role:
 
     def kill(self) -> None:
         """End the process at once."""
+        if self._waiting is not None:
+            os.close(self._waiting.go_fd)
+            self._waiting.ready.__exit__(None, None, None)
+            self._waiting = None
         self._stopping = True
         if self._process is not None:
             signal_child(self._process, signal.SIGKILL)
@@ -136,19 +179,16 @@ class Role:
         return status
 
     async def _start(self) -> None:
-        """Start the process and wait for its line; one that ends before is left to the caller, who sees its status."""
+        """Let the process run and wait for its line; one that ends before is left to the caller to see."""
         self._worker_id = uuid.uuid4().hex if self.spec.executes_runs else ""
         extra = {"AGENTLOG_WORKER_ID": self._worker_id} if self._worker_id else {}
-        with ReadyPipe() as ready:
-            self._process = await spawn(
-                [sys.executable, "-m", self.spec.module, *self.spec.arguments, "--ready-fd", str(ready.child_end)],
-                death_signal=signal.SIGKILL,
-                env=child_environment({**os.environ, **self._environment, **extra}),
-                stdout=sys.__stderr__.fileno() if sys.__stderr__ else None,
-                pass_fds=(ready.child_end,),
-            )
-            ready.started()
-            self._remember(self._process.pid)
+        if self._waiting is None:
+            await self.warm_up()
+        waiting, self._waiting = self._waiting, None
+        assert waiting is not None
+        with waiting.ready as ready:
+            self._remember(waiting.process.pid)
+            waiting.go({**self._environment, **extra})
             try:
                 async with asyncio.timeout(START_SECS):
                     said = await ready.line()
@@ -156,7 +196,7 @@ class Role:
                 raise Unavailable(f"{self.spec.name} was not ready within {START_SECS:.0f} s") from error
         self._told = str(said.get("error", ""))
         if said and not self._told:
-            log.info("role.ready", extra={"role": self.spec.name, "pid": self._process.pid})
+            log.info("role.ready", extra={"role": self.spec.name, "pid": waiting.process.pid})
             self._ready.set()
             self._settled.set()
 
@@ -191,17 +231,18 @@ class Role:
         return self._process
 
 
-async def bury_old_roles(notes: Path, on_worker_death: DeathHook) -> None:
-    """End role processes of an earlier start whose supervisor was killed, and tell which workers are gone."""
+async def end_old_roles(notes: Path) -> list[str]:
+    """End role processes of an earlier start whose supervisor was killed; return the ids of the workers among them."""
+    workers: list[str] = []
     for note in await asyncio.to_thread(_old_notes, notes):
         with contextlib.suppress(ValueError, KeyError, TypeError):
             found = json.loads(note.read_text())
             old = Identity(int(found["pid"]), str(found["started"]))
             if not await stop_orphan(old, ((signal.SIGKILL, 10.0),)):
                 raise Unavailable(f"process {old.pid} of an earlier start does not end; kill it by hand")
-            if found["worker_id"]:
-                await on_worker_death(str(found["worker_id"]))
+            workers += [str(found["worker_id"])] if found["worker_id"] else []
         note.unlink(missing_ok=True)
+    return workers
 
 
 def _old_notes(notes: Path) -> list[Path]:

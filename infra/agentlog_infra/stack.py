@@ -41,13 +41,14 @@ class External:
 class Stack:
     """The running servers of one data directory; a server that dies is started again at the same address."""
 
-    def __init__(self, data_dir: str | Path, external: External | None = None) -> None:
+    def __init__(self, data_dir: str | Path, external: External | None = None, lock: Lock | None = None) -> None:
+        """Name the directory; `lock` is given by a caller that holds it already, and keeps it."""
         self.data_dir = DataDir.at(data_dir)
         self._external = external or External()
         self._broker = None if self._external.kafka else EmbeddedBroker(self.data_dir)
         self._postgres = None if self._external.postgres else EmbeddedPostgres(self.data_dir)
         self._valkey = None if self._external.redis else EmbeddedValkey(self.data_dir)
-        self._lock = Lock(self.data_dir)
+        self._own_lock = None if lock else Lock(self.data_dir)
         self._keepers: list[asyncio.Task[None]] = []
         self._url: str | None = None
 
@@ -68,7 +69,8 @@ class Stack:
     async def __aenter__(self) -> Self:
         """Take the data directory and start all servers at once. Raises: DataDirInUse, Unavailable, Misconfigured."""
         self.data_dir.make()
-        self._lock.__enter__()
+        if self._own_lock:
+            self._own_lock.__enter__()
         try:
             await _all(server.start() for server in self.servers)
             self._write()
@@ -116,7 +118,8 @@ class Stack:
         self._keepers = []
         await asyncio.gather(*(server.stop() for server in self.servers))
         self.data_dir.stack_file.unlink(missing_ok=True)
-        self._lock.__exit__(None, None, None)
+        if self._own_lock:
+            self._own_lock.__exit__(None, None, None)
 
     def _write(self) -> None:
         ours = identify(os.getpid())

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from agentlog_infra.restarts import RestartBudget
-from agentlog_infra.roles import DeathHook, Role, RoleSpec, bury_old_roles
+from agentlog_infra.roles import DeathHook, Role, RoleSpec, end_old_roles
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ def role_specs(workers: int, grace_secs: float) -> tuple[tuple[RoleSpec, ...], .
 
     The projector goes last: workers that finish or give back their runs need its verdicts.
     """
-    gateway = RoleSpec("gateway", GATEWAY_MODULE, loads_graphs=True)
+    gateway = RoleSpec("gateway", GATEWAY_MODULE, loads_graphs=True, preload=f"{GATEWAY_MODULE}.app")
     executing = tuple(
         RoleSpec(
             f"worker-{number}",
@@ -31,28 +31,27 @@ def role_specs(workers: int, grace_secs: float) -> tuple[tuple[RoleSpec, ...], .
             executes_runs=True,
             stop_secs=grace_secs + _WORKER_ENDS_SECS,
             loads_graphs=True,
+            preload=f"{PROCESSORS_MODULE}.main",
         )
         for number in range(1, workers + 1)
     )
-    light = RoleSpec("projector,housekeeper", PROCESSORS_MODULE, ("projector,housekeeper",))
+    duties = "projector,housekeeper"
+    light = RoleSpec(duties, PROCESSORS_MODULE, (duties,), preload=f"{PROCESSORS_MODULE}.main")
     return (gateway,), executing, (light,)
 
 
 class Supervisor:
-    """Runs role processes, `stages` of them in the order they stop; all share one restart budget."""
+    """Runs role processes, `stages` of them in the order they stop; all share one restart budget.
 
-    def __init__(
-        self,
-        stages: Sequence[Sequence[RoleSpec]],
-        environment: Mapping[str, str],
-        notes: Path,
-        on_worker_death: DeathHook,
-        budget: RestartBudget | None = None,
-    ) -> None:
-        self._notes, self._on_worker_death = notes, on_worker_death
+    Entering it starts the processes, which load their code; `start` lets them run; `stop` ends them in order.
+    """
+
+    def __init__(self, stages: Sequence[Sequence[RoleSpec]], notes: Path, budget: RestartBudget | None = None) -> None:
+        self._notes = notes
         shared = budget or RestartBudget()
-        self.stages = [[Role(spec, environment, notes, on_worker_death, shared) for spec in stage] for stage in stages]
+        self.stages = [[Role(spec, notes, shared) for spec in stage] for stage in stages]
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._lost_workers: list[str] = []
 
     @property
     def roles(self) -> list[Role]:
@@ -60,29 +59,43 @@ class Supervisor:
         return [role for stage in self.stages for role in stage]
 
     async def __aenter__(self) -> Self:
-        """End roles of a killed start, start all at once, return when all are ready.
+        """End roles of a killed start, then start all processes at once."""
+        self._lost_workers = await end_old_roles(self._notes)
+        try:
+            await asyncio.gather(*(role.warm_up() for role in self.roles))
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave no process behind, whether they ran or not."""
+        self.kill()
+        await self.stop()
+
+    async def start(self, environment: Mapping[str, str], on_worker_death: DeathHook) -> None:
+        """Let all roles run with these variables; return when all are ready.
 
         Raises: Misconfigured or Unavailable of the first one that cannot run; then none is left.
         """
-        await bury_old_roles(self._notes, self._on_worker_death)
-        self._tasks = {role.spec.name: asyncio.create_task(role.run(), name=role.spec.name) for role in self.roles}
+        for worker_id in self._lost_workers:
+            await on_worker_death(worker_id)
+        self._tasks = {
+            role.spec.name: asyncio.create_task(role.run(environment, on_worker_death), name=role.spec.name)
+            for role in self.roles
+        }
         ready = asyncio.create_task(self._all_ready())
         try:
             await asyncio.wait([ready, *self._tasks.values()], return_when=asyncio.FIRST_COMPLETED)
             self._raise_failed()
         except BaseException:
             self.kill()
-            await self._stop()
+            await self.stop()
             raise
         finally:
             ready.cancel()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop in order: each stage gets its time, and says what is waited for."""
-        await self._stop()
 
     async def wait_failed(self) -> None:
         """Wait until a role cannot be kept running. Raises: Misconfigured, Unavailable."""
@@ -101,7 +114,8 @@ class Supervisor:
     async def _all_ready(self) -> None:
         await asyncio.gather(*(role.wait_ready() for role in self.roles))
 
-    async def _stop(self) -> None:
+    async def stop(self) -> None:
+        """Stop in order: each stage gets its time, and says what is waited for."""
         for stage in self.stages:
             names = [role.spec.name for role in stage if role.pid is not None]
             if names:

@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
@@ -28,10 +29,10 @@ class Toys:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.dead: list[str] = []
+        self.seen: Supervisor | None = None
         self.environment = {
             "TOY_NOTES": str(folder / "notes.jsonl"),
             "TOY_BEHAVIOUR": str(folder / "behaviour.json"),
-            "PYTHONPATH": str(TOYS),
         }
 
     def behave(self, **wanted: str) -> None:
@@ -50,14 +51,22 @@ class Toys:
         """Remember a worker that was told dead."""
         self.dead.append(worker_id)
 
-    def supervisor(self, stages: Sequence[Sequence[RoleSpec]], budget: RestartBudget | None = None) -> Supervisor:
-        """Build one over toy roles."""
-        return Supervisor(stages, self.environment, self.folder, self.on_death, budget)
+    @asynccontextmanager
+    async def supervisor(
+        self, stages: Sequence[Sequence[RoleSpec]], budget: RestartBudget | None = None
+    ) -> AsyncGenerator[Supervisor]:
+        """Run toy roles."""
+        async with Supervisor(stages, self.folder, budget) as supervisor:
+            self.seen = supervisor
+            await supervisor.start(self.environment, self.on_death)
+            yield supervisor
+            await supervisor.stop()
 
 
 @pytest.fixture
-def toys(tmp_path: Path) -> Toys:
+def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toys:
     """Give a test its toys."""
+    monkeypatch.setenv("PYTHONPATH", str(TOYS))
     return Toys(tmp_path)
 
 
@@ -85,20 +94,22 @@ async def test_a_killed_worker_comes_back_and_its_runs_are_told_lost(toys: Toys)
 
 async def test_a_role_that_dies_again_and_again_ends_the_whole(toys: Toys) -> None:
     toys.behave(projector="dies")
-    supervisor = toys.supervisor([[toy("gateway")], [toy("projector")]], RestartBudget(limit=3))
     with pytest.raises(Unavailable, match="projector dies again and again"):
-        await supervisor.__aenter__()
+        async with toys.supervisor([[toy("gateway")], [toy("projector")]], RestartBudget(limit=3)):
+            pytest.fail("it counts as started")
     assert len([line for line in toys.notes("started") if line["role"] == "projector"]) == 4
-    assert all(role.pid is None for role in supervisor.roles)
+    assert toys.seen
+    assert all(role.pid is None for role in toys.seen.roles)
 
 
 async def test_a_role_that_cannot_run_as_configured_is_not_tried_again(toys: Toys) -> None:
     toys.behave(worker="misconfigured")
-    supervisor = toys.supervisor([[toy("gateway")], [toy("worker")]])
     with pytest.raises(Misconfigured, match="worker cannot run with this configuration"):
-        await supervisor.__aenter__()
+        async with toys.supervisor([[toy("gateway")], [toy("worker")]]):
+            pytest.fail("it counts as started")
     assert len([line for line in toys.notes("started") if line["role"] == "worker"]) == 1
-    assert all(role.pid is None for role in supervisor.roles)
+    assert toys.seen
+    assert all(role.pid is None for role in toys.seen.roles)
 
 
 async def test_a_role_that_does_not_stop_in_its_time_is_killed(toys: Toys) -> None:
@@ -153,7 +164,8 @@ from agentlog_infra.supervisor import Supervisor
 async def told(worker_id): raise AssertionError
 async def main():
     roles = [[RoleSpec("gateway", "toy_role", ("gateway",))]]
-    async with Supervisor(roles, {toys.environment!r}, Path({str(toys.folder)!r}), told):
+    async with Supervisor(roles, Path({str(toys.folder)!r})) as supervisor:
+        await supervisor.start({toys.environment!r}, told)
         print("ready", flush=True)
         await asyncio.Event().wait()
 asyncio.run(main())
