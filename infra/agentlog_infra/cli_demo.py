@@ -11,7 +11,7 @@ from agentlog_facts.errors import Unavailable
 from agentlog_infra import logs
 from agentlog_infra.addresses import joined, running_on
 from agentlog_infra.console import say
-from agentlog_infra.machine import free_port, machine, run_until_signal
+from agentlog_infra.machine import Machine, free_port, machine, run_until_signal
 from agentlog_infra.settings import Settings
 
 _GRACE_SECS = 5.0
@@ -47,15 +47,19 @@ def _url_of_running(settings: Settings) -> str | None:
 
 
 async def _with_own_server(settings: Settings) -> int:
-    stop: list[object] = []
+    running: list[Machine] = []
 
     async def once() -> int:
         say("starting the server with the example graphs")
         async with machine(settings, grace_secs=_GRACE_SECS) as here:
-            stop.append(here.supervisor)
+            running.append(here)
             return await _demo(here.settings, here.url)
 
-    return await run_until_signal(once(), lambda: None)
+    def kill() -> None:
+        for here in running:
+            here.supervisor.kill()
+
+    return await run_until_signal(once(), kill)
 
 
 async def _demo(settings: Settings, url: str) -> int:
