@@ -50,8 +50,12 @@ def cut_file(path: Path, end: int, targets: Mapping[int, Target], disk: Disk) ->
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         view = memoryview(mapped)
         collected = _collect(path, view, end, targets)
+        touched: list[Segment] = []
         try:
-            return {uid: _write(targets[uid], batches, disk) for uid, batches in collected.items()}
+            return {uid: _write(targets[uid], batches, disk, touched) for uid, batches in collected.items()}
+        except OSError:
+            _undo(touched)
+            raise
         finally:
             for batches in collected.values():
                 for batch in batches.kept:
@@ -80,7 +84,16 @@ def _collect(path: Path, view: memoryview, end: int, targets: Mapping[int, Targe
     return collected
 
 
-def _write(target: Target, batches: _Batches, disk: Disk) -> Cut:
+def _undo(touched: list[Segment]) -> None:
+    """Give back the space of a cut that failed: on a full disk the log itself needs it."""
+    for segment in touched:
+        if segment.entries == 0:
+            segment.remove()
+        else:
+            segment.check_files()
+
+
+def _write(target: Target, batches: _Batches, disk: Disk, touched: list[Segment]) -> Cut:
     cut = Cut(next=batches.next, producers=batches.producers)
     if not batches.kept:
         return cut
@@ -93,10 +106,12 @@ def _write(target: Target, batches: _Batches, disk: Disk) -> Cut:
         batches.kept, target.segment_bytes - (current.size_bytes if current else 0), target.segment_bytes
     ):
         if current is not None:
+            touched.append(current)
             cut.extended = extend(current, part, disk)
             current = None
         else:
             empty = Segment(target.directory, target.uid, part[0].base, part[0].base, 0, 0, 0)
+            touched.append(empty)
             cut.segments.append(extend(empty, part, disk))
     disk.sync_directory(target.directory)
     if made:

@@ -31,6 +31,7 @@ log = logging.getLogger("agentlog_broker")
 
 _INDEXES_KEPT = 8
 _NEWEST_BYTES = 1 << 16
+_CHORE_RETRIES = 5  # a failed chore is tried again after so many times the pause of a failed write
 
 
 class NewBatch:
@@ -276,6 +277,7 @@ class Store(WalListener):
                 await self._free_space()
             except (OSError, BrokerError) as error:
                 log.error("storage.chore_failed", extra={"error": str(error)})
+                self._loop.call_later(_CHORE_RETRIES * self._settings.storage_retry_s, self._wake_chores.set)
 
     async def _look_at_the_clock(self) -> None:
         if self._loop.time() - self._rolled_at >= self._settings.wal_max_age_s:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,11 +10,13 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from tests.broker.servers import admin, make_topic, producer, read_all
+from tests.broker.servers import admin, make_topic, producer, read_all, until
 
 from agentlog_broker.disk import Disk
 from agentlog_broker.server import Server
 from agentlog_broker.settings import BrokerSettings
+
+SEGMENT_WRITE = "segment write"
 
 
 class FailingDisk(Disk):
@@ -33,6 +36,8 @@ class FailingDisk(Disk):
 
     def write(self, fd: int, data: bytes, position: int) -> None:
         self._check("write")
+        if os.readlink(f"/proc/self/fd/{fd}").endswith(".idx"):
+            self._check(SEGMENT_WRITE)
         super().write(fd, data, position)
 
     def sync(self, fd: int) -> None:
@@ -112,3 +117,24 @@ async def test_no_space_for_the_next_file_stops_appends_until_there_is(tmp_path:
             sent += await asyncio.wait_for(asyncio.gather(*waits), 5)
         assert sorted(each.offset for each in sent) == list(range(15))
         assert len(await read_all(bootstrap, topic)) == 15
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="finds the file of a write in /proc")
+async def test_a_cut_that_fails_gives_its_space_back_and_is_done_later(tmp_path: Path) -> None:
+    disk = FailingDisk()
+
+    def names(pattern: str) -> list[str]:
+        return [path.name for path in tmp_path.glob(pattern)]
+
+    async with serving(tmp_path, disk, wal_file_bytes=1 << 16) as bootstrap:
+        topic = await make_topic(bootstrap)
+        disk.refuses = {SEGMENT_WRITE: errno.ENOSPC}
+        async with producer(bootstrap) as client:
+            for number in range(40):
+                assert (await client.send_and_wait(topic, b"%02d" % number * 2000)).offset == number
+        await until(lambda: names("segments/*/*") == [], "nothing is left of the failed cut")
+        assert len(names("wal-*.log")) >= 3
+        disk.refuses = {}
+        await until(lambda: len(names("wal-*.log")) == 1, "all full files are cut")
+        records = await read_all(bootstrap, topic)
+    assert [record.value for record in records] == [b"%02d" % number * 2000 for number in range(40)]
