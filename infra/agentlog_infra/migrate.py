@@ -37,7 +37,8 @@ async def upgrade(database_uri: str, read_models: Sequence[Tables]) -> list[str]
     """
     connection = await _connect_or_create(database_uri)
     try:
-        with_old_shape(outdated := await _pending(connection, read_models))
+        outdated = await _pending(connection, read_models)
+        _refuse_other_shapes(outdated)
         if not outdated:
             return []
         async with connection.transaction():
@@ -59,6 +60,11 @@ async def pending(database_uri: str, read_models: Sequence[Tables]) -> list[str]
         await connection.close()
 
 
+async def make_database(database_uri: str) -> None:
+    """Make the database if it is missing. Raises: Unavailable."""
+    await (await _connect_or_create(database_uri)).close()
+
+
 async def drop(database_uri: str) -> None:
     """Drop everything that is folded from the log. Raises: Unavailable."""
     connection = await _connect_or_create(database_uri)
@@ -71,8 +77,8 @@ async def drop(database_uri: str) -> None:
         await connection.close()
 
 
-def with_old_shape(outdated: Sequence[str]) -> None:
-    """Refuse a read model whose table has another shape: only folding it again can fill the new one."""
+def _refuse_other_shapes(outdated: Sequence[str]) -> None:
+    """A read model whose tables have another shape can only be folded again."""
     for line in outdated:
         if line.endswith("agentlog rebuild"):
             raise Misconfigured(line)

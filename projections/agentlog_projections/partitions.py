@@ -87,13 +87,9 @@ class Partition:
         return True
 
 
-async def lock(connection: Connection, partitions: Collection[int], *, wait: bool = False) -> list[int]:
-    """Lock partitions and return those that are ours now; with `wait` all of them, as soon as their owner lets go."""
-    wanted = sorted(partitions)
-    if wait:
-        await connection.execute(_WAIT_FOR_LOCK, wanted, LOCKS, timeout=None)
-        return wanted
-    return [row["p"] for row in await connection.fetch(_LOCK, wanted, LOCKS)]
+async def lock(connection: Connection, partitions: Collection[int]) -> list[int]:
+    """Lock the partitions that are free and return them."""
+    return [row["p"] for row in await connection.fetch(_LOCK, sorted(partitions), LOCKS)]
 
 
 async def take(connection: Connection, partitions: Sequence[int], owner: str) -> dict[int, Partition]:
@@ -121,3 +117,11 @@ async def look(connection: Connection, partitions: Mapping[int, Partition], owne
     for number, one in partitions.items():
         if found.get(number) != one.next_offset:
             raise Fenced(f"partition {number}: expected position {one.next_offset} as mine, found {found.get(number)}")
+
+
+async def fence_off(connection: Connection, partitions: Collection[int], owner: str) -> None:
+    """Make whoever folds these partitions let go, and lock them; waits until it has. Its next transaction fails."""
+    if await connection.fetchval("SELECT to_regclass('ledger.positions')") is not None:
+        sql = "UPDATE ledger.positions SET owner = $2 WHERE partition = ANY($1::int[])"
+        await connection.execute(sql, sorted(partitions), owner)
+    await connection.execute(_WAIT_FOR_LOCK, sorted(partitions), LOCKS, timeout=None)

@@ -5,6 +5,7 @@ step before the commit is done again, and everything after it is a hint.
 """
 
 import asyncio
+import gc
 import logging
 import re
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
@@ -43,15 +44,11 @@ SELECT CASE WHEN (SELECT count(*) FROM w0) = $1 THEN clock_timestamp() ELSE ledg
 
 @dataclass(frozen=True, slots=True)
 class FoldSettings:
-    """Where and how to fold. `owner` is unique per process; `partitions` None means all that nobody else folds.
-
-    `wait_for_lock`: take the partitions even from a projector that runs, as a rebuild does.
-    """
+    """Where and how to fold. `owner` is unique per process; `partitions` None means all that nobody else folds."""
 
     database_uri: str
     owner: str
     partitions: frozenset[int] | None = None
-    wait_for_lock: bool = False
     max_records: int = 1_000
     patience: timedelta = timedelta(seconds=1)
     look_every: timedelta = timedelta(seconds=1)
@@ -67,6 +64,13 @@ class Outside:
     partition_of: Callable[[Key], int]
     clock: Clock
     announcer: Announcer
+
+
+def tune_memory() -> None:
+    """Let Python look for cycles less often: a batch makes many objects and no cycles, and each look costs as much."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
 
 
 class Projector:
@@ -160,7 +164,7 @@ class Fold:
         tail, owner = self._outside.tail, self._settings.owner
         ends = await tail.ends()
         self._all = frozenset(ends) if self._settings.partitions is None else self._settings.partitions
-        held = await ownership.lock(self._connection, self._all, wait=self._settings.wait_for_lock)
+        held = await ownership.lock(self._connection, self._all)
         self.partitions = await ownership.take(self._connection, held, owner)
         await self._quarantine.load(self._connection)
         ends = await tail.ends()

@@ -194,7 +194,8 @@ def shown_config(config: JsonObject) -> JsonObject:
     configurable = as_object(config.get("configurable") or {}, "configurable")
     own = {name: value for name, value in configurable.items() if not _is_server_key(name)}
     shown: JsonObject = {name: value for name, value in config.items() if name not in ("configurable", "metadata")}
-    return shown | {"configurable": own}
+    shown["configurable"] = own
+    return shown
 
 
 def _is_server_key(name: str) -> bool:
