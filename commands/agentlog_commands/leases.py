@@ -81,7 +81,7 @@ Judgement: TypeAlias = Keep | Release | End
 @dataclass(frozen=True, slots=True)
 class JudgeClaim:
     """Look at one claim. `unleased_looks` counts looks in a row without a lease, this one included, at the same Redis;
-    `showed_lease` tells whether any look saw one; `dead`: its supervisor saw the worker die.
+    `showed_lease` tells whether any look saw one; `dead`: its supervisor saw the worker die, with the run in its hands.
     """
 
     claim: Claim
@@ -107,7 +107,7 @@ class JudgeClaim:
         silent = self.unleased_looks >= 2 and self.now - heard >= limits.lost_after
         if not (silent or self.dead):
             return Keep()
-        showed = self.showed_lease or self.claim.committed_at is not None
+        showed = self.showed_lease or self.dead or self.claim.committed_at is not None
         return after_attempt("lost", self.claim.counted, showed and not self.claim.progressed, limits.retries)
 
 

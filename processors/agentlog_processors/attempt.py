@@ -18,6 +18,10 @@ Ask: TypeAlias = Literal["cancel", "timeout", "stale", "drain"]
 """Why an attempt shall stop: the first two end the run, `stale` and `drain` leave it to others."""
 
 
+LEASELESS_S = 0.05
+"""How long a run may take before it gets a lease: the reaper does not look at claims that young."""
+
+
 class Stuck(AgentlogError):
     """User code ignored for a minute that it shall stop; its process has to be replaced."""
 
@@ -57,8 +61,9 @@ class Attempt:
         limit_s = tools.timing.limits.run_time.total_seconds()
         limit = asyncio.get_running_loop().call_later(limit_s, self.ask, "timeout")
         try:
-            await self._hold_lease(tools)
-            await self._poke.wait()
+            if not await self._poked(LEASELESS_S):
+                await self._hold_lease(tools)
+                await self._poke.wait()
             if not job.done.done():
                 job.loop.call(stop.set)
                 await self._obeyed(tools, job)
@@ -86,11 +91,13 @@ class Attempt:
             if left_s <= 0:
                 raise Stuck(f"run {self.work.run_id}: expected to stop, still executes after {tools.timing.stubborn}")
             self._poke.clear()
-            await self._poked(left_s)
+            if not await self._poked(left_s):
+                log.warning("run.does_not_stop", extra={"run_id": self.work.run_id, "epoch": self.epoch})
 
-    async def _poked(self, patience_s: float) -> None:
+    async def _poked(self, patience_s: float) -> bool:
+        """Wait for the job's end or a request; tell whether either came in time."""
         try:
             async with asyncio.timeout(patience_s):
-                await self._poke.wait()
+                return await self._poke.wait()
         except TimeoutError:
-            log.warning("run.does_not_stop", extra={"run_id": self.work.run_id, "epoch": self.epoch})
+            return False

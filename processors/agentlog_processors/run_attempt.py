@@ -32,6 +32,7 @@ async def claim(tools: WorkerTools, run_id: RunId) -> Attempt | None:
     """Claim a run that is still ready; None when it is not, or when another claim won. Raises: Unavailable."""
     work = await tools.duties.work(run_id)
     if work is None or not work.ready or work.counted > tools.timing.limits.retries:
+        log.info("run.dropped", extra={"run_id": run_id, "present": work is not None})
         return None
     event_id = tools.writing.ids.uuid7()
     outputs_from = await tools.ends.before(work.thread_id)
@@ -51,7 +52,7 @@ async def _claimed(tools: WorkerTools, work: Work, epoch: int, event_id: str) ->
     if epoch != work.version + 1:  # something came between the look and the claim: look again, all of it is projected
         work = await tools.duties.work(work.run_id) or work
     attempt = Attempt(work, epoch, event_id)
-    log.info("run.claimed", extra=_fields(attempt))
+    log.debug("run.claimed", extra=_fields(attempt))
     return attempt
 
 

@@ -80,8 +80,12 @@ def test_a_lost_attempt_with_a_new_checkpoint_does_not_count() -> None:
     assert judged(known, leased_once=True) == Release("lost", counts=False)
 
 
-def test_the_claim_of_a_dead_worker_is_released_at_once() -> None:
-    assert judged(dead=True, looks=0, after_s=1) == Release("lost", counts=False)
+def test_the_claim_of_a_dead_worker_is_released_at_once_and_counts() -> None:
+    assert judged(dead=True, looks=0, after_s=1) == Release("lost", counts=True)
+
+
+def test_a_worker_that_died_behind_a_new_checkpoint_does_not_count() -> None:
+    assert judged(replace(CLAIM, progressed=True), dead=True, looks=0, after_s=1) == Release("lost", counts=False)
 
 
 def test_after_the_last_retry_the_run_ends_in_error() -> None:
