@@ -1,7 +1,7 @@
 """How sync code and foreign loops reach a saver: everything runs on the loop that the saver was made in."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from langchain_core.runnables import RunnableConfig
@@ -25,15 +25,14 @@ class LoopBoundSaver(BaseCheckpointSaver[str]):
         super().__init__(serde=serde)
         self.loop = asyncio.get_running_loop()
 
-    def blocking(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the saver's loop and wait. Raises RuntimeError on the loop's own thread."""
+    def blocking(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run `work()` on the saver's loop and wait. Raises RuntimeError on the loop's own thread."""
         if _running() is self.loop:
-            work.close()
             raise RuntimeError(
                 "a synchronous graph call (invoke, stream, get_state) inside async code would block its own loop: "
                 "use ainvoke, astream or aget_state there"
             )
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+        return asyncio.run_coroutine_threadsafe(work(), self.loop).result()
 
     async def here(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the saver's loop also when another loop awaits it (a node with a loop of its own)."""
@@ -43,7 +42,7 @@ class LoopBoundSaver(BaseCheckpointSaver[str]):
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return a checkpoint."""
-        return self.blocking(_awaited(self.aget_tuple(config)))
+        return self.blocking(lambda: self.aget_tuple(config))
 
     def list(
         self,
@@ -54,7 +53,7 @@ class LoopBoundSaver(BaseCheckpointSaver[str]):
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
         """Return checkpoints, newest first."""
-        yield from self.blocking(_listed(self.alist(config, filter=filter, before=before, limit=limit)))
+        yield from self.blocking(lambda: _listed(self.alist(config, filter=filter, before=before, limit=limit)))
 
     def put(
         self,
@@ -64,19 +63,19 @@ class LoopBoundSaver(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Write a checkpoint."""
-        return self.blocking(_awaited(self.aput(config, checkpoint, metadata, new_versions)))
+        return self.blocking(lambda: self.aput(config, checkpoint, metadata, new_versions))
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Write what a task produced."""
-        self.blocking(_awaited(self.aput_writes(config, writes, task_id, task_path)))
+        self.blocking(lambda: self.aput_writes(config, writes, task_id, task_path))
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         """Return the writes of channels along the parents."""
-        return self.blocking(_awaited(self.aget_delta_channel_history(config=config, channels=channels)))
+        return self.blocking(lambda: self.aget_delta_channel_history(config=config, channels=channels))
 
 
 def _running() -> asyncio.AbstractEventLoop | None:
@@ -84,10 +83,6 @@ def _running() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
-
-
-async def _awaited(work: Awaitable[T]) -> T:
-    return await work
 
 
 async def _listed(items: AsyncIterator[CheckpointTuple]) -> "list[CheckpointTuple]":

@@ -24,7 +24,7 @@ class StandaloneSaver(LogSaver):
 
     def delete_thread(self, thread_id: str) -> None:
         """Delete a thread."""
-        self.blocking(self.adelete_thread(thread_id))
+        self.blocking(lambda: self.adelete_thread(thread_id))
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Delete a thread; nothing happens where there is none."""
@@ -35,7 +35,7 @@ class StandaloneSaver(LogSaver):
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Hide the checkpoints of runs."""
-        self.blocking(self.adelete_for_runs(run_ids))
+        self.blocking(lambda: self.adelete_for_runs(run_ids))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Hide all checkpoints whose metadata name one of these runs."""
@@ -46,7 +46,7 @@ class StandaloneSaver(LogSaver):
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Hide old checkpoints."""
-        self.blocking(self.aprune(thread_ids, strategy=strategy))
+        self.blocking(lambda: self.aprune(thread_ids, strategy=strategy))
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Hide all checkpoints but the latest of each namespace and what its delta channels are rebuilt from.
@@ -63,7 +63,7 @@ class StandaloneSaver(LogSaver):
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy a thread."""
-        self.blocking(self.acopy_thread(source_thread_id, target_thread_id))
+        self.blocking(lambda: self.acopy_thread(source_thread_id, target_thread_id))
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy all checkpoints of a thread, with their writes and in their order, by value."""

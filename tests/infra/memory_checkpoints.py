@@ -36,7 +36,9 @@ class MemoryCheckpoints:
                     continue
 
     async def latest(self, thread_id: ThreadId, ns: str, exclude_run: RunId | None = None) -> StoredCheckpoint | None:
-        found = (one for one in self.folded.all(thread_id, ns) if exclude_run is None or one.run_id != exclude_run)
+        if exclude_run is None:
+            return self.folded.latest(thread_id, ns)
+        found = (one for one in self.folded.all(thread_id, ns) if one.run_id != exclude_run)
         return _without(next(found, None), exclude_run)
 
     async def get(
