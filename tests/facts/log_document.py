@@ -3,6 +3,7 @@
 # ruff: noqa: E501  (rows of a Markdown table cannot be broken)
 
 import json
+from inspect import cleandoc
 from pathlib import Path
 
 from tests.facts.examples import AT, EXAMPLES, RUN, THREAD
@@ -81,7 +82,7 @@ def render() -> str:
         name = NAMES[type(fact)]
         parts += [
             f"### {name}, schema {SCHEMAS[name]}\n",
-            f"{type(fact).__doc__}".strip() + "\n",
+            cleandoc(type(fact).__doc__ or "") + "\n",
             pretty(encode_fact(fact)),
         ]
     return "\n".join(parts)
