@@ -20,6 +20,14 @@ class CheckpointKey:
     checkpoint_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """What a version of a channel held from this order number on; None is a channel without value."""
+
+    seq: int
+    channel: EncodedChannel | None
+
+
 class FoldedCheckpoints:
     """A fold of checkpoint facts; `first_seq` is the order number of the first one."""
 
@@ -27,7 +35,7 @@ class FoldedCheckpoints:
         self._seq = first_seq
         self._checkpoints: dict[CheckpointKey, StoredCheckpoint] = {}
         self._writes: dict[CheckpointKey, list[StoredWrite]] = {}
-        self._channels: dict[tuple[ChannelKey, str], EncodedChannel | None] = {}
+        self._channels: dict[tuple[ChannelKey, str], list[_Version]] = {}
 
     def apply(self, stream: Stream, fact: CheckpointFact) -> None:
         """Fold one fact of `stream`. Raises Corrupt where it builds on a version that was never seen."""
@@ -45,7 +53,7 @@ class FoldedCheckpoints:
         """Take the channels of a checkpoint that was read elsewhere; later facts may build on them."""
         for name, version in _versions(checkpoint.checkpoint).items():
             key = ChannelKey(checkpoint.thread_id, checkpoint.checkpoint_ns, name)
-            self._channels.setdefault((key, str(version)), checkpoint.channels.get(name))
+            self._channels.setdefault((key, str(version)), [_Version(0, checkpoint.channels.get(name))])
 
     def get(self, key: CheckpointKey) -> StoredCheckpoint | None:
         """Return a folded checkpoint with its channels and the folded writes on it."""
@@ -81,8 +89,13 @@ class FoldedCheckpoints:
         self._channels = {k: v for k, v in self._channels.items() if k[0].thread_id != thread_id}
 
     def _resolved(self, checkpoint: StoredCheckpoint) -> Mapping[str, EncodedChannel]:
-        found = ((known[0].channel, self._channels.get(known)) for known in _named(checkpoint))
+        found = ((known[0].channel, self._channel_at(known, checkpoint.seq)) for known in _named(checkpoint))
         return {name: channel for name, channel in found if channel is not None}
+
+    def _channel_at(self, known: tuple[ChannelKey, str], seq: int) -> EncodedChannel | None:
+        """Return what a version held for a checkpoint: one that is said again holds for later checkpoints only."""
+        stated = reversed(self._channels.get(known, ()))
+        return next((version.channel for version in stated if version.seq <= seq), None)
 
     def _saved(self, stream: Stream, fact: CheckpointSaved) -> None:
         for entry in fact.channels:
@@ -105,17 +118,16 @@ class FoldedCheckpoints:
     def _channel(self, stream: Stream, fact: CheckpointSaved, entry: JsonObject) -> None:
         key = ChannelKey(fact.thread_id, fact.checkpoint_ns, str(entry["channel"]))
         version = str(entry["version"])
-        match entry["kind"]:
-            case "full":
-                self._channels[key, version] = _full(version, stream, entry["value"])
-            case "append":
-                self._channels[key, version] = self._appended(key, version, stream, entry)
-            case _:
-                self._channels[key, version] = None
+        channel: EncodedChannel | None = None
+        if entry["kind"] == "full":
+            channel = _full(version, stream, entry["value"])
+        elif entry["kind"] == "append":
+            channel = self._appended(key, version, stream, entry)
+        self._channels.setdefault((key, version), []).append(_Version(self._seq, channel))
 
     def _appended(self, key: ChannelKey, version: str, stream: Stream, entry: JsonObject) -> EncodedChannel:
         named = as_object(entry["base"], "base")
-        base = self._channels.get((key, str(named["version"])))
+        base = self._channel_at((key, str(named["version"])), self._seq)
         if base is None or base.kind != "list" or len(base.items) != named["length"]:
             raise Corrupt(f"channel {key.channel} {version}: its base {named['version']} is not there")
         items = (*base.items, *_list(entry["items"]))

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from agentlog_facts.checkpoint import CheckpointFact, CheckpointSaved, CheckpointsHidden, WritesSaved
-from agentlog_facts.checkpoint_reads import CheckpointReads, StoredCheckpoint, StoredWrite, merged
+from agentlog_facts.checkpoint_reads import CheckpointReads, EncodedChannel, StoredCheckpoint, StoredWrite, merged
 from agentlog_facts.ids import ThreadId, stream
-from agentlog_facts.json_value import Json, JsonObject, as_object
+from agentlog_facts.json_value import Json, JsonObject, as_object, dump
 from agentlog_facts.thread import ThreadDeleted
 from agentlog_infra.channel_growth import ChannelGrowth, ChannelKey, empty
 from agentlog_infra.saver import LogSaver
@@ -88,7 +88,7 @@ class Copying:
     def __init__(self, growth: ChannelGrowth, target: ThreadId) -> None:
         self._growth = growth
         self._target = target
-        self._stated: set[tuple[ChannelKey, str]] = set()
+        self._stated: dict[tuple[ChannelKey, str], EncodedChannel | None] = {}
 
     def facts(self, newest_first: Sequence[StoredCheckpoint]) -> Iterator[CheckpointFact]:
         """Yield the facts in the order in which the source accepted them."""
@@ -111,9 +111,9 @@ class Copying:
     def _channels(self, stored: StoredCheckpoint) -> Iterator[JsonObject]:
         for name, version in as_object(stored.checkpoint.get("channel_versions", {}), "channel_versions").items():
             key = ChannelKey(self._target, stored.checkpoint_ns, name)
-            if (key, str(version)) not in self._stated:
-                self._stated.add((key, str(version)))
-                channel = stored.channels.get(name)
+            channel, known = stored.channels.get(name), (key, str(version))
+            if known not in self._stated or not _same(self._stated[known], channel):
+                self._stated[known] = channel
                 on = stream("thread", self._target)
                 yield empty(name, str(version)) if channel is None else self._growth.copy(key, on, channel)
 
@@ -128,6 +128,12 @@ class Copying:
             task_path=write.task_path,
             writes=(entry,),
         )
+
+
+def _same(left: EncodedChannel | None, right: EncodedChannel | None) -> bool:
+    if left is None or right is None or left is right:
+        return left is right
+    return left.kind == right.kind and dump([left.value, *left.items]) == dump([right.value, *right.items])
 
 
 def _needed(newest_first: Sequence[StoredCheckpoint]) -> set[tuple[str, str]]:

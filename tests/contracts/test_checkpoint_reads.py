@@ -1,0 +1,180 @@
+"""What savers rely on when they read checkpoints, in memory and in PostgreSQL; LangGraph's conformance suite on top."""
+
+# pyright: reportMissingTypeStubs=false
+# (langgraph-checkpoint-conformance has no marker for its types)
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import pytest
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.conformance.capabilities import Capability
+from langgraph.checkpoint.conformance.initializer import RegisteredCheckpointer
+from langgraph.checkpoint.conformance.validate import validate
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from tests.contracts import checkpoint_worlds
+from tests.contracts.checkpoint_worlds import CheckpointWorld
+from tests.projections.world import TABLES, database_uri
+from tests.stack_fixtures import RunningStack
+
+from agentlog_facts.checkpoint import CheckpointSaved, CheckpointsHidden, WritesSaved
+from agentlog_facts.checkpoint_reads import StoredCheckpoint, merged
+from agentlog_facts.ids import RunId, ThreadId
+from agentlog_facts.json_value import Json, JsonObject
+from agentlog_infra.migrate import upgrade
+from agentlog_infra.standalone_saver import StandaloneSaver
+
+WORLDS = {"memory": checkpoint_worlds.memory, "postgres": checkpoint_worlds.postgres}
+THREAD = ThreadId("t1")
+
+
+@pytest.fixture(scope="session")
+def tables(stack: RunningStack) -> str:
+    """Name a database with all tables, to be copied."""
+    name = "checkpoints_template"
+    asyncio.run(upgrade(database_uri(stack.postgres, name), TABLES))
+    return name
+
+
+@pytest.fixture(params=list(WORLDS))
+async def checkpoints(
+    request: pytest.FixtureRequest, stack: RunningStack, tables: str
+) -> AsyncGenerator[CheckpointWorld]:
+    async with WORLDS[request.param](stack.postgres, tables) as world:
+        yield world
+
+
+@pytest.mark.parametrize("capability", [capability.value for capability in Capability])
+async def test_the_saver_conforms(checkpoints: CheckpointWorld, capability: str) -> None:
+    async def savers() -> "AsyncGenerator[BaseCheckpointSaver[str], None]":
+        yield StandaloneSaver(checkpoints.reads, checkpoints.commit, JsonPlusSerializer(), "token")
+
+    report = await validate(RegisteredCheckpointer("LogSaver", savers), capabilities={capability})
+    result = report.results[capability]
+    assert result.detected
+    assert result.failures == []
+    assert result.passed
+    assert result.tests_passed > 0
+    assert result.tests_skipped == 0
+
+
+def saved(checkpoint_id: str, *entries: JsonObject, run: str | None = None, **more: Json) -> CheckpointSaved:
+    versions: JsonObject = {str(entry["channel"]): entry["version"] for entry in entries}
+    return CheckpointSaved(
+        thread_id=THREAD,
+        run_id=None if run is None else RunId(run),
+        checkpoint_ns=str(more.pop("ns", "")),
+        checkpoint_id=checkpoint_id,
+        parent_checkpoint_id=None,
+        checkpoint={"v": 4, "id": checkpoint_id, "channel_versions": versions, "versions_seen": {}},
+        metadata={"source": "loop", **more},
+        channels=tuple(entries),
+    )
+
+
+def full(version: str, value: Json) -> JsonObject:
+    return {"channel": "x", "version": version, "kind": "full", "value": value}
+
+
+def grown(version: str, items: list[Json], base: str, length: int, stream: str) -> JsonObject:
+    named: JsonObject = {"version": base, "length": length, "stream": stream}
+    return {"channel": "x", "version": version, "kind": "append", "items": items, "base": named}
+
+
+def written(
+    checkpoint_id: str, task: str, index: int, value: Json, run: str | None = None, path: str = ""
+) -> WritesSaved:
+    entry: JsonObject = {"index": index, "channel": "x", "value": value}
+    return WritesSaved(THREAD, None if run is None else RunId(run), "", checkpoint_id, task, path, (entry,))
+
+
+def names(found: "list[StoredCheckpoint]") -> list[str]:
+    return [one.checkpoint_id for one in found]
+
+
+async def test_latest_is_the_last_accepted_one(checkpoints: CheckpointWorld) -> None:
+    await checkpoints.commit(THREAD, (saved("c9"), saved("c1"), saved("c5", ns="sub")))
+    latest = await checkpoints.reads.latest(THREAD, "")
+    assert latest is not None
+    assert (latest.checkpoint_id, latest.run_id, latest.metadata) == ("c1", None, {"source": "loop"})
+    assert await checkpoints.reads.latest(ThreadId("other"), "") is None
+
+
+async def test_history_follows_the_order_of_acceptance(checkpoints: CheckpointWorld) -> None:
+    facts = (saved("c9", step=1), saved("c1", step=2), saved("c5", step=3), saved("d1", ns="sub"))
+    await checkpoints.commit(THREAD, facts)
+    reads = checkpoints.reads
+    assert names(list(await reads.history(THREAD, ""))) == ["c5", "c1", "c9"]
+    assert names(list(await reads.history(THREAD, None, limit=2))) == ["d1", "c5"]
+    assert names(list(await reads.history(THREAD, "", before_checkpoint_id="c5"))) == ["c1", "c9"]
+    assert names(list(await reads.history(THREAD, "", before_checkpoint_id="unknown"))) == []
+    assert names(list(await reads.history(THREAD, "", metadata={"step": 2}))) == ["c1"]
+
+
+async def test_appended_items_are_resolved(checkpoints: CheckpointWorld) -> None:
+    await checkpoints.commit(THREAD, (saved("c1", full("1", {"items": ["a"]})),))
+    await checkpoints.commit(THREAD, (saved("c2", grown("2", [{"json": {"b": 1}}], "1", 1, "thread-t1")),))
+    await checkpoints.commit_by_run(THREAD, RunId("r1"), (saved("c3", grown("3", [], "2", 2, "thread-t1"), run="r1"),))
+    found = await checkpoints.reads.get(THREAD, "", "c3")
+    assert found is not None
+    channel = found.channels["x"]
+    assert (channel.kind, channel.items) == ("list", ("a", {"json": {"b": 1}}))
+    assert (channel.version, channel.stream, channel.full_length, channel.parts) == ("3", "run-r1", 1, 2)
+
+
+async def test_an_empty_channel_is_left_out(checkpoints: CheckpointWorld) -> None:
+    gone: JsonObject = {"channel": "x", "version": "2", "kind": "empty"}
+    await checkpoints.commit(THREAD, (saved("c1", full("1", 5)), saved("c2", gone)))
+    first, second = await checkpoints.reads.get(THREAD, "", "c1"), await checkpoints.reads.get(THREAD, "", "c2")
+    assert first is not None
+    assert first.channels["x"].value == 5
+    assert second is not None
+    assert second.channels == {}
+
+
+async def test_a_version_said_again_holds_for_later_checkpoints_only(checkpoints: CheckpointWorld) -> None:
+    await checkpoints.commit(THREAD, (saved("c1", full("1", "old")), saved("c2", full("1", "new"))))
+    first, second = await checkpoints.reads.get(THREAD, "", "c1"), await checkpoints.reads.get(THREAD, "", "c2")
+    assert first is not None
+    assert second is not None
+    assert (first.channels["x"].value, second.channels["x"].value) == ("old", "new")
+
+
+async def test_writes_on_special_channels_replace_and_others_stay(checkpoints: CheckpointWorld) -> None:
+    await checkpoints.commit(THREAD, (saved("c1"), written("c1", "t", 0, "first"), written("c1", "t", -4, "old")))
+    again = (written("c1", "t", 0, "second", run="r1"), written("c1", "t", -4, "new", run="r1"))
+    await checkpoints.commit_by_run(THREAD, RunId("r1"), again)
+    found = await checkpoints.reads.get(THREAD, "", "c1")
+    assert found is not None
+    assert [(write.index, write.value) for write in merged(found.writes)] == [(-4, "new"), (0, "first")]
+
+
+async def test_writes_come_in_the_order_of_their_paths(checkpoints: CheckpointWorld) -> None:
+    facts = (saved("c1"), written("c1", "a", 0, 1, path="2"), written("c1", "b", 0, 2, path="1"))
+    await checkpoints.commit(THREAD, facts)
+    found = await checkpoints.reads.get(THREAD, "", "c1")
+    assert found is not None
+    assert [write.value for write in merged(found.writes)] == [2, 1]
+
+
+async def test_a_run_can_be_left_out(checkpoints: CheckpointWorld) -> None:
+    await checkpoints.commit(THREAD, (saved("c1"), written("c1", "t", 0, "kept")))
+    theirs = (written("c1", "t", -4, "answer", run="r1"), saved("c2", run="r1"))
+    await checkpoints.commit_by_run(THREAD, RunId("r1"), theirs)
+    latest = await checkpoints.reads.latest(THREAD, "", RunId("r1"))
+    assert latest is not None
+    assert latest.checkpoint_id == "c1"
+    assert [write.value for write in latest.writes] == ["kept"]
+    assert await checkpoints.reads.get(THREAD, "", "c2", RunId("r1")) is None
+    assert await checkpoints.reads.get(THREAD, "", "c2") is not None
+
+
+async def test_hidden_checkpoints_do_not_show_but_carry_others(checkpoints: CheckpointWorld) -> None:
+    await checkpoints.commit(THREAD, (saved("c1", full("1", {"items": ["a"]})),))
+    await checkpoints.commit(THREAD, (saved("c2", grown("2", ["b"], "1", 1, "thread-t1")),))
+    hidden = CheckpointsHidden(THREAD, ({"ns": "", "checkpoint_id": "c1"},), "prune")
+    await checkpoints.commit(THREAD, (hidden,))
+    assert names(list(await checkpoints.reads.history(THREAD, ""))) == ["c2"]
+    latest = await checkpoints.reads.latest(THREAD, "")
+    assert latest is not None
+    assert latest.channels["x"].items == ("a", "b")
