@@ -91,6 +91,7 @@ class World:
     """A log whose facts are projected at once, and the runs executed over it."""
 
     def __init__(self, graphs: Graphs) -> None:
+        self.graphs = graphs
         self.reads = MemoryCheckpoints()
         self.log = MemoryLog(self.reads)
         serde = JsonPlusSerializer()

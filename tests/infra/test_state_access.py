@@ -1,0 +1,183 @@
+"""State, history and updates of threads as the API shows them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.infra.projects import loaded
+from tests.infra.test_langgraph_runs import NAMES, SOURCE, THREAD, World
+
+from agentlog_facts.checkpoint import CheckpointSaved
+from agentlog_facts.graph_access import At, BadUpdate, GraphNotFound, StateChange
+from agentlog_facts.ids import RunId, ThreadId, stream
+from agentlog_facts.json_value import Json, JsonObject, as_object
+from agentlog_facts.view import applied
+from agentlog_infra.graphs import Graphs
+
+
+@pytest.fixture
+def graphs(tmp_path: Path) -> Iterator[Graphs]:
+    graphs = {name: f"./state_project.py:{name}" for name in NAMES}
+    with loaded(tmp_path, {"state_project.py": SOURCE}, graphs) as found:
+        yield found
+
+
+@pytest.fixture
+async def world(graphs: Graphs) -> World:
+    return World(graphs)
+
+
+def commit(world: World, change: StateChange) -> None:
+    world.reads.fold(stream("thread", THREAD), (*change.facts, change.updated))
+
+
+def items(value: Json) -> list[JsonObject]:
+    assert isinstance(value, list)
+    return [as_object(item) for item in value]
+
+
+async def test_a_thread_without_state_shows_an_empty_snapshot(world: World) -> None:
+    assert await world.access.get_state("steps", THREAD) == {
+        "values": {},
+        "next": [],
+        "tasks": [],
+        "metadata": None,
+        "created_at": None,
+        "checkpoint": None,
+        "parent_checkpoint": None,
+        "interrupts": [],
+        "checkpoint_id": None,
+        "parent_checkpoint_id": None,
+    }
+
+
+async def test_an_unknown_checkpoint_is_echoed(world: World) -> None:
+    found = await world.access.get_state("steps", THREAD, At("nowhere"))
+    assert (found["values"], found["checkpoint_id"]) == ({}, "nowhere")
+    assert found["checkpoint"] == {"checkpoint_id": "nowhere", "thread_id": THREAD}
+
+
+async def test_a_finished_thread_shows_its_state(world: World) -> None:
+    outcome = await world.run("steps", input={"said": ["x"]})
+    found = await world.access.get_state("steps", THREAD)
+    assert (found["values"], found["next"], found["interrupts"]) == ({"said": ["x", "a", "b", "c"]}, [], [])
+    assert found["checkpoint_id"] == outcome.checkpoint_id
+    checkpoint = {"checkpoint_id": outcome.checkpoint_id, "thread_id": THREAD, "checkpoint_ns": ""}
+    assert found["checkpoint"] == checkpoint
+    metadata = as_object(found["metadata"])
+    assert {"source": "loop", "step": 3, "thread_id": THREAD, "run_attempt": 1, "graph_id": "steps"}.items() <= (
+        metadata.items()
+    )
+    assert metadata["run_id"] == "00000000-0000-7000-8000-000000000001"
+    assert isinstance(found["created_at"], str)
+
+
+async def test_an_interrupted_task_shows_its_question(world: World) -> None:
+    await world.run("asking", input={"said": []})
+    found = await world.access.get_state("asking", THREAD)
+    [task], [interrupt] = items(found["tasks"]), items(found["interrupts"])
+    assert (task["name"], task["path"], task["error"]) == ("ask", ["__pregel_pull", "ask"], None)
+    assert task["interrupts"] == [interrupt]
+    assert interrupt["value"] == "who?"
+    assert isinstance(interrupt["id"], str)
+    assert len(interrupt["id"]) == 32
+
+
+async def test_a_failed_task_shows_its_error_unmasked(world: World) -> None:
+    await world.run("failing", input={"said": []})
+    found = await world.access.get_state("failing", THREAD)
+    assert [task["error"] for task in items(found["tasks"])] == ["ZeroDivisionError('secret')"]
+
+
+async def test_a_subgraph_is_shown_where_it_waits(world: World) -> None:
+    await world.run("sub_as_node", input={"said": []})
+    [task] = items((await world.access.get_state("sub_as_node", THREAD))["tasks"])
+    address = as_object(task["checkpoint"])
+    assert address == {"thread_id": THREAD, "checkpoint_ns": f"sub:{task['id']}"}
+    [nested] = items((await world.access.get_state("sub_as_node", THREAD, subgraphs=True))["tasks"])
+    assert nested["checkpoint"] is None
+    assert as_object(nested["state"])["next"] == ["ask"]
+    inside = await world.access.get_state("sub_as_node", THREAD, At(checkpoint_ns=str(address["checkpoint_ns"])))
+    assert inside["next"] == ["ask"]
+
+
+async def test_history_is_newest_first_and_can_be_cut(world: World) -> None:
+    await world.run("steps", input={"said": ["x"]})
+    every = await world.access.get_history("steps", THREAD, limit=10)
+    steps = [as_object(one["metadata"])["step"] for one in every]
+    assert steps == [3, 2, 1, 0, -1]
+    assert [one["parent_checkpoint_id"] for one in every] == [*(one["checkpoint_id"] for one in every[1:]), None]
+    before = str(every[1]["checkpoint_id"])
+    assert await world.access.get_history("steps", THREAD, before=before, limit=2) == every[2:4]
+    assert await world.access.get_history("steps", THREAD, limit=10, metadata={"step": 1}) == [every[2]]
+    [task] = items(every[1]["tasks"])
+    assert (task["name"], task["result"]) == ("c", {"said": ["c"]})
+
+
+async def test_an_update_is_one_commit_with_the_change_of_the_view(world: World) -> None:
+    await world.run("steps", input={"said": ["x"]})
+    before = (await world.access.view("steps", THREAD)).values
+    change = await world.access.update_state("steps", THREAD, {"said": ["y"]}, as_node="a", view=before)
+    assert change.updated.view == {"append": {"said": ["y"]}}
+    assert change.updated.next == ("b",)
+    assert applied(before or {}, change.updated.view) == {"said": ["x", "a", "b", "c", "y"]}
+    assert [fact.checkpoint_id for fact in change.facts if isinstance(fact, CheckpointSaved)] == [
+        change.updated.checkpoint_id
+    ]
+    assert change.checkpoint["checkpoint_id"] == change.updated.checkpoint_id
+    commit(world, change)
+    found = await world.access.get_state("steps", THREAD)
+    assert (found["next"], as_object(found["metadata"])["source"]) == (["b"], "update")
+
+
+async def test_an_update_on_an_old_checkpoint_forks(world: World) -> None:
+    await world.run("steps", input={"said": ["x"]})
+    every = await world.access.get_history("steps", THREAD, limit=10)
+    at = At(str(every[2]["checkpoint_id"]))
+    change = await world.access.update_state("steps", THREAD, {"said": ["fork"]}, as_node="b", at=at)
+    commit(world, change)
+    found = await world.access.get_state("steps", THREAD)
+    assert found["values"] == {"said": ["x", "a", "fork"]}
+    assert found["parent_checkpoint_id"] == at.checkpoint_id
+    outcome = await world.run("steps", run=2, input=None)
+    assert outcome.values == {"said": ["x", "a", "fork", "c"]}
+
+
+async def test_a_run_may_start_from_an_old_checkpoint(world: World) -> None:
+    await world.run("steps", input={"said": ["x"]})
+    every = await world.access.get_history("steps", THREAD, limit=10)
+    config: JsonObject = {"configurable": {"checkpoint_id": every[2]["checkpoint_id"]}}
+    outcome = await world.run("steps", run=2, input=None, config=config)
+    assert outcome.values == {"said": ["x", "a", "b", "c"]}
+    assert len(await world.access.get_history("steps", THREAD, limit=20)) == 5 + 3
+
+
+async def test_an_update_of_a_new_thread_is_its_first_checkpoint(world: World) -> None:
+    change = await world.access.update_state("steps", THREAD, {"said": ["y"]})
+    commit(world, change)
+    assert (await world.access.view("steps", THREAD)).values == {"said": ["y"]}
+
+
+@pytest.mark.parametrize(("values", "node"), [(5, None), ({"said": ["x"]}, "nobody"), ({"said": 7}, "a")])
+async def test_an_update_that_does_not_fit_is_refused(world: World, values: Json, node: str | None) -> None:
+    await world.run("steps", input={"said": ["x"]})
+    with pytest.raises(BadUpdate):
+        await world.access.update_state("steps", THREAD, values, as_node=node)
+
+
+async def test_the_view_without_a_run_is_that_of_before(world: World) -> None:
+    await world.run("asking", input={"said": []})
+    before = await world.access.view("asking", THREAD)
+    await world.run("asking", run=2, command={"resume": "ann"})
+    await world.run("asking", run=3, command={"resume": "yes"})
+    third = RunId("00000000-0000-7000-8000-000000000003")
+    without = await world.access.view_without_run("asking", THREAD, third)
+    assert (without.values, without.next) == (before.values, ("ask",))
+    assert without.checkpoint_id == before.checkpoint_id
+    first = RunId("00000000-0000-7000-8000-000000000001")
+    assert (await World(world.graphs).access.view_without_run("asking", ThreadId("new"), first)).values is None
+
+
+async def test_an_unknown_graph_is_not_found(world: World) -> None:
+    with pytest.raises(GraphNotFound):
+        await world.access.get_state("none", THREAD)
