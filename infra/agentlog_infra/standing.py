@@ -16,9 +16,13 @@ CONSENT = "__interrupt__"
 
 
 def is_over(snapshot: StateSnapshot) -> bool:
-    """Tell whether nothing is left to run, or everything left waits for an answer."""
+    """Tell whether nothing is left to run, or everything left waits for an answer.
+
+    `next` leaves out tasks whose writes are there already: with all of them written it is empty although the step that
+    applies them, and what comes after it, still have to run.
+    """
     waiting = [task for task in snapshot.tasks if task.name in snapshot.next and task.result is None]
-    return not snapshot.next or (bool(waiting) and all(task.interrupts for task in waiting))
+    return not snapshot.tasks or (bool(waiting) and all(task.interrupts for task in waiting))
 
 
 def stops_here(
