@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 EXIT_MISCONFIGURED = 2
 BACKLOG = 2048
+PATIENCE_S = 5.0
+"""How long the first answer waits for the assistants of the graphs; then requests get 503 where rows are missing."""
 GRACE_S = 3
 """How long open requests may go on after SIGTERM; streams and waits come back by themselves."""
 
@@ -56,27 +58,35 @@ async def _serve(ready_fd: int | None) -> None:
                 timeout_graceful_shutdown=GRACE_S,
             )
         )
-        beside = asyncio.create_task(_beside(gateway, server, listening, ready_fd))
-        try:
-            await server.serve(sockets=[listening])
-        finally:
-            beside.cancel()
-            await asyncio.gather(beside, return_exceptions=True)
-        if not beside.cancelled():
-            beside.result()
+        await _run(gateway, server, listening, ready_fd)
 
 
-async def _beside(gateway: app.Gateway, server: uvicorn.Server, listening: socket.socket, ready_fd: int | None) -> None:
-    """Run what happens beside requests; when that fails the server stops."""
+async def _run(gateway: app.Gateway, server: uvicorn.Server, listening: socket.socket, ready_fd: int | None) -> None:
+    """Serve; when what runs beside requests fails, the server stops and its error is raised."""
+    beside = asyncio.create_task(gateway.run())
+    announced = asyncio.create_task(_announce(gateway, listening, ready_fd))
+    beside.add_done_callback(lambda _: _stop(server))
     try:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(gateway.run())
-            await gateway.ready.wait()
-            port: int = listening.getsockname()[1]
-            _say(ready_fd, {"role": "gateway", "pid": os.getpid(), "port": port})
-            log.info("role.started", extra={"role": "gateway", "port": port})
+        await asyncio.wait({beside, announced}, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+        if not beside.done():
+            await server.serve(sockets=[listening])
     finally:
-        server.should_exit = True
+        beside.cancel()
+        announced.cancel()
+        await asyncio.gather(beside, announced, return_exceptions=True)
+    if not beside.cancelled():
+        beside.result()
+
+
+def _stop(server: uvicorn.Server) -> None:
+    server.should_exit = True
+
+
+async def _announce(gateway: app.Gateway, listening: socket.socket, ready_fd: int | None) -> None:
+    await gateway.ready.wait()
+    port: int = listening.getsockname()[1]
+    _say(ready_fd, {"role": "gateway", "pid": os.getpid(), "port": port})
+    log.info("role.started", extra={"role": "gateway", "port": port})
 
 
 def _listen(host: str, port: int) -> socket.socket:

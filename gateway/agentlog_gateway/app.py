@@ -53,12 +53,12 @@ NAME = "agentlog-gateway"
 
 
 class Gateway:
-    """A wired gateway. `run()` carries what happens beside requests; `ready` is set once it can serve all of them."""
+    """A wired gateway. `run()` carries what happens beside requests; it is `ready` once it can serve all of them."""
 
     def __init__(self, services: Services, app: FastAPI) -> None:
         self.services = services
         self.app = app
-        self.ready = asyncio.Event()
+        self.ready = services.prepared
 
     async def run(self) -> None:
         """Run the background services until cancelled; the first that fails ends all."""
@@ -183,4 +183,5 @@ def _services(settings: Settings, plumbing: Plumbing, graphs: Graphs) -> Service
             settings.read_wait_secs,
             settings.cancel_grace_secs,
         ),
+        prepared=asyncio.Event(),
     )

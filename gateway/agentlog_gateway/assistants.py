@@ -3,6 +3,7 @@
 from starlette.responses import Response
 
 from agentlog_commands.assistants import system_assistant_id
+from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import AssistantId
 from agentlog_facts.json_value import Json
 from agentlog_gateway.call import Call, is_uuid
@@ -32,6 +33,8 @@ async def run_assistant(services: Services, assistant_id: AssistantId) -> Assist
     found = await services.assistants.get(assistant_id)
     if found is None:
         await services.presence.require(assistant_id, fresh=True)
+        if not services.prepared.is_set():
+            raise Unavailable("the assistants of the graphs are being made, retry later")
         raise Problem(404, INVALID_RUN_TARGET)
     _known_graph(services, found.graph_id)
     return found

@@ -38,7 +38,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything that a route may use."""
+    """Everything that a route may use. `prepared` is set once every loaded graph has its assistant."""
 
     clock: Clock
     ids: Ids
@@ -55,3 +55,4 @@ class Services:
     runs: Runs
     assistants: Assistants
     limits: Limits
+    prepared: asyncio.Event

@@ -36,9 +36,7 @@ async def test_an_unknown_path_is_not_found() -> None:
         ("GET", f"/assistants/{UUID}/versions", {"POST"}),
     ],
 )
-async def test_a_known_path_with_another_verb_tells_which_are_allowed(
-    method: str, path: str, allowed: set[str]
-) -> None:
+async def test_a_known_path_with_another_verb_tells_the_allowed_ones(method: str, path: str, allowed: set[str]) -> None:
     async with without_database() as (client, _):
         answer = await client.request(method, path)
     assert (answer.status_code, detail(answer.content)) == (405, "Method Not Allowed")

@@ -1,5 +1,6 @@
 """A gateway whose database does not answer: what can be said without rows, and what is said when they are missing."""
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -60,6 +61,7 @@ def services(log: MemoryLog, pool: Pool) -> Services:
         runs=Runs(pool),
         assistants=Assistants(pool),
         limits=Limits(BODY_BYTES, 5, 1, 15),
+        prepared=asyncio.Event(),
     )
 
 
