@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 # Runs in the child before the program: changes the user, asks the kernel for a signal at the parent's death (the change
 # of user would clear it, so it comes second), and gives up if the parent died before the kernel knew.
@@ -213,7 +213,25 @@ def _wait_for_exit(pid: int, seconds: float) -> None:
         os.close(handle)
 
 
-async def stop_child(process: asyncio.subprocess.Process, steps: Sequence[tuple[signal.Signals, float]]) -> int:
+class Running(Protocol):
+    """A process whose end can be waited for: a child of ours, or one that a child of ours forked."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        ...
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit status, None while it runs."""
+        ...
+
+    async def wait(self) -> int:
+        """Wait for its end and return its exit status."""
+        ...
+
+
+async def stop_child(process: Running, steps: Sequence[tuple[signal.Signals, float]]) -> int:
     """End our own child: send each signal in turn and wait its seconds, at last SIGKILL; return its exit status."""
     for number, seconds in steps:
         if process.returncode is not None:
@@ -226,7 +244,7 @@ async def stop_child(process: asyncio.subprocess.Process, steps: Sequence[tuple[
     return await process.wait()
 
 
-def signal_child(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+def signal_child(process: Running, number: signal.Signals) -> None:
     """Signal our own child unless it has ended. `Process.send_signal` would reap it and lose its exit status (3.11)."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):

@@ -4,21 +4,19 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import signal
-import sys
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from agentlog_facts.errors import Misconfigured, Unavailable
+from agentlog_infra.nursery import Nursery
 from agentlog_infra.processes import (
     Identity,
-    child_environment,
+    Running,
     identify,
     signal_child,
-    spawn,
     stop_child,
     stop_orphan,
     write_atomically,
@@ -36,7 +34,7 @@ START_SECS = 120.0  # graphs may import slowly
 class RoleSpec:
     """A process to run: `module` with `arguments`; one that executes runs gets an id of its own at each start.
 
-    `preload` is imported while the process waits to be told the addresses of the servers.
+    `preload` is imported once, by the process that all roles are forked from.
     """
 
     name: str
@@ -52,20 +50,6 @@ DeathHook = Callable[[str], Awaitable[None]]
 """Told the id of a worker that ended without having given its runs back."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A process that loads its code and waits for its variables."""
-
-    process: asyncio.subprocess.Process
-    ready: ReadyPipe
-    go_fd: int
-
-    def go(self, variables: Mapping[str, str]) -> None:
-        """Let it run; one that has died meanwhile is noticed by who waits for it."""
-        with contextlib.suppress(BrokenPipeError), os.fdopen(self.go_fd, "w") as pipe:
-            pipe.write(json.dumps(dict(variables)) + "\n")
-
-
 async def _nobody(worker_id: str) -> None:
     raise Unavailable(f"worker {worker_id} died before anybody could be told")
 
@@ -73,14 +57,14 @@ async def _nobody(worker_id: str) -> None:
 class Role:
     """Keeps one role process running."""
 
-    def __init__(self, spec: RoleSpec, notes: Path, budget: RestartBudget) -> None:
+    def __init__(self, spec: RoleSpec, nursery: Nursery, notes: Path, budget: RestartBudget) -> None:
         self.spec = spec
+        self._nursery = nursery
         self._environment: Mapping[str, str] = {}
         self._note = notes / f"role-{spec.name.replace(',', '-')}.json"
         self._on_worker_death: DeathHook = _nobody
-        self._waiting: _Waiting | None = None
         self._budget = budget
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Running | None = None
         self._worker_id = self._told = ""
         self._stopping = self._replacing = self._replaced = False
         self._ready = asyncio.Event()
@@ -96,28 +80,6 @@ class Role:
     async def wait_ready(self) -> None:
         """Wait until the role has said that it is ready; it waits again after each restart."""
         await self._ready.wait()
-
-    async def warm_up(self) -> None:
-        """Start the process, which loads its code and waits for `run`."""
-        ready = ReadyPipe()
-        read, write = os.pipe()
-        words = [str(read), self.spec.preload or "-", self.spec.module, *self.spec.arguments]
-        try:
-            self._process = await spawn(
-                [sys.executable, "-m", "agentlog_infra.launch", *words, "--ready-fd", str(ready.child_end)],
-                death_signal=signal.SIGKILL,
-                env=child_environment({**os.environ, **self._environment}),
-                stdout=sys.__stderr__.fileno() if sys.__stderr__ else None,
-                pass_fds=(ready.child_end, read),
-            )
-        except BaseException:
-            ready.__exit__(None, None, None)
-            os.close(write)
-            raise
-        finally:
-            os.close(read)
-        ready.started()
-        self._waiting = _Waiting(self._process, ready, write)
 
     async def run(self, environment: Mapping[str, str], on_worker_death: DeathHook) -> None:
         """Let the role run with these variables, and keep it running until `stop`.
@@ -155,10 +117,6 @@ class Role:
 
     def kill(self) -> None:
         """End the process at once."""
-        if self._waiting is not None:
-            os.close(self._waiting.go_fd)
-            self._waiting.ready.__exit__(None, None, None)
-            self._waiting = None
         self._stopping = True
         if self._process is not None:
             signal_child(self._process, signal.SIGKILL)
@@ -182,13 +140,12 @@ class Role:
         """Let the process run and wait for its line; one that ends before is left to the caller to see."""
         self._worker_id = uuid.uuid4().hex if self.spec.executes_runs else ""
         extra = {"AGENTLOG_WORKER_ID": self._worker_id} if self._worker_id else {}
-        if self._waiting is None:
-            await self.warm_up()
-        waiting, self._waiting = self._waiting, None
-        assert waiting is not None
-        with waiting.ready as ready:
-            self._remember(waiting.process.pid)
-            waiting.go({**self._environment, **extra})
+        with ReadyPipe() as ready:
+            self._process = process = await self._nursery.fork(
+                self.spec.module, self.spec.arguments, {**self._environment, **extra}, ready.child_end
+            )
+            ready.started()
+            self._remember(process.pid)
             try:
                 async with asyncio.timeout(START_SECS):
                     said = await ready.line()
@@ -196,7 +153,7 @@ class Role:
                 raise Unavailable(f"{self.spec.name} was not ready within {START_SECS:.0f} s") from error
         self._told = str(said.get("error", ""))
         if said and not self._told:
-            log.info("role.ready", extra={"role": self.spec.name, "pid": waiting.process.pid})
+            log.info("role.ready", extra={"role": self.spec.name, "pid": process.pid})
             self._ready.set()
             self._settled.set()
 
@@ -225,7 +182,7 @@ class Role:
             found = {"pid": pid, "started": started.started, "worker_id": self._worker_id}
             write_atomically(self._note, json.dumps(found))
 
-    def _running(self) -> asyncio.subprocess.Process:
+    def _running(self) -> Running:
         if self._process is None:
             raise Unavailable(f"{self.spec.name} is not running")
         return self._process

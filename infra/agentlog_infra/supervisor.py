@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from agentlog_infra.nursery import Nursery
 from agentlog_infra.restarts import RestartBudget
 from agentlog_infra.roles import DeathHook, Role, RoleSpec, end_old_roles
 
@@ -43,13 +44,14 @@ def role_specs(workers: int, grace_secs: float) -> tuple[tuple[RoleSpec, ...], .
 class Supervisor:
     """Runs role processes, `stages` of them in the order they stop; all share one restart budget.
 
-    Entering it starts the processes, which load their code; `start` lets them run; `stop` ends them in order.
+    Entering it begins to load their code; `start` starts them; `stop` ends them in order.
     """
 
     def __init__(self, stages: Sequence[Sequence[RoleSpec]], notes: Path, budget: RestartBudget | None = None) -> None:
         self._notes = notes
         shared = budget or RestartBudget()
-        self.stages = [[Role(spec, notes, shared) for spec in stage] for stage in stages]
+        self._nursery = Nursery([spec.preload for stage in stages for spec in stage if spec.preload])
+        self.stages = [[Role(spec, self._nursery, notes, shared) for spec in stage] for stage in stages]
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._lost_workers: list[str] = []
 
@@ -59,13 +61,9 @@ class Supervisor:
         return [role for stage in self.stages for role in stage]
 
     async def __aenter__(self) -> Self:
-        """End roles of a killed start, then start all processes at once."""
+        """End roles of a killed start; begin to load the code of all roles."""
         self._lost_workers = await end_old_roles(self._notes)
-        try:
-            await asyncio.gather(*(role.warm_up() for role in self.roles))
-        except BaseException:
-            await self.__aexit__(None, None, None)
-            raise
+        await self._nursery.start()
         return self
 
     async def __aexit__(
@@ -74,9 +72,10 @@ class Supervisor:
         """Leave no process behind, whether they ran or not."""
         self.kill()
         await self.stop()
+        await self._nursery.stop()
 
     async def start(self, environment: Mapping[str, str], on_worker_death: DeathHook) -> None:
-        """Let all roles run with these variables; return when all are ready.
+        """Start all roles with these variables; return when all are ready.
 
         Raises: Misconfigured or Unavailable of the first one that cannot run; then none is left.
         """

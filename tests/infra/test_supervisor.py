@@ -41,11 +41,12 @@ class Toys:
 
     def notes(self, what: str) -> list[dict[str, str]]:
         """Return the lines of one kind, in order."""
+        return [line for line in self.lines() if line["what"] == what]
+
+    def lines(self) -> list[dict[str, str]]:
+        """Return all lines, in order."""
         path = self.folder / "notes.jsonl"
-        lines: list[dict[str, str]] = (
-            [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        )
-        return [line for line in lines if line["what"] == what]
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     async def on_death(self, worker_id: str) -> None:
         """Remember a worker that was told dead."""
@@ -72,7 +73,9 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toys:
 
 def toy(name: str, *, executes_runs: bool = False, loads_graphs: bool = False, stop_secs: float = 10.0) -> RoleSpec:
     """Describe a toy role."""
-    return RoleSpec(name, "toy_role", (name,), executes_runs, stop_secs, loads_graphs)
+    return RoleSpec(
+        name, "toy_role", (name,), executes_runs, stop_secs, loads_graphs, preload="agentlog_infra.system_ports"
+    )
 
 
 async def test_roles_stop_in_the_order_of_their_stages(toys: Toys) -> None:
@@ -201,3 +204,28 @@ async def test_a_role_that_fails_later_is_reported_to_who_waits(toys: Toys) -> N
         with pytest.raises(Unavailable, match="last status -9"):
             async with asyncio.timeout(10):
                 await supervisor.wait_failed()
+
+
+async def test_when_the_process_that_forks_roles_is_killed_all_roles_come_back(toys: Toys) -> None:
+    async with toys.supervisor([[toy("gateway")], [toy("worker", executes_runs=True)]]):
+        first = {int(line["pid"]) for line in toys.notes("started")}
+        nursery = psutil.Process(first.pop()).parent()
+        assert nursery is not None
+        nursery.kill()
+        await until(lambda: len(toys.notes("started")) == 4)
+        assert len(toys.dead) == 1
+
+
+async def test_a_role_is_shown_under_its_own_command_line(toys: Toys) -> None:
+    async with toys.supervisor([[toy("gateway")]]):
+        found = psutil.Process(int(toys.notes("started")[0]["pid"])).cmdline()
+    assert found[1:5] == ["-m", "toy_role", "gateway", "--ready-fd"]
+
+
+async def test_roles_that_are_forked_from_one_process_never_draw_the_same_ids(toys: Toys) -> None:
+    toys.behave(one="draws", two="draws")
+    async with toys.supervisor([[toy("one")], [toy("two")]]):
+        drawn = [set(line["what"].split()[1:]) for line in toys.lines() if line["what"].startswith("drew ")]
+    assert len(drawn) == 2
+    assert len(drawn[0]) == len(drawn[1]) == 3
+    assert not drawn[0] & drawn[1]

@@ -2,9 +2,13 @@
 
 import json
 import os
+import random
 import signal
 import sys
+import uuid
 from pathlib import Path
+
+from agentlog_infra.system_ports import SystemIds
 
 
 def note(what: str) -> None:
@@ -30,6 +34,8 @@ def main() -> int:
     if wanted == "misconfigured":
         print("error: this toy cannot run", file=sys.stderr)
         return 2
+    if wanted == "draws":
+        note(f"drew {SystemIds().uuid7()[-12:]} {uuid.uuid4()} {random.getrandbits(64)}")
     if wanted == "dies":
         return 1
     fd = int(sys.argv[sys.argv.index("--ready-fd") + 1])
