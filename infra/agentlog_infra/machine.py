@@ -26,6 +26,7 @@ from agentlog_infra.watch import snapshot, wait_for_change
 log = logging.getLogger(__name__)
 
 DEV_GRACE_SECS = 5.0
+_SAME_PRESS_SECS = 0.5  # a terminal and a wrapping script may both pass on one Ctrl-C
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +114,19 @@ async def run_until_signal(main: Coroutine[object, object, int], kill: Callable[
     Returns `main`'s status, 0 after one signal, 130 after more.
     """
     task = asyncio.create_task(main)
-    signals: list[signal.Signals] = []
+    loop = asyncio.get_running_loop()
+    signals: list[float] = []
 
     def on_signal(number: signal.Signals) -> None:
-        signals.append(number)
+        if signals and loop.time() - signals[0] < _SAME_PRESS_SECS:
+            return
+        signals.append(loop.time())
         log.info("signal.received", extra={"signal": number.name, "count": len(signals)})
         if len(signals) == 1:
             task.cancel()
         else:
             kill()
 
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     try:
