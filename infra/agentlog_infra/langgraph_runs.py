@@ -13,7 +13,6 @@ from langgraph.types import StateSnapshot
 from agentlog_facts.checkpoint_reads import CheckpointReads, StoredCheckpoint, StoredWrite
 from agentlog_facts.errors import AgentlogError
 from agentlog_facts.frame import Frame
-from agentlog_facts.ids import RunId
 from agentlog_facts.json_value import JsonObject
 from agentlog_facts.ports import Clock, EventLog, Ids
 from agentlog_facts.run_execution import Emit, RunOrder, RunOutcome
@@ -92,15 +91,14 @@ class _Attempt:
         self._journal = RunJournal(tools.log, claim, tools.clock, tools.ids, acknowledged=self._durability == "sync")
 
     async def outcome(self) -> RunOutcome:
-        own = await self._own_checkpoint()
-        ignores = _given_again(self._order.run_id) if own is None and self._order.attempt > 1 else None
-        reads = OverlaidReads(self._tools.reads, ignores)
+        own, inside = await self._earlier()
+        reads = OverlaidReads(self._tools.reads, self._ignored(own, inside))
         saver = LogSaver(reads, self._journal, self._tools.serde, f"{self._order.run_id}:{self._order.epoch}")
         config = run_config(self._order, from_checkpoint=own is None)
         access = Access("threads.create_run", config, run_context(self._order))
         try:
             async with self._tools.graphs.open(self._order.graph_id, saver, access) as graph:
-                return await self._in_graph(graph, config, own)
+                return await self._in_graph(graph, config, own, None if inside else run_input(self._order.kwargs))
         except AgentlogError:
             raise
         except Exception as error:  # noqa: BLE001 - of a user's factory, whatever it is
@@ -113,16 +111,36 @@ class _Attempt:
         shown = None if values is None else {name: to_json(values[name]) for name in values if _is_key(name)}
         return RunOutcome("error", error_json(error), shown, (), {}, None, self._journal.last_version)
 
-    async def _own_checkpoint(self) -> StoredCheckpoint | None:
-        """Return the last checkpoint of an earlier attempt."""
+    async def _earlier(self) -> tuple[StoredCheckpoint | None, bool]:
+        """Return the last root checkpoint of an earlier attempt, and whether one wrote any, subgraphs included."""
         if self._order.attempt == 1:
-            return None
-        latest = await self._tools.reads.latest(self._order.thread_id, "")
-        return latest if latest is not None and latest.run_id == self._order.run_id else None
+            return None, False
+        thread_id, run_id = self._order.thread_id, self._order.run_id
+        latest = await self._tools.reads.latest(thread_id, "")
+        if latest is not None and latest.run_id == run_id:
+            return latest, True
+        newest = await self._tools.reads.history(thread_id, None, limit=1)
+        return None, any(one.run_id == run_id for one in newest)
 
-    async def _in_graph(self, graph: Graph, config: RunnableConfig, own: StoredCheckpoint | None) -> RunOutcome:
+    def _ignored(self, own: StoredCheckpoint | None, inside: bool) -> Callable[[StoredWrite], bool] | None:
+        """Return which writes of an earlier attempt must not count.
+
+        Behind an own root checkpoint all of them do. The answers of a resume would count twice: they are given again,
+        or a subgraph that already wrote has used them up. What else a command wrote is only dropped if it is given
+        again.
+        """
+        run_id = self._order.run_id
+        if own is not None or self._order.attempt == 1:
+            return None
+        if inside:
+            return lambda write: write.run_id == run_id and write.channel == RESUME
+        return lambda write: write.run_id == run_id and (write.channel == RESUME or write.task_id == NULL_TASK_ID)
+
+    async def _in_graph(
+        self, graph: Graph, config: RunnableConfig, own: StoredCheckpoint | None, given: object
+    ) -> RunOutcome:
         over = own is not None and await self._stands(graph, own)
-        end = _End() if over else await self._executed(graph, config, None if own else run_input(self._order.kwargs))
+        end = _End() if over else await self._executed(graph, config, given)
         await self._journal.flush()
         snapshot = await graph.aget_state({"configurable": {"thread_id": self._order.thread_id}})
         return RunOutcome(
@@ -198,11 +216,6 @@ class _Attempt:
                 sent = self._emit(Frame(mode, to_json(data), "|".join(ns) if nested else ""))
                 if inspect.isawaitable(sent):
                     await sent
-
-
-def _given_again(run_id: RunId) -> Callable[[StoredWrite], bool]:
-    """An attempt that is given the run's command again must not find the one before it: it would count twice."""
-    return lambda write: write.run_id == run_id and (write.task_id == NULL_TASK_ID or write.channel == RESUME)
 
 
 def _is_part(item: object) -> TypeGuard[tuple[tuple[str, ...], str, object]]:

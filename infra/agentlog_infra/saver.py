@@ -135,14 +135,12 @@ class LogSaver(LoopBoundSaver):
         await self._journal.write(thread_id, (fact,))
 
     def _plain(self, checkpoint: Checkpoint) -> JsonObject:
-        stored: JsonObject = {}
+        plain: dict[str, object] = {}
         rest: dict[str, object] = {}
         for name, value in checkpoint.items():
-            if name in PLAIN_FIELDS or exact(value):
-                stored[name] = to_object({"value": value})["value"]
-            elif name != "channel_values":
-                rest[name] = value
-        stored.pop("channel_values", None)
+            if name != "channel_values":
+                (plain if name in PLAIN_FIELDS or exact(value) else rest)[name] = value
+        stored = to_object(plain)
         return stored | {"encoded": self._codec.encode(rest)} if rest else stored
 
     def _changed(

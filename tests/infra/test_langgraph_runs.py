@@ -76,8 +76,18 @@ def call_sub(state):
 
 nested = StateGraph(State).add_node("outer", call_sub).add_edge(START, "outer").compile()
 sub_as_node = StateGraph(State).add_node("sub", asking).add_edge(START, "sub").compile()
+
+def first(state):
+    return {"said": [interrupt("first?")]}
+
+def second(state):
+    return {"said": [interrupt("second?")]}
+
+two = StateGraph(State).add_node("first", first).add_node("second", second)
+two = two.add_edge(START, "first").add_edge("first", "second").compile()
+sub_of_two = StateGraph(State).add_node("sub", two).add_edge(START, "sub").compile()
 """
-NAMES = ("steps", "asking", "failing", "blocking", "nested", "sub_as_node")
+NAMES = ("steps", "asking", "failing", "blocking", "nested", "sub_as_node", "sub_of_two")
 THREAD = ThreadId("t1")
 
 
@@ -208,6 +218,25 @@ async def test_a_resume_that_was_cut_off_counts_once(world: World) -> None:
     assert any(write.run_id == order_id(2) for write in await writes(world))  # the answer lies on the log already
     again = await world.run("asking", run=2, attempt=2, command={"resume": "ann"})
     assert question(again) == "really?"
+
+
+async def test_an_answer_that_a_subgraph_used_up_counts_once(world: World) -> None:
+    await world.run("sub_of_two", input={"said": []})
+    cut_off = await world.run("sub_of_two", run=2, command={"resume": "a"})
+    assert question(cut_off) == "second?"
+    again = await world.run("sub_of_two", run=2, attempt=2, command={"resume": "a"})
+    assert question(again) == "second?"
+    last = await world.run("sub_of_two", run=3, command={"resume": "b"})
+    assert last.values == {"said": ["a", "b"]}
+
+
+async def test_an_update_that_was_cut_off_counts_once(world: World) -> None:
+    await world.run("asking", input={"said": []})
+    command: JsonObject = {"resume": "ann", "update": {"said": ["noted"]}}
+    await world.run("asking", run=2, command=command)
+    await world.run("asking", run=2, attempt=2, command=command)
+    last = await world.run("asking", run=3, command={"resume": "yes"})
+    assert last.values == {"said": ["noted", "ann", "yes"]}
 
 
 async def test_an_error_is_an_outcome_and_shows_no_secret(world: World) -> None:
