@@ -36,10 +36,11 @@ class Gate:
         return [line["run_id"] for line in mine if (line["step"], line["edge"]) == (step, "start")]
 
 
-async def refused(api: Api, method: str, path: str, body: Json = None, **headers: str) -> tuple[int, str]:
+async def refused(
+    api: Api, method: str, path: str, body: Json = None, headers: dict[str, str] | None = None
+) -> tuple[int, str]:
     """Send a request that is refused; return status and detail."""
-    sent = {name.replace("_", "-"): value for name, value in headers.items()}
-    status, content = await api.raw(method, path, None if body is None else dump(body), sent)
+    status, content = await api.raw(method, path, None if body is None else dump(body), headers)
     assert status >= 400, content
     detail = as_object(load(content))["detail"]
     assert isinstance(detail, str)
