@@ -20,7 +20,7 @@ from agentlog_facts.hint import Hint
 from agentlog_facts.ids import Key, RunId, Stream
 from agentlog_facts.ports import RawRecord
 from agentlog_facts.vocabulary import decode_commit, encode_commit, encode_facts, parse_commit
-from agentlog_infra.migrate import Tables, upgrade
+from agentlog_infra.migrate import Tables
 from agentlog_projections.announce import Announcer
 from agentlog_projections.commits import ReadModel
 from agentlog_projections.database import Pool, open_pool
@@ -71,8 +71,14 @@ class MemoryTail:
     )
     positions: dict[int, int] = field(default_factory=dict[int, int])
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
-    polls: int = 0
     unknown: set[str] = field(default_factory=set[str])
+    readers: "list[MemoryTail]" = field(default_factory=lambda: list[MemoryTail]())
+
+    def reader(self) -> "MemoryTail":
+        """Return a tail of its own over the same records, as each projector has one."""
+        made = MemoryTail(self.partitions, self.records, unknown=self.unknown)
+        self.readers.append(made)
+        return made
 
     def partition_of(self, key: Key) -> int:
         return zlib.crc32(key.encode()) % self.partitions
@@ -83,7 +89,8 @@ class MemoryTail:
     def put(self, key: bytes, value: bytes | None, partition: int | None = None) -> Place:
         number = self.partition_of(Key(key.decode(errors="replace"))) if partition is None else partition
         self.records[number].append((key, value))
-        self.arrived.set()
+        for tail in self.readers:
+            tail.arrived.set()
         return Place(number, len(self.records[number]) - 1)
 
     def seek(self, partition: int, offset: int) -> None:
@@ -94,7 +101,6 @@ class MemoryTail:
         self.positions.pop(partition, None)
 
     async def poll(self, max_records: int, patience: timedelta) -> Sequence[RawRecord]:
-        self.polls += 1
         found = self._take(max_records)
         if not found:
             self.arrived.clear()
@@ -120,7 +126,10 @@ class MemoryTail:
     async def resolve(self, raw: RawRecord) -> Draft:
         if raw.key is None or raw.value is None:
             raise Corrupt("record without key or value")
-        commit = decode_commit(raw.key.decode(), parse_commit(raw.value))
+        try:
+            commit = decode_commit(raw.key.decode(), parse_commit(raw.value))
+        except UnicodeDecodeError as error:
+            raise Corrupt("key is not UTF-8") from error
         if commit.event_id in self.unknown:
             raise UnknownSchema(f"{commit.event_id}: from the future")
         return commit
@@ -215,7 +224,7 @@ class World:
     ) -> "AsyncGenerator[Projector]":
         """Run a projector for the length of the block; an error of its own fails the test."""
         announcer = Announcer(self.feed, self.feed)
-        outside = Outside(self.log, self.log.partition_of, WallClock(), announcer)
+        outside = Outside(self.log.reader(), self.log.partition_of, WallClock(), announcer)
         chosen, runs = models or read_models()
         projector = Projector(replace(self.settings, **changed), outside, chosen, runs)  # type: ignore[arg-type]  # names of settings
         async with asyncio.TaskGroup() as group:
@@ -273,20 +282,29 @@ class World:
         """Empty every table, so that the next projector folds from the first record."""
         tables = [f"read_v1.{table}" for model in TYPES for table in model.tables]
         ledger = ("positions", "heads", "log_index", "quarantine")
-        await self.pool.execute(f"TRUNCATE {', '.join([*tables, *(f'ledger.{table}' for table in ledger)])}")
+        await self.pool.execute(";".join(f"DELETE FROM {t}" for t in [*tables, *(f"ledger.{one}" for one in ledger)]))
+
+
+async def ask(server: str, sql: str) -> None:
+    """Execute one statement on the server's own database."""
+    admin = await asyncpg.connect(server)
+    try:
+        await admin.execute(sql)
+    finally:
+        await admin.close()
+
+
+def database_uri(server: str, name: str) -> str:
+    return server.replace("/postgres?", f"/{name}?")
 
 
 @asynccontextmanager
-async def world_at(server: str) -> "AsyncGenerator[World]":
-    """Make a database with all tables, and drop it afterwards."""
-    name = f"world_{next(_numbers)}_{time.time_ns()}"
-    uri = server.replace("/postgres?", f"/{name}?")
-    await upgrade(uri, TABLES)
+async def world_in(uri: str) -> "AsyncGenerator[World]":
+    """Give a world over a migrated database, emptied."""
     pool = await open_pool(uri, 4)
     try:
-        yield World(uri, pool)
+        world = World(uri, pool)
+        await world.reset()
+        yield world
     finally:
         await pool.close()
-        admin = await asyncpg.connect(server)
-        await admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-        await admin.close()

@@ -1,0 +1,117 @@
+"""Verdicts: what the ledger says of each record, in rows, in answers and in hints."""
+
+from tests.projections.facts import patched, run_created, thread_created, thread_deleted
+from tests.projections.world import World, draft
+
+from agentlog_facts.envelope import Place
+from agentlog_facts.guard import Accepted, Duplicate, Void
+from agentlog_facts.ids import Key, Stream
+from agentlog_facts.system import PartitionOpened
+from agentlog_facts.vocabulary import encode_commit, encode_facts
+
+ON_T1 = Stream("thread-t1")
+
+
+async def test_accepted_commits_count_up_on_their_stream(world: World) -> None:
+    verdicts = await world.given(
+        draft("t1", thread_created()),
+        draft("t1", patched({}), stream="meta-t1"),
+        draft("t1", run_created()),
+    )
+    assert verdicts == [Accepted(0), Accepted(0), Accepted(1)]
+
+
+async def test_an_intent_counts_once_within_a_batch_and_over_restarts(world: World) -> None:
+    first = draft("t1", thread_created(), event_id="e1")
+    again = draft("t1", thread_created(), event_id="e1")
+    other = draft("t1", thread_created(), event_id="e1", body="other")
+    reused = Void("idempotency_key_reused")
+    assert await world.given(first, again, other) == [Accepted(0), Duplicate(0), reused]
+    assert await world.given(again, other) == [Duplicate(0), reused]
+
+
+async def test_a_void_does_not_consume_its_event_id(world: World) -> None:
+    too_early = draft("t1", run_created(), event_id="e1", demands={ON_T1: "exists"})
+    in_time = draft("t1", run_created(), event_id="e1", demands={ON_T1: "exists"})
+    verdicts = await world.given(too_early, draft("t1", thread_created()), in_time)
+    assert verdicts == [Void("gone", ON_T1, "exists", "nothing"), Accepted(0), Accepted(1)]
+
+
+async def test_demands_are_judged_against_what_was_stored_before_a_restart(world: World) -> None:
+    await world.given(draft("t1", thread_created()))
+    verdicts = await world.given(
+        draft("t1", thread_created(), demands={ON_T1: "absent"}),
+        draft("t1", run_created(), demands={ON_T1: 0}),
+        draft("t1", run_created("r2"), demands={ON_T1: 0}),
+        draft("t1", thread_deleted(), demands={ON_T1: 1}),
+        draft("t1", run_created("r3")),
+    )
+    assert verdicts == [
+        Void("exists", ON_T1, "absent", "0"),
+        Accepted(1),
+        Void("version_conflict", ON_T1, "0", "1"),
+        Accepted(2),
+        Void("gone", ON_T1, "exists", "deleted"),
+    ]
+
+
+async def test_what_cannot_be_read_or_lies_elsewhere_is_void_and_the_fold_goes_on(world: World) -> None:
+    alien = draft("alien", thread_created("alien"))
+    wrong = (world.log.partition_of(Key("t1")) + 1) % 2
+    places = [
+        world.log.put(b"t1", b"{not json", 0),
+        world.log.put(b"\xff\x00", encode_commit(alien, encode_facts(alien)), 0),
+        world.log.put(b"t1", None, 0),
+        world.log.append(draft("t1", thread_created(), event_id="nul\x00"), 0),
+        world.log.append(draft("t1", thread_created()), wrong),
+        world.log.append(draft("t1", thread_created())),
+    ]
+    async with world.projector():
+        await world.folded()
+    verdicts = [await world.verdict(place) for place in places]
+    assert [getattr(verdict, "reason", verdict) for verdict in verdicts] == [
+        "unreadable",
+        "unreadable",
+        "unreadable",
+        "unreadable",
+        "wrong_partition",
+        Accepted(0),
+    ]
+
+
+async def test_a_partition_knows_its_log_from_its_first_record(world: World) -> None:
+    opened = PartitionOpened("log-1", 3, 1, 2, 500)
+    place = world.log.append(draft("partition-1", opened, stream="partition-1"), 1)
+    async with world.projector():
+        await world.folded()
+    assert await world.verdict(place) == Accepted(0)
+    row = await world.pool.fetchrow(
+        "SELECT log_id, generation, base, partitions FROM ledger.positions WHERE partition = 1"
+    )
+    assert row is not None
+    assert tuple(row) == ("log-1", 3, 500, 2)
+
+
+async def test_the_ledger_answers_by_place_by_intent_and_by_try(world: World) -> None:
+    first, again = draft("t1", thread_created(), event_id="e1"), draft("t1", thread_created(), event_id="e1")
+    places = world.append(first, again)
+    async with world.projector():
+        await world.folded()
+        partition = places[0].partition
+        assert await world.ledger.present(partition)
+        assert await world.ledger.position(partition) == 2
+    at = await world.ledger.at(places[0])
+    assert at is not None
+    assert (at.event_id, at.append_id, at.body_sha256, at.verdict) == ("e1", first.append_id, "body", Accepted(0))
+    assert await world.ledger.accepted(Key("t1"), "e1") == at
+    tried = await world.ledger.by_append(Key("t1"), again.append_id)
+    assert tried is not None
+    assert (tried.place, tried.verdict) == (places[1], Duplicate(0))
+    assert await world.ledger.at(Place(partition, 2)) is None
+    assert await world.ledger.accepted(Key("t1"), "e2") is None
+    assert [row.types for row in await world.ledger.of_key(Key("t1"))] == [("ThreadCreated",), ("ThreadCreated",)]
+
+
+async def test_a_partition_that_nobody_folded_is_not_present(world: World) -> None:
+    assert not await world.ledger.present(0)
+    assert await world.ledger.position(0) == 0
