@@ -58,6 +58,15 @@ class ThreadView:
     checkpoint_id: str | None = None
 
 
+ROOT = "__root__"
+"""Under this key a view holds the values of a graph whose state is no object (an entrypoint's return value)."""
+
+
+def unrooted(view: JsonObject | None) -> Json:
+    """Return the values of a view as clients see them."""
+    return view[ROOT] if view is not None and view.keys() == {ROOT} else view
+
+
 class GraphAccess(Protocol):
     """Loaded graphs over the projected checkpoints. All raise GraphNotFound, and Unavailable from the reads."""
 

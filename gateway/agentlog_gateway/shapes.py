@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from agentlog_commands.submit import Submitted
+from agentlog_facts.graph_access import unrooted
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.thread import RunCreated, ThreadCreated
 from agentlog_gateway.replies import time_text
@@ -21,7 +22,7 @@ def thread_json(row: Thread) -> JsonObject:
         "metadata": row.metadata,
         "status": row.status,
         "config": row.config,
-        "values": row.values,
+        "values": unrooted(row.values),
         "error": row.error,
         "interrupts": row.interrupts,
     }

@@ -7,7 +7,7 @@ import asyncio
 import logging
 
 from agentlog_facts.errors import Unavailable
-from agentlog_facts.graph_access import At, GraphNotFound
+from agentlog_facts.graph_access import At, GraphNotFound, unrooted
 from agentlog_facts.ids import RunId
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_gateway.replies import encode
@@ -120,7 +120,7 @@ def _with_schema(item: Json) -> Json:
 async def _values(services: Services, found: RunResult) -> Json:
     """Return the values as the run left them: the thread's, or those of its last checkpoint."""
     if found.newest or found.checkpoint_id is None:
-        return found.values or {}
+        return unrooted(found.values or {})
     try:
         at = At(found.checkpoint_id)
         return (await services.graphs.get_state(found.graph_id, found.thread_id, at))["values"]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import PregelTask, StateSnapshot
 
+from agentlog_facts.graph_access import ROOT
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_infra.state_json import clean_text, interrupt_json, to_json, to_object
 
@@ -36,9 +37,9 @@ def values_json(values: object) -> Json:
 
 
 def view_json(values: object) -> JsonObject:
-    """Return the values as the thread's row holds them; what is no object stands under `__root__`."""
+    """Return the values as the thread's row holds them; what is no object stands under ROOT."""
     shown = to_json(values)
-    return shown if isinstance(shown, dict) else {"__root__": shown}
+    return shown if isinstance(shown, dict) else {ROOT: shown}
 
 
 def thread_interrupts(snapshot: StateSnapshot) -> JsonObject:

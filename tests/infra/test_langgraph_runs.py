@@ -15,6 +15,7 @@ from agentlog_facts.checkpoint import CheckpointSaved
 from agentlog_facts.checkpoint_reads import StoredWrite
 from agentlog_facts.envelope import Actor, Cause
 from agentlog_facts.frame import Frame
+from agentlog_facts.graph_access import ROOT, unrooted
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject, as_object
 from agentlog_facts.run_execution import AttemptLost, RunOrder, RunOutcome
@@ -28,7 +29,8 @@ import asyncio
 import operator
 import threading
 from typing import Annotated, TypedDict
-from langgraph.graph import END, START, StateGraph
+from langgraph.func import entrypoint
+from langgraph.graph import START, StateGraph
 from langgraph.types import interrupt
 from langgraph.config import get_stream_writer
 
@@ -83,11 +85,15 @@ def first(state):
 def second(state):
     return {"said": [interrupt("second?")]}
 
+@entrypoint()
+async def echo(text: str, *, previous: str | None = None) -> str:
+    return (previous or "") + text
+
 two = StateGraph(State).add_node("first", first).add_node("second", second)
 two = two.add_edge(START, "first").add_edge("first", "second").compile()
 sub_of_two = StateGraph(State).add_node("sub", two).add_edge(START, "sub").compile()
 """
-NAMES = ("steps", "asking", "failing", "blocking", "nested", "sub_as_node", "sub_of_two")
+NAMES = ("steps", "asking", "failing", "blocking", "nested", "sub_as_node", "sub_of_two", "echo")
 THREAD = ThreadId("t1")
 
 
@@ -317,6 +323,16 @@ async def test_a_subgraph_interrupts_at_the_root(world: World) -> None:
     await world.run("sub_as_node", run=2, command={"resume": "a"})
     last = await world.run("sub_as_node", run=3, command={"resume": "b"})
     assert last.values == {"said": ["a", "b"]}
+
+
+async def test_an_entrypoint_remembers_what_it_returned(world: World) -> None:
+    await world.run("echo", input="a")
+    outcome = await world.run("echo", run=2, input="b", stream_mode=["values", "updates"])
+    assert outcome.values == {ROOT: "ab"}
+    assert unrooted(outcome.values) == "ab"
+    assert world.of("values")[-1] == "ab"
+    assert world.of("updates") == [{"echo": "ab"}]
+    assert (await world.access.get_state("echo", THREAD))["values"] == "ab"
 
 
 async def test_only_the_last_state_is_saved_with_durability_exit(world: World) -> None:
