@@ -12,7 +12,7 @@ from agentlog_infra import logs
 from agentlog_infra.addresses import joined, running_on
 from agentlog_infra.console import say
 from agentlog_infra.machine import Machine, free_port, machine, run_until_signal
-from agentlog_infra.settings import Settings
+from agentlog_infra.settings import Settings, origin_of
 
 _GRACE_SECS = 5.0
 
@@ -29,7 +29,9 @@ def demo(data_dir: Path | None, port: int | None) -> int:
     and stopped at the end.
     """
     settings = Settings.load({"data_dir": data_dir})
-    logs.configure("WARNING" if settings.log_level == "INFO" else settings.log_level, as_json=settings.log_json)
+    if origin_of("log_level") == "default":
+        settings = settings.model_copy(update={"log_level": "WARNING"})  # the demo tells its own story
+    logs.configure(settings.log_level, as_json=settings.log_json)
     url = _url_of_running(settings)
     if url:
         say(f"using the server that runs at {url}")

@@ -63,7 +63,7 @@ class StoredCommit:
         commit = self.commit or {}
         version = "-" if self.version is None else str(self.version)
         cells = (_text(commit.get("occurred_at")), _text(commit.get("stream")).ljust(46), version.rjust(5))
-        return "  ".join((*cells, _types(commit).ljust(30), _actor(commit).ljust(18), self.verdict))
+        return "  ".join((*cells, _types(commit).ljust(30), _actor(commit)[:18].ljust(18), self.verdict))
 
 
 def _text(value: Json) -> str:
