@@ -85,6 +85,11 @@ def first(state):
 def second(state):
     return {"said": [interrupt("second?")]}
 
+def unstorable(state):
+    return {"said": [threading.Lock()]}
+
+bad = chain("a").add_node("bad", unstorable).add_edge("a", "bad").compile()
+
 @entrypoint()
 async def echo(text: str, *, previous: str | None = None) -> str:
     return (previous or "") + text
@@ -93,7 +98,7 @@ two = StateGraph(State).add_node("first", first).add_node("second", second)
 two = two.add_edge(START, "first").add_edge("first", "second").compile()
 sub_of_two = StateGraph(State).add_node("sub", two).add_edge(START, "sub").compile()
 """
-NAMES = ("steps", "asking", "failing", "blocking", "nested", "sub_as_node", "sub_of_two", "echo")
+NAMES = ("steps", "asking", "failing", "blocking", "nested", "sub_as_node", "sub_of_two", "echo", "bad")
 THREAD = ThreadId("t1")
 
 
@@ -323,6 +328,15 @@ async def test_a_subgraph_interrupts_at_the_root(world: World) -> None:
     await world.run("sub_as_node", run=2, command={"resume": "a"})
     last = await world.run("sub_as_node", run=3, command={"resume": "b"})
     assert last.values == {"said": ["a", "b"]}
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+async def test_a_value_that_cannot_be_stored_fails_the_run(world: World, durability: str) -> None:
+    outcome = await world.run("bad", input={"said": []}, durability=durability)
+    assert outcome.status == "error"
+    assert outcome.error is not None
+    assert outcome.error["error"] == "TypeError"
+    assert outcome.values == (None if durability == "exit" else {"said": ["a"]})
 
 
 async def test_an_entrypoint_remembers_what_it_returned(world: World) -> None:
