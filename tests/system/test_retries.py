@@ -69,9 +69,7 @@ async def test_a_stream_that_is_repeated_tells_the_first_run_from_its_start(api:
 async def test_one_key_with_two_bodies_is_refused(api: Api) -> None:
     mine = key()
     await api.call("POST", "/threads", {"metadata": {"a": 1}}, mine)
-    status, detail = await refused(
-        api, "POST", "/threads", {"metadata": {"a": 2}}, Idempotency_Key=mine["Idempotency-Key"]
-    )
+    status, detail = await refused(api, "POST", "/threads", {"metadata": {"a": 2}}, mine)
     assert (status, "Idempotency-Key" in detail) == (422, True)
 
 

@@ -107,7 +107,9 @@ async def test_history_is_newest_first_and_can_be_narrowed(api: Api) -> None:
     assert await api.call("GET", f"/threads/{thread_id}/history?limit=0") == []
     third = str(states[2]["checkpoint_id"])
     assert await api.call("GET", f"/threads/{thread_id}/history?limit=2&before={third}") == states[3:5]
-    for before in (third, {"checkpoint_id": third}, {"configurable": {"checkpoint_id": third}}):
+    flat: JsonObject = {"checkpoint_id": third}
+    forms: list[Json] = [third, flat, {"configurable": flat}]
+    for before in forms:
         assert await history(api, thread_id, {"before": before, "limit": 2}) == states[3:5]
     assert [state["checkpoint_id"] for state in await history(api, thread_id, {"metadata": {"source": "input"}})] == [
         states[6]["checkpoint_id"]
@@ -135,12 +137,8 @@ async def test_a_run_from_a_checkpoint_forks_and_keeps_the_other_branch(api: Api
     at = str(states[2]["checkpoint_id"])
     ref: JsonObject = {"checkpoint_id": at}
     config: JsonObject = {"configurable": ref}
-    ways: dict[str, JsonObject] = {
-        "checkpoint_id": ref,
-        "checkpoint": {"checkpoint": ref},
-        "config": {"config": config},
-    }
-    body: JsonObject = {"assistant_id": "steps", "input": None, **ways[way]}
+    ways: JsonObject = {"checkpoint_id": at, "checkpoint": ref, "config": config}
+    body: JsonObject = {"assistant_id": "steps", "input": None, way: ways[way]}
     assert done_of(await api.call("POST", f"/threads/{thread_id}/runs/wait", body)) == ALL_STEPS
     after = await history(api, thread_id)
     assert after[-len(states) :] == states
