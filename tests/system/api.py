@@ -1,5 +1,7 @@
 """The HTTP API as a test speaks it: plain requests, typed JSON answers, every unexpected status an error."""
 
+import io
+
 import aiohttp
 
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load
@@ -24,7 +26,9 @@ class Api:
     ) -> tuple[int, bytes]:
         """Send bytes; return status and body."""
         async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
-            async with session.request(method, self._url + path, data=body, headers=headers) as answer:
+            async with session.request(
+                method, self._url + path, data=None if body is None else io.BytesIO(body), headers=headers
+            ) as answer:
                 return answer.status, await answer.read()
 
     async def thread(self) -> str:

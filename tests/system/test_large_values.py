@@ -39,7 +39,7 @@ async def both_are_whole(api: Api, chat: str, steps: str) -> None:
 
 
 def rebuild(server: RunningServer) -> None:
-    words = ["rebuild", "--data-dir", str(server.folder / "data"), "--config", str(server.config), "--yes"]
+    words = ["rebuild", "--data-dir", str(server.folder / "data")]
     done = subprocess.run(
         [sys.executable, "-m", "agentlog_infra.cli", *words],
         capture_output=True,
