@@ -108,9 +108,12 @@ async def _fold(settings: FoldSettings, outside: Outside, progress: "Progress", 
         fold = Fold(held, settings, outside, models, runs)
         await fold.begin()
         progress.begin(fold)
-        while fold.behind:
-            await fold.cycle()
-            progress.show(fold)
+        try:
+            while fold.behind:
+                await fold.cycle()
+                progress.show(fold)
+        finally:
+            await fold.end()
         for one in fold.partitions.values():
             if one.stopped is not None:
                 raise Diverged(f"partition {one.number} stopped: {one.stopped}")

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 MOST_BYTES = 32 * 1024 * 1024
 """A batch is cut behind so many bytes of values, blobs included."""
+READ_AHEAD = 200
+"""From so many records at once the fold counts as behind."""
 _BLOB_SIZE = re.compile(rb'"sha256":"[0-9a-f]{64}","size":(\d+)')
 _SQLSTATE_FENCED = "AL001"
 _FENCED = """
@@ -116,8 +118,11 @@ class Projector:
         connection = await connect(self._settings.database_uri)
         try:
             fold = Fold(connection, self._settings, self._outside, self._models, self._runs)
-            await fold.begin()
-            yield fold
+            try:
+                await fold.begin()
+                yield fold
+            finally:
+                await fold.end()
         finally:
             await _close(connection)
 
@@ -151,6 +156,7 @@ class Fold:
         self._composer = Composer()
         self._all: frozenset[int] = frozenset()
         self._next_look = 0.0
+        self._ahead: asyncio.Task[tuple[list[list[Read]], bool]] | None = None
         self.partitions: dict[int, Partition] = {}
 
     @property
@@ -188,12 +194,24 @@ class Fold:
         """
         if not self.partitions:
             return False
-        raws = await self._outside.tail.poll(self._settings.max_records, self._settings.patience)
+        batches, many = await (self._ahead or self._next())
+        self._ahead = asyncio.create_task(self._next(), name="read ahead") if many else None
         await self._look()
-        for reads in await self._read(raws):
+        for reads in batches:
             await self._commit(reads)
         await self._stop_failed()
         return True
+
+    async def end(self) -> None:
+        """Stop reading ahead."""
+        if self._ahead is not None:
+            self._ahead.cancel()
+            await asyncio.gather(self._ahead, return_exceptions=True)
+
+    async def _next(self) -> tuple[list[list[Read]], bool]:
+        """Read what comes next; when that is much, the batch behind it is read while PostgreSQL works on this one."""
+        raws = await self._outside.tail.poll(self._settings.max_records, self._settings.patience)
+        return await self._read(raws), len(raws) >= READ_AHEAD
 
     def _folding(self) -> list[Partition]:
         return [one for one in self.partitions.values() if one.stopped is None]
