@@ -40,6 +40,6 @@ def test_a_graph_that_fails_to_load_stops_the_start(source: str, told: str) -> N
     (folder / "mine.py").write_text(source)
     (folder / "langgraph.json").write_text('{"dependencies": ["."], "graphs": {"mine": "./mine.py:graph"}}')
     done = start(folder / "langgraph.json", folder)
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == 2, done.stderr
     assert "mine" in done.stderr
     assert told in done.stderr
