@@ -39,9 +39,12 @@ def connect(settings: Settings) -> Redis:
     uri, wait_s = settings.redis_uri, SOCKET_S
     try:
         if uri.startswith("unix:"):  # its connections take no keep-alive
-            return Redis.from_url(uri, socket_timeout=wait_s, socket_connect_timeout=wait_s, health_check_interval=10)
+            return Redis.from_url(
+                uri, protocol=2, socket_timeout=wait_s, socket_connect_timeout=wait_s, health_check_interval=10
+            )
         return Redis.from_url(
             uri,
+            protocol=2,  # version 3 costs redis-py a push handler for every message
             socket_timeout=wait_s,
             socket_connect_timeout=wait_s,
             socket_keepalive=True,

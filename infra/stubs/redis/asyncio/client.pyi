@@ -12,6 +12,7 @@ class Redis:
         cls,
         url: str,
         *,
+        protocol: int | None = None,
         socket_timeout: float | None = None,
         socket_connect_timeout: float | None = None,
         socket_keepalive: bool | None = None,
