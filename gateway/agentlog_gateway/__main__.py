@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -46,6 +47,7 @@ async def _serve(ready_fd: int | None) -> None:
     settings = app.load_settings()
     listening = _listen(settings.host, settings.port)
     async with app.open_gateway(settings) as gateway:
+        gc.freeze()  # what the start made stays: collections need not look at it again
         server = uvicorn.Server(
             uvicorn.Config(
                 gateway.app,

@@ -20,6 +20,7 @@ from agentlog_gateway.presence import Presence
 from agentlog_gateway.refusals import Refusals
 from agentlog_gateway.run_ends import RunRow
 from agentlog_gateway.services import Limits, Services
+from agentlog_gateway.shared_hints import SharedHints
 from agentlog_gateway.streams import RunStreams
 from agentlog_gateway.system_assistants import ensure_system_assistants
 from agentlog_gateway.web import build_app
@@ -171,7 +172,7 @@ def _services(settings: Settings, plumbing: Plumbing, graphs: Graphs) -> Service
         presence=Presence(PartitionPresence(pool), plumbing.log, clock, settings.partitions),
         folded=folded,
         waits=plumbing.verdicts,
-        streams=RunStreams(plumbing.frames, EndRows(decisions), plumbing.feed),
+        streams=RunStreams(plumbing.frames, EndRows(decisions), SharedHints(plumbing.feed, plumbing.verdicts)),
         graphs=LangGraphAccess(StateTools(graphs, Checkpoints(pool), ids, JsonPlusSerializer())),
         decisions=decisions,
         threads=Threads(pool),
