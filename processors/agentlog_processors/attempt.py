@@ -65,7 +65,7 @@ class Attempt:
                 await self._hold_lease(tools)
                 await self._poke.wait()
             if not job.done.done():
-                job.loop.call(stop.set)
+                job.call(stop.set)
                 await self._obeyed(tools, job)
         finally:
             limit.cancel()

@@ -1,8 +1,9 @@
 """Where user code runs: event loops in threads of their own, and which of them the next run gets.
 
 Runs share one loop while it answers, because clients that user code keeps in module variables (HTTP pools of model
-libraries) belong to one loop. A loop that user code blocks gets no new runs: they go to the next loop, and the graph
-that blocked it gets a loop for each of its runs from then on. With `isolated` every run has a loop of its own.
+libraries) belong to one loop. A loop that user code blocks gets no new runs: what it has not started in time goes to
+another one, and the graph that blocked it gets a loop for each of its runs from then on. With `isolated` every run has
+a loop of its own.
 """
 
 import asyncio
@@ -31,29 +32,66 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 class Job(Generic[T]):
     """One coroutine on a job's loop, as seen from the service loop; `done` settles when it has really ended."""
 
-    def __init__(self, home: asyncio.AbstractEventLoop, loop: "JobLoop", graph_id: str) -> None:
+    def __init__(
+        self, home: asyncio.AbstractEventLoop, graph_id: str, make: Callable[[], Coroutine[object, object, T]]
+    ) -> None:
         self.done: asyncio.Future[T] = home.create_future()
-        self.loop = loop
         self.graph_id = graph_id
         self._home = home
-        self._task: asyncio.Task[None] | None = None
+        self._make = make
+        self._loop: JobLoop | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._ticket: list[bool] = []
+        self._cancelled = False
+
+    def put(self, loop: "JobLoop") -> None:
+        """Let a loop start it."""
+        self._loop = loop
+        loop.active += 1
+        ticket = self._ticket = [True]  # whoever pops it starts the job or moves it on: atomic between threads
+        loop.call(lambda: self._start(ticket))
+
+    def take_back(self) -> "JobLoop | None":
+        """Take it from a loop that has not started it yet; return that loop, None when it has started."""
+        loop = self._loop
+        if loop is None or not _won(self._ticket):
+            return None
+        loop.active -= 1
+        return loop
+
+    def ended(self) -> None:
+        """Leave the loop."""
+        if self._loop is not None:
+            self._loop.active -= 1
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Run a function where the coroutine runs."""
+        if self._loop is not None:
+            self._loop.call(function)
 
     def cancel(self) -> None:
         """Ask the coroutine to stop; it may take its time or refuse."""
-        self.loop.call(self._cancel)
+        self._cancelled = True
+        self.call(self._cancel)
 
     def _cancel(self) -> None:
         if self._task is not None:
             self._task.cancel()
 
-    def start(self, make: Callable[[], Coroutine[object, object, T]]) -> None:
-        """Start on the job's loop; called there."""
+    def _start(self, ticket: list[bool]) -> None:
         _current.set(self.graph_id)
-        self._task = asyncio.get_running_loop().create_task(self._run(make))
+        self._starting = asyncio.get_running_loop().create_task(self._run(ticket))
 
-    async def _run(self, make: Callable[[], Coroutine[object, object, T]]) -> None:
+    async def _run(self, ticket: list[bool]) -> None:
+        """Run the coroutine, unless the job was moved on before this loop came to it."""
+        if not _won(ticket):
+            return
+        self._task = asyncio.current_task()
         try:
-            result = await make()
+            if self._cancelled:
+                raise asyncio.CancelledError
+            result = await self._make()
         except asyncio.CancelledError:
             self._home.call_soon_threadsafe(self.done.cancel)
             raise
@@ -73,6 +111,13 @@ class Job(Generic[T]):
 
 
 _current: ContextVar[str] = ContextVar("agentlog_graph_id", default="")
+
+
+def _won(ticket: list[bool]) -> bool:
+    try:
+        return ticket.pop()
+    except IndexError:
+        return False
 
 
 class JobLoop:
@@ -149,12 +194,19 @@ class JobLoops:
 
     def start(self, graph_id: str, make: Callable[[], Coroutine[object, object, T]]) -> Job[T]:
         """Start a run of a graph on the loop that suits it."""
-        loop = self._pick(alone=self._isolated or graph_id in self._blocking)
-        loop.active += 1
-        job: Job[T] = Job(self._home, loop, graph_id)
-        job.done.add_done_callback(lambda _: self._ended(loop))
-        loop.call(lambda: job.start(make))
+        job = Job(self._home, graph_id, make)
+        job.put(self._pick(graph_id))
+        job.done.add_done_callback(lambda _: job.ended())
+        self._home.call_later(BLOCKED_S, self._move_on, job)
         return job
+
+    def _move_on(self, job: Job[T]) -> None:
+        """A job that its loop has not started in time goes to another one."""
+        blocked = job.take_back()
+        if blocked is not None:
+            blocked.ask()
+            job.put(self._pick(job.graph_id, blocked))
+            self._home.call_later(BLOCKED_S, self._move_on, job)
 
     def look(self) -> None:
         """Note which loops are blocked and by which graph; call it a few times a second while runs are active."""
@@ -174,14 +226,12 @@ class JobLoops:
             self._blocking.add(graph_id)
             log.warning("run.blocks_loop", extra={"graph_id": graph_id})
 
-    def _pick(self, *, alone: bool) -> JobLoop:
+    def _pick(self, graph_id: str, blocked: JobLoop | None = None) -> JobLoop:
+        alone = self._isolated or graph_id in self._blocking
         loops = self._lone if alone else self._shared
         for loop in loops:
-            if loop.active == 0 if alone else loop.silent_s < BLOCKED_S:
+            if loop is not blocked and (loop.active == 0 if alone else loop.silent_s < BLOCKED_S):
                 return loop
         loop = JobLoop(len(self._shared) + len(self._lone), self._factory)
         loops.append(loop)
         return loop
-
-    def _ended(self, loop: JobLoop) -> None:
-        loop.active -= 1

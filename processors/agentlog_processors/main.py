@@ -56,9 +56,10 @@ from agentlog_projections.announce import Announcer
 from agentlog_projections.checkpoints import Checkpoints
 from agentlog_projections.database import Pool, open_pool
 from agentlog_projections.duties import Duties
+from agentlog_projections.fold import FoldSettings, Outside
 from agentlog_projections.ledger import Ledger
 from agentlog_projections.read_models import read_models
-from agentlog_projections.runner import FoldSettings, Outside, Projector
+from agentlog_projections.runner import Projector, tune_memory
 
 log = logging.getLogger(__name__)
 
@@ -166,6 +167,7 @@ def _timing(settings: Settings) -> Timing:
 
 async def _projector(stack: AsyncExitStack, settings: Settings) -> list[Service]:
     """Return what folds the log into rows, and what announces it. Raises: Unavailable."""
+    tune_memory()
     connected = connection(settings)
     pool = await open_pool(settings.database_uri or "", 2)
     stack.push_async_callback(pool.close)

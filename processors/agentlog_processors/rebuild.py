@@ -29,9 +29,10 @@ from agentlog_processors.migrate import OK, USAGE, failed, tables
 from agentlog_projections import database
 from agentlog_projections.announce import Announcer
 from agentlog_projections.database import TRANSIENT, Connection, connect, translated
+from agentlog_projections.fold import Fold, FoldSettings, Outside
 from agentlog_projections.partitions import fence_off
 from agentlog_projections.read_models import read_models
-from agentlog_projections.runner import Fold, FoldSettings, Outside, tune_memory
+from agentlog_projections.runner import tune_memory
 
 LOCK_SECS = 60.0
 """How long a projector that runs may take to let go of its partitions."""

@@ -78,6 +78,26 @@ async def test_a_blocked_loop_gets_no_new_runs(loops: JobLoops) -> None:
     assert await stuck.done == "freed"
 
 
+async def test_a_run_that_its_loop_cannot_start_goes_to_another(loops: JobLoops) -> None:
+    free = threading.Event()
+    stuck = loops.start("g", lambda: blocking(free))
+    await asyncio.wait_for(loops.start("h", where).done, LIMIT_S)
+    assert not stuck.done.done()
+    free.set()
+    assert await stuck.done == "freed"
+
+
+async def test_a_run_that_was_cancelled_before_it_moved_stays_cancelled(loops: JobLoops) -> None:
+    free = threading.Event()
+    stuck = loops.start("g", lambda: blocking(free))
+    late = loops.start("h", where)
+    late.cancel()
+    await asyncio.wait({late.done}, timeout=LIMIT_S)
+    assert late.done.cancelled()
+    free.set()
+    await stuck.done
+
+
 async def test_a_graph_that_blocked_its_loop_gets_loops_of_its_own(
     loops: JobLoops, caplog: pytest.LogCaptureFixture
 ) -> None:
