@@ -165,7 +165,7 @@ async def _create(database_uri: str) -> None:
     connection = await _connect(database_uri, "template1" if name == "postgres" else "postgres")
     try:
         await connection.execute('CREATE DATABASE "{}" TEMPLATE template0'.format(name.replace('"', '""')))
-    except asyncpg.DuplicateDatabaseError:
+    except (asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):  # made by somebody else meanwhile
         log.info("migrate.database_exists", extra={"database": name})
     finally:
         await connection.close()

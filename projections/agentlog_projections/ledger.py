@@ -235,6 +235,12 @@ class Ledger:
             )
         return int(found or 0)
 
+    async def quarantined(self, key: Key) -> bool:
+        """Tell whether a read model has parked this aggregate: its rows are older than the log."""
+        sql = "SELECT EXISTS (SELECT FROM ledger.quarantine WHERE key = $1)"
+        async with reading(self._pool, "ledger.quarantined") as connection:
+            return bool(await connection.fetchval(sql, key))
+
     async def of_key(self, key: Key, limit: int = 1000) -> list[IndexRow]:
         """Return the newest rows of an aggregate, newest first."""
         sql = 'SELECT * FROM ledger.log_index WHERE key = $1 ORDER BY "offset" DESC LIMIT $2'

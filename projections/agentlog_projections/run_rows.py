@@ -138,3 +138,49 @@ def hides(fact: Fact) -> str | None:
 def encoded(value: Json) -> str | None:
     """Return JSON text, None for nothing."""
     return None if value is None else dump(value).decode()
+
+
+def mutable(row: RunRow) -> tuple[object, ...]:
+    """Return the columns that change, in the order of the statements in `runs`."""
+    return (
+        row.run_id,
+        row.status,
+        row.updated_at,
+        row.attempt,
+        row.counted_attempts,
+        row.epoch,
+        row.worker,
+        row.claimed_at,
+        encoded(row.cancel),
+        row.outputs_from,
+        row.outputs_to,
+        encoded(row.error),
+        encoded(row.interrupts),
+        None if row.next is None else encoded(list(row.next)),
+        row.checkpoint_id,
+        row.finished_event_id,
+        row.last_commit_at,
+        row.deleted,
+        row.ordinal,
+    )
+
+
+def fixed(row: RunRow) -> tuple[object, ...]:
+    """Return the columns that never change; raise ValueError where the fact that says them is not at hand."""
+    fact = row.created
+    if fact is None:
+        raise ValueError(f"run {row.run_id}: expected the fact that created it")
+    return (
+        row.thread_id,
+        row.partition,
+        row.seq,
+        str(fact.assistant.get("assistant_id", "")),
+        row.graph_id,
+        encoded(fact.assistant),
+        row.created_at,
+        encoded(fact.metadata),
+        encoded(fact.kwargs),
+        fact.multitask_strategy,
+        row.due_at,
+        fact.temporary,
+    )

@@ -13,7 +13,7 @@ from agentlog_facts.thread import RunCreated, RunState, ThreadCreated, ThreadDel
 from agentlog_projections.commits import Commit
 from agentlog_projections.database import Executor, Pool, reading
 from agentlog_projections.lru import Lru
-from agentlog_projections.run_rows import RunRow, created, encoded, evolve, run_of
+from agentlog_projections.run_rows import RunRow, created, evolve, fixed, mutable, run_of
 from agentlog_projections.tables import PRELUDE
 from agentlog_projections.transaction import Transaction
 
@@ -153,9 +153,9 @@ CREATE INDEX IF NOT EXISTS runs_active ON read_v1.runs (thread_id, seq) WHERE st
         old = [row for row in rows if row.created is None and row.changed]
         touched = [row for row in rows if row.created is None and not row.changed and row.touched]
         if new:
-            tx.write(_INSERT, *zip(*((*_mutable(row), *_fixed(row)) for row in new), strict=True))
+            tx.write(_INSERT, *zip(*((*mutable(row), *fixed(row)) for row in new), strict=True))
         if old:
-            tx.write(_UPDATE, *zip(*(_mutable(row) for row in old), strict=True))
+            tx.write(_UPDATE, *zip(*(mutable(row) for row in old), strict=True))
         if touched:
             tx.write(_TOUCH, *zip(*((row.run_id, row.last_commit_at, row.ordinal) for row in touched), strict=True))
         for row in rows:
@@ -208,50 +208,6 @@ async def ready_of_partitions(connection: Executor, partitions: Sequence[int]) -
 
 def _ready(row: asyncpg.Record) -> ReadyRun:
     return ReadyRun(RunId(row["run_id"]), row["graph_id"])
-
-
-def _mutable(row: RunRow) -> tuple[object, ...]:
-    return (
-        row.run_id,
-        row.status,
-        row.updated_at,
-        row.attempt,
-        row.counted_attempts,
-        row.epoch,
-        row.worker,
-        row.claimed_at,
-        encoded(row.cancel),
-        row.outputs_from,
-        row.outputs_to,
-        encoded(row.error),
-        encoded(row.interrupts),
-        None if row.next is None else encoded(list(row.next)),
-        row.checkpoint_id,
-        row.finished_event_id,
-        row.last_commit_at,
-        row.deleted,
-        row.ordinal,
-    )
-
-
-def _fixed(row: RunRow) -> tuple[object, ...]:
-    fact = row.created
-    if fact is None:
-        raise ValueError(f"run {row.run_id}: expected the fact that created it")
-    return (
-        row.thread_id,
-        row.partition,
-        row.seq,
-        str(fact.assistant.get("assistant_id", "")),
-        row.graph_id,
-        encoded(fact.assistant),
-        row.created_at,
-        encoded(fact.metadata),
-        encoded(fact.kwargs),
-        fact.multitask_strategy,
-        row.due_at,
-        fact.temporary,
-    )
 
 
 def _loaded(found: asyncpg.Record) -> RunRow:

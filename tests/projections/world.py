@@ -24,9 +24,10 @@ from agentlog_infra.migrate import Tables
 from agentlog_projections.announce import Announcer
 from agentlog_projections.commits import ReadModel
 from agentlog_projections.database import Pool, open_pool
+from agentlog_projections.fold import FoldSettings, Outside
 from agentlog_projections.ledger import Ledger
 from agentlog_projections.read_models import TYPES, read_models
-from agentlog_projections.runner import FoldSettings, Outside, Projector
+from agentlog_projections.runner import Projector
 from agentlog_projections.runs import RunsModel
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)

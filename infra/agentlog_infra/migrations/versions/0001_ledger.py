@@ -64,6 +64,8 @@ CREATE TABLE ledger.quarantine (
     PRIMARY KEY (model, key, partition, "offset")
 );
 
+CREATE INDEX quarantine_key ON ledger.quarantine (key);
+
 CREATE TABLE ledger.blob_index (
     sha256       text PRIMARY KEY,
     partition    int NOT NULL,

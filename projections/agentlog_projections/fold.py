@@ -1,0 +1,363 @@
+"""Decides how the log becomes rows: read, judge, fold, commit, announce; one transaction a batch, fenced by position.
+
+Guard and folds are pure (`judge`, `*_rows`); this file owns the order of effects. What a crash costs: nothing, every
+step before the commit is done again, and everything after it is a hint.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import asyncpg
+
+from agentlog_facts.errors import Corrupt, UnknownSchema
+from agentlog_facts.guard import Void
+from agentlog_facts.ids import Key
+from agentlog_facts.ports import Clock, EventTail, RawRecord
+from agentlog_facts.system import PartitionOpened
+from agentlog_projections import partitions as ownership
+from agentlog_projections.announce import Announcer, hint_of, may_be_ready
+from agentlog_projections.commits import Commit, ReadModel, by_key
+from agentlog_projections.database import Connection
+from agentlog_projections.judge import Judged, Known, Read, judge, readable
+from agentlog_projections.ledger import LedgerFold, Step, fence
+from agentlog_projections.partitions import Fenced, Partition
+from agentlog_projections.quarantine import Quarantine, execute, is_deterministic
+from agentlog_projections.runs import ReadyRun, RunsModel, ready_of_partitions, ready_of_threads
+from agentlog_projections.transaction import Composer, Transaction, Write
+
+log = logging.getLogger(__name__)
+
+MOST_BYTES = 32 * 1024 * 1024
+"""A batch is cut behind so many bytes of values, blobs included."""
+READ_AHEAD = 200
+"""From so many records at once the fold counts as behind."""
+_BLOB_SIZE = re.compile(rb'"sha256":"[0-9a-f]{64}","size":(\d+)')
+_SQLSTATE_FENCED = "AL001"
+_FENCED = """
+SELECT CASE WHEN (SELECT count(*) FROM w0) = $1 THEN clock_timestamp() ELSE ledger.fenced() END
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FoldSettings:
+    """Where and how to fold. `owner` is unique per process; `partitions` None means all that nobody else folds."""
+
+    database_uri: str
+    owner: str
+    partitions: frozenset[int] | None = None
+    max_records: int = 1_000
+    patience: timedelta = timedelta(seconds=1)
+    look_every: timedelta = timedelta(seconds=1)
+    first_pause: timedelta = timedelta(milliseconds=50)
+    longest_pause: timedelta = timedelta(seconds=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What a fold needs of the world. `partition_of` is the partitioner of the log."""
+
+    tail: EventTail
+    partition_of: Callable[[Key], int]
+    clock: Clock
+    announcer: Announcer
+
+
+class Fold:
+    """One session: from taking partitions to the first fault. All memory is its own and goes with it."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        settings: FoldSettings,
+        outside: Outside,
+        models: Sequence[ReadModel],
+        runs: RunsModel,
+    ) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._outside = outside
+        self._models = models
+        self._runs = runs
+        self._ledger = LedgerFold()
+        self._quarantine = Quarantine()
+        self._composer = Composer()
+        self._all: frozenset[int] = frozenset()
+        self._next_look = 0.0
+        self._ahead: asyncio.Task[tuple[list[list[Read]], bool]] | None = None
+        self.partitions: dict[int, Partition] = {}
+
+    @property
+    def behind(self) -> int:
+        """How many records are left before every partition that folds is present."""
+        return sum(max(0, one.target - one.next_offset) for one in self._folding())
+
+    async def begin(self) -> None:
+        """Take the partitions that are free and place the tail before their next records."""
+        self._forget()
+        tail, owner = self._outside.tail, self._settings.owner
+        ends = await tail.ends()
+        self._all = frozenset(ends) if self._settings.partitions is None else self._settings.partitions
+        held = await ownership.lock(self._connection, self._all)
+        self.partitions = await ownership.take(self._connection, held, owner)
+        await self._quarantine.load(self._connection)
+        ends = await tail.ends()
+        for number in self._all:
+            if number in self.partitions:
+                self.partitions[number].begin(ends.get(number, 0))
+        await ownership.say(self._connection, self.partitions.values(), owner)
+        for number in ends:
+            one = self.partitions.get(number)
+            if one is None or one.stopped is not None:
+                tail.drop(number)
+            else:
+                tail.seek(number, one.reading)
+        level = logging.INFO if self.partitions else logging.DEBUG  # who stands by asks again and again
+        log.log(level, "projector.took", extra={"partitions": len(self.partitions), "behind": self.behind})
+        await self._push_all([one.number for one in self._folding() if one.present])
+
+    async def cycle(self) -> bool:
+        """Fold what is there, or look after a while whether all is still ours; False when nothing is.
+
+        Raises: Fenced, Unavailable, TRANSIENT: the session is over.
+        """
+        if not self.partitions:
+            return False
+        batches, many = await (self._ahead or self._next())
+        self._ahead = asyncio.create_task(self._next(), name="read ahead") if many else None
+        await self._look()
+        for reads in batches:
+            await self._commit(reads)
+        await self._stop_failed()
+        return True
+
+    async def end(self) -> None:
+        """Stop reading ahead."""
+        if self._ahead is not None:
+            self._ahead.cancel()
+            await asyncio.gather(self._ahead, return_exceptions=True)
+
+    async def _next(self) -> tuple[list[list[Read]], bool]:
+        """Read what comes next; when that is much, the batch behind it is read while PostgreSQL works on this one."""
+        raws = await self._outside.tail.poll(self._settings.max_records, self._settings.patience)
+        return await self._read(raws), len(raws) >= READ_AHEAD
+
+    def _folding(self) -> list[Partition]:
+        return [one for one in self.partitions.values() if one.stopped is None]
+
+    def _forget(self) -> None:
+        self._ledger.forget()
+        for model in self._models:
+            model.forget()
+
+    async def _look(self) -> None:
+        """See once in a while whether positions were reset, and whether partitions became free."""
+        now = self._outside.clock.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + self._settings.look_every.total_seconds()
+        await ownership.look(self._connection, self.partitions, self._settings.owner)
+        if len(self.partitions) < len(self._all):
+            free = await ownership.lock(self._connection, self._all - self.partitions.keys())
+            if free:
+                raise Fenced(f"partitions {free} became free: taking them too")
+
+    async def _read(self, raws: Sequence[RawRecord]) -> list[list[Read]]:
+        """Decode the records that are next on their partitions, cut into batches of bounded size."""
+        batches: list[list[Read]] = []
+        size = MOST_BYTES
+        for raw in raws:
+            one = self.partitions.get(raw.place.partition)
+            if one is None or not one.take(raw):
+                continue
+            read = await self._decode(raw, one)
+            if read is None:
+                continue
+            if size >= MOST_BYTES:
+                batches.append([])
+                size = 0
+            batches[-1].append(read)
+            size += _weight(raw)
+        return batches
+
+    async def _decode(self, raw: RawRecord, one: Partition) -> Read | None:
+        try:
+            draft = await self._outside.tail.resolve(raw)
+        except UnknownSchema as error:
+            one.stopped = f"unknown schema at {raw.place.offset}: {error}"
+            return None
+        except Corrupt as error:
+            log.warning("projector.unreadable", extra={"partition": one.number, "offset": raw.place.offset})
+            return Read(raw, None, Void("unreadable", None, None, str(error)[:200].replace("\x00", "")))
+        return Read(raw, draft, readable(draft, raw, self._outside.partition_of))
+
+    async def _stop_failed(self) -> None:
+        failed = [one for one in self.partitions.values() if one.stopped is not None and one.reading >= 0]
+        if failed:
+            await ownership.say(self._connection, failed, self._settings.owner)
+            for one in failed:
+                self._outside.tail.drop(one.number)
+                one.reading = -1
+
+    async def _commit(self, reads: Sequence[Read]) -> None:
+        steps = self._steps(reads)
+        try:
+            judged, known = await self._fold(reads, steps)
+        except asyncpg.PostgresError as error:
+            if error.sqlstate == _SQLSTATE_FENCED:
+                raise Fenced(str(error)) from error
+            judged, known = await self._fold_carefully(reads, steps, error)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, Corrupt) as error:
+            judged, known = await self._fold_carefully(reads, steps, error)
+        self._ledger.settle(known)
+        await self._committed(steps, judged, known)
+
+    async def _fold(self, reads: Sequence[Read], steps: Sequence[Step]) -> tuple[list[Judged], Mapping[Key, Known]]:
+        """Judge and fold in memory, then write everything at once."""
+        tx = Transaction(self._connection)
+        known = await self._ledger.known(tx, reads)
+        judged = judge(reads, known)
+        tx.together.append(fence(steps, self._settings.owner))
+        self._ledger.write(tx, judged, known)
+        commits = [one.commit for one in judged if one.commit is not None]
+        for model in self._models:
+            folded, waiting = self._quarantine.split(model.name, commits)
+            await model.apply(tx, folded)
+            self._quarantine.park(tx, model.name, waiting)
+        tx.together.append(Write(_FENCED, (len(steps),)))
+        if tx.first:
+            async with self._connection.transaction():
+                await execute(self._connection, tx, self._composer)
+        else:
+            await execute(self._connection, tx, self._composer)
+        return judged, known
+
+    async def _fold_carefully(
+        self, reads: Sequence[Read], steps: Sequence[Step], error: Exception
+    ) -> tuple[list[Judged], Mapping[Key, Known]]:
+        """Fold again, each read model by itself, so that only what cannot be held is parked."""
+        if not is_deterministic(error):
+            raise error
+        log.warning("projector.careful", extra={"records": len(reads), "reason": f"{type(error).__name__}: {error}"})
+        self._forget()
+        async with self._connection.transaction():
+            tx = Transaction(self._connection)
+            known = await self._ledger.known(tx, reads)
+            judged = judge(reads, known)
+            tx.together.append(fence(steps, self._settings.owner))
+            self._ledger.write(tx, judged, known)
+            tx.together.append(Write(_FENCED, (len(steps),)))
+            await execute(self._connection, tx, self._composer)
+            commits = [one.commit for one in judged if one.commit is not None]
+            for model in self._models:
+                await self._apply_carefully(model, commits)
+        return judged, known
+
+    async def _apply_carefully(self, model: ReadModel, commits: Sequence[Commit]) -> None:
+        folded, waiting = self._quarantine.split(model.name, commits)
+        await self._park(model, waiting)
+        if await self._try(model, folded) is None:
+            return
+        for group in by_key(folded).values():
+            error = await self._try(model, group)
+            if error is not None:
+                await self._park(model, group, f"{type(error).__name__}: {error}")
+
+    async def _try(self, model: ReadModel, commits: Sequence[Commit]) -> Exception | None:
+        """Apply inside a savepoint and return the error that applying again would bring back."""
+        try:
+            async with self._connection.transaction():
+                tx = Transaction(self._connection)
+                await model.apply(tx, commits)
+                await execute(self._connection, tx, self._composer)
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            TypeError,
+            ValueError,
+            Corrupt,
+            asyncpg.PostgresError,
+        ) as error:
+            model.forget()
+            if not is_deterministic(error):
+                raise
+            return error
+        return None
+
+    async def _park(self, model: ReadModel, commits: Sequence[Commit], *error: str) -> None:
+        tx = Transaction(self._connection)
+        self._quarantine.park(tx, model.name, commits, *error)
+        await execute(self._connection, tx, self._composer)
+
+    def _steps(self, reads: Sequence[Read]) -> list[Step]:
+        last: dict[int, RawRecord] = {}
+        opened: dict[int, PartitionOpened] = {}
+        for read in reads:
+            last[read.raw.place.partition] = read.raw
+            fact = None if read.draft is None or read.void is not None else read.draft.facts[0]
+            if isinstance(fact, PartitionOpened):
+                opened[read.raw.place.partition] = fact
+        steps: list[Step] = []
+        for number, raw in last.items():
+            one = self.partitions[number]
+            present = one.present or raw.place.offset + 1 >= one.target
+            steps.append(Step(number, one.next_offset, raw.place.offset + 1, raw, present, opened.get(number)))
+        return steps
+
+    async def _committed(self, steps: Sequence[Step], judged: Sequence[Judged], known: Mapping[Key, Known]) -> None:
+        """Remember how far we are and announce it, where the partition is present."""
+        arrived: list[int] = []
+        for step in steps:
+            one = self.partitions[step.partition]
+            one.next_offset = step.next_offset
+            if step.present and not one.present:
+                one.present = True
+                arrived.append(step.partition)
+                log.info("projector.present", extra={"partition": step.partition, "position": step.next_offset})
+        telling = [step for step in steps if step.present and step.partition not in arrived]
+        if telling:
+            groups: dict[int, list[Judged]] = {step.partition: [] for step in telling}
+            for record in judged:
+                if record.read.raw.place.partition in groups:
+                    groups[record.read.raw.place.partition].append(record)
+            hints = [hint_of(step.partition, step.previous - 1, groups[step.partition]) for step in telling]
+            self._outside.announcer.announce(hints, [])
+            await self._push(
+                [one.commit for group in groups.values() for one in group if one.commit is not None], known
+            )
+        await self._push_all(arrived)
+
+    async def _push(self, commits: Collection[Commit], known: Mapping[Key, Known]) -> None:
+        """Offer the runs that may be claimed now: known ones at once, the others by a look at the rows."""
+        ready: list[ReadyRun] = []
+        unsure: list[Key] = []
+        for key in may_be_ready(commits):
+            head = known[key].head
+            if not head.runs or head.claimed is not None or self._quarantine.holds(self._runs.name, key):
+                continue
+            run = self._runs.ready_of(head.runs.keys())
+            if run is None:
+                unsure.append(key)
+            else:
+                ready.append(run)
+        if unsure:
+            ready.extend(await ready_of_threads(self._connection, unsure))
+        if ready:
+            self._outside.announcer.announce([], ready)
+
+    async def _push_all(self, partitions: Sequence[int]) -> None:
+        """Offer all waiting runs of partitions whose pushes were off until now."""
+        ready = await ready_of_partitions(self._connection, partitions) if partitions else []
+        if ready:
+            self._outside.announcer.announce([], ready)
+
+
+def _weight(raw: RawRecord) -> int:
+    """Return how many bytes a record stands for, blobs included."""
+    value = raw.value or b""
+    blobs = sum(int(size) for size in _BLOB_SIZE.findall(value)) if b'"blobs":[{' in value else 0
+    return len(value) + blobs
