@@ -8,8 +8,9 @@ from agentlog_facts.ids import RunId, Stream, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
 
 Encoded: TypeAlias = Json
-"""A string, number, boolean or null stands for itself; any other value is {"json": value} where JSON says it exactly,
-{"type": tag, "base64": text} where it does not, or, for a list that may grow, {"items": [encoded, ...]}.
+"""A string, number, boolean or null stands for itself. Any other value is {"json": value} where JSON says it exactly,
+{"message": fields} for a chat message (their `type` tells its class), {"type": tag, "base64": text} for what only
+LangGraph's serializer can say, or, for a list that may grow, {"items": [encoded, ...]}.
 """
 
 

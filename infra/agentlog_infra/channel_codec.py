@@ -1,4 +1,5 @@
-"""How a value of a channel is stored: as plain JSON where that says it exactly, else as LangGraph's own serialization.
+"""How a value of a channel is stored: as JSON where that says it exactly, a chat message as the JSON of its fields,
+anything else as LangGraph's own serialization.
 
 A stored value must come back as it was, type by type: `True` is not `1`, a tuple is no list, NaN is no null.
 """
@@ -6,10 +7,18 @@ A stored value must come back as it was, type by type: `True` is not `1`, a tupl
 import base64
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from agentlog_facts.checkpoint_reads import Encoded
@@ -19,6 +28,15 @@ from agentlog_facts.json_value import Json, dump
 MAX_DEPTH = 60
 """Deeper values are left to LangGraph's serializer: readers of the log bound the nesting of its JSON."""
 INT64 = 1 << 63
+MESSAGES: Mapping[str, type[BaseMessage]] = {
+    "human": HumanMessage,
+    "ai": AIMessage,
+    "AIMessageChunk": AIMessageChunk,
+    "system": SystemMessage,
+    "tool": ToolMessage,
+}
+"""Messages that are stored readable, by their field `type`; objects of subclasses are not."""
+_CLASSES = frozenset(MESSAGES.values())
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
@@ -40,8 +58,8 @@ class Item:
         """Return the stored form."""
         if self.tag == "scalar":
             return self.plain
-        if self.tag == "json":
-            return {"json": self.plain}
+        if self.tag in ("json", "message"):
+            return {self.tag: self.plain}
         return {"type": self.tag, "base64": base64.b64encode(self.data).decode()}
 
 
@@ -58,11 +76,12 @@ class ChannelCodec:
     def item(self, value: object) -> Item:
         """Prepare one value; later changes of the object do not show. Raises TypeError for what cannot be stored."""
         try:
-            plain = _copied(value, 0)
+            plain = _copied(value.model_dump(), 0) if _is_message(value) else _copied(value, 0)
         except _Inexact:
             tag, data = self._serde.dumps_typed(value)
             return Item(tag, data)
-        return Item("scalar" if type(value) in _SCALARS else "json", dump(plain), plain)
+        tag = "message" if _is_message(value) else "scalar" if type(value) in _SCALARS else "json"
+        return Item(tag, dump(plain), plain)
 
     def items(self, value: object) -> list[Item] | None:
         """Prepare a list item by item; None for anything that is no plain list."""
@@ -82,6 +101,8 @@ class ChannelCodec:
                 return _copied(value, 0)
             case {"items": list(items)}:
                 return self.decode_items(items)
+            case {"message": dict(fields)}:
+                return _message(_copied(fields, 0))
             case {"type": str(tag), "base64": str(text)}:
                 return self._loads(tag, text)
             case _:
@@ -101,10 +122,22 @@ def stored_digest(encoded: Encoded) -> bytes:
     match encoded:
         case {"json": value}:
             return Item("json", dump(value)).digest
+        case {"message": fields}:
+            return Item("message", dump(fields)).digest
         case {"type": str(tag), "base64": str(text)}:
             return Item(tag, base64.b64decode(text)).digest
         case _:
             return Item("scalar", dump(encoded)).digest
+
+
+def _message(fields: Json) -> BaseMessage:
+    """Make a message of its fields; like LangGraph, one that no longer validates comes back unvalidated."""
+    if not isinstance(fields, dict) or not isinstance(kind := fields.get("type"), str) or kind not in MESSAGES:
+        raise Corrupt("channel value: a message of an unknown type")
+    try:
+        return MESSAGES[kind].model_validate(fields)
+    except ValueError:
+        return MESSAGES[kind].model_construct(None, **fields)
 
 
 def exact(value: object) -> bool:
@@ -153,6 +186,10 @@ def _text(value: str) -> str:
         except UnicodeEncodeError:
             raise _Inexact from None
     return value
+
+
+def _is_message(value: object) -> TypeGuard[BaseMessage]:
+    return type(value) in _CLASSES
 
 
 def _is_list(value: object) -> TypeGuard[list[object]]:

@@ -1,7 +1,7 @@
 """Which part of a channel's new value is stored: the whole, or only the items that a list got since its last version.
 
-A full copy comes back whenever the list has doubled (and after at least MIN_PARTS appends), so that all copies together
-stay within twice the final size, and reading a version never follows a chain without end.
+A full copy comes back whenever the list is GROWTH times as long as the last one (and after at least MIN_PARTS appends).
+So all copies together stay within 8/7 of the final size, and reading a version never follows more than that distance.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,8 @@ from agentlog_facts.ids import Stream, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_infra.channel_codec import ChannelCodec, stored_digest
 
-MIN_PARTS = 16
+MIN_PARTS = 64
+GROWTH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ def _grew(base: _Base, digests: Sequence[bytes]) -> bool:
 
 
 def _copy_is_due(base: _Base, length: int) -> bool:
-    return base.parts >= MIN_PARTS and length >= 2 * base.full_length
+    return base.parts >= MIN_PARTS and length >= GROWTH * base.full_length
 
 
 def _full(key: ChannelKey, version: str, value: Encoded) -> JsonObject:

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from tests.infra.memory_checkpoints import MemoryCheckpoints, MemoryThreads
-from tests.projections.world import World, draft, world_at
+from tests.projections.world import World, draft, world_in
 
 from agentlog_facts.checkpoint_reads import CheckpointReads
 from agentlog_facts.envelope import Fact
@@ -28,7 +28,7 @@ class CheckpointWorld:
 
 
 @asynccontextmanager
-async def memory(server: str, template: str) -> AsyncGenerator[CheckpointWorld]:
+async def memory(database: str) -> AsyncGenerator[CheckpointWorld]:
     """Give a fold in memory."""
     reads = MemoryCheckpoints()
 
@@ -39,9 +39,9 @@ async def memory(server: str, template: str) -> AsyncGenerator[CheckpointWorld]:
 
 
 @asynccontextmanager
-async def postgres(server: str, template: str) -> AsyncGenerator[CheckpointWorld]:
-    """Give the tables of a projector that folds a log in memory; `template` names a migrated database."""
-    async with world_at(server, template) as world, world.projector():
+async def postgres(database: str) -> AsyncGenerator[CheckpointWorld]:
+    """Give the tables of a projector that folds a log in memory; `database` is the address of a migrated one."""
+    async with world_in(database) as world, world.projector():
         log = _ProjectedLog(world)
         yield CheckpointWorld(Checkpoints(world.pool), log.commit, log.commit_by_run)
 

@@ -30,17 +30,15 @@ THREAD = ThreadId("t1")
 
 @pytest.fixture(scope="session")
 def tables(stack: RunningStack) -> str:
-    """Name a database with all tables, to be copied."""
-    name = "checkpoints_template"
-    asyncio.run(upgrade(database_uri(stack.postgres, name), TABLES))
-    return name
+    """Name a database with all tables."""
+    uri = database_uri(stack.postgres, "checkpoint_reads")
+    asyncio.run(upgrade(uri, TABLES))
+    return uri
 
 
 @pytest.fixture(params=list(WORLDS))
-async def checkpoints(
-    request: pytest.FixtureRequest, stack: RunningStack, tables: str
-) -> AsyncGenerator[CheckpointWorld]:
-    async with WORLDS[request.param](stack.postgres, tables) as world:
+async def checkpoints(request: pytest.FixtureRequest, tables: str) -> AsyncGenerator[CheckpointWorld]:
+    async with WORLDS[request.param](tables) as world:
         yield world
 
 

@@ -5,7 +5,16 @@ from uuid import UUID
 
 import pytest
 from hypothesis import given, strategies as st
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    HumanMessage,
+    RemoveMessage,
+    SystemMessage,
+    ToolCall,
+    ToolMessage,
+)
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from agentlog_facts.errors import Corrupt
@@ -66,6 +75,53 @@ def test_a_value_comes_back_as_it_was(value: object) -> None:
 )
 def test_what_json_cannot_say_comes_back_too(value: object) -> None:
     assert same(CODEC.decode(stored(value)), value)
+
+
+def made(kind: str, text: str, value: object) -> BaseMessage:
+    """Make a message of a kind, with a text and any value where its class takes any."""
+    call = ToolCall(name="n", args={"a": [1]}, id="1", type="tool_call")
+    match kind:
+        case "human":
+            return HumanMessage(content=text, id=text)
+        case "blocks":
+            return HumanMessage(content=[{"type": "text", "text": text}])
+        case "system":
+            return SystemMessage(content=text, name=text)
+        case "ai":
+            return AIMessage(content=text, tool_calls=[call], response_metadata={"any": value})
+        case "tool":
+            return ToolMessage(content=text, tool_call_id="1", artifact=value)
+        case "chunk":
+            return AIMessageChunk(content=text)
+        case _:
+            return RemoveMessage(id=text)
+
+
+@given(st.sampled_from(["human", "blocks", "system", "ai", "tool", "chunk", "remove"]), texts, values)
+def test_a_message_comes_back_as_langgraphs_serializer_gives_it_back(kind: str, text: str, value: object) -> None:
+    message = made(kind, text, value)
+    if serializable(message):
+        serde = JsonPlusSerializer()
+        found = CODEC.decode(stored(message))
+        assert type(found) is type(message)
+        assert same(found, serde.loads_typed(serde.dumps_typed(message)))
+
+
+def test_a_message_can_be_read_on_the_log() -> None:
+    encoded = CODEC.encode([HumanMessage("hello", id="1")])
+    assert isinstance(encoded, dict)
+    [item] = encoded["items"] if isinstance(encoded["items"], list) else []
+    assert isinstance(item, dict)
+    assert isinstance(item["message"], dict)
+    assert (item["message"]["type"], item["message"]["content"]) == ("human", "hello")
+
+
+class OwnMessage(HumanMessage):
+    """A user's own kind of message."""
+
+
+def test_a_message_of_an_own_class_keeps_its_class() -> None:
+    assert type(CODEC.decode(stored(OwnMessage(content="x")))) is OwnMessage
 
 
 def test_a_list_is_stored_item_by_item() -> None:

@@ -213,7 +213,7 @@ async def test_collected_facts_are_one_commit_of_the_caller() -> None:
 
 async def test_a_thread_grows_linearly_on_the_log() -> None:
     sizes: list[int] = []
-    for turns in (40, 80):
+    for turns in (60, 120):
         reads = MemoryCheckpoints()
         log = MemoryLog(reads)
         for turn in range(turns):
