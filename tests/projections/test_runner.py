@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import asyncpg
@@ -18,16 +19,18 @@ from tests.projections.facts import (
     thread_created,
     thread_deleted,
 )
-from tests.projections.world import START, TABLES, World, draft
+from tests.projections.world import START, TABLES, WallClock, World, draft
 
 from agentlog_facts.envelope import Draft, Place
 from agentlog_facts.guard import Accepted, Void
 from agentlog_facts.hint import Hint
 from agentlog_facts.ids import Key
 from agentlog_infra.migrate import drop, upgrade
+from agentlog_projections.announce import Announcer
 from agentlog_projections.commits import Commit, ReadModel
 from agentlog_projections.database import connect
-from agentlog_projections.partitions import RESUMABLE
+from agentlog_projections.fold import Fold, Outside
+from agentlog_projections.partitions import RESUMABLE, fence_off
 from agentlog_projections.quarantine import parked, retry
 from agentlog_projections.read_models import read_models
 from agentlog_projections.runs import RunsModel
@@ -180,6 +183,31 @@ async def test_who_lost_its_partitions_writes_nothing_and_begins_again(
         assert await world.verdict(places[0]) == Accepted(0)
     assert [record.message for record in caplog.records if record.message == "projector.fenced"]
     assert await world.pool.fetchval("SELECT count(*) FROM ledger.log_index") == 1
+
+
+async def test_a_rebuild_takes_the_partitions_and_the_projector_has_them_back_afterwards(world: World) -> None:
+    world.append(*(draft(f"t{number}", thread_created(f"t{number}")) for number in range(20)))
+    async with world.projector(owner="projector"):
+        await world.folded()
+        before = await world.dump()
+        rebuilding = await connect(world.uri)
+        try:
+            await fence_off(rebuilding, [0, 1], "rebuild")
+            await world.reset()
+            announcer = Announcer(world.feed, world.feed)
+            outside = Outside(world.log.reader(), world.log.partition_of, WallClock(), announcer)
+            fold = Fold(rebuilding, replace(world.settings, owner="rebuild"), outside, *read_models())
+            await fold.begin()
+            while fold.behind:
+                await fold.cycle()
+            assert await world.pool.fetchval("SELECT DISTINCT owner FROM ledger.positions") == "rebuild"
+        finally:
+            await rebuilding.close()
+        assert await world.dump() == before
+        place = world.log.append(draft("t0", run_created("r0", "t0")))
+        await world.folded()
+        assert await world.verdict(place) == Accepted(1)
+        assert await world.pool.fetchval("SELECT DISTINCT owner FROM ledger.positions") == "projector"
 
 
 async def test_a_reset_position_is_noticed_even_when_nothing_happens(world: World) -> None:
