@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 from starlette.responses import Response
 
-from agentlog_facts.errors import AgentlogError, Unavailable
+from agentlog_facts.errors import AgentlogError, OutcomeUnknown, Unavailable
 from agentlog_facts.json_value import dump
 from agentlog_facts.version import VERSION
 
@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 INVALID_JSON = "Invalid JSON in request body"
 INVALID_RUN_TARGET = "Thread or assistant not found."
 RETRY_AFTER_S = 1
+UNKNOWN = "outcome unknown, retry with the same Idempotency-Key"
+AWAY = "a part of the server does not answer now, retry later"
+"""Told in place of what a driver said: that names addresses, and stands in the server's log."""
 
 
 class Problem(Exception):
@@ -57,9 +60,13 @@ def failure_response(error: Exception) -> Response | None:
             return problem_response(error.status, error.detail, error.headers)
         case ValidationError():
             return problem_response(422, validation_detail(error))
+        case OutcomeUnknown():
+            log.warning("request.outcome_unknown", extra={"error": str(error)})
+            return problem_response(error.status, UNKNOWN, {"Retry-After": str(RETRY_AFTER_S)})
         case Unavailable() | AgentlogError(status=503):
             log.warning("request.unavailable", extra={"code": error.code, "error": str(error)})
-            return problem_response(error.status, str(error), {"Retry-After": str(RETRY_AFTER_S)})
+            told = AWAY if error.__cause__ is not None else str(error)
+            return problem_response(error.status, told, {"Retry-After": str(RETRY_AFTER_S)})
         case AgentlogError() if error.status < 500:
             return problem_response(error.status, str(error))
         case _:

@@ -34,7 +34,7 @@ async def ok(call: Call) -> Response:
     try:
         await call.services.presence.ask()
     except Unavailable as error:
-        raise Problem(500, str(error)) from error
+        raise Problem(500, "the database does not answer") from error
     return json_response({"ok": True, "services": {"database": "ok"}})
 
 
