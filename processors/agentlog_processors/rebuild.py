@@ -34,8 +34,6 @@ from agentlog_projections.partitions import fence_off
 from agentlog_projections.read_models import read_models
 from agentlog_projections.runner import tune_memory
 
-LOCK_SECS = 60.0
-"""How long a projector that runs may take to let go of its partitions."""
 TRIES = 10
 """How often an interrupted fold is begun again."""
 LINE_EVERY_SECS = 10.0
@@ -124,12 +122,8 @@ async def _fold(settings: FoldSettings, outside: Outside, progress: "Progress", 
 
 async def _take(held: Connection, settings: FoldSettings, outside: Outside, *, anew: bool) -> None:
     partitions = list(await outside.tail.ends())
-    with translated("rebuild"):
-        try:
-            async with asyncio.timeout(LOCK_SECS):
-                await fence_off(held, partitions, settings.owner)
-        except TimeoutError as error:
-            raise Unavailable(f"a projector still folds after {LOCK_SECS:.0f} s: stop it, then try again") from error
+    with translated("taking the partitions from a running projector"):
+        await fence_off(held, partitions, settings.owner)
     if anew:
         await drop(settings.database_uri)
     await upgrade(settings.database_uri, tables())

@@ -83,6 +83,7 @@ async def connect(uri: str) -> Connection:
         return await asyncpg.connect(
             uri,
             timeout=CONNECT_SECS,
+            command_timeout=STATEMENT_SECS,
             statement_cache_size=500,
             max_cached_statement_lifetime=0,
             max_cacheable_statement_size=0,

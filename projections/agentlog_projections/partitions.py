@@ -17,6 +17,8 @@ from agentlog_projections.ledger import digest
 
 log = logging.getLogger(__name__)
 
+LOCK_SECS = 60.0
+"""How long a projector that runs may take to let go of its partitions."""
 LOCKS = 0x61676C70
 """First half of the advisory lock keys, the second is the partition."""
 RESUMABLE = 1_000
@@ -124,4 +126,4 @@ async def fence_off(connection: Connection, partitions: Collection[int], owner: 
     if await connection.fetchval("SELECT to_regclass('ledger.positions')") is not None:
         sql = "UPDATE ledger.positions SET owner = $2 WHERE partition = ANY($1::int[])"
         await connection.execute(sql, sorted(partitions), owner)
-    await connection.execute(_WAIT_FOR_LOCK, sorted(partitions), LOCKS, timeout=None)
+    await connection.execute(_WAIT_FOR_LOCK, sorted(partitions), LOCKS, timeout=LOCK_SECS)
