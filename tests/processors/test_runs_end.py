@@ -143,7 +143,7 @@ async def test_a_run_over_its_time_ends_in_timeout(town: Town) -> None:
 
 async def test_blocking_user_code_keeps_its_lease_and_lets_other_runs_go_on(town: Town) -> None:
     town.start("worker")
-    _, blocking = await town.create("steps", {"name": "blocks", "block_ms": 3000})
+    _, blocking = await town.create("steps", {"name": "blocks", "block_ms": 1500})
     await town.until_traced(blocking, "one", "start")
     _, other = await town.create("trivial", {"messages": [{"role": "user", "content": "hello"}]})
     assert (await town.until(other, "success", "error"))["status"] == "success"
@@ -183,10 +183,11 @@ async def test_a_dead_worker_that_was_announced_is_not_waited_for(town: Town) ->
 
 
 async def test_a_run_that_kills_its_worker_again_and_again_is_given_up(town: Town) -> None:
-    thread, run = await town.create("steps", {"name": "poison", "hold": {"one": "poison"}})
-    for number in range(3):  # the first attempt leaves a checkpoint, the second may be tried again, the third not
+    thread, run = await town.create("steps", {"name": "poison", "hold": {"two": "poison"}})
+    for number in range(3):  # the first attempt leaves new checkpoints, the second may be tried again, the third not
         worker = town.start("worker", AGENTLOG_WORKER_ID=f"poisoned-{number}")
-        await town.until_traced(run, "one", "start", number + 1)
+        await town.until_traced(run, "two", "start", number + 1)
+        await town.until_saved(thread, 3)
         worker.kill()
         await town.announce_death(f"poisoned-{number}")
         await town.until(run, "pending", "error")

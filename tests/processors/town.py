@@ -194,6 +194,13 @@ class Town:
         """Say, as a supervisor does, that a worker is dead."""
         await announcer(self.settings)(worker)
 
+    async def until_saved(self, thread: ThreadId, checkpoints: int) -> None:
+        """Wait until the log has accepted so many checkpoints of a thread."""
+        never = asyncio.get_running_loop().create_future()
+        async with asyncio.timeout(LIMIT_S):
+            while ",".join(types for _, types, _ in await self.facts(thread)).count("CheckpointSaved") < checkpoints:
+                await asyncio.wait({never}, timeout=0.05)
+
     async def facts(self, thread: ThreadId) -> list[tuple[str, str, str]]:
         """Return (stream's category, types, verdict) of every commit of the thread, in order."""
         sql = 'SELECT stream, types, verdict FROM ledger.log_index WHERE key = $1 ORDER BY "offset"'
