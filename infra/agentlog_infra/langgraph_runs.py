@@ -183,6 +183,7 @@ class _Attempt:
         finally:
             stopping.cancel()
             await _ended(work)
+            await self._journal.settled()  # also when drained: what was done need not be done again
         if self._journal.failed:
             await self._journal.flush()
         return self._end_of(work)

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -16,6 +17,8 @@ from agentlog_facts.run_execution import AttemptLost
 FACTS_A_COMMIT = 128
 BACKLOG = 256
 """Facts that may wait for an acknowledgement before writers have to wait too."""
+LINGER_S = 0.002
+"""How long a pipelined journal waits for more before it starts to append: one commit instead of one a call."""
 
 Commit: TypeAlias = Callable[[ThreadId, Sequence[Fact]], Awaitable[None]]
 """Commits facts on `thread-<id>` (creating the thread where it is absent) and waits for the verdict."""
@@ -53,8 +56,9 @@ class RunJournal:
     """One run's stream, under its epoch. What arrives while an append is in flight goes into the next commit together.
 
     With `acknowledged` a write returns when the log has it; without, it may return before, with at most BACKLOG facts
-    outstanding. No verdict is awaited: a commit that is void (stale epoch) is known when the run's end is void too, for
-    each commit demands the version of the one before. After the first failure nothing is written any more.
+    outstanding, and the first append lingers for LINGER_S. No verdict is awaited: a commit that is void (stale epoch)
+    is known when the run's end is void too, for each commit demands the version of the one before. After the first
+    failure nothing is written any more.
     """
 
     def __init__(self, log: EventLog, claim: Claim, clock: Clock, ids: Ids, *, acknowledged: bool) -> None:
@@ -68,6 +72,7 @@ class RunJournal:
         self._waiting: list[CheckpointFact] = []
         self._outstanding = 0
         self._pump: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
         self._failure: BaseException | None = None
         self._broken: Callable[[], None] | None = None
         self.last_checkpoint_id: str | None = None
@@ -111,12 +116,18 @@ class RunJournal:
 
     async def flush(self) -> None:
         """Wait until everything queued so far is acknowledged. Raises: AttemptLost."""
-        if self._pump is not None:
-            await asyncio.wait([self._pump])  # a writer that is cancelled must not cancel the append of others
+        await self.settled()
         self._check()
+
+    async def settled(self) -> None:
+        """Wait until nothing is on its way any more, lost or not."""
+        if self._pump is not None:
+            self._hurry.set()
+            await asyncio.wait([self._pump])  # a writer that is cancelled must not cancel the append of others
 
     async def _append_all(self) -> None:
         try:
+            await self._lingered()
             while self._waiting:
                 facts, self._waiting = self._waiting[:FACTS_A_COMMIT], self._waiting[FACTS_A_COMMIT:]
                 await self._log.append(self._draft(tuple(facts)))
@@ -127,7 +138,13 @@ class RunJournal:
             self._fail(error)
             raise
         finally:
+            self._hurry.clear()
             self._pump = None  # here and not in a callback: whoever writes next must start a new one
+
+    async def _lingered(self) -> None:
+        if not self._acknowledged:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), LINGER_S)
 
     def _fail(self, error: BaseException) -> None:
         self._failure = error

@@ -308,6 +308,9 @@ async def test_a_drained_run_leaves_nothing_running(world: World) -> None:
     with pytest.raises(asyncio.CancelledError):
         await work
     assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+    latest = await world.reads.latest(THREAD, "")
+    assert latest is not None
+    assert latest.channels["said"].items == ("a",)  # the step that was finished is on the log
 
 
 async def test_a_lost_append_stops_the_attempt(world: World) -> None:

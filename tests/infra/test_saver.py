@@ -112,6 +112,16 @@ async def test_a_pipelined_put_does_not_wait_and_flush_does() -> None:
     assert len(one.log.drafts) == 1
 
 
+async def test_a_pipeline_gathers_quick_steps_into_one_commit() -> None:
+    one = rig(acknowledged=False)
+    for number in range(20):
+        await one.put(number)
+        await asyncio.to_thread(lambda: None)  # time passes, as between the steps of a graph
+    await one.journal.flush()
+    assert len(saved(one.log)) == 20
+    assert len(one.log.drafts) < 20
+
+
 async def test_a_pipeline_that_is_full_makes_writers_wait() -> None:
     one = rig(slow=True, acknowledged=False)
     for number in range(BACKLOG):
