@@ -19,17 +19,19 @@ HEARTBEAT_S = 5.0
 
 
 class BlockingResponse(Response):
-    """Send the document once it is there; `on_gone` is awaited when the client goes away before."""
+    """Send the document once it is there; `on_gone` is awaited when the client goes away before; `close` always called."""
 
     def __init__(
         self,
         document: Awaitable[bytes],
         headers: Mapping[str, str],
+        close: Callable[[], None],
         on_gone: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         super().__init__(headers={**headers, "Content-Type": JSON})
         del self.headers["content-length"]
         self._document = document
+        self._close = close
         self._on_gone = on_gone
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,6 +48,7 @@ class BlockingResponse(Response):
             document.cancel()
             gone.cancel()
             await asyncio.gather(document, gone, return_exceptions=True)
+            self._close()  # a document that was cancelled before its first step has given nothing back
         if left and self._on_gone is not None:
             log.info("wait.client_gone")
             await self._on_gone()

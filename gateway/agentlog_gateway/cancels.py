@@ -75,7 +75,7 @@ async def cancel(call: Call) -> Response:
         headers = {**call.token(done), "Content-Location": run_path(thread_id, run_id)}
         if waiting:
             headers["Location"] = run_path(thread_id, run_id, "/join")
-            return BlockingResponse(cancelled_document(wait), headers)
+            return BlockingResponse(cancelled_document(wait), headers, wait.close)
     except BaseException:
         wait.close()
         raise

@@ -65,6 +65,7 @@ class RunCreation:
 
     async def _decide(self) -> Decision:
         if self._stateless:
+            await self._call.services.presence.require(self.thread_id)
             created = (await self._filled()).created({})
             return CreateRun(created, self.body.metadata).decide(ThreadState())
         form, found = await asyncio.gather(self._filled(), thread_decision(self._call, self.thread_id))

@@ -59,7 +59,7 @@ async def _wait(call: Call, creation: RunCreation) -> Response:
         wait.close()
         raise
     document = creators_document(call.services, wait, look_first=new.done.duplicate)
-    return BlockingResponse(document, new.headers(call, "/join"), _on_disconnect(call, creation, new))
+    return BlockingResponse(document, new.headers(call, "/join"), wait.close, _on_disconnect(call, creation, new))
 
 
 async def _stream(call: Call, creation: RunCreation) -> Response:
@@ -153,9 +153,9 @@ async def join(call: Call) -> Response:
     headers = _location(found, "/join")
     if call.head:
         return Response(headers=headers, media_type="application/json")
-    document = joiners_document(call.services, RunWait(call.services, found.run_id))
+    waiting = RunWait(call.services, found.run_id)
     gone = on_client_gone(call, found.thread_id, found.run_id) if query_flag(call, "cancel_on_disconnect") else None
-    return BlockingResponse(document, headers, gone)
+    return BlockingResponse(joiners_document(call.services, waiting), headers, waiting.close, gone)
 
 
 async def join_stream(call: Call) -> Response:
@@ -175,15 +175,18 @@ async def join_stream(call: Call) -> Response:
 
 
 async def _any_run(call: Call) -> Run:
-    """Return the run of the path; one of a deleted temporary thread can be joined as well. Raises: Problem 404."""
+    """Return the run of the path; one that took its temporary thread away can be joined too. Raises: Problem 404."""
     thread_id, run_id = call.path_id("thread"), RunId(call.path_id("run"))
     await call.services.presence.require(thread_id)
     found = await call.services.runs.get(run_id, include_deleted=True)
-    hidden = found is not None and found.deleted and not found.thread_deleted and found.status != "rollback"
-    if found is None or hidden or found.thread_id != thread_id:
+    if found is None or found.thread_id != thread_id or _is_gone(found):
         await call.services.presence.require(thread_id, fresh=True)
         raise Problem(404, "Run not found")
     return found
+
+
+def _is_gone(run: Run) -> bool:
+    return run.deleted or (run.thread_deleted and not run.temporary)
 
 
 def _location(run: Run, last: str) -> dict[str, str]:

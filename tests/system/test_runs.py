@@ -127,6 +127,15 @@ async def test_a_rolled_back_run_leaves_nothing(api: Api, server: RunningServer)
     assert done_of((await api.get(f"/threads/{thread_id}/state"))["values"]) == ALL_STEPS
 
 
+async def test_who_waits_for_a_run_that_is_rolled_back_gets_nothing(api: Api, server: RunningServer) -> None:
+    thread_id, gate = await api.thread(), Gate(server)
+    run_id = await held_run(api, server, thread_id, gate)
+    joining = asyncio.create_task(api.join(thread_id, run_id))
+    await api.raw("POST", f"/threads/{thread_id}/runs/{run_id}/cancel?action=rollback")
+    assert await joining == {}
+    assert await refused(api, "GET", f"/threads/{thread_id}/runs/{run_id}/join") == (404, "Run not found")
+
+
 async def test_what_cannot_be_cancelled_is_not_found_and_a_bad_action_is_wrong(api: Api, server: RunningServer) -> None:
     thread_id = await api.thread()
     run_id = await api.start_run(thread_id, "steps", {})
@@ -173,7 +182,8 @@ async def test_deleting_a_thread_ends_its_runs_and_everything_of_it_is_gone(api:
     assert await refused(api, "GET", f"/threads/{thread_id}/state") == gone
     assert await refused(api, "GET", f"/threads/{thread_id}/runs") == gone
     assert await refused(api, "DELETE", f"/threads/{thread_id}") == gone
-    assert (await refused(api, "GET", f"/threads/{thread_id}/runs/{run_id}"))[0] == 404
+    for last in ("", "/join", "/stream"):
+        assert (await refused(api, "GET", f"/threads/{thread_id}/runs/{run_id}{last}"))[0] == 404
     assert await api.call("POST", "/threads/search", {"ids": [thread_id]}) == []
 
 
