@@ -19,7 +19,7 @@ HEARTBEAT_S = 5.0
 
 
 class BlockingResponse(Response):
-    """Send the document once it is there; `on_gone` is awaited when the client goes away before; `close` always called."""
+    """Send the document once it is there; `on_gone` is awaited when the client goes away before, `close` always."""
 
     def __init__(
         self,
