@@ -23,6 +23,8 @@ from agentlog_facts.thread import (
 )
 
 THREAD_STREAMS = frozenset({"thread", "meta", "run"})
+ROOTS = frozenset({"assistant", "cron", "store", "system", "partition"})
+"""Categories whose stream is the root of its aggregate: its first commit makes the aggregate exist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +144,13 @@ def _life(head: AggregateHead, commit: Draft) -> Void | None:
     void = _fenced(head, commit)
     if void is not None:
         return void
-    now = head
-    for fact in commit.facts:
+    now, version = head, head.versions.get(commit.stream, -1) + 1
+    for number, fact in enumerate(commit.facts, 1):
         void = _step(now, commit, fact)
         if void is not None:
             return void
-        now = _fold(now, fact, head.versions.get(commit.stream, -1) + 1)
+        if number < len(commit.facts):
+            now = _fold(now, fact, version)
     return None
 
 
@@ -228,9 +231,8 @@ def _moves(head: AggregateHead, commit: Draft, run_id: RunId | None, moves: bool
 def advance(head: AggregateHead, commit: Draft) -> AggregateHead:
     """Fold an accepted commit into the head."""
     version = head.versions.get(commit.stream, -1) + 1
-    now = replace(head, versions={**head.versions, commit.stream: version})
-    if category(commit.stream) in {"assistant", "cron", "store", "system", "partition"}:
-        now = replace(now, exists=True)
+    exists = head.exists or category(commit.stream) in ROOTS
+    now = AggregateHead(exists, {**head.versions, commit.stream: version}, head.runs)
     for fact in commit.facts:
         now = _fold(now, fact, version)
     return now
@@ -239,14 +241,14 @@ def advance(head: AggregateHead, commit: Draft) -> AggregateHead:
 def _fold(head: AggregateHead, fact: object, version: int) -> AggregateHead:
     match fact:
         case ThreadCreated():
-            return replace(head, exists=True)
+            return AggregateHead(True, head.versions, head.runs)
         case ThreadDeleted():
             kept = {name: number for name, number in head.versions.items() if category(name) != "run"}
             return AggregateHead(exists=False, versions=kept)
         case RunCreated():
             return _with(head, fact.run_id, RunHead())
         case RunClaimed():
-            return _with(head, fact.run_id, replace(head.runs[fact.run_id], attempt=fact.attempt, epoch=version))
+            return _with(head, fact.run_id, RunHead(fact.attempt, version, head.runs[fact.run_id].cancelled))
         case RunReleased():
             return _with(head, fact.run_id, replace(head.runs[fact.run_id], epoch=None))
         case RunCancelRequested():
@@ -258,10 +260,10 @@ def _fold(head: AggregateHead, fact: object, version: int) -> AggregateHead:
 
 
 def _with(head: AggregateHead, run_id: RunId, run: RunHead) -> AggregateHead:
-    return replace(head, runs={**head.runs, run_id: run})
+    return AggregateHead(head.exists, head.versions, {**head.runs, run_id: run})
 
 
 def _without(head: AggregateHead, run_id: RunId) -> AggregateHead:
     runs = {key: run for key, run in head.runs.items() if key != run_id}
     versions = {name: number for name, number in head.versions.items() if name != stream("run", run_id)}
-    return replace(head, runs=runs, versions=versions)
+    return AggregateHead(head.exists, versions, runs)
