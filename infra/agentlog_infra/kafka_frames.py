@@ -29,7 +29,7 @@ class KafkaFrameLog:
     """Keeps `ports.FrameLog`; the producer is its own, so that a flood of frames never holds up facts."""
 
     def __init__(self, connection: Connection, partitions: int, base: Base, topic: str = OUTPUTS) -> None:
-        self._producer = DurableProducer(connection, "agentlog-frames")
+        self._producer = DurableProducer(connection, "agentlog-frames", compression=None)  # short-lived, read at once
         self._ranges = FrameRanges(connection, topic)
         self._partitions = partitions
         self._base = base
