@@ -12,7 +12,8 @@ from agentlog_gateway.replies import json_response, page_response
 from agentlog_gateway.services import Services
 from agentlog_gateway.shapes import assistant_json, selected
 from agentlog_gateway.wire import AssistantCount, AssistantSearch, path_uuid
-from agentlog_projections.assistants import Assistant, AssistantFilter
+from agentlog_projections.assistants import AssistantFilter
+from agentlog_projections.decisions import RunAssistant
 
 
 def assistant_of(services: Services, named: str) -> AssistantId:
@@ -28,9 +29,8 @@ def assistant_of(services: Services, named: str) -> AssistantId:
     return AssistantId(path_uuid("assistant", named))
 
 
-async def run_assistant(services: Services, assistant_id: AssistantId) -> Assistant:
+async def usable(services: Services, assistant_id: AssistantId, found: RunAssistant | None) -> RunAssistant:
     """Return the assistant of a run that is to be created. Raises: Problem 404, Unavailable."""
-    found = await services.assistants.get(assistant_id)
     if found is None:
         await services.presence.require(assistant_id, fresh=True)
         if not services.prepared.is_set():

@@ -1,21 +1,19 @@
 """Decides how a run comes to be, on a thread or with a thread of its own, and what its creator is refused."""
 
-import asyncio
 from dataclasses import dataclass
 
 from agentlog_commands.command import Decision, Refused
 from agentlog_commands.runs import CreateRun
 from agentlog_commands.submit import Submitted, Voided
 from agentlog_facts.guard import Void
-from agentlog_facts.ids import RunId, ThreadId
+from agentlog_facts.ids import Key, RunId, ThreadId
 from agentlog_facts.json_value import JsonObject
-from agentlog_facts.thread import RunCreated, ThreadState
-from agentlog_gateway.assistants import assistant_of, run_assistant
+from agentlog_facts.thread import RunCreated
+from agentlog_gateway.assistants import assistant_of, usable
 from agentlog_gateway.call import Call
 from agentlog_gateway.errors import INVALID_RUN_TARGET, Problem
 from agentlog_gateway.replies import run_path
 from agentlog_gateway.run_orders import RunOrderForm
-from agentlog_gateway.threads import thread_decision
 from agentlog_gateway.wire_runs import StatelessRun, ThreadRun
 
 TRIES = 3
@@ -44,7 +42,6 @@ class RunCreation:
         self._stateless = thread_id is None
         self.thread_id = ThreadId(call.new_id("thread")) if thread_id is None else thread_id
         self.run_id = RunId(call.new_id("run"))
-        self._form: RunOrderForm | None = None
 
     async def create(self) -> NewRun:
         """Create the run. Raises: Problem 400, 404, 409, 422, Unavailable, OutcomeUnknown."""
@@ -64,24 +61,24 @@ class RunCreation:
         raise Problem(404, INVALID_RUN_TARGET)
 
     async def _decide(self) -> Decision:
-        if self._stateless:
-            await self._call.services.presence.require(self.thread_id)
-            created = (await self._filled()).created({})
-            return CreateRun(created, self.body.metadata).decide(ThreadState())
-        form, found = await asyncio.gather(self._filled(), thread_decision(self._call, self.thread_id))
-        return CreateRun(form.created(found.metadata), self._new_thread(), found.version).decide(found.state)
+        """One question for thread and assistant, then the decision."""
+        services, body = self._call.services, self.body
+        assistant_id = assistant_of(services, body.assistant_id)
+        partition = services.log.partition_of(Key(self.thread_id))
+        thread, assistant = await services.decisions.run_target(self.thread_id, partition, assistant_id)
+        form = RunOrderForm(
+            body=body,
+            run_id=self.run_id,
+            thread_id=self.thread_id,
+            assistant=await usable(services, assistant_id, assistant),
+            request_id=self._call.request_id,
+            now=services.clock.now(),
+            temporary=self._stateless and body.on_completion == "delete",
+        )
+        return CreateRun(form.created(thread.metadata), self._new_thread(), thread.version).decide(thread.state)
 
     def _new_thread(self) -> JsonObject | None:
+        """Return the metadata of the thread that is to be made where it is missing."""
         body = self.body
-        return body.metadata if isinstance(body, ThreadRun) and body.if_not_exists == "create" else None
-
-    async def _filled(self) -> RunOrderForm:
-        if self._form is None:
-            services = self._call.services
-            assistant = await run_assistant(services, assistant_of(services, self.body.assistant_id))
-            temporary = self._stateless and self.body.on_completion == "delete"
-            now = services.clock.now()
-            self._form = RunOrderForm(
-                self.body, self.run_id, self.thread_id, assistant, self._call.request_id, now, temporary
-            )
-        return self._form
+        makes = self._stateless or (isinstance(body, ThreadRun) and body.if_not_exists == "create")
+        return body.metadata if makes else None

@@ -12,7 +12,7 @@ from agentlog_facts.thread import RunCreated
 from agentlog_gateway.errors import Problem
 from agentlog_gateway.wire import CheckpointRef
 from agentlog_gateway.wire_runs import Command, Send, StatelessRun, ThreadRun
-from agentlog_projections.assistants import Assistant
+from agentlog_projections.decisions import RunAssistant
 
 RESERVED_METADATA = frozenset({"run_id", "thread_id"})
 CHECKPOINT_KEYS = frozenset({"checkpoint_id", "checkpoint_ns", "checkpoint_map"})
@@ -26,7 +26,7 @@ class RunOrderForm:
     body: StatelessRun
     run_id: RunId
     thread_id: ThreadId
-    assistant: Assistant
+    assistant: RunAssistant
     request_id: str
     now: datetime
     temporary: bool

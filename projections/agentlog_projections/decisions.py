@@ -7,21 +7,28 @@ from datetime import datetime
 import asyncpg
 
 from agentlog_facts.errors import Quarantined, Unavailable
-from agentlog_facts.ids import RunId, ThreadId
+from agentlog_facts.ids import AssistantId, RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject, load, load_object
 from agentlog_facts.thread import RunState, RunStatus, ThreadState
 from agentlog_projections.database import Pool, reading
 
 _THREAD = """
-SELECT p.present AND p.stopped IS NULL AS present, EXISTS (SELECT FROM ledger.quarantine q WHERE q.key = $1) AS parked,
+SELECT {more} p.present AND p.stopped IS NULL AS present,
+       EXISTS (SELECT FROM ledger.quarantine q WHERE q.key = $1) AS parked,
        t.version, t.meta_version, t.temporary, t.metadata, t.deleted_at IS NOT NULL AS deleted,
        (SELECT json_agg(json_build_array(r.run_id, r.status, r.due_at, r.temporary, r.attempt, r.epoch,
                                          r.cancel->>'action') ORDER BY r.seq)
           FROM read_v1.runs r
          WHERE r.thread_id = $1 AND r.status IN ('pending', 'running') AND NOT r.deleted) AS runs
-  FROM ledger.positions p LEFT JOIN read_v1.threads t ON t.thread_id = $1
+  FROM ledger.positions p LEFT JOIN read_v1.threads t ON t.thread_id = $1 {join}
  WHERE p.partition = $2
 """
+_DECISION = _THREAD.format(more="", join="")
+_TARGET = _THREAD.format(
+    more="""a.graph_id, a.version AS assistant_version, a.config AS assistant_config, a.context AS assistant_context,
+            a.metadata AS assistant_metadata,""",
+    join="LEFT JOIN read_v1.assistants a ON a.assistant_id = $3 AND NOT a.deleted",
+)
 _ENDS = """
 SELECT r.run_id, r.thread_id, r.status, coalesce((r.kwargs->>'resumable')::bool, false) AS resumable, r.epoch,
        r.outputs_from, r.outputs_to, r.finished_event_id, r.error, r.deleted
@@ -42,6 +49,18 @@ class ThreadDecision:
     state: ThreadState
     version: int | None
     meta_version: int | None
+    metadata: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class RunAssistant:
+    """What a run takes over from its assistant."""
+
+    assistant_id: AssistantId
+    graph_id: str
+    version: int
+    config: JsonObject
+    context: JsonObject
     metadata: JsonObject
 
 
@@ -91,12 +110,17 @@ class Decisions:
         Raises: Unavailable also while the partition is not present, Quarantined while a read model of it is parked.
         """
         async with reading(self._pool, "decisions.thread") as connection:
-            row = await connection.fetchrow(_THREAD, thread_id, partition)
-        if row is None or not row["present"]:
-            raise Unavailable(f"the projection is being built for partition {partition}, retry later")
-        if row["parked"]:
-            raise Quarantined(f"{thread_id}: its projection is parked after an error, an operator has to look")
-        return _thread(row)
+            row = await connection.fetchrow(_DECISION, thread_id, partition)
+        return _thread(_usable(row, thread_id, partition))
+
+    async def run_target(
+        self, thread_id: ThreadId, partition: int, assistant_id: AssistantId
+    ) -> tuple[ThreadDecision, RunAssistant | None]:
+        """Return what a new run needs: its thread as of `thread`, and its assistant. Raises: as `thread`."""
+        async with reading(self._pool, "decisions.run_target") as connection:
+            found = await connection.fetchrow(_TARGET, thread_id, partition, assistant_id)
+        row = _usable(found, thread_id, partition)
+        return _thread(row), _assistant(row, assistant_id)
 
     async def ends(self, run_ids: Sequence[RunId]) -> Mapping[RunId, RunEnd]:
         """Return the rows of these runs that exist, hidden ones and those of deleted threads included."""
@@ -109,6 +133,27 @@ class Decisions:
         async with reading(self._pool, "decisions.result") as connection:
             row = await connection.fetchrow(_RESULT, run_id)
         return None if row is None else _result(row)
+
+
+def _usable(row: asyncpg.Record | None, thread_id: ThreadId, partition: int) -> asyncpg.Record:
+    if row is None or not row["present"]:
+        raise Unavailable(f"the projection is being built for partition {partition}, retry later")
+    if row["parked"]:
+        raise Quarantined(f"{thread_id}: its projection is parked after an error, an operator has to look")
+    return row
+
+
+def _assistant(row: asyncpg.Record, assistant_id: AssistantId) -> RunAssistant | None:
+    if row["graph_id"] is None:
+        return None
+    return RunAssistant(
+        assistant_id=assistant_id,
+        graph_id=row["graph_id"],
+        version=row["assistant_version"],
+        config=load_object(row["assistant_config"]),
+        context=load_object(row["assistant_context"]),
+        metadata=load_object(row["assistant_metadata"]),
+    )
 
 
 def _thread(row: asyncpg.Record) -> ThreadDecision:

@@ -10,7 +10,7 @@ from agentlog_facts.thread import RunCreated
 from agentlog_gateway.errors import Problem
 from agentlog_gateway.run_orders import RunOrderForm
 from agentlog_gateway.wire_runs import ThreadRun
-from agentlog_projections.assistants import Assistant
+from agentlog_projections.decisions import RunAssistant
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -18,17 +18,13 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 def created(body: JsonObject, thread_metadata: JsonObject | None = None, **assistant: JsonObject) -> RunCreated:
     """Return the fact of a request."""
     stored: dict[str, JsonObject] = {"config": {}, "context": {}, "metadata": {"created_by": "system"}, **assistant}
-    row = Assistant(
+    row = RunAssistant(
         assistant_id=AssistantId("a-1"),
-        version=3,
         graph_id="agent",
-        name="agent",
-        description=None,
+        version=3,
         config=stored["config"],
         context=stored["context"],
         metadata=stored["metadata"],
-        created_at=NOW,
-        updated_at=NOW,
     )
     request = ThreadRun.model_validate({"assistant_id": "agent", **body})
     form = RunOrderForm(request, RunId("r-1"), ThreadId("t-1"), row, "q-1", NOW, temporary=False)
