@@ -19,7 +19,7 @@ from agentlog_projections.duties import Work
 
 log = logging.getLogger(__name__)
 
-FLUSH_S = 0.005
+FLUSH_S = 0.008
 FLUSH_BYTES = 64 * 1024
 HELD_BYTES = 8 * 1024 * 1024
 """Bytes of frames that may wait before the run itself has to wait."""
