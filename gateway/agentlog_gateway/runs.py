@@ -140,7 +140,7 @@ async def list_runs(call: Call) -> Response:
     unknown = [name for name in select if name not in SELECTABLE]
     if unknown:
         raise invalid(f"select: unknown field {unknown[0]!r}")
-    await existing_thread(call, thread_id)
+    await existing_thread(call, thread_id, with_values=False)
     status = call.request.query_params.get("status")
     found = await call.services.runs.of_thread(thread_id, status=status, limit=limit, offset=offset)
     shown: list[Json] = [selected(run_json(run), select or None) for run in found]

@@ -49,7 +49,7 @@ def empty_snapshot(thread_id: str, at: At) -> JsonObject:
 
 
 async def _snapshot(call: Call, at: At, *, subgraphs: bool, select: list[str] | None) -> Response:
-    thread = await existing_thread(call, call.path_id("thread"))
+    thread = await existing_thread(call, call.path_id("thread"), with_values=False)
     graph_id = graph_of(thread)
     if graph_id is None:
         found = empty_snapshot(thread.thread_id, at)
@@ -108,7 +108,7 @@ def _before(given: str | JsonObject | None) -> str | None:
 async def _history(
     call: Call, at: At, before: str | None, limit: int, metadata: JsonObject | None, select: list[str] | None
 ) -> Response:
-    thread = await existing_thread(call, call.path_id("thread"))
+    thread = await existing_thread(call, call.path_id("thread"), with_values=False)
     graph_id = graph_of(thread)
     if graph_id is None or limit <= 0:
         return json_response([])

@@ -18,10 +18,13 @@ from agentlog_projections.decisions import ThreadDecision
 from agentlog_projections.threads import Thread, ThreadFilter
 
 
-async def existing_thread(call: Call, thread_id: str) -> Thread:
-    """Return the row of a thread. Raises: Problem 404, Unavailable while its partition is not present."""
+async def existing_thread(call: Call, thread_id: str, *, with_values: bool = True) -> Thread:
+    """Return the row of a thread; `with_values=False` spares reading a large state.
+
+    Raises: Problem 404, Unavailable while its partition is not present.
+    """
     await call.services.presence.require(thread_id)
-    row = await call.services.threads.get(ThreadId(thread_id))
+    row = await call.services.threads.get(ThreadId(thread_id), with_values=with_values)
     if row is None:
         await call.services.presence.require(thread_id, fresh=True)
         raise thread_not_found(thread_id)
