@@ -17,7 +17,7 @@ from agentlog_facts.run_execution import AttemptLost
 FACTS_A_COMMIT = 128
 BACKLOG = 256
 """Facts that may wait for an acknowledgement before writers have to wait too."""
-LINGER_S = 0.002
+LINGER_S = 0.005
 """How long a pipelined journal waits for more before it starts to append: one commit instead of one a call."""
 
 Commit: TypeAlias = Callable[[ThreadId, Sequence[Fact]], Awaitable[None]]
