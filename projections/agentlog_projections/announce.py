@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.guard import Accepted, Duplicate, Void
 from agentlog_facts.hint import Hint
-from agentlog_facts.ids import Key, RunId
+from agentlog_facts.ids import Key, RunId, category
 from agentlog_facts.ports import HintFeed, RunQueue
 from agentlog_facts.thread import (
     RunCancelRequested,
@@ -83,6 +83,11 @@ def hint_of(partition: int, after: int, judged: Iterable[Judged]) -> Hint:
             ended.extend(one.commit.ended)
             cancelled.extend(_stopped(one.commit))
     return Hint(partition, after, last, versions, not_accepted, tuple(ended), tuple(cancelled))
+
+
+def somebody_waits(judged: Iterable[Judged]) -> bool:
+    """Tell whether a hint can be of use: nobody waits for the verdict over a checkpoint that was accepted."""
+    return any(one.commit is None or category(one.commit.draft.stream) != "run" for one in judged)
 
 
 def _stopped(commit: Commit) -> list[str]:

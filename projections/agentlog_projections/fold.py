@@ -19,7 +19,7 @@ from agentlog_facts.ids import Key
 from agentlog_facts.ports import Clock, EventTail, RawRecord
 from agentlog_facts.system import PartitionOpened
 from agentlog_projections import partitions as ownership
-from agentlog_projections.announce import Announcer, hint_of, may_be_ready
+from agentlog_projections.announce import Announcer, hint_of, may_be_ready, somebody_waits
 from agentlog_projections.commits import Commit, ReadModel, by_key
 from agentlog_projections.database import Connection
 from agentlog_projections.judge import Judged, Known, Read, judge, readable
@@ -324,7 +324,8 @@ class Fold:
             for record in judged:
                 if record.read.raw.place.partition in groups:
                     groups[record.read.raw.place.partition].append(record)
-            hints = [hint_of(step.partition, step.previous - 1, groups[step.partition]) for step in telling]
+            useful = [step for step in telling if somebody_waits(groups[step.partition])]
+            hints = [hint_of(step.partition, step.previous - 1, groups[step.partition]) for step in useful]
             self._outside.announcer.announce(hints, [])
             await self._push(
                 [one.commit for group in groups.values() for one in group if one.commit is not None], known
