@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,9 +99,12 @@ asyncio.run(main())
 """
 
 
-async def test_a_faust_agent_sees_every_event(kafka: str) -> None:
+async def test_a_faust_agent_sees_every_event(kafka: str, tmp_path: Path) -> None:
     app = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _FAUST, kafka, unique("app"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        *(sys.executable, "-c", _FAUST, kafka, unique("app")),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,  # Faust makes a folder for its tables where it is started
     )
     output, errors = await asyncio.wait_for(app.communicate(), 40)
     assert (app.returncode, output.decode().strip()) == (0, "100"), errors.decode()
