@@ -1,6 +1,5 @@
 """CreateRun, CancelRun, DeleteRun and, for workers and the reaper, ClaimRun, ReleaseRun, FinishRun."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -176,10 +175,3 @@ class FinishRun:
         if self.version is not None:
             demands[name] = self.version
         return demands
-
-
-def head_of_line(runs: Sequence[RunState]) -> RunState | None:
-    """Return the run that is next on a thread: none while one is claimed, else the oldest that is not delayed."""
-    if any(run.epoch is not None for run in runs):
-        return None
-    return next((run for run in runs if run.due_at is None), None)

@@ -14,11 +14,12 @@ from agentlog_commands.leases import CancelRequest, Claim
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import JsonObject, as_object, load_object
 from agentlog_projections.database import Pool, translated
+from agentlog_projections.readiness import FIRST, LINE, READY
 
-_WORK = """
+_WORK = f"""
 SELECT r.run_id, r.thread_id, r.graph_id, r.assistant::text AS assistant, r.kwargs::text AS kwargs,
        r.metadata::text AS metadata, r.temporary, r.attempt, r.counted_attempts, r.epoch, r.cancel::text AS cancel,
-       (r.status = 'pending' AND r.cancel IS NULL AND (r.due_at IS NULL OR r.due_at <= now())) AS ready,
+       ({READY} AND {FIRST}) AS ready,
        r.status IN ('pending', 'running') AS active,
        t.metadata::text AS thread_metadata, t."values"::text AS thread_values, t.version
   FROM read_v1.runs r
@@ -48,13 +49,11 @@ SELECT EXISTS (
    WHERE c.key = $1 AND c.stream = 'thread-' || $1 AND c.version = $2 AND c.verdict = 'accepted'
      AND l.stream = 'run-' || $3 AND l.verdict = 'accepted' AND 'CheckpointSaved' = ANY(l.types))
 """
-_READY = """
+_READY = f"""
 SELECT DISTINCT ON (r.thread_id) r.run_id, r.graph_id, r.created_at
   FROM read_v1.runs r JOIN ledger.positions p ON p.partition = r.partition AND p.present AND p.stopped IS NULL
- WHERE r.status = 'pending' AND r.cancel IS NULL AND NOT r.deleted AND (r.due_at IS NULL OR r.due_at <= now())
-   AND NOT EXISTS (SELECT FROM read_v1.runs o
-                    WHERE o.thread_id = r.thread_id AND o.status = 'running' AND NOT o.deleted)
- ORDER BY r.thread_id, r.seq
+ WHERE {READY}
+ ORDER BY {LINE}
 """
 _READY_FIRST = f"SELECT run_id, graph_id FROM ({_READY}) AS ready ORDER BY created_at LIMIT $1"
 _LEFTOVERS = """
@@ -73,7 +72,7 @@ SELECT extract(epoch FROM min(due_at) - now())::float8 FROM read_v1.runs
 class Work:
     """A run with what its execution needs of its thread, as of one snapshot.
 
-    `ready`: pending, due and not cancelled; `active`: without an end. `values` is the thread's JSON view (None: no
+    `ready`: pending, due, not cancelled, and first in line on a free thread; `active`: without an end. `values` is the thread's JSON view (None: no
     state yet), `version` that of the stream `thread-`.
     """
 

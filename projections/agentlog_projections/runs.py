@@ -13,6 +13,7 @@ from agentlog_facts.thread import RunCreated, RunState, ThreadCreated, ThreadDel
 from agentlog_projections.commits import Commit
 from agentlog_projections.database import Executor, Pool, reading
 from agentlog_projections.lru import Lru
+from agentlog_projections.readiness import LINE, READY
 from agentlog_projections.run_rows import RunRow, created, evolve, fixed, mutable, run_of
 from agentlog_projections.tables import PRELUDE
 from agentlog_projections.transaction import Transaction
@@ -48,15 +49,12 @@ _TOUCH = f"""
 UPDATE read_v1.runs t SET last_commit_at = r.last_commit_at, ordinal = r.ordinal
   FROM unnest($1::text[], $2::timestamptz[], $3::bigint[]) AS r(run_id, last_commit_at, ordinal), {_ROW_OF}
 """
-_READY = """
+_READY = f"""
 SELECT DISTINCT ON (r.thread_id) r.run_id, r.graph_id, r.due_at
   FROM read_v1.runs r
- WHERE r.status = 'pending' AND NOT r.deleted AND r.cancel IS NULL
-   AND (r.due_at IS NULL OR r.due_at <= clock_timestamp())
-   AND NOT EXISTS (SELECT FROM read_v1.runs o
-                    WHERE o.thread_id = r.thread_id AND o.status = 'running' AND NOT o.deleted)
-   AND {which}
- ORDER BY r.thread_id, r.seq
+ WHERE {READY}
+   AND {{which}}
+ ORDER BY {LINE}
 """
 _READY_OF_THREADS = _READY.format(which="r.thread_id = ANY($1::text[])")
 _READY_OF_PARTITIONS = _READY.format(which="r.partition = ANY($1::int[])")

@@ -1,0 +1,97 @@
+"""Whose turn it is on a thread: given facts, then which run is pushed, and which one a look before a claim lets pass."""
+
+from datetime import timedelta
+
+import pytest
+from tests.projections.applying import Applying
+from tests.projections.facts import cancel_requested, run_claimed, run_created, run_finished, run_released, thread_created
+from tests.projections.world import START, World, draft
+
+from agentlog_facts.envelope import Draft
+from agentlog_facts.ids import RunId, Stream
+from agentlog_projections.duties import Duties
+from agentlog_projections.runs import ready_of_threads
+
+ON_THREAD = Stream("thread-t1")
+LATER = START + timedelta(days=36500)
+
+
+@pytest.fixture
+async def duties(world: World) -> Duties:
+    await world.pool.execute("INSERT INTO ledger.positions (partition, present) VALUES (0, true)")
+    return Duties(world.pool)
+
+
+async def claimable(world: World, duties: Duties) -> list[str]:
+    """Return the runs of t1 that may be claimed; pushes, the reconciler and the look before a claim must agree."""
+    async with world.pool.acquire() as connection:
+        pushed = [run.run_id for run in await ready_of_threads(connection, ["t1"])]
+    assert [run.run_id for run in await duties.ready(10)] == pushed
+    known = [RunId(row["run_id"]) for row in await world.pool.fetch("SELECT run_id FROM read_v1.runs ORDER BY seq")]
+    looked = [run_id for run_id in known if (work := await duties.work(run_id)) is not None and work.ready]
+    assert looked == pushed
+    return [*pushed]
+
+
+def two_runs() -> list[Draft]:
+    return [draft("t1", thread_created(), run_created("first")), draft("t1", run_created("second"))]
+
+
+async def test_the_first_run_of_a_thread_may_be_claimed_and_the_second_waits(
+    given: Applying, world: World, duties: Duties
+) -> None:
+    await given(*two_runs())
+    assert await claimable(world, duties) == ["first"]
+
+
+async def test_nothing_may_be_claimed_while_a_run_of_the_thread_is(
+    given: Applying, world: World, duties: Duties
+) -> None:
+    await given(*two_runs(), draft("t1", run_claimed("first")))
+    assert await claimable(world, duties) == []
+
+
+async def test_nothing_may_be_claimed_while_a_cancelled_run_waits_to_be_ended(
+    given: Applying, world: World, duties: Duties
+) -> None:
+    await given(
+        *two_runs(),
+        draft("t1", run_claimed("first")),
+        draft("t1", cancel_requested("first"), demands={ON_THREAD: 2}),
+        draft("t1", run_released(2, "first"), demands={ON_THREAD: 3}),
+    )
+    assert await claimable(world, duties) == []
+    assert [left.run_id for left in await duties.leftovers(3)] == ["first"]
+
+
+async def test_the_next_run_may_be_claimed_once_the_cancelled_one_has_its_end(
+    given: Applying, world: World, duties: Duties
+) -> None:
+    await given(
+        *two_runs(),
+        draft("t1", run_claimed("first")),
+        draft("t1", cancel_requested("first"), demands={ON_THREAD: 2}),
+        draft("t1", run_released(2, "first"), demands={ON_THREAD: 3}),
+        draft("t1", run_finished("first", status="interrupted"), demands={ON_THREAD: 4}),
+    )
+    assert await claimable(world, duties) == ["second"]
+
+
+async def test_a_released_run_goes_before_an_older_one_that_fell_due_meanwhile(
+    given: Applying, world: World, duties: Duties
+) -> None:
+    await given(
+        draft("t1", thread_created(), run_created("delayed", due_at=LATER)),
+        draft("t1", run_created("released")),
+        draft("t1", run_claimed("released")),
+        draft("t1", run_released(2, "released"), epoch=2),
+    )
+    await world.pool.execute("UPDATE read_v1.runs SET due_at = $1 WHERE run_id = 'delayed'", START)
+    assert await claimable(world, duties) == ["released"]
+
+
+async def test_a_delayed_run_holds_nobody_up(given: Applying, world: World, duties: Duties) -> None:
+    await given(
+        draft("t1", thread_created(), run_created("delayed", due_at=LATER)), draft("t1", run_created("prompt"))
+    )
+    assert await claimable(world, duties) == ["prompt"]
