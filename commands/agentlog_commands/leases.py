@@ -45,11 +45,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a claim may be silent, how long a run may take, how many lost attempts it may have."""
+    """How long a claim may be silent, how long a run may take, how many lost attempts it may have.
+
+    `cancel_grace`: how long a worker may take to stop a run that is over its time.
+    """
 
     lost_after: timedelta
     run_time: timedelta
     retries: int
+    cancel_grace: timedelta = timedelta(seconds=15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,13 @@ class End:
     error: JsonObject
     rollback: bool = False
 
+    def request(self, now: datetime) -> CancelRequest | None:
+        """Return what has to stand beside the release, so that nobody claims the run before it has this end.
+
+        A run over its time looks like any lost one without it; who lost too many attempts is known by their number.
+        """
+        return CancelRequest("interrupt", now, TIMED_OUT) if self.status == "timeout" else None
+
 
 Judgement: TypeAlias = Keep | Release | End
 
@@ -96,11 +107,10 @@ class JudgeClaim:
 
     def _overdue(self, limits: Limits) -> End | None:
         cancel = self.claim.cancel
-        if cancel is not None and self.now >= cancel.deadline:
-            return cancelled(cancel)
-        if self.now >= self.claim.claimed_at + limits.run_time:
-            return End("timeout", "timeout", TIMED_OUT)
-        return None
+        if cancel is not None:
+            return cancelled(cancel) if self.now >= cancel.deadline else None
+        over = self.claim.claimed_at + limits.run_time + limits.cancel_grace  # its worker looks at the time first
+        return timed_out() if self.now >= over else None
 
     def _lost(self, limits: Limits) -> Judgement:
         heard = self.claim.committed_at or self.claim.claimed_at
@@ -122,9 +132,16 @@ def after_attempt(reason: str, counted: int, counts: bool, retries: int) -> Rele
 
 
 def cancelled(cancel: CancelRequest) -> End:
-    """Return the end of a run that was cancelled while it was claimed."""
+    """Return the end of a run that was told to stop after it had been claimed: by a client, or for its time."""
+    if cancel.error == TIMED_OUT:
+        return timed_out()
     rollback = cancel.action == "rollback"
     return End("cancelled", "rollback" if rollback else "interrupted", cancel.error, rollback)
+
+
+def timed_out() -> End:
+    """Return the end of a run over its time limit."""
+    return End("timeout", "timeout", TIMED_OUT)
 
 
 def given_up(attempts: int) -> End:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agentlog_commands.command import Accepted, Decision, Refused
+from agentlog_commands.leases import CancelRequest
 from agentlog_commands.threads import thread_stream
 from agentlog_facts.envelope import Demand, Fact
 from agentlog_facts.ids import RunId, Stream, ThreadId, stream
@@ -131,18 +132,28 @@ class ClaimRun:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRun:
-    """Give a claim up without an end: the run is pending again. With `fenced` the claim's own worker says so."""
+    """Give a claim up without an end: the run is pending again.
+
+    `stop`: in the same commit ask the run to stop, so that it is not claimed again but ended by whoever looks first.
+    """
 
     thread_id: ThreadId
     released: RunReleased
     version: int | None = None
+    stop: CancelRequest | None = None
 
     def decide(self) -> Accepted:
         """Under the epoch when the worker releases, under the thread's version when somebody else does."""
         name = thread_stream(self.thread_id)
         if self.version is None:
-            return Accepted(name, (self.released,), epoch=self.released.epoch)
-        return Accepted(name, (self.released,), {name: self.version})
+            return Accepted(name, self._facts(), epoch=self.released.epoch)
+        return Accepted(name, self._facts(), {name: self.version})
+
+    def _facts(self) -> tuple[Fact, ...]:
+        if self.stop is None:
+            return (self.released,)
+        asked = RunCancelRequested(self.released.run_id, self.stop.action, self.stop.deadline, self.stop.error)
+        return (asked, self.released)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,15 +36,21 @@ class Ender:
     outputs: FrameLog
     views: ThreadViews
 
-    async def release(self, thread_id: ThreadId, run_id: RunId, epoch: int, released: Release) -> bool:
-        """Take the claim with this epoch away; tell whether it was this call that did. Raises: Unavailable."""
+    async def release(
+        self, thread_id: ThreadId, run_id: RunId, epoch: int, released: Release, end: End | None = None
+    ) -> bool:
+        """Take the claim with this epoch away; tell whether it was this call that did. Raises: Unavailable.
+
+        With `end` nobody claims the run again: it is ended now, or found as a leftover.
+        """
 
         async def decide() -> Decision:
             work = await self.duties.work(run_id)
             if work is None or work.epoch != epoch:
                 return Refused("run_not_active")
             fact = RunReleased(run_id, epoch, released.reason, released.counts)
-            return ReleaseRun(thread_id, fact, version=work.version).decide()
+            stop = None if end is None or work.cancel is not None else end.request(self.writing.clock.now())
+            return ReleaseRun(thread_id, fact, version=work.version, stop=stop).decide()
 
         intent = self._intent(thread_id, run_id, f"release:{epoch}")
         outcome = await self.writing.submitter.submit(intent, decide, self.writing.deadline(VERDICT))

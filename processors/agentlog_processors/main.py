@@ -153,7 +153,12 @@ def _timing(settings: Settings) -> Timing:
     def seconds(length: float) -> timedelta:
         return timedelta(seconds=length)
 
-    limits = Limits(seconds(settings.lost_after_secs), seconds(settings.run_timeout_secs), settings.run_max_retries)
+    limits = Limits(
+        seconds(settings.lost_after_secs),
+        seconds(settings.run_timeout_secs),
+        settings.run_max_retries,
+        seconds(settings.cancel_grace_secs),
+    )
     return Timing(
         jobs=settings.jobs_per_worker,
         lease_ttl=seconds(settings.lease_ttl_secs),

@@ -146,7 +146,7 @@ class ReapRuns:
 
     async def _end(self, claim: Claim, end: End) -> bool:
         counts = end.reason == "retries"
-        await self._ender.release(claim.thread_id, claim.run_id, claim.epoch, Release(end.reason, counts))
+        await self._ender.release(claim.thread_id, claim.run_id, claim.epoch, Release(end.reason, counts), end)
         return await self._ender.finish(claim.thread_id, claim.run_id, end)
 
     async def _apart(self, doing: Coroutine[object, object, bool]) -> None:

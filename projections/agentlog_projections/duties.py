@@ -14,6 +14,7 @@ from agentlog_commands.leases import CancelRequest, Claim
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import JsonObject, as_object, load_object
 from agentlog_projections.database import Pool, translated
+from agentlog_projections.presence import RUN_OR_NONE, RUN_TOLD, key_told, require
 from agentlog_projections.readiness import FIRST, LINE, READY
 
 _WORK = f"""
@@ -28,11 +29,13 @@ SELECT r.run_id, r.thread_id, r.graph_id, r.assistant::text AS assistant, r.kwar
  WHERE r.run_id = $1 AND NOT r.deleted AND t.deleted_at IS NULL
    AND NOT EXISTS (SELECT FROM ledger.quarantine q WHERE q.key = r.thread_id)
 """
-_RUN_VERSION = """
-SELECT max(version) FROM ledger.log_index WHERE key = $1 AND stream = $2 AND verdict = 'accepted'
+_RUN_VERSION = f"""
+SELECT {key_told("$1::text")} AS told,
+       (SELECT max(version) FROM ledger.log_index WHERE key = $1 AND stream = $2 AND verdict = 'accepted') AS version
 """
-_MARKS = """
-SELECT run_id, epoch, cancel::text AS cancel FROM read_v1.runs WHERE run_id = ANY($1::text[])
+_MARKS = f"""
+SELECT k.run_id, r.epoch, r.cancel::text AS cancel
+  FROM unnest($1::text[]) AS k(run_id) {RUN_OR_NONE} WHERE {RUN_TOLD}
 """
 _CLAIMS = """
 SELECT r.run_id, r.thread_id, r.graph_id, r.worker, r.epoch, r.attempt, r.counted_attempts, r.claimed_at,
@@ -72,8 +75,8 @@ SELECT extract(epoch FROM min(due_at) - now())::float8 FROM read_v1.runs
 class Work:
     """A run with what its execution needs of its thread, as of one snapshot.
 
-    `ready`: pending, due, not cancelled, and first in line on a free thread; `active`: without an end. `values` is the thread's JSON view (None: no
-    state yet), `version` that of the stream `thread-`.
+    `ready`: pending, due, not cancelled, and first in line on a free thread; `active`: without an end. `values` is the
+    thread's JSON view (None: no state yet), `version` that of the stream `thread-`.
     """
 
     run_id: RunId
@@ -96,7 +99,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a worker compares its claim with."""
+    """What a worker compares its claim with; all None for a run that is gone."""
 
     epoch: int | None
     cancel: CancelRequest | None
@@ -133,13 +136,20 @@ class Duties:
         return None if row is None else _work(row)
 
     async def run_version(self, thread_id: ThreadId, run_id: RunId) -> int | None:
-        """Return the version of the stream `run-`, None when nothing was accepted on it."""
+        """Return the version of the stream `run-`, None when nothing was accepted on it.
+
+        Raises: Unavailable also while the partition is not present.
+        """
         with translated("duties"):
-            version: int | None = await self._pool.fetchval(_RUN_VERSION, thread_id, f"run-{run_id}")
+            row = await self._pool.fetchrow(_RUN_VERSION, thread_id, f"run-{run_id}")
+        if row is None:
+            raise TypeError("a question without FROM has one row")
+        require(row["told"], f"version of run {run_id}")
+        version: int | None = row["version"]
         return version
 
     async def marks(self, run_ids: Collection[RunId]) -> Mapping[RunId, Mark]:
-        """Return epoch and cancel request of runs; a run without a row is missing."""
+        """Return epoch and cancel request of runs; those whose partition is not present are missing."""
         with translated("duties"):
             rows = await self._pool.fetch(_MARKS, list(run_ids))
         return {RunId(row["run_id"]): Mark(row["epoch"], _cancel(row["cancel"])) for row in rows}

@@ -13,6 +13,9 @@ from agentlog_commands.leases import (
     Limits,
     Release,
     after_attempt,
+    cancelled as cancelled_end,
+    given_up,
+    timed_out,
 )
 from agentlog_facts.ids import RunId, ThreadId
 
@@ -115,5 +118,19 @@ def test_a_rollback_is_ended_without_what_the_run_wrote() -> None:
     )
 
 
-def test_a_run_over_its_time_is_ended_lease_or_not() -> None:
-    assert judged(looks=0, after_s=3600) == End("timeout", "timeout", {"error": "TimeoutError", "message": ""})
+def test_a_run_over_its_time_is_left_to_its_worker_for_the_length_of_the_grace() -> None:
+    assert judged(looks=0, after_s=3614) == Keep()
+
+
+def test_a_run_over_its_time_and_grace_is_ended_lease_or_not() -> None:
+    assert judged(looks=0, after_s=3615) == End("timeout", "timeout", {"error": "TimeoutError", "message": ""})
+
+
+def test_a_run_that_was_released_for_its_time_ends_in_timeout_whoever_ends_it() -> None:
+    asked = timed_out().request(AT)
+    assert asked == CancelRequest("interrupt", AT, {"error": "TimeoutError", "message": ""})
+    assert cancelled_end(asked) == timed_out()
+
+
+def test_a_run_that_is_given_up_needs_no_request_beside_its_number_of_attempts() -> None:
+    assert given_up(4).request(AT) is None

@@ -6,7 +6,9 @@ from tests.commands.spec import given
 from tests.facts import commits as c
 from tests.facts.commits import NOW, ON_THREAD, THREAD
 
+from agentlog_commands.leases import CancelRequest
 from agentlog_commands.runs import CancelRun, ClaimRun, CreateRun, DeleteRun, FinishRun, ReleaseRun
+from agentlog_facts.guard import Void
 from agentlog_facts.ids import RunId, Stream
 from agentlog_facts.thread import RunCreated, RunFinished, RunReleased, ThreadCreated, ThreadDeleted
 
@@ -117,3 +119,12 @@ def test_a_worker_releases_under_its_epoch_a_reaper_under_the_version() -> None:
     released = c.run_released()
     assert ReleaseRun(THREAD, released).decide().epoch == 2
     assert ReleaseRun(THREAD, released, version=5).decide().demands == {ON_THREAD: 5}
+
+
+def test_a_claim_that_is_taken_away_for_good_is_stopped_and_released_in_one_commit() -> None:
+    stop = CancelRequest("interrupt", NOW, {**ERROR})
+    decision = ReleaseRun(THREAD, c.run_released(), version=2, stop=stop).decide()
+    assert decision.facts == (replace(c.cancel_requested(), error={**ERROR}), c.run_released())
+    log = c.Log().given(c.commit(c.thread_created()), c.commit(c.run_created()), c.commit(c.run_claimed()))
+    log.given(c.commit(*decision.facts, demands=decision.demands))
+    assert log.append(c.commit(c.run_claimed(attempt=2))) == Void("cancel_requested")

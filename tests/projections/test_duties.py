@@ -1,10 +1,17 @@
-"""Whose turn it is on a thread: given facts, then which run is pushed, and which one a look before a claim lets pass."""
+"""Whose turn it is on a thread: given facts, then which run is pushed, and which one passes the look before a claim."""
 
 from datetime import timedelta
 
 import pytest
 from tests.projections.applying import Applying
-from tests.projections.facts import cancel_requested, run_claimed, run_created, run_finished, run_released, thread_created
+from tests.projections.facts import (
+    cancel_requested,
+    run_claimed,
+    run_created,
+    run_finished,
+    run_released,
+    thread_created,
+)
 from tests.projections.world import START, World, draft
 
 from agentlog_facts.envelope import Draft
@@ -91,7 +98,5 @@ async def test_a_released_run_goes_before_an_older_one_that_fell_due_meanwhile(
 
 
 async def test_a_delayed_run_holds_nobody_up(given: Applying, world: World, duties: Duties) -> None:
-    await given(
-        draft("t1", thread_created(), run_created("delayed", due_at=LATER)), draft("t1", run_created("prompt"))
-    )
+    await given(draft("t1", thread_created(), run_created("delayed", due_at=LATER)), draft("t1", run_created("prompt")))
     assert await claimable(world, duties) == ["prompt"]
