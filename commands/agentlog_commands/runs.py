@@ -69,7 +69,11 @@ class CancelRun:
     version: int
 
     def decide(self, state: ThreadState) -> Decision:
-        """End a pending run at once; ask the worker of a running one."""
+        """End a run at once that no worker ever had; ask the worker of a running one.
+
+        One that was released may have checkpoints: it is asked to stop too, which keeps it from being claimed again,
+        and ended with the state they left by whoever finds it.
+        """
         run = state.runs.get(self.run_id)
         if run is None:
             return Refused("run_not_active")
@@ -77,7 +81,7 @@ class CancelRun:
         return Accepted(name, self._facts(state, run), {name: self.version})
 
     def _facts(self, state: ThreadState, run: RunState) -> tuple[Fact, ...]:
-        if run.epoch is not None:
+        if run.attempt > 0:
             return (RunCancelRequested(self.run_id, self.action, self.deadline, self.error),)
         status: RunStatus = "rollback" if self.action == "rollback" else "interrupted"
         ended = RunFinished(self.run_id, status, self.error, {}, (), {})

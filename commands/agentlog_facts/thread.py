@@ -105,7 +105,7 @@ class RunAlive:
 
 @dataclass(frozen=True, slots=True)
 class RunCancelRequested:
-    """A running run has to stop; after `deadline` the reaper finishes it, lease or not."""
+    """A run has to stop; after `deadline` the reaper finishes it, lease or not."""
 
     run_id: RunId
     action: CancelAction
@@ -213,7 +213,7 @@ def _changed(state: ThreadState, fact: RunClaimed | RunReleased | RunCancelReque
         case RunReleased():
             return _with(state, replace(run, status="pending", epoch=None))
         case RunCancelRequested():
-            return _with(state, replace(run, cancel=fact.action))
+            return _with(state, replace(run, cancel=run.cancel or fact.action))
         case _:
             assert_never(fact)
 

@@ -97,7 +97,7 @@ def evolve(row: RunRow, fact: Fact, commit: Commit) -> None:
         case RunReleased():
             row.status, row.epoch, row.worker, row.claimed_at = "pending", None, None, None
             row.counted_attempts += fact.counts
-        case RunCancelRequested():
+        case RunCancelRequested() if row.cancel is None:  # a later one changes neither the deadline nor the action
             deadline = fact.deadline.astimezone(UTC).isoformat(timespec="microseconds")
             row.cancel = {"action": fact.action, "deadline": deadline, "error": fact.error}
         case RunFinished():

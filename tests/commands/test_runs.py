@@ -70,6 +70,17 @@ def test_a_running_run_is_asked_to_stop() -> None:
     given(c.thread_created(), c.run_created(), c.run_claimed()).when(cancel().decide).then(asked)
 
 
+def test_a_released_run_is_asked_to_stop_since_it_may_have_checkpoints() -> None:
+    asked = replace(c.cancel_requested(), error={**ERROR})
+    given(c.thread_created(), c.run_created(), c.run_claimed(), c.run_released()).when(cancel().decide).then(asked)
+
+
+def test_the_first_cancel_says_how_a_run_ends() -> None:
+    twice = (c.cancel_requested(), replace(c.cancel_requested(), action="rollback"))
+    state = given(c.thread_created(), c.run_created(), c.run_claimed(), *twice).state
+    assert state.runs[R1].cancel == "interrupt"
+
+
 def test_a_run_that_ended_is_not_cancelled() -> None:
     history = (c.thread_created(), c.run_created(), c.run_claimed(), c.run_finished())
     given(*history).when(cancel().decide).then_refused("run_not_active")

@@ -1,5 +1,6 @@
 """Runs: given facts, applied twice, then rows; and the questions about them."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -111,6 +112,19 @@ async def test_a_cancel_request_is_seen_by_deciders(given: Applying, runs: Runs)
     }
 
 
+async def test_a_second_cancel_moves_no_deadline_and_swaps_no_action(given: Applying, runs: Runs) -> None:
+    later = replace(cancel_requested(), action="rollback", deadline=START + timedelta(seconds=10))
+    await given(
+        draft("t1", thread_created(), run_created()),
+        draft("t1", run_claimed()),
+        draft("t1", cancel_requested(), demands={Stream("thread-t1"): 1}),
+        draft("t1", later, demands={Stream("thread-t1"): 2}),
+    )
+    cancel = (await of(runs)).cancel
+    assert cancel is not None
+    assert (cancel["action"], cancel["deadline"]) == ("interrupt", "2026-01-02T03:04:05.678901+00:00")
+
+
 async def test_deleted_and_rolled_back_runs_are_hidden(given: Applying, runs: Runs) -> None:
     await given(
         draft("t1", thread_created(), run_created("r1")),
@@ -192,6 +206,7 @@ async def test_ready_is_the_oldest_run_that_is_due_where_none_is_claimed(given: 
 
 async def test_only_present_partitions_have_due_runs(given: Applying, world: World, runs: Runs) -> None:
     await given(draft("t1", thread_created(), run_created(due_at=START)))
+    await world.pool.execute("UPDATE ledger.positions SET present = false")
     assert await runs.due() == []
-    await world.pool.execute("INSERT INTO ledger.positions (partition, present) VALUES (0, true)")
+    await world.pool.execute("UPDATE ledger.positions SET present = true")
     assert [run.run_id for run in await runs.due()] == ["r1"]
