@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
+from tests.apache_kafka.server import ApacheKafka
 from tests.broker.servers import BrokerProcess
 
 
@@ -17,10 +18,21 @@ def _agentlog_broker(data_dir: Path) -> Generator[str]:
     assert broker.stop() == 0
 
 
-SERVERS: dict[str, Callable[[Path], Generator[str]]] = {"agentlog_broker": _agentlog_broker}
+def _apache_kafka(data_dir: Path) -> Generator[str]:
+    server = ApacheKafka(data_dir, group_min_session_timeout_ms="500").start()
+    yield server.bootstrap
+    server.stop()
 
 
-@pytest.fixture(scope="session", params=list(SERVERS))
+SERVERS: dict[str, Callable[[Path], Generator[str]]] = {
+    "agentlog_broker": _agentlog_broker,
+    "apache_kafka": _apache_kafka,
+}
+NEEDED = {"apache_kafka": pytest.mark.needs("java", "mvn")}
+PARAMS = [pytest.param(name, marks=NEEDED.get(name, ())) for name in SERVERS]
+
+
+@pytest.fixture(scope="session", params=PARAMS)
 def kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
     """Give the address of a running server, shared by all behaviour tests."""
     yield from SERVERS[request.param](tmp_path_factory.mktemp(request.param))

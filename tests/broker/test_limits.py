@@ -1,5 +1,6 @@
 """Limits hold clients back and let them go on; nothing is lost and nothing stands still."""
 
+import struct
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -48,3 +49,14 @@ async def test_a_client_that_sends_far_ahead_is_slowed_and_served(narrow: str) -
 def test_a_setting_that_cannot_work_is_named(tmp_path: Path, wrong: dict[str, str | int], words: str) -> None:
     with pytest.raises(Misconfigured, match=words):
         BrokerSettings(tmp_path, **wrong)  # type: ignore[arg-type]  # wrong values are the point
+
+
+async def test_transactions_are_refused_and_not_advertised(narrow: str) -> None:
+    topic, client = await make_topic(narrow), await WireClient.connect(narrow)
+    assert (await client.produce(topic, make_batch([b"a"]), transactional=True)).code == 53
+    answer = await client.ask(18, 0, b"")
+    (count,) = struct.unpack_from(">i", answer, 2)
+    keys = {struct.unpack_from(">h", answer, 6 + number * 6)[0] for number in range(count)}
+    assert keys.isdisjoint(range(24, 29))
+    assert {0, 1, 2, 3, 8, 9, 10, 11, 18, 19, 22} <= keys
+    await client.close()

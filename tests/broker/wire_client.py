@@ -7,6 +7,8 @@ from typing import NamedTuple
 from agentlog_broker.batches import HEADER
 from agentlog_broker.checksums import crc32c
 
+NO_LEADER_YET = 6
+
 
 class Produced(NamedTuple):
     """The answer to one batch."""
@@ -78,9 +80,12 @@ class WireClient:
         return answer
 
     async def produce(self, topic: str, batch: bytes, *, acks: int = -1, transactional: bool = False) -> Produced:
-        """Append a batch to partition 0."""
-        answer = await self.ask(0, 7, produce_body(topic, batch, acks=acks, transactional=transactional))
-        return read_produced(topic, answer)
+        """Append a batch to partition 0; a topic made a moment ago may not have its leader yet (error 6)."""
+        body = produce_body(topic, batch, acks=acks, transactional=transactional)
+        async with asyncio.timeout(30):
+            while (found := read_produced(topic, await self.ask(0, 7, body))).code == NO_LEADER_YET:
+                continue
+        return found
 
 
 def produce_body(topic: str, batch: bytes, *, acks: int = -1, transactional: bool = False) -> bytes:

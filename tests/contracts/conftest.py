@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from tests.apache_kafka.server import ApacheKafka
 from tests.broker.servers import BrokerProcess, make_topic
 from tests.contracts.memory_frames import MemoryFrames
 
@@ -38,6 +39,21 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
     process.stop()
 
 
+@pytest.fixture(scope="session")
+def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
+    """Run one node of Apache Kafka for all contract suites."""
+    server = ApacheKafka(tmp_path_factory.mktemp("apache_kafka")).start()
+    yield server
+    server.stop()
+
+
+def bootstrap_of(kind: str, request: pytest.FixtureRequest) -> str:
+    """Return the address of the embedded broker or of Apache Kafka, starting it if it does not run yet."""
+    server = request.getfixturevalue("broker" if kind == "agentlog_broker" else "apache_kafka")
+    assert isinstance(server, BrokerProcess | ApacheKafka)
+    return server.bootstrap
+
+
 def connection_to(bootstrap: str) -> Connection:
     """Return how to connect to a plain broker."""
     context: ssl.SSLContext | None = None
@@ -52,21 +68,19 @@ def connection_to(bootstrap: str) -> Connection:
     )
 
 
-async def _memory(request: pytest.FixtureRequest) -> AsyncIterator[FramesWorld]:
+async def _memory() -> AsyncIterator[FramesWorld]:
     frames = MemoryFrames()
     yield FramesWorld(frames, frames, frames.expire)
 
 
-async def _broker(request: pytest.FixtureRequest) -> AsyncIterator[FramesWorld]:
-    process = request.getfixturevalue("broker")
-    assert isinstance(process, BrokerProcess)
-    topic = await make_topic(process.bootstrap, "outputs", PARTITIONS, max_message_bytes=str(8 * 1024 * 1024))
-    connection = connection_to(process.bootstrap)
+async def _kafka(bootstrap: str) -> AsyncIterator[FramesWorld]:
+    topic = await make_topic(bootstrap, "outputs", PARTITIONS, max_message_bytes=str(8 * 1024 * 1024))
+    connection = connection_to(bootstrap)
     log = KafkaFrameLog(connection, PARTITIONS, lambda _: BASE, topic)
     reads = KafkaFrameReads(connection, PARTITIONS, lambda _: BASE, topic)
 
     async def expire(thread_id: ThreadId, before: int) -> None:
-        client = AIOKafkaAdminClient(bootstrap_servers=process.bootstrap)
+        client = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
         await client.start()
         at = TopicPartition(topic, partition_of(thread_id.encode(), PARTITIONS))
         await client.delete_records({at: RecordsToDelete(before_offset=before // SLOTS - BASE)})
@@ -80,11 +94,13 @@ async def _broker(request: pytest.FixtureRequest) -> AsyncIterator[FramesWorld]:
         await reads.stop()
 
 
-WORLDS = {"memory": _memory, "agentlog_broker": _broker}
+APACHE = pytest.param("apache_kafka", marks=pytest.mark.needs("java", "mvn"))
+KINDS = ["memory", "agentlog_broker", APACHE]
 
 
-@pytest.fixture(params=list(WORLDS))
+@pytest.fixture(params=KINDS)
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[FramesWorld]:
     """Give the outputs of one kind of log."""
-    async for made in WORLDS[request.param](request):
+    kind = str(request.param)
+    async for made in _memory() if kind == "memory" else _kafka(bootstrap_of(kind, request)):
         yield made

@@ -6,9 +6,8 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from tests.broker.servers import BrokerProcess
 from tests.contracts import event_worlds
-from tests.contracts.conftest import connection_to
+from tests.contracts.conftest import KINDS, bootstrap_of, connection_to
 from tests.contracts.event_worlds import EventsWorld
 from tests.facts import commits as c
 from tests.facts.commits import THREAD, commit
@@ -24,17 +23,16 @@ DEADLINE_S = 20.0
 LARGE = 5_000_000
 
 
-@pytest.fixture(params=["memory", "agentlog_broker"])
+@pytest.fixture(params=KINDS)
 async def world(request: pytest.FixtureRequest) -> AsyncGenerator[EventsWorld]:
     """Give the event log of one kind."""
     if request.param == "memory":
         async with event_worlds.memory() as made:
             yield made
         return
-    broker, stack = request.getfixturevalue("broker"), request.getfixturevalue("stack")
-    assert isinstance(broker, BrokerProcess)
+    bootstrap, stack = bootstrap_of(str(request.param), request), request.getfixturevalue("stack")
     assert isinstance(stack, RunningStack)
-    async with event_worlds.kafka(broker.bootstrap, connection_to(broker.bootstrap), stack.postgres) as made:
+    async with event_worlds.kafka(bootstrap, connection_to(bootstrap), stack.postgres) as made:
         yield made
 
 
