@@ -80,12 +80,12 @@ class Submitter:
         `deadline` is in seconds of `Clock.monotonic`.
 
         Raises:
-            Unavailable: nothing was handed to the log.
+            Unavailable: nothing was handed to the log, or nothing that was accepted; also when the deadline came first.
             OutcomeUnknown: no verdict before the deadline.
             KeyReused: the same Idempotency-Key came with another body.
             Conflict: TRIES races were lost.
         """
-        async with self._turn(intent):
+        async with self._turn(intent, deadline):
             for _ in range(TRIES):
                 decision = await decide()
                 if isinstance(decision, Refused):
@@ -124,17 +124,26 @@ class Submitter:
         )
 
     @asynccontextmanager
-    async def _turn(self, intent: Intent) -> AsyncGenerator[None]:
+    async def _turn(self, intent: Intent, deadline: float) -> AsyncGenerator[None]:
         if not intent.serial:
             yield
             return
         lock = self._locks.get(intent.key)
         if lock is None:
             lock = self._locks[intent.key] = asyncio.Lock()
-        async with lock:
+        try:
+            async with asyncio.timeout(deadline - self._clock.monotonic()):
+                await lock.acquire()
+        except TimeoutError as error:
+            raise Unavailable(f"{intent.key}: commands before this one took until its deadline") from error
+        try:
             yield
+        finally:
+            lock.release()
 
     async def _try(self, intent: Intent, decision: Accepted, deadline: float) -> Outcome:
+        if self._clock.monotonic() >= deadline:  # its client has been answered: what it wants must not happen later
+            raise Unavailable(f"{intent.key}: no decision before the deadline")
         draft = self.draft(intent, decision)
         place, verdict = await self.append(draft, deadline)
         match verdict:

@@ -1,6 +1,7 @@
 """From a command to a recorded decision: races, retries, lost acknowledgements, keys."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -13,7 +14,9 @@ from agentlog_commands.command import Accepted, Decision, Refused
 from agentlog_commands.submit import TRIES, Intent, Submitted, Submitter, Voided
 from agentlog_facts.envelope import Actor, Cause, Draft, Place
 from agentlog_facts.errors import Conflict, KeyReused, OutcomeUnknown, Unavailable
+from agentlog_facts.guard import Verdict
 from agentlog_facts.ids import Key
+from agentlog_infra.system_ports import SystemClock
 
 DEADLINE = 1000.0
 CREATE = Accepted(ON_THREAD, (c.thread_created(),), {ON_THREAD: "absent"})
@@ -141,3 +144,47 @@ async def test_commands_that_follow_each_other_do_not_race_themselves() -> None:
 
     await asyncio.gather(*(patch(number) for number in range(2, 22)))
     assert len(log.records) == 21, "no try was lost"
+
+
+async def test_commands_that_wait_for_their_turn_give_up_at_their_own_deadline() -> None:
+    class Stalled(MemoryLog):
+        async def wait(self, place: Place, deadline: float) -> Verdict:
+            await asyncio.sleep(max(0.0, deadline - time.monotonic()))
+            raise OutcomeUnknown("no verdict")
+
+    log = Stalled()
+    one = Submitter(log, log, log, SystemClock(), CountedIds())
+    began = time.monotonic()
+    serial = [intent(f"e{number}", serial=True) for number in range(5)]
+    tries = [one.submit(each, decide(CREATE), began + 0.1) for each in serial]
+    ends = await asyncio.gather(*tries, return_exceptions=True)
+    assert isinstance(ends[0], OutcomeUnknown)
+    assert [type(end) for end in ends[1:]] == [Unavailable] * 4
+    assert len(log.records) == 1, "what was answered with nothing was not appended afterwards"
+
+
+async def test_a_decision_that_came_too_late_is_not_appended() -> None:
+    log = MemoryLog()
+    with pytest.raises(Unavailable):
+        await submitter(log, step_s=2 * DEADLINE).submit(intent(), decide(CREATE), DEADLINE)
+    assert log.records == []
+
+
+async def test_a_turn_that_was_given_up_does_not_hold_up_the_next_command() -> None:
+    log = MemoryLog()
+    one = Submitter(log, log, log, SystemClock(), CountedIds())
+    deciding, gate = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> Decision:
+        deciding.set()
+        await gate.wait()
+        return CREATE
+
+    first = asyncio.ensure_future(one.submit(intent(serial=True), slowly, time.monotonic() + 10))
+    await deciding.wait()
+    with pytest.raises(Unavailable):
+        await one.submit(intent("e2", serial=True), decide(CREATE), time.monotonic() + 0.05)
+    gate.set()
+    assert isinstance(await first, Submitted)
+    outcome = await one.submit(intent("e3", serial=True), decide(Refused("thread_busy")), time.monotonic() + 10)
+    assert outcome == Refused("thread_busy")
