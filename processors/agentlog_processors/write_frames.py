@@ -1,7 +1,7 @@
 """How a run's frames get to `outputs`: in batches, in order, bounded in memory, without ever failing the run.
 
 A flush takes what came within FLUSH_S of its first frame, at most FLUSH_BYTES or MAX_FRAMES. While `outputs` cannot be
-written the frames wait; past PATIENCE_S they are given up, the run goes on and a `gap` frame marks the place.
+written the frames wait; past PATIENCE_S all that wait are given up, the run goes on and a `gap` frame marks the place.
 """
 
 import asyncio
@@ -25,6 +25,8 @@ HELD_BYTES = 8 * 1024 * 1024
 """Bytes of frames that may wait before the run itself has to wait."""
 PATIENCE_S = 10.0
 RETRY_S = 0.25
+LEAVE_S = 2.0
+"""How long an attempt that is given back may take to flush what it has; its release must not wait longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,9 @@ class FrameWriter:
         self._room = asyncio.Event()
         self._ending = asyncio.Event()
         self._signalled = False
+        self._away = False  # frames were given up, and nothing could be written since
         self.lost = 0
-        """Frames given up since the last gap was marked."""
+        """Frames given up that no gap on the log tells of yet."""
 
     async def emit(self, frame: Frame) -> None:
         """Hand over a frame; waits while HELD_BYTES are waiting. Frames after the end are dropped."""
@@ -95,6 +98,7 @@ class FrameWriter:
             self._full.clear()
             while self._held and not self._ending.is_set():
                 await self._write(self._take(), None)
+                self._give_up_held()
 
     async def finish(self, writing: "asyncio.Task[None]", last: Sequence[Frame], end: str | None) -> int | None:
         """Flush what is left with `last`, flagged with `end` (event id of the run's end); return the position behind.
@@ -113,6 +117,20 @@ class FrameWriter:
             behind = await self._write(frames, end if final else None)
             if final:
                 return behind
+            self._give_up_held(keep=len(last))
+
+    async def leave(self, writing: "asyncio.Task[None]") -> None:
+        """Flush what is left of an attempt that others continue, within LEAVE_S; `writing` is the task of `run`."""
+        self._ending.set()
+        self._awake.set()
+        self._full.set()
+        try:
+            async with asyncio.timeout(LEAVE_S):
+                await writing
+                while self._held:
+                    await self._write(self._take(), None)
+        except TimeoutError:
+            log.error("outputs.not_flushed", extra=self._fields(len(self._held), "not written in time"))
 
     async def _gather(self) -> None:
         """Let a batch grow for FLUSH_S, less when it is full or the run ends."""
@@ -125,9 +143,7 @@ class FrameWriter:
     def _take(self) -> list[Frame]:
         frames: list[Frame] = []
         size_bytes = 0
-        if self.lost and self._held:
-            frames.append(self._gap())
-        while self._held and len(frames) < MAX_FRAMES:
+        while self._held and len(frames) < MAX_FRAMES - 1:  # one is left for a gap
             if frames and size_bytes + self._held[0].size_bytes > FLUSH_BYTES:
                 break
             held = self._held.popleft()
@@ -138,37 +154,53 @@ class FrameWriter:
         return frames
 
     async def _write(self, frames: list[Frame], end: str | None) -> int | None:
-        """Append one record; after PATIENCE_S without success count its frames as lost. Repeats carry the same n."""
-        record = FrameRecord(self._run_id, self._epoch, self._n, tuple(frames), end)
-        self._n += 1
+        """Append one record; after PATIENCE_S without success count its frames as lost. Repeats carry the same n.
+
+        That patience is for an outage, not for each record: until something is written again there are no more repeats.
+        """
+        n, self._n = self._n, self._n + 1
         until = self._clock.monotonic() + PATIENCE_S
         while True:
             try:
-                return await self._outputs.append(self._thread_id, record)
+                behind = await self._outputs.append(self._thread_id, self._record(n, frames, end))
             except Unavailable as error:
-                if self._clock.monotonic() >= until or self.lost:
-                    self._give_up(record, error)
+                if self._away or self._clock.monotonic() >= until:
+                    self._away = True
+                    self._give_up(len(frames), error)
                     return None
                 await asyncio.sleep(RETRY_S)
-            except AgentlogError as error:
-                self._give_up(record, error)
-                if end is None:
+            except AgentlogError as error:  # of these frames, not of the log
+                self._give_up(len(frames), error)
+                if end is None or not frames:
                     return None
-                record, end = FrameRecord(self._run_id, self._epoch, record.n, (self._gap(),), end), None
+                frames = []
+            else:
+                self.lost, self._away = 0, False
+                return behind
 
-    def _gap(self) -> Frame:
-        lost, self.lost = self.lost, 0
-        return Frame("gap", {"reason": "outputs_unwritable", "frames": lost})
+    def _record(self, n: int, frames: list[Frame], end: str | None) -> FrameRecord:
+        gap = [Frame("gap", {"reason": "outputs_unwritable", "frames": self.lost})] if self.lost else []
+        return FrameRecord(self._run_id, self._epoch, n, (*gap, *frames), end)
 
-    def _give_up(self, record: FrameRecord, error: AgentlogError) -> None:
-        self.lost += len(record.frames)
-        log.error("outputs.frames_lost", extra=self._fields(record, error))
+    def _give_up_held(self, keep: int = 0) -> None:
+        """While `outputs` is away, give up what waits but the last `keep` frames: each further try could take long."""
+        lost = 0
+        while self._away and len(self._held) > keep:
+            self._bytes_out += self._held.popleft().size_bytes
+            lost += 1
+        if lost:
+            self._room.set()
+            self._give_up(lost, "outputs are away")
 
-    def _fields(self, record: FrameRecord, error: AgentlogError) -> dict[str, object]:
+    def _give_up(self, frames: int, error: AgentlogError | str) -> None:
+        self.lost += frames
+        log.error("outputs.frames_lost", extra=self._fields(frames, error))
+
+    def _fields(self, frames: int, error: AgentlogError | str) -> dict[str, object]:
         return {
             "stream": f"thread-{self._thread_id}",
             "run_id": self._run_id,
             "epoch": self._epoch,
-            "frames": len(record.frames),
+            "frames": frames,
             "error": str(error),
         }

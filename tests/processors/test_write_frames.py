@@ -9,11 +9,11 @@ from tests.contracts.memory_frames import MemoryFrames
 from tests.fakes.ports import TestClock
 from tests.processors.examples import a_work
 
-from agentlog_facts.errors import Unavailable
+from agentlog_facts.errors import AgentlogError, Unavailable
 from agentlog_facts.frame import MAX_FRAMES, Frame, FrameRecord
 from agentlog_facts.ids import ThreadId
 from agentlog_processors.crossing import Crossing
-from agentlog_processors.write_frames import FLUSH_BYTES, FrameWriter
+from agentlog_processors.write_frames import FLUSH_BYTES, PATIENCE_S, FrameWriter
 
 WORK = a_work()
 EPOCH = 3
@@ -21,9 +21,11 @@ EPOCH = 3
 
 @dataclass
 class Outputs(MemoryFrames):
-    """The outputs in memory; the next `away` appends are refused."""
+    """The outputs in memory; the next `away` appends are refused, and always those with an event `bad`."""
 
     away: int = 0
+    asked: int = 0
+    bad: str = ""
     refused: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     records: list[FrameRecord] = field(default_factory=list[FrameRecord])
 
@@ -31,6 +33,9 @@ class Outputs(MemoryFrames):
         MemoryFrames.__init__(self)
 
     async def append(self, thread_id: ThreadId, record: FrameRecord) -> int:
+        self.asked += 1
+        if any(frame.event == self.bad for frame in record.frames):
+            raise AgentlogError("a record that is no good")
         if self.away:
             self.away -= 1
             self.refused.release()
@@ -123,4 +128,66 @@ async def test_outputs_that_stay_away_do_not_hold_up_the_end(written: Written) -
 async def test_frames_after_the_end_are_dropped(written: Written) -> None:
     await written.writer.finish(written.task, (), "end-id")
     await written.writer.emit(Frame("late", {}))
+    assert written.events() == []
+
+
+async def test_outputs_that_stay_away_are_waited_for_once_and_not_for_each_batch(written: Written) -> None:
+    written.outputs.away = 1000
+    for _ in range(20):
+        await written.writer.emit(Frame("e", "x" * FLUSH_BYTES))
+    async with asyncio.timeout(15):
+        assert await written.writer.finish(written.task, (Frame("error", {}),), "end-id") is None
+    assert written.outputs.asked <= PATIENCE_S / 3.0 + 4, "the patience of one outage, and the end"
+    assert written.writer.lost == 21
+
+
+async def test_an_outage_that_ends_with_the_run_is_still_marked(written: Written) -> None:
+    written.outputs.away = 1000
+    await written.writer.emit(Frame("lost", {}))
+    async with asyncio.timeout(10):
+        while written.writer.lost == 0:
+            await written.outputs.refused.acquire()
+    written.outputs.away = 0
+    await written.writer.finish(written.task, (), "end-id")
+    assert [(frame.event, frame.data) for record in written.outputs.records for frame in record.frames] == [
+        ("gap", {"reason": "outputs_unwritable", "frames": 1})
+    ]
+
+
+async def test_a_gap_that_could_not_be_written_is_told_with_the_next_one(written: Written) -> None:
+    written.outputs.away = 1000
+    for event in ("lost", "lost too"):
+        await written.writer.emit(Frame(event, {}))
+        before = written.writer.lost
+        async with asyncio.timeout(10):
+            while written.writer.lost == before:
+                await written.outputs.refused.acquire()
+    written.outputs.away = 0
+    await written.writer.finish(written.task, (), "end-id")
+    assert written.outputs.records[-1].frames[0].data == {"reason": "outputs_unwritable", "frames": 2}
+
+
+async def test_a_record_that_is_no_good_is_given_up_alone(written: Written) -> None:
+    written.outputs.bad = "bad"
+    await written.writer.emit(Frame("bad", "x" * FLUSH_BYTES))
+    await written.writer.emit(Frame("good", {}))
+    behind = await written.writer.finish(written.task, (), "end-id")
+    assert behind is not None
+    assert written.events() == ["gap", "good"]
+
+
+async def test_an_attempt_that_is_given_back_leaves_its_frames(written: Written) -> None:
+    await written.writer.emit(Frame("values", {}))
+    await written.writer.leave(written.task)
+    assert written.events() == ["values"]
+    assert written.outputs.records[-1].end is None
+
+
+async def test_outputs_that_are_away_hold_up_no_release(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentlog_processors.write_frames.LEAVE_S", 0.05)
+    monkeypatch.setattr("agentlog_processors.write_frames.PATIENCE_S", 1e9)
+    written.outputs.away = 1000
+    await written.writer.emit(Frame("values", {}))
+    async with asyncio.timeout(5):
+        await written.writer.leave(written.task)
     assert written.events() == []
