@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
 from aiokafka.structs import RecordMetadata
 
 from agentlog_facts.envelope import Place
@@ -56,6 +56,7 @@ class DurableProducer:
         """Flush what was handed over, at most SILENCE_S, and disconnect."""
         if self._replacing is not None:
             self._replacing.cancel()
+            await asyncio.gather(self._replacing, return_exceptions=True)
         producer, self._producer = self._producer, None
         if producer is not None:
             await _stop(producer, SILENCE_S)
@@ -75,9 +76,15 @@ class DurableProducer:
         producer = self._producer
         if producer is None:
             raise Unavailable(f"{topic}: no connection to the log yet")
-        with kafka_faults(topic):
-            async with asyncio.timeout(HAND_OVER_S):
-                handed = await producer.send(topic, value, key, partition, headers=headers)
+        try:
+            with kafka_faults(topic):
+                async with asyncio.timeout(HAND_OVER_S):
+                    handed = await producer.send(topic, value, key, partition, headers=headers)
+        except Unavailable as error:
+            if _is_broken(error.__cause__):  # its sender died while nobody waited for an acknowledgement
+                self._replace(producer)
+            raise
+        handed.add_done_callback(_heard)
         metadata = await self._acknowledged(topic, producer, handed)
         self._last_ack = time.monotonic()
         return Place(metadata.partition, metadata.offset)
@@ -104,7 +111,10 @@ class DurableProducer:
 
     async def _reconnect(self, old: AIOKafkaProducer) -> None:
         pause_s = 0.1
-        await _stop(old, 0)
+        try:
+            await _stop(old, 0)
+        except Exception:  # the old one is given up whatever it says
+            log.exception("producer.not_stopped", extra={"client": self._client_id})
         while True:
             try:
                 self._producer = await self._connect()
@@ -112,8 +122,10 @@ class DurableProducer:
                 return
             except Unavailable as error:
                 log.warning("producer.unavailable", extra={"client": self._client_id, "error": str(error)})
-                await asyncio.sleep(pause_s)  # back-off between connection attempts, for as long as the log is away
-                pause_s = min(2 * pause_s, 2.0)
+            except Exception:  # nobody else would connect again
+                log.exception("producer.not_connected", extra={"client": self._client_id})
+            await asyncio.sleep(pause_s)  # back-off between connection attempts, for as long as the log is away
+            pause_s = min(2 * pause_s, 2.0)
 
     async def _connect(self) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(
@@ -128,10 +140,22 @@ class DurableProducer:
         try:
             with kafka_faults(self._client_id):
                 await producer.start()
-        except Unavailable:
+        except BaseException:
             await _stop(producer, 0)
             raise
         return producer
+
+
+def _is_broken(error: BaseException | None) -> bool:
+    """Tell whether a producer that refuses a record with this error will refuse all others too."""
+    passing = isinstance(error, KafkaTimeoutError | MessageSizeTooLargeError)
+    return isinstance(error, KafkaError) and not passing and not error.retriable
+
+
+def _heard(handed: asyncio.Future[RecordMetadata]) -> None:
+    """Take note of a failure that comes after its waiter gave up; asyncio would complain about it otherwise."""
+    if not handed.cancelled() and handed.exception() is not None:
+        log.info("producer.not_delivered", extra={"error": str(handed.exception())})
 
 
 async def _stop(producer: AIOKafkaProducer, patience_s: float) -> None:

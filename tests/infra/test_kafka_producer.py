@@ -1,0 +1,109 @@
+"""A producer whose sender died is replaced, also when nobody waited for it; the broker is a real process."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import IllegalStateError, KafkaError
+from tests.broker.servers import BrokerProcess, make_topic, read_all
+from tests.contracts.conftest import connection_to
+
+from agentlog_facts.envelope import Place
+from agentlog_facts.errors import Unavailable
+from agentlog_infra.kafka_producer import MAX_REQUEST_BYTES, DurableProducer
+
+DEADLINE_S = 20.0
+
+
+@pytest.fixture
+async def broker(tmp_path: Path) -> AsyncIterator[BrokerProcess]:
+    """Run a broker that the test may kill."""
+    process = BrokerProcess(tmp_path / "data").start()
+    yield process
+    process.kill()
+
+
+@pytest.fixture
+async def producer(broker: BrokerProcess) -> AsyncIterator[DurableProducer]:
+    """Give a producer that is connected."""
+    made = DurableProducer(connection_to(broker.bootstrap), "test")
+    await made.start()
+    yield made
+    await made.stop()
+
+
+class BrokenOnce:
+    """Lets the sender of the next produce request fail as an error of the library would, once told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.entered, self.go_on = asyncio.Event(), asyncio.Event()
+        self._monkeypatch = monkeypatch
+        monkeypatch.setattr("aiokafka.producer.sender.Sender._send_produce_req", self._fail)
+
+    async def _fail(self, *_: object) -> None:
+        self._monkeypatch.undo()
+        self.entered.set()
+        await self.go_on.wait()
+        raise RuntimeError("an error nobody expected")
+
+
+async def sent(producer: DurableProducer, topic: str, value: bytes) -> Place:
+    """Send until the producer takes it."""
+    until = time.monotonic() + DEADLINE_S
+    while True:
+        try:
+            return await producer.send(topic, b"k", value, 0)
+        except Unavailable:
+            assert time.monotonic() < until, "the producer was not replaced"
+            await asyncio.sleep(0.05)
+
+
+async def test_a_producer_whose_sender_died_while_nobody_waited_is_replaced(
+    broker: BrokerProcess, producer: DurableProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = await make_topic(broker.bootstrap)
+    await producer.send(topic, b"k", b"before", 0)
+    broken = BrokenOnce(monkeypatch)
+    given_up = asyncio.ensure_future(producer.send(topic, b"k", b"lost", 0))
+    async with asyncio.timeout(DEADLINE_S):
+        await broken.entered.wait()
+    given_up.cancel()
+    await asyncio.gather(given_up, return_exceptions=True)
+    broken.go_on.set()
+    assert (await sent(producer, topic, b"after")).offset == 1
+    assert [record.value for record in await read_all(broker.bootstrap, topic)] == [b"before", b"after"]
+
+
+async def test_the_new_connection_is_tried_again_whatever_went_wrong(
+    broker: BrokerProcess, producer: DurableProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = await make_topic(broker.bootstrap)
+    faults: list[Exception] = [IllegalStateError("of the library"), RuntimeError("of nobody knows what")]
+    start = AIOKafkaProducer.start
+
+    async def fails_first(client: AIOKafkaProducer) -> None:
+        if faults:
+            raise faults.pop(0)
+        await start(client)
+
+    broken = BrokenOnce(monkeypatch)
+    sending = asyncio.ensure_future(producer.send(topic, b"k", b"lost", 0))
+    async with asyncio.timeout(DEADLINE_S):
+        await broken.entered.wait()
+    monkeypatch.setattr(AIOKafkaProducer, "start", fails_first)
+    broken.go_on.set()
+    with pytest.raises(Unavailable):
+        await sending
+    assert (await sent(producer, topic, b"after")).offset == 0
+    assert faults == []
+
+
+async def test_a_record_that_is_too_large_costs_no_producer(broker: BrokerProcess, producer: DurableProducer) -> None:
+    topic = await make_topic(broker.bootstrap)
+    with pytest.raises(Unavailable) as caught:
+        await producer.send(topic, b"k", b"x" * (MAX_REQUEST_BYTES + 1), 0)
+    assert isinstance(caught.value.__cause__, KafkaError)
+    await producer.send(topic, b"k", b"next", 0)
