@@ -86,6 +86,10 @@ class KafkaReader:
             retry_backoff_ms=20,
             max_partition_fetch_bytes=4 * 1024 * 1024,
         )
-        with kafka_faults(self._topic):
-            await consumer.start()
+        try:
+            with kafka_faults(self._topic):
+                await consumer.start()
+        except BaseException:
+            await consumer.stop()
+            raise
         return consumer

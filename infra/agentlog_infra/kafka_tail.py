@@ -35,9 +35,13 @@ class KafkaTail:
         )
 
     async def start(self) -> None:
-        """Connect. Raises: Unavailable."""
-        with kafka_faults(self._topic):
-            await self._consumer.start()
+        """Connect; once. Raises: Unavailable."""
+        try:
+            with kafka_faults(self._topic):
+                await self._consumer.start()
+        except BaseException:
+            await self._consumer.stop()
+            raise
 
     async def stop(self) -> None:
         """Disconnect."""
