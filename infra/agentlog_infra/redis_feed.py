@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 BLOCK_S = 2.0
 """Longest blocking call; the socket's own time-out is longer, so that a half-open connection is noticed."""
 SOCKET_S = 5.0
+ANSWER_S = 2.0
+"""How long a command may take, connection and repeats of the client included; a blocking one also its patience."""
 BACK_OFF_S = 0.2
 
 
@@ -63,6 +65,14 @@ def redis_faults(what: str) -> Generator[None]:
         raise Unavailable(f"{what}: Redis does not answer: {type(error).__name__} {error}") from error
 
 
+@asynccontextmanager
+async def _answered(what: str, patience_s: float = 0.0) -> AsyncGenerator[None]:
+    """Let a command take `patience_s` and ANSWER_S in all. Raises: Unavailable."""
+    with redis_faults(what):
+        async with asyncio.timeout(patience_s + ANSWER_S):
+            yield
+
+
 class RedisFeed:
     """Keeps `ports.HintFeed` and `ports.RunQueue`."""
 
@@ -77,13 +87,13 @@ class RedisFeed:
 
     async def ping(self) -> None:
         """Ask for an answer. Raises: Unavailable."""
-        with redis_faults("ping"):
+        async with _answered("ping"):
             await self._redis.execute_command("PING")
 
     async def publish(self, hints: Sequence[Hint]) -> None:
         """Announce; a fault is logged only, since whoever misses a hint reads PostgreSQL."""
         try:
-            with redis_faults("hints"):
+            async with _answered("hints"):
                 async with self._redis.pipeline(transaction=False) as pipe:
                     for hint in hints:
                         pipe.publish(self._key("hints"), encode_hint(hint))
@@ -114,7 +124,7 @@ class RedisFeed:
         seen: frozenset[bytes] = frozenset()
         async for _ in wake_ups:
             try:
-                with redis_faults(name):
+                async with _answered(name):
                     found = await self._redis.execute_command("SMEMBERS", self._key(name))
             except Unavailable as error:
                 log.warning("feed.not_read", extra={"set": name, "error": str(error)})
@@ -126,47 +136,47 @@ class RedisFeed:
 
     async def push(self, graph_id: str, run_ids: Sequence[RunId]) -> None:
         """Append to the list of a graph. Raises: Unavailable."""
-        with redis_faults("push"):
+        async with _answered("push"):
             await self._redis.execute_command("RPUSH", self._key("queue", graph_id), *run_ids)
 
     async def pop(self, graph_ids: Sequence[str], patience: timedelta) -> RunId | None:
         """Take the next run of these graphs, waiting at most `patience` (<= BLOCK_S). Raises: Unavailable."""
         patience_s = min(patience.total_seconds(), BLOCK_S)
         keys = [self._key("queue", graph_id) for graph_id in graph_ids]
-        with redis_faults("pop"):
+        async with _answered("pop", patience_s):
             found = await self._redis.execute_command("BLPOP", *keys, patience_s)
         run_id = _items(found)[-1] if found else None
         return RunId(run_id.decode()) if isinstance(run_id, bytes) else None
 
     async def queued(self, graph_id: str) -> frozenset[RunId]:
         """Return what lies in the list of a graph. Raises: Unavailable."""
-        with redis_faults("queue"):
+        async with _answered("queue"):
             found = await self._redis.execute_command("LRANGE", self._key("queue", graph_id), 0, -1)
         return frozenset(RunId(item.decode()) for item in _items(found) if isinstance(item, bytes))
 
     async def renew_lease(self, run_id: RunId, epoch: int, worker: str, ttl: timedelta) -> None:
         """Set or prolong the lease of a claim. Raises: Unavailable."""
-        with redis_faults("lease"):
+        async with _answered("lease"):
             await self._redis.execute_command(
                 "SET", self._lease(run_id, epoch), worker, "PX", int(ttl.total_seconds() * 1000)
             )
 
     async def drop_lease(self, run_id: RunId, epoch: int) -> None:
         """Give a lease back. Raises: Unavailable."""
-        with redis_faults("lease"):
+        async with _answered("lease"):
             await self._redis.execute_command("DEL", self._lease(run_id, epoch))
 
     async def leased(self, claims: Sequence[tuple[RunId, int]]) -> Sequence[bool]:
         """Tell for each claim whether its lease is there. Raises: Unavailable."""
         if not claims:
             return []
-        with redis_faults("leases"):
+        async with _answered("leases"):
             found = await self._redis.execute_command("MGET", *(self._lease(*claim) for claim in claims))
         return [value is not None for value in _items(found)]
 
     async def instance(self) -> str:
         """Return an id of the server's present contents. Raises: Unavailable."""
-        with redis_faults("instance"):
+        async with _answered("instance"):
             await self._redis.execute_command("SET", self._key("instance"), self._ids.uuid7(), "NX")
             info = await self._redis.execute_command("INFO", "server")
             found = await self._redis.execute_command("GET", self._key("instance"))

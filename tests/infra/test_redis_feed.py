@@ -85,3 +85,31 @@ async def test_a_server_that_is_away_is_unavailable_and_hints_are_only_logged() 
         await nowhere.push("agent", [R1])
     await nowhere.publish([Hint(0, 0, 1)])
     await nowhere.stop()
+
+
+async def test_a_server_that_says_nothing_is_waited_for_a_short_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()  # until the client goes away
+        writer.close()
+
+    monkeypatch.setattr(redis_feed, "ANSWER_S", 0.1)
+    server = await asyncio.start_server(lambda r, w: say_nothing(r, w), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    mute = RedisFeed(redis_feed.connect(Settings.load({"redis_uri": f"redis://127.0.0.1:{port}"})), "t", SystemIds())
+    async with asyncio.timeout(4):  # all of them together take less than one socket time-out of the client
+        for asked in (
+            mute.ping(),
+            mute.push("agent", [R1]),
+            mute.pop(["agent"], SOON),
+            mute.queued("agent"),
+            mute.renew_lease(R1, 2, "worker", TTL),
+            mute.drop_lease(R1, 2),
+            mute.leased([(R1, 2)]),
+            mute.instance(),
+        ):
+            with pytest.raises(Unavailable):
+                await asked
+        await mute.publish([Hint(0, 0, 1)])
+    await mute.stop()
+    server.close()
+    await server.wait_closed()
