@@ -15,7 +15,7 @@ from agentlog_facts.errors import AgentlogError
 from agentlog_facts.frame import Frame
 from agentlog_facts.json_value import JsonObject
 from agentlog_facts.ports import Clock, EventLog, Ids
-from agentlog_facts.run_execution import Emit, RunOrder, RunOutcome
+from agentlog_facts.run_execution import AttemptLost, Emit, RunOrder, RunOutcome
 from agentlog_facts.thread import RunStatus
 from agentlog_infra.error_json import error_json
 from agentlog_infra.graphs import Access, Graph, Graphs
@@ -69,7 +69,14 @@ class LangGraphRuns:
 
     async def execute(self, order: RunOrder, emit: Emit, stop: asyncio.Event) -> RunOutcome:
         """Execute one attempt. Raises: AttemptLost, Unavailable."""
-        return await _Attempt(self._tools, order, emit, stop).outcome()
+        try:
+            return await _Attempt(self._tools, order, emit, stop).outcome()
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # nobody asked for it: as a drain it would be repeated for ever
+            raise AttemptLost(f"run {order.run_id}: user code cancelled the run from inside") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,9 @@ def unstorable(state):
 
 bad = chain("a").add_node("bad", unstorable).add_edge("a", "bad").compile()
 
+async def cancelled_factory(config):
+    raise asyncio.CancelledError("a library's own")
+
 @entrypoint()
 async def echo(text: str, *, previous: str | None = None) -> str:
     return (previous or "") + text
@@ -98,7 +101,18 @@ two = StateGraph(State).add_node("first", first).add_node("second", second)
 two = two.add_edge(START, "first").add_edge("first", "second").compile()
 sub_of_two = StateGraph(State).add_node("sub", two).add_edge(START, "sub").compile()
 """
-NAMES = ("steps", "asking", "failing", "blocking", "nested", "sub_as_node", "sub_of_two", "echo", "bad")
+NAMES = (
+    "steps",
+    "asking",
+    "failing",
+    "blocking",
+    "nested",
+    "sub_as_node",
+    "sub_of_two",
+    "echo",
+    "bad",
+    "cancelled_factory",
+)
 THREAD = ThreadId("t1")
 
 
@@ -366,3 +380,8 @@ async def writes(world: World) -> tuple[StoredWrite, ...]:
     latest = await world.reads.latest(THREAD, "")
     assert latest is not None
     return latest.writes
+
+
+async def test_a_factory_that_cancels_the_run_from_inside_loses_the_attempt(world: World) -> None:
+    with pytest.raises(AttemptLost):
+        await world.run("cancelled_factory")
