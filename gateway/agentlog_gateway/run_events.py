@@ -6,7 +6,7 @@ the run's end arrive as pokes of the tail: no task and no timer per event.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -64,6 +64,7 @@ class RunEvents:
         self._with_ids = with_ids
         self._order = FrameOrder(run_id)
         self._tail: FrameTail | None = None
+        self._enter: Callable[[], Awaitable[None]] | None = None  # listens and begins, when that is left to the reader
         self._cursor = NOWHERE  # no flush before it is looked at again
         self._after = -1  # no event up to it is shown
         self._until: int | None = None  # where the run's flushes end, once that is known
@@ -74,6 +75,10 @@ class RunEvents:
         self._question: asyncio.TimerHandle | None = None
         self._watch = sources.ends.watch(run_id, self._poke)
         self._chunks = self._run()
+
+    def enter_by(self, enter: Callable[[], Awaitable[None]]) -> None:
+        """Let the reader call `listen` and `begin` by this, again and again while rows or log are away."""
+        self._enter = enter
 
     def listen(self, tail: FrameTail) -> None:
         """Take what the thread says from here on."""
@@ -147,6 +152,9 @@ class RunEvents:
 
     async def _attempt(self) -> AsyncGenerator[bytes]:
         """Go on from the cursor to the end of the run."""
+        if self._enter is not None:
+            await self._enter()
+            self._enter = None
         while not self._closed and not self._watch.over:
             if self._tail is None:
                 self._tail = await self._frames.tail(self._thread_id)

@@ -72,7 +72,7 @@ async def _stream(call: Call, creation: RunCreation) -> Response:
     headers = new.headers(call, "/stream")
     if new.done.duplicate:
         live.close()
-        events = await call.services.streams.replay(new.run.thread_id, new.run.run_id)
+        events = call.services.streams.replay(new.run.thread_id, new.run.run_id)
     else:
         events = live.events(new.run.run_id, resumable=creation.body.stream_resumable)
     return SseResponse(events, headers, _on_disconnect(call, creation, new))

@@ -14,7 +14,7 @@ For the routes (`runs.py`) this is all:
     events = live.events(run_id, resumable=resumable)   # RunEvents
 
     # a repeated Idempotency-Key on POST .../runs/stream: the first run from its start
-    events = await streams.replay(thread_id, run_id)    # Unavailable -> 503
+    events = streams.replay(thread_id, run_id)          # never fails: the run exists, so the answer is 200
 
     # GET .../runs/{run_id}/stream: `last_event_id` = header or None, `modes` = join.stream_modes(values) or None
     events = await streams.join(thread_id, run_id, last_event_id=last_event_id, modes=modes)
@@ -66,33 +66,35 @@ class RunStreams:
         """Listen to a thread before a run of it is created. Raises: Unavailable."""
         return OpenStream(self._sources, thread_id, await self._frames.tail(thread_id))
 
-    async def replay(self, thread_id: ThreadId, run_id: RunId) -> RunEvents:
-        """Return the events of a run from its start, resumable or not. Raises: Unavailable."""
-        return await self._events(RunEvents(self._sources, thread_id, run_id, None), thread_id, run_id, FromStart())
+    def replay(self, thread_id: ThreadId, run_id: RunId) -> RunEvents:
+        """Return the events of a run from its start, resumable or not; rows and log are first asked by its reader."""
+        events = RunEvents(self._sources, thread_id, run_id, None)
+        events.enter_by(lambda: self._enter(events, thread_id, run_id, FromStart()))
+        return events
 
     async def join(
         self, thread_id: ThreadId, run_id: RunId, *, last_event_id: str | None = None, modes: Modes | None = None
     ) -> RunEvents:
         """Return the events of a run behind a cursor, or from now on. Raises: Unavailable."""
         events = RunEvents(self._sources, thread_id, run_id, modes)
-        return await self._events(events, thread_id, run_id, begin(last_event_id), only_resumable=True)
-
-    async def _events(
-        self, events: RunEvents, thread_id: ThreadId, run_id: RunId, where: Begin, only_resumable: bool = False
-    ) -> RunEvents:
-        """The tail is entered before the row is read: what the row does not know of yet comes by the tail."""
         try:
-            row = await self.ends.look(run_id)
-            if row is not None and row.thread_id == thread_id and not row.ended:
-                events.listen(await self._frames.tail(thread_id))
-                row = await self.ends.look(run_id)
-            if row is not None and only_resumable and not row.resumable:
-                where = LiveOnly()
-            events.begin(await self._known(thread_id, where), row)
+            await self._enter(events, thread_id, run_id, begin(last_event_id), only_resumable=True)
         except BaseException:
             events.close()
             raise
         return events
+
+    async def _enter(
+        self, events: RunEvents, thread_id: ThreadId, run_id: RunId, where: Begin, only_resumable: bool = False
+    ) -> None:
+        """The tail is entered before the row is read: what the row does not know of yet comes by the tail."""
+        row = await self.ends.look(run_id)
+        if row is not None and row.thread_id == thread_id and not row.ended:
+            events.listen(await self._frames.tail(thread_id))
+            row = await self.ends.look(run_id)
+        if row is not None and only_resumable and not row.resumable:
+            where = LiveOnly()
+        events.begin(await self._known(thread_id, where), row)
 
     async def _known(self, thread_id: ThreadId, where: Begin) -> Begin:
         """A cursor that the log has not reached replays nothing."""

@@ -225,7 +225,7 @@ async def test_a_run_that_is_not_resumable_has_no_ids_and_ignores_cursors(
     await made.finish()
     assert await reading == [(None, "values", {"n": 1})]
     assert await everything(await made.streams.join(THREAD, RUN, last_event_id="0")) == []
-    replayed = await everything(await made.streams.replay(THREAD, RUN))
+    replayed = await everything(made.streams.replay(THREAD, RUN))
     assert [event for _, event, _ in replayed] == ["metadata", "values"]
 
 
@@ -422,3 +422,13 @@ async def test_a_stream_cut_five_times_and_resumed_equals_the_run_joined_from_it
     assert resumed == whole
     assert len({at for at, _, _ in whole}) == len(whole)
     assert not [data for _, _, data in whole if isinstance(data, dict) and str(data.get("n")).startswith("-")]
+
+
+async def test_a_replay_begins_once_the_rows_can_be_read(told: StreamWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentlog_gateway.run_events.RETRY_S", 0.01)
+    told.rows.away = True
+    replayed = asyncio.ensure_future(everything(told.streams.replay(THREAD, RUN)))
+    await told.rows.asked_again(told.rows.asked + 3)
+    told.rows.away = False
+    await told.finish()
+    assert [event for _, event, _ in await replayed] == ["metadata", "values"]
