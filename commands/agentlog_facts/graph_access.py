@@ -25,6 +25,12 @@ class BadUpdate(AgentlogError):
     status: ClassVar[int] = 400
 
 
+class GraphFailed(AgentlogError):
+    """The graph's own code raised while its state was read or updated; nothing was written."""
+
+    code: ClassVar[str] = "graph_failed"
+
+
 @dataclass(frozen=True, slots=True)
 class At:
     """Which checkpoint is meant: all None and "" is the latest of the root graph."""
@@ -68,7 +74,10 @@ def unrooted(view: JsonObject | None) -> Json:
 
 
 class GraphAccess(Protocol):
-    """Loaded graphs over the projected checkpoints. All raise GraphNotFound, and Unavailable from the reads."""
+    """Loaded graphs over the projected checkpoints.
+
+    All raise GraphNotFound, GraphFailed when the graph's own code raises, and Unavailable from the reads.
+    """
 
     def graph_ids(self) -> Sequence[str]:
         """Return the ids of the loaded graphs, in the order of the configuration."""

@@ -1,28 +1,34 @@
 """State and history of threads as the API shows them, and what a state update has to commit."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.errors import EmptyInputError, InvalidUpdateError
 from langgraph.types import StateSnapshot
 
-from agentlog_facts.checkpoint_reads import CheckpointReads, StoredCheckpoint
-from agentlog_facts.graph_access import LATEST, At, BadUpdate, StateChange, ThreadView
+from agentlog_facts.checkpoint_reads import CheckpointReads
+from agentlog_facts.errors import AgentlogError
+from agentlog_facts.graph_access import LATEST, At, BadUpdate, GraphFailed, StateChange, ThreadView
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.ports import Ids
 from agentlog_facts.thread import StateUpdated
 from agentlog_facts.view import difference
-from agentlog_infra.graphs import READ, Access, Graph, Graphs
+from agentlog_infra.graphs import Access, Graph, Graphs
+from agentlog_infra.narrowed_reads import WithoutRun, WithoutValues
 from agentlog_infra.overlaid_reads import OverlaidReads
 from agentlog_infra.saver import LogSaver
 from agentlog_infra.saver_journal import CollectingJournal, ReadOnly
 from agentlog_infra.snapshot_json import address_json, snapshot_json, thread_interrupts, view_json
 
-UPDATE = Access("threads.update")
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 REFUSED = (InvalidUpdateError, EmptyInputError, ValueError, TypeError, KeyError)
 """What LangGraph raises for values, nodes and namespaces that do not fit."""
 
@@ -54,9 +60,9 @@ class LangGraphAccess:
     async def get_state(
         self, graph_id: str, thread_id: ThreadId, at: At = LATEST, *, subgraphs: bool = False
     ) -> JsonObject:
-        """Return a snapshot. Raises: GraphNotFound, Unavailable."""
-        async with self._reading(graph_id) as graph:
-            return snapshot_json(await graph.aget_state(_config(thread_id, at), subgraphs=subgraphs))
+        """Return a snapshot. Raises: GraphFailed, GraphNotFound, Unavailable."""
+        config = _config(thread_id, at)
+        return snapshot_json(await self._snapshot(graph_id, config, self._tools.reads, subgraphs=subgraphs))
 
     async def get_history(
         self,
@@ -68,11 +74,15 @@ class LangGraphAccess:
         limit: int = 1,
         metadata: JsonObject | None = None,
     ) -> list[JsonObject]:
-        """Return snapshots, newest first in log order. Raises: GraphNotFound, Unavailable."""
+        """Return snapshots, newest first in log order. Raises: GraphFailed, GraphNotFound, Unavailable."""
+        config = _config(thread_id, at)
         cursor = None if before is None else _config(thread_id, At(before))
-        async with self._reading(graph_id) as graph:
-            history = graph.aget_state_history(_config(thread_id, at), filter=metadata, before=cursor, limit=limit)
+
+        async def ask(graph: Graph) -> list[JsonObject]:
+            history = graph.aget_state_history(config, filter=metadata, before=cursor, limit=limit)
             return [snapshot_json(snapshot) async for snapshot in history]
+
+        return await self._read(graph_id, config, self._tools.reads, ask)
 
     async def update_state(
         self,
@@ -85,61 +95,96 @@ class LangGraphAccess:
         view: JsonObject | None = None,
         metadata: JsonObject | None = None,
     ) -> StateChange:
-        """Apply values and return what has to be committed. Raises: BadUpdate, GraphNotFound, Unavailable."""
-        journal = CollectingJournal(thread_id)
-        reads = OverlaidReads(self._tools.reads)
-        saver = LogSaver(reads, journal, self._tools.serde, self._tools.ids.uuid7())
+        """Apply values and return what has to be committed.
+
+        Raises: BadUpdate, GraphFailed, GraphNotFound, Unavailable.
+        """
         config = _config(thread_id, at)
         config["metadata"] = {"graph_id": graph_id, "created_by": "system", **(metadata or {})}
-        async with self._tools.graphs.open(graph_id, saver, UPDATE) as graph:
-            written = await _updated(graph, config, values, as_node)
-            snapshot = await graph.aget_state(_config(thread_id, LATEST))
-        return _change(thread_id, journal, address_json(written), snapshot, view)
+        asked = _Update(graph_id, thread_id, config, values, as_node)
+        try:
+            return await self._update(asked, self._tools.reads, view)
+        except BadUpdate:
+            if not await self._is_stuck(asked):
+                raise
+            return await self._update(asked, WithoutValues(self._tools.reads), view)
+
+    async def _update(self, asked: "_Update", reads: CheckpointReads, view: JsonObject | None) -> StateChange:
+        journal = CollectingJournal(asked.thread_id)
+        saver = LogSaver(OverlaidReads(reads), journal, self._tools.serde, self._tools.ids.uuid7())
+        async with self._opened(asked.graph_id, saver, Access("threads.update", asked.config)) as graph:
+            written = await _updated(graph, asked)
+            snapshot = await graph.aget_state(_config(asked.thread_id, LATEST))
+        return _change(asked.thread_id, journal, address_json(written), snapshot, view)
+
+    async def _is_stuck(self, asked: "_Update") -> bool:
+        """Tell whether it is the pending writes that the graph cannot take, and not the update."""
+        async with self._reading(asked.graph_id, asked.config, self._tools.reads) as graph:
+            try:
+                await graph.aget_state(asked.config)
+            except REFUSED:
+                return True
+        return False
 
     async def view_without_run(self, graph_id: str, thread_id: ThreadId, run_id: RunId) -> ThreadView:
-        """Return the state that remains without what a run accepted. Raises: GraphNotFound, Unavailable."""
-        return await self._view(graph_id, thread_id, _Without(self._tools.reads, run_id))
+        """Return the state that remains without what a run accepted. Raises as `view` does."""
+        return await self._view(graph_id, thread_id, WithoutRun(self._tools.reads, run_id))
 
     async def view(self, graph_id: str, thread_id: ThreadId) -> ThreadView:
-        """Return the state of the last accepted checkpoint. Raises: GraphNotFound, Unavailable."""
+        """Return the state of the last accepted checkpoint. Raises: GraphFailed, GraphNotFound, Unavailable."""
         return await self._view(graph_id, thread_id, self._tools.reads)
 
     async def _view(self, graph_id: str, thread_id: ThreadId, reads: CheckpointReads) -> ThreadView:
-        async with self._reading(graph_id, reads) as graph:
-            return thread_view(await graph.aget_state(_config(thread_id, LATEST)))
+        return thread_view(await self._snapshot(graph_id, _config(thread_id, LATEST), reads))
+
+    async def _snapshot(
+        self, graph_id: str, config: RunnableConfig, reads: CheckpointReads, *, subgraphs: bool = False
+    ) -> StateSnapshot:
+        return await self._read(graph_id, config, reads, lambda graph: graph.aget_state(config, subgraphs=subgraphs))
+
+    async def _read(
+        self, graph_id: str, config: RunnableConfig, reads: CheckpointReads, ask: Callable[[Graph], Awaitable[T]]
+    ) -> T:
+        """Ask a graph; where it cannot apply the pending writes of a failed step, ask for the state before the step."""
+        async with self._reading(graph_id, config, reads) as graph:
+            try:
+                return await ask(graph)
+            except AgentlogError:
+                raise
+            except Exception as error:  # noqa: BLE001 - reducers are user code, they may raise anything
+                log.warning("state.writes_left_out", extra={"graph_id": graph_id, "error": type(error).__name__})
+        async with self._reading(graph_id, config, WithoutValues(reads)) as graph:
+            return await ask(graph)
 
     @asynccontextmanager
-    async def _reading(self, graph_id: str, reads: CheckpointReads | None = None) -> AsyncGenerator[Graph]:
-        saver = LogSaver(reads or self._tools.reads, ReadOnly(), self._tools.serde, "read")
-        async with self._tools.graphs.open(graph_id, saver, READ) as graph:
+    async def _reading(self, graph_id: str, config: RunnableConfig, reads: CheckpointReads) -> AsyncGenerator[Graph]:
+        saver = LogSaver(reads, ReadOnly(), self._tools.serde, "read")
+        async with self._opened(graph_id, saver, Access("threads.read", config)) as graph:
             yield graph
 
+    @asynccontextmanager
+    async def _opened(self, graph_id: str, saver: LogSaver, access: Access) -> AsyncGenerator[Graph]:
+        """Open a graph; what its code raises meanwhile is a GraphFailed."""
+        try:
+            async with self._tools.graphs.open(graph_id, saver, access) as graph:
+                yield graph
+        except AgentlogError:
+            raise
+        except Exception as error:
+            raise GraphFailed(
+                f"graph {graph_id}: its code raised {type(error).__name__} when asked for state"
+            ) from error
 
-class _Without:
-    """Projected checkpoints as if one run had never been."""
 
-    def __init__(self, reads: CheckpointReads, run_id: RunId) -> None:
-        self._reads = reads
-        self._run_id = run_id
+@dataclass(frozen=True, slots=True)
+class _Update:
+    """A state update that was asked for."""
 
-    async def latest(self, thread_id: ThreadId, ns: str, exclude_run: RunId | None = None) -> StoredCheckpoint | None:
-        return await self._reads.latest(thread_id, ns, exclude_run or self._run_id)
-
-    async def get(
-        self, thread_id: ThreadId, ns: str, checkpoint_id: str, exclude_run: RunId | None = None
-    ) -> StoredCheckpoint | None:
-        return await self._reads.get(thread_id, ns, checkpoint_id, exclude_run or self._run_id)
-
-    async def history(
-        self,
-        thread_id: ThreadId | None,
-        ns: str | None,
-        before_checkpoint_id: str | None = None,
-        limit: int | None = None,
-        metadata: JsonObject | None = None,
-    ) -> Sequence[StoredCheckpoint]:
-        found = await self._reads.history(thread_id, ns, before_checkpoint_id, None, metadata)
-        return [one for one in found if one.run_id != self._run_id][:limit]
+    graph_id: str
+    thread_id: ThreadId
+    config: RunnableConfig
+    values: Json
+    as_node: str | None
 
 
 def thread_view(snapshot: StateSnapshot) -> ThreadView:
@@ -155,9 +200,9 @@ def thread_view(snapshot: StateSnapshot) -> ThreadView:
     )
 
 
-async def _updated(graph: Graph, config: RunnableConfig, values: Json, as_node: str | None) -> RunnableConfig:
+async def _updated(graph: Graph, asked: _Update) -> RunnableConfig:
     try:
-        return await graph.aupdate_state(config, values, as_node=as_node)
+        return await graph.aupdate_state(asked.config, asked.values, as_node=asked.as_node)
     except REFUSED as error:
         raise BadUpdate(str(error)) from error
 

@@ -8,7 +8,7 @@ from tests.infra.projects import loaded
 from tests.infra.test_langgraph_runs import NAMES, SOURCE, THREAD, World
 
 from agentlog_facts.checkpoint import CheckpointSaved
-from agentlog_facts.graph_access import At, BadUpdate, GraphNotFound, StateChange
+from agentlog_facts.graph_access import At, BadUpdate, GraphFailed, GraphNotFound, StateChange
 from agentlog_facts.ids import RunId, ThreadId, stream
 from agentlog_facts.json_value import Json, JsonObject, as_object
 from agentlog_facts.view import applied
@@ -181,3 +181,76 @@ async def test_the_view_without_a_run_is_that_of_before(world: World) -> None:
 async def test_an_unknown_graph_is_not_found(world: World) -> None:
     with pytest.raises(GraphNotFound):
         await world.access.get_state("none", THREAD)
+
+
+FIRST = RunId("00000000-0000-7000-8000-000000000001")
+
+
+async def test_a_state_is_shown_although_the_input_of_the_last_run_cannot_be_applied(world: World) -> None:
+    done = await world.run("steps", input={"said": ["x"]})
+    failed = await world.run("steps", run=2, input={"said": 5})
+    assert (failed.status, as_object(failed.error)["error"]) == ("error", "TypeError")
+    found = await world.access.get_state("steps", THREAD)
+    assert (found["values"], found["next"]) == (done.values, ["__start__"])
+    second = RunId("00000000-0000-7000-8000-000000000002")
+    assert (await world.access.view_without_run("steps", THREAD, second)).values == done.values
+    assert (await world.access.view("steps", THREAD)).values == done.values
+    assert (await world.access.view_without_run("steps", THREAD, FIRST)).values == done.values
+
+
+async def test_a_state_without_pending_values_still_tells_how_its_tasks_ended(world: World) -> None:
+    await world.run("asking", input={"said": []})
+    await world.run("asking", run=2, command={"update": {"said": 5}})
+    found = await world.access.get_state("asking", THREAD)
+    assert (found["values"], found["next"]) == ({"said": []}, ["ask"])
+    assert [one["value"] for one in items(found["interrupts"])] == ["who?"]
+    assert len(await world.access.get_history("asking", THREAD, limit=9)) == 2
+
+
+async def test_an_update_repairs_a_thread_whose_pending_values_cannot_be_applied(world: World) -> None:
+    await world.run("steps", input={"said": ["x"]})
+    await world.run("steps", run=2, input={"said": 5})
+    with pytest.raises(BadUpdate):
+        await world.access.update_state("steps", THREAD, {"said": 7}, as_node="c")
+    commit(world, await world.access.update_state("steps", THREAD, {"said": ["y"]}, as_node="c"))
+    found = await world.access.get_state("steps", THREAD)
+    assert (found["values"], found["next"]) == ({"said": ["x", "a", "b", "c", "y"]}, [])
+
+
+FACTORIES = """
+from runs_project import steps
+
+def by_thread(config):
+    assert config["configurable"]["thread_id"]
+    return steps
+
+def broken(config):
+    if not config["configurable"]["__is_for_execution__"]:
+        raise LookupError("no tenant")
+    return steps
+"""
+
+
+@pytest.fixture
+def factories(tmp_path: Path) -> Iterator[World]:
+    sources = {"runs_project.py": SOURCE, "factories.py": FACTORIES}
+    with loaded(tmp_path, sources, {name: f"./factories.py:{name}" for name in ("by_thread", "broken")}) as found:
+        yield World(found)
+
+
+async def test_a_factory_gets_the_thread_for_reads_and_updates(factories: World) -> None:
+    done = await factories.run("by_thread", input={"said": []})
+    assert (await factories.access.get_state("by_thread", THREAD))["values"] == done.values
+    assert len(await factories.access.get_history("by_thread", THREAD, limit=9)) == 5
+    change = await factories.access.update_state("by_thread", THREAD, {"said": ["y"]})
+    assert change.updated.view == {"set": {"said": ["a", "b", "c", "y"]}}
+
+
+async def test_what_the_code_of_a_graph_raises_when_read_is_a_named_fault(factories: World) -> None:
+    await factories.run("broken", input={"said": []})
+    with pytest.raises(GraphFailed, match="graph broken: its code raised LookupError"):
+        await factories.access.get_state("broken", THREAD)
+    with pytest.raises(GraphFailed):
+        await factories.access.view("broken", THREAD)
+    with pytest.raises(GraphFailed):
+        await factories.access.update_state("broken", THREAD, {"said": []})
