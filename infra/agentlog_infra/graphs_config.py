@@ -4,6 +4,7 @@ Source: langgraph.json as documented for the LangGraph CLI.
 """
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from dotenv import dotenv_values
 
 from agentlog_facts.errors import Misconfigured
 from agentlog_facts.json_value import Json, JsonObject, load_object
+from agentlog_infra.unkept_keys import Unkept, refuse, settled, unkept
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +63,10 @@ class GraphSpec:
 
 @dataclass(frozen=True, slots=True)
 class GraphsConfig:
-    """A checked `langgraph.json`; `document` is all of it, `root` its folder, `env` what user code finds set."""
+    """A checked `langgraph.json`; `root` is its folder, `env` what user code finds set.
+
+    `document` is all of it, with what LANGGRAPH_HTTP and its like say in place of its keys.
+    """
 
     path: Path
     graphs: tuple[GraphSpec, ...]
@@ -76,17 +81,37 @@ class GraphsConfig:
 
 
 def load_config(path: Path) -> GraphsConfig:
-    """Read and check a `langgraph.json`; unknown keys are warned of. Raises Misconfigured, naming file and key."""
+    """Read and check a `langgraph.json`; keys without effect are warned of.
+
+    Raises Misconfigured, naming file and key, also for keys that may not be ignored.
+    """
     path = path.resolve()
+    document, env, found = _asked(path)
+    refuse(path, found)
+    for key in sorted(document.keys() - KNOWN):
+        log.warning("config.unknown_key", extra={"path": str(path), "key": key})
+    for one in found:
+        log.warning("config.key_without_effect", extra={"path": str(path), "key": one.key})
+    return GraphsConfig(path, _graphs(path, document), _dependencies(path, document), env, document)
+
+
+def unkept_keys(path: Path) -> tuple[Unkept, ...]:
+    """Return what a `langgraph.json` and the environment ask for in vain. Raises: Misconfigured."""
+    return _asked(path.resolve())[2]
+
+
+def _asked(path: Path) -> tuple[JsonObject, Mapping[str, str], tuple[Unkept, ...]]:
+    """Return the document, its environment, and what is not kept of both."""
     try:
         document = load_object(path.read_bytes(), "the file")
     except OSError as error:
         raise Misconfigured(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise Misconfigured(f"{path}: {error}") from error
-    for key in sorted(document.keys() - KNOWN):
-        log.warning("config.unknown_key", extra={"path": str(path), "key": key})
-    return GraphsConfig(path, _graphs(path, document), _dependencies(path, document), _env(path, document), document)
+    env = _env(path, document)
+    environment = {**env, **os.environ}
+    document = settled(document, environment)
+    return document, env, unkept(document, environment)
 
 
 def _graphs(path: Path, document: JsonObject) -> tuple[GraphSpec, ...]:

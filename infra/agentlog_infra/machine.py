@@ -15,12 +15,14 @@ from agentlog_infra.addresses import at
 from agentlog_infra.console import Status
 from agentlog_infra.data_dir import DataDir, Lock
 from agentlog_infra.dead_workers import announcer
+from agentlog_infra.graphs_config import unkept_keys
 from agentlog_infra.ports_taken import demand_free
 from agentlog_infra.preparation import load_adapters, prepare
 from agentlog_infra.settings import Settings
 from agentlog_infra.stack import External, Stack
 from agentlog_infra.supervisor import Supervisor, role_specs
 from agentlog_infra.tasks import first_to_end
+from agentlog_infra.unkept_keys import refuse
 from agentlog_infra.watch import snapshot, wait_for_change
 
 log = logging.getLogger(__name__)
@@ -80,6 +82,7 @@ def free_port(host: str) -> int:
 async def machine(settings: Settings, *, grace_secs: float) -> AsyncGenerator[Machine]:
     """Start everything, stop it in order at the end. Raises: what its parts raise; nothing is left running then."""
     graphs_of(settings.config)
+    refuse(settings.config, unkept_keys(settings.config))
     demand_free(settings.host, settings.port)
     external = External(settings.kafka_bootstrap, settings.database_uri, settings.redis_uri)
     data_dir = DataDir.at(settings.data_dir)

@@ -128,6 +128,24 @@ def test_doctor_lists_every_setting_with_its_origin_and_fails_without_servers(tm
     assert not report["healthy"]
 
 
+def test_dev_starts_nothing_where_a_key_would_be_ignored_silently(tmp_path: Path) -> None:
+    (tmp_path / "langgraph.json").write_text('{"graphs": {"g": "m:g"}, "auth": {"path": "./auth.py:auth"}}')
+    done = agentlog("dev", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "auth: not supported yet by agentlog" in done.stderr
+    assert not (tmp_path / ".agentlog").exists()
+
+
+def test_doctor_tells_keys_without_effect_and_those_that_forbid_a_start(tmp_path: Path) -> None:
+    document = {"graphs": {"g": "m:g"}, "auth": {"path": "./auth.py:auth"}, "ui": {"g": "./ui.tsx"}}
+    (tmp_path / "langgraph.json").write_text(json.dumps(document))
+    done = agentlog("doctor", "--json", cwd=tmp_path, BG_JOB_ISOLATED_LOOPS="true")
+    found = {line["name"]: line for line in json.loads(done.stdout)["findings"]}
+    assert (found["auth"]["state"], found["ui"]["state"]) == ("failed", "warning")
+    assert "not supported yet" in found["auth"]["remedy"]
+    assert "BG_JOB_ISOLATED_LOOPS" not in found, "it is kept"
+
+
 def test_tables_are_plain_without_a_terminal_and_obey_the_locale(tmp_path: Path) -> None:
     done = agentlog("doctor", cwd=tmp_path, PYTHONIOENCODING="ascii", FORCE_COLOR="")
     assert "\x1b[" not in done.stdout
