@@ -30,8 +30,10 @@ from agentlog_facts.view import applied
 from agentlog_projections.commits import Commit
 
 SERVER_KEYS = frozenset(
-    {"thread_id", "run_id", "graph_id", "assistant_id", "user_id", "checkpoint_id", "checkpoint_ns"}
+    {"thread_id", "run_id", "graph_id", "assistant_id", "user_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map"}
 )
+STOPPED = frozenset({"UserInterrupt", "UserRollback"})
+"""Errors of runs that somebody stopped: they did not fail. Source: Agent Server API, sections 8 and 9."""
 SERVER_PREFIXES = ("langgraph_auth_", "langgraph_request_id", "__")
 """Keys of `configurable` that the server sets for itself. Source: Agent Server API, section 7.2."""
 
@@ -157,21 +159,24 @@ def _run_created(row: ThreadRow, fact: RunCreated) -> None:
 def _run_finished(row: ThreadRow, fact: RunFinished, at: datetime) -> None:
     ran = row.active.pop(fact.run_id, False) or fact.checkpoint_id is not None
     _move(row, fact.view)
-    if ran or fact.view:  # a run that never began says nothing about the state
+    began = ran or bool(fact.view)
+    if began:  # a run that never began says nothing about the state
         row.next, row.interrupts, row.last_run_id = fact.next, fact.interrupts, fact.run_id
-    row.error = fact.error
+    if fact.status in ("error", "timeout") or (began and fact.status != "rollback"):  # else as if it had never been
+        row.error = fact.error
     row.state_updated_at = at
-    row.status = _status(row, failed=fact.status in ("error", "timeout"))
+    row.status = _status(row)
 
 
 def _state_set(row: ThreadRow, fact: RunDeleted | StateUpdated, at: datetime) -> None:
     if isinstance(fact, RunDeleted):
         row.active.pop(fact.run_id, None)
+    if isinstance(fact, StateUpdated) or fact.run_id == row.last_run_id:  # an older run has no part in the error
+        row.error = None
     _move(row, fact.view)
     row.next, row.interrupts = fact.next, fact.interrupts
-    row.error = None
     row.state_updated_at = at
-    row.status = _status(row, failed=False)
+    row.status = _status(row)
 
 
 def _move(row: ThreadRow, view: JsonObject) -> None:
@@ -181,10 +186,10 @@ def _move(row: ThreadRow, view: JsonObject) -> None:
         row.mark(Change.VALUES)
 
 
-def _status(row: ThreadRow, *, failed: bool) -> str:
+def _status(row: ThreadRow) -> str:
     if row.active:
         return "busy"
-    if failed:
+    if row.error is not None and row.error.get("error") not in STOPPED:
         return "error"
     return "interrupted" if row.next or row.interrupts else "idle"
 

@@ -149,6 +149,53 @@ async def test_deleting_a_run_leads_to_the_view_that_the_fact_carries(given: App
     assert (await of(threads)).values == {"x": 1}
 
 
+FAILED: JsonObject = {"error": "ValueError", "message": "no"}
+
+
+async def test_deleting_an_older_run_leaves_the_error_of_the_last_one(given: Applying, threads: Threads) -> None:
+    await given(
+        draft("t1", thread_created(), run_created()),
+        draft("t1", run_claimed()),
+        draft("t1", run_finished(view={"set": {"x": 1}}), epoch=1),
+        draft("t1", run_created("r2")),
+        draft("t1", run_claimed("r2")),
+        draft("t1", run_finished("r2", status="error", error=FAILED), epoch=4),
+        draft("t1", run_deleted()),
+    )
+    assert ((await of(threads)).status, (await of(threads)).error) == ("error", FAILED)
+    await given(draft("t1", run_deleted("r2")))
+    assert ((await of(threads)).status, (await of(threads)).error) == ("idle", None)
+
+
+@pytest.mark.parametrize(("error", "status"), [(None, "idle"), (FAILED, "error")])
+async def test_a_rolled_back_run_leaves_the_thread_as_it_was(
+    given: Applying, threads: Threads, error: JsonObject | None, status: str
+) -> None:
+    rolled: JsonObject = {"error": "UserRollback", "message": "m"}
+    first = run_finished(view={"set": {"x": 1}}, status="success" if error is None else "error", error=error)
+    await given(
+        draft("t1", thread_created(), run_created()),
+        draft("t1", run_claimed()),
+        draft("t1", first, epoch=1),
+        draft("t1", run_created("r2")),
+        draft("t1", run_claimed("r2")),
+        draft("t1", run_finished("r2", status="rollback", error=rolled), epoch=4),
+    )
+    thread = await of(threads)
+    assert (thread.status, thread.error, thread.values) == (status, error, {"x": 1})
+
+
+async def test_a_pending_run_that_is_cancelled_leaves_no_error(given: Applying, threads: Threads) -> None:
+    stopped = run_finished("r2", status="interrupted", error={"error": "UserInterrupt", "message": "m"})
+    await given(
+        draft("t1", thread_created(), run_created()),
+        draft("t1", run_claimed()),
+        draft("t1", run_created("r2")),
+        draft("t1", stopped, demands={draft("t1", thread_created()).stream: 2}),
+    )
+    assert ((await of(threads)).status, (await of(threads)).error) == ("busy", None)
+
+
 async def test_a_deleted_thread_shows_only_to_those_who_ask_for_it(given: Applying, threads: Threads) -> None:
     deleted = draft("t1", thread_deleted())
     await given(draft("t1", thread_created()), draft("t1", state_updated({"set": {"x": 1}})), deleted)
