@@ -105,7 +105,7 @@ class RunAlive:
 
 @dataclass(frozen=True, slots=True)
 class RunCancelRequested:
-    """A run has to stop; after `deadline` the reaper finishes it, lease or not."""
+    """A running run has to stop; after `deadline` the reaper finishes it, lease or not."""
 
     run_id: RunId
     action: CancelAction

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import uvloop
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
@@ -24,6 +25,7 @@ from agentlog_facts.graph_access import ThreadView
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_infra import kafka_topics, logs, redis_feed
 from agentlog_infra.addresses import joined
+from agentlog_infra.channel_views import ChannelViews
 from agentlog_infra.graphs import Graphs
 from agentlog_infra.graphs_config import load_config
 from agentlog_infra.kafka_blobs import KafkaBlobs
@@ -47,6 +49,8 @@ from agentlog_processors.execute_runs import GIVE_BACK_S, ExecuteRuns
 from agentlog_processors.job_loops import JobLoops
 from agentlog_processors.keep_leases import KeepLeases
 from agentlog_processors.outputs_end import RecentEnds
+from agentlog_processors.patient_reads import PatientReads
+from agentlog_processors.purge_rows import PurgeRows
 from agentlog_processors.reap_runs import ReapRuns
 from agentlog_processors.reconcile_queue import ReconcileQueue
 from agentlog_processors.service import Endless, Service, supervise
@@ -58,6 +62,7 @@ from agentlog_projections.database import Pool, open_pool
 from agentlog_projections.duties import Duties
 from agentlog_projections.fold import FoldSettings, Outside
 from agentlog_projections.ledger import Ledger
+from agentlog_projections.purge import purge_deleted
 from agentlog_projections.read_models import read_models
 from agentlog_projections.runner import Projector, tune_memory
 
@@ -236,7 +241,7 @@ def _worker(plumbing: Plumbing, stack: AsyncExitStack) -> list[Service]:
     graphs = Graphs.load(load_config(settings.config))
     loops = JobLoops(crossing.home, uvloop.new_event_loop, isolated=settings.isolated_loops)
     stack.callback(loops.close)
-    reads = CrossingReads(crossing, Checkpoints(plumbing.pool))
+    reads = CrossingReads(crossing, PatientReads(Checkpoints(plumbing.pool), SystemClock()))
     worker = settings.worker_id or SystemIds().uuid7()
     events = CrossingLog(crossing, plumbing.log)
     run_tools = RunTools(graphs, reads, events, SystemClock(), SystemIds(), JsonPlusSerializer())
@@ -250,7 +255,9 @@ def _worker(plumbing: Plumbing, stack: AsyncExitStack) -> list[Service]:
         ends=RecentEnds(plumbing.outputs, plumbing.log.partition_of, SystemClock()),
         execution=LangGraphRuns(run_tools),
         graph_ids=graphs.ids(),
-        views=LoopedViews(loops, LangGraphAccess(_state_tools(graphs, reads))),
+        views=LoopedViews(
+            loops, LangGraphAccess(_state_tools(graphs, reads)), ChannelViews(reads, JsonPlusSerializer())
+        ),
         provenance=provenance.__getitem__,
         hints=plumbing.verdicts,
         loops=loops,
@@ -262,15 +269,17 @@ def _worker(plumbing: Plumbing, stack: AsyncExitStack) -> list[Service]:
 
 
 def _housekeeper(plumbing: Plumbing, stack: AsyncExitStack) -> list[Service]:
-    """Return the reaper and the reconciler; graphs are loaded only when a run has to be ended for its worker."""
+    """Return the reaper, the reconciler and the purge of rows; graphs are loaded only when a run has to be ended for its worker."""
     loops = JobLoops(plumbing.crossing.home, uvloop.new_event_loop)
     stack.callback(loops.close)
     duties = Duties(plumbing.pool)
-    views = LoopedViews(loops, LazyViews(plumbing))
+    reads = CrossingReads(plumbing.crossing, Checkpoints(plumbing.pool))
+    views = LoopedViews(loops, LazyViews(plumbing), ChannelViews(reads, JsonPlusSerializer()))
     ender = Ender(plumbing.writing("system", "housekeeper"), duties, plumbing.outputs, views)
     return [
         ReapRuns(ender, plumbing.feed, plumbing.feed, plumbing.timing),
         ReconcileQueue(duties, plumbing.feed, plumbing.timing),
+        PurgeRows(partial(purge_deleted, plumbing.pool), timedelta(milliseconds=plumbing.settings.outputs_retention_ms)),
     ]
 
 

@@ -18,12 +18,14 @@ from agentlog_facts.ports import RunQueue
 from agentlog_processors.end_in_place import Ender
 from agentlog_processors.service import pause
 from agentlog_processors.tools import Timing
+from agentlog_projections.duties import Leftover
 
 log = logging.getLogger(__name__)
 
 CLAIMS = 10_000
 """Most claims that one look takes in; the oldest come first."""
-
+AT_ONCE = 16
+"""How many runs are freed or ended at the same time: one whose graph hangs holds up itself alone."""
 
 REMEMBERED_S = 300.0
 """How long the announcement of a dead worker is heeded: its last claim may still be on its way into the rows."""
@@ -97,11 +99,10 @@ class ReapRuns:
             (claim.run_id, claim.epoch): self._after(claim, has_lease)
             for claim, has_lease in zip(claims, leased, strict=True)
         }
-        for claim in claims:
-            await self._act(claim, await self._judge(claim, claim.worker in self._dead))
-        for left in await self._ender.duties.leftovers(self._timing.limits.retries):
-            end = cancelled(left.cancel) if left.cancel is not None else given_up(left.counted)
-            await self._apart(self._ender.finish(left.thread_id, left.run_id, end))
+        judged = [(claim, await self._judge(claim, claim.worker in self._dead)) for claim in claims]
+        await self._all([self._act(claim, judgement) for claim, judgement in judged])
+        left = await self._ender.duties.leftovers(self._timing.limits.retries)
+        await self._all([self._ender.finish(one.thread_id, one.run_id, _end_of(one)) for one in left])
 
     def _forget(self) -> None:
         """Drop old announcements; a worker's id is never used again, and its last claim shows within seconds."""
@@ -140,18 +141,32 @@ class ReapRuns:
             case Keep():
                 return
             case Release():
-                await self._apart(self._ender.release(claim.thread_id, claim.run_id, claim.epoch, judged))
+                await self._ender.release(claim.thread_id, claim.run_id, claim.epoch, judged)
             case End():
-                await self._apart(self._end(claim, judged))
+                await self._end(claim, judged)
 
-    async def _end(self, claim: Claim, end: End) -> bool:
+    async def _end(self, claim: Claim, end: End) -> None:
         counts = end.reason == "retries"
         await self._ender.release(claim.thread_id, claim.run_id, claim.epoch, Release(end.reason, counts), end)
-        return await self._ender.finish(claim.thread_id, claim.run_id, end)
+        await self._ender.finish(claim.thread_id, claim.run_id, end)
 
-    async def _apart(self, doing: Coroutine[object, object, bool]) -> None:
-        """One run that cannot be freed now must not hold up the others; the next look tries again."""
-        try:
-            await doing
-        except AgentlogError as error:
-            log.error("reaper.failed", extra={"error": str(error)})
+    async def _all(self, doings: Sequence[Coroutine[object, object, object]]) -> None:
+        """Do them AT_ONCE; one run that cannot be freed now does not hold up the others, the next look tries again."""
+        free = asyncio.Semaphore(AT_ONCE)
+
+        async def apart(doing: Coroutine[object, object, object]) -> None:
+            async with free:
+                try:
+                    await doing
+                except AgentlogError as error:
+                    log.error("reaper.failed", extra={"error": str(error)})
+                except Exception:
+                    log.exception("reaper.failed")
+
+        async with asyncio.TaskGroup() as group:
+            for doing in doings:
+                group.create_task(apart(doing))
+
+
+def _end_of(left: Leftover) -> End:
+    return cancelled(left.cancel) if left.cancel is not None else given_up(left.counted)

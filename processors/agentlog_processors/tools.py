@@ -55,6 +55,14 @@ class ThreadViews(Protocol):
         ...
 
 
+class PlainViews(Protocol):
+    """The state of threads without the code of their graphs, called on any loop."""
+
+    def channels(self, thread_id: ThreadId, without: RunId | None = None) -> Coroutine[object, object, ThreadView]:
+        """Return the values of the last checkpoint that another run than `without` wrote. Raises: Unavailable."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Timing:
     """How long things may take; all of them are settings."""

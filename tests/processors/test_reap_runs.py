@@ -1,0 +1,94 @@
+"""What the reaper does about claims and leftovers: given facts on a log, when it looks, then facts."""
+
+from dataclasses import replace
+
+from tests.facts import commits as c
+from tests.processors.reaping import Reaping
+
+from agentlog_commands.leases import TIMED_OUT, End, Release, timed_out
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.guard import Void
+from agentlog_facts.ids import RunId, ThreadId
+from agentlog_facts.thread import RunCancelRequested, RunFinished, RunReleased, ThreadCreated
+
+R1 = RunId("r1")
+OVER_S = 60 + 15
+
+
+def thread(name: str) -> ThreadCreated:
+    return ThreadCreated(ThreadId(name), {})
+
+
+async def a_claimed_run(reaping: Reaping, name: str = "t1", run: str = "r1") -> None:
+    await reaping.given(name, thread(name), replace(c.run_created(run), thread_id=ThreadId(name)), c.run_claimed(run))
+
+
+async def test_a_run_over_its_time_is_stopped_released_and_ended() -> None:
+    reaping = Reaping()
+    await a_claimed_run(reaping)
+    reaping.clock.seconds = OVER_S
+    await reaping.reaper.look()
+    asked, released, finished = reaping.facts("t1")[3:]
+    assert asked == RunCancelRequested(R1, "interrupt", reaping.clock.now(), TIMED_OUT)
+    assert released == RunReleased(R1, 2, "timeout", False)
+    assert isinstance(finished, RunFinished)
+    assert (finished.status, finished.error, finished.view) == ("timeout", TIMED_OUT, {"set": {"x": 1}})
+
+
+async def test_nobody_claims_a_run_that_was_released_for_its_time() -> None:
+    reaping = Reaping()
+    await a_claimed_run(reaping)
+    await reaping.ender.release(ThreadId("t1"), R1, 2, Release("timeout", False), timed_out())
+    assert await reaping.append("t1", c.run_claimed(attempt=2)) == Void("cancel_requested")
+
+
+async def test_a_time_out_survives_a_reaper_that_died_before_the_end() -> None:
+    reaping = Reaping()
+    await a_claimed_run(reaping)
+    await reaping.ender.release(ThreadId("t1"), R1, 2, Release("timeout", False), timed_out())
+    await reaping.reaper.look()
+    finished = reaping.facts("t1")[-1]
+    assert isinstance(finished, RunFinished)
+    assert (finished.status, finished.error) == ("timeout", TIMED_OUT)
+
+
+async def test_a_lost_run_is_released_without_a_request_to_stop() -> None:
+    reaping = Reaping()
+    await a_claimed_run(reaping)
+    reaping.clock.seconds = 31
+    for _ in range(3):  # the first look learns of the Redis, two more find no lease
+        await reaping.reaper.look()
+    assert reaping.facts("t1")[3:] == [RunReleased(R1, 2, "lost", False)]
+
+
+async def test_a_released_run_that_is_cancelled_ends_with_the_state_of_its_last_checkpoint() -> None:
+    reaping = Reaping()
+    await a_claimed_run(reaping)
+    await reaping.given("t1", c.run_released(), replace(c.cancel_requested(), error={"error": "UserInterrupt"}))
+    await reaping.reaper.look()
+    finished = reaping.facts("t1")[-1]
+    assert isinstance(finished, RunFinished)
+    assert (finished.status, finished.view, finished.next) == ("interrupted", {"set": {"x": 1}}, ("left",))
+
+
+async def test_a_run_that_cannot_be_ended_holds_up_no_other() -> None:
+    reaping = Reaping()
+    for name, run in (("t1", "r1"), ("t2", "r2"), ("t3", "r3")):
+        await a_claimed_run(reaping, name, run)
+    reaping.views.broken = {ThreadId("t1"): ValueError("user code"), ThreadId("t2"): Unavailable("rows are away")}
+    reaping.clock.seconds = OVER_S
+    await reaping.reaper.look()
+    assert isinstance(reaping.facts("t3")[-1], RunFinished)
+    assert isinstance(reaping.facts("t1")[-1], RunReleased)
+    reaping.views.broken = {}
+    await reaping.reaper.look()
+    assert [isinstance(reaping.facts(name)[-1], RunFinished) for name in ("t1", "t2")] == [True, True]
+
+
+async def test_a_run_is_ended_once_however_often_it_is_tried() -> None:
+    reaping = Reaping()
+    await a_claimed_run(reaping)
+    end = End("cancelled", "interrupted", {"error": "UserInterrupt"})
+    await reaping.ender.release(ThreadId("t1"), R1, 2, Release("cancelled", False), end)
+    assert await reaping.ender.finish(ThreadId("t1"), R1, end)
+    assert not await reaping.ender.finish(ThreadId("t1"), R1, end)
