@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from fastapi import FastAPI
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
@@ -16,6 +17,7 @@ from agentlog_facts.ids import RunId
 from agentlog_facts.ports import EventLog
 from agentlog_facts.system import PartitionOpened
 from agentlog_gateway.consistency import Folded
+from agentlog_gateway.cors import cors_of
 from agentlog_gateway.presence import Presence
 from agentlog_gateway.refusals import Refusals
 from agentlog_gateway.run_ends import RunRow
@@ -104,6 +106,7 @@ class Plumbing:
     """The adapters of the gateway, connected."""
 
     log: KafkaLog
+    events: KafkaReader
     pool: Pool
     feed: redis_feed.RedisFeed
     verdicts: HintVerdicts
@@ -121,11 +124,13 @@ def load_settings() -> Settings:
 @asynccontextmanager
 async def open_gateway(settings: Settings) -> AsyncGenerator[Gateway]:
     """Connect everything and give the gateway; all is closed behind it. Raises: Unavailable, Misconfigured."""
-    graphs = Graphs.load(load_config(settings.config))
+    config = load_config(settings.config)
+    cors = cors_of(config.document, settings.cors_allow_origins)
+    graphs = Graphs.load(config)
     await kafka_topics.check(settings)
     async with AsyncExitStack() as stack:
         services = _services(settings, await _plumbing(stack, settings), graphs)
-        yield Gateway(services, build_app(lambda: services, settings.cors_allow_origins))
+        yield Gateway(services, build_app(lambda: services, cors))
 
 
 async def _plumbing(stack: AsyncExitStack, settings: Settings) -> Plumbing:
@@ -147,7 +152,7 @@ async def _plumbing(stack: AsyncExitStack, settings: Settings) -> Plumbing:
     bases = await partition_bases(events, settings.partitions)
     frames = KafkaFrameReads(connected, settings.partitions, bases.__getitem__)
     stack.push_async_callback(frames.stop)
-    return Plumbing(kafka, pool, feed, verdicts, frames, await _generation(kafka))
+    return Plumbing(kafka, events, pool, feed, verdicts, frames, await _generation(kafka))
 
 
 async def _generation(events: EventLog) -> int:
@@ -163,13 +168,14 @@ def _services(settings: Settings, plumbing: Plumbing, graphs: Graphs) -> Service
     ledger, decisions = Ledger(pool), Decisions(pool)
     folded = Folded(ledger, clock, plumbing.generation, settings.partitions)
     plumbing.verdicts.listen(folded.hear)
+    presence = Presence(PartitionPresence(pool), plumbing.log, clock, settings.partitions)
     return Services(
         clock=clock,
         ids=ids,
         log=plumbing.log,
         submitter=Submitter(plumbing.log, plumbing.verdicts, ledger, clock, ids),
         refusals=Refusals(plumbing.log, clock, ids),
-        presence=Presence(PartitionPresence(pool), plumbing.log, clock, settings.partitions),
+        presence=presence,
         folded=folded,
         waits=plumbing.verdicts,
         streams=RunStreams(plumbing.frames, EndRows(decisions), SharedHints(plumbing.feed, plumbing.verdicts)),
@@ -184,5 +190,6 @@ def _services(settings: Settings, plumbing: Plumbing, graphs: Graphs) -> Service
             settings.read_wait_secs,
             settings.cancel_grace_secs,
         ),
+        checks={"database": presence.ask, "redis": plumbing.feed.ping, "log": partial(plumbing.events.end, 0)},
         prepared=asyncio.Event(),
     )

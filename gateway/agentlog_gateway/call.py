@@ -19,7 +19,7 @@ from agentlog_gateway.errors import Problem, invalid
 from agentlog_gateway.refusals import Refusal
 from agentlog_gateway.replies import TOKEN_HEADER
 from agentlog_gateway.services import Services
-from agentlog_gateway.wire import Body, path_uuid
+from agentlog_gateway.wire import MOST, Body, path_uuid
 
 IDEMPOTENCY_HEADER = "idempotency-key"
 LONGEST_KEY = 255
@@ -140,9 +140,12 @@ def query_flag(call: Call, name: str) -> bool:
 
 
 def query_number(call: Call, name: str, default: int, status: int = 422) -> int:
-    """Read a whole number. Raises: Problem."""
+    """Read a whole number that a database can count to. Raises: Problem."""
     text = call.request.query_params.get(name, str(default))
     try:
-        return int(text)
+        number = int(text)
     except ValueError as error:
         raise Problem(status, f"Invalid {name} {text}") from error
+    if abs(number) > MOST:
+        raise Problem(status, f"Invalid {name}: expected at most {MOST}")
+    return number

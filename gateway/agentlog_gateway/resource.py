@@ -3,12 +3,14 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from agentlog_gateway.bodies import REPLACEMENT
 from agentlog_gateway.call import Call, Handler
 from agentlog_gateway.consistency import parse_token
 from agentlog_gateway.errors import failure_response, problem_response, server_error
@@ -16,6 +18,8 @@ from agentlog_gateway.replies import TOKEN_HEADER
 from agentlog_gateway.services import Services
 
 log = logging.getLogger(__name__)
+
+_REPLACEMENT = quote(REPLACEMENT).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,18 @@ class Operation:
     query: Sequence[str] = ()
 
 
+def _without_nul(scope: Scope) -> Scope:
+    """Return the scope with NULs of its path and query replaced, as in bodies. Source: section 1.1."""
+    query: bytes = scope["query_string"]
+    given: Mapping[str, str] = scope.get("path_params", {})
+    path = {name: text.replace("\0", REPLACEMENT) for name, text in given.items()}
+    return {
+        **scope,
+        "path_params": path,
+        "query_string": query.replace(b"%00", _REPLACEMENT).replace(b"\0", _REPLACEMENT),
+    }
+
+
 class Resource:
     """All operations of one path, as an ASGI application."""
 
@@ -46,7 +62,7 @@ class Resource:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        request = Request(scope, receive, send)
+        request = Request(_without_nul(scope), receive, send)
         handler = self._handlers.get(request.method)
         response: Response | None
         if handler is None:

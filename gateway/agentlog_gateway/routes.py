@@ -137,7 +137,7 @@ LATER: Sequence[tuple[str, str]] = (
     ("GET", THREAD + "/storage"),
     ("GET", THREAD + "/stream"),
     ("POST", THREAD + "/stream/events"),
-    ("GET", "/ui/{path}"),
+    ("GET", "/ui/{path:path}"),
 )
 """Endpoints of the contract that answer 404 `not implemented by agentlog VERSION`."""
 

@@ -135,7 +135,7 @@ async def list_runs(call: Call) -> Response:
     thread_id = ThreadId(call.path_id("thread"))
     limit, offset = query_number(call, "limit", 10, 400), query_number(call, "offset", 0, 400)
     if not 1 <= limit <= 1000 or offset < 0:
-        raise invalid("limit: expected 1 to 1000; offset: expected 0 or more")
+        raise Problem(400, "limit: expected 1 to 1000; offset: expected 0 or more")
     select = call.request.query_params.getlist("select")
     unknown = [name for name in select if name not in SELECTABLE]
     if unknown:
@@ -186,7 +186,8 @@ async def _any_run(call: Call) -> Run:
 
 
 def _is_gone(run: Run) -> bool:
-    return run.deleted or (run.thread_deleted and not run.temporary)
+    deleted = run.deleted and run.status != "rollback"  # who joins that one is told that nothing is left
+    return deleted or (run.thread_deleted and not run.temporary)
 
 
 def _location(run: Run, last: str) -> dict[str, str]:

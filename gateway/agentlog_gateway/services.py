@@ -1,9 +1,10 @@
 """What the routes work with: ports and queries, wired once in the composition root."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from agentlog_commands.submit import Submitter
 from agentlog_facts.graph_access import GraphAccess
@@ -16,6 +17,9 @@ from agentlog_projections.assistants import Assistants
 from agentlog_projections.decisions import Decisions
 from agentlog_projections.runs import Runs
 from agentlog_projections.threads import Threads
+
+Check: TypeAlias = Callable[[], Awaitable[object]]
+"""Asks a dependency for any answer. Raises: AgentlogError."""
 
 
 class RunWaits(Protocol):
@@ -38,7 +42,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything that a route may use. `prepared` is set once every loaded graph has its assistant."""
+    """Everything that a route may use. `prepared` is set once every loaded graph has its assistant.
+
+    `checks`: how each dependency is asked whether it is there.
+    """
 
     clock: Clock
     ids: Ids
@@ -55,4 +62,5 @@ class Services:
     runs: Runs
     assistants: Assistants
     limits: Limits
+    checks: Mapping[str, Check]
     prepared: asyncio.Event

@@ -1,28 +1,26 @@
 """Decides what stands around the routes: CORS, documentation, trailing slashes, and the last line against defects."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 from fastapi import FastAPI
-from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from agentlog_facts.version import VERSION
+from agentlog_gateway.cors import Cors
+from agentlog_gateway.docs_page import docs_page
 from agentlog_gateway.openapi import openapi_document
 from agentlog_gateway.resource import Resource
 from agentlog_gateway.routes import OPERATIONS, operations_by_path
 from agentlog_gateway.services import Services
 
-EXPOSED = ("X-Pagination-Total", "X-Pagination-Next", "Content-Location", "X-Consistency-Token")
-PREFLIGHT_S = 600
-
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-def build_app(services: Callable[[], Services], origins: Sequence[str], lifespan: Lifespan | None = None) -> FastAPI:
+def build_app(services: Callable[[], Services], cors: Cors, lifespan: Lifespan | None = None) -> FastAPI:
     """Return the application; `services` is called for each request, after the lifespan has begun."""
     app = FastAPI(title="agentlog", version=VERSION, openapi_url=None, docs_url=None, redoc_url=None, lifespan=lifespan)
     for path, operations in operations_by_path().items():
@@ -31,12 +29,14 @@ def build_app(services: Callable[[], Services], origins: Sequence[str], lifespan
     app.router.routes.append(Route("/docs", _docs))
     app.add_middleware(
         CORSMiddleware,
-        allow_origins=list(origins),
-        allow_methods=["*"],
-        allow_headers=["*"],
-        expose_headers=EXPOSED,
+        allow_origins=cors.allow_origins,
+        allow_origin_regex=cors.allow_origin_regex,
+        allow_methods=cors.allow_methods,
+        allow_headers=cors.allow_headers,
+        allow_credentials=cors.allow_credentials,
+        expose_headers=cors.expose_headers,
         allow_private_network=True,
-        max_age=PREFLIGHT_S,
+        max_age=cors.max_age,
     )
     return app
 
@@ -48,4 +48,4 @@ async def _openapi(request: Request) -> Response:
 
 async def _docs(_request: Request) -> Response:
     """GET /docs."""
-    return get_swagger_ui_html(openapi_url="/openapi.json", title="agentlog")
+    return HTMLResponse(docs_page(OPERATIONS, VERSION))

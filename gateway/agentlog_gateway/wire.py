@@ -14,6 +14,9 @@ from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.version import VERSION
 from agentlog_gateway.errors import invalid
 
+MOST = 2**31 - 1
+"""Larger numbers of rows are not counted to."""
+
 
 def _any_json(_source: object, _handler: object) -> CoreSchema:
     return core_schema.any_schema()
@@ -41,7 +44,7 @@ AnyObject: TypeAlias = Annotated[JsonObject, GetPydanticSchema(_any_object)]
 Uuid: TypeAlias = Annotated[str, AfterValidator(_canonical_uuid), Field(json_schema_extra={"format": "uuid"})]
 Later: TypeAlias = Annotated[None, BeforeValidator(_later), Field(description="not supported yet")]
 Limit: TypeAlias = Annotated[int, Field(ge=1, le=1000)]
-Offset: TypeAlias = Annotated[int, Field(ge=0)]
+Offset: TypeAlias = Annotated[int, Field(ge=0, le=MOST)]
 IfExists: TypeAlias = Literal["raise", "do_nothing"]
 SortOrder: TypeAlias = Literal["asc", "desc"]
 ThreadStatus: TypeAlias = Literal["idle", "busy", "interrupted", "error"]

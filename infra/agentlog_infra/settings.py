@@ -111,14 +111,17 @@ class Settings(BaseSettings):
     database_uri: str | None = Field(
         None,
         repr=False,
-        validation_alias=AliasChoices("DATABASE_URI", "POSTGRES_URI"),
+        validation_alias=AliasChoices("DATABASE_URI", "POSTGRES_URI", "POSTGRES_URI_CUSTOM"),
         description="PostgreSQL; unset: the embedded one",
     )
     postgres_pool_max_size: int = Field(
         20, ge=2, validation_alias="LANGGRAPH_POSTGRES_POOL_MAX_SIZE", description="most connections of one process"
     )
     redis_uri: str | None = Field(
-        None, repr=False, validation_alias="REDIS_URI", description="Redis or Valkey; unset: the embedded Valkey"
+        None,
+        repr=False,
+        validation_alias=AliasChoices("REDIS_URI", "REDIS_URI_CUSTOM"),
+        description="Redis or Valkey; unset: the embedded Valkey",
     )
     redis_key_prefix: str = Field(
         "agentlog:", validation_alias="REDIS_KEY_PREFIX", description="first part of every key"

@@ -2,22 +2,31 @@
 
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from httpx2 import ASGITransport, AsyncClient
-from tests.gateway.web_world import BODY_BYTES, detail, without_database
+from tests.fakes.memory_log import MemoryLog
+from tests.gateway.web_world import BODY_BYTES, NOWHERE, detail, services, without_database
 
-from agentlog_facts.json_value import as_object
+from agentlog_facts.errors import Misconfigured
+from agentlog_facts.json_value import Json, JsonObject, as_object
 from agentlog_facts.version import VERSION
+from agentlog_gateway.cors import Cors, cors_of
 from agentlog_gateway.routes import LATER, OPERATIONS
 from agentlog_gateway.services import Services
 from agentlog_gateway.web import build_app
+from agentlog_projections.database import open_pool
 
 UUID = "019ab000-0000-7000-8000-000000000001"
 
 
 def concrete(path: str) -> str:
     return re.sub(r"\{\w+\}", UUID, path)
+
+
+def missing() -> Services:
+    raise AssertionError("nothing was to be asked")
 
 
 async def test_an_unknown_path_is_not_found() -> None:
@@ -43,7 +52,7 @@ async def test_a_known_path_with_another_verb_tells_the_allowed_ones(method: str
     assert set(answer.headers["allow"].split(", ")) == allowed
 
 
-@pytest.mark.parametrize(("method", "path"), LATER)
+@pytest.mark.parametrize(("method", "path"), [*LATER, ("GET", "/ui/agent/entrypoint.js")])
 async def test_an_endpoint_that_comes_later_says_so(method: str, path: str) -> None:
     async with without_database() as (client, _):
         answer = await client.request(method, concrete(path))
@@ -64,7 +73,7 @@ async def test_health_and_version_need_no_database_and_answer_head_too() -> None
     assert head.status_code == 200
     told = as_object(info.json())
     assert (told["version"], as_object(told["flags"])["assistants"]) == (VERSION, True)
-    assert checked.status_code == 500
+    assert (checked.status_code, detail(checked.content)) == (500, "no answer from: database")
 
 
 @pytest.mark.parametrize(
@@ -154,6 +163,48 @@ async def test_an_origin_that_is_not_allowed_is_told() -> None:
     assert (answer.status_code, answer.text) == (400, "Disallowed CORS origin")
 
 
+async def test_what_the_project_says_of_cors_wins() -> None:
+    document: JsonObject = {
+        "http": {
+            "cors": {
+                "allow_origin_regex": r"https://.*\.example",
+                "allow_methods": ["GET"],
+                "allow_credentials": True,
+                "max_age": 5,
+            }
+        }
+    }
+    app = build_app(missing, cors_of(document, ["*"]))
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        origin = {"Origin": "https://a.example"}
+        asked = await client.options("/ok", headers={**origin, "Access-Control-Request-Method": "GET"})
+        post = await client.options("/ok", headers={**origin, "Access-Control-Request-Method": "POST"})
+        other = await client.get("/docs", headers={"Origin": "https://b.other"})
+    assert (asked.status_code, post.status_code) == (200, 400)
+    assert asked.headers["access-control-allow-origin"] == "https://a.example"
+    assert asked.headers["access-control-allow-credentials"] == "true"
+    assert asked.headers["access-control-max-age"] == "5"
+    assert "access-control-allow-origin" not in other.headers
+
+
+@pytest.mark.parametrize("cors", ["*", {"allow_origins": "*"}, {"allow_origin": ["*"]}])
+def test_a_wrong_cors_is_named(cors: Json) -> None:
+    with pytest.raises(Misconfigured, match=r"http\.cors: "):
+        cors_of({"http": {"cors": cors}}, ["*"])
+
+
+async def test_health_names_each_dependency_that_answers() -> None:
+    async def fine() -> None: ...
+
+    log, pool = MemoryLog(), await open_pool(NOWHERE, 2)
+    wired = replace(services(log, pool), checks={"database": fine, "redis": fine, "log": fine})
+    transport = ASGITransport(build_app(lambda: wired, Cors()))
+    async with AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.get("/ok", params={"check_db": "1"})
+    await pool.close()
+    assert answer.json() == {"ok": True, "services": {"database": "ok", "redis": "ok", "log": "ok"}}
+
+
 async def test_the_documents_tell_every_operation_and_every_body() -> None:
     async with without_database() as (client, _):
         document, page = await client.get("/openapi.json"), await client.get("/docs")
@@ -168,13 +219,15 @@ async def test_the_documents_tell_every_operation_and_every_body() -> None:
     assert named <= set(schemas)
     assert {operation.body.__name__ for operation in OPERATIONS if operation.body is not None} <= named
     assert "text/html" in page.headers["content-type"]
+    assert all(operation.path in page.text for operation in OPERATIONS)
+    assert re.findall(r"(?:src|href)=.(?!/)\S*|@import|https?://", page.text) == [], "it works without the internet"
 
 
 async def test_a_defect_is_500_in_plain_text_and_keeps_its_secret() -> None:
     def broken() -> Services:
         raise RuntimeError("a secret of the server")
 
-    transport = ASGITransport(build_app(broken, ["*"]), raise_app_exceptions=False)
+    transport = ASGITransport(build_app(broken, Cors()), raise_app_exceptions=False)
     async with AsyncClient(transport=transport, base_url="http://test") as client:
         answer = await client.get("/ok")
     assert (answer.status_code, answer.text) == (500, "Internal Server Error")

@@ -5,7 +5,15 @@ from pydantic import ValidationError
 
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_gateway.errors import validation_detail
-from agentlog_gateway.wire import Body, HistoryQuery, StateUpdate, ThreadCreate, ThreadPatch, ThreadSearch
+from agentlog_gateway.wire import (
+    AssistantSearch,
+    Body,
+    HistoryQuery,
+    StateUpdate,
+    ThreadCreate,
+    ThreadPatch,
+    ThreadSearch,
+)
 from agentlog_gateway.wire_runs import StatelessRun, ThreadRun
 
 Case = tuple[type[Body], JsonObject, str]
@@ -21,6 +29,8 @@ REFUSED: list[Case] = [
     (ThreadSearch, {"limit": 1001}, "limit"),
     (ThreadSearch, {"limit": "3"}, "limit"),
     (ThreadSearch, {"offset": -1}, "offset"),
+    (ThreadSearch, {"offset": 10**23}, "offset"),
+    (AssistantSearch, {"offset": 10**23}, "offset"),
     (ThreadSearch, {"select": ["zz"]}, "select"),
     (ThreadSearch, {"status": "zz"}, "status"),
     (HistoryQuery, {"limit": 0}, "limit"),

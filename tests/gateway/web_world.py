@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from httpx2 import ASGITransport, AsyncClient
@@ -16,6 +17,7 @@ import agentlog_infra.examples
 from agentlog_commands.submit import Submitter
 from agentlog_facts.json_value import JsonObject, as_object
 from agentlog_gateway.consistency import Folded
+from agentlog_gateway.cors import Cors
 from agentlog_gateway.presence import Presence
 from agentlog_gateway.refusals import Refusals
 from agentlog_gateway.services import Limits, Services
@@ -45,13 +47,14 @@ def services(log: MemoryLog, pool: Pool) -> Services:
     clock, ids = SystemClock(), SystemIds()
     graphs = Graphs.load(load_config(EXAMPLES))
     decisions = Decisions(pool)
+    presence = Presence(PartitionPresence(pool), log, clock, 1)
     return Services(
         clock=clock,
         ids=ids,
         log=log,
         submitter=Submitter(log, log, log, clock, ids),
         refusals=Refusals(log, clock, ids),
-        presence=Presence(PartitionPresence(pool), log, clock, 1),
+        presence=presence,
         folded=Folded(Ledger(pool), clock, 1, 1),
         waits=HintVerdicts(Hints(), log, clock),
         streams=RunStreams(MemoryFrames(), Rows(), Hints()),
@@ -61,6 +64,7 @@ def services(log: MemoryLog, pool: Pool) -> Services:
         runs=Runs(pool),
         assistants=Assistants(pool),
         limits=Limits(BODY_BYTES, 5, 1, 15),
+        checks={"database": presence.ask, "log": partial(log.position, 0)},
         prepared=asyncio.Event(),
     )
 
@@ -70,7 +74,9 @@ async def without_database(*origins: str) -> AsyncGenerator[tuple[AsyncClient, M
     """Give a client of such a gateway, and its log."""
     log, pool = MemoryLog(), await open_pool(NOWHERE, 2)
     wired = services(log, pool)
-    transport = ASGITransport(build_app(lambda: wired, origins or ("*",)), raise_app_exceptions=False)
+    transport = ASGITransport(
+        build_app(lambda: wired, Cors(allow_origins=list(origins or ("*",)))), raise_app_exceptions=False
+    )
     async with AsyncClient(transport=transport, base_url="http://test") as client:
         yield client, log
     await pool.close()

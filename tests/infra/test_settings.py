@@ -68,6 +68,8 @@ def test_every_setting_says_what_it_means_and_has_a_name_that_shouts(attribute: 
     ("name", "given", "found"),
     [
         ("POSTGRES_URI", "postgresql://h/d", "postgresql://h/d"),
+        ("POSTGRES_URI_CUSTOM", "postgresql://h/d", "postgresql://h/d"),
+        ("REDIS_URI_CUSTOM", "redis://h:1", "redis://h:1"),
         ("N_JOBS_PER_WORKER", "3", "3"),
         ("LOG_LEVEL", "warning", "WARNING"),
         ("LOG_JSON", "1", "True"),

@@ -41,11 +41,26 @@ CASES: list[Case] = [
     ("POST", "/runs", b'{"assistant_id":"agent","after_seconds":"zz"}', 422, ""),
     ("POST", "/runs", b'{"assistant_id":"agent","webhook":"https://example.org"}', 422, "not supported yet"),
     ("POST", "/runs", b'{"assistant_id":"agent","context":{"a":1},"config":{"configurable":{"a":1}}}', 400, ""),
+    ("GET", f"/threads/{UNKNOWN}/runs?limit=0", None, 400, "limit"),
+    ("GET", f"/threads/{UNKNOWN}/runs?offset={10**23}", None, 400, "offset"),
+    ("GET", f"/threads/{UNKNOWN}/history?limit={10**23}", None, 422, "limit"),
+    ("POST", "/threads/search", b'{"offset":99999999999999999999999}', 422, "offset"),
+    ("POST", "/assistants/search", b'{"offset":99999999999999999999999}', 422, "offset"),
+    ("GET", "/ui/agent/index.js", None, 404, "not implemented by agentlog"),
     ("GET", "/nowhere", None, 404, "Not Found"),
     ("GET", "/threads/search", None, 405, "Method Not Allowed"),
     ("POST", "/runs/crons", b"{}", 404, "not implemented by agentlog"),
     ("POST", "/store/items/search", b"{}", 404, "not implemented by agentlog"),
 ]
+
+
+@pytest.mark.parametrize("last", ["state/%00", "history?limit=3&before=%00", "runs?status=%00"])
+async def test_a_nul_in_a_url_finds_nothing_and_breaks_nothing(server: RunningServer, last: str) -> None:
+    api = Api(server.url)
+    thread_id = await api.thread()
+    await api.call("POST", f"/threads/{thread_id}/runs/wait", {"assistant_id": "trivial", "input": {}})
+    status, content = await api.raw("GET", f"/threads/{thread_id}/{last}")
+    assert status == 200, content
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]} {case[1][:40]} {(case[2] or b'')[:30]!r}")
