@@ -133,7 +133,7 @@ async def test_who_waits_for_a_run_that_is_rolled_back_gets_nothing(api: Api, se
     joining = asyncio.create_task(api.join(thread_id, run_id))
     await api.raw("POST", f"/threads/{thread_id}/runs/{run_id}/cancel?action=rollback")
     assert await joining == {}
-    assert await refused(api, "GET", f"/threads/{thread_id}/runs/{run_id}/join") == (404, "Run not found")
+    assert await api.join(thread_id, run_id) == {}  # as somebody does whose connection was cut meanwhile
 
 
 async def test_what_cannot_be_cancelled_is_not_found_and_a_bad_action_is_wrong(api: Api, server: RunningServer) -> None:
