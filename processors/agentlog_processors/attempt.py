@@ -62,8 +62,11 @@ class Attempt:
         limit = asyncio.get_running_loop().call_later(limit_s, self.ask, "timeout")
         try:
             if not await self._poked(LEASELESS_S):
-                await self._hold_lease(tools)
-                await self._poke.wait()
+                leasing = asyncio.create_task(self._hold_lease(tools), name="hold_lease")
+                try:
+                    await self._poke.wait()  # not behind the lease: a Redis that hangs must not hold up the end
+                finally:
+                    leasing.cancel()
             if not job.done.done():
                 job.call(stop.set)
                 await self._obeyed(tools, job)
