@@ -182,8 +182,9 @@ async def test_a_turn_that_was_given_up_does_not_hold_up_the_next_command() -> N
 
     first = asyncio.ensure_future(one.submit(intent(serial=True), slowly, time.monotonic() + 10))
     await deciding.wait()
-    with pytest.raises(Unavailable):
-        await one.submit(intent("e2", serial=True), decide(CREATE), time.monotonic() + 0.05)
+    async with asyncio.timeout(5):
+        with pytest.raises(Unavailable):
+            await one.submit(intent("e2", serial=True), decide(CREATE), time.monotonic() + 0.05)
     gate.set()
     assert isinstance(await first, Submitted)
     outcome = await one.submit(intent("e3", serial=True), decide(Refused("thread_busy")), time.monotonic() + 10)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import IllegalStateError, KafkaError
-from tests.broker.servers import BrokerProcess, make_topic, read_all
+from tests.broker.servers import BrokerProcess, make_topic, read_all, until
 from tests.contracts.conftest import connection_to
 
 from agentlog_facts.envelope import Place
@@ -62,7 +62,10 @@ async def sent(producer: DurableProducer, topic: str, value: bytes) -> Place:
 
 
 async def test_a_producer_whose_sender_died_while_nobody_waited_is_replaced(
-    broker: BrokerProcess, producer: DurableProducer, monkeypatch: pytest.MonkeyPatch
+    broker: BrokerProcess,
+    producer: DurableProducer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     topic = await make_topic(broker.bootstrap)
     await producer.send(topic, b"k", b"before", 0)
@@ -73,6 +76,8 @@ async def test_a_producer_whose_sender_died_while_nobody_waited_is_replaced(
     given_up.cancel()
     await asyncio.gather(given_up, return_exceptions=True)
     broken.go_on.set()
+    await until(lambda: "Unexpected error in sender routine" in caplog.text, "the sender dies")
+    assert [record.value for record in await read_all(broker.bootstrap, topic)] == [b"before"]
     assert (await sent(producer, topic, b"after")).offset == 1
     assert [record.value for record in await read_all(broker.bootstrap, topic)] == [b"before", b"after"]
 
