@@ -102,13 +102,14 @@ class DeleteRun:
     version: int
 
     def decide(self, state: ThreadState) -> Decision:
-        """End an active run first, in the same commit, then hide it."""
+        """End an active run first, in the same commit, then hide it; its thread goes too where it is temporary."""
         run = state.runs.get(self.run_id)
         if run is None and not self.known:
             return Refused("run_not_found")
         name = thread_stream(self.thread_id)
         deleted = RunDeleted(self.run_id, self.view, self.next, self.interrupts)
-        return Accepted(name, (*self._ending(run), deleted), {name: self.version})
+        gone = (ThreadDeleted(self.thread_id),) if run is not None and run.temporary else ()
+        return Accepted(name, (*self._ending(run), deleted, *gone), {name: self.version})
 
     def _ending(self, run: RunState | None) -> tuple[Fact, ...]:
         if run is None:

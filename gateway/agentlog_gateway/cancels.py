@@ -10,8 +10,9 @@ from starlette.responses import Response
 from agentlog_commands.command import Decision, Refused
 from agentlog_commands.identity import follow_up
 from agentlog_commands.runs import CancelRun, DeleteRun
-from agentlog_commands.submit import Intent, Submitted, Voided
+from agentlog_commands.submit import Intent, Submitted
 from agentlog_facts.errors import AgentlogError
+from agentlog_facts.guard import Void
 from agentlog_facts.ids import Key, RunId, ThreadId
 from agentlog_facts.json_value import JsonObject
 from agentlog_facts.thread import CancelAction
@@ -68,10 +69,10 @@ async def cancel(call: Call) -> Response:
     wait = RunWait(call.services, run_id)
     try:
         done = await call.submit(
-            thread_id, Cancellation(call, thread_id, run_id, action, CANCEL_ROUTE).decide, serial=True
+            "CancelRun", thread_id, Cancellation(call, thread_id, run_id, action, CANCEL_ROUTE).decide, serial=True
         )
         if not isinstance(done, Submitted):
-            raise await _refusal(call, thread_id, run_id, done)
+            raise await _refusal(call, thread_id, run_id)
         headers = {**call.token(done), "Content-Location": run_path(thread_id, run_id)}
         if waiting:
             headers["Location"] = run_path(thread_id, run_id, "/join")
@@ -91,12 +92,10 @@ def _action(text: str) -> CancelAction:
             raise invalid(f"action: expected interrupt or rollback, found {text!r}")
 
 
-async def _refusal(call: Call, thread_id: ThreadId, run_id: RunId, done: Refused | Voided) -> Problem:
-    """Note the refusal where there is such a run, and return what the client is told."""
+async def _refusal(call: Call, thread_id: ThreadId, run_id: RunId) -> Problem:
+    """Return what the client is told: there is no such run, or it has ended."""
     if await _run(call, thread_id, run_id) is None:
-        return Problem(404, NO_RUNS)
-    if isinstance(done, Refused):
-        await call.record_refusal(thread_id, "CancelRun", done.reason)
+        return Problem(404, NO_RUNS, reason="run_not_found")
     return Problem(404, NOT_ACTIVE)
 
 
@@ -129,10 +128,14 @@ async def delete(call: Call) -> Response:
         )
         return command.decide(found.state)
 
-    done = await call.submit(thread_id, decide, serial=True)
-    if not isinstance(done, Submitted):
-        raise Problem(404, "Run not found")
-    return no_content(call.token(done))
+    done = await call.submit("DeleteRun", thread_id, decide, serial=True)
+    match done:
+        case Submitted():
+            return no_content(call.token(done))
+        case Voided(void=Void(reason="view_locked", found=other)):
+            raise Problem(409, f"Thread {thread_id} has in-flight runs: [{other}]")
+        case _:
+            raise Problem(404, "Run not found")
 
 
 def on_client_gone(call: Call, thread_id: ThreadId, run_id: RunId) -> Callable[[], Awaitable[None]]:

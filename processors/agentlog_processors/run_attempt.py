@@ -6,6 +6,7 @@ next attempt continues from the last accepted checkpoint; a second end is void.
 
 import asyncio
 import logging
+from dataclasses import replace
 
 from agentlog_commands.command import Accepted
 from agentlog_commands.identity import follow_up
@@ -41,16 +42,25 @@ async def claim(tools: WorkerTools, run_id: RunId) -> Attempt | None:
     cause = tools.writing.cause(run_id)
     verdict = await tools.writing.settle(Key(work.thread_id), event_id, command.decide(), cause)
     match verdict:
+        case guard.Accepted(version=epoch) if epoch == work.version + 1:
+            return _begun(work, epoch, event_id)
         case guard.Accepted(version=epoch) | guard.Duplicate(of=epoch):
-            return await _claimed(tools, work, epoch, event_id)
+            return await _looked_again(tools, work, epoch, event_id)
         case guard.Void(reason=reason):
             log.info("run.not_claimed", extra={"run_id": run_id, "reason": reason})
             return None
 
 
-async def _claimed(tools: WorkerTools, work: Work, epoch: int, event_id: str) -> Attempt:
-    if epoch != work.version + 1:  # something came between the look and the claim: look again, all of it is projected
-        work = await tools.duties.work(work.run_id) or work
+async def _looked_again(tools: WorkerTools, work: Work, epoch: int, event_id: str) -> Attempt | None:
+    """Take in what came between the look and the verdict, all of it is projected; None when the claim is gone since."""
+    found = await tools.duties.work(work.run_id)
+    if found is None or found.epoch != epoch:
+        log.info("run.not_claimed", extra={"run_id": work.run_id, "reason": "lost_meanwhile"})
+        return None
+    return _begun(replace(found, attempt=work.attempt), epoch, event_id)  # the row counts this claim already
+
+
+def _begun(work: Work, epoch: int, event_id: str) -> Attempt:
     attempt = Attempt(work, epoch, event_id)
     log.debug("run.claimed", extra=_fields(attempt))
     return attempt

@@ -97,6 +97,17 @@ def test_deleting_a_running_run_releases_ends_and_hides_it_in_one_commit() -> No
     given(c.thread_created(), c.run_created(), c.run_claimed()).when(delete().decide).then(released, ended, hidden)
 
 
+def test_deleting_the_active_run_of_a_temporary_thread_takes_the_thread_with_it() -> None:
+    temporary = replace(c.run_created(), temporary=True)
+    ended = RunFinished(R1, "interrupted", {**ERROR}, {}, (), {})
+    hidden = replace(c.run_deleted(), view={"remove": ["x"]})
+    when = given(c.thread_created(True), temporary).when(replace(delete(), version=1).decide)
+    decision = when.then(ended, hidden, ThreadDeleted(THREAD))
+    log = c.Log().given(c.commit(c.thread_created(True)), c.commit(temporary))
+    log.given(c.commit(*decision.facts, demands=decision.demands))
+    assert not log.head.exists
+
+
 def test_deleting_a_run_that_ended_only_hides_it() -> None:
     history = (c.thread_created(), c.run_created(), c.run_claimed(), c.run_finished())
     given(*history).when(delete().decide).then(replace(c.run_deleted(), view={"remove": ["x"]}))

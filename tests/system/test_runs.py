@@ -172,6 +172,18 @@ async def test_deleting_a_running_run_frees_the_thread(api: Api, server: Running
     assert done_of(again) == ALL_STEPS
 
 
+async def test_a_run_is_not_deleted_from_under_another_one(api: Api, server: RunningServer) -> None:
+    thread_id, gate = await api.thread(), Gate(server)
+    first = await api.start_run(thread_id, "steps", {"name": "a"})
+    await api.join(thread_id, first)
+    second = await held_run(api, server, thread_id, gate)
+    busy = (409, f"Thread {thread_id} has in-flight runs: [{second}]")
+    assert await refused(api, "DELETE", f"/threads/{thread_id}/runs/{first}") == busy
+    gate.open()
+    await api.join(thread_id, second)
+    assert (await api.raw("DELETE", f"/threads/{thread_id}/runs/{first}"))[0] == 204
+
+
 async def test_deleting_a_thread_ends_its_runs_and_everything_of_it_is_gone(api: Api, server: RunningServer) -> None:
     thread_id, gate = await api.thread(), Gate(server)
     run_id = await held_run(api, server, thread_id, gate)
