@@ -44,7 +44,7 @@ from agentlog_infra.verdicts import HintVerdicts
 from agentlog_projections.assistants import Assistants
 from agentlog_projections.checkpoints import Checkpoints
 from agentlog_projections.database import Pool, open_pool
-from agentlog_projections.decisions import Decisions
+from agentlog_projections.decisions import Decisions, RunEnd
 from agentlog_projections.ledger import Ledger
 from agentlog_projections.presence import PartitionPresence
 from agentlog_projections.runs import Runs
@@ -81,24 +81,25 @@ class EndRows:
 
     decisions: Decisions
 
-    async def rows(self, run_ids: Sequence[RunId]) -> Mapping[RunId, RunRow]:
-        """Return the rows that exist. Raises: Unavailable."""
+    async def rows(self, run_ids: Sequence[RunId]) -> Mapping[RunId, RunRow | None]:
+        """Return the rows of which can be told. Raises: Unavailable."""
         found = await self.decisions.ends(run_ids)
-        return {
-            run_id: RunRow(
-                run_id=run.run_id,
-                thread_id=run.thread_id,
-                status=run.status,
-                resumable=run.resumable,
-                epoch=run.epoch,
-                outputs_from=run.outputs_from,
-                outputs_to=run.outputs_to,
-                finished_event_id=run.finished_event_id,
-                error=run.error,
-                deleted=run.deleted,
-            )
-            for run_id, run in found.items()
-        }
+        return {run_id: None if run is None else _end_row(run) for run_id, run in found.items()}
+
+
+def _end_row(run: RunEnd) -> RunRow:
+    return RunRow(
+        run_id=run.run_id,
+        thread_id=run.thread_id,
+        status=run.status,
+        resumable=run.resumable,
+        epoch=run.epoch,
+        outputs_from=run.outputs_from,
+        outputs_to=run.outputs_to,
+        finished_event_id=run.finished_event_id,
+        error=run.error,
+        deleted=run.deleted,
+    )
 
 
 @dataclass(frozen=True, slots=True)

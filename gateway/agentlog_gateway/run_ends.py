@@ -54,8 +54,11 @@ class RunRow:
 class RunRows(Protocol):
     """Rows of runs by id; implemented over `agentlog_projections.runs` in the composition root."""
 
-    async def rows(self, run_ids: Sequence[RunId]) -> Mapping[RunId, RunRow]:
-        """Return the rows that exist, deleted ones and those of deleted threads included. Raises: Unavailable."""
+    async def rows(self, run_ids: Sequence[RunId]) -> Mapping[RunId, RunRow | None]:
+        """Return the rows, deleted ones and those of deleted threads included; None: there is no such run.
+
+        Runs of which nobody can tell now, since their rows are being built, are missing. Raises: Unavailable.
+        """
         ...
 
 
@@ -104,8 +107,11 @@ class RunEnds:
             tasks.create_task(self._remind())
 
     async def look(self, run_id: RunId) -> RunRow | None:
-        """Return the row of a run. Raises: Unavailable."""
-        return (await self._rows.rows([run_id])).get(run_id)
+        """Return the row of a run. Raises: Unavailable, also while its rows are being built."""
+        found = await self._rows.rows([run_id])
+        if run_id not in found:
+            raise Unavailable(f"run {run_id}: the projection is being built, retry later")
+        return found[run_id]
 
     def watch(self, run_id: RunId, wake: Callable[[], None]) -> Watch:
         """Watch a run; `wake` is called once, when it is over. Give the watch back with `unwatch`."""
@@ -165,8 +171,8 @@ class RunEnds:
             except Unavailable as error:  # `_remind` asks again
                 log.warning("run_ends.unavailable", extra={"error": str(error)})
                 continue
-            for run_id in asked:
-                self._settle(run_id, found.get(run_id))
+            for run_id, row in found.items():  # `_remind` asks again for what nobody could tell
+                self._settle(run_id, row)
 
     def _settle(self, run_id: RunId, row: RunRow | None) -> None:
         for watch in tuple(self._watches.get(run_id, ())):

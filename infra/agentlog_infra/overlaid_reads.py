@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from agentlog_facts.checkpoint import CheckpointFact
 from agentlog_facts.checkpoint_reads import CheckpointReads, StoredCheckpoint, StoredWrite
+from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import RunId, Stream, ThreadId
 from agentlog_facts.json_value import JsonObject
 from agentlog_infra.folded_checkpoints import CheckpointKey, FoldedCheckpoints
@@ -60,13 +61,13 @@ class OverlaidReads:
         return [*mine, *rest][:limit]
 
     async def _completed(self, own: StoredCheckpoint) -> StoredCheckpoint:
-        """Fetch channels that an own checkpoint took over unchanged from a projected one."""
+        """Fetch channels that an own checkpoint took over unchanged from a projected one. Raises: Unavailable."""
         parent = own
         while self._own.lacks(own) and parent.parent_checkpoint_id:
             key = CheckpointKey(own.thread_id, own.checkpoint_ns, parent.parent_checkpoint_id)
             found = self._own.get(key) or self._seen(await self._reads.get(*_parts(key)))
-            if found is None:
-                break
+            if found is None:  # never half a state: it would be stored as the thread's view
+                raise Unavailable(f"checkpoint {own.checkpoint_id}: channels of its parent cannot be read")
             parent = found
         return self._own.get(_key(own)) or own
 

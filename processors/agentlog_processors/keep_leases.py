@@ -80,10 +80,11 @@ class KeepLeases:
             log.warning("lease.rows_unread", extra={"error": str(error)})
             return
         for attempt in attempts:
-            self._judge(attempt, marks.get(attempt.work.run_id))
+            if attempt.work.run_id in marks:  # else its rows are being built: the claim stands
+                self._judge(attempt, marks[attempt.work.run_id])
 
-    def _judge(self, attempt: Attempt, mark: Mark | None) -> None:
-        if mark is None or mark.epoch != attempt.epoch:
+    def _judge(self, attempt: Attempt, mark: Mark) -> None:
+        if mark.epoch != attempt.epoch:
             attempt.ask("stale")
         elif mark.cancel is not None:
             attempt.ask("cancel", mark.cancel)

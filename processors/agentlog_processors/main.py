@@ -269,7 +269,7 @@ def _worker(plumbing: Plumbing, stack: AsyncExitStack) -> list[Service]:
 
 
 def _housekeeper(plumbing: Plumbing, stack: AsyncExitStack) -> list[Service]:
-    """Return the reaper, the reconciler and the purge of rows; graphs are loaded only when a run has to be ended for its worker."""
+    """Return reaper, reconciler and purge; graphs are loaded only when a run has to be ended for its worker."""
     loops = JobLoops(plumbing.crossing.home, uvloop.new_event_loop)
     stack.callback(loops.close)
     duties = Duties(plumbing.pool)
@@ -279,7 +279,9 @@ def _housekeeper(plumbing: Plumbing, stack: AsyncExitStack) -> list[Service]:
     return [
         ReapRuns(ender, plumbing.feed, plumbing.feed, plumbing.timing),
         ReconcileQueue(duties, plumbing.feed, plumbing.timing),
-        PurgeRows(partial(purge_deleted, plumbing.pool), timedelta(milliseconds=plumbing.settings.outputs_retention_ms)),
+        PurgeRows(
+            partial(purge_deleted, plumbing.pool), timedelta(milliseconds=plumbing.settings.outputs_retention_ms)
+        ),
     ]
 
 

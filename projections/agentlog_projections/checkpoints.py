@@ -14,6 +14,7 @@ from agentlog_projections.channel_chains import ChannelChains, StoredVersion, Ve
 from agentlog_projections.checkpoint_rows import ChannelRow, CheckpointBatch, CheckpointRow, WriteRow
 from agentlog_projections.commits import Commit
 from agentlog_projections.database import Pool, PooledConnection, reading
+from agentlog_projections.presence import key_told, require
 from agentlog_projections.run_rows import encoded
 from agentlog_projections.tables import PRELUDE, contained
 from agentlog_projections.transaction import Transaction
@@ -159,6 +160,10 @@ def _pending_write(row: WriteRow) -> tuple[object, ...]:
     )
 
 
+_TOLD = f"""
+SELECT f.told, c.* FROM (SELECT {key_told("$1::text")} AS told) f LEFT JOIN LATERAL ({{what}}) c ON true
+ ORDER BY {{order}}
+"""
 _VISIBLE = """
 SELECT thread_id, checkpoint_ns, checkpoint_id, seq, run_id, parent_checkpoint_id, versions, checkpoint, metadata
   FROM read_v1.checkpoints c
@@ -166,18 +171,20 @@ SELECT thread_id, checkpoint_ns, checkpoint_id, seq, run_id, parent_checkpoint_i
    AND NOT EXISTS (SELECT FROM read_v1.threads t WHERE t.thread_id = c.thread_id AND t.deleted_at IS NOT NULL)
 """
 _ONE = f"{_VISIBLE} AND thread_id = $1 AND checkpoint_ns = $2 AND ($3::text IS NULL OR run_id IS DISTINCT FROM $3)"
-_LATEST = f"{_ONE} ORDER BY seq DESC LIMIT 1"
-_GET = f"{_ONE} AND checkpoint_id = $4"
+_LATEST = _TOLD.format(what=f"{_ONE} ORDER BY seq DESC LIMIT 1", order="c.seq")
+_GET = _TOLD.format(what=f"{_ONE} AND checkpoint_id = $4", order="c.seq")
 _MATCHES = """NOT EXISTS (SELECT FROM jsonb_each($4::jsonb) f
                    WHERE (read_v1.searchable(metadata) -> f.key) IS DISTINCT FROM f.value)"""
-_OF_THREAD = f"""{_VISIBLE} AND thread_id = $1 AND ($2::text IS NULL OR checkpoint_ns = $2)
+_HISTORY_OF_THREAD = f"""{_VISIBLE} AND thread_id = $1 AND ($2::text IS NULL OR checkpoint_ns = $2)
    AND ($3::text IS NULL OR seq < (SELECT min(seq) FROM read_v1.checkpoints
                                     WHERE thread_id = $1 AND checkpoint_id = $3
                                       AND ($2::text IS NULL OR checkpoint_ns = $2)))
    AND ($4::jsonb IS NULL OR {_MATCHES}) ORDER BY seq DESC LIMIT $5"""
-_OF_ALL = f"""{_VISIBLE} AND $1::text IS NULL AND ($2::text IS NULL OR checkpoint_ns = $2)
+_HISTORY_OF_ALL = f"""{_VISIBLE} AND $1::text IS NULL AND ($2::text IS NULL OR checkpoint_ns = $2)
    AND ($3::text IS NULL OR checkpoint_id < $3)
    AND ($4::jsonb IS NULL OR {_MATCHES}) ORDER BY checkpoint_id DESC, thread_id, checkpoint_ns LIMIT $5"""
+_OF_THREAD = _TOLD.format(what=_HISTORY_OF_THREAD, order="c.seq DESC")
+_OF_ALL = _TOLD.format(what=_HISTORY_OF_ALL, order="c.checkpoint_id DESC, c.thread_id, c.checkpoint_ns")
 _CHAINS = """
 WITH RECURSIVE want AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[])
@@ -198,14 +205,16 @@ SELECT c.thread_id, c.checkpoint_ns, c.channel, c.version, c.seq, r.stream, c.ki
 """
 _WRITES_ON = """
 SELECT w.thread_id, w.checkpoint_ns, w.checkpoint_id, run_id, task_id, idx, seq, channel, task_path, value
-  FROM unnest($1::text[], $2::text[], $3::text[]) AS k(thread_id, checkpoint_ns, checkpoint_id)
+  FROM unnest($2::text[], $3::text[], $4::text[]) AS k(thread_id, checkpoint_ns, checkpoint_id)
   JOIN read_v1.writes w USING (thread_id, checkpoint_ns, checkpoint_id)
- WHERE NOT w.hidden AND ($4::text IS NULL OR w.run_id <> $4) ORDER BY w.seq, w.idx
+ WHERE NOT w.hidden AND ($5::text IS NULL OR w.run_id <> $5)
 """
+_WRITES_TOLD = _TOLD.format(what=_WRITES_ON, order="c.seq, c.idx")
+"""The last question of a read: what the questions before it found counts only if the partition is still present."""
 
 
 class Checkpoints:
-    """Keeps `CheckpointReads` over the projected tables."""
+    """Keeps `CheckpointReads` over the projected tables. While the partition is not present all raise Unavailable."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -214,7 +223,7 @@ class Checkpoints:
         """Return the checkpoint of the namespace that was accepted last. Raises: Unavailable."""
         async with reading(self._pool, "checkpoints.latest") as connection:
             rows = await connection.fetch(_LATEST, thread_id, ns, exclude_run)
-            return next(iter(await _complete(connection, rows, exclude_run)), None)
+            return next(iter(await _complete(connection, rows, thread_id, exclude_run)), None)
 
     async def get(
         self, thread_id: ThreadId, ns: str, checkpoint_id: str, exclude_run: RunId | None = None
@@ -222,7 +231,7 @@ class Checkpoints:
         """Return one checkpoint, with the writes that lie on it. Raises: Unavailable."""
         async with reading(self._pool, "checkpoints.get") as connection:
             rows = await connection.fetch(_GET, thread_id, ns, exclude_run, checkpoint_id)
-            return next(iter(await _complete(connection, rows, exclude_run)), None)
+            return next(iter(await _complete(connection, rows, thread_id, exclude_run)), None)
 
     async def history(
         self,
@@ -236,20 +245,24 @@ class Checkpoints:
         sql = _OF_ALL if thread_id is None else _OF_THREAD
         async with reading(self._pool, "checkpoints.history") as connection:
             rows = await connection.fetch(sql, thread_id, ns, before_checkpoint_id, contained(metadata), limit)
-            return await _complete(connection, rows, None)
+            return await _complete(connection, rows, thread_id, None)
 
 
 async def _complete(
-    connection: PooledConnection, rows: Sequence[asyncpg.Record], exclude_run: RunId | None
+    connection: PooledConnection, found: Sequence[asyncpg.Record], thread_id: ThreadId | None, exclude_run: RunId | None
 ) -> list[StoredCheckpoint]:
-    """Add channels and writes to checkpoints: two questions, however many they are."""
+    """Add channels and writes to checkpoints: two questions, however many they are. Raises: Unavailable."""
+    require(found[0]["told"], f"checkpoints of {thread_id or 'all threads'}")
+    rows = [row for row in found if row["thread_id"] is not None]
     if not rows:
         return []
     versions = [{name: str(value) for name, value in load_object(row["versions"]).items()} for row in rows]
     chains = ChannelChains.of(map(_version, await connection.fetch(_CHAINS, *_wanted(rows, versions))))
     keys = [[row[name] for row in rows] for name in ("thread_id", "checkpoint_ns", "checkpoint_id")]
     writes: dict[tuple[str, str, str], list[StoredWrite]] = {}
-    for row in await connection.fetch(_WRITES_ON, *keys, exclude_run):
+    on_them = await connection.fetch(_WRITES_TOLD, thread_id, *keys, exclude_run)
+    require(on_them[0]["told"], f"checkpoints of {thread_id or 'all threads'}")
+    for row in on_them if on_them[0]["thread_id"] is not None else ():
         at = (row["thread_id"], row["checkpoint_ns"], row["checkpoint_id"])
         writes.setdefault(at, []).append(_stored_write(row))
     return [_stored(row, named, chains, writes) for row, named in zip(rows, versions, strict=True)]

@@ -11,6 +11,7 @@ from agentlog_facts.ids import AssistantId, RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject, load, load_object
 from agentlog_facts.thread import RunState, RunStatus, ThreadState
 from agentlog_projections.database import Pool, reading
+from agentlog_projections.presence import RUN_OR_NONE, RUN_TOLD, require
 
 _THREAD = """
 SELECT {more} p.present AND p.stopped IS NULL AS present,
@@ -29,16 +30,17 @@ _TARGET = _THREAD.format(
             a.metadata AS assistant_metadata,""",
     join="LEFT JOIN read_v1.assistants a ON a.assistant_id = $3 AND NOT a.deleted",
 )
-_ENDS = """
-SELECT r.run_id, r.thread_id, r.status, coalesce((r.kwargs->>'resumable')::bool, false) AS resumable, r.epoch,
+_ENDS = f"""
+SELECT k.run_id, r.thread_id, r.status, coalesce((r.kwargs->>'resumable')::bool, false) AS resumable, r.epoch,
        r.outputs_from, r.outputs_to, r.finished_event_id, r.error, r.deleted
-  FROM read_v1.runs r WHERE r.run_id = ANY($1::text[])
+  FROM unnest($1::text[]) AS k(run_id) {RUN_OR_NONE} WHERE {RUN_TOLD}
 """
-_RESULT = """
-SELECT r.run_id, r.thread_id, r.graph_id, r.status, r.error, r.interrupts, r.checkpoint_id, r.deleted,
+_RESULT = f"""
+SELECT {RUN_TOLD} AS told,
+       r.run_id, t.thread_id, r.graph_id, r.status, r.error, r.interrupts, r.checkpoint_id, r.deleted,
        t.deleted_at IS NOT NULL AS thread_deleted, t.last_run_id = r.run_id AS newest,
        CASE WHEN r.status NOT IN ('pending', 'running') AND t.last_run_id = r.run_id THEN t."values" END AS "values"
-  FROM read_v1.runs r JOIN read_v1.threads t USING (thread_id) WHERE r.run_id = $1
+  FROM (SELECT $1::text AS run_id) k {RUN_OR_NONE} LEFT JOIN read_v1.threads t ON t.thread_id = r.thread_id
 """
 
 
@@ -122,17 +124,24 @@ class Decisions:
         row = _usable(found, thread_id, partition)
         return _thread(row), _assistant(row, assistant_id)
 
-    async def ends(self, run_ids: Sequence[RunId]) -> Mapping[RunId, RunEnd]:
-        """Return the rows of these runs that exist, hidden ones and those of deleted threads included."""
+    async def ends(self, run_ids: Sequence[RunId]) -> Mapping[RunId, RunEnd | None]:
+        """Return the rows of these runs, hidden ones and those of deleted threads included; None: there is no such run.
+
+        Runs whose partition is not present are missing: nobody can tell.
+        """
         async with reading(self._pool, "decisions.ends") as connection:
             rows = await connection.fetch(_ENDS, list(run_ids))
-        return {RunId(row["run_id"]): _end(row) for row in rows}
+        return {RunId(row["run_id"]): None if row["thread_id"] is None else _end(row) for row in rows}
 
     async def result(self, run_id: RunId) -> RunResult | None:
-        """Return a run with the state that it left, hidden or not."""
+        """Return a run with the state that it left, hidden or not.
+
+        Raises: Unavailable also while the partition is not present.
+        """
         async with reading(self._pool, "decisions.result") as connection:
             row = await connection.fetchrow(_RESULT, run_id)
-        return None if row is None else _result(row)
+        require(row is not None and row["told"], f"run {run_id}")
+        return None if row is None or row["thread_id"] is None else _result(row)
 
 
 def _usable(row: asyncpg.Record | None, thread_id: ThreadId, partition: int) -> asyncpg.Record:

@@ -42,6 +42,8 @@ async def memory(database: str) -> AsyncGenerator[CheckpointWorld]:
 async def postgres(database: str) -> AsyncGenerator[CheckpointWorld]:
     """Give the tables of a projector that folds a log in memory; `database` is the address of a migrated one."""
     async with world_in(database) as world, world.projector():
+        await world.until(lambda: world.ledger.present(0))
+        await world.until(lambda: world.ledger.present(1))
         log = _ProjectedLog(world)
         yield CheckpointWorld(Checkpoints(world.pool), log.commit, log.commit_by_run)
 

@@ -31,6 +31,7 @@ class Rows:
         self.by_id: dict[RunId, RunRow] = {}
         self.asked = 0
         self.away = False
+        self.built = False
         self._asking = asyncio.Condition()
 
     async def asked_again(self, count: int) -> None:
@@ -38,14 +39,14 @@ class Rows:
         async with self._asking:
             await self._asking.wait_for(lambda: self.asked >= count)
 
-    async def rows(self, run_ids: Sequence[RunId]) -> Mapping[RunId, RunRow]:
-        """Return the rows that exist."""
+    async def rows(self, run_ids: Sequence[RunId]) -> Mapping[RunId, RunRow | None]:
+        """Return the rows, None where there is none; while they are `built` nothing is told."""
         async with self._asking:
             self.asked += 1
             self._asking.notify_all()
         if self.away:
             raise Unavailable("rows: switched off")
-        return {run_id: self.by_id[run_id] for run_id in run_ids if run_id in self.by_id}
+        return {} if self.built else {run_id: self.by_id.get(run_id) for run_id in run_ids}
 
 
 class Hints:

@@ -432,3 +432,19 @@ async def test_a_replay_begins_once_the_rows_can_be_read(told: StreamWorld, monk
     told.rows.away = False
     await told.finish()
     assert [event for _, event, _ in await replayed] == ["metadata", "values"]
+
+
+async def test_a_stream_goes_on_while_the_rows_are_built_anew(told: StreamWorld) -> None:
+    events = await told.streams.join(THREAD, RUN, last_event_id="-1")
+    reading = asyncio.create_task(everything(events))
+    told.rows.built = True
+    asked = told.rows.asked
+    await told.hint(RUN)
+    await told.rows.asked_again(asked + 2)
+    with pytest.raises(Unavailable):
+        await told.streams.join(THREAD, RUN)
+    assert not reading.done()
+    told.rows.built = False
+    await told.finish()
+    async with asyncio.timeout(DEADLINE_S):
+        assert NOT_FOUND not in await reading

@@ -18,7 +18,7 @@ from tests.infra.memory_checkpoints import MemoryCheckpoints, MemoryLog, MemoryT
 from agentlog_facts.checkpoint import CheckpointSaved
 from agentlog_facts.envelope import Actor, Cause, Draft, Place
 from agentlog_facts.errors import Unavailable
-from agentlog_facts.ids import RunId, ThreadId
+from agentlog_facts.ids import RunId, Stream, ThreadId
 from agentlog_facts.run_execution import AttemptLost
 from agentlog_infra.channel_growth import MIN_PARTS
 from agentlog_infra.overlaid_reads import OverlaidReads
@@ -328,3 +328,20 @@ async def test_a_reading_saver_writes_nothing() -> None:
     saver = LogSaver(MemoryCheckpoints(), ReadOnly(), JsonPlusSerializer(), "read")
     with pytest.raises(Exception, match="only reads"):
         await saver.aput(CONFIG, checkpoint("c", {"x": "1"}), {}, {"x": "1"})
+
+
+async def test_a_checkpoint_whose_parent_cannot_be_read_is_not_shown_in_part() -> None:
+    reads = MemoryCheckpoints()
+    log = MemoryLog(reads)
+    graph = adding(["a"]).compile(checkpointer=Rig(log, reads).saver)
+    await graph.ainvoke({"said": ["first"]}, {"configurable": {"thread_id": THREAD}})
+    last = await reads.latest(THREAD, "")
+    assert last is not None
+    rows = MemoryCheckpoints()  # being rebuilt: nothing there yet
+    own = OverlaidReads(rows)
+    fact = CheckpointSaved(
+        THREAD, RUN, "", "c-own", last.checkpoint_id, {**last.checkpoint, "id": "c-own"}, dict(last.metadata), ()
+    )
+    own.add(Stream("run-r1"), [fact])
+    with pytest.raises(Unavailable):
+        await own.latest(THREAD, "")

@@ -29,7 +29,8 @@ ON_R1 = Stream("run-r1")
 
 
 @pytest.fixture
-def checkpoints(world: World) -> Checkpoints:
+async def checkpoints(world: World) -> Checkpoints:
+    await world.pool.execute("INSERT INTO ledger.positions (partition, present) VALUES (0, true)")
     return Checkpoints(world.pool)
 
 

@@ -206,7 +206,6 @@ async def test_ready_is_the_oldest_run_that_is_due_where_none_is_claimed(given: 
 
 async def test_only_present_partitions_have_due_runs(given: Applying, world: World, runs: Runs) -> None:
     await given(draft("t1", thread_created(), run_created(due_at=START)))
-    await world.pool.execute("UPDATE ledger.positions SET present = false")
     assert await runs.due() == []
-    await world.pool.execute("UPDATE ledger.positions SET present = true")
+    await world.pool.execute("INSERT INTO ledger.positions (partition, present) VALUES (0, true)")
     assert [run.run_id for run in await runs.due()] == ["r1"]
