@@ -25,7 +25,7 @@ from agentlog_projections.database import Connection
 from agentlog_projections.judge import Judged, Known, Read, judge, readable
 from agentlog_projections.ledger import LedgerFold, Step, fence
 from agentlog_projections.partitions import Fenced, Partition
-from agentlog_projections.quarantine import Quarantine, execute, is_deterministic
+from agentlog_projections.quarantine import DETERMINISTIC, Quarantine, execute, is_deterministic
 from agentlog_projections.runs import ReadyRun, RunsModel, ready_of_partitions, ready_of_threads
 from agentlog_projections.transaction import Composer, Transaction, Write
 
@@ -205,15 +205,19 @@ class Fold:
     async def _commit(self, reads: Sequence[Read]) -> None:
         steps = self._steps(reads)
         try:
-            judged, known = await self._fold(reads, steps)
+            judged, known = await self._folded(reads, steps)
         except asyncpg.PostgresError as error:
             if error.sqlstate == _SQLSTATE_FENCED:
                 raise Fenced(str(error)) from error
-            judged, known = await self._fold_carefully(reads, steps, error)
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, Corrupt) as error:
-            judged, known = await self._fold_carefully(reads, steps, error)
+            raise
         self._ledger.settle(known)
         await self._committed(steps, judged, known)
+
+    async def _folded(self, reads: Sequence[Read], steps: Sequence[Step]) -> tuple[list[Judged], Mapping[Key, Known]]:
+        try:
+            return await self._fold(reads, steps)
+        except DETERMINISTIC as error:
+            return await self._fold_carefully(reads, steps, error)
 
     async def _fold(self, reads: Sequence[Read], steps: Sequence[Step]) -> tuple[list[Judged], Mapping[Key, Known]]:
         """Judge and fold in memory, then write everything at once."""
@@ -239,7 +243,7 @@ class Fold:
         self, reads: Sequence[Read], steps: Sequence[Step], error: Exception
     ) -> tuple[list[Judged], Mapping[Key, Known]]:
         """Fold again, each read model by itself, so that only what cannot be held is parked."""
-        if not is_deterministic(error):
+        if not is_deterministic(error) or getattr(error, "sqlstate", None) == _SQLSTATE_FENCED:
             raise error
         log.warning("projector.careful", extra={"records": len(reads), "reason": f"{type(error).__name__}: {error}"})
         self._forget()

@@ -210,8 +210,9 @@ class Ledger:
         self._pool = pool
 
     async def by_append(self, key: Key, append_id: str) -> Indexed | None:
-        """Return what became of one try, None while it is not projected."""
-        return await self._one(f"{_ROW} WHERE key = $1 AND append_id = $2", key, append_id)
+        """Return what became of one try, None while it is not projected; it may lie on the log twice."""
+        best = "ORDER BY verdict = 'accepted' DESC, \"offset\" LIMIT 1"
+        return await self._one(f"{_ROW} WHERE key = $1 AND append_id = $2 {best}", key, append_id)
 
     async def accepted(self, key: Key, event_id: str) -> Indexed | None:
         """Return the accepted commit of an intent."""

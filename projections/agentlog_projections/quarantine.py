@@ -25,11 +25,15 @@ SELECT model, key, partition, "offset", error, version, ordinal, string_to_array
        AS r(model, key, partition, "offset", error, version, ordinal, ended)
 ON CONFLICT DO NOTHING
 """
-_TRY = """
-UPDATE ledger.quarantine SET attempts = attempts + 1 WHERE model = $1 AND key = $2
-RETURNING partition, "offset", version, ordinal, ended
+_TRY = "UPDATE ledger.quarantine SET attempts = attempts + 1 WHERE model = $1 AND key = $2"
+_LET_GO = """
+UPDATE ledger.positions SET owner = NULL
+ WHERE partition IN (SELECT partition FROM ledger.quarantine WHERE model = $1 AND key = $2)
 """
-_LET_GO = "UPDATE ledger.positions SET owner = NULL WHERE partition = $1"
+_PARKED = """
+SELECT partition, "offset", version, ordinal, ended FROM ledger.quarantine
+ WHERE model = $1 AND key = $2 ORDER BY "offset"
+"""
 _BEHIND = "waits behind an earlier commit of its aggregate"
 _MOST_ERROR = 500
 
@@ -93,11 +97,10 @@ async def retry(connection: Connection, log_: EventLog, models: Collection[ReadM
     """
     chosen = next(one for one in models if one.name == model)
     with translated(f"retry of {model} {key}"):
-        rows = await connection.fetch(_TRY, model, key)
-        parked = sorted(rows, key=lambda row: int(row["offset"]))
+        await connection.execute(_TRY, model, key)
         async with connection.transaction():
-            for row in parked[:1]:
-                await connection.execute(_LET_GO, row["partition"])
+            await connection.execute(_LET_GO, model, key)  # from here on nobody parks more of it
+            parked = await connection.fetch(_PARKED, model, key)
             chosen.forget()
             for row in parked:
                 place = Place(row["partition"], row["offset"])

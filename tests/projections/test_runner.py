@@ -436,3 +436,63 @@ async def test_a_fault_of_our_own_is_not_retried_for_ever(world: World) -> None:
         assert caught.group_contains(asyncpg.NotNullViolationError)
     finally:
         await world.pool.execute("ALTER TABLE ledger.heads DROP COLUMN needed")
+
+
+async def waits_for_a_lock(world: World) -> bool:
+    activity = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    waiting: int = await world.pool.fetchval(f"{activity} AND wait_event_type = 'Lock'")
+    return waiting > 0
+
+
+async def test_what_is_parked_while_a_retry_waits_for_the_projector_is_retried_too(world: World) -> None:
+    bad = [draft("bad", patched({"bad": True}, "bad"), stream="meta-bad") for _ in range(2)]
+    places = world.append(draft("bad", thread_created("bad")), *bad)
+    async with world.projector(picky()):
+        await world.folded()
+    moved = await world.pool.fetchrow('DELETE FROM ledger.quarantine WHERE "offset" = $1 RETURNING *', places[2].offset)
+    assert moved is not None
+    connection = await connect(world.uri)
+    try:
+        async with world.pool.acquire() as folding:
+            transaction = folding.transaction()
+            await transaction.start()
+            await folding.execute("SELECT FROM ledger.positions FOR UPDATE")
+            retrying = asyncio.ensure_future(
+                retry(connection, world.log, read_models()[0], "threads", Key("bad"))  # type: ignore[arg-type]  # reads only
+            )
+            await world.until(lambda: waits_for_a_lock(world))
+            columns = ", ".join(f"${number}" for number in range(1, len(moved) + 1))
+            await folding.execute(f"INSERT INTO ledger.quarantine VALUES ({columns})", *moved.values())
+            await transaction.commit()
+        assert await retrying == len(places)
+    finally:
+        await connection.close()
+    assert await parked(world.pool) == []
+
+
+class LosingThreads(ThreadsModel):
+    """Loses its partitions to somebody else in the moment in which it cannot hold a commit; once."""
+
+    lost = False
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    async def apply(self, tx: Transaction, batch: Sequence[Commit]) -> None:
+        if batch and not LosingThreads.lost:
+            LosingThreads.lost = True
+            await self._world.pool.execute("UPDATE ledger.positions SET owner = 'other'")
+            raise ValueError("this model cannot hold that")
+        await super().apply(tx, batch)
+
+
+async def test_who_loses_its_partitions_while_it_folds_carefully_begins_again(world: World) -> None:
+    models, runs = read_models()
+    losing = [LosingThreads(world) if isinstance(model, ThreadsModel) else model for model in models]
+    async with world.projector((losing, runs)):
+        world.append(draft("t1", thread_created("t1")))
+        await world.folded()
+    assert LosingThreads.lost
+    assert await parked(world.pool) == []
+    assert await Threads(world.pool).count(ThreadFilter()) == 1

@@ -115,3 +115,15 @@ async def test_the_ledger_answers_by_place_by_intent_and_by_try(world: World) ->
 async def test_a_partition_that_nobody_folded_is_not_present(world: World) -> None:
     assert not await world.ledger.present(0)
     assert await world.ledger.position(0) == 0
+
+
+async def test_a_try_that_lies_on_the_log_twice_is_known_by_its_acceptance(world: World) -> None:
+    thread = Stream("thread-t1")
+    twice = draft("t1", patched({"a": 1}), stream="meta-t1", demands={thread: "exists"})
+    places = world.append(twice, draft("t1", thread_created()), twice, twice)
+    async with world.projector():
+        await world.folded()
+    assert isinstance(await world.verdict(places[0]), Void)
+    found = await world.ledger.by_append(Key("t1"), twice.append_id)
+    assert found is not None
+    assert (found.place, found.verdict) == (places[2], Accepted(0))
