@@ -106,7 +106,7 @@ class RedisFeed:
         """Yield hints from now on; after a fault it reconnects by itself."""
         hints = self._messages("hints")
         try:
-            yield (decode_hint(message) async for message in hints)
+            yield (hint async for message in hints if (hint := _hint(message)) is not None)
         finally:
             await hints.aclose()
 
@@ -203,6 +203,15 @@ class RedisFeed:
             except Unavailable as error:
                 log.warning("feed.reconnecting", extra={"channel": channel, "error": str(error)})
                 await asyncio.sleep(BACK_OFF_S)  # back-off before the next attempt to connect
+
+
+def _hint(message: bytes) -> Hint | None:
+    """Return the hint, None for one that a newer release sent: whoever misses it reads PostgreSQL."""
+    try:
+        return decode_hint(message)
+    except (ValueError, KeyError) as error:
+        log.warning("hint.not_understood", extra={"error": f"{type(error).__name__}: {error}"})
+        return None
 
 
 def _items(reply: "Reply") -> "list[Reply]":

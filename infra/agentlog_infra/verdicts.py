@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 REMEMBERED = 256
 """Hints kept per partition: a verdict often arrives before its writer asks for it."""
+REMEMBERED_S = 5.0
+"""How long they count: offsets may stand for other records once a log was restored, which takes longer than this."""
 FIRST_LOOK_S = 0.25
 LONGEST_LOOK_S = 1.0
 
@@ -27,7 +29,7 @@ class HintVerdicts:
         self._feed = feed
         self._ledger = ledger
         self._clock = clock
-        self._recent: defaultdict[int, deque[Hint]] = defaultdict(lambda: deque(maxlen=REMEMBERED))
+        self._recent: defaultdict[int, deque[tuple[float, Hint]]] = defaultdict(lambda: deque(maxlen=REMEMBERED))
         self._waiting: defaultdict[int, dict[int, asyncio.Future[Verdict]]] = defaultdict(dict)
         self._ended: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._cancelled: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
@@ -37,6 +39,7 @@ class HintVerdicts:
     async def start(self) -> None:
         """Listen to hints."""
         self._task = asyncio.create_task(self._listen(), name="verdicts")
+        self._task.add_done_callback(_tell_end)
 
     async def stop(self) -> None:
         """Stop listening."""
@@ -98,7 +101,10 @@ class HintVerdicts:
         return None if found is None else found.verdict
 
     def _remembered(self, place: Place) -> Verdict | None:
-        for hint in reversed(self._recent[place.partition]):
+        oldest = self._clock.monotonic() - REMEMBERED_S
+        for came_at, hint in reversed(self._recent[place.partition]):
+            if came_at < oldest:
+                return None
             if hint.after < place.offset <= hint.to:
                 return hint.verdict(place.offset)
         return None
@@ -109,7 +115,10 @@ class HintVerdicts:
                 self._settle(hint)
 
     def _settle(self, hint: Hint) -> None:
-        self._recent[hint.partition].append(hint)
+        recent = self._recent[hint.partition]
+        if recent and hint.after < recent[-1][1].to:
+            recent.clear()  # the log went back: it was restored, and the offsets stand for other records
+        recent.append((self._clock.monotonic(), hint))
         waiting = self._waiting[hint.partition]
         for offset in [offset for offset in waiting if hint.after < offset <= hint.to]:
             verdict = hint.verdict(offset)
@@ -119,6 +128,12 @@ class HintVerdicts:
         _wake(self._cancelled, hint.cancelled)
         for listener in self._listeners:
             listener(hint)
+
+
+def _tell_end(listening: "asyncio.Task[None]") -> None:
+    """Say that no hints are heard any more; verdicts are looked up from here on."""
+    if not listening.cancelled():
+        log.error("verdicts.not_listening", exc_info=listening.exception())
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from tests.stack_fixtures import RunningStack
 
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.guard import Duplicate, Void
-from agentlog_facts.hint import Hint
+from agentlog_facts.hint import Hint, encode_hint
 from agentlog_facts.ids import RunId, Stream
 from agentlog_infra import redis_feed
 from agentlog_infra.redis_feed import RedisFeed
@@ -113,3 +113,20 @@ async def test_a_server_that_says_nothing_is_waited_for_a_short_while_only(monke
     await mute.stop()
     server.close()
     await server.wait_closed()
+
+
+async def test_a_hint_of_a_newer_release_is_left_out_and_later_ones_are_heard(stack: RunningStack) -> None:
+    prefix = unique("t")
+    feed = RedisFeed(redis_feed.connect(Settings.load({"redis_uri": stack.redis})), prefix, SystemIds())
+    unknown = Hint(0, 0, 1, {}, {1: Void("gone")})
+    message = encode_hint(unknown).replace(b'"gone"', b'"a_reason_of_tomorrow"')
+    assert message != encode_hint(unknown)
+    async with feed.subscribe() as hints, Redis.from_url(stack.redis) as other:
+        waiting = asyncio.ensure_future(anext(hints))
+        async with asyncio.timeout(DEADLINE_S):
+            while not waiting.done():
+                for sent in (message, b"{}", b"[", encode_hint(Hint(0, 1, 2))):
+                    await other.publish(f"{prefix}:hints", sent)
+                await asyncio.sleep(0.01)
+        assert waiting.result() == Hint(0, 1, 2)
+    await feed.stop()
