@@ -60,9 +60,7 @@ class Claiming:
         duties.work.side_effect, ends.before.side_effect = self.work, self.before
         return WorkerTools(
             worker="w1",
-            writing=Writing(
-                Submitter(self.log, self.log, self.log, clock, ids), self.log, clock, ids, Actor("w", "w1")
-            ),
+            writing=Writing(Submitter(self.log, self.log, self.log, clock, ids), self.log, clock, ids, ACTOR),
             duties=duties,
             queue=create_autospec(RunQueue, instance=True),
             outputs=MemoryFrames(),
