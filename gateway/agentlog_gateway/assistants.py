@@ -35,7 +35,7 @@ async def usable(services: Services, assistant_id: AssistantId, found: RunAssist
         await services.presence.require(assistant_id, fresh=True)
         if not services.prepared.is_set():
             raise Unavailable("the assistants of the graphs are being made, retry later")
-        raise Problem(404, INVALID_RUN_TARGET)
+        raise Problem(404, INVALID_RUN_TARGET, reason="assistant_not_found")
     _known_graph(services, found.graph_id)
     return found
 
@@ -43,7 +43,7 @@ async def usable(services: Services, assistant_id: AssistantId, found: RunAssist
 def _known_graph(services: Services, graph_id: str) -> None:
     if graph_id not in services.graphs.graph_ids():
         names = ", ".join(f"'{name}'" for name in services.graphs.graph_ids())
-        raise Problem(404, f"Graph '{graph_id}' not found. Expected one of: [{names}]")
+        raise Problem(404, f"Graph '{graph_id}' not found. Expected one of: [{names}]", reason="graph_not_found")
 
 
 async def get(call: Call) -> Response:

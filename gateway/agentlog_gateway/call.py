@@ -1,6 +1,7 @@
 """One HTTP request as the routes see it: who asks, what for, and under which identity it is written to the log."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
 
@@ -16,7 +17,6 @@ from agentlog_facts.ids import Key
 from agentlog_facts.json_value import Json
 from agentlog_gateway.bodies import parse_body, read_body
 from agentlog_gateway.errors import Problem, invalid
-from agentlog_gateway.refusals import Refusal
 from agentlog_gateway.replies import TOKEN_HEADER
 from agentlog_gateway.services import Services
 from agentlog_gateway.wire import MOST, Body, path_uuid
@@ -28,6 +28,15 @@ LONGEST_REQUEST_ID = 128
 _Model = TypeVar("_Model", bound=Body)
 
 
+@dataclass(frozen=True, slots=True)
+class Attempted:
+    """A command that was asked of an aggregate, and did not come to pass; `reason` as its decider or the log says."""
+
+    key: Key
+    command: str
+    reason: str = ""
+
+
 class Call:
     """A request in work. Routes read from it, submit through it and get headers for their answer from it."""
 
@@ -36,6 +45,7 @@ class Call:
         self.request = request
         self.route = route
         self.actor: Actor = ANONYMOUS
+        self.attempted: Attempted | None = None
         self._body = b""
         self._identity: Identity | None = None
         self._request_id: str | None = None
@@ -106,16 +116,24 @@ class Call:
         return self.services.clock.monotonic() + self.services.limits.deadline_s
 
     async def submit(
-        self, key: str, decide: Callable[[], Awaitable[Decision]], *, serial: bool = False
+        self, command: str, key: str, decide: Callable[[], Awaitable[Decision]], *, serial: bool = False
     ) -> Submitted | Refused | Voided:
-        """Carry a decision to the log. Raises: Unavailable, OutcomeUnknown, KeyReused, Conflict."""
+        """Carry the decision about a command to the log; `command` names it in what is noted of a refusal.
+
+        Raises: Unavailable, OutcomeUnknown, KeyReused, Conflict, and what `decide` raises.
+        """
         identity = self.identity
         intent = Intent(Key(key), identity.event_id, self.body_sha256, self.cause, identity.keyed, serial)
-        return await self.services.submitter.submit(intent, decide, self.deadline)
-
-    async def record_refusal(self, key: str, command: str, reason: str) -> None:
-        """Note on the log that a mutation was refused."""
-        await self.services.refusals.record(Refusal(Key(key), command, reason, self.body_sha256, self.cause))
+        self.attempted = Attempted(Key(key), command)
+        done = await self.services.submitter.submit(intent, decide, self.deadline)
+        match done:
+            case Submitted():
+                self.attempted = None
+            case Refused():
+                self.attempted = Attempted(Key(key), command, done.reason)
+            case Voided():
+                self.attempted = Attempted(Key(key), command, done.void.reason)
+        return done
 
     def token(self, done: Submitted) -> dict[str, str]:
         """Return the header that names a commit to later reads."""

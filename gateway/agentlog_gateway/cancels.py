@@ -10,7 +10,7 @@ from starlette.responses import Response
 from agentlog_commands.command import Decision, Refused
 from agentlog_commands.identity import follow_up
 from agentlog_commands.runs import CancelRun, DeleteRun
-from agentlog_commands.submit import Intent, Submitted
+from agentlog_commands.submit import Intent, Submitted, Voided
 from agentlog_facts.errors import AgentlogError
 from agentlog_facts.guard import Void
 from agentlog_facts.ids import Key, RunId, ThreadId
@@ -133,7 +133,7 @@ async def delete(call: Call) -> Response:
         case Submitted():
             return no_content(call.token(done))
         case Voided(void=Void(reason="view_locked", found=other)):
-            raise Problem(409, f"Thread {thread_id} has in-flight runs: [{other}]")
+            raise Problem(409, f"Thread {thread_id} has in-flight runs: [{other}]", reason="thread_busy")
         case _:
             raise Problem(404, "Run not found")
 

@@ -24,12 +24,16 @@ AWAY = "a part of the server does not answer now, retry later"
 
 
 class Problem(Exception):
-    """A refusal with its HTTP status; `detail` is shown to the client."""
+    """A refusal with its HTTP status; `detail` is shown to the client.
 
-    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+    `reason` is the stable word under which a refused mutation is noted, where no decider has one.
+    """
+
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None, *, reason: str = "") -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
+        self.reason = reason
         self.headers = dict(headers or {})
 
 

@@ -14,6 +14,7 @@ from agentlog_gateway.bodies import REPLACEMENT
 from agentlog_gateway.call import Call, Handler
 from agentlog_gateway.consistency import parse_token
 from agentlog_gateway.errors import failure_response, problem_response, server_error
+from agentlog_gateway.refused_calls import note_refusal
 from agentlog_gateway.replies import TOKEN_HEADER
 from agentlog_gateway.services import Services
 
@@ -81,6 +82,7 @@ class Resource:
         except ClientDisconnect:
             return None
         except Exception as error:  # the outermost place of a request: everything becomes an answer
+            await note_refusal(call, error)
             response = failure_response(error)
             if response is None:
                 log.exception("request.failed", extra={"route": self._path, "correlation_id": call.request_id})

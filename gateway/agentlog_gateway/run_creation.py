@@ -47,12 +47,11 @@ class RunCreation:
         """Create the run. Raises: Problem 400, 404, 409, 422, Unavailable, OutcomeUnknown."""
         serial = self.body.multitask_strategy == "reject" and not self._stateless
         for _ in range(TRIES):
-            done = await self._call.submit(self.thread_id, self._decide, serial=serial)
+            done = await self._call.submit("CreateRun", self.thread_id, self._decide, serial=serial)
             match done:
                 case Submitted():
                     return NewRun(done, next(fact for fact in done.facts if isinstance(fact, RunCreated)))
                 case Refused(reason="thread_busy"):
-                    await self._call.record_refusal(self.thread_id, "CreateRun", done.reason)
                     raise Problem(409, done.detail)
                 case Voided(void=Void(reason="exists" | "gone")):
                     continue  # the thread came or went between our look and our append: decide by what is there now

@@ -140,7 +140,8 @@ class StateWrite:
     async def _apply(self, thread: Thread) -> StateChange:
         graph_id = graph_of(thread)
         if graph_id is None:
-            raise Problem(400, f"Thread {self._thread_id} has no assigned graph ID: run an assistant on it first")
+            detail = f"Thread {self._thread_id} has no assigned graph ID: run an assistant on it first"
+            raise Problem(400, detail, reason="thread_without_graph")
         return await self._call.services.graphs.update_state(
             graph_id,
             self._thread_id,
@@ -156,15 +157,14 @@ async def post(call: Call) -> Response:
     thread_id = ThreadId(call.path_id("thread"))
     body = await call.body(StateUpdate)
     write = StateWrite(call, thread_id, body)
-    done = await call.submit(thread_id, write.decide, serial=True)
+    done = await call.submit("UpdateState", thread_id, write.decide, serial=True)
     match done:
         case Submitted():
             return json_response(_checkpoint_answer(thread_id, done, write.change), call.token(done))
         case Refused(reason="thread_busy"):
-            await call.record_refusal(thread_id, "UpdateState", done.reason)
             raise Problem(409, done.detail)
         case Voided() if done.void.reason == "view_locked":
-            raise Problem(409, f"Thread {thread_id} has in-flight runs: [{done.void.found}]")
+            raise Problem(409, f"Thread {thread_id} has in-flight runs: [{done.void.found}]", reason="thread_busy")
         case _:
             raise thread_not_found(thread_id)
 

@@ -47,7 +47,7 @@ async def create(call: Call) -> Response:
     async def decide() -> Decision:
         return command.decide()
 
-    done = await call.submit(thread_id, decide)
+    done = await call.submit("CreateThread", thread_id, decide)
     if isinstance(done, Submitted):
         match done.facts[0]:
             case ThreadCreated() as created:
@@ -56,7 +56,7 @@ async def create(call: Call) -> Response:
                 raise TypeError(f"thread {thread_id}: expected ThreadCreated, found {type(other).__name__}")
     if body.if_exists == "do_nothing":
         return json_response(thread_json(await existing_thread(call, thread_id)))
-    raise Problem(409, f"Thread with ID {thread_id} already exists")
+    raise Problem(409, f"Thread with ID {thread_id} already exists", reason="thread_exists")
 
 
 async def get(call: Call) -> Response:
@@ -73,7 +73,7 @@ async def patch(call: Call) -> Response:
     async def decide() -> Decision:
         return command.decide((await thread_decision(call, thread_id)).state)
 
-    done = await call.submit(thread_id, decide)
+    done = await call.submit("PatchThread", thread_id, decide)
     if not isinstance(done, Submitted):
         raise Problem(404, "Not Found")
     if "return=minimal" in call.request.headers.get("prefer", ""):
@@ -89,7 +89,7 @@ async def delete(call: Call) -> Response:
         found = await thread_decision(call, thread_id)
         return DeleteThread(thread_id, found.version or 0, found.meta_version).decide(found.state)
 
-    done = await call.submit(thread_id, decide, serial=True)
+    done = await call.submit("DeleteThread", thread_id, decide, serial=True)
     if isinstance(done, Refused | Voided):
         raise thread_not_found(thread_id)
     return no_content(call.token(done))
