@@ -24,6 +24,7 @@ class Status(IntEnum):
 _FIXES = {
     "port_taken": "choose another with --port, or stop that process",
     "data_dir_in_use": "stop that process, or choose another folder with --data-dir",
+    "role_crashes": "its last lines above (service.failed, role.failed) say why; nothing acknowledged is lost",
     "unavailable": "`agentlog doctor` shows which dependency does not answer",
 }
 

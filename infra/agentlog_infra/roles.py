@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentlog_facts.errors import Misconfigured, Unavailable
+from agentlog_facts.errors import AgentlogError, Misconfigured, Unavailable
 from agentlog_infra.nursery import Nursery
 from agentlog_infra.processes import (
     Identity,
@@ -44,6 +44,12 @@ class RoleSpec:
     stop_secs: float = 10.0
     loads_graphs: bool = False
     preload: str | None = None
+
+
+class RoleCrashes(AgentlogError):
+    """A role dies again and again: a defect, or a dependency that went away for good; its messages say which."""
+
+    code = "role_crashes"
 
 
 DeathHook = Callable[[str], Awaitable[None]]
@@ -84,7 +90,8 @@ class Role:
     async def run(self, environment: Mapping[str, str], on_worker_death: DeathHook) -> None:
         """Let the role run with these variables, and keep it running until `stop`.
 
-        Raises: Misconfigured if it says that it cannot run, Unavailable if it dies too often or never gets ready.
+        Raises: Misconfigured if it says that it cannot run, RoleCrashes if it dies too often, Unavailable if it never
+        gets ready.
         """
         self._environment, self._on_worker_death = environment, on_worker_death
         while not self._stopping:
@@ -167,7 +174,7 @@ class Role:
         delay_secs = self._budget.next_delay_secs()
         log.error("role.died", extra={"role": self.spec.name, "status": status, "again_in_secs": delay_secs})
         if delay_secs is None:
-            raise Unavailable(f"{self.spec.name} dies again and again (last status {status}); its messages stand above")
+            raise RoleCrashes(f"{self.spec.name} dies again and again (last status {status})")
         await asyncio.sleep(delay_secs)
 
     async def _wait_for_change(self) -> None:

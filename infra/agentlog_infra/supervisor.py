@@ -77,7 +77,7 @@ class Supervisor:
     async def start(self, environment: Mapping[str, str], on_worker_death: DeathHook) -> None:
         """Start all roles with these variables; return when all are ready.
 
-        Raises: Misconfigured or Unavailable of the first one that cannot run; then none is left.
+        Raises: Misconfigured, RoleCrashes or Unavailable of the first one that cannot run; then none is left.
         """
         for worker_id in self._lost_workers:
             await on_worker_death(worker_id)
@@ -97,7 +97,7 @@ class Supervisor:
             ready.cancel()
 
     async def wait_failed(self) -> None:
-        """Wait until a role cannot be kept running. Raises: Misconfigured, Unavailable."""
+        """Wait until a role cannot be kept running. Raises: Misconfigured, RoleCrashes, Unavailable."""
         await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED)
         self._raise_failed()
 

@@ -15,9 +15,10 @@ import pytest
 from tests.stack_fixtures import until
 
 from agentlog_facts.errors import Misconfigured, Unavailable
+from agentlog_infra.console import Status, say_error
 from agentlog_infra.processes import child_environment, identify, spawn
 from agentlog_infra.restarts import RestartBudget
-from agentlog_infra.roles import RoleSpec
+from agentlog_infra.roles import RoleCrashes, RoleSpec
 from agentlog_infra.supervisor import Supervisor, role_specs
 
 TOYS = Path(__file__).with_name("toys")
@@ -95,11 +96,13 @@ async def test_a_killed_worker_comes_back_and_its_runs_are_told_lost(toys: Toys)
         assert second["worker"] not in ("", first["worker"])
 
 
-async def test_a_role_that_dies_again_and_again_ends_the_whole(toys: Toys) -> None:
+async def test_a_role_that_dies_again_and_again_ends_the_whole(toys: Toys, capsys: pytest.CaptureFixture[str]) -> None:
     toys.behave(projector="dies")
-    with pytest.raises(Unavailable, match="projector dies again and again"):
+    with pytest.raises(RoleCrashes, match="projector dies again and again") as told:
         async with toys.supervisor([[toy("gateway")], [toy("projector")]], RestartBudget(limit=3)):
             pytest.fail("it counts as started")
+    assert say_error(told.value) == Status.FAILED
+    assert "fix: its last lines above" in capsys.readouterr().err
     assert len([line for line in toys.notes("started") if line["role"] == "projector"]) == 4
     assert toys.seen
     assert all(role.pid is None for role in toys.seen.roles)
