@@ -14,7 +14,7 @@ import psutil
 import pytest
 from tests.stack_fixtures import until
 
-from agentlog_facts.errors import Misconfigured, Unavailable
+from agentlog_facts.errors import Misconfigured
 from agentlog_infra.console import Status, say_error
 from agentlog_infra.processes import child_environment, identify, spawn
 from agentlog_infra.restarts import RestartBudget
@@ -204,7 +204,7 @@ def test_workers_stop_after_the_gateway_and_before_the_projector_whose_verdicts_
 async def test_a_role_that_fails_later_is_reported_to_who_waits(toys: Toys) -> None:
     async with toys.supervisor([[toy("gateway")]], RestartBudget(limit=0)) as supervisor:
         os.kill(int(toys.notes("started")[0]["pid"]), signal.SIGKILL)
-        with pytest.raises(Unavailable, match="last status -9"):
+        with pytest.raises(RoleCrashes, match="last status -9"):
             async with asyncio.timeout(10):
                 await supervisor.wait_failed()
 
