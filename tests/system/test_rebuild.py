@@ -2,22 +2,34 @@
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Callable
 
 import aiohttp
 import asyncpg
 import pytest
+from tests.projections.world import TABLES
 from tests.system.api import Api
+from tests.system.runs_world import Gate, run_status
 from tests.system.servers import RunningServer, running_server
+from tests.system.sse import Event, events
 from tests.system.test_large_values import rebuild
 
-from agentlog_facts.json_value import JsonObject, as_object
+from agentlog_facts.json_value import JsonObject, as_object, load
+from agentlog_infra.migrate import drop, make_database, upgrade
+from agentlog_projections.database import connect
+from agentlog_projections.partitions import fence_off
 
 THREADS = 24
 ANSWERS = 200
+LOOKS_S = 5.0
+"""Workers, streams and waits look at the rows at least every two seconds."""
+PARTITIONS = 8
+ENDS_S = 20.0
+"""How long after the rebuild whatever was in flight may take to end: less than a lost run would."""
 PROCESS_STATE = {("ledger", "positions"): ("owner", "present")}
 """Columns that say which process folds now: the only ones that the log does not determine."""
-TABLES = """
+TABLE_NAMES = """
 SELECT schemaname, tablename FROM pg_tables
 WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1, 2
 """
@@ -33,7 +45,7 @@ async def rows(uri: str) -> dict[str, str]:
     connection = await asyncpg.connect(uri)
     try:
         found: dict[str, str] = {}
-        for table in await connection.fetch(TABLES):
+        for table in await connection.fetch(TABLE_NAMES):
             name = (table[0], table[1])
             columns = [row[0] for row in await connection.fetch(COLUMNS, *name)]
             kept = ", ".join(f'"{column}"' for column in columns if column not in PROCESS_STATE.get(name, ()))
@@ -135,3 +147,88 @@ async def test_the_database_dropped_and_rebuilt_is_the_same_database() -> None:
         different = [path for path in before if after[path] != before[path]]
         assert different == []
         assert as_object(await api.call("POST", "/threads", {}))["status"] == "idle"
+
+
+async def everything(url: str, body: JsonObject | None = None) -> list[Event]:
+    """Read a stream to its end."""
+    return [event async for event in events(url, body)]
+
+
+async def tables_stay_empty(server: RunningServer) -> None:
+    """Make the tables again, but let nobody fold into them, while workers, streams and waits look at them twice."""
+    await make_database(server.postgres)
+    connection = await connect(server.postgres)
+    try:
+        await fence_off(connection, range(PARTITIONS), "a rebuild that has just begun")
+        await upgrade(server.postgres, TABLES)
+        end = time.monotonic() + LOOKS_S
+        assert await keeps_answering(server, lambda: time.monotonic() > end) == {503}
+        await drop(server.postgres)
+    finally:
+        await connection.close()
+
+
+class InFlight:
+    """A run that holds at a gate, with a stream and two blocking calls that wait for its end."""
+
+    def __init__(self, server: RunningServer) -> None:
+        self.server, self.api, self.gate = server, Api(server.url), Gate(server)
+        self.thread_id = self.run_id = ""
+
+    async def begin(self) -> None:
+        """Start a run on a thread that has a state, and wait until all that shall be open is open."""
+        self.thread_id = await self.api.thread()
+        await self.api.call("POST", f"/threads/{self.thread_id}/runs/wait", {"assistant_id": "steps", "input": {}})
+        body: JsonObject = {"assistant_id": "steps", "input": self.gate.held(), "stream_resumable": True}
+        body["stream_mode"] = ["values"]
+        self.stream = asyncio.create_task(everything(f"{self._runs}/stream", body))
+        await self.until(lambda: self.gate.began(self.server))
+        [self.run_id] = self.gate.runs_in(self.server, "two")
+        self.join = asyncio.create_task(self.api.join(self.thread_id, self.run_id))
+        self.joined = asyncio.create_task(everything(f"{self._runs}/{self.run_id}/stream"))
+
+    @property
+    def _runs(self) -> str:
+        return f"{self.server.url}/threads/{self.thread_id}/runs"
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Look until it holds."""
+        async with asyncio.timeout(ENDS_S):
+            while not condition():  # noqa: ASYNC110 - a file of another process sends no event
+                await asyncio.sleep(0.02)
+
+    def waiting(self) -> bool:
+        """Tell whether nobody who waits was sent away."""
+        return not (self.stream.done() or self.join.done() or self.joined.done())
+
+    async def ended(self) -> None:
+        """See everybody who waits get the one end of the run, executed once."""
+        async with asyncio.timeout(ENDS_S):
+            values = await self.join
+            streamed, joined = await self.stream, await self.joined
+        assert [event.data for event in streamed + joined if event.event == "error"] == []
+        assert as_object(load(streamed[-1].data)) == values
+        assert await run_status(self.api, self.thread_id, self.run_id) == "success"
+        for step in ("one", "two", "three"):
+            assert self.gate.runs_in(self.server, step) == [self.run_id]
+        shown = await self.api.get(f"/threads/{self.thread_id}/state")
+        assert shown["values"] == values
+
+
+@pytest.mark.timeout(240)
+async def test_runs_streams_and_waits_in_flight_outlive_a_database_that_is_dropped_and_rebuilt() -> None:
+    with running_server({"AGENTLOG_LEASE_RENEW_SECS": "1"}) as server:
+        held, passing = InFlight(server), InFlight(server)
+        await held.begin()
+        await passing.begin()
+        await drop_database(server.postgres)
+        await tables_stay_empty(server)
+        assert held.waiting()
+        passing.gate.open()  # its steps, and its end, fall into the time without rows
+        await passing.until(lambda: bool(passing.gate.runs_in(server, "three")))
+        await asyncio.to_thread(rebuild, server)
+        assert held.waiting()
+        await passing.ended()
+        assert held.waiting()
+        held.gate.open()
+        await held.ended()
