@@ -17,6 +17,8 @@ from agentlog_projections.decisions import RunAssistant
 RESERVED_METADATA = frozenset({"run_id", "thread_id"})
 CHECKPOINT_KEYS = frozenset({"checkpoint_id", "checkpoint_ns", "checkpoint_map"})
 SERVER_KEYS = frozenset({"thread_id", "run_id", "graph_id", "assistant_id", "user_id", "langgraph_request_id"})
+SERVER_PREFIXES = ("langgraph_auth", "__")
+"""What a client's key may not begin with; LangGraph keeps its own under `__pregel_`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +86,20 @@ class RunOrderForm:
         }
 
     def _context(self) -> tuple[JsonObject, JsonObject]:
-        """Return context and configurable; the one that is not given mirrors the other."""
-        given = self.body.config.configurable or {}
-        if given and self.body.context:
-            raise Problem(400, "Cannot specify both config.configurable and context: give only one of the two")
-        configurable = {**_object(self.assistant.config.get("configurable")), **given}
-        context = {**self.assistant.context, **(self.body.context or {})}
-        own = {name: value for name, value in configurable.items() if not is_server_key(name)}
-        return {**own, **context}, {**context, **configurable}
+        """Return context and configurable: the assistant's, the run's by key over it, each mirrored in the other."""
+        given, context = self.body.config.configurable or {}, self.body.context or {}
+        if given and context:
+            detail = "Cannot specify both config.configurable and context: give only one of the two"
+            raise Problem(400, detail, reason="context_and_configurable")
+        theirs = _object(self.assistant.config.get("configurable"))
+        configurable = {**self.assistant.context, **theirs, **context, **given}
+        return {**_own(theirs), **self.assistant.context, **_own(given), **context}, configurable
 
     def _config(self, configurable: JsonObject, metadata: JsonObject) -> JsonObject:
         given: JsonObject = self.body.config.model_dump(exclude_none=True, exclude={"configurable", "metadata"})
         merged: JsonObject = {"tags": [], **self.assistant.config, **given}
-        own = {name: value for name, value in configurable.items() if not name.startswith("langgraph_auth")}
-        merged["configurable"] = {**own, **self._checkpoint(), **self._server_keys()}
+        theirs = {name: value for name, value in configurable.items() if not name.startswith(SERVER_PREFIXES)}
+        merged["configurable"] = {**theirs, **self._checkpoint(), **self._server_keys()}
         merged["metadata"] = metadata
         return merged
 
@@ -130,7 +132,11 @@ class RunOrderForm:
 
 def is_server_key(name: str) -> bool:
     """Tell whether a key of `configurable` is the server's, so that it is no context of the user."""
-    return name in SERVER_KEYS or name in CHECKPOINT_KEYS or name.startswith(("langgraph_auth", "__"))
+    return name in SERVER_KEYS or name in CHECKPOINT_KEYS or name.startswith(SERVER_PREFIXES)
+
+
+def _own(configurable: JsonObject) -> JsonObject:
+    return {name: value for name, value in configurable.items() if not is_server_key(name)}
 
 
 def command_json(command: Command) -> JsonObject:

@@ -57,6 +57,24 @@ def test_the_servers_keys_cannot_be_spoofed() -> None:
     assert found["langgraph_request_id"] == "q-1"
 
 
+def test_the_keys_that_langgraph_keeps_for_itself_cannot_be_given() -> None:
+    given: JsonObject = {"__pregel_checkpointer": "x", "__request_start_time_ms__": -1, "own": 1}
+    found = configurable(created({"config": {"configurable": given}}, config={"configurable": {"__pregel_send": 1}}))
+    assert [name for name in found if name.startswith("__pregel")] == []
+    assert (found["own"], found["__request_start_time_ms__"]) == (1, int(NOW.timestamp() * 1000))
+    assert "__pregel_read" not in configurable(created({"context": {"__pregel_read": 1}}))
+
+
+@pytest.mark.parametrize("given", [{"context": {"a": 2}}, {"config": {"configurable": {"a": 2}}}])
+@pytest.mark.parametrize("stored", [{"context": {"a": 1, "b": 1}}, {"config": {"configurable": {"a": 1, "b": 1}}}])
+def test_what_a_run_says_wins_over_its_assistant_in_context_and_configurable(
+    given: JsonObject, stored: dict[str, JsonObject]
+) -> None:
+    fact = created(given, **stored)
+    assert fact.kwargs["context"] == {"a": 2, "b": 1}
+    assert (configurable(fact)["a"], configurable(fact)["b"]) == (2, 1)
+
+
 def test_configurable_is_merged_by_key_and_tags_and_limits_are_replaced() -> None:
     fact = created(
         {"config": {"configurable": {"b": 2}, "tags": ["mine"]}},
