@@ -1,6 +1,7 @@
 """How one attempt of a run is executed by LangGraph: from the claim to the outcome that the worker records."""
 
 import asyncio
+import copy
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import TypeGuard
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.constants import END
 from langgraph.types import StateSnapshot
 
 from agentlog_facts.checkpoint_reads import CheckpointReads, StoredCheckpoint, StoredWrite
@@ -24,13 +26,14 @@ from agentlog_infra.run_config import (
     Durability,
     Stops,
     durability,
+    is_only_update,
     run_config,
     run_context,
     run_input,
     stops,
     stream_modes,
 )
-from agentlog_infra.saver import LogSaver, address
+from agentlog_infra.saver import LogSaver, UpdateSaver, address
 from agentlog_infra.saver_journal import Claim, RunJournal
 from agentlog_infra.snapshot_json import thread_interrupts, view_json
 from agentlog_infra.standing import is_over, stops_here
@@ -43,7 +46,10 @@ RESUME = "__resume__"
 
 @dataclass(frozen=True, slots=True)
 class RunTools:
-    """What executing needs of the world; log and reads must be callable from the loop that runs user code."""
+    """What executing needs of the world; log and reads must be callable from the loop that runs user code.
+
+    `api_url` is shown in the metadata of runs.
+    """
 
     graphs: Graphs
     reads: CheckpointReads
@@ -51,6 +57,7 @@ class RunTools:
     clock: Clock
     ids: Ids
     serde: SerializerProtocol
+    api_url: str | None = None
 
 
 class LangGraphRuns:
@@ -93,15 +100,17 @@ class _Attempt:
         self._order = order
         self._emit = emit
         self._stop = stop
+        self._token = f"{order.run_id}:{order.epoch}"
+        self._reads = OverlaidReads(tools.reads)
         claim = Claim(order.thread_id, order.run_id, order.epoch, order.cause, order.run_version)
         self._durability: Durability = durability(order.kwargs)
         self._journal = RunJournal(tools.log, claim, tools.clock, tools.ids, acknowledged=self._durability == "sync")
 
     async def outcome(self) -> RunOutcome:
         own, inside = await self._earlier()
-        reads = OverlaidReads(self._tools.reads, self._ignored(own, inside))
-        saver = LogSaver(reads, self._journal, self._tools.serde, f"{self._order.run_id}:{self._order.epoch}")
-        config = run_config(self._order, from_checkpoint=own is None)
+        self._reads = OverlaidReads(self._tools.reads, self._ignored(own, inside))
+        saver = LogSaver(self._reads, self._journal, self._tools.serde, self._token)
+        config = run_config(self._order, from_checkpoint=own is None, api_url=self._tools.api_url)
         access = Access("threads.create_run", config, run_context(self._order))
         try:
             async with self._tools.graphs.open(self._order.graph_id, saver, access) as graph:
@@ -146,8 +155,13 @@ class _Attempt:
     async def _in_graph(
         self, graph: Graph, config: RunnableConfig, own: StoredCheckpoint | None, given: object
     ) -> RunOutcome:
+        writes_only = is_only_update(self._order.kwargs) and not (await graph.aget_state(config)).next
+        if writes_only:
+            self._durability = "exit"  # so that nothing stays of values that the graph cannot take
         over = own is not None and await self._stands(graph, own)
         end = _End() if over else await self._executed(graph, config, given)
+        if writes_only and end.status == "success":
+            await self._settle(graph)
         await self._journal.flush()
         snapshot = await graph.aget_state({"configurable": {"thread_id": self._order.thread_id}})
         return RunOutcome(
@@ -159,6 +173,19 @@ class _Attempt:
             checkpoint_id=self._journal.last_checkpoint_id or (own.checkpoint_id if own else None),
             run_version=self._journal.last_version,
         )
+
+    async def _settle(self, graph: Graph) -> None:
+        """Make a checkpoint of values written to an idle thread.
+
+        LangGraph leaves them as pending writes, where the next update of the same key would clash with them.
+        """
+        saver = UpdateSaver(self._reads, self._journal, self._tools.serde, f"{self._token}:update")
+        found = await saver.aget_tuple({"configurable": {"thread_id": self._order.thread_id}})
+        if found is not None and any(task_id == NULL_TASK_ID for task_id, _, _ in found.pending_writes or ()):
+            settling = copy.copy(graph)
+            settling.checkpointer = saver
+            config = run_config(self._order, from_checkpoint=False, api_url=self._tools.api_url)
+            await settling.aupdate_state(config, None, as_node=END)
 
     async def _stands(self, graph: Graph, own: StoredCheckpoint) -> bool:
         """Tell whether an earlier attempt had reached the run's end already."""

@@ -30,9 +30,11 @@ MODES: Mapping[str, StreamMode] = {
 }
 ADDRESS = ("checkpoint_id", "checkpoint_ns", "checkpoint_map")
 LANGGRAPH = version("langgraph")
+HOST = "self-hosted"
+"""What `langgraph_plan` and `langgraph_host` say of a server that is nobody's service."""
 
 
-def run_config(order: RunOrder, *, from_checkpoint: bool) -> RunnableConfig:
+def run_config(order: RunOrder, *, from_checkpoint: bool, api_url: str | None = None) -> RunnableConfig:
     """Return the config that nodes see; without `from_checkpoint` it starts at the thread's latest checkpoint.
 
     assistant.config < run config (configurable by key); keys of the server always win.
@@ -44,7 +46,7 @@ def run_config(order: RunOrder, *, from_checkpoint: bool) -> RunnableConfig:
         configurable = {name: value for name, value in configurable.items() if name not in ADDRESS}
     config: RunnableConfig = {
         "configurable": {name: value for name, value in configurable.items() if value is not None or name in ADDRESS},
-        "metadata": dict(_metadata(order, theirs, ours)),
+        "metadata": dict(_metadata(order, theirs, ours, api_url)),
         "run_id": UUID(order.run_id),
     }
     tags = ours.get("tags") or theirs.get("tags")
@@ -53,6 +55,9 @@ def run_config(order: RunOrder, *, from_checkpoint: bool) -> RunnableConfig:
     limit = ours.get("recursion_limit") or theirs.get("recursion_limit")
     if isinstance(limit, int):
         config["recursion_limit"] = limit
+    at_once = ours.get("max_concurrency") or theirs.get("max_concurrency")
+    if isinstance(at_once, int) and at_once is not True and at_once > 0:
+        config["max_concurrency"] = at_once
     name = ours.get("run_name") or theirs.get("run_name")
     if isinstance(name, str):
         config["run_name"] = name
@@ -68,7 +73,7 @@ def _server_keys(order: RunOrder) -> JsonObject:
     }
 
 
-def _metadata(order: RunOrder, theirs: JsonObject, ours: JsonObject) -> JsonObject:
+def _metadata(order: RunOrder, theirs: JsonObject, ours: JsonObject, api_url: str | None) -> JsonObject:
     """assistant < thread < config.metadata < run metadata; what identifies the run always wins."""
     return {
         "created_by": "system",
@@ -84,6 +89,9 @@ def _metadata(order: RunOrder, theirs: JsonObject, ours: JsonObject) -> JsonObje
         "run_attempt": order.attempt,
         "langgraph_version": LANGGRAPH,
         "langgraph_api_version": VERSION,
+        "langgraph_plan": HOST,
+        "langgraph_host": HOST,
+        **({} if api_url is None else {"langgraph_api_url": api_url}),
     }
 
 
@@ -96,6 +104,16 @@ def run_input(kwargs: JsonObject) -> Any:  # Any: any JSON, or a Command; the gr
     """Return the command if the run has one, else its input."""
     command = kwargs.get("command")
     return kwargs.get("input") if command is None else _command(as_object(command, "command"))
+
+
+def is_only_update(kwargs: JsonObject) -> bool:
+    """Tell whether a run has a command that writes values, and neither answers nor goes anywhere."""
+    command = kwargs.get("command")
+    return isinstance(command, dict) and bool(command.get("update")) and not {"resume", "goto"} & _given(command)
+
+
+def _given(command: JsonObject) -> set[str]:
+    return {name for name, value in command.items() if value is not None}
 
 
 def _command(stated: JsonObject) -> Command[str]:

@@ -256,6 +256,20 @@ class LogSaver(LoopBoundSaver):
         return self._codec.decode_items(channel.items) if channel.kind == "list" else self._codec.decode(channel.value)
 
 
+class UpdateSaver(LogSaver):
+    """Saves what a command wrote as a step of the graph. Source: Agent Server API, section 13."""
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Write the checkpoint with source `loop`. Raises: AttemptLost, TypeError."""
+        return await super().aput(config, checkpoint, {**metadata, "source": "loop"}, new_versions)
+
+
 def address(thread_id: ThreadId, ns: str, checkpoint_id: str) -> RunnableConfig:
     """Return the config that names a checkpoint."""
     return {"configurable": {"thread_id": thread_id, "checkpoint_ns": ns, "checkpoint_id": checkpoint_id}}

@@ -244,7 +244,8 @@ def _worker(plumbing: Plumbing, stack: AsyncExitStack) -> list[Service]:
     reads = CrossingReads(crossing, PatientReads(Checkpoints(plumbing.pool), SystemClock()))
     worker = settings.worker_id or SystemIds().uuid7()
     events = CrossingLog(crossing, plumbing.log)
-    run_tools = RunTools(graphs, reads, events, SystemClock(), SystemIds(), JsonPlusSerializer())
+    api_url = f"http://{settings.host}:{settings.port}"
+    run_tools = RunTools(graphs, reads, events, SystemClock(), SystemIds(), JsonPlusSerializer(), api_url)
     provenance = {graph_id: graphs.provenance(graph_id) for graph_id in graphs.ids()}
     tools = WorkerTools(
         worker=worker,

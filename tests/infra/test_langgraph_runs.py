@@ -21,6 +21,7 @@ from agentlog_facts.json_value import Json, JsonObject, as_object
 from agentlog_facts.run_execution import AttemptLost, RunOrder, RunOutcome
 from agentlog_infra.graphs import Graphs
 from agentlog_infra.langgraph_runs import LangGraphRuns, RunTools
+from agentlog_infra.run_config import run_config
 from agentlog_infra.state_access import LangGraphAccess, StateTools
 from agentlog_infra.system_ports import SystemClock, SystemIds
 
@@ -97,6 +98,12 @@ async def cancelled_factory(config):
 async def echo(text: str, *, previous: str | None = None) -> str:
     return (previous or "") + text
 
+class Named(TypedDict):
+    name: str
+    other: int
+
+named = StateGraph(Named).add_node("only", lambda state: {}).add_edge(START, "only").compile()
+
 two = StateGraph(State).add_node("first", first).add_node("second", second)
 two = two.add_edge(START, "first").add_edge("first", "second").compile()
 sub_of_two = StateGraph(State).add_node("sub", two).add_edge(START, "sub").compile()
@@ -111,9 +118,11 @@ NAMES = (
     "sub_of_two",
     "echo",
     "bad",
+    "named",
     "cancelled_factory",
 )
 THREAD = ThreadId("t1")
+API_URL = "http://127.0.0.1:2024"
 
 
 @pytest.fixture
@@ -130,7 +139,7 @@ class World:
         self.reads = MemoryCheckpoints()
         self.log = MemoryLog(self.reads)
         serde = JsonPlusSerializer()
-        self.runs = LangGraphRuns(RunTools(graphs, self.reads, self.log, SystemClock(), SystemIds(), serde))
+        self.runs = LangGraphRuns(RunTools(graphs, self.reads, self.log, SystemClock(), SystemIds(), serde, API_URL))
         self.access = LangGraphAccess(StateTools(graphs, self.reads, SystemIds(), serde))
         self.frames: list[Frame] = []
         self.stop = asyncio.Event()
@@ -385,3 +394,46 @@ async def writes(world: World) -> tuple[StoredWrite, ...]:
 async def test_a_factory_that_cancels_the_run_from_inside_loses_the_attempt(world: World) -> None:
     with pytest.raises(AttemptLost):
         await world.run("cancelled_factory")
+
+
+async def test_updates_of_an_idle_thread_are_checkpoints_of_their_own(world: World) -> None:
+    await world.run("named", input={"name": "x"})
+    updates: list[JsonObject] = [{"name": "y"}, {"name": "z"}, {"other": 1}]
+    for run, update in enumerate(updates, 2):
+        outcome = await world.run("named", run=run, command={"update": update, "resume": None, "goto": None})
+        assert (outcome.status, outcome.checkpoint_id is None) == ("success", False)
+    assert outcome.values == {"name": "z", "other": 1}
+    state = await world.access.get_state("named", THREAD)
+    assert (state["values"], as_object(state["metadata"])["source"]) == ({"name": "z", "other": 1}, "loop")
+    assert (await world.run("named", run=5, input={"other": 2})).values == {"name": "z", "other": 2}
+
+
+async def test_an_update_that_an_idle_thread_cannot_take_breaks_no_later_run(world: World) -> None:
+    await world.run("steps", input={"said": []})
+    failed = await world.run("steps", run=2, command={"update": {"said": 5}})
+    assert (failed.status, as_object(failed.error)["error"]) == ("error", "TypeError")
+    assert (await world.access.get_state("steps", THREAD))["values"] == {"said": ["a", "b", "c"]}
+    assert (await world.run("steps", run=3, input={"said": []})).status == "success"
+
+
+async def test_an_update_of_a_waiting_thread_runs_its_node_again(world: World) -> None:
+    await world.run("asking", input={"said": []})
+    outcome = await world.run("asking", run=2, command={"update": {"said": ["u"]}})
+    assert (outcome.status, outcome.next, outcome.values) == ("success", ("ask",), {"said": ["u"]})
+
+
+async def test_metadata_tells_where_a_run_is_executed(world: World) -> None:
+    await world.run("steps", input={"said": []}, config={"max_concurrency": 2})
+    metadata = as_object((await world.access.get_state("steps", THREAD))["metadata"])
+    expected: JsonObject = {
+        "langgraph_plan": "self-hosted",
+        "langgraph_host": "self-hosted",
+        "langgraph_api_url": "http://127.0.0.1:2024",
+    }
+    assert expected.items() <= metadata.items()
+
+
+@pytest.mark.parametrize(("given", "expected"), [(3, 3), (0, None), (True, None), ("3", None), (None, None)])
+def test_at_most_so_many_tasks_run_at_once(world: World, given: Json, expected: int | None) -> None:
+    order = world.order("steps", 1, 1, {"config": {"max_concurrency": given}})
+    assert run_config(order, from_checkpoint=True).get("max_concurrency") == expected
