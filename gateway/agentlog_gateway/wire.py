@@ -139,6 +139,12 @@ class CheckpointRef(Body):
     checkpoint_map: AnyObject | None = None
 
 
+class CheckpointTarget(CheckpointRef):
+    """The checkpoint that something is written on."""
+
+    checkpoint_id: Uuid | None = None
+
+
 class StateAtCheckpoint(Body):
     """POST /threads/{thread_id}/state/checkpoint."""
 
@@ -152,8 +158,8 @@ class StateUpdate(Body):
 
     values: AnyObject | list[AnyJson] | None = None
     as_node: str | None = None
-    checkpoint: CheckpointRef | None = None
-    checkpoint_id: str | None = None
+    checkpoint: CheckpointTarget | None = None
+    checkpoint_id: Uuid | None = None
 
 
 class HistoryQuery(Body):

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from agentlog_facts.json_value import Json
 from agentlog_facts.version import VERSION
-from agentlog_gateway.wire import AnyJson, AnyObject, Body, CheckpointRef, Later, Uuid
+from agentlog_gateway.wire import AnyJson, AnyObject, Body, CheckpointTarget, Later, Uuid
 
 StreamMode: TypeAlias = Literal[
     "values", "messages", "messages-tuple", "tasks", "checkpoints", "updates", "events", "debug", "custom"
@@ -110,6 +110,6 @@ class StatelessRun(Body):
 class ThreadRun(StatelessRun):
     """POST /threads/{thread_id}/runs, .../runs/stream, .../runs/wait."""
 
-    checkpoint: CheckpointRef | None = None
+    checkpoint: CheckpointTarget | None = None
     checkpoint_id: Uuid | None = None
     if_not_exists: Literal["create", "reject"] = "reject"

@@ -54,6 +54,7 @@ class LogSaver(LoopBoundSaver):
         self._growth = ChannelGrowth(self._codec)
         self._token = hashlib.sha256(token.encode()).hexdigest()[:8]
         self._count = 0
+        self._unknown: set[tuple[str, str | None]] = set()
 
     def get_next_version(self, current: str | None, channel: None) -> str:
         """Return a version above `current`, unique over branches, runs and attempts."""
@@ -90,12 +91,13 @@ class LogSaver(LoopBoundSaver):
     ) -> RunnableConfig:
         conf = _conf(config)
         thread_id, ns = ThreadId(str(conf["thread_id"])), str(conf.get("checkpoint_ns") or "")
+        parent = get_checkpoint_id(config)
         saved = CheckpointSaved(
             thread_id=thread_id,
             run_id=self._journal.run_id,
             checkpoint_ns=ns,
             checkpoint_id=checkpoint["id"],
-            parent_checkpoint_id=get_checkpoint_id(config),
+            parent_checkpoint_id=None if (ns, parent) in self._unknown else parent,
             checkpoint=self._plain(checkpoint),
             metadata=to_object(get_serializable_checkpoint_metadata(config, metadata)),
             channels=tuple(self._changed(thread_id, ns, checkpoint["channel_values"], new_versions)),
@@ -224,9 +226,12 @@ class LogSaver(LoopBoundSaver):
         conf = _conf(config)
         thread_id, ns = ThreadId(str(conf["thread_id"])), str(conf.get("checkpoint_ns") or "")
         checkpoint_id = get_checkpoint_id(config)
-        if checkpoint_id:
-            return await self._reads.get(thread_id, ns, str(checkpoint_id))
-        return await self._reads.latest(thread_id, ns)
+        if not checkpoint_id:
+            return await self._reads.latest(thread_id, ns)
+        found = await self._reads.get(thread_id, ns, str(checkpoint_id))
+        if found is None:
+            self._unknown.add((ns, str(checkpoint_id)))  # what starts there is a root
+        return found
 
     def _tuple(self, stored: StoredCheckpoint) -> CheckpointTuple:
         thread_id, ns, parent = stored.thread_id, stored.checkpoint_ns, stored.parent_checkpoint_id

@@ -59,6 +59,9 @@ REFUSED: list[Case] = [
     (StatelessRun, {"command": {"goto": ["a", {"node": "b", "input": 1}]}}, "goto"),
     (StatelessRun, {"interrupt_before": "zz"}, "interrupt_before"),
     (ThreadRun, {"checkpoint_id": "zz"}, "checkpoint_id"),
+    (ThreadRun, {"checkpoint": {"checkpoint_id": "zz"}}, "checkpoint_id"),
+    (StateUpdate, {"checkpoint": {"checkpoint_id": "zz"}}, "checkpoint_id"),
+    (StateUpdate, {"checkpoint_id": "zz"}, "checkpoint_id"),
     (ThreadRun, {"if_not_exists": "zz"}, "if_not_exists"),
 ]
 

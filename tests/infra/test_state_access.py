@@ -143,6 +143,19 @@ async def test_an_update_on_an_old_checkpoint_forks(world: World) -> None:
     assert outcome.values == {"said": ["x", "a", "fork", "c"]}
 
 
+async def test_what_starts_from_an_unknown_checkpoint_is_a_root(world: World) -> None:
+    await world.run("steps", input={"said": ["x"]})
+    unknown = "019ab000-0000-7000-8000-000000000001"
+    change = await world.access.update_state("steps", THREAD, {"said": ["y"]}, at=At(unknown))
+    commit(world, change)
+    found = await world.access.get_state("steps", THREAD)
+    assert (found["values"], found["parent_checkpoint"]) == ({"said": ["y"]}, None)
+    config: JsonObject = {"configurable": {"checkpoint_id": unknown}}
+    assert (await world.run("steps", run=2, input={"said": []}, config=config)).values == {"said": ["a", "b", "c"]}
+    first = (await world.access.get_history("steps", THREAD, limit=5))[-1]
+    assert (as_object(first["metadata"])["step"], first["parent_checkpoint"]) == (-1, None)
+
+
 async def test_a_run_may_start_from_an_old_checkpoint(world: World) -> None:
     await world.run("steps", input={"said": ["x"]})
     every = await world.access.get_history("steps", THREAD, limit=10)

@@ -1,9 +1,11 @@
 """State and history over HTTP: interrupts and their answers, writes by hand, forks, reads at a checkpoint."""
 
+import asyncio
+
 import pytest
 from tests.system.api import Api
-from tests.system.runs_world import UNKNOWN, done_of, refused
-from tests.system.servers import RunningServer
+from tests.system.runs_world import UNKNOWN, Gate, done_of, refused
+from tests.system.servers import RunningServer, wait_until
 
 from agentlog_facts.json_value import Json, JsonObject, as_object
 
@@ -161,3 +163,43 @@ async def test_commands_write_and_go_to_nodes(api: Api) -> None:
     assert as_object(updated)["name"] == "told"
     went = await api.call("POST", path, {"assistant_id": "steps", "command": {"goto": "four"}})
     assert done_of(went) == [*ALL_STEPS, "four", "five"]
+
+
+async def test_a_thread_whose_input_failed_is_shown_and_repaired(api: Api) -> None:
+    thread_id = await steps(api)
+    path = f"/threads/{thread_id}"
+    wrong: JsonObject = {"assistant_id": "steps", "input": {"done": 5}}
+    assert "__error__" in as_object(await api.call("POST", path + "/runs/wait", wrong))
+    state, thread = await api.get(path + "/state"), await api.get(path)
+    assert (done_of(state["values"]), thread["status"]) == (ALL_STEPS, "error")
+    [failed, *_] = await list_runs(api, path + "/runs")
+    assert (await api.raw("DELETE", f"{path}/runs/{as_object(failed)['run_id']}"))[0] == 204
+    state, thread = await api.get(path + "/state"), await api.get(path)
+    assert (done_of(state["values"]), thread["status"], thread["error"]) == (ALL_STEPS, "idle", None)
+
+
+async def test_a_run_is_rolled_back_on_a_thread_whose_input_failed(api: Api, server: RunningServer) -> None:
+    thread_id = await steps(api)
+    path = f"/threads/{thread_id}"
+    wrong: JsonObject = {"assistant_id": "steps", "input": {"done": 5}}
+    await api.call("POST", path + "/runs/wait", wrong)
+    error = (await api.get(path))["error"]
+    gate = Gate(server)
+    run_id = await api.start_run(thread_id, "steps", gate.held())
+    await asyncio.to_thread(wait_until, lambda: gate.began(server), 20, "the held step begins")
+    assert (await api.raw("POST", f"{path}/runs/{run_id}/cancel?action=rollback&wait=1"))[0] == 200
+    thread = await api.get(path)
+    assert (thread["status"], thread["error"], done_of(thread["values"])) == ("error", error, ALL_STEPS)
+    assert "service.failed" not in server.log()
+
+
+async def test_a_thread_takes_one_update_after_another(api: Api) -> None:
+    thread_id = await steps(api)
+    path = f"/threads/{thread_id}"
+    for name in ("first", "second"):
+        command: JsonObject = {"update": {"name": name}}
+        told = await api.call("POST", path + "/runs/wait", {"assistant_id": "steps", "command": command})
+        assert as_object(told)["name"] == name
+        assert as_object((await api.get(path + "/state"))["values"])["name"] == name
+    again = await api.call("POST", path + "/runs/wait", {"assistant_id": "steps", "input": {}})
+    assert (as_object(again)["name"], done_of(again)) == ("second", ALL_STEPS * 2)
