@@ -149,9 +149,10 @@ async def test_commands_that_follow_each_other_do_not_race_themselves() -> None:
 async def test_commands_that_wait_for_their_turn_give_up_at_their_own_deadline() -> None:
     class Stalled(MemoryLog):
         async def wait(self, place: Place, deadline: float) -> Verdict:
+            never: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
             try:
                 async with asyncio.timeout(deadline - time.monotonic()):
-                    return await asyncio.get_running_loop().create_future()  # none will come
+                    return await never
             except TimeoutError as error:
                 raise OutcomeUnknown("no verdict") from error
 
