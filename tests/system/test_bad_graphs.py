@@ -32,7 +32,7 @@ def start(config: Path, folder: Path) -> "subprocess.CompletedProcess[str]":
         ("import nothing_of_that_name\ngraph = None\n", "nothing_of_that_name"),
         ("graph = 42\n", "graph"),
         ("", "graph"),
-        ("def broken(:\n", "broken"),
+        ("def broken(:\n", "SyntaxError"),
     ],
 )
 def test_a_graph_that_fails_to_load_stops_the_start(source: str, told: str) -> None:
