@@ -78,6 +78,7 @@ async def carry_out(tools: WorkerTools, attempt: Attempt) -> None:
         if isinstance(after, RunOutcome):
             after = await _finished(tools, attempt, order, after, outputs, writing)
         if after is not None:
+            await outputs.leave(writing)
             await _given_back(tools, attempt, after)
     finally:
         writing.cancel()

@@ -18,8 +18,10 @@ from pathlib import Path
 from string import Template
 
 HERE = Path(__file__).parent
-JVM = ["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xss512k", "-Djava.awt.headless=true"]
-JVM += ["-Dorg.apache.logging.log4j.level=WARN"]
+JVM = (
+    *("-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xss512k"),
+    *("-Djava.awt.headless=true", "-Dorg.apache.logging.log4j.level=WARN"),
+)
 START_S = 90.0
 STEP_S = 0.05
 

@@ -129,6 +129,7 @@ def test_a_run_over_its_time_and_grace_is_ended_lease_or_not() -> None:
 def test_a_run_that_was_released_for_its_time_ends_in_timeout_whoever_ends_it() -> None:
     asked = timed_out().request(AT)
     assert asked == CancelRequest("interrupt", AT, {"error": "TimeoutError", "message": ""})
+    assert asked is not None
     assert cancelled_end(asked) == timed_out()
 
 

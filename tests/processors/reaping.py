@@ -1,6 +1,6 @@
 """A reaper over a log in memory under the real guard; its rows are folded from that log, leases are never there."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -133,7 +133,7 @@ class NoQueue:
 
 
 @asynccontextmanager
-async def _nobody() -> AsyncIterator[AsyncIterator[str]]:
+async def _nobody() -> AsyncGenerator[AsyncIterator[str]]:
     async def none() -> AsyncIterator[str]:
         return
         yield ""

@@ -221,7 +221,7 @@ def kwargs(values: JsonObject) -> JsonObject:
         "temporary": False,
         "subgraphs": False,
         "resumable": False,
-        "durability": "async",
+        "durability": "sync",  # these tests kill workers and count steps: nothing may be unacknowledged
     }
 
 
