@@ -1,5 +1,6 @@
 """The HTTP API as a test speaks it: plain requests, typed JSON answers, every unexpected status an error."""
 
+import asyncio
 import io
 
 import aiohttp
@@ -40,9 +41,14 @@ class Api:
         body: JsonObject = {"assistant_id": assistant, "input": data, **(more or {})}
         return str(as_object(await self.call("POST", f"/threads/{thread_id}/runs", body))["run_id"])
 
-    async def join(self, thread_id: str, run_id: str) -> JsonObject:
-        """Wait for a run's end and return its values."""
-        return as_object(await self.call("GET", f"/threads/{thread_id}/runs/{run_id}/join"))
+    async def join(self, thread_id: str, run_id: str, opened: asyncio.Event | None = None) -> JsonObject:
+        """Wait for a run's end and return its values; `opened` is set once the server has answered with its headers."""
+        path = f"{self._url}/threads/{thread_id}/runs/{run_id}/join"
+        async with aiohttp.ClientSession(timeout=TIMEOUT) as session, session.get(path) as answer:
+            assert answer.status == 200, await answer.text()
+            if opened is not None:
+                opened.set()
+            return as_object(load(await answer.read()))
 
     async def get(self, path: str) -> JsonObject:
         """Read an object."""

@@ -1,5 +1,6 @@
 """Server-sent events as they come over the wire, read by hand so that ids and order are what the server sent."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
@@ -18,14 +19,21 @@ class Event:
     data: str
 
 
-async def events(url: str, body: JsonObject | None = None, last_event_id: str | None = None) -> AsyncGenerator[Event]:
-    """POST a body, or GET without one, and yield events until the server closes; comments are left out."""
+async def events(
+    url: str, body: JsonObject | None = None, last_event_id: str | None = None, opened: asyncio.Event | None = None
+) -> AsyncGenerator[Event]:
+    """POST a body, or GET without one, and yield events until the server closes; comments are left out.
+
+    `opened` is set once the server has answered.
+    """
     headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
     method = "GET" if body is None else "POST"
     data = None if body is None else dump(body)
     async with aiohttp.ClientSession(timeout=TIMEOUT, read_bufsize=2**22) as session:
         async with session.request(method, url, data=data, headers=headers) as answer:
             assert answer.status == 200, await answer.text()
+            if opened is not None:
+                opened.set()
             fields: dict[str, str] = {}
             async for line in answer.content:
                 text = line.decode()

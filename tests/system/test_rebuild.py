@@ -149,9 +149,9 @@ async def test_the_database_dropped_and_rebuilt_is_the_same_database() -> None:
         assert as_object(await api.call("POST", "/threads", {}))["status"] == "idle"
 
 
-async def everything(url: str, body: JsonObject | None = None) -> list[Event]:
+async def everything(url: str, body: JsonObject | None = None, opened: asyncio.Event | None = None) -> list[Event]:
     """Read a stream to its end."""
-    return [event async for event in events(url, body)]
+    return [event async for event in events(url, body, opened=opened)]
 
 
 async def tables_stay_empty(server: RunningServer) -> None:
@@ -184,8 +184,11 @@ class InFlight:
         self.stream = asyncio.create_task(everything(f"{self._runs}/stream", body))
         await self.until(lambda: self.gate.began(self.server))
         [self.run_id] = self.gate.runs_in(self.server, "two")
-        self.join = asyncio.create_task(self.api.join(self.thread_id, self.run_id))
-        self.joined = asyncio.create_task(everything(f"{self._runs}/{self.run_id}/stream"))
+        opened = asyncio.Event(), asyncio.Event()
+        self.join = asyncio.create_task(self.api.join(self.thread_id, self.run_id, opened[0]))
+        self.joined = asyncio.create_task(everything(f"{self._runs}/{self.run_id}/stream", opened=opened[1]))
+        async with asyncio.timeout(ENDS_S):
+            await asyncio.gather(*(event.wait() for event in opened))
 
     @property
     def _runs(self) -> str:
