@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import monotonic
+from typing import Protocol
 
 from .disk import Disk
 from .errors import StorageFailed
@@ -48,20 +49,20 @@ class Append:
     positions: list[int] = field(default_factory=list[int])
 
 
-class WalListener:
+class WalListener(Protocol):
     """What the owner of the log hears from it, always in the loop's thread."""
 
     def round_done(self, appends: list[Append], failure: StorageFailed | None) -> None:
         """Take note of a round: all of it is on disk, or none of it counts."""
-        raise NotImplementedError
+        ...
 
     def file_sealed(self, sequence: int, end: int) -> None:
         """Take note that a file is complete and will never be written again."""
-        raise NotImplementedError
+        ...
 
     def writable_again(self) -> None:
         """Take note that appends are accepted again after a failure."""
-        raise NotImplementedError
+        ...
 
 
 class _Order:

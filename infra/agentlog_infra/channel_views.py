@@ -7,7 +7,7 @@ from agentlog_facts.graph_access import ThreadView
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import JsonObject
 from agentlog_infra.channel_codec import ChannelCodec
-from agentlog_infra.state_json import to_json
+from agentlog_infra.state_json import is_state_key, to_json
 
 
 class ChannelViews:
@@ -23,14 +23,9 @@ class ChannelViews:
         if found is None:
             return ThreadView()
         shown: JsonObject = {
-            name: to_json(self._value(channel)) for name, channel in found.channels.items() if _is_key(name)
+            name: to_json(self._value(channel)) for name, channel in found.channels.items() if is_state_key(name)
         }
         return ThreadView(values=shown, checkpoint_id=found.checkpoint_id)
 
     def _value(self, channel: EncodedChannel) -> object:
         return self._codec.decode_items(channel.items) if channel.kind == "list" else self._codec.decode(channel.value)
-
-
-def _is_key(channel: str) -> bool:
-    """Tell whether a channel is a key of the state, not one that LangGraph routes by."""
-    return not channel.startswith("__") and ":" not in channel

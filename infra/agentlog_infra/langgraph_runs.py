@@ -37,7 +37,7 @@ from agentlog_infra.saver import LogSaver, UpdateSaver, address
 from agentlog_infra.saver_journal import Claim, RunJournal
 from agentlog_infra.snapshot_json import thread_interrupts, view_json
 from agentlog_infra.standing import is_over, stops_here
-from agentlog_infra.state_json import to_json
+from agentlog_infra.state_json import is_state_key, to_json
 
 NULL_TASK_ID = "00000000-0000-0000-0000-000000000000"
 """LangGraph files the writes of a command under this task."""
@@ -124,7 +124,7 @@ class _Attempt:
         """End without a graph: the state stays as its channels say it."""
         found = await saver.aget_tuple({"configurable": {"thread_id": self._order.thread_id}})
         values = None if found is None else found.checkpoint["channel_values"]
-        shown = None if values is None else {name: to_json(values[name]) for name in values if _is_key(name)}
+        shown = None if values is None else {name: to_json(values[name]) for name in values if is_state_key(name)}
         return RunOutcome("error", error_json(error), shown, (), {}, None, self._journal.last_version)
 
     async def _earlier(self) -> tuple[StoredCheckpoint | None, bool]:
@@ -255,11 +255,6 @@ class _Attempt:
 
 def _is_part(item: object) -> TypeGuard[tuple[tuple[str, ...], str, object]]:
     return isinstance(item, tuple)
-
-
-def _is_key(channel: str) -> bool:
-    """Tell whether a channel is a key of the state, not one that LangGraph routes by."""
-    return not channel.startswith("__") and ":" not in channel
 
 
 def _cancel(work: "asyncio.Task[None]") -> None:

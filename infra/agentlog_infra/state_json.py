@@ -112,3 +112,8 @@ def interrupt_json(interrupt: Interrupt[object]) -> JsonObject:
     if interrupt.response_schema is not None:
         shown["response_schema"] = to_json(interrupt.response_schema)
     return shown
+
+
+def is_state_key(channel: str) -> bool:
+    """Tell whether a channel is a key of the state, not one that LangGraph routes by."""
+    return not channel.startswith("__") and ":" not in channel

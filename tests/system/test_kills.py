@@ -80,8 +80,8 @@ async def all_end_well(api: Api, runs: dict[str, str]) -> None:
 def no_accepted_step_ran_again(steps: list[dict[str, str]], judged: list[Judged], most_repeated: int) -> None:
     """Compare the steps' own lines with the log: an accepted write ends a step for ever.
 
-    With durability `sync` only the superstep in flight may repeat; with `async` (the default) also the one before it,
-    whose checkpoint was not acknowledged yet when the next one began.
+    With durability `sync` only the superstep in flight may repeat, whatever happens. With `async` (the default) also
+    those whose checkpoints were not acknowledged yet: with these steps and a log that answers, at most one more.
     """
     accepted, claims = accepted_tasks(judged), epochs(judged)
     starts: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
