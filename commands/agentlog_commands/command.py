@@ -12,6 +12,7 @@ Reason: TypeAlias = Literal[
     "thread_not_found",
     "thread_exists",
     "thread_busy",
+    "interrupt_answered",
     "assistant_not_found",
     "assistant_exists",
     "run_not_found",

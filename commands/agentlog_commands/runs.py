@@ -22,39 +22,90 @@ from agentlog_facts.thread import (
     ThreadCreated,
     ThreadDeleted,
     ThreadState,
+    answered,
 )
 
 BUSY = "Thread is already running a task. Wait for it to finish or choose a different multitask strategy."
 """Shown by clients. Source: Agent Server API, section 1.4."""
+ANSWERED = "The interrupt is being answered by run {run_id}. Wait for it to finish and look at what is open then."
+"""Shown to the later of two answers to one interrupt."""
 
 
 @dataclass(frozen=True, slots=True)
 class CreateRun:
     """Queue a run. `create_thread` holds the metadata of a thread to be created where it is missing, else None.
 
-    `version` is the thread stream's version that `state` was read at; only `reject` depends on it.
+    `version` is the thread stream's version that `state` was read at; whatever depends on other runs demands it.
+    `deadline` is until when the workers of superseded runs have to stop.
     """
 
     run: RunCreated
+    deadline: datetime
     create_thread: JsonObject | None = None
     version: int | None = None
 
     def decide(self, state: ThreadState) -> Decision:
-        """Create the thread with the run, queue behind what runs, or refuse a busy thread."""
+        """Create the thread with the run, queue behind what runs, stop what runs, or refuse.
+
+        Source: Agent Server API, section 8; an answer to what is being answered: decision 0021.
+        """
         name = thread_stream(self.run.thread_id)
         if not state.exists:
             if self.create_thread is None:
                 return Refused("thread_not_found")
             created = ThreadCreated(self.run.thread_id, self.create_thread, self.run.temporary)
             return Accepted(name, (created, self.run), {name: "absent"})
-        if self.run.multitask_strategy == "reject":
-            return self._alone(name, state)
-        return Accepted(name, (self.run,), {name: "exists"})
+        match self.run.multitask_strategy:
+            case "reject":
+                return self._alone(name, state)
+            case "interrupt" | "rollback" as action:
+                return self._superseding(name, state, action)
+            case _:
+                return self._behind(name, state)
 
     def _alone(self, name: Stream, state: ThreadState) -> Decision:
         if state.busy or self.version is None:
             return Refused("thread_busy", BUSY)
         return Accepted(name, (self.run,), {name: self.version})
+
+    def _superseding(self, name: Stream, state: ThreadState, action: CancelAction) -> Decision:
+        """Stop every active run in the same commit; one that was asked to stop before ends as it was asked to."""
+        error = superseded(action, self.run.run_id)
+        stops = [_stopped(run, action, self.deadline, error) for run in state.runs.values() if run.cancel is None]
+        return Accepted(name, (*stops, self.run), self._as_seen(name))
+
+    def _behind(self, name: Stream, state: ThreadState) -> Decision:
+        answers = answered(self.run)
+        if answers is None:
+            return Accepted(name, (self.run,), {name: "exists"})
+        other = next((run for run in state.runs.values() if _answers_the_same(run, answers)), None)
+        if other is not None:
+            return Refused("interrupt_answered", ANSWERED.format(run_id=other.run_id))
+        return Accepted(name, (self.run,), self._as_seen(name))
+
+    def _as_seen(self, name: Stream) -> dict[Stream, Demand]:
+        return {name: "exists" if self.version is None else self.version}
+
+
+def superseded(action: CancelAction, by: RunId) -> JsonObject:
+    """Return the error of a run that another one took the place of. Source: Agent Server API, section 8."""
+    name = "UserRollback" if action == "rollback" else "UserInterrupt"
+    return {"error": name, "message": f"superseded by run {by} (multitask_strategy={action})"}
+
+
+def _answers_the_same(run: RunState, answers: tuple[str, ...]) -> bool:
+    """Tell whether an active run may use up the interrupts that these answers are for; a bare answer is for all."""
+    if run.answers is None or run.cancel is not None or run.asks:
+        return False
+    return not run.answers or not answers or not set(answers).isdisjoint(run.answers)
+
+
+def _stopped(run: RunState, action: CancelAction, deadline: datetime, error: JsonObject) -> Fact:
+    """End a run that no worker ever had; ask the worker of any other, which may have checkpoints."""
+    if run.attempt > 0:
+        return RunCancelRequested(run.run_id, action, deadline, error)
+    status: RunStatus = "rollback" if action == "rollback" else "interrupted"
+    return RunFinished(run.run_id, status, error, {}, (), {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +129,12 @@ class CancelRun:
         if run is None:
             return Refused("run_not_active")
         name = thread_stream(self.thread_id)
-        return Accepted(name, self._facts(state, run), {name: self.version})
+        return Accepted(name, self._facts(run), {name: self.version})
 
-    def _facts(self, state: ThreadState, run: RunState) -> tuple[Fact, ...]:
-        if run.attempt > 0:
-            return (RunCancelRequested(self.run_id, self.action, self.deadline, self.error),)
-        status: RunStatus = "rollback" if self.action == "rollback" else "interrupted"
-        ended = RunFinished(self.run_id, status, self.error, {}, (), {})
-        return (ended, ThreadDeleted(self.thread_id)) if run.temporary else (ended,)
+    def _facts(self, run: RunState) -> tuple[Fact, ...]:
+        stopped = _stopped(run, self.action, self.deadline, self.error)
+        gone = run.temporary and isinstance(stopped, RunFinished)
+        return (stopped, ThreadDeleted(self.thread_id)) if gone else (stopped,)
 
 
 @dataclass(frozen=True, slots=True)

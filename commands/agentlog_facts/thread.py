@@ -1,15 +1,18 @@
 """Facts of a thread and its runs, and the state they fold into."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal, TypeAlias, assert_never
 
 from agentlog_facts.ids import RunId, ThreadId
-from agentlog_facts.json_value import JsonObject
+from agentlog_facts.json_value import Json, JsonObject
 
 RunStatus: TypeAlias = Literal["pending", "running", "success", "error", "timeout", "interrupted", "rollback"]
 CancelAction: TypeAlias = Literal["interrupt", "rollback"]
+
+_INTERRUPT_ID = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,11 @@ ThreadFact: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """One active run of a thread, as the deciders see it."""
+    """One active run of a thread, as the deciders see it.
+
+    `answers` are the interrupts that its `command.resume` names: None without one, empty for a bare value, which
+    answers whatever is open. `asks` tells whether it has itself come to an interrupt by now.
+    """
 
     run_id: RunId
     status: RunStatus
@@ -167,6 +174,8 @@ class RunState:
     attempt: int = 0
     epoch: int | None = None
     cancel: CancelAction | None = None
+    answers: tuple[str, ...] | None = None
+    asks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +198,20 @@ class ThreadState:
         return next((run for run in self.runs.values() if run.epoch is not None), None)
 
 
+def answered(fact: RunCreated) -> tuple[str, ...] | None:
+    """Return the interrupts that a run's `command.resume` names: None without one, empty for a bare value."""
+    command = fact.kwargs.get("command")
+    resume = command.get("resume") if isinstance(command, dict) else None
+    return None if resume is None else named_interrupts(resume)
+
+
+def named_interrupts(resume: Json) -> tuple[str, ...]:
+    """Return the interrupt ids of a map of answers; empty for a bare value. Source: langgraph.pregel._utils."""
+    if isinstance(resume, dict) and resume and all(_INTERRUPT_ID.fullmatch(name) for name in resume):
+        return tuple(resume)
+    return ()
+
+
 def _with(state: ThreadState, run: RunState) -> ThreadState:
     return replace(state, runs={**state.runs, run.run_id: run})
 
@@ -199,7 +222,7 @@ def _without(state: ThreadState, run_id: RunId) -> ThreadState:
 
 def _created(state: ThreadState, fact: RunCreated) -> ThreadState:
     graph_id = fact.assistant.get("graph_id")
-    run = RunState(fact.run_id, "pending", fact.due_at, fact.temporary)
+    run = RunState(fact.run_id, "pending", fact.due_at, fact.temporary, answers=answered(fact))
     return _with(replace(state, graph_id=graph_id if isinstance(graph_id, str) else state.graph_id), run)
 
 

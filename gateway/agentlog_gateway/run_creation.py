@@ -1,6 +1,7 @@
 """Decides how a run comes to be, on a thread or with a thread of its own, and what its creator is refused."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from agentlog_commands.command import Decision, Refused
 from agentlog_commands.runs import CreateRun
@@ -45,13 +46,14 @@ class RunCreation:
 
     async def create(self) -> NewRun:
         """Create the run. Raises: Problem 400, 404, 409, 422, Unavailable, OutcomeUnknown."""
-        serial = self.body.multitask_strategy == "reject" and not self._stateless
+        resumes = self.body.command is not None and self.body.command.resume is not None
+        serial = not self._stateless and (resumes or self.body.multitask_strategy != "enqueue")
         for _ in range(TRIES):
             done = await self._call.submit("CreateRun", self.thread_id, self._decide, serial=serial)
             match done:
                 case Submitted():
                     return NewRun(done, next(fact for fact in done.facts if isinstance(fact, RunCreated)))
-                case Refused(reason="thread_busy"):
+                case Refused(reason="thread_busy" | "interrupt_answered"):
                     raise Problem(409, done.detail)
                 case Voided(void=Void(reason="exists" | "gone")):
                     continue  # the thread came or went between our look and our append: decide by what is there now
@@ -74,7 +76,9 @@ class RunCreation:
             now=services.clock.now(),
             temporary=self._stateless and body.on_completion == "delete",
         )
-        return CreateRun(form.created(thread.metadata), self._new_thread(), thread.version).decide(thread.state)
+        deadline = form.now + timedelta(seconds=services.limits.cancel_grace_s)
+        created = form.created(thread.metadata)
+        return CreateRun(created, deadline, self._new_thread(), thread.version).decide(thread.state)
 
     def _new_thread(self) -> JsonObject | None:
         """Return the metadata of the thread that is to be made where it is missing."""

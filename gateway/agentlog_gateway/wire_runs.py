@@ -30,12 +30,6 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _supported_strategy(strategy: str) -> str:
-    if strategy in ("interrupt", "rollback"):
-        raise ValueError(f"multitask strategy {strategy} is not supported yet by agentlog {VERSION}")
-    return strategy
-
-
 def _not_strict(value: bool) -> bool:
     if value:
         raise ValueError(f"strict_resume is not supported yet by agentlog {VERSION}")
@@ -49,9 +43,7 @@ def _no_feedback(value: list[str]) -> list[str]:
 
 
 StreamModes: TypeAlias = Annotated[list[StreamMode], BeforeValidator(_as_list), AfterValidator(_supported_modes)]
-Strategy: TypeAlias = Annotated[
-    Literal["reject", "rollback", "interrupt", "enqueue"], AfterValidator(_supported_strategy)
-]
+Strategy: TypeAlias = Literal["reject", "rollback", "interrupt", "enqueue"]
 Nodes: TypeAlias = Literal["*"] | list[str]
 
 

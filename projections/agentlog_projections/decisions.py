@@ -9,23 +9,33 @@ import asyncpg
 from agentlog_facts.errors import Quarantined, Unavailable
 from agentlog_facts.ids import AssistantId, RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject, load, load_object
-from agentlog_facts.thread import RunState, RunStatus, ThreadState
+from agentlog_facts.thread import RunState, RunStatus, ThreadState, named_interrupts
 from agentlog_projections.database import Pool, reading
 from agentlog_projections.presence import RUN_OR_NONE, RUN_TOLD, require
 
+_RESUME = "r.kwargs->'command'->'resume'"
+_ANSWERS = f"""CASE coalesce(json_typeof({_RESUME}), 'null')
+             WHEN 'null' THEN NULL
+             WHEN 'object' THEN (SELECT coalesce(json_agg(name), '[]') FROM json_object_keys({_RESUME}) AS name)
+             ELSE '[]' END"""
+_ASKS = f"""CASE WHEN coalesce(json_typeof({_RESUME}), 'null') = 'null' THEN false ELSE EXISTS (
+                SELECT FROM read_v1.writes w WHERE w.thread_id = $1 AND w.run_id = r.run_id
+                   AND w.channel = '__interrupt__' AND NOT w.hidden) END"""
 _THREAD = """
 SELECT {more} p.present AND p.stopped IS NULL AS present,
        EXISTS (SELECT FROM ledger.quarantine q WHERE q.key = $1) AS parked,
        t.version, t.meta_version, t.temporary, t.metadata, t.deleted_at IS NOT NULL AS deleted,
        (SELECT json_agg(json_build_array(r.run_id, r.status, r.due_at, r.temporary, r.attempt, r.epoch,
-                                         r.cancel->>'action') ORDER BY r.seq)
+                                         r.cancel->>'action', {answers}, {asks}) ORDER BY r.seq)
           FROM read_v1.runs r
          WHERE r.thread_id = $1 AND r.status IN ('pending', 'running') AND NOT r.deleted) AS runs
   FROM ledger.positions p LEFT JOIN read_v1.threads t ON t.thread_id = $1 {join}
  WHERE p.partition = $2
 """
-_DECISION = _THREAD.format(more="", join="")
+_DECISION = _THREAD.format(more="", join="", answers=_ANSWERS, asks=_ASKS)
 _TARGET = _THREAD.format(
+    answers=_ANSWERS,
+    asks=_ASKS,
     more="""a.graph_id, a.version AS assistant_version, a.config AS assistant_config, a.context AS assistant_context,
             a.metadata AS assistant_metadata,""",
     join="LEFT JOIN read_v1.assistants a ON a.assistant_id = $3 AND NOT a.deleted",
@@ -184,7 +194,7 @@ def _thread(row: asyncpg.Record) -> ThreadDecision:
 
 
 def _state(run: list[Json]) -> RunState:
-    run_id, status, due_at, temporary, attempt, epoch, cancel = run
+    run_id, status, due_at, temporary, attempt, epoch, cancel, names, asks = run
     return RunState(
         run_id=RunId(str(run_id)),
         status="running" if status == "running" else "pending",
@@ -193,6 +203,8 @@ def _state(run: list[Json]) -> RunState:
         attempt=attempt if isinstance(attempt, int) else 0,
         epoch=epoch if isinstance(epoch, int) else None,
         cancel=None if cancel is None else ("rollback" if cancel == "rollback" else "interrupt"),
+        answers=named_interrupts(dict.fromkeys(map(str, names))) if isinstance(names, list) else None,
+        asks=asks is True,
     )
 
 

@@ -162,8 +162,8 @@ def _run_finished(row: ThreadRow, fact: RunFinished, at: datetime) -> None:
     began = ran or bool(fact.view)
     if began:  # a run that never began says nothing about the state
         row.next, row.interrupts, row.last_run_id = fact.next, fact.interrupts, fact.run_id
-    if fact.status in ("error", "timeout") or (began and fact.status != "rollback"):  # else as if it had never been
-        row.error = fact.error
+    if fact.status in ("error", "timeout") or (began and (fact.status != "rollback" or row.active)):
+        row.error = fact.error  # else as if it had never been; the run that waits next shows why that one is gone
     row.state_updated_at = at
     row.status = _status(row)
 

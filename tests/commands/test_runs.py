@@ -2,22 +2,33 @@
 
 from dataclasses import replace
 
+import pytest
 from tests.commands.spec import given
 from tests.facts import commits as c
 from tests.facts.commits import NOW, ON_THREAD, THREAD
 
+from agentlog_commands.command import Accepted
 from agentlog_commands.leases import CancelRequest
 from agentlog_commands.runs import CancelRun, ClaimRun, CreateRun, DeleteRun, FinishRun, ReleaseRun
 from agentlog_facts.guard import Void
 from agentlog_facts.ids import RunId, Stream
-from agentlog_facts.thread import RunCreated, RunFinished, RunReleased, ThreadCreated, ThreadDeleted
+from agentlog_facts.json_value import Json, JsonObject
+from agentlog_facts.thread import (
+    CancelAction,
+    RunCancelRequested,
+    RunCreated,
+    RunFinished,
+    RunReleased,
+    ThreadCreated,
+    ThreadDeleted,
+)
 
 R1 = RunId("r1")
 ERROR = {"error": "UserInterrupt", "message": "stop"}
 
 
 def create(strategy: str = "enqueue", version: int | None = None) -> CreateRun:
-    return CreateRun(replace(c.run_created("r2"), multitask_strategy=strategy), version=version)
+    return CreateRun(replace(c.run_created("r2"), multitask_strategy=strategy), NOW, version=version)
 
 
 def cancel(action: str = "interrupt") -> CancelRun:
@@ -150,3 +161,76 @@ def test_a_claim_that_is_taken_away_for_good_is_stopped_and_released_in_one_comm
     log = c.Log().given(c.commit(c.thread_created()), c.commit(c.run_created()), c.commit(c.run_claimed()))
     log.given(c.commit(*decision.facts, demands=decision.demands))
     assert log.append(c.commit(c.run_claimed(attempt=2))) == Void("cancel_requested")
+
+
+def superseded(action: str) -> JsonObject:
+    name = "UserRollback" if action == "rollback" else "UserInterrupt"
+    return {"error": name, "message": f"superseded by run r2 (multitask_strategy={action})"}
+
+
+@pytest.mark.parametrize("action", ["interrupt", "rollback"])
+def test_a_run_that_supersedes_asks_the_running_one_to_stop_in_its_own_commit(action: CancelAction) -> None:
+    command = create(action, 2)
+    asked = RunCancelRequested(R1, action, NOW, superseded(action))
+    decision = given(c.thread_created(), c.run_created(), c.run_claimed()).when(command.decide).then(asked, command.run)
+    assert decision.demands == {ON_THREAD: 2}
+    log = c.Log().given(c.commit(c.thread_created()), c.commit(c.run_created()), c.commit(c.run_claimed()))
+    log.given(c.commit(*decision.facts, demands=decision.demands))
+    assert list(log.head.runs) == ["r1", "r2"]
+
+
+def test_a_run_that_supersedes_ends_those_that_no_worker_had() -> None:
+    command = create("rollback", 2)
+    ended = RunFinished(R1, "rollback", superseded("rollback"), {}, (), {})
+    given(c.thread_created(), c.run_created()).when(command.decide).then(ended, command.run)
+
+
+def test_a_run_that_was_asked_to_stop_before_is_not_asked_again() -> None:
+    command = create("rollback", 3)
+    history = (c.thread_created(), c.run_created(), c.run_claimed(), c.cancel_requested())
+    given(*history).when(command.decide).then(command.run)
+
+
+def test_a_run_that_supersedes_nothing_demands_that_nothing_came_meanwhile() -> None:
+    command = create("interrupt", 0)
+    assert given(c.thread_created()).when(command.decide).then(command.run).demands == {ON_THREAD: 0}
+
+
+ONE, OTHER = "0" * 32, "f" * 32
+
+
+def resume(answers: Json, run: str = "r1") -> RunCreated:
+    return replace(c.run_created(run), kwargs={"command": {"resume": answers}})
+
+
+def answer(answers: Json) -> CreateRun:
+    return CreateRun(resume(answers, "r2"), NOW, version=1)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("yes", "no"), ("yes", {ONE: "no"}), ({ONE: 1}, "no"), ({ONE: 1}, {ONE: 2, OTHER: 3})]
+)
+def test_of_two_answers_to_one_interrupt_the_later_is_refused(first: Json, second: Json) -> None:
+    given(c.thread_created(), resume(first)).when(answer(second).decide).then_refused("interrupt_answered")
+
+
+def test_answers_to_different_interrupts_follow_each_other() -> None:
+    command = answer({OTHER: 1})
+    assert given(c.thread_created(), resume({ONE: 1})).when(command.decide).then(command.run).demands == {ON_THREAD: 1}
+
+
+def test_an_answer_follows_a_run_that_answers_nothing() -> None:
+    command = answer("yes")
+    given(c.thread_created(), c.run_created()).when(command.decide).then(command.run)
+
+
+def test_an_answer_follows_one_that_was_asked_to_stop() -> None:
+    command = answer("yes")
+    history = (c.thread_created(), resume("no"), c.run_claimed(), c.cancel_requested())
+    given(*history).when(command.decide).then(command.run)
+
+
+def test_an_answer_follows_one_that_has_come_to_the_next_interrupt() -> None:
+    state = given(c.thread_created(), resume("yes"), c.run_claimed()).state
+    asking = replace(state, runs={R1: replace(state.runs[R1], asks=True)})
+    assert isinstance(answer("yes").decide(asking), Accepted)

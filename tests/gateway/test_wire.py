@@ -44,8 +44,6 @@ REFUSED: list[Case] = [
     (StatelessRun, {"stream_mode": ["tools"]}, "stream_mode"),
     (StatelessRun, {"stream_mode": ["values", "messages"]}, "stream mode messages is not supported yet"),
     (StatelessRun, {"stream_mode": "debug"}, "stream mode debug is not supported yet"),
-    (StatelessRun, {"multitask_strategy": "interrupt"}, "multitask strategy interrupt is not supported yet"),
-    (StatelessRun, {"multitask_strategy": "rollback"}, "multitask strategy rollback is not supported yet"),
     (StatelessRun, {"multitask_strategy": "zz"}, "multitask_strategy"),
     (StatelessRun, {"webhook": "https://example.org"}, "not supported yet"),
     (StatelessRun, {"feedback_keys": ["a"]}, "feedback_keys is not supported yet"),

@@ -118,7 +118,7 @@ class Town:
         created = RunCreated(run, thread, assistant | {"context": {}, "metadata": {}}, {}, kwargs(values), "enqueue")
 
         async def decide() -> Decision:
-            return CreateRun(created, {}).decide(ThreadState(exists=thread_id is not None))
+            return CreateRun(created, SystemClock().now(), {}).decide(ThreadState(exists=thread_id is not None))
 
         await self.submit(thread, decide)
         return thread, run

@@ -1,0 +1,104 @@
+"""What becomes of the runs of a thread when a new one takes their place. Source: Agent Server API, section 8."""
+
+import asyncio
+
+import pytest
+from tests.stack_fixtures import until
+from tests.system.api import Api
+from tests.system.checker.fold import judge
+from tests.system.checker.invariants import check
+from tests.system.checker.records import read_topic
+from tests.system.runs_world import Gate, done_of, run_status, thread_status
+from tests.system.servers import RunningServer
+from tests.system.sse import events
+
+from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load
+
+ALL_STEPS = ["one", "two", "three", "four", "five"]
+
+
+@pytest.fixture
+def api(server: RunningServer) -> Api:
+    """Speak to the server."""
+    return Api(server.url)
+
+
+async def running(api: Api, server: RunningServer, thread_id: str, gate: Gate) -> str:
+    """Start a run and return its id once it waits at the gate."""
+    run_id = await api.start_run(thread_id, "steps", gate.held())
+    await until(lambda: gate.began(server))
+    return run_id
+
+
+async def superseding(api: Api, thread_id: str, strategy: str, data: Json) -> JsonObject:
+    """Create a run that takes the place of what runs."""
+    body: JsonObject = {"assistant_id": "steps", "input": data, "multitask_strategy": strategy}
+    return as_object(await api.call("POST", f"/threads/{thread_id}/runs", body))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "left", "error"), [("interrupt", ["one"], "UserInterrupt"), ("rollback", [], "UserRollback")]
+)
+async def test_a_run_takes_the_place_of_those_that_run_and_wait(
+    api: Api, server: RunningServer, strategy: str, left: list[str], error: str
+) -> None:
+    thread_id, gate, next_gate = await api.thread(), Gate(server), Gate(server)
+    first = await running(api, server, thread_id, gate)
+    waiting = await api.start_run(thread_id, "steps", {})
+    joining = asyncio.create_task(api.join(thread_id, first))
+    streaming = asyncio.create_task(_names(f"{server.url}/threads/{thread_id}/runs/{first}/stream"))
+    run = await superseding(api, thread_id, strategy, next_gate.held("one"))
+    assert (run["status"], run["multitask_strategy"]) == ("pending", strategy)
+    await until(lambda: next_gate.began(server, "one"))
+
+    assert done_of(await joining) == (None if strategy == "rollback" else left)
+    assert "error" not in await streaming
+    for old in (first, waiting):
+        status, content = await api.raw("GET", f"/threads/{thread_id}/runs/{old}")
+        assert status == (404 if strategy == "rollback" else 200)
+        if status == 200:
+            assert as_object(load(content))["status"] == "interrupted"
+    thread = await api.get(f"/threads/{thread_id}")
+    told = f"superseded by run {run['run_id']} (multitask_strategy={strategy})"
+    assert (thread["status"], thread["error"]) == ("busy", {"error": error, "message": told})
+
+    next_gate.open()
+    assert done_of(await api.join(thread_id, str(run["run_id"]))) == left + ALL_STEPS
+    thread = await api.get(f"/threads/{thread_id}")
+    assert (thread["status"], thread["error"]) == ("idle", None)
+    gate.open()
+    judged = [one for one in judge(await read_topic(server.kafka, "agentlog.events")) if one.record.key == thread_id]
+    assert check(judged).violations == []
+    by_commit = [[kind for kind, _ in one.facts] for one in judged if one.stream == f"thread-{thread_id}"]
+    assert ["RunCancelRequested", "RunFinished", "RunCreated"] in by_commit, "one commit decides all of it"
+
+
+async def _names(url: str) -> list[str]:
+    return [event.event async for event in events(url)]
+
+
+@pytest.mark.parametrize("strategy", ["interrupt", "rollback"])
+async def test_a_run_that_finds_nothing_to_replace_simply_runs(api: Api, strategy: str) -> None:
+    thread_id = await api.thread()
+    run = await superseding(api, thread_id, strategy, {})
+    assert done_of(await api.join(thread_id, str(run["run_id"]))) == ALL_STEPS
+
+
+@pytest.mark.parametrize("strategy", ["interrupt", "rollback"])
+async def test_of_many_that_take_each_others_place_one_is_left(api: Api, server: RunningServer, strategy: str) -> None:
+    thread_id, gate = await api.thread(), Gate(server)
+    body = dump({"assistant_id": "steps", "input": gate.held(), "multitask_strategy": strategy})
+    answers = await asyncio.gather(*(api.raw("POST", f"/threads/{thread_id}/runs", body) for _ in range(8)))
+    assert [status for status, _ in answers] == [200] * 8
+    runs = [str(as_object(load(content))["run_id"]) for _, content in answers]
+    judged = [one for one in judge(await read_topic(server.kafka, "agentlog.events")) if one.verdict == "accepted"]
+    created = [str(data["run_id"]) for one in judged for kind, data in one.facts if kind == "RunCreated"]
+    last = max(runs, key=created.index)
+    gate.open()
+    assert done_of(await api.join(thread_id, last)) is not None
+    assert (await run_status(api, thread_id, last), await thread_status(api, thread_id)) == ("success", "idle")
+    judged = [one for one in judge(await read_topic(server.kafka, "agentlog.events")) if one.record.key == thread_id]
+    found = check(judged)
+    ended = "rollback" if strategy == "rollback" else "interrupted"
+    assert (found.violations, found.open_runs) == ([], [])
+    assert found.runs == {run: "success" if run == last else ended for run in runs}
