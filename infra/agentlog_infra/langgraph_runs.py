@@ -239,7 +239,7 @@ class _Attempt:
             stream_mode=stream_modes(kwargs),
             interrupt_before=stops(kwargs, "interrupt_before"),
             interrupt_after=stops(kwargs, "interrupt_after"),
-            durability=self._durability,
+            durability="exit" if self._durability == "exit" else "sync",  # the journal knows what `async` may do
             subgraphs=True,
         )
         nested = bool(kwargs.get("subgraphs"))

@@ -13,6 +13,7 @@ from agentlog_facts.errors import AgentlogError
 from agentlog_facts.ids import Key, RunId, Stream, ThreadId, stream
 from agentlog_facts.ports import Clock, EventLog, Ids
 from agentlog_facts.run_execution import AttemptLost
+from agentlog_infra.supersteps import Supersteps
 
 FACTS_A_COMMIT = 128
 BACKLOG = 256
@@ -55,10 +56,11 @@ class Claim:
 class RunJournal:
     """One run's stream, under its epoch. What arrives while an append is in flight goes into the next commit together.
 
-    With `acknowledged` a write returns when the log has it; without, it may return before, with at most BACKLOG facts
-    outstanding, and the first append lingers for LINGER_S. No verdict is awaited: a commit that is void (stale epoch)
-    is known when the run's end is void too, for each commit demands the version of the one before. After the first
-    failure nothing is written any more.
+    With `acknowledged` a write returns when the log has it. Without, only the checkpoint that ends a superstep waits,
+    so that the next one starts on what a crash cannot take away (decision 0015); what tasks write meanwhile lingers
+    for LINGER_S to share a commit, with at most BACKLOG facts outstanding. No verdict is awaited: a commit that is void
+    (stale epoch) is known when the run's end is void too, for each commit demands the version of the one before. After
+    the first failure nothing is written any more.
     """
 
     def __init__(self, log: EventLog, claim: Claim, clock: Clock, ids: Ids, *, acknowledged: bool) -> None:
@@ -75,6 +77,7 @@ class RunJournal:
         self._hurry = asyncio.Event()
         self._failure: BaseException | None = None
         self._broken: Callable[[], None] | None = None
+        self._supersteps = Supersteps()
         self.last_checkpoint_id: str | None = None
         """The last acknowledged checkpoint of the root graph."""
 
@@ -111,8 +114,11 @@ class RunJournal:
         if self._pump is None:
             self._pump = asyncio.create_task(self._append_all(), name="append_checkpoints")
             self._pump.add_done_callback(_seen)
-        if self._acknowledged or self._outstanding > BACKLOG:
+        if self._acknowledged or self._outstanding > BACKLOG or self._end_superstep(facts):
             await self.flush()
+
+    def _end_superstep(self, facts: Sequence[CheckpointFact]) -> bool:
+        return any([self._supersteps.ends(fact) for fact in facts])  # a list: each one is looked at
 
     async def flush(self) -> None:
         """Wait until everything queued so far is acknowledged. Raises: AttemptLost."""

@@ -1,5 +1,6 @@
 """Projected checkpoints in memory: the facts folded by the functions that the saver's overlay uses."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -103,3 +104,15 @@ class MemoryLog:
 
     async def read(self, place: Place) -> Recorded:
         raise Unavailable("not kept")
+
+
+class SlowLog(MemoryLog):
+    """Acknowledges only when it is let."""
+
+    def __init__(self, reads: MemoryCheckpoints) -> None:
+        super().__init__(reads)
+        self.gate = asyncio.Event()
+
+    async def append(self, draft: Draft) -> Place:
+        await self.gate.wait()
+        return await super().append(draft)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-from tests.infra.memory_checkpoints import MemoryCheckpoints, MemoryLog
+from tests.infra.memory_checkpoints import MemoryCheckpoints, MemoryLog, SlowLog
 from tests.infra.projects import loaded
 
 from agentlog_facts.checkpoint import CheckpointSaved
@@ -134,10 +134,10 @@ def graphs(tmp_path: Path) -> Iterator[Graphs]:
 class World:
     """A log whose facts are projected at once, and the runs executed over it."""
 
-    def __init__(self, graphs: Graphs) -> None:
+    def __init__(self, graphs: Graphs, log: type[MemoryLog] = MemoryLog) -> None:
         self.graphs = graphs
         self.reads = MemoryCheckpoints()
-        self.log = MemoryLog(self.reads)
+        self.log = log(self.reads)
         serde = JsonPlusSerializer()
         self.runs = LangGraphRuns(RunTools(graphs, self.reads, self.log, SystemClock(), SystemIds(), serde, API_URL))
         self.access = LangGraphAccess(StateTools(graphs, self.reads, SystemIds(), serde))
@@ -189,6 +189,12 @@ def calls() -> list[str]:
     """Return the nodes that ran, as the project's module noted them."""
     found: list[str] = vars(importlib.import_module("runs_project"))["calls"]
     return found
+
+
+def waits() -> bool:
+    """Tell whether the node that blocks runs."""
+    waiting: asyncio.Event = vars(importlib.import_module("runs_project"))["waiting"]
+    return waiting.is_set()
 
 
 async def entered() -> None:
@@ -340,6 +346,32 @@ async def test_a_lost_append_stops_the_attempt(world: World) -> None:
     world.log.fails = True
     with pytest.raises(AttemptLost):
         await world.run("blocking", input={"said": []})
+
+
+@pytest.mark.parametrize("durability", ["async", "sync"])
+async def test_no_superstep_starts_before_the_log_has_the_one_before(graphs: Graphs, durability: str) -> None:
+    """So that a crash repeats at most one superstep, however slow the log is (decision 0015)."""
+    world = World(graphs, SlowLog)
+    assert isinstance(world.log, SlowLog)
+    run = asyncio.create_task(world.run("blocking", input={"said": []}, durability=durability))
+    await asyncio.wait([run], timeout=0.5)
+    assert not waits()
+    world.log.gate.set()
+    await entered()
+    world.stop.set()
+    await run
+
+
+async def test_the_first_superstep_waits_for_nothing(graphs: Graphs) -> None:
+    world = World(graphs, SlowLog)
+    assert isinstance(world.log, SlowLog)
+    run = asyncio.create_task(world.run("steps", input={"said": []}))
+    async with asyncio.timeout(5):
+        while calls() != ["a"]:
+            await asyncio.to_thread(lambda: None)
+    world.log.gate.set()
+    await run
+    assert [type(fact) for fact in world.log.drafts[0].facts].count(CheckpointSaved) == 3, "input, START and a"
 
 
 async def test_a_sync_node_may_invoke_a_graph(world: World) -> None:

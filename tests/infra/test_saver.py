@@ -4,7 +4,7 @@ import asyncio
 import operator
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 import pytest
 from langchain_core.runnables import RunnableConfig
@@ -13,10 +13,10 @@ from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph import START, StateGraph
-from tests.infra.memory_checkpoints import MemoryCheckpoints, MemoryLog, MemoryThreads
+from tests.infra.memory_checkpoints import MemoryCheckpoints, MemoryLog, MemoryThreads, SlowLog
 
 from agentlog_facts.checkpoint import CheckpointSaved
-from agentlog_facts.envelope import Actor, Cause, Draft, Place
+from agentlog_facts.envelope import Actor, Cause
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import RunId, Stream, ThreadId
 from agentlog_facts.run_execution import AttemptLost
@@ -33,18 +33,6 @@ AT_ROOT = {"thread_id": THREAD, "checkpoint_ns": ""}
 CONFIG: RunnableConfig = {"configurable": AT_ROOT}
 
 
-class SlowLog(MemoryLog):
-    """Acknowledges only when it is let."""
-
-    def __init__(self, reads: MemoryCheckpoints) -> None:
-        super().__init__(reads)
-        self.gate = asyncio.Event()
-
-    async def append(self, draft: Draft) -> Place:
-        await self.gate.wait()
-        return await super().append(draft)
-
-
 class Rig:
     """A saver in a claim over a log in memory."""
 
@@ -54,11 +42,17 @@ class Rig:
         self.journal = RunJournal(log, claim, SystemClock(), SystemIds(), acknowledged=acknowledged)
         self.saver = LogSaver(OverlaidReads(reads), self.journal, JsonPlusSerializer(), "r1:7")
 
-    async def put(self, number: int, parent: str | None = None) -> RunnableConfig:
+    async def put(
+        self, number: int, parent: str | None = None, source: Literal["input", "loop"] = "loop"
+    ) -> RunnableConfig:
         version = self.saver.get_next_version(None, None)
         config: RunnableConfig = {"configurable": {**AT_ROOT, "checkpoint_id": parent}}
-        metadata: CheckpointMetadata = {"source": "loop", "step": number}
+        metadata: CheckpointMetadata = {"source": source, "step": number}
         return await self.saver.aput(config, checkpoint(f"c{number}", {"x": version}), metadata, {"x": version})
+
+    async def write(self, checkpoint_id: str, task_id: str) -> None:
+        config: RunnableConfig = {"configurable": {**AT_ROOT, "checkpoint_id": checkpoint_id}}
+        await self.saver.aput_writes(config, [("x", task_id)], task_id)
 
 
 def checkpoint(checkpoint_id: str, versions: dict[str, str | int | float]) -> Checkpoint:
@@ -103,34 +97,38 @@ async def test_a_put_returns_when_the_log_has_it() -> None:
     assert (one.journal.last_version, one.journal.last_checkpoint_id) == (0, "c1")
 
 
-async def test_a_pipelined_put_does_not_wait_and_flush_does() -> None:
+async def test_only_the_end_of_a_superstep_waits_in_a_pipeline() -> None:
     one = rig(slow=True, acknowledged=False)
-    await one.put(1)
+    await one.put(-1, source="input")
+    await one.write("c-1", "t1")
     assert one.log.drafts == []
+    put = asyncio.create_task(one.put(1))
+    done, _ = await asyncio.wait([put], timeout=0.05)
+    assert not done
     release(one.log)
-    await one.journal.flush()
-    assert len(one.log.drafts) == 1
+    await put
+    assert (one.journal.last_version, one.journal.last_checkpoint_id) == (0, "c1")
 
 
-async def test_a_pipeline_gathers_quick_steps_into_one_commit() -> None:
+async def test_a_pipeline_gathers_a_superstep_into_one_commit() -> None:
     one = rig(acknowledged=False)
-    for number in range(20):
-        await one.put(number)
-        await asyncio.to_thread(lambda: None)  # time passes, as between the steps of a graph
-    await one.journal.flush()
-    assert len(saved(one.log)) == 20
+    for task in range(20):
+        await one.write("c0", f"t{task}")
+        await asyncio.to_thread(lambda: None)  # time passes, as between the ends of tasks
+    await one.put(1)
+    assert sum(len(draft.facts) for draft in one.log.drafts) == 21
     assert len(one.log.drafts) < 20
 
 
 async def test_a_pipeline_that_is_full_makes_writers_wait() -> None:
     one = rig(slow=True, acknowledged=False)
-    for number in range(BACKLOG):
-        await one.put(number)
-    put = asyncio.create_task(one.put(BACKLOG))
-    done, _ = await asyncio.wait([put], timeout=0.05)
+    for task in range(BACKLOG):
+        await one.write("c0", f"t{task}")
+    write = asyncio.create_task(one.write("c0", "last"))
+    done, _ = await asyncio.wait([write], timeout=0.05)
     assert not done
     release(one.log)
-    await put
+    await write
 
 
 async def test_after_a_lost_append_nothing_is_written() -> None:
