@@ -11,7 +11,7 @@ from agentlog_infra.console import Status, put_json, put_table, say
 from agentlog_infra.settings import Settings
 
 if TYPE_CHECKING:
-    from agentlog_infra.kafka_topics import TopicChange
+    from agentlog_infra.topic_changes import TopicChange
 
 
 @click.group()
@@ -35,7 +35,7 @@ def plan(data_dir: Path | None, as_json: bool) -> int:
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Data directory whose stack is changed.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def apply(data_dir: Path | None, as_json: bool) -> int:
-    """Create what is missing and change what may be changed; a partition count never is."""
+    """Create what is missing and change what may be changed; partitions and replicas never are."""
     from agentlog_infra.kafka_topics import apply as change
 
     _show(asyncio.run(change(joined(Settings.load({"data_dir": data_dir})))), as_json=as_json)

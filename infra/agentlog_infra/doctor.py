@@ -169,11 +169,11 @@ async def _log(settings: Settings) -> Finding:
         from agentlog_infra.kafka_topics import plan
 
         changes = await plan(settings)
-        unsafe = [str(change) for change in changes if not change.safe]
-        if unsafe:
-            return Finding("log", "failed", "; ".join(unsafe), "agentlog topics apply")
+        unsafe = [change for change in changes if not change.safe]
         if changes:
-            return Finding("log", "warning", "; ".join(map(str, changes)), "agentlog topics apply")
+            fixes = dict.fromkeys(change.fix for change in unsafe or changes)
+            state: State = "failed" if unsafe else "warning"
+            return Finding("log", state, "; ".join(map(str, unsafe or changes)), "; ".join(fixes))
         return Finding("log", "ok", f"{settings.kafka_bootstrap}, {settings.partitions} partitions")
 
     return await _look("log", "is Kafka (AGENTLOG_KAFKA_BOOTSTRAP) or the stack running?", look)

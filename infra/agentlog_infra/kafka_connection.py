@@ -3,12 +3,13 @@
 import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypedDict
 
 from aiokafka.errors import KafkaError
 
-from agentlog_facts.errors import Unavailable
-from agentlog_infra.settings import Settings
+from agentlog_facts.errors import Misconfigured, Unavailable
+from agentlog_infra.settings import Settings, names_of
 
 EVENTS = "agentlog.events"
 OUTPUTS = "agentlog.outputs"
@@ -31,14 +32,19 @@ class Connection(TypedDict):
 
 
 def connection(settings: Settings) -> Connection:
-    """Return the connection of these settings. Raises: Unavailable when no log is named."""
+    """Return the connection of these settings.
+
+    Raises: Unavailable when no log is named, Misconfigured for settings that do not fit together or files that do not
+    hold what they should.
+    """
     if settings.kafka_bootstrap is None:
         raise Unavailable("AGENTLOG_KAFKA_BOOTSTRAP: expected host:port of the log, found nothing")
+    _demand_whole(settings)
     password = settings.kafka_sasl_password
     return Connection(
         bootstrap_servers=settings.kafka_bootstrap,
         security_protocol=settings.kafka_security_protocol,
-        ssl_context=_ssl_context(settings) if "SSL" in settings.kafka_security_protocol.split("_")[-1:] else None,
+        ssl_context=_ssl_context(settings) if _is_tls(settings) else None,
         sasl_mechanism=settings.kafka_sasl_mechanism,
         sasl_plain_username=settings.kafka_sasl_username,
         sasl_plain_password=None if password is None else password.get_secret_value(),
@@ -46,16 +52,49 @@ def connection(settings: Settings) -> Connection:
     )
 
 
+def _is_tls(settings: Settings) -> bool:
+    return settings.kafka_security_protocol in ("SSL", "SASL_SSL")
+
+
+def _demand_whole(settings: Settings) -> None:
+    """Refuse a login or certificate that is missing, and one that would be given and not used."""
+    protocol = settings.kafka_security_protocol
+    login, tls = protocol.startswith("SASL"), _is_tls(settings)
+    for attribute in ("kafka_sasl_username", "kafka_sasl_password"):
+        if login == (getattr(settings, attribute) is None):
+            told = "expected a value, found nothing" if login else "has no effect"
+            raise Misconfigured(f"{names_of(attribute)[0]}: {told} with AGENTLOG_KAFKA_SECURITY_PROTOCOL={protocol}")
+    for attribute in ("kafka_ssl_cafile", "kafka_ssl_certfile", "kafka_ssl_keyfile"):
+        if not tls and getattr(settings, attribute) is not None:
+            name = names_of(attribute)[0]
+            raise Misconfigured(f"{name}: has no effect with AGENTLOG_KAFKA_SECURITY_PROTOCOL={protocol}")
+    if settings.kafka_ssl_keyfile is not None and settings.kafka_ssl_certfile is None:
+        raise Misconfigured("AGENTLOG_KAFKA_SSL_CERTFILE: expected the certificate of the key file, found nothing")
+
+
 def _ssl_context(settings: Settings) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=settings.kafka_ssl_cafile)
+    """Trust the given authorities, else the system's; the server's name is always checked. Raises: Misconfigured."""
+    with _unreadable("AGENTLOG_KAFKA_SSL_CAFILE", settings.kafka_ssl_cafile):
+        context = ssl.create_default_context(cafile=settings.kafka_ssl_cafile)
     if settings.kafka_ssl_certfile is not None:
         password = settings.kafka_ssl_keypassword
-        context.load_cert_chain(
-            settings.kafka_ssl_certfile,
-            settings.kafka_ssl_keyfile,
-            None if password is None else password.get_secret_value(),
-        )
+        told = "AGENTLOG_KAFKA_SSL_CERTFILE, AGENTLOG_KAFKA_SSL_KEYFILE, AGENTLOG_KAFKA_SSL_KEYPASSWORD"
+        with _unreadable(told, settings.kafka_ssl_certfile):
+            context.load_cert_chain(
+                settings.kafka_ssl_certfile,
+                settings.kafka_ssl_keyfile,
+                # never asked for at a terminal: a wrong password is an error instead
+                "" if password is None else password.get_secret_value(),
+            )
     return context
+
+
+@contextmanager
+def _unreadable(name: str, path: Path | None) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:  # an SSLError is one too
+        raise Misconfigured(f"{name}: {path}: {error}") from error
 
 
 @contextmanager

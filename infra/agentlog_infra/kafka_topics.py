@@ -5,7 +5,7 @@ what is missing, changes settings that may be changed and opens each partition o
 log, generation, partition and base (design: the log).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,47 +20,18 @@ from agentlog_facts.ids import Key, stream
 from agentlog_facts.json_value import as_object
 from agentlog_facts.system import PartitionOpened
 from agentlog_facts.vocabulary import decode_fact, encode_commit, encode_facts, parse_commit
-from agentlog_infra.kafka_connection import BLOBS, EVENTS, OUTPUTS, Connection, connection, kafka_faults
+from agentlog_infra.kafka_connection import EVENTS, Connection, connection, kafka_faults
 from agentlog_infra.kafka_producer import DurableProducer
 from agentlog_infra.kafka_reader import KafkaReader
+from agentlog_infra.kafka_refusals import explain
 from agentlog_infra.partitioner import partition_of
 from agentlog_infra.settings import Settings
 from agentlog_infra.system_ports import SystemIds
+from agentlog_infra.topic_changes import TopicChange, config_changes, shape_changes, wanted
 
-MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 ALREADY_EXISTS = 36
-
-
-@dataclass(frozen=True, slots=True)
-class TopicChange:
-    """One difference: `found` is None for what is missing; `safe` tells whether a role may run in spite of it."""
-
-    topic: str
-    setting: str
-    found: str | None
-    needed: str
-    safe: bool = False
-
-    def __str__(self) -> str:
-        """Name topic, setting, value found and value needed."""
-        return f"topic {self.topic}: {self.setting} is {self.found or 'missing'}, needed {self.needed}"
-
-
-def wanted(settings: Settings) -> Mapping[str, Mapping[str, str]]:
-    """Return the settings that each topic must have."""
-    replicas = {"min.insync.replicas": str(settings.min_insync_replicas)}
-    history = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
-    stamped = {"message.timestamp.type": "LogAppendTime"}
-    return {
-        EVENTS: history | replicas | stamped,
-        BLOBS: history | replicas,
-        OUTPUTS: {
-            "cleanup.policy": "delete",
-            "retention.ms": str(settings.outputs_retention_ms),
-            "max.message.bytes": str(MAX_MESSAGE_BYTES),
-        }
-        | replicas,
-    }
+SET_ON_TOPIC = 1
+"""Source of a setting that was given to the topic itself (Kafka protocol, DescribeConfigs)."""
 
 
 async def plan(settings: Settings) -> list[TopicChange]:
@@ -75,9 +46,10 @@ async def plan(settings: Settings) -> list[TopicChange]:
 
 async def check(settings: Settings) -> None:
     """Refuse a log that could lose history. Raises: Misconfigured naming each setting, Unavailable."""
-    unsafe = [str(change) for change in await plan(settings) if not change.safe]
+    unsafe = [change for change in await plan(settings) if not change.safe]
     if unsafe:
-        raise Misconfigured("; ".join(unsafe) + " (fix: agentlog topics apply)")
+        fixes = dict.fromkeys(change.fix for change in unsafe)
+        raise Misconfigured(f"{'; '.join(map(str, unsafe))} (fix: {'; '.join(fixes)})")
 
 
 async def apply(settings: Settings) -> list[TopicChange]:
@@ -86,24 +58,26 @@ async def apply(settings: Settings) -> list[TopicChange]:
     try:
         with kafka_faults("topics"):
             changes = await _differences(admin, settings)
-            await _create(admin, settings, [c.topic for c in changes if c.setting == "topic"])
-            await _alter(admin, settings, {c.topic for c in changes if c.setting not in ("topic", "partitions")})
+            await _create(admin, settings, [change.topic for change in changes if change.setting == "topic"])
+            await _alter(admin, settings, {c.topic for c in changes if c.setting != "topic" and not c.obstacle})
     finally:
         await admin.close()
-    fixed = [change for change in changes if change.setting == "partitions"]
+    fixed = [change for change in changes if change.obstacle]
     if fixed:
-        raise Misconfigured(f"{fixed[0]}; the partitions of a keyed topic are fixed at its creation")
+        raise Misconfigured("; ".join(f"{change}: {change.obstacle}" for change in fixed))
     await _open_partitions(settings)
     return changes
 
 
 async def _admin(connected: Connection) -> AIOKafkaAdminClient:
+    """Connect. Raises: Unavailable, Misconfigured naming the setting for which we are not let in."""
     admin = AIOKafkaAdminClient(**connected, client_id="agentlog-topics")
     try:
         with kafka_faults("topics"):
             await admin.start()
     except Unavailable:
         await admin.close()
+        await explain(connected)
         raise
     return admin
 
@@ -112,33 +86,37 @@ async def _differences(admin: AIOKafkaAdminClient, settings: Settings) -> list[T
     topics = wanted(settings)
     present = set(await admin.list_topics())  # asking for a topic that is not there would create it on some brokers
     described = await admin.describe_topics([topic for topic in topics if topic in present])
-    counts = {topic["topic"]: len(topic["partitions"]) for topic in described if not topic["error_code"]}
-    changes = [
-        TopicChange(topic, "topic", None, f"{settings.partitions} partitions")
-        for topic in topics
-        if topic not in counts
-    ]
-    for topic, count in counts.items():
-        if count != settings.partitions:
-            changes.append(TopicChange(topic, "partitions", str(count), str(settings.partitions)))
-    if counts:
-        changes += await _config_differences(admin, {topic: topics[topic] for topic in counts})
+    there = {topic["topic"]: topic["partitions"] for topic in described if not topic["error_code"]}
+    needed = f"{settings.partitions} partitions"
+    changes = [TopicChange(topic, "topic", None, needed) for topic in topics if topic not in there]
+    for topic, partitions in there.items():
+        replicas = min(len(partition["replicas"]) for partition in partitions)
+        changes += shape_changes(topic, len(partitions), replicas, settings)
+    for topic, entries in (await _configs(admin, there)).items():
+        changes += config_changes(topic, {name: entry.value for name, entry in entries.items()}, settings)
     return changes
 
 
-async def _config_differences(admin: AIOKafkaAdminClient, topics: Mapping[str, Mapping[str, str]]) -> list[TopicChange]:
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    value: str | None
+    source: int
+
+
+async def _configs(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> dict[str, dict[str, _Entry]]:
+    """Return the settings in force. Raises: Misconfigured where they may not be read."""
     asked = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
-    changes: list[TopicChange] = []
-    for response in await admin.describe_configs(asked):
-        for resource in response.resources:
-            topic, entries = str(resource[3]), resource[4]
-            found = {str(entry[0]): entry[1] for entry in entries}
-            for setting, needed in topics[topic].items():
-                if found.get(setting) != needed:
-                    value = found.get(setting)
-                    safe = setting == "max.message.bytes" or topic == OUTPUTS
-                    changes.append(TopicChange(topic, setting, None if value is None else str(value), needed, safe))
-    return changes
+    found: dict[str, dict[str, _Entry]] = {}
+    for response in await admin.describe_configs(asked) if asked else []:
+        for code, detail, _, topic, entries in response.resources:
+            _demand_done(topic, code, detail, "its settings may not be read")
+            found[topic] = {str(entry[0]): _Entry(entry[1], int(entry[3])) for entry in entries}
+    return found
+
+
+def _demand_done(topic: str, code: int, detail: object, what: str) -> None:
+    if code:
+        raise Misconfigured(f"topic {topic}: {what}: {for_code(code).__name__} {detail or ''}".rstrip())
 
 
 async def _create(admin: AIOKafkaAdminClient, settings: Settings, topics: list[str]) -> None:
@@ -151,16 +129,23 @@ async def _create(admin: AIOKafkaAdminClient, settings: Settings, topics: list[s
     ]
     response = await admin.create_topics(new)
     for topic, code, *detail in response.topic_errors:
-        if code not in (0, ALREADY_EXISTS):  # somebody else created it meanwhile: fine
-            raise Misconfigured(f"topic {topic}: {for_code(code).__name__} {detail}")
+        if code != ALREADY_EXISTS:  # somebody else created it meanwhile: fine
+            _demand_done(topic, code, " ".join(map(str, detail)), "it cannot be made")
 
 
 async def _alter(admin: AIOKafkaAdminClient, settings: Settings, topics: set[str]) -> None:
-    if topics:
-        configs = wanted(settings)
-        await admin.alter_configs(
-            [ConfigResource(ConfigResourceType.TOPIC, topic, configs[topic]) for topic in sorted(topics)]
-        )
+    """Set what is needed; the request replaces all settings of a topic, so what else was given to it goes with it."""
+    if not topics:
+        return
+    resources: list[ConfigResource] = []
+    for topic, entries in (await _configs(admin, sorted(topics))).items():
+        given = {name: entry.value or "" for name, entry in entries.items() if entry.source == SET_ON_TOPIC}
+        changes = config_changes(topic, {name: entry.value for name, entry in entries.items()}, settings)
+        new = {change.setting: change.needed for change in changes}
+        resources.append(ConfigResource(ConfigResourceType.TOPIC, topic, given | new))
+    for response in await admin.alter_configs(resources):
+        for code, detail, _, topic in response.resources:
+            _demand_done(topic, code, detail, "its settings may not be changed")
 
 
 async def _open_partitions(settings: Settings) -> None:

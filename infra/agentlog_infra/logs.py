@@ -7,6 +7,8 @@ import traceback
 from datetime import UTC, datetime
 
 _PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_WRITES_CONTENT = "aiokafka.conn"
+"""Writes every request at DEBUG, records and the password of a login among them."""
 _LIBRARIES = ("aiokafka", "asyncio", "httpx", "httpcore", "uvicorn", "faust", "mode", "alembic")
 
 
@@ -54,3 +56,4 @@ def configure(level: str, *, as_json: bool) -> None:
     root.setLevel(level)
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel("DEBUG" if level == "DEBUG" else "WARNING")
+    logging.getLogger(_WRITES_CONTENT).setLevel("INFO" if level == "DEBUG" else "WARNING")

@@ -19,8 +19,8 @@ from agentlog_facts.errors import Misconfigured
 
 MEBIBYTE = 1024 * 1024
 DAY_MS = 24 * 3600 * 1000
-_URI_PASSWORD = re.compile(r"(://[^/@:]*:)[^@/]*(@)")
-_QUERY_PASSWORD = re.compile(r"([?&](?:password|sslpassword)=)[^&]*")
+_URI_PASSWORD = re.compile(r"(://[^/@:]*:)[^?]*(@)")  # up to the last @: a password may hold one
+_QUERY_PASSWORD = re.compile(r"([?&](?:password|sslpassword|ssl_password)=)[^&]*")
 
 
 class _Chosen:
@@ -302,8 +302,13 @@ def shown(settings: Settings, attribute: str) -> str:
         return ", ".join(settings.cors_allow_origins)
     value: object = getattr(settings, attribute)
     if attribute in ("database_uri", "redis_uri"):
-        return _URI_PASSWORD.sub(r"\1***\2", _QUERY_PASSWORD.sub(r"\1***", str(value or "")))
+        return without_password(str(value or ""))
     return "" if value is None else str(value)
+
+
+def without_password(uri: str) -> str:
+    """Return an address as it may be printed."""
+    return _URI_PASSWORD.sub(r"\1***\2", _QUERY_PASSWORD.sub(r"\1***", uri))
 
 
 def _told(error: ValidationError) -> str:

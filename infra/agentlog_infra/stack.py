@@ -22,6 +22,7 @@ from agentlog_infra.embedded_postgres import EmbeddedPostgres
 from agentlog_infra.embedded_valkey import EmbeddedValkey
 from agentlog_infra.processes import die_with_parent, identify, write_atomically
 from agentlog_infra.restarts import RestartBudget
+from agentlog_infra.settings import without_password
 from agentlog_infra.tasks import first_to_end
 
 __all__ = ["Addresses", "External", "Stack", "join", "run_stack"]
@@ -150,7 +151,8 @@ async def run_stack(data_dir: str | Path, external: External | None = None, *, a
         loop.add_signal_handler(number, stopping.set)
     async with Stack(data_dir, external) as stack:
         if announce:
-            print(json.dumps(asdict(stack.addresses) | {"pid": os.getpid()}), flush=True)
+            shown = {name: without_password(address) for name, address in asdict(stack.addresses).items()}
+            print(json.dumps(shown | {"pid": os.getpid()}), flush=True)
         await first_to_end(stopping.wait(), stack.wait_failed())
 
 

@@ -14,6 +14,7 @@ import tempfile
 import time
 import uuid
 from base64 import urlsafe_b64encode
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 
@@ -75,16 +76,19 @@ class ApacheKafka:
     def __init__(self, folder: Path, **properties: str) -> None:
         self._folder = folder
         self._classpath = os.pathsep.join(sorted(str(jar) for jar in jars().glob("*.jar")))
-        self.port, controller = free_ports(2)
+        self.port, self.controller_port = free_ports(2)
         template = Template((HERE / "server.properties.template").read_text())
-        voters = f"1@127.0.0.1:{controller}"
-        text = template.substitute(
-            node=1, voters=voters, port=self.port, cport=controller, logdir=folder / "log", rf=1, isr=1
-        )
+        ports = {"voters": f"1@127.0.0.1:{self.controller_port}", "port": self.port, "cport": self.controller_port}
         self._config = folder / "server.properties"
-        more = "".join(f"{key.replace('_', '.')}={value}\n" for key, value in properties.items())
-        self._config.write_text(text + more)
+        self._config.write_text(template.substitute(ports, node=1, logdir=folder / "log", rf=1, isr=1))
+        self.configure({key.replace("_", "."): value for key, value in properties.items()})
+        self.format_words: tuple[str, ...] = ()
         self._process: subprocess.Popen[bytes] | None = None
+
+    def configure(self, properties: Mapping[str, str]) -> None:
+        """Add properties, which win over those that are there; the next start reads them."""
+        with self._config.open("a") as config:
+            config.writelines(f"{key}={value}\n" for key, value in properties.items())
 
     @property
     def bootstrap(self) -> str:
@@ -128,7 +132,7 @@ class ApacheKafka:
         return [java(), *JVM, "-cp", self._classpath, *words]
 
     def _format(self) -> None:
-        words = ["kafka.tools.StorageTool", "format", "-t", kafka_id(), "-c", str(self._config)]
+        words = ["kafka.tools.StorageTool", "format", "-t", kafka_id(), "-c", str(self._config), *self.format_words]
         done = subprocess.run(self._java(*words), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 

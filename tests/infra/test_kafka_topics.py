@@ -1,0 +1,171 @@
+"""A topic that could lose history is refused with topic, setting, value found and value needed, on both brokers."""
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from tests.apache_kafka.secured import SecuredKafka
+from tests.broker.servers import BrokerProcess, admin
+
+import agentlog_infra.examples
+from agentlog_facts.errors import Misconfigured
+from agentlog_infra.kafka_connection import BLOBS, EVENTS, OUTPUTS
+from agentlog_infra.kafka_topics import apply, check, plan
+from agentlog_infra.processes import child_environment
+from agentlog_infra.settings import Settings
+
+PARTITIONS = 2
+APACHE = pytest.param("apache_kafka", marks=pytest.mark.needs("java", "mvn"))
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A server with agentlog's topics as they should be."""
+
+    bootstrap: str
+
+    def settings(self, **changes: int) -> Settings:
+        return Settings.load(
+            {
+                "kafka_bootstrap": self.bootstrap,
+                "partitions": PARTITIONS,
+                "replication_factor": 1,
+                "min_insync_replicas": 1,
+                **changes,
+            }
+        )
+
+    async def alter(self, topic: str, **configs: str) -> str | None:
+        """Give a topic these settings and no others; return the server's objection if it has one."""
+        named = {name.replace("_", "."): value for name, value in configs.items()}
+        async with admin(self.bootstrap) as client:
+            (answer,) = await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, named)])
+        ((code, detail, *_),) = answer.resources
+        return str(detail) if code else None
+
+    async def given(self, topic: str) -> dict[str, str | None]:
+        """Return the settings in force of a topic."""
+        async with admin(self.bootstrap) as client:
+            (answer,) = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+        return {entry[0]: entry[1] for entry in answer.resources[0][4]}
+
+
+@pytest.fixture(params=["agentlog_broker", APACHE])
+async def log(request: pytest.FixtureRequest) -> AsyncGenerator[Log]:
+    """Give a log of one kind; a test's changes are undone behind it."""
+    server = request.getfixturevalue("broker" if request.param == "agentlog_broker" else "secured_kafka")
+    assert isinstance(server, BrokerProcess | SecuredKafka)
+    found = Log(server.bootstrap)
+    await apply(found.settings())
+    yield found
+    await apply(found.settings())
+
+
+async def test_topics_made_by_us_are_accepted_and_nothing_is_left_to_do(log: Log) -> None:
+    await check(log.settings())
+    assert await plan(log.settings()) == []
+
+
+@pytest.mark.parametrize("topic", [EVENTS, BLOBS])
+@pytest.mark.parametrize(
+    ("setting", "value", "needed"),
+    [
+        ("cleanup.policy", "compact", "delete"),
+        ("cleanup.policy", "compact,delete", "delete"),
+        ("retention.ms", "604800000", "-1"),
+        ("retention.bytes", "1000000", "-1"),
+        ("unclean.leader.election.enable", "true", "false"),
+    ],
+)
+async def test_a_topic_that_could_lose_history_is_refused_until_it_is_changed(
+    log: Log, topic: str, setting: str, value: str, needed: str
+) -> None:
+    objection = await log.alter(topic, **{setting.replace(".", "_"): value})
+    if objection is not None:  # the embedded broker does not let it come to that
+        assert setting in objection
+        return
+    with pytest.raises(Misconfigured) as refused:
+        await check(log.settings())
+    assert f"topic {topic}: {setting} is {value}, needed {needed}" in str(refused.value)
+    assert "agentlog topics apply" in str(refused.value)
+    await apply(log.settings())
+    await check(log.settings())
+
+
+async def test_records_stamped_by_their_senders_are_refused(log: Log) -> None:
+    assert await log.alter(EVENTS, message_timestamp_type="CreateTime", retention_ms="-1") is None
+    with pytest.raises(Misconfigured, match=r"message\.timestamp\.type is CreateTime, needed LogAppendTime"):
+        await check(log.settings())
+
+
+@pytest.mark.parametrize(
+    ("attribute", "setting"),
+    [("replication_factor", "replication.factor"), ("min_insync_replicas", "min.insync.replicas")],
+)
+async def test_fewer_copies_than_declared_are_refused_and_more_are_not(log: Log, attribute: str, setting: str) -> None:
+    with pytest.raises(Misconfigured, match=f"topic {EVENTS}: {setting} is 1, needed at least 2"):
+        await check(log.settings(**{attribute: 2}))
+    await check(log.settings())
+
+
+async def test_another_number_of_partitions_is_refused_and_never_changed(log: Log) -> None:
+    with pytest.raises(Misconfigured, match=f"topic {EVENTS}: partitions is 2, needed 3") as refused:
+        await check(log.settings(partitions=3))
+    assert "AGENTLOG_PARTITIONS" in str(refused.value)
+    for attribute in ("partitions", "replication_factor"):
+        with pytest.raises(Misconfigured, match=r"fixed at its creation|kafka-reassign"):
+            await apply(log.settings(**{attribute: 3}))
+    await check(log.settings())
+
+
+async def test_what_an_operator_set_besides_is_kept_when_a_setting_is_changed(log: Log) -> None:
+    assert await log.alter(EVENTS, retention_ms="1000", segment_ms="3600000") is None
+    await apply(log.settings())
+    given = await log.given(EVENTS)
+    assert (given["retention.ms"], given["segment.ms"]) == ("-1", "3600000")
+
+
+async def test_stream_frames_may_expire_sooner_and_are_said_to(log: Log) -> None:
+    assert await log.alter(OUTPUTS, retention_ms="3600000") is None
+    await check(log.settings())
+    assert f"topic {OUTPUTS}: retention.ms is 3600000, needed 604800000" in map(str, await plan(log.settings()))
+
+
+async def test_no_role_starts_on_a_topic_that_forgets(log: Log, tmp_path: Path) -> None:
+    assert await log.alter(EVENTS, retention_ms="604800000") is None
+    roles = {role: serve(role, log.bootstrap, tmp_path) for role in ("gateway", "projector", "worker", "housekeeper")}
+    for role, process in roles.items():
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 2, f"{role}: {said}"
+        assert f"topic {EVENTS}: retention.ms is 604800000, needed -1" in said, role
+        assert "Traceback" not in said
+
+
+def serve(role: str, bootstrap: str, folder: Path, **environment: str) -> "subprocess.Popen[str]":
+    """Start a role that has a log and neither database nor Redis."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("AGENTLOG_", "DATABASE", "REDIS"))
+    }
+    mine = {
+        "AGENTLOG_KAFKA_BOOTSTRAP": bootstrap,
+        "AGENTLOG_PARTITIONS": str(PARTITIONS),
+        "AGENTLOG_REPLICATION_FACTOR": "1",
+        "AGENTLOG_MIN_INSYNC_REPLICAS": "1",
+        "AGENTLOG_CONFIG": str(Path(agentlog_infra.examples.__file__).parent / "langgraph.json"),
+        "AGENTLOG_PORT": "0",
+        "DATABASE_URI": "postgresql://nobody@127.0.0.1:1/none",
+        "REDIS_URI": "redis://127.0.0.1:1/0",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "agentlog_infra.cli", "serve", role],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env=child_environment(kept | mine | environment),
+    )
