@@ -16,6 +16,7 @@ Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 CONNECT_SECS = 10.0
 STATEMENT_SECS = 60.0
+IDLE_SECS = 3.0
 
 _MISSING = (
     asyncpg.UndefinedTableError,
@@ -39,6 +40,7 @@ TRANSIENT = (
     asyncpg.PostgresSystemError,
     asyncpg.ObjectInUseError,
     asyncpg.LockNotAvailableError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.OutdatedSchemaCacheError,
     asyncpg.InvalidCachedStatementError,
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -77,8 +79,8 @@ async def _as_it_is(connection: Connection) -> None:
     """Give a connection back without a word."""
 
 
-async def connect(uri: str) -> Connection:
-    """Open the connection that folds: one plan a statement, whatever its size. Raises: Unavailable."""
+async def connect(uri: str, name: str = "agentlog projector") -> Connection:
+    """Open a connection that folds: one plan a statement, whatever its size. Raises: Unavailable."""
     with translated("connect"):
         return await asyncpg.connect(
             uri,
@@ -88,7 +90,9 @@ async def connect(uri: str) -> Connection:
             max_cached_statement_lifetime=0,
             max_cacheable_statement_size=0,
             server_settings={
-                "application_name": "agentlog projector",
+                "application_name": name,
+                # A projector that stands still amid a transaction must not keep its rows from who takes over.
+                "idle_in_transaction_session_timeout": f"{IDLE_SECS:.0f}s",
                 # Every statement looks rows up by key; PostgreSQL would keep plans made for empty tables.
                 "plan_cache_mode": "force_generic_plan",
                 "enable_seqscan": "off",
@@ -97,6 +101,14 @@ async def connect(uri: str) -> Connection:
                 "jit": "off",
             },
         )
+
+
+async def close(connection: Connection) -> None:
+    """Give a connection back; a server that does not answer is left alone."""
+    try:
+        await connection.close(timeout=1)
+    except (TimeoutError, OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
+        connection.terminate()
 
 
 @asynccontextmanager

@@ -24,9 +24,11 @@ from agentlog_projections.commits import Commit, ReadModel, by_key
 from agentlog_projections.database import Connection
 from agentlog_projections.judge import Judged, Known, Read, judge, readable
 from agentlog_projections.ledger import LedgerFold, Step, fence
+from agentlog_projections.membership import Membership
 from agentlog_projections.partitions import Fenced, Partition
 from agentlog_projections.quarantine import DETERMINISTIC, Quarantine, execute, is_deterministic
 from agentlog_projections.runs import ReadyRun, RunsModel, ready_of_partitions, ready_of_threads
+from agentlog_projections.shares import change
 from agentlog_projections.transaction import Composer, Transaction, Write
 
 log = logging.getLogger(__name__)
@@ -44,7 +46,10 @@ SELECT CASE WHEN (SELECT count(*) FROM w0) = $1 THEN clock_timestamp() ELSE ledg
 
 @dataclass(frozen=True, slots=True)
 class FoldSettings:
-    """Where and how to fold. `owner` is unique per process; `partitions` None means all that nobody else folds."""
+    """Where and how to fold. `owner` is unique per process; `partitions` None means a share of all.
+
+    A projector says every `look_every` that it is alive; the others take it for dead when that is `lease` ago.
+    """
 
     database_uri: str
     owner: str
@@ -52,6 +57,7 @@ class FoldSettings:
     max_records: int = 1_000
     patience: timedelta = timedelta(seconds=1)
     look_every: timedelta = timedelta(seconds=1)
+    lease: timedelta = timedelta(seconds=5)
     first_pause: timedelta = timedelta(milliseconds=50)
     longest_pause: timedelta = timedelta(seconds=2)
 
@@ -76,7 +82,10 @@ class Fold:
         outside: Outside,
         models: Sequence[ReadModel],
         runs: RunsModel,
+        member: Membership | None = None,
     ) -> None:
+        """`member` tells when others come and go; without it they are looked for every `look_every` only."""
+        self._member = member
         self._connection = connection
         self._settings = settings
         self._outside = outside
@@ -96,13 +105,18 @@ class Fold:
         return sum(max(0, one.target - one.next_offset) for one in self._folding())
 
     async def begin(self) -> None:
-        """Take the partitions that are free and place the tail before their next records."""
+        """Take our share of the partitions and place the tail before their next records."""
+        await self.end()
         self._forget()
         tail, owner = self._outside.tail, self._settings.owner
         ends = await tail.ends()
         self._all = frozenset(ends) if self._settings.partitions is None else self._settings.partitions
-        held = await ownership.lock(self._connection, self._all)
-        self.partitions = await ownership.take(self._connection, held, owner)
+        seen = await ownership.standing(self._connection, self._settings.lease)
+        todo = change(owner, self._all, seen)
+        if todo.give_up:
+            await ownership.give_up(self._connection, todo.give_up, owner)
+        wanted = (set(seen.of(owner)) & self._all - set(todo.give_up)) | set(todo.take)
+        self.partitions = await ownership.take(self._connection, sorted(wanted), owner, seen)
         await self._quarantine.load(self._connection)
         ends = await tail.ends()
         for number in self._all:
@@ -115,33 +129,47 @@ class Fold:
                 tail.drop(number)
             else:
                 tail.seek(number, one.reading)
-        level = logging.INFO if self.partitions else logging.DEBUG  # who stands by asks again and again
-        log.log(level, "projector.took", extra={"partitions": len(self.partitions), "behind": self.behind})
+        fields = {"partitions": sorted(self.partitions), "projectors": len(seen.alive), "behind": self.behind}
+        log.info("projector.took", extra=fields)
         await self._push_all([one.number for one in self._folding() if one.present])
 
-    async def cycle(self) -> bool:
-        """Fold what is there, or look after a while whether all is still ours; False when nothing is.
+    async def cycle(self) -> None:
+        """Fold what is there, or look after a while whether the share is still ours and still fair.
 
         Raises: Fenced, Unavailable, TRANSIENT: the session is over.
         """
-        if not self.partitions:
-            return False
-        batches, many = await (self._ahead or self._next())
-        self._ahead = asyncio.create_task(self._next(), name="read ahead") if many else None
         await self._look()
+        batches = await self._arrived()
         for reads in batches:
             await self._commit(reads)
         await self._stop_failed()
-        return True
 
     async def end(self) -> None:
         """Stop reading ahead."""
-        if self._ahead is not None:
-            self._ahead.cancel()
-            await asyncio.gather(self._ahead, return_exceptions=True)
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.cancel()
+            await asyncio.gather(ahead, return_exceptions=True)
+
+    async def _arrived(self) -> list[list[Read]]:
+        """Return what was read, nothing when the others change first; much at once: the next is read meanwhile."""
+        if self._ahead is None:
+            self._ahead = asyncio.create_task(self._next(), name="read ahead")
+        if self._member is not None:
+            either: set[asyncio.Future[tuple[list[list[Read]], bool]] | asyncio.Future[None]]
+            either = {self._ahead, self._member.changed}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not self._ahead.done():
+                return []
+        batches, many = await self._ahead
+        self._ahead = asyncio.create_task(self._next(), name="read ahead") if many else None
+        return batches
 
     async def _next(self) -> tuple[list[list[Read]], bool]:
-        """Read what comes next; when that is much, the batch behind it is read while PostgreSQL works on this one."""
+        """Read what comes next, and tell whether it is much."""
+        if not self.partitions:  # somebody else folds all of them
+            await asyncio.sleep(self._settings.look_every.total_seconds())
+            return [], False
         raws = await self._outside.tail.poll(self._settings.max_records, self._settings.patience)
         return await self._read(raws), len(raws) >= READ_AHEAD
 
@@ -154,16 +182,16 @@ class Fold:
             model.forget()
 
     async def _look(self) -> None:
-        """See once in a while whether positions were reset, and whether partitions became free."""
+        """See, now and then and when told to, whether positions were reset, and whether our share is still fair."""
         now = self._outside.clock.monotonic()
-        if now < self._next_look:
+        told = self._member is not None and self._member.look()
+        if not told and now < self._next_look:
             return
         self._next_look = now + self._settings.look_every.total_seconds()
-        await ownership.look(self._connection, self.partitions, self._settings.owner)
-        if len(self.partitions) < len(self._all):
-            free = await ownership.lock(self._connection, self._all - self.partitions.keys())
-            if free:
-                raise Fenced(f"partitions {free} became free: taking them too")
+        seen = await ownership.standing(self._connection, self._settings.lease)
+        ownership.check(self.partitions, self._settings.owner, seen)
+        if change(self._settings.owner, self._all, seen):
+            await self.begin()
 
     async def _read(self, raws: Sequence[RawRecord]) -> list[list[Read]]:
         """Decode the records that are next on their partitions, cut into batches of bounded size."""

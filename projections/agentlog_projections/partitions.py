@@ -1,12 +1,13 @@
 """Decides who folds which partition, from where, and whether it is still the same log.
 
-A projector folds the partitions whose advisory lock it holds; a lock goes with its connection, so a dead projector
-never keeps one. `positions.owner` fences what a paused one may still send.
+`positions.owner` names who folds a partition, and every transaction demands it together with the position: so one that
+was taken over, whether it knows or not, writes nothing. Who is alive (`membership`) only decides who takes what.
 """
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import asyncpg
 
@@ -14,30 +15,47 @@ from agentlog_facts.errors import Unavailable
 from agentlog_facts.ports import RawRecord
 from agentlog_projections.database import Connection
 from agentlog_projections.ledger import digest
+from agentlog_projections.membership import NOTIFY
+from agentlog_projections.shares import Owned, Rebuild, Standing
 
 log = logging.getLogger(__name__)
 
 LOCK_SECS = 60.0
-"""How long a projector that runs may take to let go of its partitions."""
+"""How long one rebuild waits for another."""
 LOCKS = 0x61676C70
-"""First half of the advisory lock keys, the second is the partition."""
+REBUILD = 1
+"""The two halves of the advisory lock under which everything is folded anew; meanwhile no projector folds."""
 RESUMABLE = 1_000
 """A partition that was present, and is at most so many records behind at a restart, stays present: nothing of it is
 folded anew. More than that is a restored or long forgotten database."""
 
-_LOCK = "SELECT p FROM unnest($1::int[]) AS p WHERE pg_try_advisory_lock($2, p) ORDER BY p"
-_WAIT_FOR_LOCK = "SELECT pg_advisory_lock($2, p) FROM unnest($1::int[]) AS p"
+_ALIVE = """
+SELECT array(SELECT m.owner
+               FROM ledger.projectors m
+               JOIN pg_stat_activity a ON a.pid = m.backend AND a.backend_start = m.backend_start
+              WHERE m.seen_at > clock_timestamp() - $1::interval
+              ORDER BY m.owner) AS alive,
+       (SELECT pid = pg_backend_pid()
+          FROM pg_locks
+         WHERE locktype = 'advisory' AND granted
+           AND classid = $2::bigint::oid AND objid = $3::bigint::oid AND objsubid = 2
+           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS rebuild_is_mine
+"""
+_OWNED = "SELECT partition, owner, next_offset FROM ledger.positions"
 _TAKE = """
 INSERT INTO ledger.positions AS p (partition, owner) SELECT n, $2 FROM unnest($1::int[]) AS n
 ON CONFLICT (partition) DO UPDATE SET owner = excluded.owner, stopped = NULL
+ WHERE $4 OR p.owner IS NULL OR p.owner = excluded.owner OR p.owner = ANY($3::text[])
 RETURNING partition, next_offset, digest, present
 """
+_GIVE_UP = "UPDATE ledger.positions SET owner = NULL WHERE partition = ANY($1::int[]) AND owner = $2"
+_LOCK = "SELECT pg_advisory_lock($1, $2)"
+_REBUILDS: Mapping[bool | None, Rebuild] = {None: "none", True: "mine", False: "other"}
 _SAY = """
 UPDATE ledger.positions p SET present = n.present, stopped = n.stopped
   FROM unnest($1::int[], $2::bool[], $3::text[]) AS n(partition, present, stopped)
  WHERE p.partition = n.partition AND p.owner = $4
 """
-_LOOK = "SELECT partition, next_offset FROM ledger.positions WHERE owner = $1"
 
 
 class Fenced(Unavailable):
@@ -89,15 +107,26 @@ class Partition:
         return True
 
 
-async def lock(connection: Connection, partitions: Collection[int]) -> list[int]:
-    """Lock the partitions that are free and return them."""
-    return [row["p"] for row in await connection.fetch(_LOCK, sorted(partitions), LOCKS)]
+async def standing(connection: Connection, lease: timedelta) -> Standing:
+    """Return who is alive, which is who was seen within `lease`, and who owns what."""
+    found = await connection.fetchrow(_ALIVE, lease, LOCKS, REBUILD)
+    if found is None:
+        raise TypeError("a question without FROM has one row")
+    owned = {row["partition"]: Owned(row["owner"], row["next_offset"]) for row in await connection.fetch(_OWNED)}
+    return Standing(tuple(found["alive"]), owned, _REBUILDS[found["rebuild_is_mine"]])
 
 
-async def take(connection: Connection, partitions: Sequence[int], owner: str) -> dict[int, Partition]:
-    """Become the owner of locked partitions and return how far they are folded."""
-    rows = await connection.fetch(_TAKE, partitions, owner)
+async def take(connection: Connection, partitions: Sequence[int], owner: str, seen: Standing) -> dict[int, Partition]:
+    """Become the owner of partitions and return how far they are folded; those somebody alive has now are left out."""
+    force = seen.rebuild == "mine"
+    rows = await connection.fetch(_TAKE, sorted(partitions), owner, seen.dead(), force)
     return {row["partition"]: _partition(row) for row in sorted(rows, key=lambda row: int(row["partition"]))}
+
+
+async def give_up(connection: Connection, partitions: Sequence[int], owner: str) -> None:
+    """Let others take partitions, and tell them."""
+    await connection.execute(_GIVE_UP, partitions, owner)
+    await connection.execute(NOTIFY, owner)
 
 
 def _partition(row: asyncpg.Record) -> Partition:
@@ -113,17 +142,20 @@ async def say(connection: Connection, partitions: Collection[Partition], owner: 
             log.error("projector.partition_stopped", extra={"partition": one.number, "reason": one.stopped})
 
 
-async def look(connection: Connection, partitions: Mapping[int, Partition], owner: str) -> None:
+def check(partitions: Mapping[int, Partition], owner: str, seen: Standing) -> None:
     """See whether the positions are still as we left them. Raises: Fenced."""
-    found = {row["partition"]: row["next_offset"] for row in await connection.fetch(_LOOK, owner)}
     for number, one in partitions.items():
-        if found.get(number) != one.next_offset:
-            raise Fenced(f"partition {number}: expected position {one.next_offset} as mine, found {found.get(number)}")
+        found = seen.owned.get(number)
+        if found != Owned(owner, one.next_offset):
+            raise Fenced(f"partition {number}: expected position {one.next_offset} as {owner}, found {found}")
 
 
 async def fence_off(connection: Connection, partitions: Collection[int], owner: str) -> None:
-    """Make whoever folds these partitions let go, and lock them; waits until it has. Its next transaction fails."""
+    """Keep projectors from all partitions for as long as the connection lives, and make who folds these let go.
+
+    What they have under way is committed or fails; they write nothing afterwards. One rebuild waits for another.
+    """
+    await connection.execute(_LOCK, LOCKS, REBUILD, timeout=LOCK_SECS)
     if await connection.fetchval("SELECT to_regclass('ledger.positions')") is not None:
         sql = "UPDATE ledger.positions SET owner = $2 WHERE partition = ANY($1::int[])"
         await connection.execute(sql, sorted(partitions), owner)
-    await connection.execute(_WAIT_FOR_LOCK, sorted(partitions), LOCKS, timeout=LOCK_SECS)

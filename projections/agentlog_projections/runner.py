@@ -6,12 +6,11 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-import asyncpg
-
 from agentlog_facts.errors import Diverged, Unavailable
 from agentlog_projections.commits import ReadModel
-from agentlog_projections.database import TRANSIENT, Connection, connect
+from agentlog_projections.database import TRANSIENT, close, connect
 from agentlog_projections.fold import Fold, FoldSettings, Outside
+from agentlog_projections.membership import membership
 from agentlog_projections.partitions import Fenced
 from agentlog_projections.runs import RunsModel
 
@@ -36,7 +35,7 @@ class Projector:
         self._ready = asyncio.Event()
 
     async def wait_ready(self) -> None:
-        """Return once partitions were taken for the first time, or found to be folded by somebody else."""
+        """Return once our share of the partitions was taken for the first time; it may be none."""
         await self._ready.wait()
 
     async def run(self) -> None:
@@ -47,9 +46,8 @@ class Projector:
                 async with self.session() as fold:
                     self._ready.set()
                     pause = self._settings.first_pause
-                    while await fold.cycle():
-                        pass
-                await asyncio.sleep(self._settings.look_every.total_seconds())  # standby: somebody else folds
+                    while True:
+                        await fold.cycle()
             except Fenced as error:
                 log.warning("projector.fenced", extra={"reason": str(error)})
                 await asyncio.sleep(self._settings.first_pause.total_seconds())
@@ -65,21 +63,15 @@ class Projector:
 
     @asynccontextmanager
     async def _session(self) -> "AsyncGenerator[Fold]":
-        connection = await connect(self._settings.database_uri)
-        try:
-            fold = Fold(connection, self._settings, self._outside, self._models, self._runs)
+        settings = self._settings
+        async with membership(settings.database_uri, settings.owner, settings.look_every) as member:
+            connection = await connect(settings.database_uri)
             try:
-                await fold.begin()
-                yield fold
+                fold = Fold(connection, settings, self._outside, self._models, self._runs, member)
+                try:
+                    await fold.begin()
+                    yield fold
+                finally:
+                    await fold.end()
             finally:
-                await fold.end()
-        finally:
-            await _close(connection)
-
-
-async def _close(connection: Connection) -> None:
-    """Give the connection, and with it the locks, back; a server that does not answer is left alone."""
-    try:
-        await connection.close(timeout=1)
-    except (TimeoutError, OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
-        connection.terminate()
+                await close(connection)  # before the partitions are given up: what it had under way is over then

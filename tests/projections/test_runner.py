@@ -157,21 +157,6 @@ async def test_a_partition_counts_as_present_only_once_it_is_caught_up(world: Wo
             await world.folded()
 
 
-async def test_a_second_projector_stands_by_and_takes_over(world: World) -> None:
-    async with world.projector(owner="second") as second:
-        await second.wait_ready()
-        async with world.projector(owner="third") as third:
-            await third.wait_ready()
-            world.append(draft("t1", thread_created()))
-            await world.folded()
-            owners = await world.pool.fetch("SELECT DISTINCT owner FROM ledger.positions")
-            assert [row["owner"] for row in owners] == ["second"]
-    async with world.projector(owner="fourth"):
-        world.append(draft("t1", run_created()))
-        await world.folded()
-        assert await world.pool.fetchval("SELECT DISTINCT owner FROM ledger.positions") == "fourth"
-
-
 async def test_who_lost_its_partitions_writes_nothing_and_begins_again(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:

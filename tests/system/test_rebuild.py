@@ -31,8 +31,9 @@ PROCESS_STATE = {("ledger", "positions"): ("owner", "present")}
 """Columns that say which process folds now: the only ones that the log does not determine."""
 TABLE_NAMES = """
 SELECT schemaname, tablename FROM pg_tables
-WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1, 2
+WHERE schemaname NOT IN ('pg_catalog', 'information_schema') AND tablename <> 'projectors' ORDER BY 1, 2
 """
+"""All but the table that says only which processes fold now."""
 COLUMNS = """
 SELECT column_name FROM information_schema.columns WHERE table_schema = $1 AND table_name = $2 ORDER BY column_name
 """

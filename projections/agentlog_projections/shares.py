@@ -1,0 +1,80 @@
+"""Decides which partitions a projector gives up or takes, from who is alive and who owns what: everybody gets as many.
+
+Pure, and the same for all who see the same: so two of them do not reach for one partition. Where they see different
+things for a moment, both may try; the condition on owner and position of every transaction lets one of them write.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Rebuild: TypeAlias = Literal["none", "mine", "other"]
+"""Whether somebody folds everything anew now, and then nobody else folds anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """Who folds a partition, and how far it is folded; `owner` None: nobody."""
+
+    owner: str | None
+    next_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the database says: who is alive, in the order in which they come, and who owns what."""
+
+    alive: Sequence[str]
+    owned: Mapping[int, Owned]
+    rebuild: Rebuild = "none"
+
+    def of(self, owner: str) -> tuple[int, ...]:
+        """Return the partitions of an owner."""
+        return tuple(number for number, one in sorted(self.owned.items()) if one.owner == owner)
+
+    def dead(self) -> list[str]:
+        """Return the owners of partitions who are not alive."""
+        return sorted({one.owner for one in self.owned.values() if one.owner is not None} - set(self.alive))
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a projector does so that everybody has its share; both empty: nothing."""
+
+    give_up: tuple[int, ...] = ()
+    take: tuple[int, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Tell whether there is anything to do."""
+        return bool(self.give_up or self.take)
+
+
+def change(me: str, partitions: Collection[int], standing: Standing) -> Change:
+    """Return what `me` has to do about its share of `partitions`."""
+    mine = tuple(number for number in standing.of(me) if number in partitions)
+    match standing.rebuild:
+        case "other":
+            return Change(give_up=mine)
+        case "mine":
+            return Change(take=tuple(sorted(set(partitions) - set(mine))))
+        case "none":
+            return _fair(me, sorted(partitions), standing, mine)
+
+
+def _fair(me: str, partitions: Sequence[int], standing: Standing, mine: tuple[int, ...]) -> Change:
+    """Whoever has too many gives the last ones up; what is free goes to those who lack some, in their order."""
+    alive = sorted({me, *standing.alive})
+    least, more = divmod(len(partitions), len(alive))
+    free = tuple(number for number in partitions if _owner(number, standing) not in alive)
+    for place, name in enumerate(alive):
+        share = least + (place < more)
+        has = sum(_owner(number, standing) == name for number in partitions)
+        taken, free = free[: max(0, share - has)], free[max(0, share - has) :]
+        if name == me:
+            return Change(give_up=mine[share:], take=taken)
+    raise AssertionError(f"{me} is not among {alive}")
+
+
+def _owner(number: int, standing: Standing) -> str | None:
+    one = standing.owned.get(number)
+    return None if one is None else one.owner

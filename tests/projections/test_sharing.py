@@ -1,0 +1,162 @@
+"""Several projectors share the partitions; who dies, stands still or goes is replaced, and never writes twice."""
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from tests.projections.facts import patched, run_created, thread_created
+from tests.projections.test_runner import keys_of
+from tests.projections.world import WallClock, World, draft
+
+from agentlog_facts.guard import Accepted
+from agentlog_projections.announce import Announcer
+from agentlog_projections.database import close, connect
+from agentlog_projections.fold import Fold, FoldSettings, Outside
+from agentlog_projections.membership import Membership, membership
+from agentlog_projections.partitions import Fenced
+from agentlog_projections.read_models import read_models
+
+NEVER = timedelta(hours=1)
+OWNERS = "SELECT partition, owner FROM ledger.positions ORDER BY partition"
+
+
+async def owners(world: World) -> list[str | None]:
+    return [row["owner"] for row in await world.pool.fetch(OWNERS)]
+
+
+async def owned_by(world: World, *names: str | None) -> None:
+    """Wait until these own the partitions, in any order."""
+
+    async def are_owned() -> bool:
+        return sorted(map(str, await owners(world))) == sorted(map(str, names))
+
+    await world.until(are_owned, f"owners {names}")
+
+
+def outside(world: World) -> Outside:
+    return Outside(world.log.reader(), world.log.partition_of, WallClock(), Announcer(world.feed, world.feed))
+
+
+@asynccontextmanager
+async def standing_still(world: World, settings: FoldSettings) -> AsyncGenerator[tuple[Fold, Membership]]:
+    """Give a projector that was seen once, owns its share, and does nothing by itself any more."""
+    heartbeat, connection = await connect(world.uri), await connect(world.uri)
+    try:
+        member = Membership(heartbeat, settings.owner, NEVER)
+        await member.join()
+        models, runs = read_models()
+        fold = Fold(connection, settings, outside(world), models, runs)
+        await fold.begin()
+        yield fold, member
+        await fold.end()
+    finally:
+        await close(connection)
+        await close(heartbeat)
+
+
+async def cycles(fold: Fold) -> None:
+    while True:
+        await fold.cycle()
+
+
+async def test_two_projectors_share_the_partitions_and_the_last_one_has_all(world: World) -> None:
+    # nothing is found by looking: they tell each other
+    async with AsyncExitStack() as first, AsyncExitStack() as second:
+        await first.enter_async_context(world.projector(owner="first", look_every=NEVER, lease=NEVER))
+        await owned_by(world, "first", "first")
+        await second.enter_async_context(world.projector(owner="second", look_every=NEVER, lease=NEVER))
+        await owned_by(world, "first", "second")
+        world.append(*(draft(f"t{number}", thread_created(f"t{number}")) for number in range(20)))
+        await world.folded()
+        await first.aclose()
+        await owned_by(world, "second", "second")
+        places = world.append(*(draft(f"t{number}", run_created("r", f"t{number}")) for number in range(20)))
+        await world.folded()
+        assert [await world.verdict(place) for place in places] == [Accepted(1)] * 20
+    assert await owners(world) == [None, None]
+
+
+async def test_more_projectors_than_partitions_stand_by(world: World) -> None:
+    async with world.projector(owner="a"), world.projector(owner="b"):
+        await owned_by(world, "a", "b")
+        async with world.projector(owner="c") as third:
+            await third.wait_ready()
+            world.append(draft("t1", thread_created()))
+            await world.folded()
+            assert sorted(map(str, await owners(world))) == ["a", "b"]
+
+
+async def test_a_projector_whose_connection_is_gone_is_replaced_without_waiting_for_its_lease(world: World) -> None:
+    async with standing_still(world, replace(world.settings, owner="killed", lease=NEVER)) as (fold, _):
+        assert sorted(fold.partitions) == [0, 1]
+    assert await owners(world) == ["killed", "killed"]
+    async with world.projector(owner="heir", lease=NEVER):
+        await owned_by(world, "heir", "heir")
+
+
+async def test_a_projector_that_stands_still_is_replaced_and_its_late_transaction_changes_nothing(
+    world: World,
+) -> None:
+    lease = timedelta(milliseconds=300)
+    (here,), (there,) = keys_of(world, 0, 1), keys_of(world, 1, 1)
+    async with standing_still(world, replace(world.settings, owner="zombie", lease=lease)) as (zombie, _):
+        world.append(draft(here, thread_created(here)), draft(there, thread_created(there)))
+        await zombie.cycle()
+        places = world.append(draft(here, patched({"n": 1}, here), stream=f"meta-{here}"))
+        async with world.projector(owner="heir", lease=lease):
+            await owned_by(world, "heir", "heir")
+            await world.folded()
+            before = await world.dump()
+            with pytest.raises(Fenced):
+                await zombie.cycle()
+            assert await world.dump() == before
+            assert await owners(world) == ["heir", "heir"]
+            assert await world.verdict(places[0]) == Accepted(0)
+    assert await world.pool.fetchval("SELECT count(*) FROM ledger.log_index") == 3
+
+
+async def test_a_transaction_that_was_read_and_judged_before_the_take_over_is_void(world: World) -> None:
+    """The worst moment to stand still: everything is computed, and only the write to PostgreSQL is left."""
+    (here,) = keys_of(world, 0, 1)
+    still = replace(world.settings, owner="zombie", look_every=NEVER)
+    async with standing_still(world, still) as (zombie, _):
+        await zombie.cycle()
+        world.append(draft(here, thread_created(here)))
+        lease = timedelta(milliseconds=300)
+        async with world.projector(owner="heir", lease=lease):
+            await owned_by(world, "heir", "heir")
+            await world.folded()
+            before = await world.dump()
+            with pytest.raises(Fenced, match="another projector folds this partition"):
+                await cycles(zombie)  # it does not look: it reads, judges and writes
+            assert await world.dump() == before
+
+
+async def test_who_stood_still_too_long_comes_back_for_its_share(world: World) -> None:
+    async with membership(world.uri, "slow", timedelta(milliseconds=20)), world.projector(owner="a"):
+        await owned_by(world, "a")  # one partition is left to the slow one, which takes it when it folds
+        async with world.projector(owner="slow"):
+            await owned_by(world, "a", "slow")
+
+
+async def test_whoever_comes_and_goes_the_rows_are_the_same(world: World) -> None:
+    def fill(part: int) -> None:
+        for number in range(part * 15, part * 15 + 15):
+            key = f"t{number}"
+            world.append(draft(key, thread_created(key), run_created(f"r{number}", key)))
+            world.append(draft(key, patched({"n": number}, key), stream=f"meta-{key}"))
+
+    for part in range(6):
+        async with world.projector(owner=f"x{part}", max_records=3), world.projector(owner=f"y{part}", max_records=5):
+            fill(part)
+            if part % 2:
+                await world.folded()
+    async with world.projector():
+        await world.folded()
+    shared = await world.dump()
+    await world.reset()
+    async with world.projector():
+        await world.folded()
+    assert await world.dump() == shared
