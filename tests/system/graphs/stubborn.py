@@ -1,0 +1,81 @@
+"""A graph whose first node does not stop when it is told to, in the way that its input names."""
+
+import asyncio
+import ctypes
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Literal, TypedDict
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.graph import END, START, StateGraph
+
+from agentlog_infra.examples.example_steps import Steps, trace
+
+LONG_S = 3600
+
+
+class Stubborn(TypedDict, total=False):
+    """`how`: the way; none of them means to go through."""
+
+    name: str
+    how: str
+    done: bool
+
+
+def blocks_in_c() -> None:
+    """Sleep in C without the interpreter's lock, as a database driver does."""
+    ctypes.CDLL(None).sleep(LONG_S)
+
+
+def holds_the_lock() -> None:
+    """Sleep in C with the interpreter's lock, so that no other Python code of the process runs."""
+    ctypes.PyDLL(None).sleep(LONG_S)
+
+
+def never_returns() -> None:
+    """Wait for what never comes."""
+    threading.Event().wait()
+
+
+SYNC: Mapping[str, Callable[[], None]] = {
+    "blocks_in_c": blocks_in_c,
+    "holds_the_lock": holds_the_lock,
+    "never_returns": never_returns,
+}
+
+
+def in_a_thread(state: Stubborn, config: RunnableConfig) -> Stubborn:
+    """Get stuck in a thread."""
+    trace("stuck", "start", Steps(name=state.get("name", "")), config)
+    SYNC[state.get("how", "")]()
+    return {"done": True}
+
+
+async def on_the_loop(state: Stubborn, config: RunnableConfig) -> Stubborn:
+    """Get stuck on the event loop, or on it without blocking it."""
+    trace("stuck", "start", Steps(name=state.get("name", "")), config)
+    if state.get("how") == "blocks_the_loop":
+        time.sleep(LONG_S)  # noqa: ASYNC251 - user code that blocks
+    if state.get("how") == "waits_for_ever":
+        await asyncio.Event().wait()
+    while state.get("how") == "swallows_cancellation":
+        try:
+            await asyncio.sleep(LONG_S)
+        except asyncio.CancelledError:
+            trace("stuck", "swallowed", Steps(name=state.get("name", "")), config)
+    return {"done": True}
+
+
+def way(state: Stubborn) -> Literal["in_a_thread", "on_the_loop"]:
+    """Choose the node that gets stuck like this."""
+    return "in_a_thread" if state.get("how") in SYNC else "on_the_loop"
+
+
+builder = StateGraph(Stubborn)
+builder.add_node("in_a_thread", in_a_thread)
+builder.add_node("on_the_loop", on_the_loop)
+builder.add_conditional_edges(START, way)
+builder.add_edge("in_a_thread", END)
+builder.add_edge("on_the_loop", END)
+graph = builder.compile()
