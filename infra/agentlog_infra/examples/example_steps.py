@@ -49,12 +49,14 @@ def trace(step: str, edge: str, state: Steps, config: RunnableConfig) -> None:
     if not path:
         return
     ids = config.get("configurable", {})
+    attempt = config.get("metadata", {}).get("run_attempt")
     line = {
         "name": state.get("name"),
         "thread_id": str(ids.get("thread_id")),
         "run_id": str(ids.get("run_id")),
         "step": step,
         "edge": edge,
+        "attempt": None if attempt is None else str(attempt),
         "pid": os.getpid(),
         "at": time.time(),
     }

@@ -27,6 +27,7 @@ def check(judged: Iterable[Judged], promised_events: Iterable[str] = ()) -> Verd
     found = Verdicts()
     accepted: Counter[str] = Counter()
     versions: dict[tuple[str, str], int] = {}
+    claims: defaultdict[str, dict[str, int]] = defaultdict(dict)
     for commit in judged:
         place = f"{commit.record.partition}:{commit.record.offset}"
         if not commit.record.value.get("actor"):
@@ -37,6 +38,7 @@ def check(judged: Iterable[Judged], promised_events: Iterable[str] = ()) -> Verd
         accepted[str(commit.record.value["event_id"])] += 1
         _versions(found, versions, commit, place)
         _runs(found, commit, place)
+        _fences(found, claims[commit.record.key], commit, place)
     found.violations += [f"event {event} counts {n} times" for event, n in accepted.items() if n > 1]
     found.violations += [
         f"event {event} was promised and is not there" for event in promised_events if not accepted[event]
@@ -67,6 +69,31 @@ def _runs(found: Verdicts, commit: Judged, place: str) -> None:
             if found.runs.get(run_id) != "":
                 found.violations.append(f"{place}: run {run_id} ends a second time")
             found.runs[run_id] = str(data["status"])
+
+
+def _fences(found: Verdicts, claims: dict[str, int], commit: Judged, place: str) -> None:
+    """I2 and I3: one claim a thread; whatever is written under an epoch is written by the claim that has it."""
+    epoch, stream = commit.epoch, commit.stream
+    writers = {stream.removeprefix("run-")} if stream.startswith("run-") else set[str]()
+    for kind, data in commit.facts:
+        if kind in ("RunFinished", "RunAlive", "RunReleased") and epoch is not None:
+            writers.add(str(data["run_id"]))
+    for run_id in writers:
+        if epoch is None or claims.get(run_id) != epoch:
+            held = claims.get(run_id)
+            found.violations.append(f"{place}: run {run_id} writes under epoch {epoch}, its claim has {held}")
+    for kind, data in commit.facts:
+        run_id = str(data.get("run_id"))
+        if kind == "RunClaimed":
+            found.violations += [f"{place}: {run_id} is claimed beside {other}" for other in claims]
+            claims[run_id] = commit.version
+        elif kind == "RunReleased":
+            if claims.pop(run_id, None) != data["epoch"]:
+                found.violations.append(f"{place}: {run_id} is released from epoch {data['epoch']}, not its own")
+        elif kind in ("RunFinished", "RunDeleted"):
+            claims.pop(run_id, None)
+        elif kind == "ThreadDeleted":
+            claims.clear()
 
 
 def accepted_tasks(judged: Iterable[Judged]) -> dict[str, dict[int, set[str]]]:

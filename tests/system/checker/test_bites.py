@@ -1,0 +1,378 @@
+"""The checker bites: every kind of wrong history, made by hand, is called wrong, and the right one is not."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from tests.system.checker.fold import Judged, judge
+from tests.system.checker.judgement import judge_all, weigh
+from tests.system.checker.notes import Change, Effect, Look, Notes, Shown
+from tests.system.checker.records import Json, Record, Value
+
+THREAD, RUN, OTHER = "t1", "r1", "r2"
+ACTOR: Json = {"kind": "user", "sub": "ana"}
+CHECKPOINTS = ("c1", "c2")
+ASSISTANT: Json = {"graph_id": "steps"}
+
+
+def fact(kind: str, **data: Value) -> Json:
+    return {"type": kind, "schema": 1, "data": data}
+
+
+def commit(offset: int, stream: str, facts: list[Value], epoch: int | None = None, **more: Value) -> Record:
+    value: Json = {
+        "event_id": f"e{offset}",
+        "body_sha256": "b",
+        "stream": stream,
+        "demands": {},
+        "epoch": epoch,
+        "facts": facts,
+        "actor": ACTOR,
+        **more,
+    }
+    return Record(0, offset, THREAD, value)
+
+
+def thread(offset: int, *facts: Value, epoch: int | None = None) -> Record:
+    return commit(offset, f"thread-{THREAD}", list(facts), epoch)
+
+
+def saved(offset: int, number: int, epoch: int, step: str, run_id: str = RUN) -> Record:
+    checkpoint = fact("CheckpointSaved", checkpoint_ns="", checkpoint_id=CHECKPOINTS[number], run_id=run_id)
+    writes = fact("WritesSaved", task_path=f"~__pregel_pull, {step}", run_id=run_id)
+    return commit(offset, f"run-{run_id}", [writes, checkpoint], epoch)
+
+
+def created(offset: int, run_id: str = RUN) -> Record:
+    return thread(offset, fact("RunCreated", run_id=run_id, assistant=ASSISTANT, due_at=None))
+
+
+def claimed(offset: int, attempt: int = 1, run_id: str = RUN) -> Record:
+    return thread(offset, fact("RunClaimed", run_id=run_id, attempt=attempt, worker="w"))
+
+
+def finished(offset: int, epoch: int | None, run_id: str = RUN) -> Record:
+    view: Json = {"set": {"done": ["one", "two"]}}
+    return thread(offset, fact("RunFinished", run_id=run_id, status="success", view=view, next=[]), epoch=epoch)
+
+
+def history() -> list[Record]:
+    """Return a run that was claimed, lost after its first step, claimed again and finished; and a zombie's write."""
+    return [
+        thread(0, fact("ThreadCreated", thread_id=THREAD)),
+        created(1),
+        claimed(2),
+        saved(3, 0, 2, "one"),
+        released(4),
+        claimed(5, attempt=2),
+        saved(6, 1, 2, "two"),  # the zombie: void
+        saved(7, 1, 4, "two"),
+        finished(8, 4),
+        finished(9, 2),  # the zombie again: void
+    ]
+
+
+def released(offset: int) -> Record:
+    body = fact("RunReleased", run_id=RUN, epoch=2, reason="lost")
+    return commit(offset, f"thread-{THREAD}", [body], None, demands={f"thread-{THREAD}": 2})
+
+
+def notes() -> Notes:
+    """Return what honest clients noted beside that history."""
+    path = f"/threads/{THREAD}/runs"
+    return Notes(
+        changes=[
+            Change("ana", "POST", "/threads", "{}", 200, "", THREAD, "", "1:0:0"),
+            Change("ana", "POST", path, "{}", 504, "k", THREAD),
+            Change("ana", "POST", path, "{}", 200, "k", THREAD, RUN, "1:0:1"),
+            Change("bo", "POST", path, "{}", 200, "k", THREAD, RUN, "1:0:1"),
+        ],
+        looks=[
+            Look("ana", THREAD, "1:0:1"),
+            Look("ana", THREAD, "1:0:3", "c1"),
+            Look("ana", THREAD, "", "c2"),
+            Look("ana", THREAD, "1:0:1", "", RUN, "running"),
+            Look("ana", THREAD, "", "", RUN, "success"),
+        ],
+        shown=[Shown(THREAD, "idle", {"done": ["one", "two"]}, [], {RUN: "success"})],
+        effects=[Effect(RUN, "one", 1), Effect(RUN, "two", 1), Effect(RUN, "two", 2)],
+        streams={RUN: [("values", 1), ("values", 2), ("end", 3)]},
+        queued={},
+        ledger={
+            (one.record.partition, one.record.offset): (
+                one.verdict,
+                one.version if one.verdict == "accepted" else None,
+            )
+            for one in judge(history())
+        },
+    )
+
+
+def flush(offset: int, epoch: int, n: int, frame: str, data: Value, **headers: str) -> Record:
+    frames: Json = {"frames": [{"event": frame, "data": data, "ns": ""}]}
+    return Record(0, offset, THREAD, frames, {"run_id": RUN, "epoch": str(epoch), "n": str(n), **headers})
+
+
+def outputs() -> list[Record]:
+    """Return its frames: the zombie's come late, and its end is void."""
+    return [
+        flush(0, 2, 0, "values", 1),
+        flush(1, 4, 0, "values", 2),
+        flush(2, 2, 1, "values", "late"),
+        flush(3, 4, 1, "end", 3, end="e8"),
+        flush(4, 2, 2, "end", "late", end="e9"),
+    ]
+
+
+def test_a_history_with_a_crash_a_zombie_and_a_retry_is_right() -> None:
+    found = judge_all(history(), notes(), outputs())
+    assert found.violations == []
+    assert found.voids == {"stale_epoch": 2}
+    assert found.runs == {RUN: "success"}
+
+
+def accepted(record: Record, version: int) -> Judged:
+    """Return a commit as a broken guard would let it pass."""
+    return Judged(record, "accepted", version)
+
+
+def without(offset: int) -> Callable[[list[Record]], list[Record]]:
+    return lambda records: [record for record in records if record.offset != offset]
+
+
+LOST = {
+    "the thread that was promised": (0, "ThreadCreated of t1 is on the log 0 times"),
+    "the run that was promised": (1, "RunCreated of r1 is on the log 0 times"),
+    "the end of a run": (8, "run r1 is stuck"),
+    "the claim of a worker that ran steps": (5, "attempt 2, step two: ran without an accepted claim"),
+    "a checkpoint that was shown": (3, "showed checkpoint c1, accepted nowhere"),
+}
+
+
+@pytest.mark.parametrize("what", LOST)
+def test_a_record_that_is_lost_is_missed(what: str) -> None:
+    offset, told = LOST[what]
+    found = judge_all(without(offset)(history()), notes(), outputs())
+    assert any(told in violation for violation in found.violations), found.violations
+
+
+def doubled_end() -> list[Judged]:
+    judged = judge(history())
+    return [*judged, accepted(finished(10, None), judged[8].version + 1)]
+
+
+def zombie_write() -> list[Judged]:
+    judged = judge(history())
+    judged[6] = accepted(judged[6].record, 1)
+    judged[7] = replace(judged[7], version=2)
+    return judged
+
+
+def zombie_end() -> list[Judged]:
+    judged = judge(history())
+    return [*judged[:7], accepted(finished(7, 2), 5)]
+
+
+def two_claims() -> list[Judged]:
+    judged = judge(history())[:3]
+    return [*judged, accepted(created(3, OTHER), 3), accepted(claimed(4, run_id=OTHER), 4)]
+
+
+def created_again() -> list[Judged]:
+    judged = judge(history())
+    again = created(10)
+    return [*judged, accepted(replace(again, value={**again.value, "event_id": "other"}), 6)]
+
+
+def counted_twice() -> list[Judged]:
+    judged = judge(history())
+    return [*judged[:2], accepted(replace(judged[1].record, offset=2), 2)]
+
+
+def gap() -> list[Judged]:
+    judged = judge(history())
+    judged[5] = replace(judged[5], version=7)
+    return judged
+
+
+def nobody() -> list[Judged]:
+    judged = judge(history())
+    record = judged[1].record
+    judged[1] = replace(judged[1], record=replace(record, value={**record.value, "actor": None}))
+    return judged
+
+
+def unfenced() -> list[Judged]:
+    return [*judge(history()), accepted(commit(10, f"run-{RUN}", [fact("WritesSaved", task_path="x, one")]), 2)]
+
+
+def foreign_release() -> list[Judged]:
+    judged = judge(history())[:4]
+    value = fact("RunReleased", run_id=RUN, epoch=1, reason="lost")
+    return [*judged, accepted(commit(4, f"thread-{THREAD}", [value]), 3)]
+
+
+BROKEN_GUARDS: dict[str, tuple[Callable[[], list[Judged]], str]] = {
+    "a doubled end": (doubled_end, "run r1 ends a second time"),
+    "a zombie's write is accepted": (zombie_write, "run r1 writes under epoch 2, its claim has 4"),
+    "a zombie's end is accepted": (zombie_end, "run r1 writes under epoch 2, its claim has 4"),
+    "two claims on one thread": (two_claims, "r2 is claimed beside r1"),
+    "a run that is created again": (created_again, "run r1 is created again"),
+    "one intent that counts twice": (counted_twice, "event e1 counts 2 times"),
+    "a gap in the versions": (gap, "thread-t1 version 7, expected 4"),
+    "a change that nobody made": (nobody, "no actor"),
+    "a checkpoint without an epoch": (unfenced, "run r1 writes under epoch None"),
+    "a release of somebody else's claim": (foreign_release, "r1 is released from epoch 1, not its own"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN_GUARDS)
+def test_what_a_broken_guard_lets_pass_is_a_violation(what: str) -> None:
+    make, told = BROKEN_GUARDS[what]
+    found = weigh(make(), Notes())
+    assert any(told in violation for violation in found.violations), found.violations
+
+
+def changed(**more: object) -> Callable[[Notes], None]:
+    def alter(noted: Notes) -> None:
+        for name, value in more.items():
+            setattr(noted, name, value)
+
+    return alter
+
+
+def ask(status: int, body: str = "{}", run_id: str = "", key: str = "k", token: str = "") -> Change:
+    return Change("ana", "POST", f"/threads/{THREAD}/runs", body, status, key, THREAD, run_id, token)
+
+
+FALSE_NOTES: dict[str, tuple[Callable[[Notes], None], str]] = {
+    "an acknowledged run that is not there": (
+        lambda noted: noted.changes.append(ask(200, run_id="r9", key="")),
+        "RunCreated of r9 is on the log 0 times",
+    ),
+    "an acknowledged commit that is not there": (
+        lambda noted: noted.changes.append(ask(200, key="", token="1:0:99")),
+        "its commit 1:0:99 is not on the log",
+    ),
+    "an acknowledged commit that is void": (
+        lambda noted: noted.changes.append(ask(200, key="", token="1:0:6")),
+        "its commit 1:0:6 is stale_epoch",
+    ),
+    "a promise that names nothing": (
+        lambda noted: noted.changes.append(Change("ana", "PATCH", "/threads/t1", "{}", 200)),
+        "names nothing",
+    ),
+    "two runs for one key": (
+        lambda noted: noted.changes.append(ask(200, run_id=OTHER)),
+        "promises name different outcomes",
+    ),
+    "two bodies for one key": (
+        lambda noted: noted.changes.append(ask(200, '{"other":1}', RUN)),
+        "two bodies were both accepted",
+    ),
+    "a key that is refused after it was promised": (
+        lambda noted: noted.changes.append(ask(409)),
+        "promised first and refused later",
+    ),
+    "a conflict that the log does not justify": (
+        lambda noted: noted.changes.extend([ask(409, key="") for _ in range(3)]),
+        "3 answers 409, the log justifies 2",
+    ),
+    "a state that goes back": (
+        lambda noted: noted.looks.append(Look("ana", THREAD, "", "c1")),
+        "went back from offset 7 to 3",
+    ),
+    "a state older than its token": (
+        changed(looks=[Look("bo", THREAD, "1:0:7", "c1")]),
+        "token 1:0:7 demands offset 7, shown was 3",
+    ),
+    "a state that vanished again": (
+        changed(looks=[Look("bo", THREAD, "", "c1"), Look("bo", THREAD, "", "")]),
+        "went back from offset 3 to -1",
+    ),
+    "a checkpoint nobody accepted": (
+        changed(looks=[Look("bo", THREAD, "", "c9")]),
+        "showed checkpoint c9, accepted nowhere",
+    ),
+    "a run that ends and goes on": (
+        lambda noted: noted.looks.append(Look("ana", THREAD, "", "", RUN, "running")),
+        "was shown success, then running",
+    ),
+    "an end the log does not know": (
+        changed(looks=[Look("bo", THREAD, "", "", RUN, "error")]),
+        "was shown error, the log knows no such end",
+    ),
+    "a run that is hidden from its token": (
+        changed(looks=[Look("bo", THREAD, "1:0:1", "", RUN, "")]),
+        "token 1:0:1 demands run r1",
+    ),
+    "a step whose writes were accepted runs again": (
+        lambda noted: noted.effects.append(Effect(RUN, "one", 2)),
+        "step one: an earlier attempt's writes of it had been accepted",
+    ),
+    "a step runs twice in one attempt": (
+        lambda noted: noted.effects.append(Effect(RUN, "two", 2)),
+        "ran twice in one attempt",
+    ),
+    "values that are not the fold": (
+        changed(shown=[Shown(THREAD, "idle", {"done": ["one"]}, [], {RUN: "success"})]),
+        "values is shown as",
+    ),
+    "a thread that stays busy": (
+        changed(shown=[Shown(THREAD, "busy", {"done": ["one", "two"]}, [], {RUN: "success"})]),
+        "status is shown as 'busy', the log demands 'idle'",
+    ),
+    "a run with another status": (
+        changed(shown=[Shown(THREAD, "idle", {"done": ["one", "two"]}, [], {RUN: "running"})]),
+        "run r1 is shown as 'running', the log demands 'success'",
+    ),
+    "a run nobody created": (
+        changed(shown=[Shown(THREAD, "idle", {"done": ["one", "two"]}, [], {RUN: "success", OTHER: "error"})]),
+        "run r2 is shown as 'error', the log demands ''",
+    ),
+    "rows with another verdict": (
+        lambda noted: (noted.ledger or {}).update({(0, 6): ("accepted", 1)}),
+        "0:6: the rows say ('accepted', 1), the log ('stale_epoch', None)",
+    ),
+    "rows that lack a commit": (
+        lambda noted: (noted.ledger or {}).__delitem__((0, 8)),
+        "0:8: the rows say None",
+    ),
+    "a finished run in the queue": (changed(queued={"steps": [RUN]}), "run r1 is in the queue and not ready"),
+    "a late flush is shown": (
+        changed(streams={RUN: [("values", 1), ("values", 2), ("values", "late"), ("end", 3)]}),
+        "differs from the log: event 2",
+    ),
+    "a stream with a gap": (changed(streams={RUN: [("values", 1), ("end", 3)]}), "differs from the log: event 1"),
+    "a stream that ends early": (
+        changed(streams={RUN: [("values", 1), ("values", 2)]}),
+        "differs from the log: 2 events, the log demands 3",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FALSE_NOTES)
+def test_notes_that_do_not_fit_the_log_are_a_violation(what: str) -> None:
+    alter, told = FALSE_NOTES[what]
+    noted = notes()
+    alter(noted)
+    found = judge_all(history(), noted, outputs())
+    assert any(told in violation for violation in found.violations), found.violations
+
+
+def test_a_ready_run_that_is_missing_in_the_queue_is_missed() -> None:
+    waiting = history()[:2]
+    assert weigh(judge(waiting), Notes(queued={"steps": [RUN]})).violations == []
+    assert weigh(judge(waiting), Notes(queued={})).violations == ["run r1 is ready and not in the queue"]
+    assert weigh(judge(waiting), Notes(queued={"chat": [RUN]})).violations == [
+        "run r1 of graph steps lies in the list of chat"
+    ]
+
+
+def test_a_thread_has_one_run_in_the_queue_and_a_claimed_one_none() -> None:
+    two = [*history()[:2], created(2, OTHER)]
+    assert weigh(judge(two), Notes(queued={"steps": [RUN]})).violations == []
+    assert weigh(judge(two), Notes(queued={"steps": [RUN, OTHER]})).violations == [
+        "run r2 is in the queue and not ready"
+    ]
+    assert weigh(judge([*two, claimed(3)]), Notes(queued={})).violations == []
