@@ -1,76 +1,41 @@
 """`infra/bench`: three rounds of every case, median and spread, as a table and on demand as JSON."""
 
 import argparse
-import asyncio
 import json
-import statistics
 import sys
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 
-from bench.client import connect
+import aiohttp
+import uvloop
+
+from agentlog_facts.errors import AgentlogError
+from bench.client import Client, connect
+from bench.figures import HEAD, Figures
+from bench.log_works import log_cases
 from bench.server import Server, own_server
-from bench.works import Case, Round, cases
+from bench.works import Case, cases
 
 WARM_UP = 20
-
-
-@dataclass
-class Figures:
-    """One case over all rounds: each list has one figure a round."""
-
-    name: str
-    clients: int
-    reach: str
-    per_s: list[float] = field(default_factory=list[float])
-    p50_ms: list[float] = field(default_factory=list[float])
-    p95_ms: list[float] = field(default_factory=list[float])
-    p99_ms: list[float] = field(default_factory=list[float])
-    first_p50_ms: list[float] = field(default_factory=list[float])
-    cpu_ms: list[float] = field(default_factory=list[float])
-    notes: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
-
-    def add(self, seen: Round, cpu_s: float) -> None:
-        """Take in one round."""
-        count = len(seen.took_s)
-        self.per_s.append(count / seen.all_s)
-        for name, share in (("p50_ms", 0.50), ("p95_ms", 0.95), ("p99_ms", 0.99)):
-            getattr(self, name).append(1000 * quantile(seen.took_s, share))
-        if seen.first_s:
-            self.first_p50_ms.append(1000 * quantile(seen.first_s, 0.5))
-        self.cpu_ms.append(1000 * cpu_s / count)
-        for name, value in seen.notes.items():
-            self.notes.setdefault(name, []).append(value)
-
-    def row(self) -> str:
-        """Return a line of the table."""
-        cells = [f"{self.name} ({self.clients})", spread(self.per_s), spread(self.p50_ms), spread(self.p95_ms)]
-        cells += [spread(self.p99_ms), spread(self.cpu_ms)]
-        notes = {"first p50 ms": self.first_p50_ms, **self.notes} if self.first_p50_ms else self.notes
-        cells.append("; ".join(f"{name} {spread(values)}" for name, values in notes.items()))
-        return "| " + " | ".join([*cells, self.reach]) + " |"
-
-
-def quantile(values: list[float], share: float) -> float:
-    """Return the value below which `share` of all values lie."""
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
-
-
-def spread(values: list[float]) -> str:
-    """Return median and range."""
-    if len(values) == 1:
-        return f"{values[0]:.4g}"
-    return f"{statistics.median(values):.4g} ({min(values):.4g}-{max(values):.4g})"
+EXPECTED = (RuntimeError, AgentlogError, aiohttp.ClientError, TimeoutError, KeyError, ValueError)
+"""What a server that cannot do a case makes of it; the other cases are measured all the same."""
 
 
 async def measure(server: Server, case: Case, figures: Figures) -> None:
-    """Do one round of a case."""
-    async with connect(server.url) as client:
-        before = server.cpu_s()
-        seen = await case.work(client, case.clients, case.count)
-        figures.add(seen, server.cpu_s() - before)
+    """Do one round of a case; once it has failed it is left alone."""
+    if figures.failed is not None:
+        return
+    try:
+        async with connect(server.url) as client:
+            before = server.cpu_s()
+            seen = await case.work(client, case.clients, case.count)
+            after = server.cpu_s()
+    except EXPECTED as error:
+        figures.failed = f"{type(error).__name__} {error}"[:300].replace("\n", " ")
+        return
+    figures.add(seen, None if before is None or after is None else after - before)
 
 
 async def warm_up(server: Server) -> None:
@@ -78,55 +43,76 @@ async def warm_up(server: Server) -> None:
     async with connect(server.url) as client:
         for case in cases(0.001):
             if case.name != "history, limit 200":
-                await case.work(client, 2, max(2, WARM_UP // case.clients))
+                await _try_out(client, case)
+
+
+async def _try_out(client: Client, case: Case) -> None:
+    try:
+        await case.work(client, 2, max(2, WARM_UP // case.clients))
+    except EXPECTED as error:  # its rounds will say so in the table
+        print(f"warm-up: {case.name}: {type(error).__name__} {error}", file=sys.stderr)
 
 
 @asynccontextmanager
-async def target(url: str | None) -> AsyncGenerator[Server]:
-    """Give the server under load: the one at `url`, or one of our own."""
-    if url is not None:
-        yield Server(url, None)
+async def target(arguments: argparse.Namespace) -> AsyncGenerator[Server]:
+    """Give the server under load: the one that is named, or one of our own."""
+    if arguments.url is not None:
+        yield Server(arguments.url, arguments.pid)
         return
     async with own_server() as server:
         yield server
 
 
+def choose(server: Server, arguments: argparse.Namespace) -> list[Case]:
+    """Return the cases to measure; those that look into a log need a server of our own."""
+    found = cases(arguments.scale)
+    if server.data_dir is not None:
+        found += log_cases(server.data_dir, arguments.scale)
+    return [case for case in found if not arguments.only or arguments.only in case.name]
+
+
 async def bench(arguments: argparse.Namespace) -> list[Figures]:
-    """Measure all chosen cases, the rounds one after the other."""
-    chosen = [case for case in cases(arguments.scale) if not arguments.only or arguments.only in case.name]
-    table = [Figures(case.name, case.clients, case.reach) for case in chosen]
-    async with target(arguments.url) as server:
+    """Measure all chosen cases, the rounds one after the other, those `at_the_end` behind all others."""
+    async with target(arguments) as server:
+        lines = [(case, Figures.of(case)) for case in choose(server, arguments)]
         await warm_up(server)
-        for number in range(arguments.rounds):
-            for case, figures in zip(chosen, table, strict=True):
-                started = time.perf_counter()
-                await measure(server, case, figures)
-                took = time.perf_counter() - started
-                print(f"round {number + 1}: {case.name} ({case.clients}) {took:.1f} s", file=sys.stderr)
+        for at_the_end in (False, True):
+            for number in range(arguments.rounds):
+                for case, figures in lines:
+                    if case.at_the_end == at_the_end:
+                        started = time.perf_counter()
+                        await measure(server, case, figures)
+                        took = time.perf_counter() - started
+                        print(f"round {number + 1}: {case.name} ({case.clients}) {took:.1f} s", file=sys.stderr)
         if arguments.cpu:
             print(json.dumps(server.cpu_by_process(), indent=1), file=sys.stderr)
-    return table
+    return [figures for _, figures in lines]
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return what the command line may say."""
+    words = argparse.ArgumentParser(prog="infra/bench", description=__doc__)
+    words.add_argument("--url", help="a running server of any make instead of one of our own")
+    words.add_argument(
+        "--pid", type=int, action="append", default=[], help="with --url: root of its processes, for CPU figures"
+    )
+    words.add_argument("--rounds", type=int, default=3)
+    words.add_argument("--scale", type=float, default=1.0, help="share of the operations of each case")
+    words.add_argument("--only", help="cases whose name contains this")
+    words.add_argument("--json", action="store_true", help="all figures as one JSON document")
+    words.add_argument("--cpu", action="store_true", help="also the CPU seconds of each process")
+    return words
 
 
 def main() -> int:
-    """Read the command line, measure, print."""
-    parser = argparse.ArgumentParser(prog="infra/bench", description=__doc__)
-    parser.add_argument("--url", help="a running server instead of one of our own (then without CPU figures)")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the operations of each case")
-    parser.add_argument("--only", help="cases whose name contains this")
-    parser.add_argument("--json", action="store_true", help="all figures as one JSON document")
-    parser.add_argument("--cpu", action="store_true", help="also the CPU seconds of each process")
-    arguments = parser.parse_args()
-    table = asyncio.run(bench(arguments))
+    """Read the command line, measure, print. Exit status 1: a case failed; its line says why."""
+    arguments = parser().parse_args()
+    table = uvloop.run(bench(arguments))
     if arguments.json:
         print(json.dumps([asdict(figures) for figures in table], indent=1))
-        return 0
-    print("| case (clients) | per s | p50 ms | p95 ms | p99 ms | server CPU ms each | more | to reach |")
-    print("|---|---|---|---|---|---|---|---|")
-    for figures in table:
-        print(figures.row())
-    return 0
+    else:
+        print("\n".join([HEAD, *(figures.row() for figures in table)]))
+    return int(any(figures.failed is not None for figures in table))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,23 +23,26 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server under load; `pid` is the root of its processes, None when somebody else started it."""
+    """A server under load; `pids` are the roots of its processes as far as known, `data_dir` is there if it is ours."""
 
     url: str
-    pid: int | None
+    pids: Sequence[int] = ()
     data_dir: Path | None = None
 
-    def cpu_s(self) -> float:
-        """Return the CPU seconds of all its processes so far, those that ended included."""
-        return 0.0 if self.pid is None else sum(_cpu_s(pid) for pid in _family(self.pid))
+    def cpu_s(self) -> float | None:
+        """Return the CPU seconds of all its processes so far, those that ended included; None if none is known."""
+        return sum(_cpu_s(pid) for pid in self._processes()) if self.pids else None
 
     def cpu_by_process(self) -> dict[str, float]:
         """Return the CPU seconds of each process by what it is."""
         found: dict[str, float] = {}
-        for pid in _family(self.pid) if self.pid is not None else ():
+        for pid in self._processes():
             name = _name(pid)
             found[name] = found.get(name, 0.0) + _cpu_s(pid)
         return found
+
+    def _processes(self) -> set[int]:
+        return {process for pid in self.pids for process in _family(pid)}
 
 
 def _stat(pid: int) -> list[str]:
@@ -97,7 +100,7 @@ async def own_server(config: Path = EXAMPLES) -> AsyncGenerator[Server]:
         try:
             await _ready(f"http://127.0.0.1:{port}", process, Path(folder, "dev.log"))
             print(f"server ready after {time.perf_counter() - started:.2f} s", file=sys.stderr)
-            yield Server(f"http://127.0.0.1:{port}", process.pid, Path(folder, "data"))
+            yield Server(f"http://127.0.0.1:{port}", [process.pid], Path(folder, "data"))
         finally:
             if process.returncode is None:
                 process.send_signal(signal.SIGTERM)

@@ -18,10 +18,16 @@ CHAT: JsonObject = {
 
 @dataclass
 class Round:
-    """What one round of a work gave: seconds of each operation, seconds in all, and what else was seen."""
+    """What one round of a work gave: seconds of each operation, seconds in all, and what else was seen.
+
+    `count` stands for the number of operations where they have no length of their own; `cpu_s` is what processes
+    beside the server's used.
+    """
 
     took_s: list[float] = field(default_factory=list[float])
     all_s: float = 0.0
+    count: int = 0
+    cpu_s: float = 0.0
     first_s: list[float] = field(default_factory=list[float])
     notes: dict[str, float] = field(default_factory=dict[str, float])
 
@@ -153,13 +159,17 @@ Work = Callable[[Client, int, int], Awaitable[Round]]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A work with its number of clients and operations, and what it should reach."""
+    """A work with its number of clients and operations, and what it should reach.
+
+    `at_the_end`: its rounds follow all rounds of the other cases, so that each finds what those left.
+    """
 
     name: str
     work: Work
     clients: int
     count: int
     reach: str
+    at_the_end: bool = False
 
 
 def cases(scale: float) -> list[Case]:
