@@ -21,16 +21,19 @@ from agentlog_infra.postgres import database_faults
 
 PART_BYTES = 900 * 1024
 
-FIND = "SELECT partition, first_offset, parts FROM ledger.blob_index WHERE sha256 = $1"
-POSITION = "SELECT next_offset FROM ledger.blob_positions WHERE partition = $1"
+FIND = "SELECT partition, first_offset, parts FROM {schema}.blob_index WHERE sha256 = $1"
+POSITION = "SELECT next_offset FROM {schema}.blob_positions WHERE partition = $1"
 INDEX = """
-INSERT INTO ledger.blob_index (sha256, partition, first_offset, parts, size)
+INSERT INTO {schema}.blob_index (sha256, partition, first_offset, parts, size)
 SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::int[], $5::bigint[])
 ON CONFLICT (sha256) DO NOTHING
 """
+# Only where the index reaches as far as it did when reading began: its tables may have been made anew meanwhile.
 MOVE = """
-INSERT INTO ledger.blob_positions (partition, next_offset) VALUES ($1, $2)
-ON CONFLICT (partition) DO UPDATE SET next_offset = greatest(ledger.blob_positions.next_offset, excluded.next_offset)
+INSERT INTO {schema}.blob_positions AS p (partition, next_offset)
+SELECT $1, $2 WHERE $3::bigint = 0 OR EXISTS (SELECT FROM {schema}.blob_positions WHERE partition = $1)
+ON CONFLICT (partition) DO UPDATE SET next_offset = greatest(p.next_offset, excluded.next_offset)
+ WHERE p.next_offset >= $3
 """
 
 
@@ -52,8 +55,12 @@ class KafkaBlobs:
         pool: asyncpg.Pool | None,
         partitions: int,
         topic: str = BLOBS,
+        schema: str = "ledger",
     ) -> None:
+        """`schema` holds the tables of the index."""
         self._topic = topic
+        self._find_sql, self._position_sql = FIND.format(schema=schema), POSITION.format(schema=schema)
+        self._index_sql, self._move_sql = INDEX.format(schema=schema), MOVE.format(schema=schema)
         self._producer = producer
         self._reader = reader
         self._pool = pool
@@ -97,14 +104,14 @@ class KafkaBlobs:
 
     async def _find(self, sha256: str) -> _Entry | None:
         with database_faults():
-            row = await self._rows().fetchrow(FIND, sha256)
+            row = await self._rows().fetchrow(self._find_sql, sha256)
         return None if row is None else _Entry(sha256, row["first_offset"], row["parts"], 0)
 
     async def _fold(self, partition: int) -> None:
         with kafka_faults(self._topic):
             end = await self._reader.end(partition)
         with database_faults():
-            start = await self._rows().fetchval(POSITION, partition) or 0
+            start = await self._rows().fetchval(self._position_sql, partition) or 0
         entries = [
             _Entry(
                 record.key.decode(), record.offset, _number(record.headers, "parts"), _number(record.headers, "size")
@@ -114,8 +121,8 @@ class KafkaBlobs:
         ]
         with database_faults():
             async with self._rows().acquire() as connection, connection.transaction():
-                await connection.execute(INDEX, *_columns(entries, partition))
-                await connection.execute(MOVE, partition, end)
+                await connection.execute(self._index_sql, *_columns(entries, partition))
+                await connection.execute(self._move_sql, partition, end, start)
 
     def _rows(self) -> asyncpg.Pool:
         if self._pool is None:

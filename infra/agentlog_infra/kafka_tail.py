@@ -18,8 +18,15 @@ class KafkaTail:
     """Keeps `ports.EventTail`."""
 
     def __init__(
-        self, connection: Connection, blobs: KafkaBlobs, partitions: int, client_id: str, topic: str = EVENTS
+        self,
+        connection: Connection,
+        blobs: KafkaBlobs,
+        partitions: int,
+        client_id: str,
+        topic: str = EVENTS,
+        fetch_wait_ms: int = 500,
     ) -> None:
+        """`fetch_wait_ms`: how long the broker may hold a question that it has no records for."""
         self._topic = topic
         self._blobs = blobs
         self._partitions = partitions
@@ -30,7 +37,7 @@ class KafkaTail:
             client_id=client_id,
             auto_offset_reset="none",
             enable_auto_commit=False,
-            fetch_max_wait_ms=500,
+            fetch_max_wait_ms=fetch_wait_ms,
             max_partition_fetch_bytes=4 * 1024 * 1024,
         )
 

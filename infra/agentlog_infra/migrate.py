@@ -77,6 +77,13 @@ async def drop(database_uri: str) -> None:
         await connection.close()
 
 
+def whole(read_models: Sequence[Tables]) -> list[str]:
+    """Return the statements that make all tables of the newest shape, for whoever makes them somewhere else."""
+    names = ", ".join(f"('{model.name}', {model.version})" for model in read_models)
+    made = f"INSERT INTO ledger.read_models VALUES {names}"
+    return ["CREATE SCHEMA IF NOT EXISTS ledger", _alembic_sql(None), *(model.ddl for model in read_models), made]
+
+
 def _refuse_other_shapes(outdated: Sequence[str]) -> None:
     """A read model whose tables have another shape can only be folded again."""
     for line in outdated:

@@ -66,6 +66,16 @@ class Announcer:
                 log.warning("projector.push_failed", extra={"runs": len(run_ids), "error": str(error)})
 
 
+class Silent(Announcer):
+    """Announces nothing: for a fold of which nobody may hear."""
+
+    def __init__(self) -> None:
+        """Need neither feed nor queue."""
+
+    def announce(self, hints: Sequence[Hint], ready: Sequence[ReadyRun]) -> None:
+        """Keep it back."""
+
+
 def hint_of(partition: int, after: int, judged: Iterable[Judged]) -> Hint:
     """Return what one partition's share of a batch says; it settles the offsets behind `after`, up to the last one."""
     versions: dict[int, int] = {}

@@ -1,0 +1,47 @@
+"""Decides how people see how far a rebuild is: redrawn on a terminal, else a line every ten seconds, on stderr."""
+
+import sys
+import time
+from dataclasses import dataclass, field
+
+LINE_EVERY_SECS = 10.0
+REDRAW_EVERY_SECS = 0.2
+
+
+@dataclass(slots=True)
+class Progress:
+    """Count, rate and time left. `seen` is how many events were folded when it was last asked."""
+
+    terminal: bool = field(default_factory=lambda: sys.stderr.isatty())
+    seen: int = 0
+    started: float = field(default_factory=time.monotonic)
+    next_line: float = 0.0
+
+    def begin(self, total: int, partitions: int) -> None:
+        """Say what lies ahead."""
+        self.note(f"rebuild: {total} events in {partitions} partitions")
+
+    def show(self, seen: int, total: int) -> None:
+        """Tell how far it is, now and then."""
+        self.seen = seen
+        now = time.monotonic()
+        if now < self.next_line:
+            return
+        first, self.next_line = self.next_line == 0, now + (REDRAW_EVERY_SECS if self.terminal else LINE_EVERY_SECS)
+        if first and not self.terminal:
+            return
+        rate = seen / max(now - self.started, 0.001)
+        left = max(0, total - seen) / max(rate, 1)
+        line = f"rebuild: {seen} of {total} events, {rate:.0f}/s, {left:.0f} s left"
+        sys.stderr.write(f"\r\x1b[K{line}" if self.terminal else f"{line}\n")
+        sys.stderr.flush()
+
+    def note(self, line: str) -> None:
+        """Say something once."""
+        sys.stderr.write(f"\r\x1b[K{line}\n" if self.terminal else f"{line}\n")
+        sys.stderr.flush()
+
+    def finish(self) -> None:
+        """Tell what was done."""
+        length = max(time.monotonic() - self.started, 0.001)
+        self.note(f"rebuilt {self.seen} events in {length:.1f} s, {self.seen / length:.0f}/s")

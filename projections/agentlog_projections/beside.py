@@ -1,0 +1,239 @@
+"""Decides where rows are folded anew: in schemas of their own beside the live ones, exchanged in one transaction.
+
+Statements name `ledger` and `read_v1`; a connection made here says `ledger_next` and `read_v1_next` instead. Renaming
+the schemas is the switch: whoever asks next, with a plan however old, is led to the new tables by PostgreSQL itself.
+"""
+
+import re
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from agentlog_facts.errors import Conflict
+from agentlog_projections.database import CONNECT_SECS, Connection, translated
+from agentlog_projections.membership import CHANNEL
+from agentlog_projections.tables import SCHEMA
+
+if TYPE_CHECKING:
+    _Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    _Connection = asyncpg.Connection
+
+LEDGER = "ledger"
+LEDGER_TABLES = ("positions", "heads", "log_index", "quarantine", "blob_index", "blob_positions", "read_models")
+NEXT, OLD = "_next", "_old"
+REBUILD_LOCK = 0x61676C72
+"""Advisory lock of the one rebuild that may run; it goes with its connection."""
+LOCK_PATIENCE = "2s"
+"""How long the switch may make the projector wait for statements that began before it."""
+LONG_SECS = 3600.0
+"""The longest statement: a digest over a table."""
+_FOLDING = {
+    "application_name": "agentlog rebuild",
+    "synchronous_commit": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
+"""As of the projector's own connection; what a crash of PostgreSQL takes from the end is folded again."""
+
+_NAMES = re.compile(rf"\b({LEDGER}|{SCHEMA})(?=\.)|(?<=IF NOT EXISTS )({LEDGER}|{SCHEMA})\b")
+_HOLDER = """
+SELECT pid FROM pg_locks
+ WHERE locktype = 'advisory' AND classid = 0 AND objid = $1 AND objsubid = 1 AND granted
+   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+_POSITIONS = f"SELECT partition, next_offset, digest FROM {LEDGER}{{}}.positions"
+_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = $1 ORDER BY tablename"
+_STAND_STILL = f"""
+LOCK TABLE {LEDGER}.blob_index, {LEDGER}.blob_positions, {LEDGER}.positions IN SHARE ROW EXCLUSIVE MODE
+"""
+_PROJECTORS = f"INSERT INTO {LEDGER}{NEXT}.projectors SELECT * FROM {LEDGER}.projectors"
+_TELL = f"SELECT pg_notify('{CHANNEL}', 'rebuilt')"
+_DISOWN = f"UPDATE {LEDGER}.positions SET owner = 'replaced by a rebuild'"
+_INHERIT = f"""
+UPDATE {LEDGER}{NEXT}.positions n
+   SET owner = NULL, present = CASE WHEN same THEN l.present ELSE n.present END,
+       stopped = CASE WHEN same THEN l.stopped END
+  FROM {LEDGER}{NEXT}.positions o LEFT JOIN {LEDGER}.positions l USING (partition),
+       LATERAL (SELECT l.partition IS NOT NULL AND (o.next_offset, coalesce(o.digest, ''))
+                                                 = (l.next_offset, coalesce(l.digest, '')) AS same) s
+ WHERE n.partition = o.partition
+"""
+
+
+class RebuildRunning(Conflict):
+    """Another rebuild holds the lock; only one may run."""
+
+    code = "rebuild_running"
+
+
+@lru_cache(maxsize=2048)
+def renamed(sql: str) -> str:
+    """Return the statement with the names of the tables beside the live ones."""
+    return _NAMES.sub(lambda found: found[0] + NEXT, sql)
+
+
+class NextConnection(_Connection):
+    """Executes every statement in the schemas beside the live ones."""
+
+    async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:  # noqa: ASYNC109 - asyncpg's
+        """Execute, renamed."""
+        return await super().execute(renamed(query), *args, timeout=timeout)
+
+    async def fetch(  # type: ignore[override]  # record classes are not used
+        self,
+        query: str,
+        *args: object,
+        timeout: float | None = None,  # noqa: ASYNC109 - asyncpg's
+    ) -> list[asyncpg.Record]:
+        """Fetch rows, renamed."""
+        return await super().fetch(renamed(query), *args, timeout=timeout)
+
+    async def fetchrow(  # type: ignore[override]  # record classes are not used
+        self,
+        query: str,
+        *args: object,
+        timeout: float | None = None,  # noqa: ASYNC109 - asyncpg's
+    ) -> asyncpg.Record | None:
+        """Fetch a row, renamed."""
+        return await super().fetchrow(renamed(query), *args, timeout=timeout)
+
+    async def fetchval(
+        self,
+        query: str,
+        *args: object,
+        column: int = 0,
+        timeout: float | None = None,  # noqa: ASYNC109 - asyncpg's
+    ) -> object:
+        """Fetch a value, renamed."""
+        found: object = await super().fetchval(renamed(query), *args, column=column, timeout=timeout)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a partition is folded, and by which record it is known."""
+
+    next_offset: int
+    digest: str | None
+
+
+async def connect_next(uri: str) -> Connection:
+    """Open the connection that folds beside the live rows. Raises: Unavailable."""
+    with translated("connect"):
+        return await asyncpg.connect(
+            uri,
+            connection_class=NextConnection,
+            timeout=CONNECT_SECS,
+            command_timeout=LONG_SECS,
+            statement_cache_size=500,
+            max_cached_statement_lifetime=0,
+            max_cacheable_statement_size=0,
+            server_settings=_FOLDING,
+        )
+
+
+async def connect_plain(uri: str) -> Connection:
+    """Open a connection for few and long statements. Raises: Unavailable."""
+    settings = {"application_name": "agentlog rebuild", "TimeZone": "UTC", "jit": "off"}
+    with translated("connect"):
+        return await asyncpg.connect(uri, timeout=CONNECT_SECS, command_timeout=LONG_SECS, server_settings=settings)
+
+
+async def hold(connection: Connection) -> None:
+    """Become the one rebuild, as long as this connection lives. Raises: RebuildRunning."""
+    if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", REBUILD_LOCK):
+        holder = await connection.fetchval(_HOLDER, REBUILD_LOCK)
+        raise RebuildRunning(
+            f"another rebuild is running (connection {holder} of the database); "
+            "wait for its end, or cancel it: agentlog rebuild --cancel"
+        )
+
+
+async def hold_after(connection: Connection, patience_secs: float) -> None:
+    """Become the one rebuild once whoever is has ended. Raises: TimeoutError."""
+    await connection.execute(f"SELECT pg_advisory_lock({REBUILD_LOCK})", timeout=patience_secs)
+
+
+async def holder(connection: Connection) -> int | None:
+    """Return the server process of the connection that rebuilds, None when nobody does."""
+    found: int | None = await connection.fetchval(_HOLDER, REBUILD_LOCK)
+    return found
+
+
+async def is_live(connection: Connection) -> bool:
+    """Tell whether there are rows worth keeping: the ledger is whole and some partition is present."""
+    for table in LEDGER_TABLES:
+        if await connection.fetchval("SELECT to_regclass($1)", f"{LEDGER}.{table}") is None:
+            return False
+    return bool(await connection.fetchval(f"SELECT EXISTS (SELECT FROM {LEDGER}.positions WHERE present)"))
+
+
+async def exists(connection: Connection, suffix: str) -> bool:
+    """Tell whether there are schemas with this suffix."""
+    names = [name + suffix for name in (LEDGER, SCHEMA)]
+    sql = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = ANY($1::text[]))"
+    return bool(await connection.fetchval(sql, names))
+
+
+async def make(connection: Connection, ddl: Sequence[str]) -> None:
+    """Make the tables beside the live ones, over a connection of `connect_next`."""
+    async with connection.transaction():
+        for statements in ddl:
+            await connection.execute(statements)
+
+
+async def remove(connection: Connection, *suffixes: str) -> None:
+    """Drop the schemas with these suffixes, table by table: whoever still reads one waits for no other.
+
+    Raises: TRANSIENT when somebody reads one for longer than ten seconds.
+    """
+    await connection.execute("SET lock_timeout = '10s'; SET client_min_messages = warning")
+    for schema in (name + suffix for suffix in suffixes for name in (SCHEMA, LEDGER)):
+        for row in await connection.fetch(_TABLES, schema):
+            await connection.execute(f'DROP TABLE IF EXISTS "{schema}"."{row["tablename"]}" CASCADE')
+        await connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
+
+
+async def positions(connection: Connection, suffix: str = "") -> Mapping[int, Position]:
+    """Return how far each partition is folded."""
+    rows = await connection.fetch(_POSITIONS.format(suffix))
+    return {row["partition"]: Position(row["next_offset"], row["digest"]) for row in rows}
+
+
+async def analyze(connection: Connection) -> None:
+    """Let PostgreSQL count the new tables before anybody asks them."""
+    for schema in (LEDGER + NEXT, SCHEMA + NEXT):
+        for row in await connection.fetch(_TABLES, schema):
+            await connection.execute(f'ANALYZE "{schema}"."{row["tablename"]}"')
+
+
+@asynccontextmanager
+async def standing_still(connection: Connection) -> AsyncGenerator[None]:
+    """Keep the live positions where they are for the length of the block, which is one transaction.
+
+    Reads go on; a projector waits. Raises: asyncpg.LockNotAvailableError.
+    """
+    async with connection.transaction():
+        await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_PATIENCE}'")
+        await connection.execute(_STAND_STILL)
+        yield
+
+
+async def exchange(connection: Connection) -> None:
+    """Put the new tables in place of the live ones, inside `standing_still`; projectors have to take over again."""
+    await connection.execute(_DISOWN)
+    await connection.execute(_INHERIT)
+    await connection.execute(_PROJECTORS)
+    for schema in (LEDGER, SCHEMA):
+        if await connection.fetchval("SELECT to_regnamespace($1)", schema) is not None:
+            await connection.execute(f"ALTER SCHEMA {schema} RENAME TO {schema}{OLD}")
+        await connection.execute(f"ALTER SCHEMA {schema}{NEXT} RENAME TO {schema}")
+    await connection.execute(_TELL)
