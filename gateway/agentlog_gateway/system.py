@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from agentlog_facts.errors import AgentlogError
 from agentlog_facts.json_value import JsonObject
-from agentlog_facts.version import VERSION
+from agentlog_facts.version import CONTRACT, VERSION
 from agentlog_gateway.call import Call, query_flag
 from agentlog_gateway.errors import Problem
 from agentlog_gateway.replies import json_response
@@ -58,9 +58,11 @@ async def _answers(name: str, check: Check) -> bool:
 
 
 async def info(call: Call) -> Response:
-    """GET /info."""
+    """GET /info: `version` is that of the API, by which clients decide what they may ask; ours is under `server`."""
+    own: JsonObject = {"name": "agentlog", "version": VERSION}
+    langgraph = version("langgraph")
     return json_response(
-        {"version": VERSION, "langgraph_py_version": version("langgraph"), "flags": FLAGS, "host": HOST}
+        {"version": CONTRACT, "langgraph_py_version": langgraph, "flags": FLAGS, "host": HOST, "server": own}
     )
 
 

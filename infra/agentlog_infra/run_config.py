@@ -101,9 +101,9 @@ def run_context(order: RunOrder) -> JsonObject | None:
 
 
 def run_input(kwargs: JsonObject) -> Any:  # Any: any JSON, or a Command; the graph's schema judges it
-    """Return the command if the run has one, else its input."""
-    command = kwargs.get("command")
-    return kwargs.get("input") if command is None else _command(as_object(command, "command"))
+    """Return the command if the run has one that says something, else its input."""
+    command = as_object(kwargs.get("command") or {}, "command")
+    return _command(command) if _given(command) else kwargs.get("input")
 
 
 def is_only_update(kwargs: JsonObject) -> bool:

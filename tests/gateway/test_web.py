@@ -11,7 +11,7 @@ from tests.gateway.web_world import BODY_BYTES, NOWHERE, detail, services, witho
 
 from agentlog_facts.errors import Misconfigured
 from agentlog_facts.json_value import Json, JsonObject, as_object
-from agentlog_facts.version import VERSION
+from agentlog_facts.version import CONTRACT, VERSION
 from agentlog_gateway.cors import Cors, cors_of
 from agentlog_gateway.routes import LATER, OPERATIONS
 from agentlog_gateway.services import Services
@@ -72,7 +72,8 @@ async def test_health_and_version_need_no_database_and_answer_head_too() -> None
     assert ok.content == b'{"ok":true,"services":{}}'
     assert head.status_code == 200
     told = as_object(info.json())
-    assert (told["version"], as_object(told["flags"])["assistants"]) == (VERSION, True)
+    assert (told["version"], as_object(told["flags"])["assistants"]) == (CONTRACT, True)
+    assert told["server"] == {"name": "agentlog", "version": VERSION}
     assert (checked.status_code, detail(checked.content)) == (500, "no answer from: database")
 
 
