@@ -16,6 +16,7 @@ import uvloop
 
 from agentlog_facts.errors import AgentlogError, Misconfigured
 from agentlog_gateway import app
+from agentlog_gateway.drain import LAST_S, DrainingServer
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +24,9 @@ EXIT_MISCONFIGURED = 2
 BACKLOG = 2048
 PATIENCE_S = 5.0
 """How long the first answer waits for the assistants of the graphs; then requests get 503 where rows are missing."""
-GRACE_S = 3
-"""How long open requests may go on after SIGTERM; streams and waits come back by themselves."""
+KEEP_ALIVE_S = 75
+"""How long an idle connection stays open: longer than clients and proxies keep theirs (5 to 60 s), because a request
+that meets our closing it fails, and its client cannot know whether it was carried out."""
 
 
 def main(words: Sequence[str]) -> int:
@@ -49,7 +51,7 @@ async def _serve(ready_fd: int | None) -> None:
     listening = _listen(settings.host, settings.port)
     async with app.open_gateway(settings) as gateway:
         gc.freeze()  # what the start made stays: collections need not look at it again
-        server = uvicorn.Server(
+        server = DrainingServer(
             uvicorn.Config(
                 gateway.app,
                 http="httptools",
@@ -58,7 +60,8 @@ async def _serve(ready_fd: int | None) -> None:
                 log_config=None,
                 lifespan="off",
                 server_header=False,
-                timeout_graceful_shutdown=GRACE_S,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=LAST_S,
             )
         )
         await _run(gateway, server, listening, ready_fd)

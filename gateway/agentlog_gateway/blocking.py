@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from agentlog_gateway.drain import stays_open, was_cut
 from agentlog_gateway.replies import JSON
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class BlockingResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; what the document raises cuts the connection, and the client comes back by `Location`."""
+        stays_open(scope)
         document = asyncio.ensure_future(self._document)
         gone = asyncio.ensure_future(_leaves(receive))
         left = False
@@ -49,7 +51,7 @@ class BlockingResponse(Response):
             gone.cancel()
             await asyncio.gather(document, gone, return_exceptions=True)
             self._close()  # a document that was cancelled before its first step has given nothing back
-        if left and self._on_gone is not None:
+        if left and not was_cut(scope) and self._on_gone is not None:
             log.info("wait.client_gone")
             await self._on_gone()
 

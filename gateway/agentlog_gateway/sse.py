@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from agentlog_facts.frame import event_id, wire_events
 from agentlog_facts.json_value import Json, dump
 from agentlog_facts.ports import PositionedFrames
+from agentlog_gateway.drain import stays_open, was_cut
 from agentlog_gateway.join import Modes, kind
 
 log = logging.getLogger(__name__)
@@ -132,6 +133,7 @@ class SseResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; returns when the events ended or the client is gone."""
+        stays_open(scope)
         gone = asyncio.ensure_future(self._leaves(receive))
         try:
             await self._send(send)
@@ -139,7 +141,7 @@ class SseResponse(Response):
             left = gone.done() and not gone.cancelled() and gone.exception() is None
             gone.cancel()
             await self._events.aclose()
-        if left and not self._events.ended and self._on_gone is not None:
+        if left and not self._events.ended and not was_cut(scope) and self._on_gone is not None:
             log.info("stream.client_gone")
             await self._on_gone()
 

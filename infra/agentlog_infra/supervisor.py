@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 GATEWAY_MODULE = "agentlog_gateway"
 PROCESSORS_MODULE = "agentlog_processors"
+_GATEWAY_ENDS_SECS = 20.0  # requests in flight have 12 s
 _WORKER_ENDS_SECS = 30.0  # past the grace period it gives its runs back and closes its connections
 
 
@@ -23,7 +24,9 @@ def role_specs(workers: int, grace_secs: float) -> tuple[tuple[RoleSpec, ...], .
 
     The projector goes last: workers that finish or give back their runs need its verdicts.
     """
-    gateway = RoleSpec("gateway", GATEWAY_MODULE, loads_graphs=True, preload=f"{GATEWAY_MODULE}.app")
+    gateway = RoleSpec(
+        "gateway", GATEWAY_MODULE, stop_secs=_GATEWAY_ENDS_SECS, loads_graphs=True, preload=f"{GATEWAY_MODULE}.app"
+    )
     executing = tuple(
         RoleSpec(
             f"worker-{number}",
