@@ -198,3 +198,28 @@ def running_server(environment: dict[str, str] | None = None, config: Path = EXA
         if server.process is not None and server.process.poll() is None:
             server.kill_everything()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def clean_environment(more: dict[str, str]) -> dict[str, str]:
+    """Return the environment of a process of the product: nothing of ours from outside, its rooms, and `more`."""
+    return child_environment({**_plain_environment(), **more})
+
+
+def descendants(pid: int) -> set[int]:
+    """Return a process and all that came from it and live."""
+    found = {pid}
+    while True:
+        more = {child for child, parent in _parents().items() if parent in found} - found
+        if not more:
+            return found
+        found |= more
+
+
+def answers_ok(port: int) -> bool:
+    """Tell whether /ok is answered with 200 now."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1) as connection:
+            connection.sendall(b"GET /ok HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            return connection.recv(12) == b"HTTP/1.1 200"
+    except OSError:
+        return False

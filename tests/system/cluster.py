@@ -1,0 +1,327 @@
+"""A whole server of which every part is a process of its own: each role, each of the three servers, kept alive.
+
+The log, PostgreSQL and Valkey each have an owner (`agentlog_infra.stack` with the other two elsewhere), so that each
+can die and be started again by its owner at once, or stay away until a test brings it back. The roles are kept by a
+thread that does what a service manager does: it starts again what has ended.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from tests.stack_fixtures import open_folder
+from tests.system.servers import EXAMPLES, answers_ok, clean_environment, descendants, free_port, wait_until
+
+SERVERS = ("broker", "postgres", "valkey")
+ROLES = ("projector", "housekeeper", "gateway", "worker")
+ADDRESSES = {"broker": "AGENTLOG_KAFKA_BOOTSTRAP", "postgres": "DATABASE_URI", "valkey": "REDIS_URI"}
+IN_STACK = {"broker": "kafka", "postgres": "postgres", "valkey": "redis"}
+ELSEWHERE = {"broker": "127.0.0.1:9", "postgres": "postgresql://nowhere/none", "valkey": "redis://nowhere"}
+SHAPE = {"AGENTLOG_PARTITIONS": "8", "AGENTLOG_REPLICATION_FACTOR": "1", "AGENTLOG_MIN_INSYNC_REPLICAS": "1"}
+SHORT_LEASES = {
+    "AGENTLOG_LEASE_TTL_SECS": "2",
+    "AGENTLOG_LEASE_RENEW_SECS": "0.5",
+    "AGENTLOG_LOOK_SECS": "0.5",
+    "AGENTLOG_LOST_AFTER_SECS": "2",
+    "AGENTLOG_RECONCILE_SECS": "1",
+    "BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS": "5",
+}
+START_S = 60.0
+KEEP_EVERY_S = 0.1
+
+
+@dataclass
+class Process:
+    """One process that the test started, and how often it ended by itself."""
+
+    name: str
+    running: "subprocess.Popen[bytes]"
+    ends: list[int] = field(default_factory=list[int])
+
+
+class Cluster:
+    """One data directory a server, one process a role; `workers` of them execute runs."""
+
+    def __init__(self, folder: Path, environment: dict[str, str] | None = None, workers: int = 2) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.trace, self.gates = folder / "trace.jsonl", folder / "gates"
+        self.addresses: dict[str, str] = {}
+        self._environment = {**SHAPE, **SHORT_LEASES, **(environment or {})}
+        self._owners: dict[str, subprocess.Popen[bytes]] = {}
+        self._roles: dict[str, Process] = {}
+        self._names = [*ROLES[:-1], *(f"worker-{number}" for number in range(1, workers + 1))]
+        self._guard = threading.Lock()
+        self._held: set[str] = set()
+        self._closing = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
+
+    # ------------------------------------------------------------------ life
+
+    def start(self) -> None:
+        """Start everything and wait until the API answers."""
+        self.gates.mkdir(exist_ok=True)
+        self.start_servers(SERVERS)
+        for words in (["topics", "apply"], ["migrate", "up"]):
+            done = subprocess.run(
+                [sys.executable, "-m", "agentlog_infra.cli", *words],
+                env=self._variables(),
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=START_S,
+            )
+            assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+        self.start_roles(self._names)
+        self._keeper.start()
+        self.wait_ok()
+
+    def close(self) -> None:
+        """End every process."""
+        self._closing.set()
+        if self._keeper.is_alive():
+            self._keeper.join(10)
+        for pid in self._all():
+            _signal(pid, signal.SIGKILL)
+        for process in [*self._owners.values(), *(role.running for role in self._roles.values())]:
+            process.wait(20)
+
+    def start_servers(self, names: Sequence[str]) -> None:
+        """Start owners of servers, and wait until each says where its server is."""
+        for name in names:
+            self._owners[name] = self._start_owner(name)
+        for name in names:
+            wait_until(partial(self._listens, name), START_S, f"{name} listens")
+            stack = json.loads((self._data(name) / "stack.json").read_text())
+            self.addresses[name] = str(stack["addresses"][IN_STACK[name]])
+
+    def start_roles(self, names: Sequence[str]) -> None:
+        """Start roles that do not run."""
+        with self._guard:
+            for name in names:
+                ends = self._roles[name].ends if name in self._roles else []
+                self._roles[name] = Process(name, self._start_role(name), ends)
+
+    def wait_ok(self, seconds: float = START_S) -> None:
+        """Wait for 200 on /ok."""
+        wait_until(self._answers, seconds, f"200 on {self.url}/ok\n{self.said()[-3000:]}")
+
+    # ---------------------------------------------------------------- faults
+
+    def pids(self, name: str) -> list[int]:
+        """Return the processes of a role ("worker": of all workers) or of a server; without its owner."""
+        if name not in SERVERS:
+            with self._guard:
+                return [role.running.pid for role in self._roles.values() if role.name.partition("-")[0] == name]
+        return sorted(descendants(self._owners[name].pid) - {self._owners[name].pid})
+
+    def strike(self, name: str, number: signal.Signals) -> None:
+        """Signal the processes of a role or server; a killed one is started again by whoever keeps it."""
+        pids = self.pids(name)
+        assert pids, f"no process of {name}"
+        for pid in pids:
+            _signal(pid, number)
+
+    def signal_pids(self, pids: Sequence[int], number: signal.Signals) -> None:
+        """Signal processes of before, those that are left."""
+        for pid in pids:
+            _signal(pid, number)
+
+    def signal_worker(self, number: int, what: signal.Signals) -> None:
+        """Signal one worker."""
+        _signal(self._roles[f"worker-{number}"].running.pid, what)
+
+    def hold(self, name: str) -> None:
+        """Kill a server together with its owner: it stays away until `bring_back`."""
+        owner = self._owners[name]
+        for pid in [owner.pid, *self.pids(name)]:
+            _signal(pid, signal.SIGKILL)
+        owner.wait(20)
+        wait_until(lambda: not self._leftover(name), 20, f"{name} is gone")
+
+    def stop_server(self, name: str) -> None:
+        """Stop a server in order, with its owner: it stays away until `bring_back`."""
+        self._owners[name].send_signal(signal.SIGTERM)
+        self._owners[name].wait(60)
+
+    def bring_back(self, name: str) -> None:
+        """Start a server again that was held or stopped; it is where it was."""
+        before = self.addresses[name]
+        self.start_servers([name])
+        assert self.addresses[name] == before, f"{name} moved from {before} to {self.addresses[name]}"
+
+    def kill_everything(self) -> None:
+        """SIGKILL every process of every part."""
+        self._pause_keeper()
+        for pid in self._all():
+            _signal(pid, signal.SIGKILL)
+        for process in [*self._owners.values(), *(role.running for role in self._roles.values())]:
+            process.wait(20)
+        wait_until(lambda: not any(self._leftover(name) for name in SERVERS), 20, "the servers are gone")
+
+    def start_again(self) -> None:
+        """Start everything that was killed."""
+        before = dict(self.addresses)
+        self.start_servers(SERVERS)
+        assert self.addresses == before
+        self.start_roles(self._names)
+        with self._guard:
+            self._held.clear()
+        self.wait_ok()
+
+    def signal_all(self, number: signal.Signals) -> None:
+        """Signal every process of every part, its owner included."""
+        for pid in self._all():
+            _signal(pid, number)
+
+    def copy(self, name: str, to: str) -> None:
+        """Copy the data of a stopped server aside."""
+        shutil.copytree(self._data(name), self.folder / to, symlinks=True, ignore=_no_sockets, dirs_exist_ok=False)
+        _same_owners(self._data(name), self.folder / to)
+
+    def restore(self, name: str, of: str) -> None:
+        """Put a copy in the place of a stopped server's data."""
+        inner = {"broker": "broker", "postgres": "postgres", "valkey": "valkey"}[name]
+        there = self._data(name) / inner
+        shutil.rmtree(there)
+        shutil.copytree(self.folder / of / inner, there, symlinks=True)
+        _same_owners(self.folder / of / inner, there)
+
+    # ------------------------------------------------------------------ looks
+
+    def steps(self) -> list[dict[str, str]]:
+        """Return the lines that the example steps wrote."""
+        return [json.loads(line) for line in self.trace.read_text().splitlines()] if self.trace.exists() else []
+
+    def said(self, name: str = "") -> str:
+        """Return what a part printed, or all of them."""
+        paths = sorted(self.folder.glob(f"{name or '*'}.log"))
+        return "\n".join(f"== {path.stem}\n{path.read_text(errors='replace')}" for path in paths)
+
+    def ends(self) -> dict[str, list[int]]:
+        """Return role -> exit statuses with which it ended, killed ones included."""
+        return {role.name: list(role.ends) for role in self._roles.values()}
+
+    def run(self, *words: str, seconds: float = 120) -> "subprocess.CompletedProcess[str]":
+        """Run a command of the command line against this server."""
+        line = [sys.executable, "-m", "agentlog_infra.cli", *words]
+        return subprocess.run(line, env=self._variables(), capture_output=True, text=True, check=False, timeout=seconds)
+
+    # ----------------------------------------------------------------- inside
+
+    def _data(self, name: str) -> Path:
+        return self.folder / f"data-{name}"
+
+    def _variables(self) -> dict[str, str]:
+        mine = {
+            "AGENTLOG_EXAMPLE_TRACE": str(self.trace),
+            "AGENTLOG_EXAMPLE_GATES": str(self.gates),
+            "AGENTLOG_CONFIG": str(EXAMPLES),
+            "AGENTLOG_PORT": str(self.port),
+            "AGENTLOG_DATA_DIR": str(self.folder / "data-none"),
+        }
+        places = {ADDRESSES[name]: address for name, address in self.addresses.items()}
+        return clean_environment({**mine, **places, **self._environment})
+
+    def _start_owner(self, name: str) -> "subprocess.Popen[bytes]":
+        others = {ADDRESSES[other]: ELSEWHERE[other] for other in SERVERS if other != name}
+        (self._data(name) / "stack.json").unlink(missing_ok=True)
+        words = ["-m", "agentlog_infra.stack", "--data-dir", str(self._data(name)), "--die-with-parent"]
+        return self._popen(name, words, clean_environment(others))
+
+    def _start_role(self, name: str) -> "subprocess.Popen[bytes]":
+        return self._popen(name, ["-m", "agentlog_infra.cli", "serve", name.partition("-")[0]], self._variables())
+
+    def _popen(self, name: str, words: list[str], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+        with (self.folder / f"{name}.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, *words], stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+
+    def _keep(self) -> None:
+        """Start again what has ended, as a service manager does."""
+        while not self._closing.wait(KEEP_EVERY_S):
+            with self._guard:
+                for name, role in self._roles.items():
+                    status = role.running.poll()
+                    if status is not None and name not in self._held:
+                        role.ends.append(status)
+                        role.running = self._start_role(name)
+
+    def _pause_keeper(self) -> None:
+        with self._guard:
+            self._held.update(self._names)
+
+    def _all(self) -> Iterator[int]:
+        for owner in self._owners.values():
+            yield from descendants(owner.pid)
+        with self._guard:
+            yield from [role.running.pid for role in self._roles.values()]
+
+    def _leftover(self, name: str) -> list[int]:
+        """Return processes that work on the data of a server."""
+        data = str(self._data(name))
+        found: list[int] = []
+        for path in Path("/proc").iterdir():
+            if path.name.isdigit() and int(path.name) != os.getpid():
+                try:
+                    line = (path / "cmdline").read_bytes().decode(errors="replace")
+                    state = (path / "stat").read_text().rpartition(")")[2].split()[0]
+                except OSError:
+                    continue
+                if data in line and state not in "ZX":
+                    found.append(int(path.name))
+        return found
+
+    def _listens(self, name: str) -> bool:
+        owner = self._owners[name]
+        assert owner.poll() is None, f"{name} ended:\n{self.said(name)[-3000:]}"
+        return (self._data(name) / "stack.json").exists()
+
+    def _answers(self) -> bool:
+        return answers_ok(self.port)
+
+
+def _no_sockets(folder: str, names: list[str]) -> set[str]:
+    return {name for name in names if (Path(folder) / name).is_socket() or name == "run"}
+
+
+def _same_owners(source: Path, target: Path) -> None:
+    """Give the copies to the accounts that the originals belong to."""
+    for path in [source, *source.rglob("*")]:
+        copy = target / path.relative_to(source)
+        if copy.exists() and os.geteuid() == 0:
+            found = path.lstat()
+            os.chown(copy, found.st_uid, found.st_gid, follow_symlinks=False)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return  # it died meanwhile, with its parent
+
+
+@contextmanager
+def running_cluster(environment: dict[str, str] | None = None, workers: int = 2) -> Generator[Cluster]:
+    """Start all parts in a folder of their own; end them and remove the folder at the end."""
+    cluster = Cluster(open_folder(), environment, workers)
+    try:
+        began = time.monotonic()
+        cluster.start()
+        print(f"the cluster runs after {time.monotonic() - began:.1f} s")
+        yield cluster
+    finally:
+        cluster.close()
+        shutil.rmtree(cluster.folder, ignore_errors=True)

@@ -1,0 +1,225 @@
+"""Faults, one by one, with 20 five-node runs in flight: 0 lost, 0 doubled, 0 stuck, every answer as the log demands."""
+
+import asyncio
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager
+
+import pytest
+from tests.system.checker.invariants import Verdicts
+from tests.system.checker.judgement import judge_all
+from tests.system.checker.notes import Notes
+from tests.system.checker.records import read_topic
+from tests.system.checker.rows import read_ledger, read_queue
+from tests.system.cluster import Cluster, running_cluster
+from tests.system.noted import Client, effects
+
+RUNS = 20
+STEP_MS = 150
+END_S = 60.0
+PAUSE_S = 3.5
+"""How long what is paused stands still: longer than a lease here."""
+LOOK_EVERY_S = 0.1
+SIZES = {"N_JOBS_PER_WORKER": "10"}
+SMALL_ABSENCE_S, FULL_ABSENCE_S = 4.0, 20.0
+
+
+class Scene:
+    """A cluster, what was noted beside it since it began, and the batch of runs that is in flight."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.notes = Notes()
+        self.ana = Client(cluster.url, "ana", self.notes)
+        self.batch: dict[str, str] = {}
+
+    async def begin(self, runs: int = RUNS, **data: object) -> None:
+        """Start a batch of runs on threads of their own, all at once."""
+        asking = [Client(self.cluster.url, f"starter-{number}", self.notes) for number in range(8)]
+        self.batch = {}
+
+        async def one(number: int) -> None:
+            client = asking[number % len(asking)]
+            thread = await client.thread()
+            work: dict[str, object] = {"sleep_ms": STEP_MS, "name": str(number), **data}
+            self.batch[await client.start(thread, work, {"stream_resumable": True})] = thread  # type: ignore[arg-type]  # plain JSON
+
+        await asyncio.gather(*(one(number) for number in range(runs)))
+
+    def in_flight(self) -> bool:
+        """Tell whether every run has ended its first step, and none its last but one."""
+        mine = [line for line in self.cluster.steps() if line["run_id"] in self.batch]
+        ended = Counter(line["step"] for line in mine if line["edge"] == "end")
+        return ended["one"] == len(self.batch)
+
+    @asynccontextmanager
+    async def busy(self) -> AsyncGenerator[None]:
+        """Have a client write and another read all the while."""
+        stop = asyncio.Event()
+        reading = asyncio.create_task(self._read(stop))
+        writing = asyncio.create_task(self._write(stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            await asyncio.gather(reading, writing)
+
+    async def _write(self, stop: asyncio.Event) -> None:
+        client = Client(self.cluster.url, f"writer-{time.monotonic_ns()}", self.notes)
+        while not stop.is_set():
+            thread = await client.thread()
+            run = await client.start(thread, {"name": "during"}, {"stream_resumable": True})
+            self.batch[run] = thread
+            await client.look(thread, run, with_token=True)
+            await pace(stop)
+
+    async def _read(self, stop: asyncio.Event) -> None:
+        client = Client(self.cluster.url, f"reader-{time.monotonic_ns()}", self.notes)
+        while not stop.is_set():
+            for run, thread in list(self.batch.items())[::5]:
+                await client.look(thread, run)
+                await pace(stop)
+
+    async def ends(self) -> None:
+        """Wait until all runs of the batch have ended; show what is left."""
+        left = dict(self.batch)
+        async with asyncio.timeout(END_S):
+            while left:
+                for run, thread in list(left.items()):
+                    if await self.ana.look(thread, run) in ("success", "error", "interrupted", "timeout"):
+                        del left[run]
+                if left:
+                    await asyncio.sleep(LOOK_EVERY_S)
+        self.notes.shown = [await self.ana.show(thread) for thread in self.batch.values()]
+
+    async def judged(self) -> Verdicts:
+        """Let the checker judge the whole log and all notes; every run has to be a success."""
+        cluster, notes = self.cluster, self.notes
+        notes.effects = effects(cluster.steps())
+        for run, thread in list(self.batch.items())[::4]:
+            notes.streams[run] = await self.ana.stream(thread, run)
+        notes.queued = await read_queue(cluster.addresses["valkey"])
+        kafka = cluster.addresses["broker"]
+        events = await read_topic(kafka, "agentlog.events")
+        notes.ledger = await read_ledger(cluster.addresses["postgres"])
+        found = judge_all(events, notes, await read_topic(kafka, "agentlog.outputs"))
+        assert found.violations == []
+        assert {run: found.runs[run] for run in self.batch} == dict.fromkeys(self.batch, "success")
+        return found
+
+
+async def pace(stop: asyncio.Event) -> None:
+    """Let the server breathe between two requests."""
+    try:
+        async with asyncio.timeout(0.05):
+            await stop.wait()
+    except TimeoutError:
+        return
+
+
+async def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Wait for a condition, at most so many seconds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
+        await asyncio.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Generator[Cluster]:
+    """Give one server for all faults, one after the other."""
+    with running_cluster(SIZES) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def scene(cluster: Cluster) -> Scene:
+    """Give the notes of all faults."""
+    return Scene(cluster)
+
+
+async def lasting(seconds: float) -> None:
+    """Let a fault last."""
+    await asyncio.sleep(seconds)
+
+
+Fault = Callable[[Cluster, float], Awaitable[None]]
+
+
+def killed(*names: str) -> Fault:
+    async def fault(cluster: Cluster, absence_s: float) -> None:
+        for name in names:
+            cluster.strike(name, signal.SIGKILL)
+
+    return fault
+
+
+def paused(*names: str) -> Fault:
+    async def fault(cluster: Cluster, absence_s: float) -> None:
+        pids = [pid for name in names for pid in cluster.pids(name)]
+        cluster.signal_pids(pids, signal.SIGSTOP)
+        await lasting(PAUSE_S)
+        cluster.signal_pids(pids, signal.SIGCONT)
+
+    return fault
+
+
+def absent(name: str) -> Fault:
+    async def fault(cluster: Cluster, absence_s: float) -> None:
+        await asyncio.to_thread(cluster.hold, name)
+        await lasting(absence_s)
+        await asyncio.to_thread(cluster.bring_back, name)
+
+    return fault
+
+
+async def all_killed(cluster: Cluster, absence_s: float) -> None:
+    await asyncio.to_thread(cluster.kill_everything)
+    await asyncio.to_thread(cluster.start_again)
+
+
+async def all_paused(cluster: Cluster, absence_s: float) -> None:
+    cluster.signal_all(signal.SIGSTOP)
+    await lasting(PAUSE_S)
+    cluster.signal_all(signal.SIGCONT)
+
+
+PARTS = ("worker", "projector", "gateway", "housekeeper", "broker", "postgres", "valkey")
+FAULTS: dict[str, Fault] = {
+    **{f"kill {name}": killed(name) for name in PARTS},
+    **{f"pause {name}": paused(name) for name in PARTS},
+    "kill all roles": killed("worker", "projector", "gateway", "housekeeper"),
+    "kill all": all_killed,
+    "pause all": all_paused,
+    **{f"absent {name}": absent(name) for name in ("broker", "postgres", "valkey")},
+}
+SMALL = {"kill worker", "kill projector", "kill broker", "kill all", "pause worker", "pause postgres", "absent valkey"}
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in SMALL else [pytest.mark.full]) for name in FAULTS]
+)
+async def test_after_a_fault_every_run_ends_once_and_every_answer_is_the_logs(
+    name: str, scene: Scene, full: bool
+) -> None:
+    began = time.monotonic()
+    await scene.begin()
+    await until(scene.in_flight, END_S, "all runs are in flight")
+    struck = time.monotonic()
+    async with scene.busy():
+        await FAULTS[name](scene.cluster, FULL_ABSENCE_S if full else SMALL_ABSENCE_S)
+        healed = time.monotonic()
+        await asyncio.to_thread(scene.cluster.wait_ok)
+        await lasting(0.5)
+    await scene.ends()
+    ended = time.monotonic()
+    found = await scene.judged()
+    attempts = max(found.attempts[run] for run in scene.batch)
+    print(
+        f"fault {name}: started {struck - began:.1f} s, fault {healed - struck:.1f} s, all ended {ended - healed:.1f} s"
+        f" later, judged {time.monotonic() - ended:.1f} s; attempts {attempts}, voids {dict(found.voids)}"
+        f" exits {scene.cluster.ends()}"
+    )
