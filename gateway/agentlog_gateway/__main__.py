@@ -6,7 +6,6 @@ import gc
 import json
 import logging
 import os
-import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -75,8 +74,6 @@ async def _run(gateway: app.Gateway, server: uvicorn.Server, listening: socket.s
     try:
         await asyncio.wait({beside, announced}, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
         if not beside.done():
-            for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again at its end, which would kill us
-                asyncio.get_running_loop().add_signal_handler(number, _stop, server)
             await server.serve(sockets=[listening])
     finally:
         beside.cancel()

@@ -129,8 +129,8 @@ class Fold:
                 tail.drop(number)
             else:
                 tail.seek(number, one.reading)
-        fields = {"partitions": sorted(self.partitions), "projectors": len(seen.alive), "behind": self.behind}
-        log.info("projector.took", extra=fields)
+        fields = {"owner": owner, "partitions": sorted(self.partitions), "projectors": len(seen.alive)}
+        log.info("projector.took", extra={**fields, "behind": self.behind})
         await self._push_all([one.number for one in self._folding() if one.present])
 
     async def cycle(self) -> None:
