@@ -9,6 +9,8 @@ import aiohttp
 
 JsonObject = dict[str, "object"]
 TRIVIAL: JsonObject = {"assistant_id": "trivial", "input": {"messages": [{"role": "user", "content": "hello"}]}}
+PATIENCE_S = 120.0
+JSON = {"Content-Type": "application/json"}
 STEPS: JsonObject = {"assistant_id": "steps", "input": {}}
 
 
@@ -21,8 +23,7 @@ class Client:
     async def call(self, method: str, path: str, body: object = None) -> bytes:
         """Send one request and return the body of its answer."""
         data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"}
-        async with self._session.request(method, path, data=data, headers=headers) as answer:
+        async with self._session.request(method, path, data=data, headers=JSON) as answer:
             content = await answer.read()
             if answer.status >= 300:
                 raise RuntimeError(f"{method} {path}: {answer.status} {content[:300]!r}")
@@ -44,7 +45,7 @@ class Client:
         started, first, count = time.perf_counter(), 0.0, 0
         method = "GET" if body is None else "POST"
         data = None if body is None else json.dumps(body).encode()
-        async with self._session.request(method, path, data=data) as answer:
+        async with self._session.request(method, path, data=data, headers=JSON) as answer:
             if answer.status >= 300:
                 raise RuntimeError(f"{method} {path}: {answer.status} {(await answer.read())[:300]!r}")
             async for line in answer.content:
@@ -67,7 +68,7 @@ class Client:
 @asynccontextmanager
 async def connect(url: str, connections: int = 128) -> AsyncGenerator[Client]:
     """Give a client with a pool of kept connections."""
-    timeout = aiohttp.ClientTimeout(total=300)
+    timeout = aiohttp.ClientTimeout(total=PATIENCE_S)
     connector = aiohttp.TCPConnector(limit=connections)
     async with aiohttp.ClientSession(url, connector=connector, timeout=timeout, read_bufsize=2**20) as session:
         yield Client(session)
