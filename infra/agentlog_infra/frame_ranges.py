@@ -3,27 +3,19 @@
 No consumer is held while a client takes its time over what was read: each call reads one fetch and gives it back.
 """
 
-import asyncio
-import logging
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from agentlog_facts.errors import Corrupt, Gap, Unavailable
 from agentlog_facts.frame import position
 from agentlog_facts.ports import PositionedFrames
+from agentlog_infra.consumer_pool import ConsumerPool, Reading
 from agentlog_infra.frame_records import Stored, decoded, parts_of
 from agentlog_infra.kafka_connection import OUTPUTS, Connection, kafka_faults
-
-log = logging.getLogger(__name__)
 
 POOL = 4
 PATIENCE_MS = 5_000
 FETCH_BYTES = 2 * 1024 * 1024
-RETRY_MS = 20
-"""A new consumer waits this long for the topic's metadata, then asks again."""
 FETCH_WAIT_MS = 5
 """A consumer that is given another partition waits for the poll in flight first: so polls are short here."""
 
@@ -37,27 +29,20 @@ class FrameRanges:
     """Reads `start <= offset < end` of a partition; at most POOL fetches at a time, the others wait their turn."""
 
     def __init__(self, connection: Connection, topic: str = OUTPUTS) -> None:
-        self._connection = connection
-        self._topic = topic
-        self._idle: list[AIOKafkaConsumer] = []
-        self._turns = asyncio.Semaphore(POOL)
+        self._pool = ConsumerPool(connection, topic, Reading("agentlog-frame-ranges", POOL, FETCH_WAIT_MS, FETCH_BYTES))
 
     async def stop(self) -> None:
         """Disconnect."""
-        while self._idle:
-            await self._idle.pop().stop()
+        await self._pool.stop()
 
     async def end(self, partition: int) -> int:
         """Return the offset behind the last record. Raises: Unavailable."""
-        at = TopicPartition(self._topic, partition)
-        async with self._consumer() as consumer:
-            with kafka_faults(self._topic):
-                return (await consumer.end_offsets([at]))[at]
+        return await self._pool.end(partition)
 
     async def some(self, partition: int, start: int, end: int, base: int) -> list[Stored]:
         """Return the first records of a range; none only if nothing lies in it. Raises: Unavailable, Gap."""
-        at = TopicPartition(self._topic, partition)
-        async with self._consumer() as consumer:
+        at = TopicPartition(self._pool.topic, partition)
+        async with self._pool.consumer() as consumer:
             consumer.assign([at])
             consumer.seek(at, start)
             try:
@@ -88,37 +73,8 @@ class FrameRanges:
     async def _out_of_range(
         self, consumer: AIOKafkaConsumer, at: TopicPartition, start: int, base: int
     ) -> Gap | Unavailable:
-        with kafka_faults(self._topic):
+        with kafka_faults(self._pool.topic):
             oldest = (await consumer.beginning_offsets([at]))[at]
         if start < oldest:
             return Gap(f"{at.topic}-{at.partition}: {start} has expired", position(base, oldest))
         return Unavailable(f"{at.topic}-{at.partition}: {start} is not there yet")
-
-    @asynccontextmanager
-    async def _consumer(self) -> AsyncGenerator[AIOKafkaConsumer]:
-        async with self._turns:
-            consumer = self._idle.pop() if self._idle else await self._connect()
-            try:
-                yield consumer
-            except BaseException:
-                await consumer.stop()
-                raise
-            self._idle.append(consumer)
-
-    async def _connect(self) -> AIOKafkaConsumer:
-        consumer = AIOKafkaConsumer(
-            **self._connection,
-            client_id="agentlog-frame-ranges",
-            auto_offset_reset="none",
-            enable_auto_commit=False,
-            fetch_max_wait_ms=FETCH_WAIT_MS,
-            retry_backoff_ms=RETRY_MS,
-            max_partition_fetch_bytes=FETCH_BYTES,
-        )
-        try:
-            with kafka_faults(self._topic):
-                await consumer.start()
-        except BaseException:
-            await consumer.stop()
-            raise
-        return consumer

@@ -4,6 +4,7 @@ A position is the partition's base (as its `PartitionOpened` says) plus the reco
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable
 
 from aiokafka import TopicPartition
@@ -12,12 +13,14 @@ from agentlog_facts.errors import Corrupt
 from agentlog_facts.frame import SLOTS, FrameRecord, encode_record, position
 from agentlog_facts.ids import ThreadId
 from agentlog_facts.ports import FrameTail, PositionedFrames
-from agentlog_infra.frame_ranges import FrameRanges, log
+from agentlog_infra.frame_ranges import FrameRanges
 from agentlog_infra.frame_records import LARGE_BYTES, PART, Headers, cut, naming
 from agentlog_infra.frame_tail import PartitionTail
 from agentlog_infra.kafka_connection import OUTPUTS, Connection
 from agentlog_infra.kafka_producer import DurableProducer
 from agentlog_infra.partitioner import partition_of
+
+log = logging.getLogger(__name__)
 
 PARTS_IN_FLIGHT = 4
 

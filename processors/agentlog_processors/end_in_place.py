@@ -18,9 +18,8 @@ from agentlog_facts.frame import FrameRecord
 from agentlog_facts.graph_access import ThreadView
 from agentlog_facts.ids import Key, RunId, ThreadId
 from agentlog_facts.ports import FrameLog
-from agentlog_facts.thread import RunFinished, RunReleased
-from agentlog_facts.view import difference
-from agentlog_processors.end_runs import last_frames
+from agentlog_facts.thread import RunReleased
+from agentlog_processors.end_runs import finished, last_frames
 from agentlog_processors.tools import VERDICT, ThreadViews, Writing
 from agentlog_projections.duties import Duties, Work
 
@@ -67,8 +66,8 @@ class Ender:
             work = await self.duties.work(run_id)
             if work is None or not work.active or work.epoch is not None:
                 return Refused("run_not_active")
-            finished = _finished(work, end, await self._view(work, end), outputs_to)
-            return FinishRun(thread_id, finished, work.temporary, version=work.version).decide()
+            told = finished(work, end, await self._view(work, end), outputs_to)
+            return FinishRun(thread_id, told, work.temporary, version=work.version).decide()
 
         intent = self._intent(thread_id, run_id, "finish")
         outcome = await self.writing.submitter.submit(intent, decide, self.writing.deadline(VERDICT))
@@ -94,16 +93,3 @@ class Ender:
         event_id = str(uuid5(NAMESPACE, f"{run_id}:{step}"))
         cause = self.writing.cause(run_id)
         return Intent(Key(thread_id), event_id, digest(event_id.encode()), cause, serial=True)
-
-
-def _finished(work: Work, end: End, view: ThreadView, outputs_to: int) -> RunFinished:
-    return RunFinished(
-        run_id=work.run_id,
-        status=end.status,
-        error=end.error or None,
-        view=difference(work.values or {}, view.values or {}),
-        next=view.next,
-        interrupts=view.interrupts,
-        checkpoint_id=None if end.rollback else view.checkpoint_id,
-        outputs_to=outputs_to,
-    )

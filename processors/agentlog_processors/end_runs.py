@@ -8,6 +8,7 @@ from agentlog_facts.run_execution import RunOutcome
 from agentlog_facts.thread import RunFinished, RunStatus
 from agentlog_facts.view import difference
 from agentlog_processors.attempt import Attempt
+from agentlog_projections.duties import Work
 
 
 def end_of(attempt: Attempt, outcome: RunOutcome) -> End:
@@ -37,7 +38,13 @@ def last_frames(end: End) -> tuple[Frame, ...]:
 def finish(attempt: Attempt, end: End, view: ThreadView, outputs_to: int | None, saved: int | None) -> FinishRun:
     """Return the command that ends the run under its epoch; `saved` is the version of its own stream."""
     work = attempt.work
-    finished = RunFinished(
+    told = finished(work, end, view, outputs_to)
+    return FinishRun(work.thread_id, told, work.temporary, epoch=attempt.epoch, saved=saved)
+
+
+def finished(work: Work, end: End, view: ThreadView, outputs_to: int | None) -> RunFinished:
+    """Return the fact that ends a run, by its worker or in its place."""
+    return RunFinished(
         run_id=work.run_id,
         status=end.status,
         error=end.error or None,
@@ -47,4 +54,3 @@ def finish(attempt: Attempt, end: End, view: ThreadView, outputs_to: int | None,
         checkpoint_id=None if end.rollback else view.checkpoint_id,
         outputs_to=outputs_to,
     )
-    return FinishRun(work.thread_id, finished, work.temporary, epoch=attempt.epoch, saved=saved)
