@@ -156,7 +156,7 @@ async def _connect(database_uri: str, database: str | None = None) -> Connection
     except asyncpg.InvalidCatalogNameError:
         raise
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise Unavailable(f"PostgreSQL does not answer: {type(error).__name__}: {error}") from error
+        raise Unavailable(f"DATABASE_URI: PostgreSQL does not answer: {type(error).__name__}: {error}") from error
 
 
 async def _connect_or_create(database_uri: str) -> Connection:

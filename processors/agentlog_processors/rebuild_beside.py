@@ -127,9 +127,9 @@ async def cancel(database_uri: str) -> bool:
     Raises: Unavailable, TRANSIENT.
     """
     async with AsyncExitStack() as stack:
-        mine = await beside.connect_plain(database_uri)
+        mine = await beside.connect_plain(database_uri, "agentlog rebuild --cancel")
         stack.push_async_callback(mine.close)
-        other = await beside.connect_plain(database_uri)
+        other = await beside.connect_plain(database_uri, "agentlog rebuild --cancel")
         stack.push_async_callback(other.close)
         waiting = asyncio.create_task(beside.hold_after(mine, CLEAN_SECS))  # in line before the other one comes back
         try:
@@ -144,6 +144,7 @@ async def cancel(database_uri: str) -> bool:
             waiting.cancel()
             await asyncio.wait({waiting})
         waiting.result()
+        await beside.end_others(mine)
         found = await beside.exists(mine, NEXT) or await beside.exists(mine, OLD)
         await beside.remove(mine, NEXT, OLD)
         return found
@@ -167,6 +168,7 @@ async def _hold(connections: _Connections, tools: Tools, *, again: bool) -> None
             raise Cancelled("the rebuild was cancelled; the live rows are as they were")
         return
     await beside.hold(connections.live)
+    await beside.end_others(connections.live, connections.anew, connections.fold)
     await beside.remove(connections.live, NEXT, OLD)
     await beside.make(connections.fold, tools.ddl)
 

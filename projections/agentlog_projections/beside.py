@@ -32,8 +32,10 @@ LOCK_PATIENCE = "2s"
 """How long the switch may make the projector wait for statements that began before it."""
 LONG_SECS = 3600.0
 """The longest statement: a digest over a table."""
+NAME = "agentlog rebuild"
+"""What connections of a rebuild are called in the database."""
 _FOLDING = {
-    "application_name": "agentlog rebuild",
+    "application_name": NAME,
     "synchronous_commit": "off",
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
@@ -48,6 +50,10 @@ _HOLDER = """
 SELECT pid FROM pg_locks
  WHERE locktype = 'advisory' AND classid = 0 AND objid = $1 AND objsubid = 1 AND granted
    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+_END_OTHERS = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+ WHERE application_name = $1 AND datname = current_database() AND pid <> pg_backend_pid() AND pid <> ALL($2::int[])
 """
 _POSITIONS = f"SELECT partition, next_offset, digest FROM {LEDGER}{{}}.positions"
 _TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = $1 ORDER BY tablename"
@@ -140,9 +146,9 @@ async def connect_next(uri: str) -> Connection:
         )
 
 
-async def connect_plain(uri: str) -> Connection:
+async def connect_plain(uri: str, name: str = NAME) -> Connection:
     """Open a connection for few and long statements. Raises: Unavailable."""
-    settings = {"application_name": "agentlog rebuild", "TimeZone": "UTC", "jit": "off"}
+    settings = {"application_name": name, "TimeZone": "UTC", "jit": "off"}
     with translated("connect"):
         return await asyncpg.connect(uri, timeout=CONNECT_SECS, command_timeout=LONG_SECS, server_settings=settings)
 
@@ -166,6 +172,11 @@ async def holder(connection: Connection) -> int | None:
     """Return the server process of the connection that rebuilds, None when nobody does."""
     found: int | None = await connection.fetchval(_HOLDER, REBUILD_LOCK)
     return found
+
+
+async def end_others(connection: Connection, *mine: Connection) -> None:
+    """End what an earlier rebuild has under way: called by whoever has the lock, so it can do nothing good any more."""
+    await connection.execute(_END_OTHERS, NAME, [one.get_server_pid() for one in mine])
 
 
 async def is_live(connection: Connection) -> bool:
