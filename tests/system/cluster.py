@@ -237,7 +237,7 @@ class Cluster:
     def _start_owner(self, name: str) -> "subprocess.Popen[bytes]":
         others = {ADDRESSES[other]: ELSEWHERE[other] for other in SERVERS if other != name}
         (self._data(name) / "stack.json").unlink(missing_ok=True)
-        words = ["-m", "agentlog_infra.stack", "--data-dir", str(self._data(name)), "--die-with-parent"]
+        words = ["-m", "agentlog_infra.stack", "--data-dir", str(self._data(name))]
         return self._popen(name, words, clean_environment(others))
 
     def _start_role(self, name: str) -> "subprocess.Popen[bytes]":

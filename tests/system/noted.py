@@ -44,6 +44,11 @@ class Client:
             assert time.monotonic() < end, f"{method} {path}: still {status} {found} after {seconds:g} s"
             await asyncio.sleep(AGAIN_S)
 
+    async def try_once(self, method: str, path: str, body: JsonObject) -> int:
+        """Send a change once, noting nothing; return the status."""
+        status, _, _ = await self._ask(method, path, body, {"Idempotency-Key": uuid4().hex})
+        return status
+
     async def thread(self) -> str:
         """Create a thread."""
         return str(as_object(await self.change("POST", "/threads", {}))["thread_id"])

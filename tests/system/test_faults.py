@@ -4,15 +4,18 @@ import asyncio
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
+from redis.asyncio import Redis
+from tests.system.checker.fold import Judged, judge
 from tests.system.checker.invariants import Verdicts
 from tests.system.checker.judgement import judge_all
 from tests.system.checker.notes import Notes
 from tests.system.checker.records import read_topic
-from tests.system.checker.rows import read_ledger, read_queue
+from tests.system.checker.rows import read_ledger, read_queue, ready_runs, wrong_queue
+from tests.system.checker.views import folded
 from tests.system.cluster import Cluster, running_cluster
 from tests.system.noted import Client, effects
 
@@ -94,11 +97,11 @@ class Scene:
                     await asyncio.sleep(LOOK_EVERY_S)
         self.notes.shown = [await self.ana.show(thread) for thread in self.batch.values()]
 
-    async def judged(self) -> Verdicts:
+    async def judged(self, stream_every: int = 4) -> Verdicts:
         """Let the checker judge the whole log and all notes; every run has to be a success."""
         cluster, notes = self.cluster, self.notes
         notes.effects = effects(cluster.steps())
-        for run, thread in list(self.batch.items())[::4]:
+        for run, thread in list(self.batch.items())[::stream_every]:
             notes.streams[run] = await self.ana.stream(thread, run)
         notes.queued = await read_queue(cluster.addresses["valkey"])
         kafka = cluster.addresses["broker"]
@@ -223,3 +226,116 @@ async def test_after_a_fault_every_run_ends_once_and_every_answer_is_the_logs(
         f" later, judged {time.monotonic() - ended:.1f} s; attempts {attempts}, voids {dict(found.voids)}"
         f" exits {scene.cluster.ends()}"
     )
+
+
+FLUSHED, AT_ONCE = 60, 20
+
+
+@pytest.mark.timeout(240)
+async def test_a_flushed_redis_under_running_and_pending_runs_loses_none(scene: Scene) -> None:
+    cluster, gate = scene.cluster, f"gate-{time.monotonic_ns()}"
+    await scene.begin(FLUSHED, sleep_ms=0, hold={"two": gate})
+    await until(lambda: held_at(cluster, "two", scene.batch) == AT_ONCE, END_S, "as many run as may")
+    flushed = time.monotonic()
+    async with Redis.from_url(cluster.addresses["valkey"]) as client:
+        await client.flushall()
+    running, pending = standing(judge(await read_topic(cluster.addresses["broker"], "agentlog.events")), scene.batch)
+    assert running >= 10
+    assert pending >= 40
+    await queue_is_whole(cluster)
+    queued = time.monotonic()
+    (cluster.gates / gate).touch()
+    await scene.ends()
+    print(f"flushed under {running} running, {pending} pending: queue whole after {queued - flushed:.1f} s")
+    found = await scene.judged()
+    assert {found.attempts[run] for run in scene.batch} == {1}, "a run was executed again although no worker was away"
+
+
+def held_at(cluster: Cluster, step: str, runs: Collection[str]) -> int:
+    """Return how many of the runs began a step."""
+    return len({line["run_id"] for line in cluster.steps() if line["step"] == step} & set(runs))
+
+
+def standing(judged: Sequence[Judged], runs: Collection[str]) -> tuple[int, int]:
+    """Return how many of the runs are claimed and how many wait, as the log has it."""
+    statuses = Counter(
+        status for thread in folded(judged).values() for run, status in thread.runs.items() if run in runs
+    )
+    return statuses["running"], statuses["pending"]
+
+
+async def queue_is_whole(cluster: Cluster) -> None:
+    """Wait until the queue holds exactly the runs that may be claimed, while no worker has room for one."""
+    async with asyncio.timeout(END_S):
+        while True:
+            events = judge(await read_topic(cluster.addresses["broker"], "agentlog.events"))
+            wrong = wrong_queue(events, await read_queue(cluster.addresses["valkey"]))
+            if ready_runs(events) and not wrong:
+                return
+            await asyncio.sleep(LOOK_EVERY_S)
+
+
+async def finish(scene: Scene) -> Verdicts:
+    """Let a batch run to its end undisturbed."""
+    await scene.begin(sleep_ms=0)
+    await scene.ends()
+    return await scene.judged()
+
+
+@pytest.mark.timeout(240)
+async def test_a_database_restored_from_an_older_copy_does_nothing_twice(scene: Scene) -> None:
+    cluster = scene.cluster
+    await finish(scene)
+    await asyncio.to_thread(cluster.stop_server, "postgres")
+    cluster.copy("postgres", "older-rows")
+    await asyncio.to_thread(cluster.bring_back, "postgres")
+    await finish(scene)  # what the copy does not know: runs that ended
+    known = dict(scene.batch)
+    await scene.begin()
+    await until(scene.in_flight, END_S, "all runs are in flight")  # and runs in flight
+    began = time.monotonic()
+    await asyncio.to_thread(cluster.stop_server, "postgres")
+    cluster.restore("postgres", "older-rows")
+    await asyncio.to_thread(cluster.bring_back, "postgres")
+    await scene.ends()
+    print(f"database restored: all ended {time.monotonic() - began:.1f} s after it stopped")
+    scene.batch |= known
+    found = await scene.judged()
+    assert {found.attempts[run] for run in known} == {1}
+
+
+@pytest.mark.timeout(240)
+async def test_a_broker_restored_from_an_older_copy_stops_the_projector_which_says_so() -> None:
+    with running_cluster(SIZES) as cluster:
+        scene = Scene(cluster)
+        await finish(scene)
+        before = dict(scene.batch)
+        await asyncio.to_thread(cluster.stop_server, "broker")
+        cluster.copy("broker", "older-log")
+        await asyncio.to_thread(cluster.bring_back, "broker")
+        await finish(scene)
+        rows = await read_ledger(cluster.addresses["postgres"])
+        await asyncio.to_thread(cluster.stop_server, "broker")
+        cluster.restore("broker", "older-log")
+        await asyncio.to_thread(cluster.bring_back, "broker")
+        await until(lambda: "log diverged" in cluster.said("projector"), END_S, "the projector says that it diverged")
+        statuses = await refused_writes(scene)
+        assert statuses == {503}, "a write was answered although its verdict can never come"
+        assert await read_ledger(cluster.addresses["postgres"]) == rows, "something was folded on a log that diverged"
+        done = await asyncio.to_thread(cluster.run, "rebuild", "--accept-differences")
+        assert done.returncode == 0, done.stdout + done.stderr
+        scene.notes = Notes()  # what was promised on the lost log is gone with it; what is there has to be whole
+        scene.ana.notes = scene.notes
+        scene.batch = before
+        await asyncio.to_thread(cluster.wait_ok)
+        await scene.ends()
+        await scene.judged()
+        await finish(scene)
+
+
+async def refused_writes(scene: Scene) -> set[int]:
+    """Write on threads of which the log lost commits; return the statuses."""
+    found: set[int] = set()
+    for thread in scene.batch.values():
+        found.add(await scene.ana.try_once("PATCH", f"/threads/{thread}", {"metadata": {"late": True}}))
+    return found

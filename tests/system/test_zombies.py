@@ -1,0 +1,55 @@
+"""Workers stopped for longer than their leases, then continued: what they still write is void and never shown."""
+
+import signal
+import time
+
+import pytest
+from tests.system.checker.fold import Judged, judge
+from tests.system.checker.frames import streams
+from tests.system.checker.records import read_topic
+from tests.system.cluster import running_cluster
+from tests.system.test_faults import END_S, Scene, until
+
+FEW, MANY = 20, 200
+STEP_MS = 400
+LATE = frozenset({"stale_epoch", "version_conflict", "no_such_run", "gone"})
+"""Why the guard refuses a zombie: its claim is over, or another attempt has written, or the run has ended."""
+
+
+@pytest.mark.timeout(400)
+async def test_a_worker_that_wakes_up_after_its_lease_writes_in_vain(full: bool) -> None:
+    runs = MANY if full else FEW
+    with running_cluster({"N_JOBS_PER_WORKER": str(runs)}, workers=1) as cluster:
+        scene = Scene(cluster)
+        await scene.begin(runs, sleep_ms=STEP_MS)
+        await until(scene.in_flight, END_S, "all runs are in flight")
+        zombie = cluster.pids("worker")[0]
+        cluster.signal_pids([zombie], signal.SIGSTOP)
+        stopped = time.monotonic()
+        cluster.start_roles(["worker-2"])
+        await until(lambda: taken_over(scene, zombie) >= runs // 2, END_S, "others execute its runs")
+        cluster.signal_pids([zombie], signal.SIGCONT)
+        woken = time.monotonic()
+        await scene.ends()
+        found = await scene.judged(stream_every=1)
+        events = judge(await read_topic(cluster.addresses["broker"], "agentlog.events"))
+        outputs = await read_topic(cluster.addresses["broker"], "agentlog.outputs")
+        late_flushes = sum(told.late for told in streams(events, outputs).values())
+        assert len(scene.notes.streams) == runs
+    void = [one for one in events if one.verdict in LATE and one.epoch is not None]
+    print(
+        f"zombies: {runs} runs, asleep {woken - stopped:.1f} s, {len(void)} void writes of {len(runs_of(void))} runs "
+        f"({dict(found.voids)}), {late_flushes} flushes never shown"
+    )
+    assert any(one.verdict == "stale_epoch" for one in void), "the zombie wrote nothing: the test does not bite"
+    assert max(found.attempts.values()) >= 2
+
+
+def taken_over(scene: Scene, zombie: int) -> int:
+    """Return how many runs another process executes."""
+    return len({line["run_id"] for line in scene.cluster.steps() if str(line["pid"]) != str(zombie)})
+
+
+def runs_of(judged: list[Judged]) -> set[str]:
+    """Return the runs that commits under an epoch are about."""
+    return {str(data["run_id"]) for one in judged for _, data in one.facts if data.get("run_id")}
