@@ -4,10 +4,11 @@ A missing program skips the test with its reason; where CI is set it fails the t
 """
 
 import os
-import shutil
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.programs import find
 
 pytest_plugins = ["tests.stack_fixtures"]
 
@@ -44,7 +45,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test whose programs are missing, or fail it where CI is set."""
     needed = [program for marker in item.iter_markers("needs") for program in marker.args]
-    missing = [program for program in needed if shutil.which(program) is None]
+    missing = [program for program in needed if find(program) is None]
     if not missing:
         return
     reason = f"not on this machine: {', '.join(missing)}"

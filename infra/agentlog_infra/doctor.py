@@ -191,14 +191,12 @@ async def _rows(settings: Settings) -> Finding:
 
 async def _queue(settings: Settings) -> Finding:
     async def look() -> Finding:
-        from redis.asyncio import Redis
-        from redis.exceptions import RedisError
+        from agentlog_infra.redis_feed import connect, redis_faults
 
-        client = Redis.from_url(settings.redis_uri or "", socket_timeout=5.0, socket_connect_timeout=5.0)
+        client = connect(settings)
         try:
-            await client.ping()
-        except (RedisError, OSError) as error:
-            raise Unavailable(f"{type(error).__name__}: {error}") from error
+            with redis_faults("REDIS_URI"):
+                await client.ping()
         finally:
             await client.aclose()
         return Finding("redis", "ok", shown(settings, "redis_uri"))
