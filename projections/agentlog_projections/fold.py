@@ -57,7 +57,7 @@ class FoldSettings:
     max_records: int = 1_000
     patience: timedelta = timedelta(seconds=1)
     look_every: timedelta = timedelta(seconds=1)
-    lease: timedelta = timedelta(seconds=5)
+    lease: timedelta = timedelta(seconds=4)
     first_pause: timedelta = timedelta(milliseconds=50)
     longest_pause: timedelta = timedelta(seconds=2)
 

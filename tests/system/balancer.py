@@ -1,0 +1,66 @@
+"""A TCP balancer over several gateways: each connection goes to the next one that takes it, bytes stay as they are."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+CHUNK = 64 * 1024
+
+
+class Balancer:
+    """Knows the gateways, and how many connections each got and how often one refused."""
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        self._places = [(str(urlsplit(url).hostname), int(urlsplit(url).port or 80)) for url in urls]
+        self._next = 0
+        self.given = dict.fromkeys(urls, 0)
+        self.refused = 0
+        self._urls = list(urls)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry one connection to its end."""
+        there = await self._connect()
+        if there is None:
+            writer.transport.abort()
+            return
+        await asyncio.gather(_pump(reader, there[1]), _pump(there[0], writer))
+        for end in (writer, there[1]):
+            end.close()
+            with contextlib.suppress(OSError):
+                await end.wait_closed()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        for _ in self._places:
+            chosen = self._next = (self._next + 1) % len(self._places)
+            try:
+                made = await asyncio.open_connection(*self._places[chosen])
+            except OSError:
+                self.refused += 1
+                continue
+            self.given[self._urls[chosen]] += 1
+            return made
+        return None
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Pass bytes on until one side ends; then tell the other."""
+    try:
+        while chunk := await reader.read(CHUNK):
+            writer.write(chunk)
+            await writer.drain()
+    except OSError:
+        writer.transport.abort()  # a reset is passed on as one
+    else:
+        if not writer.is_closing():
+            writer.close()
+
+
+@asynccontextmanager
+async def balancer(urls: Sequence[str]) -> AsyncGenerator[tuple[str, Balancer]]:
+    """Listen on a port of its own; give the URL."""
+    balancing = Balancer(urls)
+    server = await asyncio.start_server(balancing.serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", balancing

@@ -1,0 +1,213 @@
+"""Several processes of each role on one running stack, each started by itself: `agentlog serve ROLE --data-dir DIR`."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from tests.stack_fixtures import open_folder
+from tests.system.servers import EXAMPLES, free_port, wait_until
+
+from agentlog_facts.json_value import JsonObject, as_object, load
+from agentlog_infra.processes import child_environment
+
+START_S = 60.0
+END_S = 40.0
+TWO_OF_EACH = tuple(
+    f"{role}-{number}" for role in ("projector", "housekeeper", "worker", "gateway") for number in (1, 2)
+)
+SHORT = {
+    "AGENTLOG_LEASE_TTL_SECS": "2",
+    "AGENTLOG_LEASE_RENEW_SECS": "0.5",
+    "AGENTLOG_LOOK_SECS": "0.5",
+    "AGENTLOG_LOST_AFTER_SECS": "2",
+    "AGENTLOG_RECONCILE_SECS": "1",
+    "BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS": "5",
+    "LOG_JSON": "true",
+}
+
+
+@dataclass
+class Member:
+    """One role process; `name` is role and number. Its log lines are JSON."""
+
+    name: str
+    running: "subprocess.Popen[bytes]"
+    log: Path
+    said_before: int
+    """Lines of earlier processes of this name."""
+
+    def lines(self, event: str) -> list[dict[str, object]]:
+        """Return what this process logged under a name."""
+        found: list[dict[str, object]] = []
+        for line in self.log.read_text(errors="replace").splitlines()[self.said_before :]:
+            if f'"{event}"' in line:
+                said: dict[str, object] = json.loads(line)
+                found += [said] if said["event"] == event else []
+        return found
+
+    @property
+    def owner(self) -> str:
+        """Return the name under which a projector owns partitions."""
+        return str(self.lines("projector.took")[-1]["owner"])
+
+
+@dataclass
+class Several:
+    """The stack and its roles."""
+
+    folder: Path
+    ports: dict[str, int] = field(default_factory=dict[str, int])
+    members: dict[str, Member] = field(default_factory=dict[str, Member])
+    stack: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def data(self) -> Path:
+        """Return the data directory."""
+        return self.folder / "data"
+
+    @property
+    def trace(self) -> Path:
+        """Return the file to which the example steps write."""
+        return self.folder / "trace.jsonl"
+
+    @property
+    def gates(self) -> Path:
+        """Return the folder of gates."""
+        return self.folder / "gates"
+
+    @property
+    def urls(self) -> list[str]:
+        """Return where the gateways answer."""
+        return [f"http://127.0.0.1:{port}" for port in self.ports.values()]
+
+    def stack_file(self) -> JsonObject:
+        """Read what is said of the running stack."""
+        return as_object(load((self.data / "stack.json").read_bytes()))
+
+    def address(self, part: str) -> str:
+        """Return the address of kafka, postgres or redis."""
+        return str(as_object(self.stack_file()["addresses"])[part])
+
+    def steps(self) -> list[dict[str, str]]:
+        """Return the lines that the example steps wrote."""
+        return [json.loads(line) for line in self.trace.read_text().splitlines()] if self.trace.exists() else []
+
+    def start(self, names: Sequence[str] = TWO_OF_EACH) -> None:
+        """Start the stack, make topics and schema, and start roles; return when all of them are ready."""
+        self.gates.mkdir(exist_ok=True)
+        self.stack = self._popen("stack", "serve", "stack")
+        wait_until((self.data / "stack.json").exists, START_S, "the stack runs")
+        for words in (["topics", "apply"], ["migrate", "up"]):
+            done = subprocess.run(self._words(*words), env=self._env(), capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+        for name in names:
+            self.begin(name)
+        for name in names:
+            self.wait_ready(name)
+
+    def begin(self, name: str) -> None:
+        """Start one role."""
+        role = name.partition("-")[0]
+        more: list[str] = []
+        if role == "gateway":
+            more = ["--port", str(self.ports.setdefault(name, free_port()))]
+        log = self.folder / f"{name}.log"
+        before = len(log.read_text(errors="replace").splitlines()) if log.exists() else 0
+        self.members[name] = Member(name, self._popen(name, "serve", role, *more), log, before)
+
+    def wait_ready(self, name: str) -> None:
+        """Wait until a role says that it runs."""
+        wait_until(partial(self._is_ready, self.members[name]), START_S, f"{name} is ready")
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Signal a role."""
+        os.kill(self.members[name].running.pid, number)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL a role."""
+        self.signal(name, signal.SIGKILL)
+        self.members[name].running.wait(END_S)
+
+    def stop(self, name: str) -> float:
+        """Stop a role in order; return how many seconds it took. It must say that it ended well."""
+        began = time.monotonic()
+        self.signal(name, signal.SIGTERM)
+        status = self.members[name].running.wait(END_S)
+        assert status == 0, f"{name} ended with {status}:\n{self.said(name)[-3000:]}"
+        return time.monotonic() - began
+
+    def restart(self, name: str) -> tuple[float, float]:
+        """Stop a role in order and start it again; return the seconds until it ended, and until it was ready."""
+        took, began = self.stop(name), time.monotonic()
+        self.begin(name)
+        self.wait_ready(name)
+        return took, time.monotonic() - began
+
+    def said(self, name: str) -> str:
+        """Return what a part printed."""
+        return (self.folder / f"{name}.log").read_text(errors="replace")
+
+    def errors(self) -> list[str]:
+        """Return our own log lines of level error, of all roles; libraries may complain about being paused."""
+        found = [line for name in self.members for line in self.said(name).splitlines()]
+        return [
+            line for line in found if re.search(r'"level": "(error|critical)", "logger": "agentlog|^Traceback', line)
+        ]
+
+    def close(self) -> None:
+        """Stop everything in order; kill what does not."""
+        running = [*(member.running for member in self.members.values()), *([self.stack] if self.stack else [])]
+        for process in running:
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(END_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait(END_S)
+
+    def _is_ready(self, member: Member) -> bool:
+        assert member.running.poll() is None, f"{member.name} ended:\n{self.said(member.name)[-3000:]}"
+        return bool(member.lines("role.started"))
+
+    def _words(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "agentlog_infra.cli", *words, "--data-dir", str(self.data)]
+
+    def _env(self) -> dict[str, str]:
+        ours = ("AGENTLOG_", "DATABASE_URI", "POSTGRES_URI", "REDIS_URI")
+        plain = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        mine = {
+            "AGENTLOG_CONFIG": str(EXAMPLES),
+            "AGENTLOG_EXAMPLE_TRACE": str(self.trace),
+            "AGENTLOG_EXAMPLE_GATES": str(self.gates),
+        }
+        return child_environment({**plain, **mine, **SHORT})
+
+    def _popen(self, name: str, *words: str) -> "subprocess.Popen[bytes]":
+        with (self.folder / f"{name}.log").open("ab") as log:
+            return subprocess.Popen(
+                self._words(*words), stdout=log, stderr=log, env=self._env(), start_new_session=True
+            )
+
+
+@contextmanager
+def several(names: Sequence[str] = TWO_OF_EACH) -> Generator[Several]:
+    """Run several of each role in a folder of their own; stop them and remove the folder at the end."""
+    running = Several(open_folder())
+    try:
+        running.start(names)
+        yield running
+    finally:
+        running.close()
+        shutil.rmtree(running.folder, ignore_errors=True)
