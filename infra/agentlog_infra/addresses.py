@@ -1,6 +1,7 @@
 """Decides where a process finds log, PostgreSQL and Redis: by its settings, else by its data directory's stack."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from agentlog_facts.errors import Unavailable
 from agentlog_infra.data_dir import DataDir
 from agentlog_infra.processes import Identity
 from agentlog_infra.settings import Settings
+from agentlog_infra.stack_file import JoinedRole, living_roles
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +23,11 @@ class Addresses:
 
 @dataclass(frozen=True, slots=True)
 class RunningMachine:
-    """What holds a data directory: its servers, and the URL of its gateway if it has one."""
+    """What holds a data directory: its servers, the URL of a gateway if it has one, and the roles that joined it."""
 
     addresses: Addresses
     url: str | None
+    roles: Sequence[JoinedRole] = ()
 
 
 def join(data_dir: str | Path) -> Addresses:
@@ -42,13 +45,15 @@ def running_on(data_dir: str | Path) -> RunningMachine:
         found = json.loads(place.stack_file.read_text())
         owner = Identity(int(found["owner"]["pid"]), str(found["owner"]["started"]))
         addresses = Addresses(**found["addresses"])
+        roles = living_roles(found)
     except FileNotFoundError as error:
         raise _none_runs(place) from error
     except (ValueError, KeyError, TypeError) as error:
         raise Unavailable(f"{place.stack_file} cannot be read: {error!r}") from error
     if not owner.alive():
         raise _none_runs(place)
-    return RunningMachine(addresses, found.get("url"))
+    urls = [found.get("url"), *(one.url for one in roles)]
+    return RunningMachine(addresses, next((url for url in urls if url), None), roles)
 
 
 def _none_runs(place: DataDir) -> Unavailable:
@@ -72,3 +77,9 @@ def joined(settings: Settings) -> Settings:
         return settings
     found = join(settings.data_dir)
     return at(settings, Addresses(given[0] or found.kafka, given[1] or found.postgres, given[2] or found.redis))
+
+
+def url_of(settings: Settings) -> str:
+    """Return the gateway's URL as a client on this machine says it."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
+    return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{settings.port}"

@@ -8,9 +8,11 @@ from pathlib import Path
 import rich_click as click
 
 from agentlog_infra import logs
-from agentlog_infra.addresses import joined
+from agentlog_infra.addresses import joined, url_of
 from agentlog_infra.console import Status
+from agentlog_infra.data_dir import DataDir
 from agentlog_infra.settings import Settings
+from agentlog_infra.stack_file import join_roles
 
 PROCESSOR_ROLES = ("projector", "worker", "housekeeper")
 ROLES = ("gateway", *PROCESSOR_ROLES, "stack")
@@ -57,6 +59,7 @@ def serve(
     module = "agentlog_gateway" if role == "gateway" else "agentlog_processors"
     words = [] if role == "gateway" else [role]
     os.environ.update(joined(settings).environment())
+    join_roles(DataDir.at(settings.data_dir), role, os.getpid(), url_of(settings) if role == "gateway" else None)
     os.execv(sys.executable, [sys.executable, "-m", module, *words])
 
 

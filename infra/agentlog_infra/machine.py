@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentlog_facts.errors import Misconfigured
-from agentlog_infra.addresses import at
+from agentlog_infra.addresses import at, url_of
 from agentlog_infra.console import Status
 from agentlog_infra.data_dir import DataDir, Lock
 from agentlog_infra.dead_workers import announcer
@@ -63,12 +63,6 @@ def graphs_of(config: Path) -> list[str]:
         raise Misconfigured(f"{config} does not exist: name the langgraph.json with --config") from error
     except (ValueError, KeyError, TypeError) as error:
         raise Misconfigured(f"{config}: expected JSON with a `graphs` object: {error!r}") from error
-
-
-def url_of(settings: Settings) -> str:
-    """Return the gateway's URL as a client on this machine says it."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
-    return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{settings.port}"
 
 
 def free_port(host: str) -> int:

@@ -20,9 +20,10 @@ from agentlog_infra.embedded import EmbeddedServer
 from agentlog_infra.embedded_broker import EmbeddedBroker
 from agentlog_infra.embedded_postgres import EmbeddedPostgres
 from agentlog_infra.embedded_valkey import EmbeddedValkey
-from agentlog_infra.processes import die_with_parent, identify, write_atomically
+from agentlog_infra.processes import die_with_parent, identify
 from agentlog_infra.restarts import RestartBudget
 from agentlog_infra.settings import without_password
+from agentlog_infra.stack_file import write_stack
 from agentlog_infra.tasks import first_to_end
 
 __all__ = ["Addresses", "External", "Stack", "join", "run_stack"]
@@ -133,7 +134,7 @@ class Stack:
             "servers": running,
             "url": self._url,
         }
-        write_atomically(self.data_dir.stack_file, json.dumps(found, indent=2) + "\n")
+        write_stack(self.data_dir, found)
 
 
 async def _all(starts: Iterable[Coroutine[object, object, None]]) -> None:

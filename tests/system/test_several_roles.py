@@ -96,6 +96,15 @@ async def seconds_until_answered(running: Several, partitions: Sequence[int]) ->
     return time.monotonic() - began
 
 
+def test_the_stack_file_names_all_roles(running: Several) -> None:
+    listed = running.stack_file()["roles"]
+    assert isinstance(listed, list)
+    roles = [as_object(one) for one in listed]
+    assert {int(str(one["pid"])) for one in roles} == {member.running.pid for member in running.members.values()}
+    assert Counter(str(one["role"]) for one in roles) == Counter(name.partition("-")[0] for name in running.members)
+    assert sorted(str(one["url"]) for one in roles if one["url"]) == sorted(running.urls)
+
+
 @pytest.mark.timeout(240)
 async def test_a_killed_projector_is_replaced_within_ten_seconds_and_nothing_is_written_twice(
     running: Several,
