@@ -1,7 +1,13 @@
-"""`agentlog.events` as the projector reads it: assigned partitions, offsets kept by the caller, no consumer group."""
+"""`agentlog.events` as the projector reads it: assigned partitions, offsets kept by the caller, no consumer group.
+
+A client that connects again reads on at its offset, although the log behind it may have been restored from an older
+copy and have grown again. So a tail whose connection was replaced says so before it gives another record, and whoever
+folds looks whether its last record is still there.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import TYPE_CHECKING, TypeAlias
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
@@ -12,6 +18,13 @@ from agentlog_facts.ports import RawRecord
 from agentlog_infra.kafka_blobs import KafkaBlobs
 from agentlog_infra.kafka_connection import EVENTS, Connection, kafka_faults
 from agentlog_infra.kafka_log import raw_record, resolve
+
+if TYPE_CHECKING:
+    from aiokafka.conn import AIOKafkaConnection
+
+    Links: TypeAlias = dict[tuple[object, object], AIOKafkaConnection]
+
+BOOTSTRAP = "bootstrap"
 
 
 class KafkaTail:
@@ -32,6 +45,7 @@ class KafkaTail:
         self._partitions = partitions
         self._assigned: set[TopicPartition] = set()
         self._positions: dict[int, int] = {}
+        self._links: Links | None = None
         self._consumer = AIOKafkaConsumer(
             **connection,
             client_id=client_id,
@@ -77,7 +91,11 @@ class KafkaTail:
                 self._consumer.seek(TopicPartition(self._topic, other), position)
 
     async def poll(self, max_records: int, patience: timedelta) -> Sequence[RawRecord]:
-        """Return what is there, waiting for the first record. Raises: Unavailable, Diverged (an offset is gone)."""
+        """Return what is there, waiting for the first record.
+
+        Raises: Unavailable (also when the connection was replaced meanwhile), Diverged (an offset is gone).
+        """
+        links = self._connections() if self._links is None else self._links
         try:
             with kafka_faults(self._topic):
                 found = await self._consumer.getmany(
@@ -87,10 +105,19 @@ class KafkaTail:
             if isinstance(error.__cause__, OffsetOutOfRangeError):
                 raise Diverged(f"{self._topic}: the next record is not on the log: {error.__cause__}") from error
             raise
+        self._links = self._connections()
+        if any(self._links.get(node) is not link for node, link in links.items()):
+            self._links = None
+            raise Unavailable(f"{self._topic}: the connection to the log was lost, its last record is looked at again")
         records = [raw_record(record) for batch in found.values() for record in batch]
         for record in records:
             self._positions[record.place.partition] = record.place.offset + 1
         return records
+
+    def _connections(self) -> "Links":
+        """Return node -> open connection; the one that only asks where the nodes are is given up by the client."""
+        found = self._consumer._client._conns  # pyright: ignore[reportPrivateUsage]  # it tells of them nowhere else
+        return {node: link for node, link in found.items() if node[0] != BOOTSTRAP}
 
     async def ends(self) -> Mapping[int, int]:
         """Return the offset behind the last record of every partition. Raises: Unavailable."""

@@ -4,10 +4,12 @@ from ssl import SSLContext
 
 from .abc import AbstractTokenProvider
 from .cluster import ClusterMetadata
+from .conn import AIOKafkaConnection
 from .protocol.api import Request, Response
 
 class AIOKafkaClient:
     cluster: ClusterMetadata
+    _conns: dict[tuple[object, object], AIOKafkaConnection]
     def __init__(
         self,
         *,

@@ -1,0 +1,117 @@
+"""A tail that lost its connection says so before it gives records again: the log may be another one since."""
+
+import shutil
+import time
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import asyncpg
+import pytest
+from tests.broker.servers import BrokerProcess, make_topic, producer
+from tests.contracts.conftest import connection_to
+from tests.stack_fixtures import RunningStack
+
+from agentlog_facts.errors import Diverged, Unavailable
+from agentlog_facts.ports import RawRecord
+from agentlog_infra.kafka_blobs import KafkaBlobs
+from agentlog_infra.kafka_producer import DurableProducer
+from agentlog_infra.kafka_reader import KafkaReader
+from agentlog_infra.kafka_tail import KafkaTail
+
+DEADLINE_S = 20.0
+PATIENCE = timedelta(seconds=0.2)
+
+
+@pytest.fixture
+async def broker(tmp_path: Path) -> AsyncIterator[BrokerProcess]:
+    """Run a broker that the test may kill and restore."""
+    process = BrokerProcess(tmp_path / "data").start()
+    yield process
+    process.kill()
+
+
+async def append(bootstrap: str, topic: str, *values: bytes) -> None:
+    async with producer(bootstrap) as client:
+        for value in values:
+            await client.send_and_wait(topic, value, b"k", partition=0)
+
+
+async def polled(tail: KafkaTail, records: int) -> Sequence[RawRecord]:
+    """Poll until so many records came; whoever folds does the same after a lost connection: reads on from there."""
+    found: list[RawRecord] = []
+    end = time.monotonic() + DEADLINE_S
+    while len(found) < records:
+        assert time.monotonic() < end, f"{len(found)} of {records} records came"
+        try:
+            found += await tail.poll(100, PATIENCE)
+        except Unavailable:
+            tail.seek(0, len(found))
+    return found
+
+
+@pytest.fixture
+async def tail(broker: BrokerProcess, stack: RunningStack) -> AsyncIterator[tuple[KafkaTail, str]]:
+    """Give a tail of a topic of its own, at its start."""
+    topic = await make_topic(broker.bootstrap)
+    connection = connection_to(broker.bootstrap)
+    async with asyncpg.create_pool(stack.postgres, min_size=0) as pool:
+        large = KafkaBlobs(DurableProducer(connection, "t"), KafkaReader(connection, topic, "t"), pool, 1, topic)
+        made = KafkaTail(connection, large, 1, "test", topic, fetch_wait_ms=50)
+        await made.start()
+        made.seek(0, 0)
+        yield made, topic
+        await made.stop()
+
+
+async def test_no_record_of_a_log_that_was_exchanged_meanwhile_is_given_as_the_next_one(
+    broker: BrokerProcess, tail: tuple[KafkaTail, str], tmp_path: Path
+) -> None:
+    reads, topic = tail
+    await append(broker.bootstrap, topic, b"0", b"1")
+    broker.kill()
+    shutil.copytree(broker.data_dir, tmp_path / "older")
+    broker.start()
+    await append(broker.bootstrap, topic, b"2")
+    assert [record.value for record in await polled(reads, 3)] == [b"0", b"1", b"2"]
+    broker.kill()
+    other = BrokerProcess(tmp_path / "older").start()
+    await append(other.bootstrap, topic, b"another 2", b"another 3")
+    other.stop()
+    shutil.rmtree(broker.data_dir)
+    shutil.copytree(tmp_path / "older", broker.data_dir)
+    broker.start()
+    with pytest.raises((Unavailable, Diverged)):
+        await given(reads)
+
+
+async def given(tail: KafkaTail) -> None:
+    """Poll until a record or an error comes."""
+    end = time.monotonic() + DEADLINE_S
+    while not await tail.poll(100, PATIENCE):
+        assert time.monotonic() < end, "nothing came"
+
+
+async def test_a_tail_whose_connection_lasts_reads_on_without_a_word(
+    broker: BrokerProcess, tail: tuple[KafkaTail, str]
+) -> None:
+    reads, topic = tail
+    for number in range(5):
+        await append(broker.bootstrap, topic, b"%d" % number)
+        found: Sequence[RawRecord] = ()
+        while not found:
+            found = await reads.poll(100, PATIENCE)
+        assert [record.value for record in found] == [b"%d" % number]
+
+
+async def test_after_a_lost_connection_reading_goes_on_where_it_stood(
+    broker: BrokerProcess, tail: tuple[KafkaTail, str]
+) -> None:
+    reads, topic = tail
+    await append(broker.bootstrap, topic, b"0")
+    assert len(await polled(reads, 1)) == 1
+    broker.kill()
+    broker.start()
+    await append(broker.bootstrap, topic, b"1")
+    reads.seek(0, 0)
+    assert [record.value for record in await polled(reads, 2)] == [b"0", b"1"]
