@@ -89,7 +89,7 @@ class Submitter:
             for _ in range(TRIES):
                 decision = await decide()
                 if isinstance(decision, Refused):
-                    return await self._first_time(intent) or decision
+                    return (await self._first_time(intent) if intent.keyed else None) or decision
                 outcome = await self._try(intent, decision, deadline)
                 if not _lost_race(outcome):
                     return outcome
@@ -149,7 +149,7 @@ class Submitter:
         match verdict:
             case guard.Accepted():
                 return Submitted(place, verdict.version, draft.facts, draft.occurred_at)
-            case guard.Duplicate():
+            case guard.Duplicate():  # by a request with the same key, or by our own record where it lies there twice
                 return await self._first_time(intent) or Voided(Void("exists", draft.stream))
             case Void():
                 if verdict.reason == "idempotency_key_reused":
@@ -158,7 +158,7 @@ class Submitter:
 
     async def _first_time(self, intent: Intent) -> Submitted | None:
         """Return the first outcome of this intent, None when it never happened."""
-        found = await self._ledger.accepted(intent.key, intent.event_id) if intent.keyed else None
+        found = await self._ledger.accepted(intent.key, intent.event_id)
         if found is None or not isinstance(found.verdict, guard.Accepted):
             return None
         if found.body_sha256 != intent.body_sha256:

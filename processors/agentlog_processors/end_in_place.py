@@ -12,7 +12,7 @@ from agentlog_commands.command import Decision, Refused
 from agentlog_commands.identity import NAMESPACE, digest
 from agentlog_commands.leases import End, Release
 from agentlog_commands.runs import FinishRun, ReleaseRun
-from agentlog_commands.submit import Intent, Submitted
+from agentlog_commands.submit import Intent, Outcome, Submitted
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.frame import FrameRecord
 from agentlog_facts.graph_access import ThreadView
@@ -53,7 +53,7 @@ class Ender:
 
         intent = self._intent(thread_id, run_id, f"release:{epoch}")
         outcome = await self.writing.submitter.submit(intent, decide, self.writing.deadline(VERDICT))
-        done = isinstance(outcome, Submitted)
+        done = _by_us(outcome)
         fields = {"stream": f"thread-{thread_id}", "run_id": run_id, "epoch": epoch}
         log.info("run.released", extra={**fields, "reason": released.reason, "by_us": done})
         return done
@@ -71,10 +71,10 @@ class Ender:
 
         intent = self._intent(thread_id, run_id, "finish")
         outcome = await self.writing.submitter.submit(intent, decide, self.writing.deadline(VERDICT))
-        if isinstance(outcome, Submitted):
+        if _by_us(outcome):
             log.info("run.ended_in_place", extra={"run_id": run_id, "status": end.status, "reason": end.reason})
             await self._announce(thread_id, run_id, end, intent.event_id)
-        return isinstance(outcome, Submitted)
+        return _by_us(outcome)
 
     async def _view(self, work: Work, end: End) -> ThreadView:
         if end.rollback:
@@ -93,3 +93,8 @@ class Ender:
         event_id = str(uuid5(NAMESPACE, f"{run_id}:{step}"))
         cause = self.writing.cause(run_id)
         return Intent(Key(thread_id), event_id, digest(event_id.encode()), cause, serial=True)
+
+
+def _by_us(outcome: Outcome) -> bool:
+    """Tell whether the log has what was wanted, and nobody else had brought it there."""
+    return isinstance(outcome, Submitted) and not outcome.duplicate

@@ -115,6 +115,17 @@ async def test_a_lost_acknowledgement_is_not_a_failure() -> None:
     assert len(log.records) == 1
 
 
+async def test_a_record_that_lies_on_the_log_twice_is_answered_as_accepted() -> None:
+    class Doubling(MemoryLog):
+        async def append(self, draft: Draft) -> Place:
+            await super().append(draft)
+            return await super().append(draft)
+
+    outcome = await submitter(Doubling()).submit(intent(), decide(CREATE), DEADLINE)
+    assert isinstance(outcome, Submitted)
+    assert (outcome.version, outcome.facts, outcome.place) == (0, CREATE.facts, Place(0, 0))
+
+
 async def test_at_the_deadline_the_outcome_is_unknown() -> None:
     class Silent(MemoryLog):
         async def append(self, draft: Draft) -> Place:
