@@ -115,7 +115,7 @@ def read(data_dir: Path, catalog: Catalog) -> Marks | None:
     if not path.exists():
         return None
     raw = path.read_bytes()
-    if raw[:8] != b"%08x" % crc32(raw[9:]):
+    if raw[:9] != b"%08x\n" % crc32(raw[9:]):
         raise Damaged(path, 0, "the checksum of the manifest does not match")
     manifest: Manifest = json.loads(raw[9:])
     if manifest["format"] != FORMAT:

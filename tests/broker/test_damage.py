@@ -3,7 +3,7 @@
 import json
 import random
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -69,6 +69,11 @@ def recovered(directory: Path, data: bytes) -> list[int]:
     return [catalog.partitions[uid].high for uid in sorted(catalog.partitions)]
 
 
+def flips(size_bytes: int, full: bool) -> Iterator[tuple[int, int]]:
+    """Give every byte with each of its bits, or with one of them where the small numbers are run."""
+    return ((byte, bit) for byte in range(size_bytes) for bit in (range(8) if full else (byte % 8,)))
+
+
 def test_a_record_torn_at_any_byte_is_cut_and_the_rest_is_kept(tmp_path: Path) -> None:
     writer = three_rounds()
     last = writer.starts[-1]
@@ -86,17 +91,17 @@ def test_a_round_whose_first_frame_is_missing_is_cut_as_a_whole(tmp_path: Path) 
     assert recovered(tmp_path, torn) == [0, 0]
 
 
-def test_every_flipped_bit_of_an_acknowledged_record_stops_the_start(tmp_path: Path) -> None:
+def test_every_flipped_bit_of_an_acknowledged_record_stops_the_start(tmp_path: Path, full: bool) -> None:
     writer = three_rounds()
     writer.round((MARK, b""))
-    for position in range(writer.starts[-1]):
+    for position, bit in flips(writer.starts[-1], full):
         data = bytearray(writer.data)
-        data[position] ^= 1 << (position % 8)
+        data[position] ^= 1 << bit
         with pytest.raises(Damaged) as damaged:
             recovered(tmp_path, bytes(data))
         assert damaged.value.path.name == file_name(1)
         frame = max((start for start in writer.starts if start <= position), default=0)
-        assert damaged.value.offset == frame, f"byte {position}"
+        assert damaged.value.offset == frame, f"bit {bit} of byte {position}"
 
 
 def test_a_flipped_bit_in_a_file_that_has_a_successor_stops_the_start(tmp_path: Path) -> None:
@@ -133,7 +138,7 @@ def test_frames_say_which_partition_they_belong_to(tmp_path: Path) -> None:
     assert frames[0].position == FILE_HEADER_BYTES + FRAME_HEADER_BYTES
 
 
-def test_every_flipped_bit_of_a_segment_is_found_by_its_reader(tmp_path: Path) -> None:
+def test_every_flipped_bit_of_a_segment_is_found_by_its_reader(tmp_path: Path, full: bool) -> None:
     batches = [batch(0), batch(1, 2), batch(3)]
     stored = [Stored(0, 0, 1, memoryview(batches[0])), Stored(1, 2, 1, memoryview(batches[1]))]
     segment = extend(Segment(tmp_path, 7, 0, 0, 0, 0, 0), stored, Disk())
@@ -142,13 +147,36 @@ def test_every_flipped_bit_of_a_segment_is_found_by_its_reader(tmp_path: Path) -
     SegmentIndex(segment).verify()
     for path in (segment.log_path, segment.index_path):
         sound = path.read_bytes()
-        for position in range(len(sound)):
+        for position, bit in flips(len(sound), full):
             data = bytearray(sound)
-            data[position] ^= 1 << (position % 8)
+            data[position] ^= 1 << bit
             path.write_bytes(data)
             with pytest.raises(Damaged):
                 SegmentIndex(segment).verify()
         path.write_bytes(sound)
+
+
+async def test_every_flipped_bit_of_the_manifest_stops_the_start(
+    start_broker: Callable[..., BrokerProcess], full: bool
+) -> None:
+    broker = start_broker("--wal-file-bytes", "65536")
+    topic = await make_topic(broker.bootstrap)
+    async with producer(broker.bootstrap) as client:
+        for number in range(60):
+            await client.send_and_wait(topic, b"%03d" % number * 400)
+        await until(lambda: bool(list(broker.data_dir.glob("segments/*/*.log"))), "a file is cut")
+    assert broker.stop() == 0
+    path = broker.data_dir / "manifest.json"
+    sound = path.read_bytes()
+    for position, bit in flips(len(sound), full):
+        data = bytearray(sound)
+        data[position] ^= 1 << bit
+        path.write_bytes(data)
+        with pytest.raises(Damaged, match=r"manifest\.json"):
+            recover(broker.data_dir, Catalog(10, 1000))
+    path.write_bytes(sound)
+    broker.start()
+    assert len(await read_all(broker.bootstrap, topic)) == 60
 
 
 async def test_a_damaged_log_is_refused_by_the_server_with_file_and_byte(

@@ -3,20 +3,23 @@
 import asyncio
 import errno
 import os
-from collections.abc import AsyncGenerator
+import subprocess
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from tests.broker.servers import admin, make_topic, producer, read_all, until
+from tests.broker.servers import BrokerProcess, admin, make_topic, producer, read_all, until
+from tests.broker.wire_client import WireClient, make_batch
 
 from agentlog_broker.disk import Disk
 from agentlog_broker.server import Server
 from agentlog_broker.settings import BrokerSettings
 
 SEGMENT_WRITE = "segment write"
+STORAGE_ERROR = 56
 
 
 class FailingDisk(Disk):
@@ -89,6 +92,79 @@ async def test_a_failing_disk_means_no_acknowledgement_and_later_offsets_without
     assert seen == [b"before", b"waits", b"after"]
     async with serving(tmp_path, Disk()) as bootstrap:
         assert [record.value for record in await read_all(bootstrap, topic)] == seen
+
+
+@pytest.mark.parametrize("operation", ["write", "sync"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO], ids=["ENOSPC", "EIO"])
+async def test_while_the_disk_fails_every_append_is_answered_with_error_56_and_reads_go_on(
+    tmp_path: Path, operation: str, code: int
+) -> None:
+    disk = FailingDisk()
+    async with serving(tmp_path, disk) as bootstrap:
+        topic = await make_topic(bootstrap)
+        async with producer(bootstrap) as patient:
+            client = await WireClient.connect(bootstrap)
+            assert (await client.produce(topic, make_batch([b"before"]))).code == 0
+            disk.refuses = {operation: code, "allocate": code}
+            for number in range(5):
+                assert (await client.produce(topic, make_batch([b"never %d" % number]))).code == STORAGE_ERROR
+                assert [record.value for record in await read_all(bootstrap, topic)] == [b"before"]
+            disk.refuses = {}
+            assert (await asyncio.wait_for(patient.send_and_wait(topic, b"after"), 10)).offset == 1
+            await client.close()
+    async with serving(tmp_path, Disk()) as bootstrap:
+        assert [record.value for record in await read_all(bootstrap, topic)] == [b"before", b"after"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Generator[Path]:
+    """Give a file system of 1 MiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"no file system may be mounted here: {done.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+async def fill(client: AIOKafkaProducer, topic: str, acked: list[int]) -> None:
+    """Append records of 2 kB until one is refused; note the offsets of the others."""
+    for number in range(1000):
+        acked.append((await client.send_and_wait(topic, b"%04d" % number * 500)).offset)
+
+
+@pytest.mark.needs("mount", "umount")
+async def test_a_file_system_that_is_really_full_loses_nothing_and_goes_on_when_there_is_room(
+    small_disk: Path,
+) -> None:
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(500_000))
+    broker = BrokerProcess(
+        small_disk / "data", "--wal-file-bytes", "65536", "--segment-bytes", "65536", "--storage-retry-s", "0.05"
+    ).start()
+    try:
+        topic = await make_topic(broker.bootstrap)
+        acked: list[int] = []
+        async with impatient(broker.bootstrap) as client, producer(broker.bootstrap) as patient:
+            with pytest.raises(KafkaError):
+                await fill(client, topic, acked)
+            assert len(acked) > 20
+            waiting = asyncio.ensure_future(patient.send_and_wait(topic, b"room"))
+            assert [record.offset for record in await read_all(broker.bootstrap, topic)] == acked
+            assert not waiting.done()
+            ballast.unlink()
+            again = await asyncio.wait_for(waiting, 10)
+        assert again.offset >= len(acked)
+        broker.kill()
+        broker.start()
+        values = [record.value for record in await read_all(broker.bootstrap, topic)]
+        assert values[: len(acked)] == [b"%04d" % number * 500 for number in range(len(acked))]
+        assert values[-1] == b"room"
+        print(f"{len(acked)} acknowledged before the disk was full, {len(values)} there after the restart")
+    finally:
+        broker.kill()
 
 
 async def test_a_full_disk_refuses_changes_of_topics_too(tmp_path: Path) -> None:
