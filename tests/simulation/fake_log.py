@@ -1,0 +1,249 @@
+"""A broker in memory: records are acknowledged and shown once they are synced; what is not dies with the broker."""
+
+import asyncio
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+from tests.simulation.network import Network, Server
+
+from agentlog_facts.envelope import Draft, Place, Recorded
+from agentlog_facts.errors import Corrupt, OutcomeUnknown, Unavailable
+from agentlog_facts.frame import SLOTS, FrameRecord
+from agentlog_facts.ids import Key, ThreadId
+from agentlog_facts.ports import RawRecord
+from agentlog_facts.vocabulary import decode_commit, encode_commit, encode_facts, parse_commit
+
+START = datetime(2026, 1, 2, tzinfo=UTC)
+SYNC_S = 0.002
+"""The longest a sync takes."""
+PRODUCE_S = 1.5
+"""How long a producer waits for an acknowledgement."""
+MOST = 20
+"""The most records that one answer to a reader holds."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A record; `number` is the producer's, by which a repeat of it is known."""
+
+    key: bytes
+    value: bytes
+    number: int
+    at: datetime
+
+
+@dataclass
+class Broker:
+    """The log. `unsynced` are records that got an offset and are not safe yet."""
+
+    network: Network
+    partitions: int
+    server: Server = field(default_factory=lambda: Server("broker"))
+    records: list[list[Stored]] = field(default_factory=list[list[Stored]])
+    unsynced: list[tuple[int, Stored, "asyncio.Future[Place]"]] = field(
+        default_factory=lambda: list[tuple[int, Stored, "asyncio.Future[Place]"]]()
+    )
+    syncing: bool = False
+    arrived: "list[asyncio.Event]" = field(default_factory=lambda: list[asyncio.Event]())
+    frames: dict[int, int] = field(default_factory=dict[int, int])
+    numbers: "count[int]" = field(default_factory=count)
+
+    def __post_init__(self) -> None:
+        self.records = [[] for _ in range(self.partitions)]
+
+    def partition_of(self, key: Key) -> int:
+        return zlib.crc32(key.encode()) % self.partitions
+
+    def take(self, partition: int, record: Stored, acked: "asyncio.Future[Place]") -> None:
+        """Take a record in; a repeat of one that is there is acknowledged and not stored again."""
+        for offset, stored in enumerate(self.records[partition]):
+            if stored.number == record.number:
+                _settle(acked, Place(partition, offset))
+                return
+        self.unsynced.append((partition, record, acked))
+        if not self.syncing:
+            self.syncing = True
+            life = self.server.life
+            self.network.later(SYNC_S * self.network.chance.random(), lambda: self._sync(life))
+
+    def _sync(self, life: int) -> None:
+        if life != self.server.life:
+            return
+        self.syncing = False
+        batch, self.unsynced = self.unsynced, []
+        for partition, record, acked in batch:
+            self.records[partition].append(record)
+            place = Place(partition, len(self.records[partition]) - 1)
+            self.network.note("stored", place.partition, place.offset, zlib.crc32(record.value))
+            self.network.later(self.network.delay_s(), lambda acked=acked, place=place: self._ack(life, acked, place))  # type: ignore[misc]  # bound now
+        for event in self.arrived:
+            event.set()
+
+    def _ack(self, life: int, acked: "asyncio.Future[Place]", place: Place) -> None:
+        lost = life != self.server.life or self.network.happens(self.network.weather.broken)
+        if not lost:
+            _settle(acked, place)
+
+    def crash(self) -> None:
+        """Die with everything that is not synced."""
+        self.network.note("broker crashes, losing", len(self.unsynced))
+        self.server.up, self.server.life = False, self.server.life + 1
+        self.unsynced, self.syncing = [], False
+
+    def start(self) -> None:
+        """Come back."""
+        self.server.up = True
+
+    def commits(self) -> list[tuple[Place, Draft]]:
+        """Return everything that is stored."""
+        return [
+            (Place(partition, offset), _decoded(stored))
+            for partition, records in enumerate(self.records)
+            for offset, stored in enumerate(records)
+        ]
+
+
+def _settle(acked: "asyncio.Future[Place]", place: Place) -> None:
+    if not acked.done():
+        acked.set_result(place)
+
+
+def _decoded(stored: Stored) -> Draft:
+    return decode_commit(stored.key.decode(), parse_commit(stored.value))
+
+
+def _away(message: str) -> Exception:
+    return Unavailable(message)
+
+
+class SimLog:
+    """Keeps `EventLog` over the broker, as a producer of one process sees it."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    def partition_of(self, key: Key) -> int:
+        return self._broker.partition_of(key)
+
+    async def append(self, draft: Draft) -> Place:
+        broker, network = self._broker, self._broker.network
+        if not broker.server.up or network.over:
+            raise Unavailable("the broker is away")
+        value = encode_commit(draft, encode_facts(draft))
+        partition = broker.partition_of(draft.key)
+        acked: asyncio.Future[Place] = network.loop.create_future()
+        numbers = [next(broker.numbers)]
+        if network.happens(network.weather.doubled):
+            numbers.append(next(broker.numbers))  # a producer that was replaced, and whose batch arrives all the same
+        for number in numbers:
+            self._send(partition, draft.key.encode(), value, number, acked)
+        try:
+            async with asyncio.timeout(PRODUCE_S):
+                return await acked
+        except TimeoutError as error:
+            raise OutcomeUnknown("no acknowledgement") from error
+
+    def _send(self, partition: int, key: bytes, value: bytes, number: int, acked: "asyncio.Future[Place]") -> None:
+        """Send, and send again while nothing is heard: the last one may arrive long after its writer gave up."""
+        broker, network = self._broker, self._broker.network
+        sent_at = network.loop.time()
+
+        def arrive() -> None:
+            if broker.server.up:
+                stamp = START + timedelta(seconds=network.loop.time())
+                broker.take(partition, Stored(key, value, number, stamp), acked)
+            again()
+
+        def again() -> None:
+            if not acked.done() and network.loop.time() - sent_at < PRODUCE_S and not network.over:
+                network.later(0.3 + network.delay_s(), arrive)
+
+        network.later(network.delay_s(), arrive)
+
+    async def read(self, place: Place) -> Recorded:
+        def stored() -> Stored:
+            records = self._broker.records[place.partition]
+            if place.offset >= len(records):
+                raise Corrupt(f"no record at {place}")
+            return records[place.offset]
+
+        found = await self._broker.network.call(self._broker.server, stored, _away)
+        return Recorded(place, _decoded(found), found.at)
+
+
+class SimTail:
+    """Keeps `EventTail`: a consumer of one process, which may get records again that it has had."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._positions: dict[int, int] = {}
+        self._arrived = asyncio.Event()
+        broker.arrived.append(self._arrived)
+
+    def seek(self, partition: int, offset: int) -> None:
+        self._positions[partition] = offset
+        self._arrived.set()
+
+    def drop(self, partition: int) -> None:
+        self._positions.pop(partition, None)
+
+    async def poll(self, max_records: int, patience: timedelta) -> Sequence[RawRecord]:
+        found = await self._fetch(max_records)
+        if not found:
+            try:
+                async with asyncio.timeout(patience.total_seconds()):
+                    await self._arrived.wait()
+            except TimeoutError:
+                return []
+            found = await self._fetch(max_records)
+        return found
+
+    async def _fetch(self, most: int) -> list[RawRecord]:
+        self._arrived.clear()
+        network = self._broker.network
+        found = await network.call(self._broker.server, lambda: self._at_the_broker(min(most, MOST)), _away)
+        for raw in found:
+            if raw.place.offset == self._positions.get(raw.place.partition):
+                self._positions[raw.place.partition] = raw.place.offset + 1
+        return found
+
+    def _at_the_broker(self, most: int) -> list[RawRecord]:
+        network, found = self._broker.network, list[RawRecord]()
+        for partition, position in self._positions.items():
+            start = max(0, position - 2) if network.happens(network.weather.doubled) else position
+            end = start + 1 + int(network.chance.random() * most)
+            for offset, stored in enumerate(self._broker.records[partition][start:end], start):
+                found.append(RawRecord(Place(partition, offset), stored.key, stored.value, stored.at))
+        return found
+
+    async def ends(self) -> Mapping[int, int]:
+        broker = self._broker
+        return await broker.network.call(
+            broker.server, lambda: {number: len(records) for number, records in enumerate(broker.records)}, _away
+        )
+
+    async def resolve(self, raw: RawRecord) -> Draft:
+        return decode_commit((raw.key or b"").decode(), parse_commit(raw.value or b""))
+
+
+class SimFrames:
+    """Keeps `FrameLog`: frames are counted, nobody reads them here."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    async def append(self, thread_id: ThreadId, record: FrameRecord) -> int:
+        frames, partition = self._broker.frames, self._broker.partition_of(Key(thread_id))
+
+        def stored() -> int:
+            frames[partition] = frames.get(partition, 0) + 1
+            return frames[partition] * SLOTS
+
+        return await self._broker.network.call(self._broker.server, stored, _away)
+
+    async def end(self, thread_id: ThreadId) -> int:
+        frames, partition = self._broker.frames, self._broker.partition_of(Key(thread_id))
+        return await self._broker.network.call(self._broker.server, lambda: frames.get(partition, 0) * SLOTS, _away)

@@ -1,0 +1,261 @@
+"""A PostgreSQL in memory: sessions, transactions, crashes, answers that never come. What it understands: `fake_sql`.
+
+Everything a statement does happens at one moment, and what is inside `transaction()` happens at its COMMIT, together.
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from contextvars import Context, copy_context
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import TypeAlias
+
+import asyncpg
+from tests.simulation.fake_log import START
+from tests.simulation.loop import PROCESS, THE_WORLD
+from tests.simulation.network import Network, Server
+
+Row: TypeAlias = dict[str, object]
+Table: TypeAlias = dict[object, Row]
+Statement: TypeAlias = Callable[["Postgres", "Connection", Sequence[object]], list[Row]]
+
+TABLES = (
+    "ledger.positions",
+    "ledger.projectors",
+    "ledger.heads",
+    "ledger.log_index",
+    "ledger.quarantine",
+    "read_v1.runs",
+    "read_v1.threads",
+)
+
+
+class Postgres:
+    """The server: tables, who is connected, who listens."""
+
+    def __init__(self, network: Network, understand: Callable[[str], Statement]) -> None:
+        self.network = network
+        self.server = Server("postgres")
+        self.tables: dict[str, Table] = {name: {} for name in TABLES}
+        self.sessions: dict[int, Connection] = {}
+        self.locks: dict[int, int] = {}
+        self.wrong: list[str] = []
+        self.moved = 0
+        """How many positions the first part of the statement at work has moved."""
+        self._understand = understand
+        self._last_pid = 0
+
+    def now(self) -> datetime:
+        """Return the time by the clock of the database."""
+        return START + timedelta(seconds=self.network.loop.time())
+
+    async def connect(self) -> "Connection":
+        """Open a session for the process that asks. Raises: asyncpg.ConnectionDoesNotExistError."""
+        return await self.network.call(self.server, self._open(copy_context()), broken)
+
+    def _open(self, context: Context) -> "Callable[[], Connection]":
+        def opened() -> Connection:
+            self._last_pid += 1
+            session = Connection(self, self._last_pid, context)
+            self.sessions[session.pid] = session
+            return session
+
+        return opened
+
+    def close(self, pid: int) -> None:
+        """End a session: its locks are free."""
+        self.sessions.pop(pid, None)
+        self.locks = {lock: holder for lock, holder in self.locks.items() if holder != pid}
+
+    def crash(self) -> None:
+        """Die; what was committed stays."""
+        self.network.note("postgres crashes with sessions", len(self.sessions))
+        self.server.up, self.server.life = False, self.server.life + 1
+        self.sessions, self.locks = {}, {}
+
+    def start(self) -> None:
+        """Come back."""
+        self.server.up = True
+
+    def run(self, session: "Connection", statements: Sequence[tuple[str, Sequence[object]]]) -> list[Row]:
+        """Carry out statements together; return the rows of the last one."""
+        saved = {name: dict(table) for name, table in self.tables.items()} if len(statements) > 1 else None
+        found: list[Row] = []
+        try:
+            for sql, arguments in statements:
+                found = self._understand(sql)(self, session, arguments)
+        except asyncpg.PostgresError:
+            if saved is not None:
+                self.tables = saved
+            raise
+        return found
+
+    def notify(self, channel: str, payload: str) -> None:
+        """Tell everybody who listens, soon."""
+        for session in self.sessions.values():
+            for listener in session.listeners.get(channel, ()):
+                self.network.later(self.network.delay_s(), session.hears(listener, channel, payload))
+
+
+def broken(message: str) -> Exception:
+    """Return what asyncpg raises when a connection is lost."""
+    return asyncpg.ConnectionDoesNotExistError(message)
+
+
+Listener: TypeAlias = Callable[["Connection", int, str, str], None]
+
+
+class Connection:
+    """One session, as far as the product uses asyncpg's class."""
+
+    def __init__(self, postgres: Postgres, pid: int, context: Context) -> None:
+        self.pid = pid
+        self.process = context.get(PROCESS, THE_WORLD)
+        self.listeners: dict[str, list[Listener]] = {}
+        self._postgres = postgres
+        self._context = context
+        self._inside: list[tuple[str, Sequence[object]]] | None = None
+
+    async def execute(self, sql: str, *arguments: object, timeout: float | None = None) -> str:  # noqa: ASYNC109 - asyncpg's
+        """Carry out a statement, at COMMIT where a transaction is open."""
+        if self._inside is not None:
+            self._inside.append((sql, arguments))
+            return "LATER"
+        await self._send([(sql, arguments)])
+        return "DONE"
+
+    async def fetch(self, sql: str, *arguments: object, timeout: float | None = None) -> list[Row]:  # noqa: ASYNC109 - asyncpg's
+        """Return rows."""
+        return await self._send([(sql, arguments)])
+
+    async def fetchrow(self, sql: str, *arguments: object, timeout: float | None = None) -> Row | None:  # noqa: ASYNC109 - asyncpg's
+        """Return the first row."""
+        rows = await self._send([(sql, arguments)])
+        return rows[0] if rows else None
+
+    async def fetchval(self, sql: str, *arguments: object, timeout: float | None = None) -> object:  # noqa: ASYNC109 - asyncpg's
+        """Return the first column of the first row."""
+        row = await self.fetchrow(sql, *arguments)
+        return None if row is None else next(iter(row.values()))
+
+    async def add_listener(self, channel: str, listener: Listener) -> None:
+        """Hear what is notified from now on."""
+        self.listeners.setdefault(channel, []).append(listener)
+
+    def hears(self, listener: Listener, channel: str, payload: str) -> Callable[[], object]:
+        """Return what lets the process of this session hear."""
+        loop = self._postgres.network.loop
+        return lambda: loop.call_soon(listener, self, 0, channel, payload, context=self._context)
+
+    def transaction(self) -> "Together":
+        """Open a transaction."""
+        return Together(self)
+
+    async def close(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncpg's
+        """End the session."""
+        postgres = self._postgres
+        await postgres.network.call(postgres.server, lambda: postgres.close(self.pid), broken)
+
+    def terminate(self) -> None:
+        """Hang up."""
+        self._postgres.network.later(0.0, lambda: self._postgres.close(self.pid))
+
+    def begin(self) -> bool:
+        """Begin a transaction; False inside another one."""
+        if self._inside is not None:
+            self._postgres.wrong.append(f"the fold met an error of its own and parks aggregates: {sys.exc_info()[1]!r}")
+            return False
+        self._inside = []
+        return True
+
+    async def commit(self) -> None:
+        """Carry out what the transaction holds."""
+        statements, self._inside = self._inside, None
+        if statements:
+            await self._send(statements)
+
+    def roll_back(self) -> None:
+        """Forget what the transaction holds."""
+        self._inside = None
+
+    async def _send(self, statements: Sequence[tuple[str, Sequence[object]]]) -> list[Row]:
+        postgres = self._postgres
+        return await postgres.network.call(postgres.server, lambda: self._arrived(statements), broken)
+
+    def _arrived(self, statements: Sequence[tuple[str, Sequence[object]]]) -> list[Row]:
+        if self.pid not in self._postgres.sessions:
+            raise broken("the session is gone")
+        return self._postgres.run(self, statements)
+
+
+class Together:
+    """A transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._outermost = False
+
+    async def __aenter__(self) -> None:
+        self._outermost = self._connection.begin()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._outermost:
+            return
+        if kind is None:
+            await self._connection.commit()
+        else:
+            self._connection.roll_back()
+
+
+class Pool:
+    """Many sessions for short questions; which one answers does not matter."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    def acquire(self, timeout: float | None = None) -> "Lent":
+        """Lend a session."""
+        return Lent(self._postgres)
+
+    async def fetch(self, sql: str, *arguments: object) -> list[Row]:
+        """Return rows."""
+        return await Asking(self._postgres).fetch(sql, *arguments)
+
+    async def fetchrow(self, sql: str, *arguments: object) -> Row | None:
+        """Return the first row."""
+        return await Asking(self._postgres).fetchrow(sql, *arguments)
+
+    async def fetchval(self, sql: str, *arguments: object) -> object:
+        """Return the first column of the first row."""
+        return await Asking(self._postgres).fetchval(sql, *arguments)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+class Asking(Connection):
+    """A session of a pool: it is always there while the server is."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        super().__init__(postgres, 0, copy_context())
+
+    def _arrived(self, statements: Sequence[tuple[str, Sequence[object]]]) -> list[Row]:
+        return self._postgres.run(self, statements)
+
+
+class Lent:
+    """A session of a pool for the length of a block."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    async def __aenter__(self) -> Asking:
+        return Asking(self._postgres)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.sleep(0)

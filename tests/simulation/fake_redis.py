@@ -1,0 +1,175 @@
+"""A Redis in memory: lists, leases and messages, any of which may be lost, doubled, late or flushed."""
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import Context, copy_context
+from datetime import timedelta
+
+from tests.simulation.network import Network, Server
+
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.hint import Hint, decode_hint, encode_hint
+from agentlog_facts.ids import RunId
+
+
+def _away(message: str) -> Exception:
+    return Unavailable(message)
+
+
+class Redis:
+    """The server. `life` of its contents changes when it is emptied."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.server = Server("redis")
+        self.lists: defaultdict[str, deque[RunId]] = defaultdict(deque)
+        self.leases: dict[tuple[RunId, int], float] = {}
+        self.contents = 0
+        self.listeners: list[tuple[Context, asyncio.Queue[Hint]]] = []
+        self.waiting: list[tuple[Sequence[str], asyncio.Future[RunId | None]]] = []
+
+    def flush(self) -> None:
+        """Lose everything that is stored."""
+        self.network.note("redis is emptied of", sum(map(len, self.lists.values())), len(self.leases))
+        self.lists.clear()
+        self.leases.clear()
+        self.contents += 1
+
+    def crash(self) -> None:
+        """Die with everything; who waits for an answer gets none."""
+        self.flush()
+        self.server.up, self.server.life = False, self.server.life + 1
+        for _, answer in self.waiting:
+            if not answer.done():
+                answer.set_exception(Unavailable("redis went away"))
+        self.waiting = []
+
+    def start(self) -> None:
+        """Come back, empty."""
+        self.server.up = True
+
+    def push(self, graph_id: str, run_ids: Sequence[RunId]) -> None:
+        """Append to a list, unless it is lost, and serve who waits for it."""
+        for run_id in run_ids:
+            if not self.network.happens(self.network.weather.lost):
+                self.lists[graph_id].append(run_id)
+        for graph_ids, answer in list(self.waiting):
+            found = self.pop(graph_ids)
+            if found is None:
+                continue
+            self.waiting.remove((graph_ids, answer))
+            if not answer.done():
+                answer.set_result(found)
+
+    def pop(self, graph_ids: Sequence[str]) -> RunId | None:
+        """Take the first entry of the lists."""
+        for graph_id in graph_ids:
+            if self.lists[graph_id]:
+                return self.lists[graph_id].popleft()
+        return None
+
+    def deliver(self, hints: Sequence[Hint]) -> None:
+        """Send hints to everybody who listens; some get lost, doubled, or overtake each other."""
+        network = self.network
+        for hint in hints:
+            message = encode_hint(hint)
+            for context, inbox in self.listeners:
+                if network.happens(network.weather.lost):
+                    continue
+                for _ in range(1 + network.happens(network.weather.doubled)):
+                    network.later(network.delay_s(), self._put(context, inbox, message))
+
+    def _put(self, context: Context, inbox: "asyncio.Queue[Hint]", message: bytes) -> Callable[[], object]:
+        loop = self.network.loop
+        return lambda: loop.call_soon(lambda: inbox.put_nowait(decode_hint(message)), context=context)
+
+
+class SimFeed:
+    """Keeps `RunQueue` and `HintFeed`, and what the reaper hears of dead workers, for one process."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def _call(self, operation: "Callable[[], object]") -> None:
+        await self._redis.network.call(self._redis.server, operation, _away)
+
+    async def publish(self, hints: Sequence[Hint]) -> None:
+        try:
+            await self._call(lambda: self._redis.deliver(hints))
+        except Unavailable:
+            self._redis.network.note("hints lost", len(hints))
+
+    @asynccontextmanager
+    async def _subscribed(self) -> AsyncGenerator[AsyncIterator[Hint]]:
+        inbox: asyncio.Queue[Hint] = asyncio.Queue()
+        entry = (copy_context(), inbox)
+        self._redis.listeners.append(entry)
+
+        async def hints() -> AsyncGenerator[Hint]:
+            while True:
+                yield await inbox.get()
+
+        try:
+            yield hints()
+        finally:
+            self._redis.listeners.remove(entry)
+
+    def subscribe(self) -> AbstractAsyncContextManager[AsyncIterator[Hint]]:
+        return self._subscribed()
+
+    @asynccontextmanager
+    async def _nobody(self) -> AsyncGenerator[AsyncIterator[str]]:
+        async def never() -> AsyncGenerator[str]:
+            await asyncio.Event().wait()
+            yield ""
+
+        yield never()
+
+    def dead_workers(self) -> AbstractAsyncContextManager[AsyncIterator[str]]:
+        return self._nobody()
+
+    async def push(self, graph_id: str, run_ids: Sequence[RunId]) -> None:
+        await self._call(lambda: self._redis.push(graph_id, run_ids))
+
+    async def pop(self, graph_ids: Sequence[str], patience: timedelta) -> RunId | None:
+        redis = self._redis
+        found = await redis.network.call(redis.server, lambda: redis.pop(graph_ids), _away)
+        if found is not None:
+            return found
+        waiting: asyncio.Future[RunId | None] = redis.network.loop.create_future()
+        redis.waiting.append((graph_ids, waiting))
+
+        def give_up() -> None:
+            redis.waiting = [one for one in redis.waiting if one[1] is not waiting]
+            if not waiting.done():
+                waiting.set_result(None)
+
+        redis.network.later(patience.total_seconds(), give_up)
+        return await waiting
+
+    async def queued(self, graph_id: str) -> frozenset[RunId]:
+        redis = self._redis
+        return await redis.network.call(redis.server, lambda: frozenset(redis.lists[graph_id]), _away)
+
+    async def renew_lease(self, run_id: RunId, epoch: int, worker: str, ttl: timedelta) -> None:
+        redis = self._redis
+
+        def renew() -> None:
+            redis.leases[run_id, epoch] = redis.network.loop.time() + ttl.total_seconds()
+
+        await self._call(renew)
+
+    async def drop_lease(self, run_id: RunId, epoch: int) -> None:
+        await self._call(lambda: self._redis.leases.pop((run_id, epoch), None))
+
+    async def leased(self, claims: Sequence[tuple[RunId, int]]) -> Sequence[bool]:
+        redis = self._redis
+        return await redis.network.call(
+            redis.server, lambda: [redis.leases.get(claim, 0.0) > redis.network.loop.time() for claim in claims], _away
+        )
+
+    async def instance(self) -> str:
+        redis = self._redis
+        return await redis.network.call(redis.server, lambda: f"{redis.server.life}-{redis.contents}", _away)

@@ -1,0 +1,242 @@
+"""An asyncio event loop without time or sockets: a seed decides which process runs next, and the clock jumps.
+
+Inside one process callbacks keep asyncio's order; between processes the seed decides at every step. A process that was
+killed never runs again, not even its `finally`; one that stands still runs nothing until it goes on.
+"""
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context, ContextVar, copy_context
+from random import Random
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+END_S = 60.0
+"""How long cancelled tasks get to end, each time they are asked."""
+
+
+class Process:
+    """Something that can be killed or stand still; `skew_s` is how far its wall clock is off."""
+
+    def __init__(self, name: str, skew_s: float = 0.0) -> None:
+        self.name = name
+        self.skew_s = skew_s
+        self.alive = True
+        self.paused = False
+        self.ready: deque[Handle] = deque()
+        self.kill_in_calls = 0
+        """The process dies at its so-and-so-many-th call over the network; 0: it does not."""
+        self.on_death: list[Callable[[], None]] = []
+
+
+THE_WORLD = Process("world")
+"""What is outside of all processes: servers, network, the test itself. It never dies."""
+PROCESS: ContextVar[Process] = ContextVar("process", default=THE_WORLD)
+
+
+class Handle:
+    """A callback that knows its process; has what asyncio uses of its own handles."""
+
+    __slots__ = ("_args", "_at", "_callback", "_cancelled", "_context", "process")
+
+    def __init__(self, callback: Callable[..., object], args: tuple[object, ...], context: Context, at: float) -> None:
+        self._callback = callback
+        self._args = args
+        self._context = context
+        self._at = at
+        self._cancelled = False
+        self.process: Process = context.get(PROCESS, THE_WORLD)
+
+    def cancel(self) -> None:
+        self._cancelled = True
+
+    def cancelled(self) -> bool:
+        return self._cancelled
+
+    def when(self) -> float:
+        return self._at
+
+    def run(self) -> None:
+        if not self._cancelled:
+            self._context.run(self._callback, *self._args)
+
+
+class SimFuture(asyncio.Future[T]):
+    """A future whose place in a set does not depend on where it lies in memory."""
+
+    def __init__(self, loop: "SimLoop") -> None:
+        super().__init__(loop=loop)
+        self._number = loop.count()
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class SimTask(asyncio.Task[T]):
+    """A task whose place in a set does not depend on where it lies in memory."""
+
+    def __init__(self, loop: "SimLoop", coro: Coroutine[Any, Any, T], context: Context | None) -> None:
+        self._number = loop.count()
+        super().__init__(coro, loop=loop, context=context)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class Deadlock(AssertionError):
+    """Nothing is ready and no timer is set: the simulation itself is wrong."""
+
+
+class SimLoop(asyncio.BaseEventLoop):
+    """Runs callbacks one by one in an order that the seed alone decides."""
+
+    def __init__(self, chance: Random) -> None:
+        super().__init__()
+        self._chance = chance
+        self._now = 0.0
+        self._numbers = 0
+        self._timers: list[tuple[float, int, Handle | Callable[[], object]]] = []
+        self._runnable: list[Process] = []
+        self._tasks: list[asyncio.Task[Any]] = []
+        self.steps = 0
+        self.failures: list[str] = []
+        self.set_task_factory(self._make_task)
+        self.set_exception_handler(self._failed)
+
+    def count(self) -> int:
+        """Return a number that was not given before."""
+        self._numbers += 1
+        return self._numbers
+
+    def time(self) -> float:
+        """Return virtual seconds since the start."""
+        return self._now
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """Make a future."""
+        return SimFuture(self)
+
+    def call_soon(  # type: ignore[override]  # a handle of its own class
+        self, callback: Callable[..., object], *args: object, context: Context | None = None
+    ) -> Handle:
+        """Run a callback when the seed says so."""
+        handle = Handle(callback, args, copy_context() if context is None else context, self._now)
+        self._add(handle)
+        return handle
+
+    def call_soon_threadsafe(  # type: ignore[override]  # a handle of its own class
+        self, callback: Callable[..., object], *args: object, context: Context | None = None
+    ) -> Handle:
+        """Run a callback soon; there is one thread only."""
+        return self.call_soon(callback, *args, context=context)
+
+    def call_at(  # type: ignore[override]  # a handle of its own class
+        self, when: float, callback: Callable[..., object], *args: object, context: Context | None = None
+    ) -> Handle:
+        """Run a callback at a virtual time."""
+        timer = Handle(callback, args, copy_context() if context is None else context, when)
+        heapq.heappush(self._timers, (when, self.count(), timer))
+        return timer
+
+    def call_later(  # type: ignore[override]  # a handle of its own class
+        self, delay: float, callback: Callable[..., object], *args: object, context: Context | None = None
+    ) -> Handle:
+        """Run a callback after a while."""
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def happen(self, delay_s: float, happening: Callable[[], object]) -> None:
+        """Let something happen outside of all processes after a while."""
+        heapq.heappush(self._timers, (self._now + delay_s, self.count(), happening))
+
+    def start(self, process: Process, coro: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run a coroutine as a task of a process."""
+        context = Context()
+        context.run(PROCESS.set, process)
+        return self.create_task(coro, context=context)
+
+    def kill(self, process: Process) -> None:
+        """Let a process never run again; what it sent is on its way."""
+        process.alive = False
+        for tell in process.on_death:
+            tell()
+
+    def pause(self, process: Process) -> None:
+        """Let a process stand still."""
+        process.paused = True
+
+    def go_on(self, process: Process) -> None:
+        """Let a process that stood still go on with everything that has come meanwhile."""
+        process.paused = False
+        if process.ready and process.alive and process not in self._runnable:
+            self._runnable.append(process)
+
+    def revive(self, process: Process) -> None:
+        """Let a killed process run again, so that its tasks can be cancelled."""
+        process.alive = True
+        self.go_on(process)
+
+    def end(self) -> None:
+        """Cancel every task of every process until all are gone, and close; nothing is left to the garbage."""
+        for _ in range(20):
+            left = [task for task in self._tasks if not task.done()]
+            if not left:
+                break
+            for task in left:
+                task.cancel()
+            self.run_until_complete(asyncio.wait(left, timeout=END_S))
+        self.close()
+
+    def _add(self, handle: Handle) -> None:
+        process = handle.process
+        if not process.ready and not process.paused and process.alive:
+            self._runnable.append(process)
+        process.ready.append(handle)
+
+    def _run_once(self) -> None:
+        """Let one process take one step, or let time pass until one can."""
+        runnable = self._runnable
+        while not runnable:
+            self._pass_time()
+        at = int(self._chance.random() * len(runnable)) if len(runnable) > 1 else 0
+        process = runnable[at]
+        ready = process.ready
+        if process.paused or not process.alive or not ready:
+            runnable[at] = runnable[-1]
+            runnable.pop()
+            return
+        handle = ready.popleft()
+        if not ready:
+            runnable[at] = runnable[-1]
+            runnable.pop()
+        self.steps += 1
+        handle.run()
+
+    def _pass_time(self) -> None:
+        """Let the next thing happen."""
+        if not self._timers:
+            raise Deadlock(f"nothing is left to happen at {self._now:.3f} s")
+        when, _, timer = heapq.heappop(self._timers)
+        if not isinstance(timer, Handle):
+            self._now = max(self._now, when)
+            self.steps += 1
+            timer()
+        elif not timer.cancelled():
+            self._now = max(self._now, when)
+            self._add(timer)
+
+    def _make_task(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        coro: Coroutine[Any, Any, T] | Generator[Any, None, T],
+        context: Context | None = None,
+    ) -> asyncio.Task[T]:
+        assert asyncio.iscoroutine(coro)
+        task: SimTask[T] = SimTask(self, coro, context)
+        self._tasks.append(task)
+        return task
+
+    def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A task raised and nobody looked."""
+        self.failures.append(f"{context.get('message')}: {context.get('exception')!r}")

@@ -1,0 +1,134 @@
+"""What goes wrong on a simulated day: deaths at any call, processes that stand still, servers that die, lost links."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+from tests.simulation.loop import Process
+from tests.simulation.roles import Town
+
+SERVERS = ("broker", "postgres", "redis")
+
+
+class Nemesis:
+    """Keeps one process a place alive, until it does not."""
+
+    def __init__(self, town: Town, start: Callable[[str, Process], None]) -> None:
+        self._town = town
+        self._begin = start
+        self._places: dict[str, tuple[str, Process]] = {}
+        self.done: Counter[str] = Counter()
+        self._at_work = True
+
+    def add(self, role: str) -> None:
+        """Start a process of a role at a new place."""
+        self._start(role, f"{role}-{sum(one == role for one, _ in self._places.values())}")
+
+    def _start(self, role: str, place: str, life: int = 0) -> None:
+        skew_s = (self._town.chance.random() - 0.5) * 2.0
+        process = Process(f"{place}/{life}", skew_s)
+        self._places[place] = (role, process)
+        process.on_death.append(lambda: self._died(role, place, process, life))
+        self._begin(role, process)
+
+    def _died(self, role: str, place: str, process: Process, life: int) -> None:
+        """Its sessions end; somebody starts it again."""
+        town = self._town
+        for pid, session in list(town.postgres.sessions.items()):
+            if session.process is process:
+                town.network.later(town.network.delay_s(), lambda pid=pid: town.postgres.close(pid))  # type: ignore[misc]  # bound now
+        if not town.network.over:
+            town.network.later(0.1 + 2 * town.chance.random(), lambda: self._start(role, place, life + 1))
+
+    async def strike(self) -> None:
+        """Do some harm, undo it, and stop."""
+        town, chance = self._town, self._town.chance
+        harms = int(chance.random() * 8)
+        for _ in range(harms):
+            await asyncio.sleep(1.2 * chance.random())
+            self._harm()
+        await asyncio.sleep(1.0)
+        for _, process in self._places.values():
+            process.kill_in_calls = 0
+            town.loop.go_on(process)
+        town.network.cut_off.clear()
+        for server in (town.broker, town.postgres, town.redis):
+            server.start()
+
+    def _harm(self) -> None:
+        chance = self._town.chance
+        harm = HARMS[int(chance.random() * len(HARMS))]
+        self.done[harm.__name__] += 1
+        harm(self)
+
+    def _somebody(self) -> Process:
+        places = sorted(self._places)
+        return self._places[places[int(self._town.chance.random() * len(places))]][1]
+
+    def kill(self) -> None:
+        """Kill a process."""
+        process = self._somebody()
+        self._town.network.note("kill", process.name)
+        if process.alive:
+            self._town.loop.kill(process)
+
+    def kill_at_a_call(self) -> None:
+        """Let a process die once it has sent its so-and-so-many-th request from now on."""
+        process = self._somebody()
+        process.kill_in_calls = 1 + int(self._town.chance.random() * 12)
+
+    def stand_still(self) -> None:
+        """Stop a process for a while, longer than its lease or not."""
+        process, length_s = self._somebody(), 8.0 * self._town.chance.random() ** 2
+        self._town.network.note("stands still", process.name, length_s)
+        self._town.loop.pause(process)
+        self._town.network.later(length_s, lambda: self._town.loop.go_on(process))
+
+    def crash_broker(self) -> None:
+        """Kill the broker with what is not synced."""
+        self._town.broker.crash()
+        self._town.network.later(2 * self._town.chance.random(), self._town.broker.start)
+
+    def crash_postgres(self) -> None:
+        """Kill PostgreSQL."""
+        self._town.postgres.crash()
+        self._town.network.later(2 * self._town.chance.random(), self._town.postgres.start)
+
+    def crash_redis(self) -> None:
+        """Kill Redis with everything in it."""
+        self._town.redis.crash()
+        self._town.network.later(4 * self._town.chance.random(), self._town.redis.start)
+
+    def flush_redis(self) -> None:
+        """Empty Redis."""
+        self._town.redis.flush()
+
+    def cut_a_link(self) -> None:
+        """Cut a process off from a server."""
+        town, process = self._town, self._somebody()
+        link = (process.name, SERVERS[int(town.chance.random() * len(SERVERS))])
+        town.network.note("cut off", *link)
+        town.network.cut_off.add(link)
+        town.network.later(4 * town.chance.random(), lambda: town.network.cut_off.discard(link))
+
+    def end_a_session(self) -> None:
+        """PostgreSQL gives a client up whose machine it takes for dead; the client does not know."""
+        sessions = list(self._town.postgres.sessions)
+        if sessions:
+            self._town.postgres.close(sessions[int(self._town.chance.random() * len(sessions))])
+
+
+Harm = Callable[[Nemesis], None]
+HARMS: tuple[Harm, ...] = (
+    Nemesis.kill,
+    Nemesis.kill_at_a_call,
+    Nemesis.kill_at_a_call,
+    Nemesis.stand_still,
+    Nemesis.stand_still,
+    Nemesis.crash_broker,
+    Nemesis.crash_postgres,
+    Nemesis.crash_redis,
+    Nemesis.flush_redis,
+    Nemesis.cut_a_link,
+    Nemesis.end_a_session,
+)

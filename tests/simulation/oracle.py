@@ -1,0 +1,148 @@
+"""What must hold after a simulated day, by the independent checker over the log, the clients' notes and the rows."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+
+from tests.simulation.clients import Notes
+from tests.simulation.fake_log import Broker
+from tests.simulation.fake_postgres import Postgres, Row
+from tests.simulation.roles import Town
+from tests.system.checker.fold import Judged, judge
+from tests.system.checker.invariants import check
+from tests.system.checker.records import Record
+
+from agentlog_commands.submit import Submitted
+
+NOT_DONE = ("Unavailable", "Conflict", "KeyReused")
+"""Faults that promise: this request was not accepted and never will be (one that has no key and is not sent again)."""
+FAULTS = (*NOT_DONE, "OutcomeUnknown")
+COMPARED = ("ledger.heads", "ledger.log_index", "read_v1.runs", "read_v1.threads")
+
+
+def violations(town: Town, notes: Notes) -> list[str]:
+    """Return everything that is wrong; empty when nothing is."""
+    judged = judge(_records(town.broker))
+    accepted: dict[str, list[Judged]] = defaultdict(list)
+    for one in judged:
+        if one.verdict == "accepted":
+            accepted[str(one.record.value["event_id"])].append(one)
+    promised = [answer.event_id for answer in notes.answers if isinstance(answer.outcome, Submitted)]
+    found = check(judged, promised)
+    return [
+        *notes.wrong,
+        *town.postgres.wrong,
+        *found.violations,
+        *(f"{request} never got an answer" for request in notes.unanswered),
+        *_answers(notes, accepted),
+        *_ends(judged),
+        *_steps(judged),
+        *_verdicts(judged, town.postgres),
+    ]
+
+
+def _records(broker: Broker) -> list[Record]:
+    return [
+        Record(partition, offset, stored.key.decode(), json.loads(stored.value))
+        for partition, records in enumerate(broker.records)
+        for offset, stored in enumerate(records)
+    ]
+
+
+def _answers(notes: Notes, accepted: dict[str, list[Judged]]) -> list[str]:
+    """Every answer says what the log says, and all answers to one key say the same."""
+    wrong: list[str] = []
+    first: dict[str, tuple[object, ...]] = {}
+    for answer in notes.answers:
+        there = accepted.get(answer.event_id, [])
+        match answer.outcome:
+            case Submitted() as done:
+                places = [(one.record.partition, one.record.offset, one.version) for one in there]
+                told = (done.place.partition, done.place.offset, done.version)
+                if told not in places:
+                    wrong.append(f"{answer} says {told}, the log {places}")
+                named = answer.request.key or answer.event_id
+                if first.setdefault(named, (told, done.facts)) != (told, done.facts):
+                    wrong.append(f"{answer} differs from an earlier answer {first[named]}")
+            case None if answer.fault not in FAULTS:
+                wrong.append(f"{answer}: no client may see that")
+            case _ if answer.request.key is None and answer.fault != "OutcomeUnknown" and there:
+                wrong.append(f"{answer}, but the log has it at {there[0].record.offset}")
+            case _:
+                continue
+    return wrong
+
+
+def _ends(judged: Sequence[Judged]) -> list[str]:
+    """Every run that was created has one end: its own, or that of its thread."""
+    active: dict[str, dict[str, int]] = defaultdict(dict)
+    for one in judged:
+        if one.verdict != "accepted":
+            continue
+        runs = active[one.record.key]
+        for kind, data in one.facts:
+            if kind == "RunCreated":
+                runs[str(data["run_id"])] = one.record.offset
+            elif kind in ("RunFinished", "RunDeleted"):
+                runs.pop(str(data["run_id"]), None)
+            elif kind == "ThreadDeleted":
+                runs.clear()
+    return [f"run {run_id} of {key} is stuck" for key, runs in active.items() for run_id in runs]
+
+
+def _steps(judged: Sequence[Judged]) -> list[str]:
+    """Steps of a run are saved once each, in order, and a run that succeeded has saved them all."""
+    wrong: list[str] = []
+    wanted: dict[str, int] = {}
+    saved: dict[str, list[str]] = defaultdict(list)
+    for one in judged:
+        if one.verdict != "accepted":
+            continue
+        for kind, data in one.facts:
+            run_id = str(data.get("run_id"))
+            if kind == "RunCreated":
+                kwargs = data["kwargs"]
+                assert isinstance(kwargs, dict)
+                steps = kwargs["steps"]
+                assert isinstance(steps, int)
+                wanted[run_id] = steps
+            elif kind == "CheckpointSaved":
+                saved[run_id].append(str(data["checkpoint_id"]))
+            elif kind == "RunFinished" and data["status"] == "success" and len(saved[run_id]) != wanted[run_id]:
+                wrong.append(f"run {run_id} succeeded with {len(saved[run_id])} of {wanted[run_id]} steps")
+    for run_id, steps_saved in saved.items():
+        if steps_saved != [f"{run_id}-{number}" for number in range(len(steps_saved))]:
+            wrong.append(f"run {run_id} saved {steps_saved}")
+    return wrong
+
+
+def _verdicts(judged: Sequence[Judged], postgres: Postgres) -> list[str]:
+    """The rows have every record of the log with the verdict of the independent checker, and nothing else."""
+    wrong: list[str] = []
+    rows = dict(postgres.tables["ledger.log_index"])
+    for one in judged:
+        place = (one.record.partition, one.record.offset)
+        row = rows.pop(place, None)
+        told = None if row is None else _told(row)
+        if told != one.verdict:
+            wrong.append(f"{place}: the rows say {told}, the checker {one.verdict}")
+        elif row is not None and one.verdict == "accepted" and row["version"] != one.version:
+            wrong.append(f"{place}: the rows say version {row['version']}, the checker {one.version}")
+    return [*wrong, *(f"{place} is in the rows and not on the log" for place in rows)]
+
+
+def _told(row: Row) -> str:
+    if row["verdict"] != "void":
+        return str(row["verdict"])
+    return str(json.loads(str(row["detail"]))["reason"])
+
+
+def differences(folded: Postgres, anew: Postgres) -> list[str]:
+    """Return where rows differ from the same log folded anew."""
+    wrong: list[str] = []
+    for name in COMPARED:
+        old, new = folded.tables[name], anew.tables[name]
+        for key in {**old, **new}:
+            if old.get(key) != new.get(key):
+                wrong.append(f"{name} {key}: {old.get(key)}, folded anew: {new.get(key)}")
+    return wrong

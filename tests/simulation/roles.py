@@ -1,0 +1,333 @@
+"""The roles of the product as processes of the simulation: their own code, over ports that the simulation owns."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from itertools import count
+from random import Random
+
+from tests.simulation.fake_log import START, Broker, SimFrames, SimLog, SimTail
+from tests.simulation.fake_postgres import Postgres
+from tests.simulation.fake_redis import Redis, SimFeed
+from tests.simulation.fake_sql import understand
+from tests.simulation.loop import Process, SimLoop
+from tests.simulation.network import Network
+
+from agentlog_commands.identity import digest
+from agentlog_commands.leases import Limits
+from agentlog_commands.submit import Submitter
+from agentlog_facts.checkpoint import CheckpointSaved
+from agentlog_facts.envelope import Actor, Draft
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.frame import Frame
+from agentlog_facts.graph_access import ThreadView
+from agentlog_facts.ids import Key, RunId, Stream, ThreadId
+from agentlog_facts.json_value import JsonObject
+from agentlog_facts.run_execution import AttemptLost, Emit, RunOrder, RunOutcome
+from agentlog_infra.verdicts import HintVerdicts
+from agentlog_processors.attempt import Attempt
+from agentlog_processors.crossing import Crossing
+from agentlog_processors.end_in_place import Ender
+from agentlog_processors.execute_runs import ExecuteRuns
+from agentlog_processors.job_loops import JobLoop, JobLoops
+from agentlog_processors.keep_leases import KeepLeases
+from agentlog_processors.outputs_end import RecentEnds
+from agentlog_processors.reap_runs import ReapRuns
+from agentlog_processors.reconcile_queue import ReconcileQueue
+from agentlog_processors.service import Endless, Service, supervise
+from agentlog_processors.tools import Timing, WorkerTools, Writing
+from agentlog_projections.announce import Announcer
+from agentlog_projections.commits import ReadModel
+from agentlog_projections.database import Pool, open_pool
+from agentlog_projections.decisions import Decisions
+from agentlog_projections.duties import Duties
+from agentlog_projections.fold import FoldSettings, Outside
+from agentlog_projections.ledger import Ledger
+from agentlog_projections.runner import Projector
+from agentlog_projections.runs import RunsModel
+from agentlog_projections.threads import ThreadsModel
+
+GRAPH = "agent"
+SECOND = timedelta(seconds=1)
+TIMING = Timing(
+    jobs=2,
+    lease_ttl=3 * SECOND,
+    lease_renew=SECOND,
+    look=SECOND,
+    reconcile=5 * SECOND,
+    grace=2 * SECOND,
+    limits=Limits(lost_after=3 * SECOND, run_time=20 * SECOND, retries=3, cancel_grace=2 * SECOND),
+    pop=SECOND,
+    alive=2 * SECOND,
+)
+
+
+class Broken(Exception):
+    """What a run that is told to break its attempt raises."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The clock of a process; the wall clock may be off."""
+
+    loop: SimLoop
+    skew_s: float
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self.loop.time() + self.skew_s)
+
+    def monotonic(self) -> float:
+        return self.loop.time()
+
+
+class Ids:
+    """Ids that come in the same order for the same seed."""
+
+    def __init__(self) -> None:
+        self._last = count(1)
+
+    def uuid7(self) -> str:
+        return f"00000000-0000-7000-8000-{next(self._last):012x}"
+
+
+@dataclass
+class Town:
+    """Everything that processes share: servers, ids, chance, and what a run did in the outer world."""
+
+    loop: SimLoop
+    chance: Random
+    network: Network
+    broker: Broker
+    postgres: Postgres
+    redis: Redis
+    ids: Ids = field(default_factory=Ids)
+    executed: list[tuple[RunId, int, int]] = field(default_factory=list[tuple[RunId, int, int]])
+    failures: list[str] = field(default_factory=list[str])
+    uri: str = "postgresql://simulated/live"
+
+    def __post_init__(self) -> None:
+        self.anew = Postgres(self.network, understand)
+
+    def postgres_of(self, uri: str) -> Postgres:
+        """Return the server that an address leads to."""
+        return self.postgres if uri.endswith("/live") else self.anew
+
+    def folding_anew(self) -> "Town":
+        """Return the same town with the address of empty rows."""
+        return replace(self, uri="postgresql://simulated/anew", redis=Redis(self.network))
+
+    def clock(self, process: Process) -> Clock:
+        return Clock(self.loop, process.skew_s)
+
+
+class SimJobLoop(JobLoop):
+    """Runs jobs on the one loop there is."""
+
+    def __init__(self, loop: SimLoop) -> None:
+        self.active = 0
+        self._loop = loop
+
+    def ask(self) -> None:
+        """It always answers."""
+
+    @property
+    def silent_s(self) -> float:
+        return 0.0
+
+
+class SimJobLoops(JobLoops):
+    """Has one loop, which is never blocked."""
+
+    def __init__(self, loop: SimLoop) -> None:
+        super().__init__(loop, lambda: loop)
+        self._only = SimJobLoop(loop)
+
+    def _pick(self, graph_id: str, blocked: JobLoop | None = None) -> JobLoop:
+        return self._only
+
+
+@dataclass
+class Wiring:
+    """What every process but a projector has: the write side, reads, and hints."""
+
+    town: Town
+    process: Process
+    pool: Pool
+    ledger: Ledger
+    verdicts: HintVerdicts
+    log: SimLog
+    feed: SimFeed
+    clock: Clock
+
+    def writing(self, actor: Actor) -> Writing:
+        submitter = Submitter(self.log, self.verdicts, self.ledger, self.clock, self.town.ids)
+        return Writing(submitter, self.log, self.clock, self.town.ids, actor)
+
+    def duties(self) -> Duties:
+        return Duties(self.pool)
+
+    def decisions(self) -> Decisions:
+        return Decisions(self.pool)
+
+
+@asynccontextmanager
+async def wired(town: Town, process: Process) -> AsyncGenerator[Wiring]:
+    """Give a process its ports."""
+    pool = await open_pool(town.uri, 4)
+    ledger, feed, clock = Ledger(pool), SimFeed(town.redis), town.clock(process)
+    verdicts = HintVerdicts(feed, ledger, clock)
+    await verdicts.start()
+    try:
+        yield Wiring(town, process, pool, ledger, verdicts, SimLog(town.broker), feed, clock)
+    finally:
+        await verdicts.stop()
+
+
+class Execution:
+    """Keeps `RunExecution` without LangGraph: a run is a number of steps, each saved on its own stream under its epoch.
+
+    What a run shall be comes with it: `steps`, and `fails` (the user's code raises) or `breaks` (the worker's does).
+    """
+
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring = wiring
+        self._town = wiring.town
+
+    def graph_ids(self) -> Sequence[str]:
+        return (GRAPH,)
+
+    def provenance(self, graph_id: str) -> JsonObject:
+        return {"graph_id": graph_id}
+
+    async def execute(self, order: RunOrder, emit: Emit, stop: asyncio.Event) -> RunOutcome:
+        steps, version = order.kwargs["steps"], order.run_version
+        assert isinstance(steps, int)
+        while (0 if version is None else version + 1) < steps:
+            step = 0 if version is None else version + 1
+            self._town.executed.append((order.run_id, order.epoch, step))
+            await asyncio.sleep(self._town.chance.random() ** 3 * 2.0)
+            emitted = emit(Frame("updates", {"step": step}))
+            if emitted is not None:
+                await emitted
+            if stop.is_set():
+                return RunOutcome("interrupted", None, {"seen": step}, ("rest",), {}, None, version)
+            if order.kwargs.get("breaks") and self._town.chance.random() < 0.3:
+                raise Broken("the worker's own code failed")
+            version = await self._save(order, step, version)
+        if order.kwargs.get("fails"):
+            error: JsonObject = {"error": "ValueError", "message": "as asked"}
+            return RunOutcome("error", error, {"seen": steps}, (), {}, None, version)
+        return RunOutcome("success", None, {"seen": steps}, (), {}, None, version)
+
+    async def _save(self, order: RunOrder, step: int, version: int | None) -> int:
+        stream = Stream(f"run-{order.run_id}")
+        fact = CheckpointSaved(order.thread_id, order.run_id, "", f"{order.run_id}-{step}", None, {}, {}, ())
+        event_id = self._town.ids.uuid7()
+        draft = Draft(
+            key=Key(order.thread_id),
+            stream=stream,
+            event_id=event_id,
+            append_id=self._town.ids.uuid7(),
+            body_sha256=digest(event_id.encode()),
+            facts=(fact,),
+            occurred_at=self._wiring.clock.now(),
+            cause=order.cause,
+            demands={stream: "absent" if version is None else version},
+            epoch=order.epoch,
+        )
+        try:
+            await self._wiring.log.append(draft)
+        except Unavailable as error:
+            raise AttemptLost(f"checkpoint {step} may be lost") from error
+        return step
+
+
+class Views:
+    """Keeps `ThreadViews`: the state of a thread is how many steps were saved on it."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring = wiring
+
+    async def view(self, graph_id: str, thread_id: ThreadId) -> ThreadView:
+        return ThreadView({"seen": await self._saved(thread_id, "")}, ("rest",), {}, None)
+
+    async def view_without_run(self, graph_id: str, thread_id: ThreadId, run_id: RunId) -> ThreadView:
+        return ThreadView({"seen": await self._saved(thread_id, f"run-{run_id}")}, (), {}, None)
+
+    async def _saved(self, thread_id: ThreadId, without: str) -> int:
+        town = self._wiring.town
+
+        def counted() -> int:
+            rows = [row for row in town.postgres.tables["ledger.log_index"].values() if row["key"] == thread_id]
+            accepted = [row for row in rows if row["verdict"] == "accepted" and row["stream"] != without]
+            return sum(str(row["stream"]).startswith("run-") for row in accepted)
+
+        return await town.network.call(town.postgres.server, counted, Unavailable)
+
+
+async def worker(town: Town, process: Process) -> None:
+    """Live as a worker."""
+    async with wired(town, process) as wiring:
+        home, frames = town.loop, SimFrames(town.broker)
+        tools = WorkerTools(
+            worker=process.name,
+            writing=wiring.writing(Actor("worker", process.name)),
+            duties=wiring.duties(),
+            queue=wiring.feed,
+            outputs=frames,
+            ends=RecentEnds(frames, town.broker.partition_of, wiring.clock),
+            execution=Execution(wiring),
+            graph_ids=(GRAPH,),
+            views=Views(wiring),
+            provenance=lambda graph_id: {"graph_id": graph_id},
+            hints=wiring.verdicts,
+            loops=SimJobLoops(home),
+            crossing=Crossing(home),
+            timing=TIMING,
+        )
+        active: dict[RunId, Attempt] = {}
+        await _served([ExecuteRuns(tools, active), KeepLeases(tools, active)])
+
+
+async def housekeeper(town: Town, process: Process) -> None:
+    """Live as a housekeeper."""
+    async with wired(town, process) as wiring:
+        writing = wiring.writing(Actor("system", "housekeeper"))
+        ender = Ender(writing, wiring.duties(), SimFrames(town.broker), Views(wiring))
+        await _served(
+            [
+                ReapRuns(ender, wiring.feed, wiring.feed, TIMING),
+                ReconcileQueue(wiring.duties(), wiring.feed, TIMING),
+            ]
+        )
+
+
+async def projector(town: Town, process: Process) -> None:
+    """Live as a projector."""
+    feed = SimFeed(town.redis)
+    announcer = Announcer(feed, feed)
+    outside = Outside(SimTail(town.broker), town.broker.partition_of, town.clock(process), announcer)
+    folding = Projector(fold_settings(town.uri, process.name), outside, *models())
+    await _served([Endless("projector", folding.run), Endless("announcer", announcer.run)])
+
+
+def fold_settings(uri: str, owner: str) -> FoldSettings:
+    """Return how projectors fold here."""
+    settings = FoldSettings(uri, owner, patience=0.5 * SECOND, look_every=0.5 * SECOND)
+    return replace(settings, lease=2 * SECOND) if hasattr(settings, "lease") else settings
+
+
+def models() -> tuple[Sequence[ReadModel], RunsModel]:
+    """Return the read models that the duties and deciders here stand on."""
+    runs = RunsModel()
+    return (ThreadsModel(), runs), runs
+
+
+async def _served(services: Sequence[Service]) -> None:
+    await supervise(services, asyncio.Event(), SECOND)
+
+
+Living = Callable[[Town, Process], Coroutine[object, object, None]]
+ROLES: dict[str, Living] = {"projector": projector, "worker": worker, "housekeeper": housekeeper}

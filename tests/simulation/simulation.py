@@ -1,0 +1,223 @@
+"""One simulated day from one seed: processes in bad weather, a nemesis, then peace, and what the oracle says of it."""
+
+import asyncio
+import gc
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from random import Random
+from unittest.mock import patch
+
+from tests.simulation.clients import Client, Gateway, Notes, wishes
+from tests.simulation.fake_log import Broker
+from tests.simulation.fake_postgres import Connection, Pool, Postgres
+from tests.simulation.fake_redis import Redis
+from tests.simulation.fake_sql import understand
+from tests.simulation.loop import Process, SimLoop
+from tests.simulation.nemesis import Nemesis
+from tests.simulation.network import CALM, Network, Weather
+from tests.simulation.oracle import differences, violations
+from tests.simulation.roles import ROLES, Broken, Town, projector
+
+from agentlog_facts.ids import ThreadId
+
+PEACE_S = 90.0
+"""How long after the last fault everything has to have come to its end."""
+LOOK_S = 0.25
+
+
+@dataclass(frozen=True)
+class Day:
+    """What became of a seed; the same seed gives the same `digest`, on every machine and in every process."""
+
+    seed: int
+    digest: str
+    violations: tuple[str, ...]
+    steps: int
+    records: int
+    runs: int
+    lasted_s: float
+    faults: Counter[str]
+    verdicts: Counter[str]
+    lines: tuple[str, ...] = ()
+
+
+def simulate(seed: int, *, keep_lines: bool = False) -> Day:
+    """Live through one day."""
+    chance = Random(seed)
+    loop = SimLoop(chance)
+    town = _town(loop, chance, keep_lines)
+    collecting = gc.isenabled()
+    gc.disable()  # what the garbage collector ends it would end at times of its own
+    level, hearing = logging.root.manager.disable, _Hearing(town)
+    logging.disable(logging.WARNING)
+    logging.root.addHandler(hearing)
+    try:
+        with patch("asyncpg.connect", _connecting(town)), patch("asyncpg.create_pool", _pooling(town)):
+            return _lived(seed, town)
+    finally:
+        logging.root.removeHandler(hearing)
+        logging.disable(level)
+        if collecting:
+            gc.enable()
+
+
+class _Hearing(logging.Handler):
+    """Notes errors that the product logged with a traceback and went on from: none of them is expected."""
+
+    def __init__(self, town: Town) -> None:
+        super().__init__(logging.ERROR)
+        self._town = town
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and not isinstance(error, Broken) and not self._town.network.over:
+            self._town.failures.append(f"{record.getMessage()}: {error!r}")
+
+
+def _town(loop: SimLoop, chance: Random, keep_lines: bool) -> Town:
+    network = Network(loop, chance, keep_lines=keep_lines)
+    broker = Broker(network, partitions=1 + int(chance.random() * 2))
+    return Town(loop, chance, network, broker, Postgres(network, understand), Redis(network))
+
+
+def _connecting(town: Town) -> object:
+    async def connect(uri: str, **settings: object) -> Connection:
+        return await town.postgres_of(uri).connect()
+
+    return connect
+
+
+def _pooling(town: Town) -> object:
+    async def create_pool(uri: str, **settings: object) -> Pool:
+        return Pool(town.postgres_of(uri))
+
+    return create_pool
+
+
+def _lived(seed: int, town: Town) -> Day:
+    day = _Living(town)
+    town.loop.run_until_complete(day.live())
+    network = town.network
+    network.note("end", town.loop.steps, network.calls, town.chance.random())
+    wrong = [
+        *day.stuck,
+        *town.loop.failures,
+        *town.failures,
+        *violations(town, day.notes),
+        *differences(town.postgres, town.anew),
+    ]
+    found = Day(
+        seed=seed,
+        digest=network.digest(),
+        violations=tuple(wrong),
+        steps=town.loop.steps,
+        records=sum(map(len, town.broker.records)),
+        runs=len(town.postgres.tables["read_v1.runs"]),
+        lasted_s=town.loop.time(),
+        faults=day.nemesis.done,
+        verdicts=Counter(str(row["verdict"]) for row in town.postgres.tables["ledger.log_index"].values()),
+        lines=tuple(network.lines),
+    )
+    day.end()
+    return found
+
+
+class _Living:
+    """The processes of a day."""
+
+    def __init__(self, town: Town) -> None:
+        self._town = town
+        self.notes = Notes()
+        self.stuck: list[str] = []
+        self._gateways: dict[str, Gateway] = {}
+        self._processes: list[Process] = []
+        self.nemesis = Nemesis(town, self._start)
+
+    async def live(self) -> None:
+        """Start everybody, let clients ask and the nemesis strike, then wait for the end of everything."""
+        town, chance = self._town, self._town.chance
+        town.network.weather = self._weather()
+        for role in ("projector", "projector", "worker", "worker", "housekeeper", "gateway", "gateway"):
+            self.nemesis.add(role)
+        threads = [ThreadId(f"t{number}") for number in range(1 + int(chance.random() * 3))]
+        clients = [self._client(f"client-{number}", threads) for number in range(2 + int(chance.random() * 3))]
+        await self.nemesis.strike()
+        town.network.weather = CALM
+        for asking in clients:
+            await asking
+        await self._come_to_an_end()
+        await self._fold_anew()
+
+    def _weather(self) -> Weather:
+        chance = self._town.chance
+        if chance.random() < 0.1:
+            return CALM
+        return Weather(
+            usual_s=0.002 + 0.02 * chance.random() ** 3,
+            bad_s=0.2 + 2.5 * chance.random(),
+            bad=0.1 * chance.random() ** 2,
+            broken=0.05 * chance.random() ** 2,
+            doubled=0.2 * chance.random() ** 2,
+            lost=0.4 * chance.random() ** 2,
+        )
+
+    def _start(self, role: str, process: Process) -> None:
+        self._processes.append(process)
+        if role == "gateway":
+            gateway = Gateway(self._town, self.notes, process)
+            self._gateways[process.name.partition("/")[0]] = gateway
+            self._town.loop.start(process, gateway.live(self._town, process))
+        else:
+            self._town.loop.start(process, ROLES[role](self._town, process))
+
+    def _client(self, name: str, threads: list[ThreadId]) -> asyncio.Task[None]:
+        process = Process(name)
+        self._processes.append(process)
+        client = Client(self._town, self.notes, lambda: list(self._gateways.values()), process)
+        asked = wishes(self._town, threads, name, 5)
+        return self._town.loop.start(process, client.ask_all(asked, 2.0 * self._town.chance.random()))
+
+    async def _come_to_an_end(self) -> None:
+        until = self._town.loop.time() + PEACE_S
+        while not self._is_over():
+            if self._town.loop.time() > until:
+                self.stuck.append(f"not over {PEACE_S} s after the last fault")
+                return
+            await asyncio.sleep(LOOK_S)
+
+    def _is_over(self) -> bool:
+        postgres, broker = self._town.postgres, self._town.broker
+        runs = postgres.tables["read_v1.runs"].values()
+        active = any(run["status"] in ("pending", "running") and not run["deleted"] for run in runs)
+        return _folded(postgres, broker) == _ends(broker) and not active and not broker.unsynced
+
+    async def _fold_anew(self) -> None:
+        """Fold the log from its first record into rows of their own, to compare."""
+        town = self._town
+        process = Process("anew")
+        self._processes.append(process)
+        town.loop.start(process, projector(town.folding_anew(), process))
+        until = town.loop.time() + PEACE_S
+        while not self._is_over() or _folded(town.anew, town.broker) != _ends(town.broker):
+            if town.loop.time() > until:
+                self.stuck.append(f"folding anew is not over after {PEACE_S} s: {_folded(town.anew, town.broker)}")
+                return
+            await asyncio.sleep(LOOK_S)
+
+    def end(self) -> None:
+        """Let every process come to its senses and stop."""
+        self._town.network.over = True
+        for process in self._processes:
+            process.kill_in_calls = 0
+            self._town.loop.revive(process)
+        self._town.loop.end()
+
+
+def _folded(postgres: Postgres, broker: Broker) -> dict[int, object]:
+    rows = postgres.tables["ledger.positions"]
+    return {number: rows[number]["next_offset"] if number in rows else 0 for number in range(broker.partitions)}
+
+
+def _ends(broker: Broker) -> dict[int, object]:
+    return {number: len(records) for number, records in enumerate(broker.records)}
