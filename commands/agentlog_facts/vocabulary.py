@@ -108,9 +108,9 @@ def encode_fact(fact: Fact) -> JsonObject:
 def decode_fact(stored: JsonObject) -> Fact:
     """Return the fact, upcast to the newest schema; raise UnknownSchema or Corrupt."""
     name, schema, data = stored.get("type"), stored.get("schema"), stored.get("data")
-    if not isinstance(name, str) or not isinstance(schema, int) or not isinstance(data, dict):
+    if not isinstance(name, str) or not isinstance(schema, int) or not isinstance(data, dict) or schema < 1:
         raise Corrupt("fact: expected {type, schema, data}")
-    if name not in FACTS or not 1 <= schema <= SCHEMAS[name]:
+    if name not in FACTS or schema > SCHEMAS[name]:
         raise UnknownSchema(f"fact {name} schema {schema}: not known to this release")
     while schema < SCHEMAS[name]:
         data, schema = UPCASTERS[name, schema](data), schema + 1
@@ -178,14 +178,19 @@ def _request_out(request: Request | None) -> Json:
 
 
 def parse_commit(value: bytes) -> JsonObject:
-    """Return the record as JSON after checking that this release may judge it; raise Corrupt or UnknownSchema."""
+    """Return the record as JSON after checking that this release may judge it; raise Corrupt or UnknownSchema.
+
+    Without the numbers that every commit has, a record is none, for this release and every later one.
+    """
     try:
         record = load_object(value, "commit")
     except ValueError as error:
         raise Corrupt(f"commit: {error}") from error
-    if record.get("spec") != SPEC or record.get("rules") != RULES:
-        found = f"spec {record.get('spec')} rules {record.get('rules')}"
-        raise UnknownSchema(f"commit: expected spec {SPEC} rules {RULES}, found {found}")
+    spec, rules = record.get("spec"), record.get("rules")
+    if not isinstance(spec, int) or not isinstance(rules, int) or min(spec, rules) < 1:
+        raise Corrupt("commit: expected whole numbers spec and rules")
+    if spec != SPEC or rules != RULES:
+        raise UnknownSchema(f"commit: expected spec {SPEC} rules {RULES}, found spec {spec} rules {rules}")
     return record
 
 

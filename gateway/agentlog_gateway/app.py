@@ -45,6 +45,7 @@ from agentlog_projections.assistants import Assistants
 from agentlog_projections.checkpoints import Checkpoints
 from agentlog_projections.database import Pool, open_pool
 from agentlog_projections.decisions import Decisions, RunEnd
+from agentlog_projections.health import health
 from agentlog_projections.ledger import Ledger
 from agentlog_projections.presence import PartitionPresence
 from agentlog_projections.runs import Runs
@@ -192,5 +193,6 @@ def _services(settings: Settings, plumbing: Plumbing, graphs: Graphs) -> Service
             settings.cancel_grace_secs,
         ),
         checks={"database": presence.ask, "redis": plumbing.feed.ping, "log": partial(plumbing.events.end, 0)},
+        health=partial(health, pool),
         prepared=asyncio.Event(),
     )

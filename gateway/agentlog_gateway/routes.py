@@ -96,6 +96,7 @@ OPERATIONS: Sequence[Operation] = (
     Operation("GET", "/assistants/{assistant_id}", assistants.get, "Get an assistant", "assistants"),
     Operation("GET", "/ok", system.ok, "Health", "system", query=("check_db",)),
     Operation("GET", "/", system.ok, "Health", "system", query=("check_db",)),
+    Operation("GET", "/ready", system.ready, "Readiness, and what is not as it should be", "system"),
     Operation("GET", "/info", system.info, "Version and features", "system"),
 )
 

@@ -15,11 +15,14 @@ from agentlog_gateway.refusals import Refusals
 from agentlog_gateway.streams import RunStreams
 from agentlog_projections.assistants import Assistants
 from agentlog_projections.decisions import Decisions
+from agentlog_projections.health import ProjectionHealth
 from agentlog_projections.runs import Runs
 from agentlog_projections.threads import Threads
 
 Check: TypeAlias = Callable[[], Awaitable[object]]
 """Asks a dependency for any answer. Raises: AgentlogError."""
+HealthQuery: TypeAlias = Callable[[], Awaitable[ProjectionHealth]]
+"""Asks how the projection is. Raises: Unavailable."""
 
 
 class RunWaits(Protocol):
@@ -63,4 +66,5 @@ class Services:
     assistants: Assistants
     limits: Limits
     checks: Mapping[str, Check]
+    health: HealthQuery
     prepared: asyncio.Event

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from starlette.responses import Response
 
 from agentlog_facts.errors import AgentlogError
-from agentlog_facts.json_value import JsonObject
+from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.version import CONTRACT, VERSION
 from agentlog_gateway.call import Call, query_flag
 from agentlog_gateway.errors import Problem
@@ -38,13 +38,39 @@ async def ok(call: Call) -> Response:
     """GET /ok; with check_db=1 every dependency is asked, and 500 names those that do not answer."""
     if not query_flag(call, "check_db"):
         return json_response({"ok": True, "services": {}})
-    checks = call.services.checks
-    answers = await asyncio.gather(*(_answers(name, check) for name, check in checks.items()))
-    away = [name for name, fine in zip(checks, answers, strict=True) if not fine]
+    asked = await _asked(call)
+    away = [name for name, fine in asked.items() if not fine]
     if away:
         raise Problem(500, f"no answer from: {', '.join(away)}")
-    services: JsonObject = dict.fromkeys(checks, "ok")
+    services: JsonObject = dict.fromkeys(asked, "ok")
     return json_response({"ok": True, "services": services})
+
+
+async def ready(call: Call) -> Response:
+    """GET /ready: 200 while requests can be served, else 503; the body says what is not as it should be.
+
+    A stopped or unfinished partition takes only its own threads out of service, so it does not end readiness.
+    """
+    asked = await _asked(call)
+    services: JsonObject = {name: "ok" if fine else "away" for name, fine in asked.items()}
+    found: JsonObject = {"ready": False, "services": services, "partitions": None, "quarantined": None}
+    serving = False
+    if all(asked.values()):
+        health = await call.services.health()
+        stopped: JsonObject = {str(number): why for number, why in health.stopped.items()}
+        building: list[Json] = list(health.building)
+        found["partitions"] = {"present": health.present, "building": building, "stopped": stopped}
+        found["quarantined"] = dict(health.parked)
+        serving = health.present > 0
+    found["ready"] = serving and call.services.prepared.is_set()
+    return json_response(found, status=200 if found["ready"] else 503)
+
+
+async def _asked(call: Call) -> dict[str, bool]:
+    """Ask every dependency, side by side."""
+    checks = call.services.checks
+    answers = await asyncio.gather(*(_answers(name, check) for name, check in checks.items()))
+    return dict(zip(checks, answers, strict=True))
 
 
 async def _answers(name: str, check: Check) -> bool:

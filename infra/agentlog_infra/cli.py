@@ -21,6 +21,7 @@ _COMMANDS = {
     "doctor": ("agentlog_infra.cli_doctor:doctor", "Check every dependency and show every setting."),
     "topics": ("agentlog_infra.cli_topics:topics", "Compare the log's topics with what they must be."),
     "migrate": ("agentlog_infra.cli_migrate:migrate", "Bring the database to this version's schema."),
+    "projection": ("agentlog_infra.cli_projection:projection", "Show what could not be folded, and try again."),
     "rebuild": ("agentlog_infra.cli_rebuild:rebuild", "Fold all rows anew from the log."),
 }
 _LISTING = "agentlog.listing"

@@ -1,6 +1,7 @@
 """Decides what `agentlog doctor` looks at: each dependency with a remedy, each setting with its origin."""
 
 import asyncio
+import json
 import os
 import platform
 import shutil
@@ -18,6 +19,7 @@ from agentlog_infra.graphs_config import unkept_keys
 from agentlog_infra.machine import graphs_of
 from agentlog_infra.migrations_child import pending
 from agentlog_infra.places import server_account
+from agentlog_infra.projection_child import ask
 from agentlog_infra.settings import Settings, names_of, origin_of, shown
 from agentlog_infra.unkept_keys import NOT_YET, Unkept
 
@@ -35,6 +37,7 @@ _NOT_YET = (
     "REDIS_MAX_CONNECTIONS",
     "RESUMABLE_STREAM_TTL_SECONDS",
 )
+STOPPED = "unknown schema: start a release that knows it; log diverged: agentlog rebuild --accept-differences"
 _LOW_DISK_BYTES = 2 * 1024**3
 _CHECK_SECS = 10.0
 
@@ -86,7 +89,7 @@ async def examine(settings: Settings, flags: Sequence[str]) -> Report:
         servers = [Finding("servers", "failed", str(error).partition(":")[0], fix)]
         here = at(settings, Addresses("", "", ""))
     else:
-        servers = list(await asyncio.gather(_log(here), _rows(here), _queue(here)))
+        servers = list(await asyncio.gather(_log(here), _rows(here), _projection(here), _queue(here)))
     return Report((*local, *servers), tuple(_setting(here, name, flags) for name in Settings.model_fields))
 
 
@@ -187,6 +190,24 @@ async def _rows(settings: Settings) -> Finding:
         return Finding("postgres", "ok", shown(settings, "database_uri"))
 
     return await _look("postgres", "is PostgreSQL (DATABASE_URI) or the stack running?", look)
+
+
+async def _projection(settings: Settings) -> Finding:
+    async def look() -> Finding:
+        _, said = await ask(settings, "list")
+        found = json.loads(said)
+        stopped, parked, building = found["stopped"], found["parked"], found["building"]
+        if stopped:
+            told = "; ".join(f"partition {number} is stopped: {why}" for number, why in stopped.items())
+            return Finding("projection", "failed", told, STOPPED)
+        if parked:
+            told = ", ".join(f"{count} of {model}" for model, count in parked.items())
+            return Finding("projection", "failed", f"in quarantine: {told}", "agentlog projection list, then retry")
+        if building:
+            return Finding("projection", "warning", f"still folding {len(building)} partitions", "wait, or `rebuild`")
+        return Finding("projection", "ok", f"{found['present']} partitions")
+
+    return await _look("projection", "is the database migrated? (agentlog migrate up)", look)
 
 
 async def _queue(settings: Settings) -> Finding:

@@ -1,9 +1,9 @@
-"""Starts roles (`python -m agentlog_processors ROLE[,ROLE...] [--ready-fd N]`), or does one job (migrate, rebuild)."""
+"""Starts roles (`python -m agentlog_processors ROLE[,ROLE...] [--ready-fd N]`), or does one job (see JOBS)."""
 
 import sys
 from importlib import import_module
 
-JOBS = ("migrate", "rebuild")
+JOBS = ("migrate", "rebuild", "projection")
 
 
 def main() -> None:

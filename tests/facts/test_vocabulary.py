@@ -33,7 +33,7 @@ def stored_commit() -> JsonObject:
     return load_object(encode_commit(draft, encode_facts(draft)))
 
 
-@pytest.mark.parametrize("change", [{"spec": 2}, {"rules": 2}])
+@pytest.mark.parametrize("change", [{"spec": 2}, {"rules": 2}, {"spec": 99, "facts": {"of": "a later release"}}])
 def test_another_spec_or_rules_version_is_not_judged(change: JsonObject) -> None:
     with pytest.raises(UnknownSchema):
         parse_commit(dump(stored_commit() | change))
@@ -49,10 +49,23 @@ def test_a_newer_schema_of_a_known_type_is_not_read() -> None:
         decode_fact({"type": "ThreadCreated", "schema": 2, "data": {}})
 
 
-@pytest.mark.parametrize("value", [b"", b"[]", b"{", b"\xff", b'{"spec":1,"rules":1}'])
+NO_COMMITS = (
+    b"",
+    b"[]",
+    b"{",
+    b"\xff",
+    b'{"spec":1,"rules":1}',
+    b"{}",
+    b'{"spec":0,"rules":1}',
+    b'{"spec":"2","rules":1}',
+)
+
+
+@pytest.mark.parametrize("value", NO_COMMITS)
 def test_bytes_that_are_no_commit_are_corrupt(value: bytes) -> None:
-    with pytest.raises(Corrupt):
+    with pytest.raises(Corrupt) as caught:
         decode_commit("t1", parse_commit(value))
+    assert not isinstance(caught.value, UnknownSchema), "it would stop a partition for ever"
 
 
 def test_a_missing_field_is_named() -> None:

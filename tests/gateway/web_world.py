@@ -32,6 +32,7 @@ from agentlog_projections.assistants import Assistants
 from agentlog_projections.checkpoints import Checkpoints
 from agentlog_projections.database import Pool, open_pool
 from agentlog_projections.decisions import Decisions
+from agentlog_projections.health import health
 from agentlog_projections.ledger import Ledger
 from agentlog_projections.presence import PartitionPresence
 from agentlog_projections.runs import Runs
@@ -65,6 +66,7 @@ def services(log: MemoryLog, pool: Pool) -> Services:
         assistants=Assistants(pool),
         limits=Limits(BODY_BYTES, 5, 1, 15),
         checks={"database": presence.ask, "log": partial(log.position, 0)},
+        health=partial(health, pool),
         prepared=asyncio.Event(),
     )
 
