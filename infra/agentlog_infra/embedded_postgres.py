@@ -26,7 +26,7 @@ _SHARED_MEMORY_IN_USE = "pre-existing shared memory block"
 _SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
-    "max_connections": "100",
+    "max_connections": "300",  # several of each role, each with a pool of its own
     "shared_buffers": "64MB",
     "fsync": "on",
     "synchronous_commit": "on",

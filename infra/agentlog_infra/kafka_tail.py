@@ -37,9 +37,10 @@ class KafkaTail:
         partitions: int,
         client_id: str,
         topic: str = EVENTS,
-        fetch_wait_ms: int = 500,
+        fetch_wait_ms: int = 100,
     ) -> None:
-        """`fetch_wait_ms`: how long the broker may hold a question that it has no records for."""
+        """`fetch_wait_ms`: how long the broker may hold a question that it has no records for; what is asked of it
+        over the same connection waits behind it, so a take-over takes as long."""
         self._topic = topic
         self._blobs = blobs
         self._partitions = partitions

@@ -109,12 +109,13 @@ class Fold:
         await self.end()
         self._forget()
         tail, owner = self._outside.tail, self._settings.owner
-        ends = await tail.ends()
-        self._all = frozenset(ends) if self._settings.partitions is None else self._settings.partitions
+        if not self._all:
+            self._all = self._settings.partitions or frozenset(await tail.ends())
         seen = await ownership.standing(self._connection, self._settings.lease)
         todo = change(owner, self._all, seen)
         if todo.give_up:
             await ownership.give_up(self._connection, todo.give_up, owner)
+        before = self.partitions.keys()
         wanted = (set(seen.of(owner)) & self._all - set(todo.give_up)) | set(todo.take)
         self.partitions = await ownership.take(self._connection, sorted(wanted), owner, seen)
         await self._quarantine.load(self._connection)
@@ -131,7 +132,7 @@ class Fold:
                 tail.seek(number, one.reading)
         fields = {"owner": owner, "partitions": sorted(self.partitions), "projectors": len(seen.alive)}
         log.info("projector.took", extra={**fields, "behind": self.behind})
-        await self._push_all([one.number for one in self._folding() if one.present])
+        await self._push_all([one.number for one in self._folding() if one.present and one.number not in before])
 
     async def cycle(self) -> None:
         """Fold what is there, or look after a while whether the share is still ours and still fair.

@@ -157,6 +157,12 @@ class Several:
         """Return what a part printed."""
         return (self.folder / f"{name}.log").read_text(errors="replace")
 
+    def rows_are_those_of_a_fresh_fold(self) -> None:
+        """Fold the whole log beside the live rows and compare them."""
+        words = self._words("rebuild", "--check")
+        done = subprocess.run(words, env=self._env(), capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+
     def errors(self) -> list[str]:
         """Return our own log lines of level error, of all roles; libraries may complain about being paused."""
         found = [line for name in self.members for line in self.said(name).splitlines()]

@@ -303,6 +303,7 @@ async def test_each_process_is_restarted_under_load_and_no_request_fails(running
     assert min(balancing.given.values()) > 0
     _, found = await judged_well(running)
     assert set(found.runs.values()) == {"success"}
+    await asyncio.to_thread(running.rows_are_those_of_a_fresh_fold)
 
 
 def told(load_on: Load, balancing: Balancer, seconds: dict[str, tuple[float, float]]) -> None:
