@@ -236,6 +236,23 @@ async def test_given_addresses_replace_the_servers(folder: Path) -> None:
         assert stack.addresses == Addresses("kafka:9092", "postgresql://u:p@db/agentlog", "redis://cache:6379")
 
 
+def test_the_stack_says_where_its_servers_are_without_their_passwords(folder: Path) -> None:
+    given = {
+        "AGENTLOG_KAFKA_BOOTSTRAP": "127.0.0.1:1",
+        "DATABASE_URI": "postgresql://me:hunter2@127.0.0.1:1/x",
+        "REDIS_URI": "redis://:hunter3@127.0.0.1:1",
+    }
+    words = [sys.executable, "-m", "agentlog_infra.stack", "--data-dir", str(folder), "--die-with-parent"]
+    env = child_environment({**os.environ, **given})
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=GONE_SECS)
+    assert json.loads(line)["postgres"] == "postgresql://me:***@127.0.0.1:1/x"
+    assert "hunter" not in line + said
+
+
 @needs_root
 async def test_root_runs_it_below_a_folder_that_only_root_may_enter(folder: Path) -> None:
     closed = folder / "closed"

@@ -9,7 +9,7 @@ import pytest
 
 from agentlog_facts.errors import Misconfigured
 from agentlog_infra.processes import child_environment
-from agentlog_infra.settings import Settings, names_of, origin_of, shown
+from agentlog_infra.settings import Settings, names_of, origin_of, shown, without_password
 
 DEFAULTS = {
     "AGENTLOG_CONFIG": "langgraph.json",
@@ -18,6 +18,13 @@ DEFAULTS = {
     "AGENTLOG_PORT": "2024",
     "AGENTLOG_KAFKA_BOOTSTRAP": "None",
     "AGENTLOG_KAFKA_SECURITY_PROTOCOL": "PLAINTEXT",
+    "AGENTLOG_KAFKA_SASL_MECHANISM": "PLAIN",
+    "AGENTLOG_KAFKA_SASL_USERNAME": "None",
+    "AGENTLOG_KAFKA_SASL_PASSWORD": "None",
+    "AGENTLOG_KAFKA_SSL_CAFILE": "None",
+    "AGENTLOG_KAFKA_SSL_CERTFILE": "None",
+    "AGENTLOG_KAFKA_SSL_KEYFILE": "None",
+    "AGENTLOG_KAFKA_SSL_KEYPASSWORD": "None",
     "AGENTLOG_PARTITIONS": "8",
     "AGENTLOG_REPLICATION_FACTOR": "1",
     "AGENTLOG_MIN_INSYNC_REPLICAS": "1",
@@ -39,6 +46,7 @@ DEFAULTS = {
     "AGENTLOG_LOST_AFTER_SECS": "30.0",
     "AGENTLOG_RECONCILE_SECS": "5.0",
     "AGENTLOG_CANCEL_GRACE_SECS": "15.0",
+    "AGENTLOG_STUCK_SECS": "60.0",
     "LOG_LEVEL": "INFO",
     "LOG_JSON": "False",
 }
@@ -111,6 +119,21 @@ def test_the_password_inside_an_address_is_never_shown(monkeypatch: pytest.Monke
     said = repr(settings) + shown(settings, "database_uri") + shown(settings, "redis_uri")
     assert "hunter" not in said
     assert shown(settings, "database_uri") == "postgresql://me:***@db/agentlog?password=***"
+
+
+@pytest.mark.parametrize(
+    ("uri", "printed"),
+    [
+        ("postgresql://me:a@hunter2@db/x", "postgresql://me:***@db/x"),
+        ("postgresql://me:a/hunter2@db/x", "postgresql://me:***@db/x"),
+        ("postgresql://me@db/x?sslmode=verify-full&sslpassword=hunter2", None),
+        ("rediss://:hunter2@cache:6379/0?ssl_password=hunter3", "rediss://:***@cache:6379/0?ssl_password=***"),
+        ("unix:///run/redis.sock?password=hunter2&db=0", "unix:///run/redis.sock?password=***&db=0"),
+    ],
+)
+def test_no_form_of_an_address_shows_its_password(uri: str, printed: str | None) -> None:
+    assert "hunter" not in without_password(uri)
+    assert printed in (None, without_password(uri))
 
 
 def test_a_mounted_file_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
