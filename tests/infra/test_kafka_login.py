@@ -187,6 +187,7 @@ def test_a_setting_that_would_be_ignored_is_refused(door: Door, certificates: Ce
 
 def test_no_log_line_of_a_role_holds_the_password(door: Door, tmp_path: Path) -> None:
     given = door.login("PLAIN")
+    asyncio.run(apply(Settings.load({**SHAPE, **given})))
     secret = tmp_path / "password"
     secret.write_text(PASSWORD + "\n")
     process = serve(
@@ -206,6 +207,7 @@ def test_no_log_line_of_a_role_holds_the_password(door: Door, tmp_path: Path) ->
 
 def test_doctor_shows_every_setting_of_the_login_and_no_secret(door: Door, tmp_path: Path) -> None:
     given = door.login("SCRAM-SHA-256")
+    asyncio.run(apply(Settings.load({**SHAPE, **given})))
     secret = tmp_path / "password"
     secret.write_text(PASSWORD)
     mine = {"AGENTLOG_KAFKA_BOOTSTRAP": str(given["kafka_bootstrap"]), **environment(given, secret)}
