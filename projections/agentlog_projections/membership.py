@@ -11,6 +11,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+import asyncpg
+
 from agentlog_projections.database import TRANSIENT, Connection, close, connect
 
 log = logging.getLogger(__name__)
@@ -57,12 +59,12 @@ class Membership:
             while True:
                 await asyncio.sleep(self._beat_s)
                 await self._connection.execute(_BEAT, self._owner)
-        except TRANSIENT as error:
+        except (asyncpg.PostgresError, *TRANSIENT) as error:
             self._error = error
             self._ring()
 
     def look(self) -> bool:
-        """Tell whether something has changed since the last look. Raises: TRANSIENT when nobody sees us any more."""
+        """Tell whether something has changed since the last look. Raises: TRANSIENT, or what else ended `keep`."""
         if self._error is not None:
             raise self._error
         if not self.changed.done():

@@ -141,6 +141,22 @@ async def test_who_stood_still_too_long_comes_back_for_its_share(world: World) -
             await owned_by(world, "a", "slow")
 
 
+async def test_a_projector_that_is_not_seen_any_more_begins_again(world: World) -> None:
+    async with world.projector(owner="a") as projector:
+        await projector.wait_ready()
+        before = await world.pool.fetchval("SELECT backend FROM ledger.projectors")
+        await world.pool.execute("SELECT pg_terminate_backend($1)", before)
+
+        async def seen_again() -> bool:
+            found: int | None = await world.pool.fetchval("SELECT backend FROM ledger.projectors")
+            return found not in (None, before)
+
+        await world.until(seen_again)
+        world.append(draft("t1", thread_created()))
+        await world.folded()
+        assert set(await owners(world)) == {"a"}
+
+
 async def test_whoever_comes_and_goes_the_rows_are_the_same(world: World) -> None:
     def fill(part: int) -> None:
         for number in range(part * 15, part * 15 + 15):
