@@ -216,8 +216,10 @@ class _Attempt:
             await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.cancel()
-            await _ended(work)
-            await self._journal.settled()  # also when drained: what was done need not be done again
+            try:
+                await _ended(work)
+            finally:
+                await self._journal.settled()  # also when drained: what was done need not be done again
         if self._journal.failed:
             await self._journal.flush()
         return self._end_of(work)
@@ -262,10 +264,20 @@ def _cancel(work: "asyncio.Task[None]") -> None:
 
 
 async def _ended(work: "asyncio.Task[None]") -> None:
-    """Stop user code and wait until it did, also while this task itself is being cancelled."""
+    """Stop user code and wait until it did, also while this task itself is being cancelled.
+
+    It is told once: LangGraph, told again, leaves nodes behind that go on.
+    """
+    told: asyncio.CancelledError | None = None
     if not work.done():
         work.cancel()
-        await asyncio.wait({work})
+    while not work.done():
+        try:
+            await asyncio.wait({work})
+        except asyncio.CancelledError as error:
+            told = error
+    if told is not None:
+        raise told
 
 
 def _nodes(named: Sequence[str]) -> Stops:

@@ -206,6 +206,12 @@ class Settings(BaseSettings):
         validation_alias="AGENTLOG_CANCEL_GRACE_SECS",
         description="how long a worker has to end a cancelled run before it is ended for it",
     )
+    stuck_secs: float = Field(
+        60.0,
+        gt=0,
+        validation_alias="AGENTLOG_STUCK_SECS",
+        description="how long user code may ignore that it shall stop before its worker is replaced",
+    )
 
     # What it says
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(

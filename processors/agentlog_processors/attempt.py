@@ -8,6 +8,7 @@ from agentlog_commands.leases import CancelRequest
 from agentlog_facts.errors import AgentlogError
 from agentlog_facts.run_execution import RunOrder, RunOutcome
 from agentlog_processors.job_loops import Job
+from agentlog_processors.service import first
 from agentlog_processors.tools import WorkerTools
 from agentlog_processors.write_frames import FrameWriter
 from agentlog_projections.duties import Work
@@ -38,6 +39,7 @@ class Attempt:
         self.asked: Ask | None = None
         self.cancel: CancelRequest | None = None
         self._poke = asyncio.Event()
+        self._job: Job[RunOutcome] | None = None
 
     @property
     def number(self) -> int:
@@ -56,7 +58,7 @@ class Attempt:
         Raises: what `RunExecution.execute` raises; Stuck.
         """
         stop = asyncio.Event()
-        job = tools.loops.start(order.graph_id, lambda: tools.execution.execute(order, frames.emit, stop))
+        job = self._job = tools.loops.start(order.graph_id, lambda: tools.execution.execute(order, frames.emit, stop))
         job.done.add_done_callback(lambda _: self._poke.set())
         limit_s = tools.timing.limits.run_time.total_seconds()
         limit = asyncio.get_running_loop().call_later(limit_s, self.ask, "timeout")
@@ -73,6 +75,21 @@ class Attempt:
         finally:
             limit.cancel()
         return None if job.done.cancelled() or self._leaves else job.done.result()
+
+    async def left(self, tools: WorkerTools) -> None:
+        """Wait until the threads of its code have ended too. Raises: Stuck."""
+        running = [] if self._job is None else list(self._job.threads)
+        ended = asyncio.Event()
+        home = asyncio.get_running_loop()
+        for call in running:
+            call.add_done_callback(lambda _: home.call_soon_threadsafe(ended.set))
+        until = tools.writing.deadline(tools.timing.stubborn)
+        while not all(call.done() for call in running):
+            left_s = until - tools.writing.clock.monotonic()
+            if left_s <= 0:
+                raise Stuck(f"run {self.work.run_id}: its thread still runs {tools.timing.stubborn} after its end")
+            ended.clear()
+            await first(left_s, ended)
 
     @property
     def _leaves(self) -> bool:

@@ -16,6 +16,8 @@ from agentlog_processors.tools import WorkerTools
 
 log = logging.getLogger(__name__)
 
+HEARD_S = 1.0
+"""How long a cancel may take to be heard before it is said again."""
 GIVE_BACK_S = 10.0
 """How long a draining worker gives its attempts to stop and release their runs."""
 
@@ -30,6 +32,7 @@ class ExecuteRuns:
         self._active = active
         self._slots = asyncio.Semaphore(tools.timing.jobs)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
         self._taken: set[RunId] = set()
         self._stuck: Stuck | None = None
         self._over = asyncio.Event()
@@ -41,8 +44,7 @@ class ExecuteRuns:
         try:
             await first(None, stop, self._over)
         finally:
-            popping.cancel()
-            await asyncio.gather(popping, return_exceptions=True)
+            await _ended(popping)
             await self._drain()
         if self._stuck is not None:
             raise self._stuck
@@ -91,10 +93,10 @@ class ExecuteRuns:
             if attempt is not None:
                 self._active[run_id] = attempt
                 await carry_out(self._tools, attempt)
+                if attempt.asked is not None:
+                    self._see_off(attempt)
         except Stuck as stuck:
-            log.error("worker.stuck", extra={"run_id": run_id, "error": str(stuck)})
-            self._stuck = stuck
-            self._over.set()
+            self._give_up(run_id, stuck)
         except Unavailable as error:
             log.warning("run.unfinished", extra={"run_id": run_id, "error": str(error)})
         except Exception:
@@ -104,6 +106,24 @@ class ExecuteRuns:
             self._taken.discard(run_id)
             self._slots.release()
 
+    def _see_off(self, attempt: Attempt) -> None:
+        """Look after what a run that was told to stop has left behind."""
+        leaving = asyncio.create_task(self._watch(attempt), name=f"leaving-{attempt.work.run_id}")
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+
+    async def _watch(self, attempt: Attempt) -> None:
+        try:
+            await attempt.left(self._tools)
+        except Stuck as stuck:
+            self._give_up(attempt.work.run_id, stuck)
+
+    def _give_up(self, run_id: RunId, stuck: Stuck) -> None:
+        """Let the worker end: what user code holds on to is freed with its process only."""
+        log.error("worker.stuck", extra={"run_id": run_id, "error": str(stuck)})
+        self._stuck = stuck
+        self._over.set()
+
     async def _drain(self) -> None:
         log.info("worker.draining", extra={"runs": len(self._tasks)})
         if self._tasks:
@@ -112,6 +132,15 @@ class ExecuteRuns:
             attempt.ask("drain")
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=GIVE_BACK_S)
+        for leaving in self._leaving:
+            leaving.cancel()
         for task in self._tasks:
             log.error("run.not_given_back", extra={"task": task.get_name()})
             task.cancel()
+
+
+async def _ended(popping: "asyncio.Task[None]") -> None:
+    """Cancel until it is heard: `asyncio.wait_for`, in which clients send, may lose a cancel (Python 3.11)."""
+    while not popping.done():
+        popping.cancel()
+        await asyncio.wait({popping}, timeout=HEARD_S)

@@ -11,14 +11,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine, Generator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, ContextVar
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+P = ParamSpec("P")
 BLOCKED_S = 0.1
 """A loop that has not answered for so long counts as blocked; it gets no new runs until it answers."""
 TOLERATED_S = 1.0
@@ -30,13 +31,17 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 class Job(Generic[T]):
-    """One coroutine on a job's loop, as seen from the service loop; `done` settles when it has really ended."""
+    """One coroutine on a job's loop, as seen from the service loop; `done` settles when it has really ended.
+
+    `threads` are the calls of its synchronous code that still run: cancelling what waits for them does not end them.
+    """
 
     def __init__(
         self, home: asyncio.AbstractEventLoop, graph_id: str, make: Callable[[], Coroutine[object, object, T]]
     ) -> None:
         self.done: asyncio.Future[T] = home.create_future()
         self.graph_id = graph_id
+        self.threads: set[Future[object]] = set()
         self._home = home
         self._make = make
         self._loop: JobLoop | None = None
@@ -81,6 +86,7 @@ class Job(Generic[T]):
 
     def _start(self, ticket: list[bool]) -> None:
         _current.set(self.graph_id)
+        _threads.set(self.threads)
         self._starting = asyncio.get_running_loop().create_task(self._run(ticket))
 
     async def _run(self, ticket: list[bool]) -> None:
@@ -111,6 +117,20 @@ class Job(Generic[T]):
 
 
 _current: ContextVar[str] = ContextVar("agentlog_graph_id", default="")
+_threads: ContextVar[set[Future[object]] | None] = ContextVar("agentlog_threads", default=None)
+
+
+class _JobThreads(ThreadPoolExecutor):
+    """Threads that know whose code they run."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run a call in a thread, and note it with the job that asked for it."""
+        future = super().submit(fn, *args, **kwargs)
+        mine: set[Future[object]] | None = _threads.get()
+        if mine is not None:
+            mine.add(future)  # type: ignore[arg-type]  # Future is invariant, but only asked whether it is done
+            future.add_done_callback(mine.discard)
+        return future
 
 
 def _won(ticket: list[bool]) -> bool:
@@ -161,7 +181,7 @@ class JobLoop:
 
     def _live(self) -> None:
         asyncio.set_event_loop(self._loop)
-        self._loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix=f"{self._thread.name}-sync"))
+        self._loop.set_default_executor(_JobThreads(THREADS, thread_name_prefix=f"{self._thread.name}-sync"))
         self._loop.set_task_factory(self._task)
         try:
             self._loop.run_forever()

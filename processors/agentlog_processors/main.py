@@ -56,6 +56,7 @@ from agentlog_processors.reconcile_queue import ReconcileQueue
 from agentlog_processors.service import Endless, Service, supervise
 from agentlog_processors.thread_views import LoopedViews
 from agentlog_processors.tools import Timing, WorkerTools, Writing
+from agentlog_processors.watch_the_lock import WatchTheLock
 from agentlog_projections.announce import Announcer
 from agentlog_projections.checkpoints import Checkpoints
 from agentlog_projections.database import Pool, open_pool
@@ -172,6 +173,7 @@ def _timing(settings: Settings) -> Timing:
         reconcile=seconds(settings.reconcile_secs),
         grace=seconds(settings.shutdown_grace_secs),
         limits=limits,
+        stubborn=seconds(settings.stuck_secs),
     )
 
 
@@ -266,7 +268,7 @@ def _worker(plumbing: Plumbing, stack: AsyncExitStack) -> list[Service]:
         timing=plumbing.timing,
     )
     active: dict[RunId, Attempt] = {}
-    return [ExecuteRuns(tools, active), KeepLeases(tools, active)]
+    return [ExecuteRuns(tools, active), KeepLeases(tools, active), WatchTheLock(tools.timing.stubborn)]
 
 
 def _housekeeper(plumbing: Plumbing, stack: AsyncExitStack) -> list[Service]:

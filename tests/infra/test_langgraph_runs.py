@@ -73,6 +73,19 @@ async def block(state):
 
 blocking = chain("a").add_node("block", block).add_edge("a", "block").compile()
 
+free = asyncio.Event()
+
+async def defy(state):
+    waiting.set()
+    while not free.is_set():
+        try:
+            await free.wait()
+        except asyncio.CancelledError:
+            calls.append("defied")
+    calls.append("went")
+
+defying = StateGraph(State).add_node("defy", defy).add_edge(START, "defy").compile()
+
 def call_sub(state):
     get_stream_writer()({"in": "sub"})
     return steps.invoke({"said": []})
@@ -113,6 +126,7 @@ NAMES = (
     "asking",
     "failing",
     "blocking",
+    "defying",
     "nested",
     "sub_as_node",
     "sub_of_two",
@@ -201,6 +215,12 @@ async def entered() -> None:
     """Wait until the node that blocks runs."""
     waiting: asyncio.Event = vars(importlib.import_module("runs_project"))["waiting"]
     await waiting.wait()
+
+
+def freed() -> asyncio.Event:
+    """Return what the node that defies its cancel waits for."""
+    free: asyncio.Event = vars(importlib.import_module("runs_project"))["free"]
+    return free
 
 
 def question(outcome: RunOutcome) -> Json:
@@ -341,6 +361,19 @@ async def test_a_drained_run_leaves_nothing_running(world: World) -> None:
     latest = await world.reads.latest(THREAD, "")
     assert latest is not None
     assert latest.channels["said"].items == ("a",)  # the step that was finished is on the log
+
+
+async def test_a_drained_run_is_over_only_when_its_code_is(world: World) -> None:
+    work = asyncio.create_task(world.run("defying", input={"said": []}))
+    await entered()
+    for _ in range(3):
+        work.cancel()
+        assert not (await asyncio.wait({work}, timeout=0.05))[0]
+    freed().set()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert calls() == ["defied", "went"]
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
 
 
 async def test_a_lost_append_stops_the_attempt(world: World) -> None:

@@ -1,17 +1,19 @@
-"""Graphs with breakpoints, and with a state that can be held where it is shown: between a run's last checkpoint and its
-end."""
+"""Graphs that stop: at breakpoints, and for questions; whoever shows their state can be held, so between a run's last
+checkpoint and its end."""
 
 import operator
 import os
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, TypedDict
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
+from langgraph.types import interrupt
 from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
 
-from agentlog_infra.examples.example_steps import Steps, trace
+from agentlog_infra.examples.example_steps import Steps, pass_gate, trace
 
 STEPS = ("one", "two", "three")
 
@@ -47,6 +49,10 @@ def _node(step: str):  # type: ignore[no-untyped-def]  # LangGraph's types for n
     return node
 
 
+def _begin(state: Breaking) -> Breaking:
+    return {"held": Held(name=state.get("name", ""))}
+
+
 def _line() -> "StateGraph[Breaking]":
     built = StateGraph(Breaking)
     for step in STEPS:
@@ -62,6 +68,51 @@ after = _line().compile(interrupt_after=["one"])
 
 _outer = StateGraph(Breaking)
 _outer.add_node("inside", _line().compile(interrupt_before=["two"]))
-_outer.add_edge(START, "inside")
+_outer.add_node("begin", _begin)
+_outer.add_edge(START, "begin")
+_outer.add_edge("begin", "inside")
 _outer.add_edge("inside", END)
 outer = _outer.compile()
+
+
+class Asking(TypedDict, total=False):
+    """`gate`: what the graph waits for after the first answer."""
+
+    name: str
+    gate: str
+    held: Held
+    answers: Annotated[list[str], operator.add]
+
+
+def begin(state: Asking) -> Asking:
+    """Put something into the state that can be held where it is shown."""
+    return {"held": Held(name=state.get("name", ""))}
+
+
+def first(state: Asking) -> Asking:
+    """Ask."""
+    return {"answers": [f"first {interrupt('first?')}"]}
+
+
+async def between(state: Asking, config: RunnableConfig) -> Asking:
+    """Leave a trace, and wait where that was asked for."""
+    trace("between", "start", Steps(name=state.get("name", "")), config)
+    if gate := state.get("gate"):
+        await pass_gate(gate)
+    return {}
+
+
+def second(state: Asking) -> Asking:
+    """Ask again."""
+    return {"answers": [f"second {interrupt('second?')}"]}
+
+
+_asking = StateGraph(Asking)
+_asking.add_node("begin", begin)
+_asking.add_node("first", first)
+_asking.add_node("between", between)
+_asking.add_node("second", second)
+_order = (START, "begin", "first", "between", "second", END)
+for before_it, after_it in pairwise(_order):
+    _asking.add_edge(before_it, after_it)
+asking = _asking.compile()

@@ -3,7 +3,6 @@
 import asyncio
 import ctypes
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Literal, TypedDict
 
@@ -56,12 +55,12 @@ async def on_the_loop(state: Stubborn, config: RunnableConfig) -> Stubborn:
     """Get stuck on the event loop, or on it without blocking it."""
     trace("stuck", "start", Steps(name=state.get("name", "")), config)
     if state.get("how") == "blocks_the_loop":
-        time.sleep(LONG_S)  # noqa: ASYNC251 - user code that blocks
+        blocks_in_c()
     if state.get("how") == "waits_for_ever":
         await asyncio.Event().wait()
     while state.get("how") == "swallows_cancellation":
         try:
-            await asyncio.sleep(LONG_S)
+            await asyncio.Event().wait()
         except asyncio.CancelledError:
             trace("stuck", "swallowed", Steps(name=state.get("name", "")), config)
     return {"done": True}

@@ -1,0 +1,204 @@
+"""Nodes that do not stop when they are told to: their runs end within the grace time all the same, threads go on."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from tests.stack_fixtures import until
+from tests.system.api import Api
+from tests.system.checker.fold import Judged, judge
+from tests.system.checker.invariants import check
+from tests.system.checker.records import read_topic
+from tests.system.runs_world import Gate, done_of, run_status, thread_status
+from tests.system.servers import RunningServer, running_server
+
+from agentlog_facts.json_value import JsonObject
+
+GRAPHS = Path(__file__).parent / "graphs" / "langgraph.json"
+GRACE_S = 2.0
+STUCK_S = 4.0
+SLACK_S = 4.0
+"""What looking, the reaper's steps and a busy machine take beyond the grace time."""
+ALL_STEPS = ["one", "two", "three", "four", "five"]
+SHORT = {
+    "AGENTLOG_CANCEL_GRACE_SECS": str(GRACE_S),
+    "AGENTLOG_STUCK_SECS": str(STUCK_S),
+    "AGENTLOG_LOOK_SECS": "0.5",
+    "AGENTLOG_LEASE_RENEW_SECS": "0.5",
+    "AGENTLOG_LEASE_TTL_SECS": "2",
+    "AGENTLOG_LOST_AFTER_SECS": "3",
+    "AGENTLOG_RECONCILE_SECS": "1",
+    "BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS": "1",
+    "N_JOBS_PER_WORKER": "12",
+}
+LIMIT_S = 3.0
+WAYS = ["blocks_in_c", "never_returns", "blocks_the_loop", "swallows_cancellation"]
+FULL = pytest.mark.full
+
+
+@dataclass
+class World:
+    """A server, and what runs on it."""
+
+    server: RunningServer
+    api: Api
+
+    async def stuck(self, how: str, thread_id: str, **more: str) -> str:
+        """Start a run that gets stuck and return its id once it is."""
+        name = uuid4().hex
+        run_id = await self.api.start_run(thread_id, "stubborn", {"how": how, "name": name}, {**more})
+        await until(lambda: any(line["name"] == name for line in self.server.steps()))
+        return run_id
+
+    async def ended(self, thread_id: str, run_id: str, status: str) -> float:
+        """Wait until a run has this status; return the seconds it took."""
+        began = time.monotonic()
+        await until(lambda: self._is(thread_id, run_id, status), within_secs=60)
+        return time.monotonic() - began
+
+    async def _is(self, thread_id: str, run_id: str, status: str) -> bool:
+        return await run_status(self.api, thread_id, run_id) == status
+
+    async def goes_on(self, thread_id: str) -> None:
+        """Run something else on the thread, to its end."""
+        async with asyncio.timeout(60):
+            body: JsonObject = {"assistant_id": "steps", "input": {}}
+            values = await self.api.call("POST", f"/threads/{thread_id}/runs/wait", body)
+        done = done_of(values)
+        assert isinstance(done, list)
+        assert done[-5:] == ALL_STEPS
+        assert await thread_status(self.api, thread_id) == "idle"
+
+    async def log(self) -> list[Judged]:
+        """Return the judged log, after the checker found nothing wrong with it and no run open."""
+        judged = judge(await read_topic(self.server.kafka, "agentlog.events"))
+        found = check(judged)
+        assert (found.violations, found.open_runs) == ([], [])
+        return judged
+
+    def worker(self) -> list[int]:
+        """Return the processes that execute runs."""
+        return self.server.pids("agentlog_processors", "worker")
+
+
+@asynccontextmanager
+async def world(**more: str) -> AsyncGenerator[World]:
+    """Run a server of its own."""
+    with running_server({**SHORT, **more}, GRAPHS) as server:
+        try:
+            yield World(server, Api(server.url))
+        except BaseException:
+            sys.stderr.write(server.log()[-20_000:])  # shown with the failure
+            raise
+
+
+@dataclass(frozen=True)
+class Stuck:
+    """A run that is stuck in this way, and how it shall end."""
+
+    how: str
+    ask: str
+    thread_id: str
+    run_id: str
+
+    @property
+    def status(self) -> str:
+        """Return how it has to end."""
+        return "timeout" if self.ask == "limit" else "interrupted"
+
+
+async def ask(here: World, stuck: Stuck) -> None:
+    """Tell a run to stop."""
+    path = f"/threads/{stuck.thread_id}/runs"
+    if stuck.ask == "cancel":
+        assert (await here.api.raw("POST", f"{path}/{stuck.run_id}/cancel"))[0] == 202
+    elif stuck.ask == "interrupt":
+        body: JsonObject = {"assistant_id": "steps", "input": {}, "multitask_strategy": "interrupt"}
+        await here.api.call("POST", path, body)
+
+
+async def all_end_in_time(here: World, asked: Sequence[str], ways: Sequence[str], limit_s: float) -> list[Stuck]:
+    """Let runs get stuck in all these ways, tell all to stop, and expect each to end within the grace time."""
+    cases = [(how, one, await here.api.thread()) for how in ways for one in asked]
+    stuck = [Stuck(how, one, thread, await here.stuck(how, thread)) for how, one, thread in cases]
+    await asyncio.gather(*(ask(here, one) for one in stuck))
+    took = await asyncio.gather(*(here.ended(one.thread_id, one.run_id, one.status) for one in stuck))
+    late = [(one.how, one.ask, round(s, 1)) for one, s in zip(stuck, took, strict=True) if s > limit_s]
+    assert not late, f"seconds until they ended: {late}"
+    return stuck
+
+
+async def goes_on(here: World, stuck: Sequence[Stuck], worker: list[int], *, replaced: bool = True) -> None:
+    """Expect a new worker in place of the one with stuck code, and every thread to take a next run."""
+    if replaced:
+        await until(lambda: bool(here.worker()) and here.worker() != worker, within_secs=60)
+    await asyncio.gather(*(here.goes_on(one.thread_id) for one in stuck))
+    for one in stuck:
+        assert await run_status(here.api, one.thread_id, one.run_id) == one.status
+
+
+@pytest.mark.timeout(180)
+async def test_stuck_runs_that_are_stopped_end_in_time_and_cost_no_other_run() -> None:
+    async with world() as here:
+        worker, gate, neighbour = here.worker(), Gate(here.server), await here.api.thread()
+        beside = await here.api.start_run(neighbour, "steps", gate.held())
+        await until(lambda: gate.began(here.server))
+        stuck = await all_end_in_time(here, ["cancel", "interrupt"], WAYS, GRACE_S + SLACK_S)
+        await goes_on(here, stuck, worker)
+        gate.open()
+        assert done_of(await here.api.join(neighbour, beside)) == ALL_STEPS
+        assert await run_status(here.api, neighbour, beside) == "success"
+        await here.log()
+
+
+@pytest.mark.full
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("asked", ["cancel", "interrupt"])
+@pytest.mark.parametrize("how", WAYS)
+async def test_each_way_of_being_stuck_costs_its_worker(how: str, asked: str) -> None:
+    async with world() as here:
+        worker = here.worker()
+        stuck = await all_end_in_time(here, [asked], [how], GRACE_S + SLACK_S)
+        await goes_on(here, stuck, worker)
+        await here.log()
+
+
+@pytest.mark.timeout(180)
+async def test_stuck_runs_over_their_time_end_in_time() -> None:
+    async with world(BG_JOB_TIMEOUT_SECS=str(LIMIT_S)) as here:
+        worker = here.worker()
+        stuck = await all_end_in_time(here, ["limit"], WAYS, LIMIT_S + GRACE_S + SLACK_S)
+        await goes_on(here, stuck, worker)
+        await here.log()
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("asked", ["cancel", pytest.param("interrupt", marks=FULL), pytest.param("limit", marks=FULL)])
+async def test_a_node_that_stops_its_whole_worker_ends_in_time_and_the_worker_comes_back(asked: str) -> None:
+    more = {"BG_JOB_TIMEOUT_SECS": str(LIMIT_S)} if asked == "limit" else {}
+    async with world(**more) as here:
+        worker, gate, neighbour = here.worker(), Gate(here.server), await here.api.thread()
+        gate.open()
+        beside = await here.api.start_run(neighbour, "steps", {**gate.held("one"), "sleep_ms": 200})
+        limit_s = (LIMIT_S if more else 0) + GRACE_S + SLACK_S
+        stuck = await all_end_in_time(here, [asked], ["holds_the_lock"], limit_s)
+        await goes_on(here, stuck, worker)
+        assert done_of(await here.api.join(neighbour, beside)) == ALL_STEPS
+        assert await run_status(here.api, neighbour, beside) == "success"
+        await here.log()
+
+
+@pytest.mark.timeout(180)
+async def test_a_node_that_only_waits_obeys_and_its_worker_stays() -> None:
+    async with world() as here:
+        worker = here.worker()
+        stuck = await all_end_in_time(here, ["cancel", "interrupt"], ["waits_for_ever"], GRACE_S)
+        await goes_on(here, stuck, worker, replaced=False)
+        assert here.worker() == worker
+        await here.log()
