@@ -46,12 +46,16 @@ class RawRecord:
 
 @dataclass(frozen=True, slots=True)
 class PositionedFrames:
-    """A flush with the position (see `frame.position`) of its first slot, and the record's offset on its partition."""
+    """A flush with the position (see `frame.position`) of its first slot, and the record's offset on its partition.
+
+    `checksum` is one of the stored bytes: a log that was restored and grew again has another record at the same offset.
+    """
 
     partition: int
     offset: int
     position: int
     record: FrameRecord
+    checksum: int = 0
 
 
 class EventLog(Protocol):

@@ -8,12 +8,13 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from agentlog_facts.frame import event_id, wire_events
+from agentlog_facts.ids import RunId
 from agentlog_facts.json_value import Json, dump
 from agentlog_facts.ports import PositionedFrames
 from agentlog_gateway.drain import stays_open, was_cut
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT = b": heartbeat\r\n\r\n"
 HEARTBEAT_S = 5.0
 CACHE_BYTES = 32 * 1024 * 1024
+Known: TypeAlias = tuple[int, int, RunId, int, int, int, bool]
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-store",
@@ -63,15 +65,20 @@ class Framed:
 
 
 class Framer:
-    """Frames each flush once and hands the same bytes to every reader, as long as they are recent."""
+    """Frames each flush once and hands the same bytes to every reader, as long as they are recent.
+
+    What was framed is known by what it is, not by its place alone: at the same place of a log that was restored lies
+    the output of somebody else.
+    """
 
     def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
-        self._cache: OrderedDict[tuple[int, int, bool], Framed] = OrderedDict()
+        self._cache: OrderedDict[Known, Framed] = OrderedDict()
         self._room = cache_bytes
 
     def framed(self, flush: PositionedFrames, with_ids: bool) -> Framed:
         """Return the events of a flush as bytes."""
-        at = (flush.partition, flush.offset, with_ids)
+        record = flush.record
+        at = (flush.partition, flush.position, record.run_id, record.epoch, record.n, flush.checksum, with_ids)
         found = self._cache.get(at)
         if found is None:
             found = self._cache[at] = _framed(flush, with_ids)

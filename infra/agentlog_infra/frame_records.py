@@ -5,6 +5,7 @@ Parts carry the header `part` and expire with what names them; the naming record
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from zlib import crc32
 
 from agentlog_facts.errors import Corrupt
 from agentlog_facts.frame import SLOTS, decode_record, position
@@ -55,4 +56,4 @@ def parts_of(stored: Stored, base: int) -> list[int]:
 def decoded(stored: Stored, partition: int, base: int, value: bytes) -> PositionedFrames:
     """Return the flush of a record. Raises: Corrupt."""
     at = position(base, stored.offset)
-    return PositionedFrames(partition, stored.offset, at, decode_record(value, stored.headers))
+    return PositionedFrames(partition, stored.offset, at, decode_record(value, stored.headers), crc32(value))

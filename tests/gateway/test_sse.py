@@ -7,11 +7,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 import pytest
 from starlette.types import Message
 
-from agentlog_facts.frame import SLOTS, Frame, FrameRecord
+from agentlog_facts.frame import SLOTS, Frame, FrameRecord, encode_record
 from agentlog_facts.ids import RunId
 from agentlog_facts.ports import PositionedFrames
 from agentlog_gateway.join import After, FromStart, LiveOnly, begin, stream_modes
 from agentlog_gateway.sse import Framer, SseResponse, frame
+from agentlog_infra.frame_records import Stored, decoded
 
 
 class Endless:
@@ -84,6 +85,20 @@ def test_the_same_bytes_serve_every_reader_while_they_are_recent() -> None:
         framer.framed(flush, True)
     assert framer.framed(flushes[0], True) is not first
     assert framer.framed(flushes[0], True) == first
+
+
+def at_the_same_place(run_id: str, text: str) -> PositionedFrames:
+    """Return a flush as it is read from a log."""
+    value, headers = encode_record(FrameRecord(RunId(run_id), 1, 0, (Frame("values", text),)))
+    return decoded(Stored(7, b"t", value, headers), 0, 0, value)
+
+
+def test_what_lies_at_the_same_place_of_a_restored_log_is_not_taken_for_what_lay_there_before() -> None:
+    framer = Framer()
+    lost = framer.framed(at_the_same_place("r1", "somebody's secret"), True)
+    assert b"secret" not in framer.framed(at_the_same_place("r2", "mine"), True).whole
+    assert b"secret" not in framer.framed(at_the_same_place("r1", "run again"), True).whole
+    assert framer.framed(at_the_same_place("r1", "somebody's secret"), True) is lost
 
 
 @pytest.mark.parametrize(

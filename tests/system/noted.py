@@ -14,7 +14,7 @@ from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load
 
 ANSWER_S = 40.0
 """How long one try may take: longer than the server's own deadline."""
-AGAIN_S = 0.1
+AGAIN_S = 0.05
 """How soon a client asks again that got no answer or was told to."""
 ASK_AGAIN = frozenset({0, 500, 502, 503, 504})
 

@@ -53,6 +53,8 @@ def wrong_streams(
         demanded = due.get(run_id, Told()).events
         if list(events) != demanded:
             at = next((n for n, pair in enumerate(zip(events, demanded, strict=False)) if pair[0] != pair[1]), None)
-            where = f"event {at}" if at is not None else f"{len(events)} events, the log demands {len(demanded)}"
+            where = f"{len(events)} events, the log demands {len(demanded)}"
+            if at is not None:
+                where = f"event {at} is {events[at]}, the log demands {demanded[at]}; {where}"
             wrong.append(f"the stream of run {run_id} differs from the log: {where}")
     return wrong

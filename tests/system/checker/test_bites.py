@@ -341,9 +341,9 @@ FALSE_NOTES: dict[str, tuple[Callable[[Notes], None], str]] = {
     "a finished run in the queue": (changed(queued={"steps": [RUN]}), "run r1 is in the queue and not ready"),
     "a late flush is shown": (
         changed(streams={RUN: [("values", 1), ("values", 2), ("values", "late"), ("end", 3)]}),
-        "differs from the log: event 2",
+        "differs from the log: event 2 is",
     ),
-    "a stream with a gap": (changed(streams={RUN: [("values", 1), ("end", 3)]}), "differs from the log: event 1"),
+    "a stream with a gap": (changed(streams={RUN: [("values", 1), ("end", 3)]}), "differs from the log: event 1 is"),
     "a stream that ends early": (
         changed(streams={RUN: [("values", 1), ("values", 2)]}),
         "differs from the log: 2 events, the log demands 3",
