@@ -150,11 +150,18 @@ class Submitter:
             case guard.Accepted():
                 return Submitted(place, verdict.version, draft.facts, draft.occurred_at)
             case guard.Duplicate():  # by a request with the same key, or by our own record where it lies there twice
-                return await self._first_time(intent) or Voided(Void("exists", draft.stream))
+                return await self._known_to_be_there(intent) or Voided(Void("exists", draft.stream))
             case Void():
                 if verdict.reason == "idempotency_key_reused":
                     raise KeyReused("the Idempotency-Key was used before with another request body")
                 return Voided(verdict)
+
+    async def _known_to_be_there(self, intent: Intent) -> Submitted | None:
+        """Return the first outcome; where it cannot be read, nobody may be told that nothing was accepted."""
+        try:
+            return await self._first_time(intent)
+        except Unavailable as error:
+            raise OutcomeUnknown("it is on the log, its outcome cannot be read now: retry with the same key") from error
 
     async def _first_time(self, intent: Intent) -> Submitted | None:
         """Return the first outcome of this intent, None when it never happened."""

@@ -16,6 +16,7 @@ from agentlog_facts.envelope import Actor, Cause, Draft, Place
 from agentlog_facts.errors import Conflict, KeyReused, OutcomeUnknown, Unavailable
 from agentlog_facts.guard import Verdict
 from agentlog_facts.ids import Key
+from agentlog_facts.ports import Indexed
 from agentlog_infra.system_ports import SystemClock
 
 DEADLINE = 1000.0
@@ -124,6 +125,17 @@ async def test_a_record_that_lies_on_the_log_twice_is_answered_as_accepted() -> 
     outcome = await submitter(Doubling()).submit(intent(), decide(CREATE), DEADLINE)
     assert isinstance(outcome, Submitted)
     assert (outcome.version, outcome.facts, outcome.place) == (0, CREATE.facts, Place(0, 0))
+
+
+async def test_what_is_on_the_log_but_cannot_be_read_is_never_told_as_not_done() -> None:
+    class Blind(MemoryLog):
+        async def accepted(self, key: Key, event_id: str) -> Indexed | None:
+            raise Unavailable("the database is away")
+
+    log = Blind()
+    await submitter(log).submit(intent(keyed=True), decide(CREATE), DEADLINE)
+    with pytest.raises(OutcomeUnknown):
+        await submitter(log).submit(intent(keyed=True), decide(CREATE), DEADLINE)
 
 
 async def test_at_the_deadline_the_outcome_is_unknown() -> None:
