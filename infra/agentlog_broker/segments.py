@@ -99,20 +99,28 @@ class SegmentIndex:
         """Return an entry. Raises: Damaged when it belongs to another partition or place."""
         at = number * ENTRY_BYTES
         uid, base, last, max_ms, position, size = _PLACE.unpack_from(self._raw, at)
-        if uid != self._segment.uid or not self._segment.base <= base <= last < self._segment.next:
+        ours = uid == self._segment.uid and self._segment.base <= base <= last < self._segment.next
+        if not ours or position + size > self._segment.size_bytes:
             raise Damaged(self._segment.index_path, at, "an entry is not what was written")
         return Entry(base, last, max_ms, position, size, _CRC.unpack_from(self._raw, at + _PLACE.size)[0])
 
     def find(self, offset: int) -> int:
-        """Return the number of the entry that holds an offset."""
-        return max(0, bisect_right(self._bases, offset) - 1)
+        """Return the number of the entry that holds an offset of this segment. Raises: Damaged where none does."""
+        number = max(0, bisect_right(self._bases, offset) - 1)
+        if self.entry(number).last < offset:
+            raise Damaged(self._segment.index_path, number * ENTRY_BYTES, "entries do not follow each other")
+        return number
 
     def at_or_after(self, time_ms: int) -> int | None:
-        """Return the number of the first entry with a record at or after a time."""
+        """Return the number of the first entry with a record at or after a time. Raises: Damaged."""
+        if time_ms > self._segment.max_ms:
+            return None
         for number in range(len(self._bases)):
             if self.entry(number).max_ms >= time_ms:
+                if number:
+                    self.read(number - 1, 1)  # checks it: a flipped bit must not make us pass the right one by
                 return number
-        return None
+        raise Damaged(self._segment.index_path, 0, "no entry has the newest time of the segment")
 
     def read(self, number: int, max_bytes: int) -> bytes:
         """Return batches from an entry on: at least one, then as many as fit. Raises: Damaged."""

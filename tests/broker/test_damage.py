@@ -1,5 +1,6 @@
 """A torn tail is cut, every other change of a stored bit stops the server or the read, named by file and byte."""
 
+import contextlib
 import json
 import random
 import subprocess
@@ -140,10 +141,11 @@ def test_frames_say_which_partition_they_belong_to(tmp_path: Path) -> None:
 
 def test_every_flipped_bit_of_a_segment_is_found_by_its_reader(tmp_path: Path, full: bool) -> None:
     batches = [batch(0), batch(1, 2), batch(3)]
-    stored = [Stored(0, 0, 1, memoryview(batches[0])), Stored(1, 2, 1, memoryview(batches[1]))]
+    stored = [Stored(0, 0, 1000, memoryview(batches[0])), Stored(1, 2, 1001, memoryview(batches[1]))]
     segment = extend(Segment(tmp_path, 7, 0, 0, 0, 0, 0), stored, Disk())
-    segment = extend(segment, [Stored(3, 3, 1, memoryview(batches[2]))], Disk())
+    segment = extend(segment, [Stored(3, 3, 1003, memoryview(batches[2]))], Disk())
     assert SegmentIndex(segment).read(0, 1 << 20) == b"".join(batches)
+    assert_right_or_refused(segment, batches)
     SegmentIndex(segment).verify()
     for path in (segment.log_path, segment.index_path):
         sound = path.read_bytes()
@@ -153,7 +155,22 @@ def test_every_flipped_bit_of_a_segment_is_found_by_its_reader(tmp_path: Path, f
             path.write_bytes(data)
             with pytest.raises(Damaged):
                 SegmentIndex(segment).verify()
+            assert_right_or_refused(segment, batches)
         path.write_bytes(sound)
+
+
+def assert_right_or_refused(segment: Segment, batches: list[bytes]) -> None:
+    """Ask for every offset and time: the answer is the right batch, or none at all."""
+    for offset, holder in enumerate([0, 1, 1, 2]):
+        with contextlib.suppress(Damaged):
+            index = SegmentIndex(segment)
+            assert index.read(index.find(offset), 1) == batches[holder]
+    for time_ms, holder in ((1, 0), (1000, 0), (1001, 1), (1003, 2)):
+        with contextlib.suppress(Damaged):
+            index = SegmentIndex(segment)
+            number = index.at_or_after(time_ms)
+            assert number is not None
+            assert index.read(number, 1) == batches[holder]
 
 
 async def test_every_flipped_bit_of_the_manifest_stops_the_start(
@@ -197,6 +214,24 @@ async def test_a_damaged_log_is_refused_by_the_server_with_file_and_byte(
     assert refused.returncode == 1
     assert "wal-0000000001.log: damaged at byte" in errors
     assert "Traceback" not in errors
+
+
+async def test_a_bit_that_flips_under_a_running_server_is_never_served(
+    start_broker: Callable[..., BrokerProcess],
+) -> None:
+    broker = start_broker()
+    topic = await make_topic(broker.bootstrap)
+    async with producer(broker.bootstrap) as client:
+        for number in range(5):
+            await client.send_and_wait(topic, b"%d precious" % number)
+        path = broker.data_dir / file_name(1)
+        data = bytearray(path.read_bytes())
+        data[data.find(b"2 precious") + 5] ^= 1
+        with path.open("r+b") as file:
+            file.write(data)
+        with pytest.raises(AssertionError, match="2 records read"):
+            await read_all(broker.bootstrap, topic)
+        await client.send_and_wait(topic, b"others go on")
 
 
 async def test_a_damaged_segment_is_never_served(start_broker: Callable[..., BrokerProcess]) -> None:
