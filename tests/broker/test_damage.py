@@ -229,7 +229,7 @@ async def test_a_bit_that_flips_under_a_running_server_is_never_served(
         data[data.find(b"2 precious") + 5] ^= 1
         with path.open("r+b") as file:
             file.write(data)
-        with pytest.raises(AssertionError, match="2 records read"):
+        with pytest.raises(AssertionError, match="records read"):
             await read_all(broker.bootstrap, topic)
         await client.send_and_wait(topic, b"others go on")
 
