@@ -25,7 +25,7 @@ END_S = 60.0
 PAUSE_S = 3.5
 """How long what is paused stands still: longer than a lease here."""
 LOOK_EVERY_S = 0.05
-SIZES = {"N_JOBS_PER_WORKER": "10"}
+SIZES = {"N_JOBS_PER_WORKER": "10", "AGENTLOG_REQUEST_DEADLINE_SECS": "8"}
 SMALL_ABSENCE_S, FULL_ABSENCE_S = 4.0, 20.0
 
 
