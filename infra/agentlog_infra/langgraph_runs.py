@@ -10,6 +10,7 @@ from typing import TypeGuard
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.constants import END
+from langgraph.pregel import Pregel
 from langgraph.types import StateSnapshot
 
 from agentlog_facts.checkpoint_reads import CheckpointReads, StoredCheckpoint, StoredWrite
@@ -114,7 +115,8 @@ class _Attempt:
         access = Access("threads.create_run", config, run_context(self._order))
         try:
             async with self._tools.graphs.open(self._order.graph_id, saver, access) as graph:
-                return await self._in_graph(graph, config, own, None if inside else run_input(self._order.kwargs))
+                over = inside and await self._stands(graph, own)
+                return await self._in_graph(graph, config, own, over, None if inside else run_input(self._order.kwargs))
         except AgentlogError:
             raise
         except Exception as error:  # noqa: BLE001 - of a user's factory, whatever it is
@@ -153,12 +155,11 @@ class _Attempt:
         return lambda write: write.run_id == run_id and (write.channel == RESUME or write.task_id == NULL_TASK_ID)
 
     async def _in_graph(
-        self, graph: Graph, config: RunnableConfig, own: StoredCheckpoint | None, given: object
+        self, graph: Graph, config: RunnableConfig, own: StoredCheckpoint | None, over: bool, given: object
     ) -> RunOutcome:
         writes_only = is_only_update(self._order.kwargs) and not (await graph.aget_state(config)).next
         if writes_only:
             self._durability = "exit"  # so that nothing stays of values that the graph cannot take
-        over = own is not None and await self._stands(graph, own)
         end = _End() if over else await self._executed(graph, config, given)
         if writes_only and end.status == "success":
             await self._settle(graph)
@@ -187,17 +188,40 @@ class _Attempt:
             config = run_config(self._order, from_checkpoint=False, api_url=self._tools.api_url)
             await settling.aupdate_state(config, None, as_node=END)
 
-    async def _stands(self, graph: Graph, own: StoredCheckpoint) -> bool:
-        """Tell whether an earlier attempt had reached the run's end already."""
-        here = await graph.aget_state({"configurable": {"thread_id": self._order.thread_id}})
-        if is_over(here):
+    async def _stands(self, graph: Graph, own: StoredCheckpoint | None) -> bool:
+        """Tell whether an earlier attempt had reached the run's end already, at the root or inside a subgraph."""
+        here = await graph.aget_state({"configurable": {"thread_id": self._order.thread_id}}, subgraphs=True)
+        if own is not None and (is_over(here) or await self._stops(graph, graph, own, here)):
             return True
-        kwargs = self._order.kwargs
-        before = stops(kwargs, "interrupt_before") or _nodes(graph.interrupt_before_nodes)
-        after = stops(kwargs, "interrupt_after") or _nodes(graph.interrupt_after_nodes)
+        return await self._stops_inside(graph, graph, here)
+
+    async def _stops(self, root: Graph, graph: Graph, own: StoredCheckpoint, here: StateSnapshot) -> bool:
+        """Tell whether a graph had to stop at this checkpoint: as compiled, the root also as the run asked."""
+        asked = self._order.kwargs if graph is root else {}
+        before = stops(asked, "interrupt_before") or _nodes(graph.interrupt_before_nodes)
+        after = stops(asked, "interrupt_after") or _nodes(graph.interrupt_after_nodes)
         if not before and not after:
             return False
-        return stops_here(own, before, after, here.next, await self._finished(graph, own))
+        return stops_here(own, before, after, here.next, await self._finished(root, own))
+
+    async def _stops_inside(self, root: Graph, graph: Graph, here: StateSnapshot) -> bool:
+        """Tell whether any subgraph had to stop. What runs beside it waits too: started again, it would not stop."""
+        for task in here.tasks:
+            state = task.state
+            if task.name not in here.next or not isinstance(state, StateSnapshot):
+                continue
+            ns = str(state.config.get("configurable", {}).get("checkpoint_ns", ""))
+            own = await self._tools.reads.latest(self._order.thread_id, ns)
+            mine = own if own is not None and own.run_id == self._order.run_id else None
+            async for _, inner in graph.aget_subgraphs(namespace=task.name):
+                # a graph of another server keeps its own breakpoints; the stubs know of none
+                if not isinstance(inner, Pregel):  # pyright: ignore[reportUnnecessaryIsInstance]
+                    continue
+                if mine is not None and await self._stops(root, inner, mine, state):
+                    return True
+                if await self._stops_inside(root, inner, state):
+                    return True
+        return False
 
     async def _finished(self, graph: Graph, own: StoredCheckpoint) -> Sequence[str]:
         """Return the nodes whose step made this checkpoint."""

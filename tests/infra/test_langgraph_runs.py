@@ -93,6 +93,9 @@ def call_sub(state):
 nested = StateGraph(State).add_node("outer", call_sub).add_edge(START, "outer").compile()
 sub_as_node = StateGraph(State).add_node("sub", asking).add_edge(START, "sub").compile()
 
+inner = chain("a", "b", "c").compile(interrupt_before=["b"], interrupt_after=["b"])
+stops_inside = StateGraph(State).add_node("sub", inner).add_edge(START, "sub").compile()
+
 def first(state):
     return {"said": [interrupt("first?")]}
 
@@ -130,6 +133,7 @@ NAMES = (
     "nested",
     "sub_as_node",
     "sub_of_two",
+    "stops_inside",
     "echo",
     "bad",
     "named",
@@ -340,6 +344,20 @@ async def test_a_second_attempt_does_not_pass_the_point_where_the_run_had_to_sto
     assert again == replace(first, checkpoint_id=again.checkpoint_id)
     assert (again.status, again.next) == ("success", ("b",))
     last = await world.run("steps", run=2, input=None, interrupt_before=before, interrupt_after=after)
+    assert last.values == {"said": ["a", "b", "c"]}
+
+
+async def test_a_second_attempt_does_not_pass_a_breakpoint_inside_a_subgraph(world: World) -> None:
+    first = await world.run("stops_inside", input={"said": []})
+    again = await world.run("stops_inside", attempt=2, input={"said": []})
+    assert calls() == ["a"]
+    assert again == replace(first, checkpoint_id=again.checkpoint_id)
+    assert (again.status, again.next) == ("success", ("sub",))
+    for attempt in (1, 2):  # a human agreed; then the next breakpoint holds
+        second = await world.run("stops_inside", run=2, attempt=attempt, input=None)
+        assert (calls(), second.next) == (["a", "b"], ("sub",))
+    last = await world.run("stops_inside", run=3, input=None)
+    assert (calls(), last.next) == (["a", "b", "c"], ())
     assert last.values == {"said": ["a", "b", "c"]}
 
 

@@ -1,0 +1,289 @@
+"""What stands at a breakpoint stays there over every crash, and a run that is rolled back leaves its question open."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from tests.stack_fixtures import until
+from tests.system.api import Api
+from tests.system.checker.fold import Judged, judge
+from tests.system.checker.invariants import check, epochs
+from tests.system.checker.records import read_topic
+from tests.system.runs_world import Gate, run_status, thread_status
+from tests.system.servers import RunningServer, running_server, wait_until
+
+from agentlog_facts.json_value import Json, JsonObject, as_object
+
+GRAPHS = Path(__file__).parent / "graphs" / "langgraph.json"
+QUICK = {
+    "AGENTLOG_LOOK_SECS": "0.5",
+    "AGENTLOG_LOST_AFTER_SECS": "3",
+    "AGENTLOG_LEASE_TTL_SECS": "2",
+    "AGENTLOG_LEASE_RENEW_SECS": "0.5",
+    "AGENTLOG_CANCEL_GRACE_SECS": "2",
+    "N_JOBS_PER_WORKER": "24",
+    "BG_JOB_ISOLATED_LOOPS": "true",
+}
+END_S = 60.0
+RUNS = 20
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A graph, what a run of it asks for, and the node before which it has to stop."""
+
+    graph: str
+    asks: JsonObject
+    next: str = "two"
+
+
+STOPS = [
+    Stop("breaking", {}),
+    Stop("breaking_after", {}),
+    Stop("breaking_inside", {}, "inside"),
+    Stop("line", {"interrupt_before": ["two"]}),
+    Stop("line", {"interrupt_after": ["one"]}),
+    Stop("line", {"interrupt_before": ["two"], "durability": "sync"}),
+    Stop("line", {"interrupt_before": ["two"], "durability": "exit"}),
+]
+
+
+@dataclass
+class World:
+    """A server, and what runs on it."""
+
+    server: RunningServer
+    api: Api
+
+    def hold(self, name: str) -> Path:
+        """Hold whoever shows the state of this name."""
+        path = self.server.gates / f"hold-{name}"
+        path.touch()
+        return path
+
+    def held(self, name: str) -> bool:
+        """Tell whether somebody is held."""
+        return (self.server.gates / f"held-{name}").exists()
+
+    def started(self, name: str) -> list[str]:
+        """Return the steps that were started under a name."""
+        return [line["step"] for line in self.server.steps() if (line["name"], line["edge"]) == (name, "start")]
+
+    async def log(self) -> list[Judged]:
+        """Return the judged log, after the checker found nothing wrong with it."""
+        judged = judge(await read_topic(self.server.kafka, "agentlog.events"))
+        assert check(judged).violations == []
+        return judged
+
+
+@asynccontextmanager
+async def world() -> AsyncGenerator[World]:
+    """Run a server of its own."""
+    with running_server(QUICK, GRAPHS) as server:
+        try:
+            yield World(server, Api(server.url))
+        except BaseException:
+            sys.stderr.write(server.log()[-20_000:])  # shown with the failure
+            raise
+
+
+def kill_worker(server: RunningServer) -> None:
+    server.kill_role("worker")
+
+
+def kill_everything(server: RunningServer) -> None:
+    server.kill_everything()
+    server.start()
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("kill", [kill_worker, kill_everything])
+async def test_no_attempt_passes_the_breakpoint_at_which_the_one_before_was_killed(
+    kill: Callable[[RunningServer], None],
+) -> None:
+    async with world() as here:
+        names = [uuid4().hex for _ in STOPS]
+        holds = [here.hold(name) for name in names]
+        threads = [await here.api.thread() for _ in STOPS]
+        runs: list[str] = []
+        for stop, name, thread_id in zip(STOPS, names, threads, strict=True):
+            more: JsonObject = {"stream_mode": ["custom"], **stop.asks}
+            runs.append(await here.api.start_run(thread_id, stop.graph, {"name": name}, more))
+        await until(lambda: all(here.held(name) for name in names), within_secs=END_S)  # all is saved, no end is
+        found = check(await here.log())
+        assert [found.runs[run_id] for run_id in runs] == [""] * len(runs)
+        await asyncio.to_thread(kill, here.server)
+        for hold in holds:
+            hold.unlink()
+        for stop, name, thread_id, run_id in zip(STOPS, names, threads, runs, strict=True):
+            await stands(here, stop, name, thread_id, run_id)
+        claims = epochs(await here.log())
+        assert all(len(claims[run_id]) >= 2 for run_id in runs), "the kill hit nothing"
+        for stop, name, thread_id in zip(STOPS, names, threads, strict=True):
+            await goes_on(here, stop, name, thread_id)
+        assert check(await here.log()).open_runs == []
+
+
+async def stands(here: World, stop: Stop, name: str, thread_id: str, run_id: str) -> None:
+    """Expect that a run has ended at its breakpoint, and that nothing behind it was executed."""
+    async with asyncio.timeout(END_S):
+        await here.api.join(thread_id, run_id)
+    assert set(here.started(name)) == {"one"}, f"{stop}: {here.started(name)}"
+    assert await run_status(here.api, thread_id, run_id) == "success", stop
+    assert await thread_status(here.api, thread_id) == "interrupted", stop
+    assert (await here.api.get(f"/threads/{thread_id}/state"))["next"] == [stop.next], stop
+
+
+async def goes_on(here: World, stop: Stop, name: str, thread_id: str) -> None:
+    """Let a human agree: then the rest runs, each step once."""
+    body: JsonObject = {"assistant_id": stop.graph, "input": None}
+    values = as_object(await here.api.call("POST", f"/threads/{thread_id}/runs/wait", body))
+    assert values["done"] == ["one", "two", "three"], stop
+    assert here.started(name)[-2:] == ["two", "three"], stop
+
+
+@pytest.mark.timeout(900)
+async def test_no_run_passes_its_breakpoint_whenever_its_worker_is_killed(full: bool) -> None:
+    async with world() as here:
+        for number in range(25 if full else 2):
+            name = uuid4().hex
+            threads = [await here.api.thread() for _ in range(RUNS)]
+            asked: JsonObject = {"interrupt_before": ["two"]}
+            runs = [await here.api.start_run(thread_id, "line", {"name": name}, asked) for thread_id in threads]
+            at = 1 + number * 7 % RUNS
+            await asyncio.to_thread(wait_until, lambda: len(here.started(name)) >= at, END_S, "some have begun")  # noqa: B023 - waited for here
+            here.server.kill_role("worker")
+            async with asyncio.timeout(END_S):
+                await asyncio.gather(*map(here.api.join, threads, runs))
+            assert set(here.started(name)) == {"one"}
+            assert {await thread_status(here.api, thread_id) for thread_id in threads} == {"interrupted"}
+        found = check(await here.log())
+        assert found.open_runs == []
+        assert set(found.runs.values()) == {"success"}
+        assert max(found.attempts.values()) >= 2, "the kills hit nothing"
+
+
+@dataclass
+class Question:
+    """A thread that stands at a question, what it showed then, and a run that is answering it."""
+
+    thread_id: str
+    name: str
+    gate: Gate
+    before: list[Json]
+    run_id: str
+
+
+async def shown(here: World, thread_id: str) -> list[Json]:
+    """Return all that is shown of a thread's state."""
+    thread = await here.api.get(f"/threads/{thread_id}")
+    return [
+        await here.api.call("GET", f"/threads/{thread_id}/state?subgraphs=true"),
+        await here.api.call("GET", f"/threads/{thread_id}/history?limit=100"),
+        {name: thread[name] for name in ("values", "interrupts", "status", "error")},
+    ]
+
+
+async def answering(here: World) -> Question:
+    """Bring a thread to its question, and a run that answers it to the gate behind."""
+    thread_id, gate = await here.api.thread(), Gate(here.server)
+    path = f"/threads/{thread_id}/runs"
+    asked: JsonObject = {"assistant_id": "asking", "input": {"gate": gate.name, "name": gate.name}}
+    await here.api.call("POST", f"{path}/wait", asked)
+    before = await shown(here, thread_id)
+    answer: JsonObject = {"assistant_id": "asking", "command": {"resume": "yes"}, "stream_mode": ["custom"]}
+    run_id = str(as_object(await here.api.call("POST", path, answer))["run_id"])
+    await until(lambda: gate.began(here.server, "between"), within_secs=END_S)
+    assert await shown(here, thread_id) != before, "the answer left nothing that a rollback could take back"
+    return Question(thread_id, gate.name, gate, before, run_id)
+
+
+async def untouched(here: World, question: Question) -> None:
+    """Expect the thread as it was before the answer, nothing of the run left, and that it can be answered again."""
+    path = f"/threads/{question.thread_id}/runs"
+    await until(lambda: _gone(here, question), within_secs=END_S)
+    assert await shown(here, question.thread_id) == question.before
+    connection = await asyncpg.connect(here.server.postgres)
+    try:
+        for table in ("checkpoints", "writes"):
+            left = f"SELECT count(*) FROM read_v1.{table} WHERE run_id = $1 AND NOT hidden"
+            assert await connection.fetchval(left, question.run_id) == 0, table
+    finally:
+        await connection.close()
+    question.gate.open()
+    values = as_object(
+        await here.api.call("POST", f"{path}/wait", {"assistant_id": "asking", "command": {"resume": "other"}})
+    )
+    assert values["answers"] == ["first other"]
+
+
+async def _gone(here: World, question: Question) -> bool:
+    status, _ = await here.api.raw("GET", f"/threads/{question.thread_id}/runs/{question.run_id}")
+    return status == 404 and await thread_status(here.api, question.thread_id) != "busy"
+
+
+async def rolled_back(here: World, question: Question) -> None:
+    """Ask for the rollback."""
+    path = f"/threads/{question.thread_id}/runs/{question.run_id}/cancel?action=rollback"
+    assert (await here.api.raw("POST", path))[0] == 202
+
+
+@pytest.mark.timeout(240)
+async def test_a_rolled_back_answer_leaves_its_question_open_over_every_kill() -> None:
+    async with world() as here:
+        question = await answering(here)
+        await rolled_back(here, question)
+        await untouched(here, question)
+
+        question = await answering(here)  # the worker dies before it hears of the rollback
+        [worker] = here.server.pids("agentlog_processors", "worker")
+        os.kill(worker, signal.SIGSTOP)
+        await rolled_back(here, question)
+        os.kill(worker, signal.SIGKILL)
+        await untouched(here, question)
+
+        for kill in (kill_worker, kill_everything):  # between the stop of the run and its end
+            question = await answering(here)
+            hold = here.hold(question.name)
+            await rolled_back(here, question)
+            await until(lambda: here.held(question.name), within_secs=END_S)  # noqa: B023 - waited for here
+            await asyncio.to_thread(kill, here.server)
+            hold.unlink()
+            await untouched(here, question)
+        found = check(await here.log())
+        assert found.open_runs == []
+        assert list(found.runs.values()).count("rollback") == 4
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_an_answer_in_place_of_another_meets_the_question_as_it_was(stopped: bool) -> None:
+    async with world() as here:
+        question = await answering(here)
+        [worker] = here.server.pids("agentlog_processors", "worker")
+        if stopped:
+            os.kill(worker, signal.SIGSTOP)
+        body: JsonObject = {
+            "assistant_id": "asking",
+            "command": {"resume": "other"},
+            "multitask_strategy": "rollback",
+        }
+        path = f"/threads/{question.thread_id}/runs"
+        run_id = str(as_object(await here.api.call("POST", path, body))["run_id"])
+        if stopped:
+            os.kill(worker, signal.SIGKILL)
+        question.gate.open()
+        async with asyncio.timeout(END_S):
+            values = await here.api.join(question.thread_id, run_id)
+        assert values["answers"] == ["first other"]
+        assert (await here.api.raw("GET", f"{path}/{question.run_id}"))[0] == 404
+        found = check(await here.log())
+        assert (found.open_runs, found.runs[question.run_id], found.runs[run_id]) == ([], "rollback", "success")
