@@ -138,8 +138,10 @@ class SimLog:
         numbers = [next(broker.numbers)]
         if network.happens(network.weather.doubled):
             numbers.append(next(broker.numbers))  # a producer that was replaced, and whose batch arrives all the same
+        deaf = network.happens(2 * network.weather.broken)  # the producer is replaced before it hears of this one
         for number in numbers:
-            self._send(partition, draft.key.encode(), value, number, acked)
+            heard: asyncio.Future[Place] = network.loop.create_future() if deaf else acked
+            self._send(partition, draft.key.encode(), value, number, heard)
         try:
             async with asyncio.timeout(PRODUCE_S):
                 return await acked

@@ -49,8 +49,7 @@ class Nemesis:
             self._harm()
         await asyncio.sleep(1.0)
         for _, process in self._places.values():
-            process.kill_in_calls = 0
-            town.loop.go_on(process)
+            process.kill_in_calls = 0  # who stands still goes on by itself
         town.network.cut_off.clear()
         for server in (town.broker, town.postgres, town.redis):
             server.start()
@@ -81,6 +80,15 @@ class Nemesis:
         """Stop a process for a while, longer than its lease or not."""
         process, length_s = self._somebody(), 8.0 * self._town.chance.random() ** 2
         self._town.network.note("stands still", process.name, length_s)
+        self._town.loop.pause(process)
+        self._town.network.later(length_s, lambda: self._town.loop.go_on(process))
+
+    def outlive_a_lease(self) -> None:
+        """Stop a worker for longer than its leases, and let it go on."""
+        workers = [process for role, process in self._places.values() if role == "worker"]
+        process = workers[int(self._town.chance.random() * len(workers))]
+        length_s = 5.0 + 3.0 * self._town.chance.random()
+        self._town.network.note("outlives its leases", process.name, length_s)
         self._town.loop.pause(process)
         self._town.network.later(length_s, lambda: self._town.loop.go_on(process))
 
@@ -124,7 +132,8 @@ HARMS: tuple[Harm, ...] = (
     Nemesis.kill_at_a_call,
     Nemesis.kill_at_a_call,
     Nemesis.stand_still,
-    Nemesis.stand_still,
+    Nemesis.outlive_a_lease,
+    Nemesis.outlive_a_lease,
     Nemesis.crash_broker,
     Nemesis.crash_postgres,
     Nemesis.crash_redis,

@@ -106,6 +106,8 @@ def _steps(judged: Sequence[Judged]) -> list[str]:
                 steps = kwargs["steps"]
                 assert isinstance(steps, int)
                 wanted[run_id] = steps
+            elif kind == "RunFinished" and data["status"] == "timeout":
+                wrong.append(f"run {run_id} ran out of time: nobody looked after it for too long")
             elif kind == "CheckpointSaved":
                 saved[run_id].append(str(data["checkpoint_id"]))
             elif kind == "RunFinished" and data["status"] == "success" and len(saved[run_id]) != wanted[run_id]:

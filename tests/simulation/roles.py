@@ -53,12 +53,12 @@ GRAPH = "agent"
 SECOND = timedelta(seconds=1)
 TIMING = Timing(
     jobs=2,
-    lease_ttl=3 * SECOND,
-    lease_renew=SECOND,
+    lease_ttl=2 * SECOND,
+    lease_renew=0.5 * SECOND,
     look=SECOND,
     reconcile=5 * SECOND,
     grace=2 * SECOND,
-    limits=Limits(lost_after=3 * SECOND, run_time=20 * SECOND, retries=3, cancel_grace=2 * SECOND),
+    limits=Limits(lost_after=2 * SECOND, run_time=20 * SECOND, retries=3, cancel_grace=2 * SECOND),
     pop=SECOND,
     alive=2 * SECOND,
 )

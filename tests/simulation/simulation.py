@@ -157,7 +157,7 @@ class _Living:
             usual_s=0.002 + 0.02 * chance.random() ** 3,
             bad_s=0.2 + 2.5 * chance.random(),
             bad=0.1 * chance.random() ** 2,
-            broken=0.05 * chance.random() ** 2,
+            broken=0.1 * chance.random() ** 2,
             doubled=0.2 * chance.random() ** 2,
             lost=0.4 * chance.random() ** 2,
         )
