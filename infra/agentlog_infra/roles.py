@@ -27,6 +27,8 @@ from agentlog_infra.restarts import RestartBudget
 log = logging.getLogger(__name__)
 
 EXIT_MISCONFIGURED = 2
+EXIT_REPLACE = 75
+"""A worker that user code keeps from stopping ends like this; that is no defect and counts towards no limit."""
 START_SECS = 120.0  # graphs may import slowly
 
 
@@ -171,6 +173,9 @@ class Role:
         if status == EXIT_MISCONFIGURED:
             why = self._told or "its message stands above"
             raise Misconfigured(f"{self.spec.name} cannot run with this configuration\n{why}")
+        if status == EXIT_REPLACE:
+            log.warning("role.replaced", extra={"role": self.spec.name})
+            return
         delay_secs = self._budget.next_delay_secs()
         log.error("role.died", extra={"role": self.spec.name, "status": status, "again_in_secs": delay_secs})
         if delay_secs is None:

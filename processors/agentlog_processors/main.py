@@ -42,7 +42,7 @@ from agentlog_infra.settings import Settings
 from agentlog_infra.state_access import LangGraphAccess, StateTools
 from agentlog_infra.system_ports import SystemClock, SystemIds
 from agentlog_infra.verdicts import HintVerdicts
-from agentlog_processors.attempt import Attempt
+from agentlog_processors.attempt import Attempt, Stuck
 from agentlog_processors.crossing import Crossing, CrossingLog, CrossingReads
 from agentlog_processors.end_in_place import Ender
 from agentlog_processors.execute_runs import GIVE_BACK_S, ExecuteRuns
@@ -71,6 +71,8 @@ log = logging.getLogger(__name__)
 
 ROLES = ("worker", "housekeeper", "projector")
 EXIT_MISCONFIGURED = 2
+EXIT_REPLACE = 75
+"""User code does not stop: whoever started us shall start another process in our place."""
 STOP = timedelta(seconds=10)
 
 
@@ -94,7 +96,7 @@ class Plumbing:
 
 
 def main(words: Sequence[str]) -> None:
-    """Run roles until SIGTERM or SIGINT. Exit status 0: stopped in order; 2: cannot run with this configuration."""
+    """Run roles until SIGTERM or SIGINT. Exit status 0: stopped in order; 2: cannot run so; 75: replace us."""
     roles, ready_fd = _arguments(words)
     try:
         settings = joined(Settings.load())
@@ -105,7 +107,7 @@ def main(words: Sequence[str]) -> None:
         status = _refused(error, ready_fd)
     except AgentlogError as error:
         log.error("role.failed", extra={"roles": ",".join(roles), "error": str(error)})
-        status = 1
+        status = EXIT_REPLACE if isinstance(error, Stuck) else 1
     logging.shutdown()
     os._exit(status)  # not sys.exit: a thread that user code blocks would hold the process for ever
 

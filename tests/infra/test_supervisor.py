@@ -108,6 +108,14 @@ async def test_a_role_that_dies_again_and_again_ends_the_whole(toys: Toys, capsy
     assert all(role.pid is None for role in toys.seen.roles)
 
 
+async def test_a_worker_that_user_code_keeps_from_stopping_is_replaced_as_often_as_it_takes(toys: Toys) -> None:
+    toys.behave(worker="stuck")
+    async with toys.supervisor([[toy("worker", executes_runs=True)]], RestartBudget(limit=1)):
+        await until(lambda: len(toys.notes("started")) > 3)
+        toys.behave()
+        assert len(toys.dead) >= 2, "its runs are told lost"
+
+
 async def test_a_role_that_cannot_run_as_configured_is_not_tried_again(toys: Toys) -> None:
     toys.behave(worker="misconfigured")
     with pytest.raises(Misconfigured, match="worker cannot run with this configuration"):

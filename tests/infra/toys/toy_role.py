@@ -41,6 +41,8 @@ def main() -> int:
     fd = int(sys.argv[sys.argv.index("--ready-fd") + 1])
     os.write(fd, json.dumps({"role": sys.argv[1], "pid": os.getpid()}).encode() + b"\n")
     os.close(fd)
+    if wanted == "stuck":
+        return 75
     while True:
         number = signal.sigwait(signals)
         note("asked to stop")
