@@ -8,7 +8,7 @@ from agentlog_facts.envelope import BlobRef, Draft, Place, Recorded
 from agentlog_facts.errors import AgentlogError, Corrupt, OutcomeUnknown, Unavailable
 from agentlog_facts.ids import Key
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump
-from agentlog_facts.ports import RawRecord
+from agentlog_facts.ports import Blobs, RawRecord
 from agentlog_facts.vocabulary import blob_refs, decode_commit, encode_commit, encode_facts, parse_commit
 from agentlog_infra.kafka_blobs import KafkaBlobs
 from agentlog_infra.kafka_connection import EVENTS
@@ -90,7 +90,7 @@ def raw_record(record: Record) -> RawRecord:
     return RawRecord(Place(record.partition, record.offset), record.key, record.value, timestamp)
 
 
-async def resolve(raw: RawRecord, blobs: KafkaBlobs) -> Draft:
+async def resolve(raw: RawRecord, blobs: Blobs) -> Draft:
     """Decode a record, fetching the values that lie on blobs. Raises: Corrupt, UnknownSchema, Unavailable."""
     if raw.key is None or raw.value is None:
         raise Corrupt(f"{EVENTS}-{raw.place.partition} offset {raw.place.offset}: a record without key or value")

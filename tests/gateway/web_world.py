@@ -43,10 +43,10 @@ NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 BODY_BYTES = 1000
 
 
-def services(log: MemoryLog, pool: Pool) -> Services:
+def services(log: MemoryLog, pool: Pool, config: Path = EXAMPLES) -> Services:
     """Wire a gateway as its composition root does, over a log in memory."""
     clock, ids = SystemClock(), SystemIds()
-    graphs = Graphs.load(load_config(EXAMPLES))
+    graphs = Graphs.load(load_config(config))
     decisions = Decisions(pool)
     presence = Presence(PartitionPresence(pool), log, clock, 1)
     return Services(

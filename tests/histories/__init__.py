@@ -1,0 +1,1 @@
+"""Recorded logs of every release, and what folding them must give; see README.md."""

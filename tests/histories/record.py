@@ -1,0 +1,327 @@
+"""Records the history of this release: `python -m tests.histories.record`; it refuses to write over one that is there.
+
+A whole server lives through a story that leaves every fact type on the log, by its API where it can; its log, rows and
+answers are written down. Values over 8 KiB go to blobs here, so that a small history has both kinds.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import uuid4
+
+import asyncpg
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from agentlog_facts.assistant import AssistantRevised
+from agentlog_facts.checkpoint import CheckpointsHidden
+from agentlog_facts.envelope import Actor, Cause, Draft, Fact
+from agentlog_facts.ids import AssistantId, Key, RunId, Stream, ThreadId
+from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load
+from agentlog_facts.thread import RunAlive
+from agentlog_facts.version import VERSION
+from agentlog_facts.vocabulary import FACTS, encode_commit, encode_facts, parse_commit
+from agentlog_infra.partitioner import partition_of
+from agentlog_infra.system_ports import SystemClock, SystemIds
+from tests.histories.files import HERE, Stored, sums, write_records
+from tests.histories.rows import rows
+from tests.system.api import Api
+from tests.system.servers import RunningServer, running_server
+
+CONFIG = HERE / "graphs" / "langgraph.json"
+PARTITIONS = 8
+SMALL_RECORDS = "from agentlog_infra import kafka_log\n\nkafka_log.RECORD_BYTES = 8 * 1024\n"
+PATIENCE_S = 60.0
+ATTEMPT = "SELECT attempt FROM read_v1.runs WHERE run_id = $1"
+FOLDED = "SELECT count(*) FROM ledger.log_index"
+
+
+@dataclass
+class Story:
+    """The server, and the threads in the order of their chapters."""
+
+    server: RunningServer
+    threads: list[str]
+
+    @property
+    def api(self) -> Api:
+        """Speak to the server."""
+        return Api(self.server.url)
+
+    async def thread(self, metadata: JsonObject) -> str:
+        """Create a thread whose answers will be recorded."""
+        made = as_object(await self.api.call("POST", "/threads", {"metadata": metadata}))
+        self.threads.append(str(made["thread_id"]))
+        return self.threads[-1]
+
+    async def run(self, thread_id: str, data: JsonObject | None, **more: Json) -> Json:
+        """Execute a run to its end and return its values."""
+        body: JsonObject = {"assistant_id": "story", "input": data, **more}
+        return await self.api.call("POST", f"/threads/{thread_id}/runs/wait", body)
+
+    async def held(self, thread_id: str, gate: str) -> str:
+        """Start a run and return its id once it stands at its gate."""
+        run_id = await self.api.start_run(thread_id, "story", {"hold": gate})
+        async with asyncio.timeout(PATIENCE_S):
+            while not await self._stands_at_gate(thread_id):  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.05)
+        return run_id
+
+    async def _stands_at_gate(self, thread_id: str) -> bool:
+        state = await self.api.get(f"/threads/{thread_id}/state")
+        return state["next"] == ["gate"]
+
+    def open(self, gate: str) -> None:
+        """Let the run pass."""
+        (self.server.gates / gate).touch()
+
+    async def write(self, key: str, stream: str, *facts: Fact, epoch: int | None = None) -> None:
+        """Append a commit as the code would, for what the API of this release does not lead to."""
+        ids = SystemIds()
+        draft = Draft(
+            key=Key(key),
+            stream=Stream(stream),
+            event_id=ids.uuid7(),
+            append_id=ids.uuid7(),
+            body_sha256="0" * 64,
+            facts=facts,
+            occurred_at=SystemClock().now(),
+            cause=Cause(Actor("system", "recorder"), correlation_id=ids.uuid7()),
+            demands={},
+            epoch=epoch,
+        )
+        await self.append(key.encode(), encode_commit(draft, encode_facts(draft)))
+
+    async def append(self, key: bytes, value: bytes, partition: int | None = None) -> None:
+        """Append bytes."""
+        producer = AIOKafkaProducer(bootstrap_servers=self.server.kafka)
+        await producer.start()
+        try:
+            number = partition_of(key, PARTITIONS) if partition is None else partition
+            await producer.send_and_wait("agentlog.events", value, key, number)
+        finally:
+            await producer.stop()
+
+
+async def values_and_states(story: Story) -> None:
+    thread_id = await story.thread({"chapter": "values"})
+    await story.api.call("PATCH", f"/threads/{thread_id}", {"metadata": {"patched": True, "none": None}})
+    await story.run(thread_id, {"word": "small"})
+    values: JsonObject = {"values": {"items": ["by hand"]}, "as_node": "first"}
+    await story.api.call("POST", f"/threads/{thread_id}/state", values)
+    await story.run(thread_id, {"size": 9_000})
+
+
+async def asked_and_told(story: Story) -> None:
+    thread_id = await story.thread({"chapter": "interrupt"})
+    await story.run(thread_id, {"ask": True})
+    await story.run(thread_id, None, command={"resume": "yes"})
+    waiting = await story.thread({"chapter": "open question"})
+    await story.run(waiting, {"ask": True})
+
+
+async def rolled_back(story: Story) -> None:
+    thread_id = await story.thread({"chapter": "rollback"})
+    await story.run(thread_id, {"word": "before"})
+    run_id = await story.held(thread_id, "never")
+    await story.api.call("POST", f"/threads/{thread_id}/runs/{run_id}/cancel?action=rollback&wait=true")
+
+
+async def interrupted_and_deleted(story: Story) -> None:
+    thread_id = await story.thread({"chapter": "cancel"})
+    run_id = await story.held(thread_id, "never")
+    await story.api.call("POST", f"/threads/{thread_id}/runs/{run_id}/cancel?action=interrupt&wait=true")
+    await story.run(thread_id, {"word": "again", "hold": ""})  # the state still names the gate
+    await story.api.call("DELETE", f"/threads/{thread_id}/runs/{run_id}")
+
+
+async def worker_killed(story: Story) -> None:
+    thread_id = await story.thread({"chapter": "killed"})
+    run_id = await story.held(thread_id, "opened")
+    epoch = await value(story, "SELECT epoch FROM read_v1.runs WHERE run_id = $1", run_id)
+    await story.write(thread_id, f"thread-{thread_id}", RunAlive(RunId(run_id)), epoch=epoch)
+    story.server.kill_role("worker")
+    async with asyncio.timeout(PATIENCE_S):
+        while await value(story, ATTEMPT, run_id) < 2:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.05)
+    await story.write(thread_id, f"thread-{thread_id}", RunAlive(RunId(run_id)), epoch=epoch)  # void: stale epoch
+    story.open("opened")
+    await story.api.join(thread_id, run_id)
+
+
+async def deleted(story: Story) -> None:
+    thread_id = await story.thread({"chapter": "deleted"})
+    await story.run(thread_id, {})
+    await story.api.call("DELETE", f"/threads/{thread_id}")
+    status, _ = await story.api.raw("PATCH", f"/threads/{thread_id}", b'{"metadata":{"too":"late"}}')
+    assert status == 404
+    await story.api.call("POST", "/runs/wait", {"assistant_id": "story", "input": {"word": "stateless"}})
+
+
+async def by_hand(story: Story) -> None:
+    thread_id = await story.thread({"chapter": "by hand"})
+    await story.run(thread_id, {})
+    history = await story.api.call("GET", f"/threads/{thread_id}/history?limit=100")
+    assert isinstance(history, list)
+    oldest = as_object(as_object(history[-1])["checkpoint"])["checkpoint_id"]
+    hidden: JsonObject = {"ns": "", "checkpoint_id": oldest}
+    await story.write(thread_id, f"thread-{thread_id}", CheckpointsHidden(ThreadId(thread_id), (hidden,), "prune"))
+    [assistant] = [as_object(one) for one in as_list(await story.api.call("POST", "/assistants/search", {}))]
+    assistant_id = AssistantId(str(assistant["assistant_id"]))
+    revised = AssistantRevised(assistant_id, 2, "story", {}, {}, {"created_by": "system"}, "story", "told again")
+    await story.write(assistant_id, f"assistant-{assistant_id}", revised)
+
+
+async def not_counted(story: Story) -> None:
+    """Leave what counts for nothing: a repeated record, a broken demand, bytes, a record on the wrong partition."""
+    key = story.threads[0].encode()
+    records = [one for one in await topic(story.server.kafka, "agentlog.events") if one.key == key]
+    created = records[0].value or b""
+    await story.append(key, created)
+    again = parse_commit(created)
+    again["event_id"], again["append_id"] = str(uuid4()), str(uuid4())
+    await story.append(key, dump(again))
+    await story.append(key, b"\xff not a commit")
+    await story.append(key, b"{}")
+    again["event_id"], again["append_id"] = str(uuid4()), str(uuid4())
+    await story.append(key, dump(again), (partition_of(key, PARTITIONS) + 1) % PARTITIONS)
+
+
+CHAPTERS: tuple[Callable[[Story], Awaitable[None]], ...] = (
+    values_and_states,
+    asked_and_told,
+    rolled_back,
+    interrupted_and_deleted,
+    worker_killed,
+    deleted,
+    by_hand,
+    not_counted,
+)
+
+
+def as_list(found: Json) -> list[Json]:
+    assert isinstance(found, list)
+    return found
+
+
+async def value(story: Story, sql: str, *arguments: object) -> int:
+    connection = await asyncpg.connect(story.server.postgres)
+    try:
+        found: int = await connection.fetchval(sql, *arguments)
+        return found
+    finally:
+        await connection.close()
+
+
+async def topic(kafka: str, name: str) -> list[Stored]:
+    """Return all records of a topic, partition by partition."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        found: list[Stored] = []
+        for at in [TopicPartition(name, number) for number in range(PARTITIONS)]:
+            consumer.assign([at])
+            await consumer.seek_to_beginning(at)
+            end = (await consumer.end_offsets([at]))[at]
+            while await consumer.position(at) < end:
+                for raw in (await consumer.getmany(at, timeout_ms=1000)).get(at, []):
+                    headers = tuple(raw.headers)
+                    found.append(Stored(at.partition, raw.offset, raw.timestamp, raw.key, raw.value, headers))
+        return found
+    finally:
+        await consumer.stop()
+
+
+async def folded(story: Story, events: list[Stored]) -> None:
+    """Wait until the rows hold every record."""
+    async with asyncio.timeout(PATIENCE_S):
+        while await value(story, FOLDED) < len(events):  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.05)
+
+
+def questions(threads: list[str], runs: list[tuple[str, str]]) -> list[tuple[str, str, JsonObject | None]]:
+    """Return the requests whose answers are recorded."""
+    asked: list[tuple[str, str, JsonObject | None]] = []
+    for thread in threads:
+        at = f"/threads/{thread}"
+        asked += [("GET", at, None), ("GET", f"{at}/state", None), ("GET", f"{at}/state?subgraphs=true", None)]
+        asked += [("GET", f"{at}/history?limit=100", None), ("GET", f"{at}/runs?limit=100", None)]
+    asked += [("GET", f"/threads/{thread}/runs/{run}", None) for thread, run in runs]
+    for status in ("idle", "interrupted", "error"):
+        asked.append(("POST", "/threads/search", {"status": status, "limit": 100, "sort_by": "thread_id"}))
+    asked.append(("POST", "/threads/search", {"metadata": {"patched": True}}))
+    return [*asked, ("POST", "/assistants/search", {})]
+
+
+async def answers(api: Api, asked: list[tuple[str, str, JsonObject | None]]) -> list[JsonObject]:
+    """Ask and write down."""
+    found: list[JsonObject] = []
+    for method, path, body in asked:
+        status, content = await api.raw(method, path, None if body is None else dump(body))
+        found.append({"method": method, "path": path, "body": body, "status": status, "answer": load(content)})
+    return found
+
+
+def types_of(events: list[Stored], blobs: bool) -> set[str]:
+    """Return the fact types on a log; of records with blobs, or of all."""
+    found: set[str] = set()
+    for one in events:
+        if one.value and one.value.startswith(b'{"spec"') and (b'"blobs":[{' in one.value or not blobs):
+            found |= {str(as_object(fact)["type"]) for fact in as_list(parse_commit(one.value)["facts"])}
+    return found
+
+
+async def record(folder: Path) -> None:
+    """Live through the story and write it down. Raises: AssertionError when it lacks a fact type."""
+    with small_records() as environment, running_server(environment, CONFIG) as server:
+        story = Story(server, [])
+        for chapter in CHAPTERS:
+            await chapter(story)
+        events = await topic(server.kafka, "agentlog.events")
+        await folded(story, events)
+        missing = set(FACTS) - types_of(events, blobs=False)
+        assert not missing, f"the story has no {missing}"
+        assert types_of(events, blobs=True), "the story has no blob"
+        table = await rows(server.postgres)
+        runs = [(row["thread_id"], row["run_id"]) for row in map(json.loads, table["runs"]) if not row["deleted"]]
+        told = await answers(story.api, questions(story.threads, sorted(runs)))
+        blobs = await topic(server.kafka, "agentlog.blobs")
+    write_down(folder, events, blobs, table, told)
+
+
+def write_down(
+    folder: Path, events: list[Stored], blobs: list[Stored], table: dict[str, list[str]], told: list[JsonObject]
+) -> None:
+    """Write the four files."""
+    folder.mkdir()
+    write_records(folder / "events.jsonl", events)
+    write_records(folder / "blobs.jsonl", blobs)
+    lines = [json.dumps({"table": name, "row": json.loads(row)}) for name, of in table.items() for row in of]
+    (folder / "rows.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    (folder / "answers.jsonl").write_text("".join(f"{dump(one).decode()}\n" for one in told))
+    (folder / "SHA256SUMS").write_text(sums(folder))
+    print(f"{folder}: {len(events)} records, {len(lines)} rows, {len(told)} answers")
+
+
+@contextmanager
+def small_records() -> Generator[dict[str, str]]:
+    """Give the environment of a server that moves values to blobs early."""
+    with TemporaryDirectory() as place:
+        (Path(place) / "sitecustomize.py").write_text(SMALL_RECORDS)
+        yield {"PYTHONPATH": place}
+
+
+def main() -> None:
+    """Record this release."""
+    folder = HERE / VERSION
+    if folder.exists():
+        sys.exit(f"{folder} is there: a history is never changed; the next release gets a folder of its own")
+    asyncio.run(record(folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The log of every release, folded by this one, gives the rows and answers that were recorded with it."""
+
+import json
+from collections import defaultdict
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from httpx2 import ASGITransport, AsyncClient
+
+from agentlog_facts.version import VERSION
+from agentlog_facts.vocabulary import FACTS
+from agentlog_gateway.cors import Cors
+from agentlog_gateway.web import build_app
+from agentlog_infra.migrate import upgrade
+from agentlog_infra.partitioner import partition_of
+from agentlog_infra.system_ports import SystemClock
+from agentlog_projections.announce import Silent
+from agentlog_projections.database import connect, open_pool
+from agentlog_projections.fold import Fold, FoldSettings, Outside
+from agentlog_projections.read_models import read_models
+from tests.fakes.memory_log import MemoryLog
+from tests.gateway.web_world import services
+from tests.histories.files import HERE, read_records, sums, versions
+from tests.histories.record import CONFIG, PARTITIONS, types_of
+from tests.histories.recorded_log import RecordedLog
+from tests.histories.rows import rows
+from tests.projections.world import TABLES, ask, database_uri
+from tests.stack_fixtures import RunningStack
+
+
+@pytest.fixture(params=versions())
+def history(request: pytest.FixtureRequest) -> Path:
+    """Give the folder of each recorded release."""
+    return HERE / str(request.param)
+
+
+@pytest.fixture
+async def database(stack: RunningStack) -> AsyncGenerator[str]:
+    """Give an empty database."""
+    name = f"history_{uuid4().hex}"
+    uri = database_uri(stack.postgres, name)
+    await upgrade(uri, TABLES)
+    yield uri
+    await ask(stack.postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def fold(history: Path, uri: str, most: int) -> None:
+    """Fold the whole log, at most so many records at once."""
+    log = RecordedLog(history)
+    outside = Outside(log, lambda key: partition_of(key.encode(), PARTITIONS), SystemClock(), Silent())
+    models, runs = read_models()
+    connection = await connect(uri)
+    try:
+        folding = Fold(connection, FoldSettings(uri, "history", max_records=most), outside, models, runs)
+        await folding.begin()
+        while folding.behind:
+            await folding.cycle()
+        await folding.end()
+        assert {one.stopped for one in folding.partitions.values()} == {None}
+    finally:
+        await connection.close()
+
+
+def recorded_rows(history: Path) -> dict[str, list[str]]:
+    """Return table -> recorded rows."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for line in (history / "rows.jsonl").read_text().splitlines():
+        one = json.loads(line)
+        found[one["table"]].append(json.dumps(one["row"], sort_keys=True, ensure_ascii=False))
+    return {table: sorted(lines) for table, lines in found.items()}
+
+
+def like(recorded: list[str], now: list[str]) -> list[str]:
+    """Return rows of today with the columns that were recorded: a later release may have more."""
+    columns = set(json.loads(recorded[0]))
+    kept = [{name: value for name, value in json.loads(row).items() if name in columns} for row in now]
+    return sorted(json.dumps(row, sort_keys=True, ensure_ascii=False) for row in kept)
+
+
+def test_the_history_of_this_release_holds_every_fact_type_and_values_in_blobs() -> None:
+    events = read_records(HERE / VERSION / "events.jsonl")
+    assert types_of(events, blobs=False) == set(FACTS)
+    assert {"CheckpointSaved", "RunFinished"} <= types_of(events, blobs=True)
+
+
+def test_a_history_is_never_changed(history: Path) -> None:
+    assert (history / "SHA256SUMS").read_text() == sums(history)
+
+
+@pytest.mark.parametrize("most", [1000, 1])
+async def test_a_recorded_log_folds_to_the_recorded_rows(history: Path, database: str, most: int) -> None:
+    await fold(history, database, most)
+    recorded, now = recorded_rows(history), await rows(database)
+    verdicts = {json.loads(row)["verdict"] for row in recorded["log_index"]}
+    assert verdicts == {"accepted", "duplicate", "void"}
+    for table, expected in recorded.items():
+        assert like(expected, now[table]) == expected, table
+
+
+async def test_a_recorded_log_gives_the_recorded_answers(history: Path, database: str) -> None:
+    await fold(history, database, 1000)
+    pool = await open_pool(database, 4)
+    try:
+        wired = services(MemoryLog(), pool, CONFIG)
+        app = build_app(lambda: wired, Cors(allow_origins=["*"]))
+        async with AsyncClient(transport=ASGITransport(app), base_url="http://history") as client:
+            for line in (history / "answers.jsonl").read_text().splitlines():
+                asked = json.loads(line)
+                answer = await client.request(asked["method"], asked["path"], json=asked["body"])
+                assert (answer.status_code, answer.json()) == (asked["status"], asked["answer"]), asked["path"]
+    finally:
+        await pool.close()
