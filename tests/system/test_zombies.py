@@ -23,8 +23,7 @@ async def test_a_worker_that_wakes_up_after_its_lease_writes_in_vain(full: bool)
     runs = MANY if full else FEW
     with running_cluster({"N_JOBS_PER_WORKER": str(runs)}, workers=1) as cluster:
         scene = Scene(cluster)
-        await scene.begin(runs, sleep_ms=STEP_MS)
-        await until(scene.in_flight, END_S, "all runs are in flight")
+        await scene.set_off(runs, sleep_ms=STEP_MS)
         zombie = cluster.pids("worker")[0]
         cluster.signal_pids([zombie], signal.SIGSTOP)
         stopped = time.monotonic()
