@@ -22,8 +22,9 @@ OPEN_S = 3.0
 """How long answers that stay open may still come to their end."""
 PLAIN_S = 12.0
 """How long all others may; a verdict takes milliseconds, or as long as a projector's take-over."""
-IDLE_S = 0.5
-"""How long an idle connection may still bring a request, which is answered with `Connection: close`."""
+IDLE_S = 2.0
+"""How long an idle connection may still bring a request, which is answered with `Connection: close`. A client that was
+not told so sends the next one at any moment, so a connection is never closed just behind an answer."""
 TICK_S = 0.02
 LAST_S = 1
 """What is cancelled then may take so long to end."""
@@ -63,12 +64,12 @@ class DrainingServer(uvicorn.Server):
         log.info("gateway.draining", extra={"connections": len(self.server_state.connections)})
         await self._stop_accepting(sockets or [])
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        while self.server_state.connections and loop.time() - began < PLAIN_S and not self.force_exit:
+        clock = asyncio.get_running_loop().time
+        began, idle_since = clock(), dict[HttpToolsProtocol, float]()
+        while self.server_state.connections and clock() - began < PLAIN_S and not self.force_exit:
             for connection in list(self.server_state.connections):
                 if isinstance(connection, HttpToolsProtocol):
-                    _ease(connection, loop.time() - began)
+                    _ease(connection, clock(), began, idle_since)
             await asyncio.sleep(TICK_S)  # uvicorn tells nobody when a connection ends
         await super().shutdown(sockets)
 
@@ -84,14 +85,16 @@ class DrainingServer(uvicorn.Server):
             each.close()
 
 
-def _ease(connection: HttpToolsProtocol, since_s: float) -> None:
+def _ease(connection: HttpToolsProtocol, now: float, began: float, idle_since: dict[HttpToolsProtocol, float]) -> None:
     """Bring a connection nearer to its end."""
     cycle = connection.cycle
     if not cycle or cycle.response_complete:  # None before the first request, whatever its annotation says
-        if since_s >= IDLE_S:
+        if now - idle_since.setdefault(connection, now) >= IDLE_S:
             connection.transport.close()
         return
-    cycle.keep_alive = False
-    if since_s >= OPEN_S and cycle.response_started and _OPEN in cycle.scope:
+    idle_since.pop(connection, None)
+    if not cycle.response_started:
+        cycle.keep_alive = False
+    elif now - began >= OPEN_S and _OPEN in cycle.scope:
         cycle.scope[_CUT] = True  # type: ignore[literal-required]  # servers may add keys of their own
         connection.transport.close()

@@ -150,6 +150,23 @@ async def test_an_idle_connection_may_bring_one_more_request_and_is_told_to_clos
         writer.close()
 
 
+async def test_a_connection_whose_answer_began_before_is_not_closed_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client was not told, so it may send the next request at once; that one is told."""
+    monkeypatch.setattr(drain, "IDLE_S", 5.0)
+    async with house(monkeypatch) as there:
+        reader, writer = await there.open("/wait")
+        assert b"connection: close" not in await reader.readuntil(b"\r\n\r\n")
+        there.stop()
+        await until(lambda: there.server is not None and not there.server.servers[0].is_serving())
+        there.go.set()
+        await reader.readuntil(b"\r\n0\r\n\r\n")
+        writer.write(b"GET /plain HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"connection: close" in answer
+        writer.close()
+
+
 @pytest.mark.parametrize("path", ["/sse", "/wait"])
 async def test_what_stays_open_is_cut_without_its_end_and_its_client_counts_as_there(
     path: str, monkeypatch: pytest.MonkeyPatch

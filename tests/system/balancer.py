@@ -1,7 +1,6 @@
 """A TCP balancer over several gateways: each connection goes to the next one that takes it, bytes stay as they are."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
@@ -18,6 +17,20 @@ class Balancer:
         self.given = dict.fromkeys(urls, 0)
         self.refused = 0
         self._urls = list(urls)
+        self._carried: set[asyncio.Task[None]] = set()
+
+    def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry one connection from now on."""
+        task = asyncio.create_task(self.serve(reader, writer))
+        self._carried.add(task)
+        task.add_done_callback(self._carried.discard)
+
+    async def close(self) -> None:
+        """Cut what is still carried."""
+        carried = list(self._carried)
+        for task in carried:
+            task.cancel()
+        await asyncio.gather(*carried, return_exceptions=True)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry one connection to its end."""
@@ -25,11 +38,11 @@ class Balancer:
         if there is None:
             writer.transport.abort()
             return
-        await asyncio.gather(_pump(reader, there[1]), _pump(there[0], writer))
-        for end in (writer, there[1]):
-            end.close()
-            with contextlib.suppress(OSError):
-                await end.wait_closed()
+        try:
+            await asyncio.gather(_pump(reader, there[1]), _pump(there[0], writer))
+        finally:
+            for end in (writer, there[1]):
+                end.close()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         for _ in self._places:
@@ -61,6 +74,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def balancer(urls: Sequence[str]) -> AsyncGenerator[tuple[str, Balancer]]:
     """Listen on a port of its own; give the URL."""
     balancing = Balancer(urls)
-    server = await asyncio.start_server(balancing.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(balancing.take, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", balancing
+        await balancing.close()
