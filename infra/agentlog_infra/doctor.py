@@ -37,7 +37,7 @@ _NOT_YET = (
     "REDIS_MAX_CONNECTIONS",
     "RESUMABLE_STREAM_TTL_SECONDS",
 )
-STOPPED = "unknown schema: start a release that knows it; log diverged: agentlog rebuild --accept-differences"
+STOPPED = "unknown schema: start a release that knows it; log diverged: agentlog rebuild"
 _LOW_DISK_BYTES = 2 * 1024**3
 _CHECK_SECS = 10.0
 

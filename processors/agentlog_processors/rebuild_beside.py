@@ -247,17 +247,20 @@ class _Rebuild:
             ends = await self._ends()
             await self._fold_to({number: _bound(positions.get(number), end) for number, end in ends.items()})
             async with anew.transaction(isolation="repeatable_read", readonly=True):
-                return await self._compared(Side(live, ""), Side(anew, NEXT), erased_before)
+                return await self._compared(Side(live, ""), Side(anew, NEXT), positions, erased_before)
 
-    async def _compared(self, live: Side, anew: Side, erased_before: datetime) -> Parity:
+    async def _compared(
+        self, live: Side, anew: Side, positions: Mapping[int, Position], erased_before: datetime
+    ) -> Parity:
         self._tools.progress.note("comparing")
         models, _ = read_models()
         tables = await tables_of(live, anew, models)
-        theirs, ours = await asyncio.gather(sums(live, tables, erased_before), sums(anew, tables, erased_before))
+        here = await beside.positions(anew.connection, NEXT)
+        of = sorted(number for number, one in here.items() if positions.get(number) == one)
+        theirs, ours = await asyncio.gather(*(sums(side, tables, of, erased_before) for side in (live, anew)))
         found = Parity(theirs, ours, tables)
         found = Parity(theirs, ours, tables, await differences(live, anew, found, erased_before))
-        positions = await beside.positions(anew.connection, NEXT)
-        _report(found, positions, self._tools.say)
+        _report(found, here, of, self._tools.say)
         return found
 
     async def _switch(self) -> None:
@@ -286,10 +289,14 @@ def _bound(live: Position | None, end: int) -> int:
     return end if live is None or live.next_offset > end else live.next_offset
 
 
-def _report(found: Parity, positions: Mapping[int, Position], say: Callable[[str], None]) -> None:
+def _report(
+    found: Parity, positions: Mapping[int, Position], compared: Sequence[int], say: Callable[[str], None]
+) -> None:
     """Say of every partition what was compared, then what differs."""
     for number in sorted({place[1] for place in found.live.keys() | found.anew.keys()}):
         say(_line(found, number, positions.get(number)))
+    for number in sorted(set(positions) - set(compared)):
+        say(f"partition {number}: not compared, the live rows were folded from another log")
     for table in found.tables:
         if table.changed is not None:
             say(f"{table.name}: not compared, {table.changed}")

@@ -129,13 +129,20 @@ async def _columns(side: Side, table: str) -> list[str]:
     return [row["column_name"] for row in await side.connection.fetch(_COLUMNS, side.schema(table), table)]
 
 
-async def sums(side: Side, tables: Sequence[Table], erased_before: datetime) -> dict[tuple[str, int], Sum]:
-    """Return the sums of all comparable tables; threads deleted before `erased_before` are left out."""
+async def sums(
+    side: Side, tables: Sequence[Table], partitions: Sequence[int], erased_before: datetime
+) -> dict[tuple[str, int], Sum]:
+    """Return the sums of all comparable tables, for these partitions and rows of which nobody knows the partition.
+
+    Threads deleted before `erased_before` are left out.
+    """
     found: dict[tuple[str, int], Sum] = {}
     for table in tables:
         if table.changed is None:
             for row in await side.connection.fetch(_filled(_SUMS, side, table), erased_before):
                 number = UNKNOWN if row["partition"] is None else row["partition"]
+                if number not in {*partitions, UNKNOWN}:
+                    continue
                 text = f"{row['rows']} {row['digest']}".encode()
                 found[table.name, number] = Sum(row["rows"], hashlib.sha256(text).hexdigest()[:16])
     return found
