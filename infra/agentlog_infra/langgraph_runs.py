@@ -214,8 +214,8 @@ class _Attempt:
             own = await self._tools.reads.latest(self._order.thread_id, ns)
             mine = own if own is not None and own.run_id == self._order.run_id else None
             async for _, inner in graph.aget_subgraphs(namespace=task.name):
-                # a graph of another server keeps its own breakpoints; the stubs know of none
-                if not isinstance(inner, Pregel):  # pyright: ignore[reportUnnecessaryIsInstance]
+                # a graph of another server keeps its own breakpoints
+                if not isinstance(inner, Pregel):  # pyright: ignore[reportUnnecessaryIsInstance]  # stubs know of none
                     continue
                 if mine is not None and await self._stops(root, inner, mine, state):
                     return True
