@@ -12,7 +12,7 @@ import pytest
 from tests.apache_kafka.secured import MECHANISMS, PASSWORD, USER, SecuredKafka
 from tests.broker.servers import until
 from tests.certificates import Certificates
-from tests.infra.test_kafka_topics import PARTITIONS, serve
+from tests.infra.test_kafka_topics import ENDS_S, PARTITIONS, serve
 
 from agentlog_facts.errors import AgentlogError, Misconfigured, Unavailable
 from agentlog_infra.kafka_connection import connection
@@ -198,7 +198,7 @@ def test_no_log_line_of_a_role_holds_the_password(door: Door, tmp_path: Path) ->
         AGENTLOG_PARTITIONS="7",  # so that it ends after it has logged in
         **environment(given, secret),
     )
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=ENDS_S)
     assert process.returncode == 2, said
     assert "partitions is 2, needed 7" in said
     assert PASSWORD not in said
