@@ -22,7 +22,7 @@ OPEN_S = 3.0
 """How long answers that stay open may still come to their end."""
 PLAIN_S = 12.0
 """How long all others may; a verdict takes milliseconds, or as long as a projector's take-over."""
-IDLE_S = 2.0
+IDLE_S = 1.0
 """How long an idle connection may still bring a request, which is answered with `Connection: close`. A client that was
 not told so sends the next one at any moment, so a connection is never closed just behind an answer."""
 TICK_S = 0.02

@@ -27,19 +27,21 @@ class OneEvent:
     def __init__(self) -> None:
         self.ended = False
         self._closed = asyncio.Event()
+        self._events = self._run()
 
     async def _run(self) -> AsyncGenerator[bytes]:
         yield b"event: metadata\r\ndata: {}\r\n\r\n"
         await self._closed.wait()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._run()
+        return self._events
 
     def close(self) -> None:
         self._closed.set()
 
     async def aclose(self) -> None:
         self.close()
+        await self._events.aclose()
 
 
 class House:
@@ -130,6 +132,7 @@ async def test_a_request_in_flight_is_answered_and_nobody_is_accepted_any_more(
         assert b"connection: close" in answer
         assert answer.endswith(b"done")
         writer.close()
+        await writer.wait_closed()
 
 
 async def test_an_idle_connection_may_bring_one_more_request_and_is_told_to_close(
@@ -148,6 +151,7 @@ async def test_an_idle_connection_may_bring_one_more_request_and_is_told_to_clos
         assert b"connection: close" in second
         assert second.endswith(b"done")
         writer.close()
+        await writer.wait_closed()
 
 
 async def test_a_connection_whose_answer_began_before_is_not_closed_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,6 +169,7 @@ async def test_a_connection_whose_answer_began_before_is_not_closed_behind_it(mo
         assert answer.startswith(b"HTTP/1.1 200")
         assert b"connection: close" in answer
         writer.close()
+        await writer.wait_closed()
 
 
 @pytest.mark.parametrize("path", ["/sse", "/wait"])
@@ -178,6 +183,7 @@ async def test_what_stays_open_is_cut_without_its_end_and_its_client_counts_as_t
         rest = await reader.read()
         assert not rest.endswith(b"0\r\n\r\n"), "the last chunk would say that this was all"
         writer.close()
+        await writer.wait_closed()
     assert there.gone == []
 
 

@@ -45,8 +45,9 @@ class Balancer:
                 end.close()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-        for _ in self._places:
-            chosen = self._next = (self._next + 1) % len(self._places)
+        first = self._next
+        self._next += 1
+        for chosen in ((first + more) % len(self._places) for more in range(len(self._places))):
             try:
                 made = await asyncio.open_connection(*self._places[chosen])
             except OSError:
