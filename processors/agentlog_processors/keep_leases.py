@@ -101,7 +101,8 @@ class KeepLeases:
             await tools.queue.renew_lease(attempt.work.run_id, attempt.epoch, tools.worker, tools.timing.lease_ttl)
         except Unavailable as error:
             log.warning("lease.not_renewed", extra={"run_id": attempt.work.run_id, "error": str(error)})
-            await self._tell_the_log(attempt)
+            if self._active.get(attempt.work.run_id) is attempt:  # a run that has ended meanwhile needs no sign of life
+                await self._tell_the_log(attempt)
 
     async def _tell_the_log(self, attempt: Attempt) -> None:
         """Say `RunAlive`, at most once per `alive` and run."""

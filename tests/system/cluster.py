@@ -42,10 +42,11 @@ KEEP_EVERY_S = 0.1
 
 @dataclass
 class Process:
-    """One process that the test started, and how often it ended by itself."""
+    """A role's process, how earlier ones ended, and where in the role's log this one's words begin."""
 
     name: str
     running: "subprocess.Popen[bytes]"
+    begins_at: int
     ends: list[int] = field(default_factory=list[int])
 
 
@@ -111,7 +112,8 @@ class Cluster:
         with self._guard:
             for name in names:
                 ends = self._roles[name].ends if name in self._roles else []
-                self._roles[name] = Process(name, self._start_role(name), ends)
+                begins_at = self._log_size(name)
+                self._roles[name] = Process(name, self._start_role(name), begins_at, ends)
 
     def wait_ok(self, seconds: float = START_S) -> None:
         """Wait for 200 on /ok."""
@@ -209,6 +211,12 @@ class Cluster:
         paths = sorted(self.folder.glob(f"{name or '*'}.log"))
         return "\n".join(f"== {path.stem}\n{path.read_text(errors='replace')}" for path in paths)
 
+    def settled(self) -> bool:
+        """Tell whether every role runs and has said so since its last start."""
+        with self._guard:
+            found = [(role, (self.folder / f"{role.name}.log").read_bytes()) for role in self._roles.values()]
+            return all(b"role.started" in said[role.begins_at :] for role, said in found)
+
     def ends(self) -> dict[str, list[int]]:
         """Return role -> exit statuses with which it ended, killed ones included."""
         return {role.name: list(role.ends) for role in self._roles.values()}
@@ -222,6 +230,10 @@ class Cluster:
 
     def _data(self, name: str) -> Path:
         return self.folder / f"data-{name}"
+
+    def _log_size(self, name: str) -> int:
+        path = self.folder / f"{name}.log"
+        return path.stat().st_size if path.exists() else 0
 
     def _variables(self) -> dict[str, str]:
         mine = {
@@ -257,6 +269,7 @@ class Cluster:
                     status = role.running.poll()
                     if status is not None and name not in self._held:
                         role.ends.append(status)
+                        role.begins_at = self._log_size(name)
                         role.running = self._start_role(name)
 
     def _pause_keeper(self) -> None:

@@ -60,6 +60,7 @@ class Scene:
 
     async def set_off(self, runs: int = RUNS, **data: Json) -> None:
         """Start a batch and let it go once all of it is in flight: in the second of five steps."""
+        await until(self.cluster.settled, END_S, "all roles are back from the fault before")
         gate = f"gate-{time.monotonic_ns()}"
         await self.begin(runs, hold={"two": gate}, **data)
         await until(lambda: held_at(self.cluster, "two", self.batch) == runs, END_S, "all runs are in flight")
@@ -234,6 +235,10 @@ async def test_after_a_fault_every_run_ends_once_and_every_answer_is_the_logs(
     found = await scene.judged()
     attempts = max(found.attempts[run] for run in scene.batch)
     assert attempts >= 2 or name not in TAKES_RUNS_AWAY, "the fault hit no run"
+    ended_themselves = {
+        role: [status for status in ends if status != -9] for role, ends in scene.cluster.ends().items()
+    }
+    assert not any(ended_themselves.values()), f"roles ended by themselves: {ended_themselves}"
     print(
         f"fault {name}: started {struck - began:.1f} s, fault {healed - struck:.1f} s, all ended {ended - healed:.1f} s"
         f" later, judged {time.monotonic() - ended:.1f} s; attempts {attempts}, voids {dict(found.voids)}"
