@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Literal
 
-from tests.simulation.loop import Process
+from tests.simulation.loop import Process, passes
 from tests.simulation.roles import GRAPH, TIMING, Town, Wiring, wired
 
 from agentlog_commands.command import Decision, Refused
@@ -173,7 +173,7 @@ class Client:
         """Ask everything in turn; some at the same time once more."""
         chance = self._town.chance
         for number, request in enumerate(requests):
-            await asyncio.sleep(pace_s * chance.random())
+            await passes(pace_s * chance.random())
             asked = self._aimed(request)
             asking = [self.ask(asked)]
             if asked.key is not None and chance.random() < 0.25:
@@ -200,7 +200,7 @@ class Client:
             final = answer is not None and answer.fault not in ("Unavailable", "OutcomeUnknown", "Conflict")
             if final or request.key is None:
                 return
-            await asyncio.sleep(0.2 + self._town.chance.random())
+            await passes(0.2 + self._town.chance.random())
         self._notes.unanswered.append(request)
 
     async def _asked(self, request: Request) -> Answer:

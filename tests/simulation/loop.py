@@ -85,6 +85,22 @@ class SimTask(asyncio.Task[T]):
         return self._number
 
 
+async def passes(length_s: float) -> None:
+    """Return once so much virtual time has passed."""
+    loop = asyncio.get_running_loop()
+    waiting: asyncio.Future[None] = loop.create_future()
+
+    def over() -> None:
+        if not waiting.done():
+            waiting.set_result(None)
+
+    timer = loop.call_later(length_s, over)
+    try:
+        await waiting
+    finally:
+        timer.cancel()
+
+
 class Deadlock(AssertionError):
     """Nothing is ready and no timer is set: the simulation itself is wrong."""
 

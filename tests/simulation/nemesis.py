@@ -1,10 +1,9 @@
 """What goes wrong on a simulated day: deaths at any call, processes that stand still, servers that die, lost links."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable
 
-from tests.simulation.loop import Process
+from tests.simulation.loop import Process, passes
 from tests.simulation.roles import Town
 
 SERVERS = ("broker", "postgres", "redis")
@@ -45,9 +44,9 @@ class Nemesis:
         town, chance = self._town, self._town.chance
         harms = int(chance.random() * 8)
         for _ in range(harms):
-            await asyncio.sleep(1.2 * chance.random())
+            await passes(1.2 * chance.random())
             self._harm()
-        await asyncio.sleep(1.0)
+        await passes(1.0)
         for _, process in self._places.values():
             process.kill_in_calls = 0  # who stands still goes on by itself
         town.network.cut_off.clear()

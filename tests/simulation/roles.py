@@ -12,7 +12,7 @@ from tests.simulation.fake_log import START, Broker, SimFrames, SimLog, SimTail
 from tests.simulation.fake_postgres import Postgres
 from tests.simulation.fake_redis import Redis, SimFeed
 from tests.simulation.fake_sql import understand
-from tests.simulation.loop import Process, SimLoop
+from tests.simulation.loop import Process, SimLoop, passes
 from tests.simulation.network import Network
 
 from agentlog_commands.identity import digest
@@ -207,7 +207,7 @@ class Execution:
         while (0 if version is None else version + 1) < steps:
             step = 0 if version is None else version + 1
             self._town.executed.append((order.run_id, order.epoch, step))
-            await asyncio.sleep(self._town.chance.random() ** 3 * 2.0)
+            await passes(self._town.chance.random() ** 3 * 2.0)
             emitted = emit(Frame("updates", {"step": step}))
             if emitted is not None:
                 await emitted

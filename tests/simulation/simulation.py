@@ -13,7 +13,7 @@ from tests.simulation.fake_log import Broker
 from tests.simulation.fake_postgres import Connection, Pool, Postgres
 from tests.simulation.fake_redis import Redis
 from tests.simulation.fake_sql import understand
-from tests.simulation.loop import Process, SimLoop
+from tests.simulation.loop import Process, SimLoop, passes
 from tests.simulation.nemesis import Nemesis
 from tests.simulation.network import CALM, Network, Weather
 from tests.simulation.oracle import differences, violations
@@ -184,7 +184,7 @@ class _Living:
             if self._town.loop.time() > until:
                 self.stuck.append(f"not over {PEACE_S} s after the last fault")
                 return
-            await asyncio.sleep(LOOK_S)
+            await passes(LOOK_S)
 
     def _is_over(self) -> bool:
         postgres, broker = self._town.postgres, self._town.broker
@@ -203,7 +203,7 @@ class _Living:
             if town.loop.time() > until:
                 self.stuck.append(f"folding anew is not over after {PEACE_S} s: {_folded(town.anew, town.broker)}")
                 return
-            await asyncio.sleep(LOOK_S)
+            await passes(LOOK_S)
 
     def end(self) -> None:
         """Let every process come to its senses and stop."""

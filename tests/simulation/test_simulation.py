@@ -1,10 +1,9 @@
 """Days of the whole town from many seeds: whatever dies, stands still or gets lost, every day ends as it should."""
 
-import asyncio
 from random import Random
 
 import pytest
-from tests.simulation.loop import Deadlock, Process, SimLoop
+from tests.simulation.loop import Deadlock, Process, SimLoop, passes
 from tests.simulation.nemesis import HARMS
 from tests.simulation.runs import ROOT, Line, begun, lines, told
 from tests.simulation.simulation import simulate
@@ -62,7 +61,7 @@ def test_a_killed_process_runs_nothing_more_and_a_stopped_one_goes_on_where_it_w
 
     async def work(name: str) -> None:
         try:
-            await asyncio.sleep(1)
+            await passes(1)
             done.append(name)
         finally:
             done.append(f"{name} cleans up")
@@ -70,10 +69,10 @@ def test_a_killed_process_runs_nothing_more_and_a_stopped_one_goes_on_where_it_w
     async def day() -> None:
         loop.start(killed, work("killed"))
         going_on = loop.start(stopped, work("stopped"))
-        await asyncio.sleep(0.5)
+        await passes(0.5)
         loop.kill(killed)
         loop.pause(stopped)
-        await asyncio.sleep(5)
+        await passes(5)
         assert done == []
         loop.go_on(stopped)
         await going_on
