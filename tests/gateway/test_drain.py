@@ -117,15 +117,9 @@ async def test_a_request_in_flight_is_answered_and_nobody_is_accepted_any_more(
         await until(lambda: there.entered == 1)
         there.stop()
 
-        async def refused() -> bool:
-            try:
-                _, late = await asyncio.open_connection("127.0.0.1", there.port)
-            except ConnectionRefusedError:
-                return True
-            late.close()
-            return False
-
-        await until(refused)
+        await until(lambda: there.server is not None and not there.server.servers[0].is_serving())
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", there.port)
         there.go.set()
         answer = await reader.read()  # to the end of the connection: it is closed behind the answer
         assert answer.startswith(b"HTTP/1.1 200")
