@@ -67,10 +67,10 @@ async def drop_database(uri: str) -> None:
         await connection.close()
 
 
-async def live(api: Api) -> list[str]:
+async def live(api: Api, threads: int = THREADS) -> list[str]:
     """Do a bit of everything; return the requests whose answers are compared."""
     paths: list[str] = []
-    for number in range(THREADS):
+    for number in range(threads):
         thread_id = await api.thread()
         await api.call("PATCH", f"/threads/{thread_id}", {"metadata": {"number": number}})
         await [chatted, asked, stepped, edited, trimmed][number % 5](api, thread_id)

@@ -20,6 +20,7 @@ from agentlog_facts.json_value import as_object
 
 LIVE = ["ledger", "read_v1"]
 ROUND_S = 60.0
+THREADS = 10
 AFTER = 3
 """How many more rounds each writer does behind the switch."""
 DAMAGE = """
@@ -103,7 +104,7 @@ def scene() -> Generator[Scene]:
     """Give a server with a history."""
     with running_server() as server:
         api = Api(server.url)
-        paths = asyncio.run(live(api))
+        paths = asyncio.run(live(api, THREADS))
         yield Scene(server, paths, asyncio.run(answers(api, paths)))
 
 
@@ -148,7 +149,6 @@ async def test_a_rebuild_that_is_killed_cancelled_or_interrupted_leaves_the_live
         status, _, told = await one.ended()
         assert (status, await schemas(uri)) == (130, LIVE), told
     assert await rows(uri) == before
-    await scene.says_the_same()
 
 
 async def damage(uri: str) -> None:
@@ -180,7 +180,6 @@ async def test_rows_that_differ_are_counted_and_replaced_only_when_asked_though_
         status, said, told = await one.ended()
     assert (status, "switched" in told) == (0, True), said + told
     assert as_object(await Api(server.url).call("POST", "/threads", {}))["status"] == "idle"
-    await scene.says_the_same()
     now = await rows(uri)
     assert {table for table in whole if whole[table] != now[table]} == NEW_THREAD
     assert await scene.judged() == []
