@@ -2,4 +2,4 @@
 
 VERSION = "0.1.0"
 CONTRACT = "0.16.7"
-"""The release of the Agent Server API that the gateway follows; clients such as Studio read it as the server's version."""
+"""The release of the Agent Server API that the gateway follows, and that clients read as the version of the server."""
