@@ -93,7 +93,7 @@ async def test_postgres_runs_with_full_durability_and_no_network(folder: Path) -
         "listen_addresses": "",
         "server_encoding": "UTF8",
         "lc_messages": "C",
-        "max_connections": "100",
+        "max_connections": "300",
     }
     assert collation == "C"
 

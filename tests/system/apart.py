@@ -59,12 +59,11 @@ class Apart:
         if role == "gateway":
             self.server.process = process
 
-    def kill(self, role: str) -> int:
-        """SIGKILL the first process of a role that runs; return its pid."""
-        process = next(process for name, process in self.roles if name == role and process.poll() is None)
+    def kill_pid(self, pid: int) -> None:
+        """SIGKILL the role with this process id."""
+        process = next(process for _, process in self.roles if process.pid == pid)
         process.kill()
         process.wait(END_S)
-        return process.pid
 
     def stop(self) -> dict[str, int]:
         """Stop all roles in order, the gateway first; return the exit statuses of those that were not killed."""
