@@ -47,7 +47,7 @@ class CreateRun:
     def decide(self, state: ThreadState) -> Decision:
         """Create the thread with the run, queue behind what runs, stop what runs, or refuse.
 
-        Source: Agent Server API, section 8; an answer to what is being answered: decision 0021.
+        Source: Agent Server API, section 8; an answer to what is being answered: decision 0019.
         """
         name = thread_stream(self.run.thread_id)
         if not state.exists:

@@ -34,6 +34,7 @@ from agentlog_processors.rebuild_beside import (
     Tools,
     Wish,
     cancel,
+    heard,
     rebuild_beside,
 )
 from agentlog_processors.rebuild_progress import Progress
@@ -46,7 +47,6 @@ from agentlog_projections.read_models import read_models
 from agentlog_projections.runner import tune_memory
 
 INTERRUPTED = 130
-AGAIN_SECS = 3.0
 FETCH_WAIT_MS = 50
 """How long the log may keep a question that it has no records for: the switch waits for such a one."""
 _WISHES: dict[str, Wish] = {"switch": "switch", "accept-differences": "accept", "check": "check"}
@@ -75,20 +75,12 @@ def main(words: Sequence[str]) -> None:
 async def _main(word: str, settings: Settings) -> int:
     current = asyncio.current_task()
     if current is not None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, _end, current)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, current.cancel)
     if word == "cancel":
         found = await cancel(settings.database_uri or "")
         sys.stderr.write("cancelled; the live rows are as they were\n" if found else "there is no rebuild to cancel\n")
         return OK
     return await rebuild(settings, word)
-
-
-def _end(rebuilding: "asyncio.Task[int]") -> None:
-    """Cancel until it is heard: a library that waits for something just then may lose the first one."""
-    if not rebuilding.done():
-        rebuilding.cancel()
-        asyncio.get_running_loop().call_later(AGAIN_SECS, _end, rebuilding)
 
 
 async def rebuild(settings: Settings, word: str) -> int:
@@ -173,6 +165,7 @@ async def _fold(settings: FoldSettings, outside: Outside, progress: Progress, *,
         try:
             while fold.behind:
                 await fold.cycle()
+                heard()
                 progress.show(sum(one.next_offset for one in fold.partitions.values()), total)
         finally:
             await fold.end()

@@ -192,6 +192,7 @@ class _Rebuild:
             return parity
         if wish == "switch" and not parity.equal:
             raise Differs("the rebuilt rows are not the live ones; the live rows stay")
+        heard()
         await self._switch()
         return parity
 
@@ -229,6 +230,7 @@ class _Rebuild:
         try:
             while fold.behind:
                 await fold.cycle()
+                heard()
                 self._tools.progress.show(
                     sum(one.next_offset for one in fold.partitions.values()), sum(bounds.values())
                 )
@@ -283,6 +285,13 @@ class _Rebuild:
     async def _behind(self, bounds: Mapping[int, int]) -> int:
         ours = await beside.positions(self._to.anew, NEXT)
         return sum(bound - ours[number].next_offset if number in ours else bound for number, bound in bounds.items())
+
+
+def heard() -> None:
+    """Raise a cancel that was swallowed: `asyncio.wait_for`, in which libraries wait, may lose one (Python 3.11)."""
+    current = asyncio.current_task()
+    if current is not None and current.cancelling():
+        raise asyncio.CancelledError
 
 
 def _bound(live: Position | None, end: int) -> int:

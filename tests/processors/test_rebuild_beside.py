@@ -1,6 +1,7 @@
 """What a rebuild beside the live rows compares, what it leaves out, and when it does not switch."""
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
 from datetime import timedelta
 from uuid import uuid4
 
@@ -12,12 +13,14 @@ from agentlog_facts.envelope import Draft
 from agentlog_facts.errors import Corrupt
 from agentlog_facts.ids import ThreadId
 from agentlog_facts.json_value import load_object
+from agentlog_facts.ports import RawRecord
 from agentlog_facts.thread import ThreadCreated, ThreadDeleted, ThreadMetadataPatched
 from agentlog_infra.migrate import upgrade, whole
 from agentlog_processors.rebuild_beside import Differs, Tools, Wish, cancel, rebuild_beside
 from agentlog_processors.rebuild_progress import Progress
 from agentlog_projections.announce import Silent
 from agentlog_projections.beside import RebuildRunning, connect_plain, hold, renamed
+from agentlog_projections.bounded_tail import BoundedTail
 from agentlog_projections.fold import Outside
 from agentlog_projections.parity import Parity
 from agentlog_projections.purge import purge_deleted
@@ -150,3 +153,27 @@ async def test_one_rebuild_at_a_time_and_cancel_ends_whoever_holds_the_lock(worl
     assert await cancel(world.uri) is False
     await until(holder.is_closed)
     assert (await rebuilt(world, "check"))[0].equal
+
+
+async def test_a_cancel_that_a_library_swallows_is_heard_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poll = BoundedTail.poll
+    deaf = 0
+
+    async def swallowing(tail: BoundedTail, max_records: int, patience: timedelta) -> Sequence[RawRecord]:
+        nonlocal deaf
+        if not deaf:
+            rebuilding.cancel()
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                deaf += 1
+        return await poll(tail, max_records, patience)
+
+    monkeypatch.setattr(BoundedTail, "poll", swallowing)
+    rebuilding = asyncio.create_task(rebuilt(world))
+    with pytest.raises(asyncio.CancelledError):
+        await rebuilding
+    assert deaf == 1
+    assert await schemas(world) == ["ledger", "read_v1"]
