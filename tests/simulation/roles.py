@@ -37,7 +37,7 @@ from agentlog_processors.outputs_end import RecentEnds
 from agentlog_processors.reap_runs import ReapRuns
 from agentlog_processors.reconcile_queue import ReconcileQueue
 from agentlog_processors.service import Endless, Service, supervise
-from agentlog_processors.tools import Timing, WorkerTools, Writing
+from agentlog_processors.tools import VERDICT, Timing, WorkerTools, Writing
 from agentlog_projections.announce import Announcer
 from agentlog_projections.commits import ReadModel
 from agentlog_projections.database import Pool, open_pool
@@ -58,10 +58,11 @@ TIMING = Timing(
     look=SECOND,
     reconcile=5 * SECOND,
     grace=2 * SECOND,
-    limits=Limits(lost_after=2 * SECOND, run_time=20 * SECOND, retries=3, cancel_grace=2 * SECOND),
+    limits=Limits(lost_after=2 * SECOND, run_time=2 * VERDICT, retries=3, cancel_grace=2 * SECOND),
     pop=SECOND,
     alive=2 * SECOND,
 )
+"""Short; but a run has more time than its worker takes to look for one lost record (`VERDICT`), and ends by itself."""
 
 
 class Broken(Exception):
