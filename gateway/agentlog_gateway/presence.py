@@ -1,6 +1,6 @@
 """Decides whether rows may be believed: not while the partition of a key is folded for the first time or again."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from agentlog_facts.errors import Unavailable
@@ -8,7 +8,8 @@ from agentlog_facts.ids import Key
 from agentlog_facts.ports import Clock, EventLog
 
 FRESH_S = 0.25
-"""How long an answer counts for rows that were found; a missing row is asked about again."""
+"""How long a good answer counts for rows that were found. What is missing, row or partition, is asked about again: so
+nobody is refused once all is there."""
 
 
 class PartitionStates(Protocol):
@@ -43,9 +44,12 @@ class Presence:
         known = await self._states.presence()
         self._known, self._asked_at = known, self._clock.monotonic()
 
-    async def _require(self, partitions: Iterable[int], fresh: bool) -> None:
-        if fresh or self._clock.monotonic() - self._asked_at > FRESH_S:
+    async def _require(self, partitions: Collection[int], fresh: bool) -> None:
+        if fresh or self._clock.monotonic() - self._asked_at > FRESH_S or self._missing(partitions):
             await self.ask()
-        missing = [number for number in partitions if not self._known.get(number, False)]
+        missing = self._missing(partitions)
         if missing:
             raise Unavailable(f"the projection is being built for partition {missing[0]}, retry later")
+
+    def _missing(self, partitions: Collection[int]) -> list[int]:
+        return [number for number in partitions if not self._known.get(number, False)]

@@ -1,0 +1,43 @@
+"""What the gateway remembers of partitions: that one is there, for a moment; never that one is missing."""
+
+from collections.abc import Mapping
+
+import pytest
+from tests.fakes.memory_log import MemoryLog
+from tests.fakes.ports import TestClock
+
+from agentlog_facts.errors import Unavailable
+from agentlog_gateway.presence import FRESH_S, Presence
+
+
+class States:
+    def __init__(self) -> None:
+        self.present = False
+        self.asked = 0
+
+    async def presence(self) -> Mapping[int, bool]:
+        self.asked += 1
+        return {0: self.present}
+
+
+async def test_a_partition_that_was_missing_is_asked_about_again_at_once() -> None:
+    states = States()
+    presence = Presence(states, MemoryLog(), TestClock(), 1)
+    with pytest.raises(Unavailable, match="partition 0"):
+        await presence.require("t1")
+    states.present = True
+    await presence.require("t1")
+    await presence.require_all()
+
+
+async def test_a_partition_that_is_there_is_asked_about_now_and_then() -> None:
+    states, clock = States(), TestClock()
+    presence = Presence(states, MemoryLog(), clock, 1)
+    states.present = True
+    for _ in range(3):
+        await presence.require("t1")
+    assert states.asked == 1
+    clock.seconds += FRESH_S + 0.01
+    states.present = False
+    with pytest.raises(Unavailable):
+        await presence.require("t1")
