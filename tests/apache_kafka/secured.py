@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.apache_kafka.server import ApacheKafka, free_ports
+from tests.apache_kafka.server import ApacheKafka
 from tests.certificates import Certificates
 
 USER, PASSWORD = "agentlog", "hunter2-over-kafka"
@@ -17,8 +17,8 @@ class SecuredKafka(ApacheKafka):
     """The open port remains, for the node's own talk and for tests that look from outside."""
 
     def __init__(self, folder: Path, certificates: Certificates) -> None:
-        super().__init__(folder, group_min_session_timeout_ms="500")
-        self.doors = dict(zip(DOORS, free_ports(len(DOORS)), strict=True))
+        super().__init__(folder, len(DOORS), group_min_session_timeout_ms="500")
+        self.doors = dict(zip(DOORS, self.door_ports, strict=True))
         keystore = folder / "keystore.pem"
         keystore.touch(0o600)
         keystore.write_bytes(certificates.server_key.read_bytes() + certificates.server.read_bytes())

@@ -73,10 +73,11 @@ def java() -> str:
 class ApacheKafka:
     """A node in a folder; the same folder keeps its port and its records over restarts."""
 
-    def __init__(self, folder: Path, **properties: str) -> None:
+    def __init__(self, folder: Path, doors: int = 0, **properties: str) -> None:
+        """`doors`: so many ports besides, chosen together with its own, since none is taken before it starts."""
         self._folder = folder
         self._classpath = os.pathsep.join(sorted(str(jar) for jar in jars().glob("*.jar")))
-        self.port, self.controller_port = free_ports(2)
+        self.port, self.controller_port, *self.door_ports = free_ports(2 + doors)
         template = Template((HERE / "server.properties.template").read_text())
         ports = {"voters": f"1@127.0.0.1:{self.controller_port}", "port": self.port, "cport": self.controller_port}
         self._config = folder / "server.properties"

@@ -150,11 +150,14 @@ async def test_no_run_passes_its_breakpoint_whenever_its_worker_is_killed(here: 
         name = uuid4().hex
         threads = [await here.api.thread() for _ in range(RUNS)]
         asked: JsonObject = {"interrupt_before": ["two"]}
-        runs = [await here.api.start_run(thread_id, "line", {"name": name}, asked) for thread_id in threads]
+        starting = asyncio.gather(*(here.api.start_run(one, "line", {"name": name}, asked) for one in threads))
         at = 1 + number * 7 % RUNS
-        await asyncio.to_thread(wait_until, lambda: len(here.started(name)) >= at, END_S, "some have begun")  # noqa: B023 - waited for here
         kill = kill_everything if number % 5 == 4 else kill_worker  # a new supervisor counts restarts anew
+        if kill is kill_everything:  # else they still come while the worker dies
+            await starting
+        await asyncio.to_thread(wait_until, lambda: len(here.started(name)) >= at, END_S, "some have begun")  # noqa: B023 - waited for here
         await asyncio.to_thread(kill, here.server)
+        runs = await starting
         async with asyncio.timeout(END_S):
             await asyncio.gather(*map(here.api.join, threads, runs))
         assert set(here.started(name)) == {"one"}
