@@ -159,6 +159,11 @@ class Catalog:
             self.next_uid = max(self.next_uid, uid + 1)
 
     def _delete(self, operation: TopicDeleted) -> list[Partition]:
+        for (
+            rows
+        ) in self.offsets.values():  # in a replay too: what was committed for a later namesake follows in the log
+            for key in [key for key in rows if key[0] == operation["name"]]:
+                del rows[key]
         topic = self.topics.get(operation["name"])
         if topic is None or topic.uid != operation["uids"][0]:
             return []
@@ -166,9 +171,6 @@ class Catalog:
         for partition in topic.partitions:
             del self.partitions[partition.uid]
             partition.gone = True
-        for rows in self.offsets.values():
-            for key in [key for key in rows if key[0] == topic.name]:
-                del rows[key]
         return topic.partitions
 
     def _configure(self, operation: ConfigsSet) -> None:

@@ -1,6 +1,7 @@
 """How group requests are read and answered, and which offset commits are taken."""
 
 import asyncio
+from time import time_ns
 
 from .coordinator import Group, Join, Joined
 from .errors import Code, StorageFailed
@@ -195,13 +196,17 @@ class Groups:
 
 
 class ProducerIds:
-    """Gives out producer ids; takes a block at a time, so that most requests need no disk."""
+    """Gives out producer ids; takes a block at a time, so that most requests need no disk.
+
+    Each life of the server begins at the time in microseconds: a server restored from an older copy must not give a
+    new producer the id of one that is still alive, whose next record would be taken for a repeat and never be stored.
+    """
 
     _BLOCK = 1000
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._next: int = store.catalog.next_producer_id
+        self._next: int = max(store.catalog.next_producer_id, time_ns() // 1000)
         self._below: int = self._next
         self._lock = asyncio.Lock()
 

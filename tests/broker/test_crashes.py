@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+import shutil
+import struct
 from collections.abc import Callable
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from tests.broker.servers import BrokerProcess, admin, make_topic, producer, read_all, until
+from tests.broker.wire_client import WireClient, make_batch
 
-WRITERS = 32
+WRITERS, PARTITIONS = 32, 4
 SMALL_FILES = ("--wal-file-bytes", "65536", "--segment-bytes", "20000")
 
 
@@ -23,16 +26,17 @@ async def _write_through_kills(broker: BrokerProcess, topic: str, kills: int) ->
             request_timeout_ms=5000,
             retry_backoff_ms=20,
         )
-        for _ in range(4)
+        for _ in range(WRITERS)
     ]
     for client in clients:
         await client.start()
 
     async def write(number: int) -> None:
-        each = 0
+        """Append with a producer of its own to all partitions, so that producers meet in each."""
+        each = number
         while going:
             value = b"%d-%d" % (number, each)
-            sent = await clients[number % 4].send_and_wait(topic, value + b"x" * 100, partition=number % 4)
+            sent = await clients[number].send_and_wait(topic, value + b"x" * 100, partition=each % PARTITIONS)
             acked[value] = (sent.partition, sent.offset)
             each += 1
 
@@ -56,16 +60,16 @@ async def test_kills_under_32_idempotent_writers_lose_move_and_double_nothing(
     start_broker: Callable[..., BrokerProcess], full: bool
 ) -> None:
     broker = start_broker(*SMALL_FILES)
-    topic = await make_topic(broker.bootstrap, partitions=4)
+    topic = await make_topic(broker.bootstrap, partitions=PARTITIONS)
     acked = await _write_through_kills(broker, topic, 24 if full else 8)
     broker.kill()
     broker.start()
-    records = await read_all(broker.bootstrap, topic, 4)
+    records = await read_all(broker.bootstrap, topic, PARTITIONS)
     stored = [((record.value or b"").rstrip(b"x"), (record.partition, record.offset)) for record in records]
     places = dict(stored)
     assert len(places) == len(stored), "a record is there twice"
     assert {value: places.get(value) for value in acked} == acked, "a record is missing or elsewhere"
-    for part in range(4):
+    for part in range(PARTITIONS):
         offsets = [record.offset for record in records if record.partition == part]
         assert offsets == list(range(len(offsets)))
     print(f"{len(acked)} acknowledged, {len(stored)} stored, none missing, moved or doubled")
@@ -129,3 +133,83 @@ async def test_a_reader_catches_up_through_segments_and_the_newest_file(
     await until(lambda: len(list(broker.data_dir.glob("segments/*/*.log"))) > 2, "files are cut into segments")
     records = await read_all(broker.bootstrap, topic, 2)
     assert [record.value for record in records] == expected[0] + expected[1]
+
+
+async def test_a_restored_server_gives_nobody_the_id_of_a_producer_that_is_still_alive(
+    start_broker: Callable[..., BrokerProcess],
+) -> None:
+    broker = start_broker()
+    topic = await make_topic(broker.bootstrap)
+    copy = broker.data_dir.with_name("copy")
+    await new_producer_id(broker.bootstrap)
+    broker.kill()
+    shutil.copytree(broker.data_dir, copy)
+    broker.start()
+    alive = await new_producer_id(broker.bootstrap)
+    await append(broker.bootstrap, topic, alive, [b"a0", b"a1"])
+    broker.kill()
+    shutil.rmtree(broker.data_dir)
+    shutil.copytree(copy, broker.data_dir)
+    broker.start()
+    new = await new_producer_id(broker.bootstrap)
+    assert new != alive
+    await append(broker.bootstrap, topic, new, [b"b0", b"b1", b"b2"])
+    await append(broker.bootstrap, topic, alive, [b"a2"], first=2)
+    stored = [record.value for record in await read_all(broker.bootstrap, topic)]
+    assert stored == [b"b0", b"b1", b"b2", b"a2"], "an acknowledged record was taken for a repeat of another one"
+
+
+async def new_producer_id(bootstrap: str) -> int:
+    """Ask for an id as a producer does that just started."""
+    client = await WireClient.connect(bootstrap)
+    answer = await client.ask(22, 0, b"\xff\xff" + struct.pack(">i", 1000))
+    await client.close()
+    code: int
+    _, code, producer_id, _ = struct.unpack(">ihqh", answer)
+    assert code == 0
+    return int(producer_id)
+
+
+async def append(bootstrap: str, topic: str, producer_id: int, values: list[bytes], first: int = 0) -> None:
+    """Append records of an idempotent producer; every one has to be acknowledged."""
+    client = await WireClient.connect(bootstrap)
+    for sequence, value in enumerate(values, first):
+        batch = make_batch([value], producer_id=producer_id, epoch=0, sequence=sequence)
+        assert (await client.produce(topic, batch)).code == 0
+    await client.close()
+
+
+async def test_positions_of_a_deleted_topic_do_not_come_back_for_its_namesake(
+    start_broker: Callable[..., BrokerProcess],
+) -> None:
+    from aiokafka.admin import NewTopic
+
+    broker = start_broker()
+    topic = await make_topic(broker.bootstrap)
+    part = TopicPartition(topic, 0)
+    async with producer(broker.bootstrap) as client:
+        for _ in range(8):
+            await client.send_and_wait(topic, b"x")
+    await commit(broker.bootstrap, part, 7)
+    async with admin(broker.bootstrap) as operator:
+        await operator.delete_topics([topic])
+        await operator.create_topics([NewTopic(topic, 1, 1)])
+    assert broker.stop() == 0  # writes a manifest that knows the new topic, before the log is replayed
+    broker.start()
+    assert await committed(broker.bootstrap, part) is None
+    await commit(broker.bootstrap, part, 0)
+    assert broker.stop() == 0
+    broker.start()
+    assert await committed(broker.bootstrap, part) == 0
+
+
+async def commit(bootstrap: str, part: TopicPartition, offset: int) -> None:
+    async with AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id="g", enable_auto_commit=False) as consumer:
+        consumer.assign([part])
+        await consumer.commit({part: offset})
+
+
+async def committed(bootstrap: str, part: TopicPartition) -> int | None:
+    async with AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id="g", enable_auto_commit=False) as consumer:
+        consumer.assign([part])
+        return await consumer.committed(part)
