@@ -67,7 +67,11 @@ async def _serve(settings: BrokerSettings, ready_fd: int) -> None:
     os.write(ready_fd, line.encode() + b"\n")
     if ready_fd > 2:
         os.close(ready_fd)
-    await stop.wait()
+    stopping, failing = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(server.failed())
+    await asyncio.wait((stopping, failing), return_when=asyncio.FIRST_COMPLETED)
+    if failing.done():
+        raise BrokerError("a chore of the storage ended: see the log")
+    failing.cancel()
     await server.stop()
 
 

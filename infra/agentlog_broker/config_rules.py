@@ -1,7 +1,8 @@
 """Which topic settings exist, their defaults, and which values this server can honour.
 
-A setting whose effect does not exist here (compaction, replicas) is accepted only with the value that changes nothing;
-everything else is refused, never silently ignored.
+A setting whose effect does not exist here (replicas) is accepted only with the value that changes nothing; everything
+else is refused, never silently ignored. Compaction is accepted and never done: it permits a server to forget all but
+the newest value of a key and promises nobody that it will. Who reads a compacted topic (Faust's tables) sees more.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,9 +46,8 @@ def _fixed(value: str, why: str) -> Rule:
 
 def rules(settings: BrokerSettings) -> dict[str, Rule]:
     """Return every setting a topic has, by name. Source: Apache Kafka documentation, "Topic Configs"."""
-    no_compaction = "this server does not compact"
     return {
-        "cleanup.policy": _fixed("delete", no_compaction),
+        "cleanup.policy": Rule("delete", _one_of("delete", "compact", "compact,delete", "delete,compact")),
         "compression.type": _fixed("producer", "batches are stored as they come"),
         "delete.retention.ms": Rule("86400000", _whole(0)),
         "file.delete.delay.ms": Rule("0", _whole(0)),
@@ -88,6 +88,11 @@ def check_configs(configs: Mapping[str, str | None], settings: BrokerSettings) -
             raise Refused(Code.INVALID_CONFIG, f"{name}={value}: {objection}")
         accepted[name] = value
     return accepted
+
+
+def forgets_by_age(configs: Mapping[str, str]) -> bool:
+    """Tell whether retention applies. Source: Apache Kafka documentation, "Topic Configs", cleanup.policy."""
+    return "delete" in configs.get("cleanup.policy", "delete").split(",")
 
 
 def number(configs: Mapping[str, str], name: str, settings: BrokerSettings) -> int:

@@ -4,7 +4,6 @@ Runs in a thread of its own and touches nothing but files; the store takes the r
 in between is harmless: lengths count only once the manifest names them, and the file is cut again.
 """
 
-import mmap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,21 +45,17 @@ class _Batches:
 
 
 def cut_file(path: Path, end: int, targets: Mapping[int, Target], disk: Disk) -> dict[int, Cut]:
-    """Write the batches of one sealed file into segments. Raises: OSError, Damaged."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        view = memoryview(mapped)
-        collected = _collect(path, view, end, targets)
-        touched: list[Segment] = []
-        try:
-            return {uid: _write(targets[uid], batches, disk, touched) for uid, batches in collected.items()}
-        except OSError:
-            _undo(touched)
-            raise
-        finally:
-            for batches in collected.values():
-                for batch in batches.kept:
-                    batch.payload.release()
-            view.release()
+    """Write the batches of one sealed file into segments. Raises: OSError, Damaged.
+
+    The file is read, not mapped: a bad sector under a map is a signal that ends the process.
+    """
+    collected = _collect(path, memoryview(path.read_bytes()), end, targets)
+    touched: list[Segment] = []
+    try:
+        return {uid: _write(targets[uid], batches, disk, touched) for uid, batches in collected.items()}
+    except OSError:
+        _undo(touched)
+        raise
 
 
 def _collect(path: Path, view: memoryview, end: int, targets: Mapping[int, Target]) -> dict[int, _Batches]:
@@ -68,7 +63,6 @@ def _collect(path: Path, view: memoryview, end: int, targets: Mapping[int, Targe
     for frame in scan(path, view, end):
         target = targets.get(frame.target)
         if frame.target in (JOURNAL, MARK) or target is None:
-            frame.payload.release()
             continue
         header = read_header(frame.payload)
         batches = collected.setdefault(target.uid, _Batches())
@@ -79,8 +73,6 @@ def _collect(path: Path, view: memoryview, end: int, targets: Mapping[int, Targe
             batches.producers.append(note)
         if last >= target.start:
             batches.kept.append(Stored(header.base_offset, last, header.max_ms, frame.payload))
-        else:
-            frame.payload.release()
     return collected
 
 

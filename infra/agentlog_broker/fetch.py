@@ -187,11 +187,11 @@ class _Call:
         _, partition, offset, most = ask
         if partition is None or partition.gone:
             return Code.UNKNOWN_TOPIC_OR_PARTITION, b""
+        if not partition.start <= offset < partition.high:  # it may have gone while we read
+            return (Code.NONE if offset == partition.high else Code.OFFSET_OUT_OF_RANGE), b""
         if ask in found:
             data = found[ask]
             return (Code.NONE, data) if data is not None else (Code.KAFKA_STORAGE_ERROR, b"")
-        if not partition.start <= offset < partition.high:
-            return (Code.NONE if offset == partition.high else Code.OFFSET_OUT_OF_RANGE), b""
         if room <= 0 or not Store.in_tail(partition, offset):
             return Code.NONE, b""
         try:

@@ -34,12 +34,13 @@ class Place(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """One stored frame; `position` is where its payload starts."""
+    """One stored frame; `position` is where its payload starts, `durable` what was on disk when it was written."""
 
     target: int
     position: int
     payload: memoryview
     end: Place
+    durable: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +122,10 @@ def scan(path: Path, data: memoryview, end: int | None, durable: int = 0) -> Ite
             if end is not None or at < durable or _was_durable(data, at, header.sequence):
                 raise Damaged(path, at, "a frame that was on disk is not what was written")
             return
-        size, target, _, _, chain = found
+        size, target, proven, _, chain = found
         start = at + FRAME_HEADER_BYTES
         at = start + size
-        yield Frame(target, start, data[start:at], Place(header.sequence, at, chain))
+        yield Frame(target, start, data[start:at], Place(header.sequence, at, chain), proven)
 
 
 def _was_durable(data: memoryview, at: int, sequence: int) -> bool:

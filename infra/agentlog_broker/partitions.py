@@ -100,3 +100,15 @@ class Partition:
     def size_bytes(self) -> int:
         """Return how many bytes of batches the partition holds."""
         return sum(segment.size_bytes for segment in self.segments) + sum(self.tail.sizes)
+
+
+def expired_until(partition: Partition, older_than_ms: int | None, keep_bytes: int) -> int:
+    """Return the offset below which whole segments may go."""
+    offset, size = partition.start, partition.size_bytes
+    for segment in partition.segments:
+        too_old = older_than_ms is not None and segment.max_ms < older_than_ms
+        too_much = keep_bytes >= 0 and size - segment.size_bytes >= keep_bytes
+        if not (too_old or too_much):
+            break
+        offset, size = segment.next, size - segment.size_bytes
+    return offset

@@ -5,7 +5,6 @@ file is left out, because none of it was ever acknowledged.
 """
 
 import logging
-import mmap
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,10 @@ log = logging.getLogger("agentlog_broker")
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """Where the log ends and which write-ahead files exist."""
+    """Where the log ends, from where on nothing proves that it is on disk, and which write-ahead files exist."""
 
     end: Place
+    proven: int
     first_wal: int
     sealed: dict[int, int]
 
@@ -33,11 +33,14 @@ def recover(data_dir: Path, catalog: Catalog) -> Recovered:
     """Rebuild the catalog from the files. Raises: Damaged, OSError."""
     for draft in data_dir.glob("*.new"):
         draft.unlink()
-    marks = manifest.read(data_dir, catalog) or Marks(1, (0, 0))
+    found = manifest.read(data_dir, catalog)
+    marks = found or Marks(1, (0, 0))
     headers = _headers(data_dir, marks)
-    end, sealed = Place(0, 0, 0), dict[int, int]()
+    if found is None and not headers and any((data_dir / "segments").glob("*/*")):
+        raise Damaged(data_dir / "manifest.json", 0, "the file is missing, and so are all write-ahead files")
+    end, proven, sealed = Place(0, 0, 0), 0, dict[int, int]()
     for header, after in zip(headers, [*headers[1:], None], strict=False):
-        end = _replay(data_dir, catalog, header, after, marks)
+        end, proven = _replay(data_dir, catalog, header, after, marks)
         if after is not None:
             sealed[header.sequence] = after.previous_end
     if marks.durable > (end.sequence, end.position):
@@ -45,7 +48,7 @@ def recover(data_dir: Path, catalog: Catalog) -> Recovered:
         raise Damaged(path, end.position, f"the log was on disk up to byte {marks.durable[1]} of this file")
     _check_segments(catalog)
     _remove_leftovers(data_dir, catalog)
-    return Recovered(end, headers[0].sequence if headers else 1, sealed)
+    return Recovered(end, proven, headers[0].sequence if headers else 1, sealed)
 
 
 def _headers(data_dir: Path, marks: Marks) -> list[FileHeader]:
@@ -65,22 +68,24 @@ def _headers(data_dir: Path, marks: Marks) -> list[FileHeader]:
     return headers
 
 
-def _replay(data_dir: Path, catalog: Catalog, header: FileHeader, after: FileHeader | None, marks: Marks) -> Place:
+def _replay(
+    data_dir: Path, catalog: Catalog, header: FileHeader, after: FileHeader | None, marks: Marks
+) -> tuple[Place, int]:
+    """Take a file in; return its end and the position up to which it is known to be on disk."""
     path = data_dir / file_name(header.sequence)
     end = Place(header.sequence, FILE_HEADER_BYTES, header.chain)
     durable = marks.durable[1] if marks.durable[0] == header.sequence else 0
     known_end = after.previous_end if after is not None else None
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        with memoryview(mapped) as view:
-            for frame in scan(path, view, known_end, durable):
-                with frame.payload:
-                    _take(path, catalog, frame)
-                end = frame.end
-            if after is None:
-                _note_torn_tail(path, view, end)
+    proven = max(durable, FILE_HEADER_BYTES)
+    view = memoryview(path.read_bytes())  # read, not mapped: a bad sector under a map is a signal, not an error
+    for frame in scan(path, view, known_end, durable):
+        _take(path, catalog, frame)
+        end, proven = frame.end, max(proven, frame.durable)
+    if after is None:
+        _note_torn_tail(path, view, end)
     if after is not None and (end.position, end.chain) != (after.previous_end, after.chain):
         raise Damaged(path, end.position, "the file does not end where the next one says")
-    return end
+    return end, proven
 
 
 def _note_torn_tail(path: Path, view: memoryview, end: Place) -> None:

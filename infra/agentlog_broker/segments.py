@@ -107,7 +107,7 @@ class SegmentIndex:
     def find(self, offset: int) -> int:
         """Return the number of the entry that holds an offset of this segment. Raises: Damaged where none does."""
         number = max(0, bisect_right(self._bases, offset) - 1)
-        if self.entry(number).last < offset:
+        if not self.entry(number).base <= offset <= self.entry(number).last:
             raise Damaged(self._segment.index_path, number * ENTRY_BYTES, "entries do not follow each other")
         return number
 

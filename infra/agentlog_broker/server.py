@@ -102,6 +102,20 @@ class Server:
         """Stop reading from clients while too much waits for the disk."""
         self._hub.set_congested(self._store.pending_bytes >= self._settings.max_unwritten_bytes)
 
+    @property
+    def store(self) -> Store:
+        """Return what it stores into; there is one once it was started."""
+        return self._store
+
+    @property
+    def has_failed(self) -> bool:
+        """Tell whether it cannot go on and has said why."""
+        return self._store.failed.is_set()
+
+    async def failed(self) -> None:
+        """Return when the server cannot go on and has said why."""
+        await self._store.failed.wait()
+
     async def stop(self) -> None:
         """Stop listening, let go of the clients, write everything and leave a clean directory."""
         self._listener.close()

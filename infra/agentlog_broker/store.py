@@ -15,13 +15,13 @@ from time import time
 
 from . import manifest
 from .catalog import Catalog, Operation, Topic, pack
-from .config_rules import number
+from .config_rules import forgets_by_age, number
 from .cutting import Cut, Target, cut_file
 from .disk import Disk
 from .errors import BrokerError, StorageFailed
 from .frames import FRAME_HEADER_BYTES, JOURNAL, check_payload, file_name
 from .manifest import Marks, segment_directory
-from .partitions import Partition
+from .partitions import Partition, expired_until
 from .recovery import recover
 from .segments import Segment, SegmentIndex
 from .settings import BrokerSettings
@@ -75,10 +75,12 @@ class Store(WalListener):
         self._chores: asyncio.Task[None] | None = None
         self._wake_chores = asyncio.Event()
         self._rolled_at = self._loop.time()
+        self._manifest_due = False
         self._indexes: dict[Segment, SegmentIndex] = {}
         self._index_lock = Lock()  # two reader threads
         self.catalog = Catalog(settings.producers_per_partition_max, settings.max_message_bytes)
         self.read_only: StorageFailed | None = None
+        self.failed = asyncio.Event()
         self.on_pressure: Callable[[], None] = lambda: None  # the queue for the disk grew long, or shorter
 
     # -- life
@@ -88,10 +90,17 @@ class Store(WalListener):
         found = recover(self._dir, self.catalog)
         self._first_wal, self._sealed = found.first_wal, found.sealed
         self._durable = (found.end.sequence, found.end.position)
-        self._wal.start(found.end)
+        self._wal.start(found.end, found.proven)
         if self._sealed:
             self._wake_chores.set()
         self._chores = self._loop.create_task(self._do_chores())
+        self._chores.add_done_callback(self._chores_ended)
+
+    def _chores_ended(self, chores: "asyncio.Task[None]") -> None:
+        """Without its chores the log would grow until the disk is full: let the server end, loudly."""
+        if not chores.cancelled() and (error := chores.exception()) is not None:
+            log.critical("storage.chores_ended", exc_info=error)
+            self.failed.set()
 
     async def close(self) -> None:
         """Write and sync everything, and leave a manifest that says so."""
@@ -198,10 +207,12 @@ class Store(WalListener):
     # -- reads
 
     async def read(self, partition: Partition, offset: int, max_bytes: int) -> bytes:
-        """Return batches from the one that holds `offset` on, at least one. Raises: Damaged, OSError."""
-        segment = next((segment for segment in partition.segments if offset < segment.next), None)
-        if segment is None:
+        """Return batches from the one that holds `offset` on; none if it is gone. Raises: Damaged, OSError."""
+        if self.in_tail(partition, offset):
             return self.read_tail(partition, offset, max_bytes)
+        segment = next((each for each in partition.segments if each.base <= offset < each.next), None)
+        if segment is None:
+            return b""
         return await self._loop.run_in_executor(self._readers, self._read_segment, segment, offset, max_bytes)
 
     @staticmethod
@@ -296,9 +307,17 @@ class Store(WalListener):
                     _take_over(partition, cut, sequence)
             del self._sealed[sequence]
             self._first_wal = sequence + 1
-            await self._write_manifest()
-            self._remove_cut_files()
+            self._manifest_due = True
             log.info("storage.file_cut", extra={"file": path.name, "partitions": len(cuts)})
+            await self._name_cut_files()
+        await self._name_cut_files()
+
+    async def _name_cut_files(self) -> None:
+        """Name in the manifest what was cut, and delete the files it was cut from; again where that failed before."""
+        if self._manifest_due:
+            await self._write_manifest()
+            self._manifest_due = False
+            self._remove_cut_files()
 
     def _remove_cut_files(self) -> None:
         """Delete what the manifest on disk no longer needs, and what an earlier failure left."""
@@ -342,10 +361,12 @@ class Store(WalListener):
         for topic in self.catalog.topics.values():
             keep_ms = number(topic.configs, "retention.ms", self._settings)
             keep_bytes = number(topic.configs, "retention.bytes", self._settings)
+            if not forgets_by_age(topic.configs):
+                continue
             if keep_ms < 0 and keep_bytes < 0:
                 continue
             for partition in topic.partitions:
-                offset = _expired_until(partition, now_ms - keep_ms if keep_ms >= 0 else None, keep_bytes)
+                offset = expired_until(partition, now_ms - keep_ms if keep_ms >= 0 else None, keep_bytes)
                 if offset > partition.start:
                     starts.append((partition.uid, offset))
                 tail = partition.tail
@@ -373,15 +394,3 @@ def _take_over(partition: Partition, cut: Cut, sequence: int) -> None:
     partition.cut_next = cut.next
     for note in cut.producers:
         partition.cut_producers.note(*note)
-
-
-def _expired_until(partition: Partition, older_than_ms: int | None, keep_bytes: int) -> int:
-    """Return the offset below which whole segments may go."""
-    offset, size = partition.start, partition.size_bytes
-    for segment in partition.segments:
-        too_old = older_than_ms is not None and segment.max_ms < older_than_ms
-        too_much = keep_bytes >= 0 and size - segment.size_bytes >= keep_bytes
-        if not (too_old or too_much):
-            break
-        offset, size = segment.next, size - segment.size_bytes
-    return offset

@@ -101,14 +101,20 @@ class Wal:
 
     # -- the loop's side
 
-    def start(self, end: Place) -> None:
-        """Go on writing at the end that recovery found; sequence 0 means an empty directory."""
+    def start(self, end: Place, proven: int) -> None:
+        """Go on writing at the end that recovery found; sequence 0 means an empty directory.
+
+        What lies between `proven` and the end is written again before the sync: where a sync failed before, the
+        kernel may hold those bytes as clean although no disk has them, and would sync nothing.
+        """
         if end.sequence == 0:
             self._create(1, 0, 0)
         else:
             self._fd = os.open(self._directory / file_name(end.sequence), os.O_RDWR)
             self._size = os.fstat(self._fd).st_size
             self._end, self._durable, self._durable_chain = end, end.position, end.chain
+            unproven = os.pread(self._fd, end.position - proven, proven)
+            self._disk.write(self._fd, unproven, proven)
             self._disk.sync(self._fd)
         self._thread.start()
 

@@ -16,6 +16,10 @@ from typing import Literal
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from agentlog_broker.disk import Disk
+from agentlog_broker.server import Server
+from agentlog_broker.settings import BrokerSettings
+
 ROOT = Path(__file__).parents[2]
 Record = ConsumerRecord[bytes, bytes]
 
@@ -80,6 +84,17 @@ def launch(data_dir: Path, *options: str) -> subprocess.Popen[str]:
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT / "infra")},
     )
+
+
+@asynccontextmanager
+async def serving(settings: BrokerSettings, disk: Disk | None = None) -> AsyncGenerator[tuple[Server, str]]:
+    """Run a server in this process; give it and its address."""
+    server = Server(settings, disk)
+    port = await server.start()
+    try:
+        yield server, f"127.0.0.1:{port}"
+    finally:
+        await server.stop()
 
 
 def unique(name: str) -> str:

@@ -8,7 +8,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.broker.servers import BrokerProcess, launch, make_topic, producer, read_all, until
+from aiokafka import TopicPartition
+from aiokafka.admin import RecordsToDelete
+from tests.broker.servers import (
+    BrokerProcess,
+    admin,
+    launch,
+    make_topic,
+    producer,
+    read_all,
+    serving,
+    until,
+)
 
 from agentlog_broker.batches import HEADER
 from agentlog_broker.catalog import Catalog, pack
@@ -27,6 +38,7 @@ from agentlog_broker.frames import (
 )
 from agentlog_broker.recovery import recover
 from agentlog_broker.segments import Segment, SegmentIndex, Stored, extend
+from agentlog_broker.settings import BrokerSettings
 
 
 def batch(base: int, count: int = 1, fill: bytes = b"r") -> bytes:
@@ -274,3 +286,60 @@ def check(data_dir: Path) -> tuple[int, str, str]:
     process = launch(data_dir, "--verify")
     output, errors = process.communicate(timeout=20)
     return process.returncode, output, errors
+
+
+async def test_a_damaged_file_is_named_again_and_again_and_everything_else_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = BrokerSettings(tmp_path, wal_file_bytes=1 << 16, storage_retry_s=0.02)
+    async with serving(settings) as (server, bootstrap):
+        topic = await make_topic(bootstrap)
+        async with producer(bootstrap) as client:
+            await client.send_and_wait(topic, b"precious")
+            flip(tmp_path / file_name(1), b"precious")
+            for _ in range(60):
+                await client.send_and_wait(topic, b"x" * 2000)
+            await until(lambda: len(complaints(caplog, "damaged at byte")) >= 2, "the chore that failed is tried again")
+            await client.send_and_wait(topic, b"others go on")
+        assert not server.has_failed
+    assert all(file_name(1) in said for said in complaints(caplog, "damaged at byte"))
+
+
+def complaints(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
+    """Return what was logged about a chore that failed, where it has these words."""
+    said = [str(vars(record).get("error")) for record in caplog.records if record.msg == "storage.chore_failed"]
+    return [error for error in said if words in error]
+
+
+def flip(path: Path, at: bytes) -> None:
+    """Flip a bit in a file that its server has open."""
+    data = path.read_bytes()
+    with path.open("r+b") as file:
+        file.seek(data.find(at))
+        file.write(bytes([at[0] ^ 1]))
+
+
+async def test_a_reader_that_is_overtaken_by_retention_is_told_so(tmp_path: Path) -> None:
+    async with serving(BrokerSettings(tmp_path, wal_file_bytes=1 << 16, segment_bytes=20_000)) as (server, bootstrap):
+        topic = await make_topic(bootstrap)
+        async with producer(bootstrap) as client, admin(bootstrap) as operator:
+            for _ in range(100):
+                await client.send_and_wait(topic, b"x" * 2000)
+            partition = server.store.catalog.topics[topic].partitions[0]
+            await until(lambda: len(partition.segments) > 2, "files are cut into segments")
+            behind = partition.segments[0].next
+            await operator.delete_records({TopicPartition(topic, 0): RecordsToDelete(behind)})
+            await until(lambda: partition.segments[0].base >= behind, "the first segment is gone")
+        # what a fetch does that looked before the start moved, and reads behind it
+        assert await server.store.read(partition, 0, 1 << 20) == b""
+        with pytest.raises(Damaged):
+            SegmentIndex(partition.segments[0]).find(behind - 1)
+
+
+def test_records_without_any_file_that_names_them_stop_the_start(tmp_path: Path) -> None:
+    left = tmp_path / "segments" / "1" / "00000000000000000000.log"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"records")
+    with pytest.raises(Damaged, match=r"manifest\.json: .*missing"):
+        recover(tmp_path, Catalog(10, 1000))
+    assert left.exists()

@@ -4,18 +4,18 @@ import asyncio
 import errno
 import os
 import subprocess
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
+from tests.broker import servers
 from tests.broker.servers import BrokerProcess, admin, make_topic, producer, read_all, until
 from tests.broker.wire_client import WireClient, make_batch
 
 from agentlog_broker.disk import Disk
-from agentlog_broker.server import Server
 from agentlog_broker.settings import BrokerSettings
 
 SEGMENT_WRITE = "segment write"
@@ -47,16 +47,33 @@ class FailingDisk(Disk):
         self._check("sync")
         super().sync(fd)
 
+    def replace(self, path: Path, data: bytes) -> None:
+        self._check("replace")
+        super().replace(path, data)
+
+
+class NotingDisk(Disk):
+    """A disk that notes what is written where, and when it is synced."""
+
+    def __init__(self) -> None:
+        self.written: list[tuple[int, bytes]] = []
+        self.synced_after: list[int] = []
+
+    def write(self, fd: int, data: bytes, position: int) -> None:
+        self.written.append((position, data))
+        super().write(fd, data, position)
+
+    def sync(self, fd: int) -> None:
+        self.synced_after.append(len(self.written))
+        super().sync(fd)
+
 
 @asynccontextmanager
 async def serving(directory: Path, disk: Disk, wal_file_bytes: int = 1 << 20) -> AsyncGenerator[str]:
     """Run a server in this process."""
-    server = Server(BrokerSettings(directory, storage_retry_s=0.05, wal_file_bytes=wal_file_bytes), disk)
-    port = await server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        await server.stop()
+    settings = BrokerSettings(directory, storage_retry_s=0.05, wal_file_bytes=wal_file_bytes)
+    async with servers.serving(settings, disk) as (_, bootstrap):
+        yield bootstrap
 
 
 @asynccontextmanager
@@ -214,3 +231,37 @@ async def test_a_cut_that_fails_gives_its_space_back_and_is_done_later(tmp_path:
         await until(lambda: len(names("wal-*.log")) == 1, "all full files are cut")
         records = await read_all(bootstrap, topic)
     assert [record.value for record in records] == [b"%02d" % number * 2000 for number in range(40)]
+
+
+async def test_a_manifest_that_could_not_be_written_is_written_later_and_frees_the_files(tmp_path: Path) -> None:
+    disk = FailingDisk()
+    async with serving(tmp_path, disk, wal_file_bytes=1 << 16) as bootstrap:
+        topic = await make_topic(bootstrap)
+        disk.refuses = {"replace": errno.ENOSPC}
+        async with producer(bootstrap) as client:
+            for number in range(20):
+                await client.send_and_wait(topic, b"%02d" % number * 2000)
+        await until(lambda: list(tmp_path.glob("segments/*/*.idx")) != [], "a file was cut")
+        assert (tmp_path / "wal-0000000001.log").exists()
+        disk.refuses = {}
+        await until(lambda: not (tmp_path / "wal-0000000001.log").exists(), "what was cut is freed")
+        assert len(await read_all(bootstrap, topic)) == 20
+
+
+async def test_a_start_writes_again_what_nothing_proves_to_be_on_disk(
+    tmp_path: Path, start_broker: Callable[..., BrokerProcess]
+) -> None:
+    broker = start_broker()
+    topic = await make_topic(broker.bootstrap)
+    async with producer(broker.bootstrap) as client:
+        for number in range(3):
+            await client.send_and_wait(topic, b"value %d" % number)
+    broker.kill()
+    disk = NotingDisk()
+    async with serving(broker.data_dir, disk) as bootstrap:
+        assert disk.synced_after[0] == 1, "a failed sync leaves pages that only look clean: write them, then sync"
+        position, written = disk.written[0]
+        stored = (broker.data_dir / "wal-0000000001.log").read_bytes()
+        assert stored[position : position + len(written)] == written
+        assert b"value 2" in written or b"value 2" in stored[:position]
+        assert [record.value for record in await read_all(bootstrap, topic)] == [b"value 0", b"value 1", b"value 2"]

@@ -4,14 +4,16 @@ import asyncio
 import subprocess
 import sys
 import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import pytest
-from tests.broker.servers import make_topic, unique
+from tests.broker.servers import make_topic, read_all, unique
 
-confluent: Any = pytest.importorskip("confluent_kafka", reason="confluent-kafka is not installed")
-confluent_admin: Any = pytest.importorskip("confluent_kafka.admin", reason="confluent-kafka is not installed")
+confluent: Any = import_module("confluent_kafka")
+confluent_admin: Any = import_module("confluent_kafka.admin")
 
 
 def _run_through(kafka: str, topic: str, group: str) -> list[bytes]:
@@ -108,3 +110,69 @@ async def test_a_faust_agent_sees_every_event(kafka: str, tmp_path: Path) -> Non
     )
     output, errors = await asyncio.wait_for(app.communicate(), 40)
     assert (app.returncode, output.decode().strip()) == (0, "100"), errors.decode()
+
+
+_FAUST_TABLE = """
+import asyncio, sys, faust
+_, broker, name, sends = sys.argv
+app = faust.App(name, broker="kafka://" + broker, web_enabled=False, topic_disable_leader=True, topic_partitions=4,
+                broker_session_timeout=3, broker_heartbeat_interval=1)
+topic = app.topic(name + "-in", partitions=4, internal=True, value_type=bytes, value_serializer="raw")
+last = app.Table("last", default=str, partitions=4)
+
+@last.on_recover
+async def recovered():
+    print(len(last), flush=True)
+
+@app.agent(topic, concurrency=1)
+async def agent(stream):
+    async for key, value in stream.items():
+        last[key.decode()] = value.decode()
+
+async def main():
+    await app.start()
+    for number in range(int(sends)):
+        await topic.send(key=b"%d" % (number % 10), value=b"%d" % number)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_faust_table_comes_back_from_its_changelog_after_a_kill(kafka: str, tmp_path: Path) -> None:
+    name = unique("table")
+    async with faust_table(kafka, name, 40, tmp_path / "first") as recovered:
+        assert await recovered() == 0
+        changelog = f"{name}-last-changelog"
+        async with asyncio.timeout(40):
+            while len({record.key for record in await read_all(kafka, changelog, 4)}) < 10:
+                pass  # each look takes a while
+    async with faust_table(kafka, name, 0, tmp_path / "second") as recovered:  # a folder of its own: no local copy
+        assert await recovered() == 10
+
+
+@asynccontextmanager
+async def faust_table(kafka: str, name: str, sends: int, folder: Path) -> AsyncGenerator[Callable[[], Awaitable[int]]]:
+    """Run the application until it is killed; give a function that tells how many keys its table recovered."""
+    await asyncio.to_thread(folder.mkdir)
+    said = folder / "said"
+    with said.open("wb") as errors:
+        app = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", _FAUST_TABLE, kafka, name, str(sends)),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=folder,
+        )
+
+    async def recovered() -> int:
+        assert app.stdout is not None
+        try:
+            return int(await asyncio.wait_for(app.stdout.readline(), 40))
+        except (TimeoutError, ValueError) as error:
+            raise AssertionError(said.read_text()[-3000:]) from error
+
+    try:
+        yield recovered
+    finally:
+        app.kill()
+        await app.wait()
