@@ -76,6 +76,11 @@ class Attempt:
             limit.cancel()
         return None if job.done.cancelled() or self._leaves else job.done.result()
 
+    @property
+    def lingers(self) -> bool:
+        """Tell whether a thread still runs its code."""
+        return self._job is not None and any(not call.done() for call in list(self._job.threads))
+
     async def left(self, tools: WorkerTools) -> None:
         """Wait until the threads of its code have ended too. Raises: Stuck."""
         running = [] if self._job is None else list(self._job.threads)

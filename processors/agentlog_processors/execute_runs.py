@@ -5,12 +5,12 @@ If we die here: an id that was popped is pushed again by the reconciler, a claim
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import RunId
 from agentlog_processors.attempt import Attempt, Stuck
-from agentlog_processors.run_attempt import carry_out, claim
+from agentlog_processors.run_attempt import carry_out, claim, give_back
 from agentlog_processors.service import first
 from agentlog_processors.tools import WorkerTools
 
@@ -19,7 +19,11 @@ log = logging.getLogger(__name__)
 HEARD_S = 1.0
 """How long a cancel may take to be heard before it is said again."""
 GIVE_BACK_S = 10.0
-"""How long a draining worker gives its attempts to stop and release their runs."""
+"""How long a draining worker gives its attempts to stop and release their runs; after that it releases them itself."""
+RELEASE_S = 8.0
+"""How long the log may take for these releases; a worker that fails at it ends as one that died."""
+FORSAKEN = 16
+"""A worker is replaced once code of so many runs that ended by themselves still holds threads: a pool has 64."""
 
 
 class ExecuteRuns:
@@ -34,6 +38,10 @@ class ExecuteRuns:
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving: set[asyncio.Task[None]] = set()
         self._taken: set[RunId] = set()
+        self._again: set[RunId] = set()
+        self._forsaken: list[Attempt] = []
+        self._deaf: list[Attempt] = []
+        self._draining = self._giving_back = False
         self._stuck: Stuck | None = None
         self._over = asyncio.Event()
 
@@ -79,7 +87,9 @@ class ExecuteRuns:
 
     async def _start(self, run_ids: Iterable[RunId]) -> None:
         for run_id in run_ids:
-            if run_id not in self._taken:
+            if run_id in self._taken:
+                self._again.add(run_id)  # given back by us and queued anew before we were done with it
+            else:
                 await self._slots.acquire()
                 self._taken.add(run_id)
                 task = asyncio.create_task(self._carry(run_id), name=f"run-{run_id}")
@@ -87,15 +97,32 @@ class ExecuteRuns:
                 task.add_done_callback(self._tasks.discard)
 
     async def _carry(self, run_id: RunId) -> None:
+        """Carry a run, and once more for each time that it came again meanwhile."""
+        try:
+            await self._carry_once(run_id)
+            while run_id in self._again and not self._draining:
+                self._again.discard(run_id)
+                await self._carry_once(run_id)
+        finally:
+            self._again.discard(run_id)
+            self._taken.discard(run_id)
+            self._slots.release()
+
+    async def _carry_once(self, run_id: RunId) -> None:
         """The outermost place of one run: what goes wrong is logged, the reaper and the reconciler mend it."""
+        attempt: Attempt | None = None
         try:
             attempt = await claim(self._tools, run_id)
-            if attempt is not None:
+            if attempt is not None and self._giving_back:
+                await give_back(self._tools, attempt)
+            elif attempt is not None:
                 self._active[run_id] = attempt
                 await carry_out(self._tools, attempt)
-                if attempt.asked is not None:
+                if attempt.lingers:
                     self._see_off(attempt)
         except Stuck as stuck:
+            if attempt is not None and attempt.asked == "drain":
+                self._deaf.append(attempt)
             self._give_up(run_id, stuck)
         except Unavailable as error:
             log.warning("run.unfinished", extra={"run_id": run_id, "error": str(error)})
@@ -103,11 +130,9 @@ class ExecuteRuns:
             log.exception("run.failed", extra={"run_id": run_id})
         finally:
             self._active.pop(run_id, None)
-            self._taken.discard(run_id)
-            self._slots.release()
 
     def _see_off(self, attempt: Attempt) -> None:
-        """Look after what a run that was told to stop has left behind."""
+        """Look after the threads that a run has left behind."""
         leaving = asyncio.create_task(self._watch(attempt), name=f"leaving-{attempt.work.run_id}")
         self._leaving.add(leaving)
         leaving.add_done_callback(self._leaving.discard)
@@ -116,7 +141,15 @@ class ExecuteRuns:
         try:
             await attempt.left(self._tools)
         except Stuck as stuck:
-            self._give_up(attempt.work.run_id, stuck)
+            if attempt.asked is None and not self._too_many_forsaken(attempt):
+                log.warning("run.left_threads", extra={"run_id": attempt.work.run_id, "error": str(stuck)})
+            else:
+                self._give_up(attempt.work.run_id, stuck)
+
+    def _too_many_forsaken(self, attempt: Attempt) -> bool:
+        """Count a run that ended by itself and left code behind: some of it may be meant, but threads are few."""
+        self._forsaken = [one for one in (*self._forsaken, attempt) if one.lingers]
+        return len(self._forsaken) >= FORSAKEN
 
     def _give_up(self, run_id: RunId, stuck: Stuck) -> None:
         """Let the worker end: what user code holds on to is freed with its process only."""
@@ -125,18 +158,31 @@ class ExecuteRuns:
         self._over.set()
 
     async def _drain(self) -> None:
+        """Finish what runs, or give it back. Raises: Unavailable when the log does not take a release."""
+        self._draining = True
         log.info("worker.draining", extra={"runs": len(self._tasks)})
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._tools.timing.grace.total_seconds())
+        self._giving_back = True
         for attempt in list(self._active.values()):
             attempt.ask("drain")
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=GIVE_BACK_S)
         for leaving in self._leaving:
             leaving.cancel()
+        await self._give_back((*self._deaf, *self._active.values()))
+
+    async def _give_back(self, deaf: Sequence[Attempt]) -> None:
+        """Release what does not stop, as code that blocks its loop: what it still writes is void from there on."""
         for task in self._tasks:
-            log.error("run.not_given_back", extra={"task": task.get_name()})
             task.cancel()
+        for attempt in deaf:
+            log.warning("run.does_not_stop", extra={"run_id": attempt.work.run_id, "epoch": attempt.epoch})
+        try:
+            async with asyncio.timeout(RELEASE_S):
+                await asyncio.gather(*(give_back(self._tools, attempt) for attempt in deaf))
+        except TimeoutError as error:
+            raise Unavailable(f"runs were not given back within {RELEASE_S:g} s") from error
 
 
 async def _ended(popping: "asyncio.Task[None]") -> None:

@@ -108,6 +108,9 @@ def main(words: Sequence[str]) -> None:
     except AgentlogError as error:
         log.error("role.failed", extra={"roles": ",".join(roles), "error": str(error)})
         status = EXIT_REPLACE if isinstance(error, Stuck) else 1
+    except Exception:  # a bug, ours or a library's: it must not keep us from ending either
+        log.exception("role.failed", extra={"roles": ",".join(roles)})
+        status = 1
     logging.shutdown()
     os._exit(status)  # not sys.exit: a thread that user code blocks would hold the process for ever
 
@@ -149,6 +152,8 @@ async def _serve(settings: Settings, roles: Sequence[str], ready_fd: int | None)
             services += _housekeeper(await _plumbing(stack, settings), stack)
         if "projector" in roles:
             services += await _projector(stack, settings)
+        if "worker" in roles or "housekeeper" in roles:  # both run user code: the housekeeper to end a run in its place
+            services.append(WatchTheLock(_timing(settings).stubborn))
         _say(ready_fd, {"role": ",".join(roles), "pid": os.getpid()})
         log.info("role.started", extra={"roles": ",".join(roles)})
         patience = STOP
@@ -270,7 +275,7 @@ def _worker(plumbing: Plumbing, stack: AsyncExitStack) -> list[Service]:
         timing=plumbing.timing,
     )
     active: dict[RunId, Attempt] = {}
-    return [ExecuteRuns(tools, active), KeepLeases(tools, active), WatchTheLock(tools.timing.stubborn)]
+    return [ExecuteRuns(tools, active), KeepLeases(tools, active)]
 
 
 def _housekeeper(plumbing: Plumbing, stack: AsyncExitStack) -> list[Service]:

@@ -161,6 +161,11 @@ async def _view(tools: WorkerTools, work: Work, end: End, outcome: RunOutcome) -
     return await tools.views.view_without_run(work.graph_id, work.thread_id, work.run_id)
 
 
+async def give_back(tools: WorkerTools, attempt: Attempt) -> None:
+    """Release the claim of an attempt that drains and was never begun or does not stop. Raises: Unavailable."""
+    await _given_back(tools, attempt, Release("drain", counts=False))
+
+
 async def _given_back(tools: WorkerTools, attempt: Attempt, after: Release | End) -> None:
     """Release the claim; a run that was given up is then ended by whoever looks first, as for a lost worker."""
     counts = after.counts if isinstance(after, Release) else True

@@ -81,6 +81,13 @@ class World:
         assert (found.violations, found.open_runs) == ([], [])
         return judged
 
+    async def releases(self, run_id: str) -> list[tuple[object, object]]:
+        """Return why a run was given back, and whether that counts, oldest first."""
+        judged = judge(await read_topic(self.server.kafka, "agentlog.events"))
+        facts = [fact for one in judged if one.verdict == "accepted" for fact in one.facts]
+        mine = [data for kind, data in facts if kind == "RunReleased" and data["run_id"] == run_id]
+        return [(data["reason"], data.get("counts")) for data in mine]
+
     def worker(self) -> list[int]:
         """Return the processes that execute runs."""
         return self.server.pids("agentlog_processors", "worker")
@@ -153,6 +160,7 @@ async def test_stuck_runs_that_are_stopped_end_in_time_and_cost_no_other_run() -
         await until(lambda: gate.began(here.server))
         stuck = await all_end_in_time(here, ["cancel", "interrupt"], WAYS, GRACE_S + SLACK_S)
         await goes_on(here, stuck, worker)
+        assert (await here.releases(beside))[:1] == [("drain", False)], "the worker was replaced without a drain"
 
         worker = here.worker()
         frozen = await all_end_in_time(here, ["cancel"], ["holds_the_lock"], GRACE_S + SLACK_S)
