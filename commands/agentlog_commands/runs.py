@@ -1,5 +1,6 @@
 """CreateRun, CancelRun, DeleteRun and, for workers and the reaper, ClaimRun, ReleaseRun, FinishRun."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -36,13 +37,15 @@ class CreateRun:
     """Queue a run. `create_thread` holds the metadata of a thread to be created where it is missing, else None.
 
     `version` is the thread stream's version that `state` was read at; whatever depends on other runs demands it.
-    `deadline` is until when the workers of superseded runs have to stop.
+    `deadline` is until when the workers of superseded runs have to stop. `rivals` of an answer are the runs that were
+    answering when it was first looked at, and all that came since: by now another interrupt may be open than its own.
     """
 
     run: RunCreated
     deadline: datetime
     create_thread: JsonObject | None = None
     version: int | None = None
+    rivals: Sequence[RunState] = ()
 
     def decide(self, state: ThreadState) -> Decision:
         """Create the thread with the run, queue behind what runs, stop what runs, or refuse.
@@ -57,11 +60,15 @@ class CreateRun:
             return Accepted(name, (created, self.run), {name: "absent"})
         match self.run.multitask_strategy:
             case "reject":
-                return self._alone(name, state)
+                decision = self._alone(name, state)
             case "interrupt" | "rollback" as action:
-                return self._superseding(name, state, action)
+                decision = self._superseding(name, state, action)
             case _:
-                return self._behind(name, state)
+                decision = self._behind(name, state)
+        first = self._answered_first(state)
+        if isinstance(decision, Refused) or first is None:
+            return decision
+        return Refused("interrupt_answered", ANSWERED.format(run_id=first.run_id))
 
     def _alone(self, name: Stream, state: ThreadState) -> Decision:
         if state.busy or self.version is None:
@@ -78,10 +85,25 @@ class CreateRun:
         answers = answered(self.run)
         if answers is None:
             return Accepted(name, (self.run,), {name: "exists"})
-        other = next((run for run in state.runs.values() if _answers_the_same(run, answers)), None)
+        other = next((run for run in answering(state) if _overlap(run.answers, answers)), None)
         if other is not None:
             return Refused("interrupt_answered", ANSWERED.format(run_id=other.run_id))
         return Accepted(name, (self.run,), self._as_seen(name))
+
+    def _answered_first(self, state: ThreadState) -> RunState | None:
+        """Return a run that answered the same before this one could, unless this one takes its place."""
+        answers = answered(self.run)
+        if answers is None:
+            return None
+        rivals = (run for run in self.rivals if not self._replaces(state.runs.get(run.run_id)))
+        return next((run for run in rivals if _overlap(run.answers, answers)), None)
+
+    def _replaces(self, run: RunState | None) -> bool:
+        """Tell whether this run stops another one so early that the interrupt is still there to be answered."""
+        if run is None:
+            return False
+        strategy = self.run.multitask_strategy
+        return strategy == "rollback" or (strategy == "interrupt" and not run.asks)
 
     def _as_seen(self, name: Stream) -> dict[Stream, Demand]:
         return {name: "exists" if self.version is None else self.version}
@@ -93,11 +115,14 @@ def superseded(action: CancelAction, by: RunId) -> JsonObject:
     return {"error": name, "message": f"superseded by run {by} (multitask_strategy={action})"}
 
 
-def _answers_the_same(run: RunState, answers: tuple[str, ...]) -> bool:
-    """Tell whether an active run may use up the interrupts that these answers are for; a bare answer is for all."""
-    if run.answers is None or run.cancel is not None or run.asks:
-        return False
-    return not run.answers or not answers or not set(answers).isdisjoint(run.answers)
+def answering(state: ThreadState) -> list[RunState]:
+    """Return the active runs that may use up an interrupt; one that stops, or has come to the next one, does not."""
+    return [run for run in state.runs.values() if run.answers is not None and run.cancel is None and not run.asks]
+
+
+def _overlap(one: tuple[str, ...] | None, other: tuple[str, ...]) -> bool:
+    """Tell whether two answers are for the same interrupt; a bare answer is for all, None for none."""
+    return one is not None and (not one or not other or not set(other).isdisjoint(one))
 
 
 def _stopped(run: RunState, action: CancelAction, deadline: datetime, error: JsonObject) -> Fact:

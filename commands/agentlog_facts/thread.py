@@ -212,6 +212,11 @@ def named_interrupts(resume: Json) -> tuple[str, ...]:
     return ()
 
 
+def new_run(fact: RunCreated) -> RunState:
+    """Return a run as it comes to its thread."""
+    return RunState(fact.run_id, "pending", fact.due_at, fact.temporary, answers=answered(fact))
+
+
 def _with(state: ThreadState, run: RunState) -> ThreadState:
     return replace(state, runs={**state.runs, run.run_id: run})
 
@@ -222,8 +227,7 @@ def _without(state: ThreadState, run_id: RunId) -> ThreadState:
 
 def _created(state: ThreadState, fact: RunCreated) -> ThreadState:
     graph_id = fact.assistant.get("graph_id")
-    run = RunState(fact.run_id, "pending", fact.due_at, fact.temporary, answers=answered(fact))
-    return _with(replace(state, graph_id=graph_id if isinstance(graph_id, str) else state.graph_id), run)
+    return _with(replace(state, graph_id=graph_id if isinstance(graph_id, str) else state.graph_id), new_run(fact))
 
 
 def _changed(state: ThreadState, fact: RunClaimed | RunReleased | RunCancelRequested, version: int) -> ThreadState:

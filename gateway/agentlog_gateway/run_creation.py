@@ -1,20 +1,22 @@
 """Decides how a run comes to be, on a thread or with a thread of its own, and what its creator is refused."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from agentlog_commands.command import Decision, Refused
-from agentlog_commands.runs import CreateRun
+from agentlog_commands.runs import CreateRun, answering
 from agentlog_commands.submit import Submitted, Voided
 from agentlog_facts.guard import Void
 from agentlog_facts.ids import Key, RunId, ThreadId
 from agentlog_facts.json_value import JsonObject
-from agentlog_facts.thread import RunCreated
+from agentlog_facts.thread import RunCreated, RunState, new_run
 from agentlog_gateway.assistants import assistant_of, usable
 from agentlog_gateway.call import Call
 from agentlog_gateway.errors import INVALID_RUN_TARGET, Problem
 from agentlog_gateway.replies import run_path
 from agentlog_gateway.run_orders import RunOrderForm
+from agentlog_gateway.threads import thread_decision
 from agentlog_gateway.wire_runs import StatelessRun, ThreadRun
 
 TRIES = 3
@@ -34,6 +36,14 @@ class NewRun:
         return found if location is None else {**found, "Location": path + location}
 
 
+@dataclass(frozen=True, slots=True)
+class _FirstLook:
+    """The thread as an answer first met it: its version, and the runs that were answering."""
+
+    version: int
+    answering: Sequence[RunState]
+
+
 class RunCreation:
     """One request to create a run; ids are known before anything is written."""
 
@@ -43,11 +53,14 @@ class RunCreation:
         self._stateless = thread_id is None
         self.thread_id = ThreadId(call.new_id("thread")) if thread_id is None else thread_id
         self.run_id = RunId(call.new_id("run"))
+        self._first_look: _FirstLook | None = None
 
     async def create(self) -> NewRun:
         """Create the run. Raises: Problem 400, 404, 409, 422, Unavailable, OutcomeUnknown."""
         resumes = self.body.command is not None and self.body.command.resume is not None
         serial = not self._stateless and (resumes or self.body.multitask_strategy != "enqueue")
+        if resumes and not self._stateless:
+            self._first_look = await self._look()
         for _ in range(TRIES):
             done = await self._call.submit("CreateRun", self.thread_id, self._decide, serial=serial)
             match done:
@@ -78,7 +91,31 @@ class RunCreation:
         )
         deadline = form.now + timedelta(seconds=services.limits.cancel_grace_s)
         created = form.created(thread.metadata)
-        return CreateRun(created, deadline, self._new_thread(), thread.version).decide(thread.state)
+        rivals = await self._rivals(-1 if thread.version is None else thread.version)
+        return CreateRun(created, deadline, self._new_thread(), thread.version, rivals).decide(thread.state)
+
+    async def _look(self) -> _FirstLook:
+        """Return what an answer is for: what was open when it came here, or when it was first tried with its key.
+
+        Before its turn: commands before this one may take so long that another interrupt is open when they are done.
+        """
+        call = self._call
+        found = await thread_decision(call, self.thread_id)
+        version = -1 if found.version is None else found.version
+        if call.identity.keyed:
+            tried = await call.services.decisions.first_tried_at(self.thread_id, call.identity.event_id)
+            version = version if tried is None else min(version, tried)
+        return _FirstLook(version, answering(found.state))
+
+    async def _rivals(self, version: int) -> Sequence[RunState]:
+        """Return the runs that were answering at the first look, and all that came since; none for other runs."""
+        first, services = self._first_look, self._call.services
+        if first is None:
+            return []
+        places = await services.decisions.runs_since(self.thread_id, first.version) if version > first.version else []
+        commits = [await services.log.read(place) for place in places]
+        came = [new_run(fact) for one in commits for fact in one.draft.facts if isinstance(fact, RunCreated)]
+        return [*first.answering, *came]
 
     def _new_thread(self) -> JsonObject | None:
         """Return the metadata of the thread that is to be made where it is missing."""

@@ -6,8 +6,11 @@ from datetime import datetime
 
 import asyncpg
 
+from agentlog_facts.envelope import Place
 from agentlog_facts.errors import Quarantined, Unavailable
-from agentlog_facts.ids import AssistantId, RunId, ThreadId
+from agentlog_facts.guard import Void
+from agentlog_facts.hint import decode_verdict
+from agentlog_facts.ids import AssistantId, RunId, ThreadId, stream
 from agentlog_facts.json_value import Json, JsonObject, load, load_object
 from agentlog_facts.thread import RunState, RunStatus, ThreadState, named_interrupts
 from agentlog_projections.database import Pool, reading
@@ -40,6 +43,16 @@ _TARGET = _THREAD.format(
             a.metadata AS assistant_metadata,""",
     join="LEFT JOIN read_v1.assistants a ON a.assistant_id = $3 AND NOT a.deleted",
 )
+_TRIED = """
+SELECT detail FROM ledger.log_index
+ WHERE key = $1 AND event_id = $2 AND detail->>'reason' = 'version_conflict' AND detail->>'stream' = $3
+ ORDER BY "offset" LIMIT 1
+"""
+_RUNS_SINCE = """
+SELECT partition, "offset" FROM ledger.log_index
+ WHERE key = $1 AND stream = $2 AND verdict = 'accepted' AND version > $3 AND 'RunCreated' = ANY(types)
+ ORDER BY version
+"""
 _ENDS = f"""
 SELECT k.run_id, r.thread_id, r.status, coalesce((r.kwargs->>'resumable')::bool, false) AS resumable, r.epoch,
        r.outputs_from, r.outputs_to, r.finished_event_id, r.error, r.deleted
@@ -133,6 +146,21 @@ class Decisions:
             found = await connection.fetchrow(_TARGET, thread_id, partition, assistant_id)
         row = _usable(found, thread_id, partition)
         return _thread(row), _assistant(row, assistant_id)
+
+    async def first_tried_at(self, thread_id: ThreadId, event_id: str) -> int | None:
+        """Return the version of the thread that the first try of an intent relied on, if it came too late for it."""
+        name = stream("thread", thread_id)
+        async with reading(self._pool, "decisions.first_tried_at") as connection:
+            stored = await connection.fetchval(_TRIED, thread_id, event_id, name)
+        verdict = None if stored is None else decode_verdict(load_object(stored))
+        found = verdict.expected if isinstance(verdict, Void) else None
+        return None if found is None else int(found)
+
+    async def runs_since(self, thread_id: ThreadId, version: int) -> list[Place]:
+        """Return where the runs lie on the log that came to a thread after this version of it, in order."""
+        async with reading(self._pool, "decisions.runs_since") as connection:
+            rows = await connection.fetch(_RUNS_SINCE, thread_id, stream("thread", thread_id), version)
+        return [Place(row["partition"], row["offset"]) for row in rows]
 
     async def ends(self, run_ids: Sequence[RunId]) -> Mapping[RunId, RunEnd | None]:
         """Return the rows of these runs, hidden ones and those of deleted threads included; None: there is no such run.

@@ -21,6 +21,7 @@ from agentlog_facts.thread import (
     RunReleased,
     ThreadCreated,
     ThreadDeleted,
+    new_run,
 )
 
 R1 = RunId("r1")
@@ -234,3 +235,36 @@ def test_an_answer_follows_one_that_has_come_to_the_next_interrupt() -> None:
     state = given(c.thread_created(), resume("yes"), c.run_claimed()).state
     asking = replace(state, runs={R1: replace(state.runs[R1], asks=True)})
     assert isinstance(answer("yes").decide(asking), Accepted)
+
+
+@pytest.mark.parametrize("strategy", ["enqueue", "reject", "interrupt", "rollback"])
+@pytest.mark.parametrize(
+    ("first", "second"), [("yes", "no"), ("yes", {ONE: "no"}), ({ONE: 1}, "no"), ({ONE: 1}, {ONE: 2, OTHER: 3})]
+)
+def test_an_answer_that_another_one_came_before_is_not_for_the_next_interrupt(
+    strategy: str, first: Json, second: Json
+) -> None:
+    late = replace(
+        answer(second), run=replace(resume(second, "r2"), multitask_strategy=strategy), rivals=[new_run(resume(first))]
+    )
+    answered = (c.thread_created(), resume(first), c.run_claimed(), c.run_finished())
+    given(*answered).when(late.decide).then_refused("interrupt_answered")
+
+
+@pytest.mark.parametrize(("strategy", "taken"), [("enqueue", False), ("interrupt", False), ("rollback", True)])
+def test_an_answer_replaces_the_one_before_only_while_the_interrupt_can_be_open_again(
+    strategy: str, taken: bool
+) -> None:
+    late = replace(
+        answer("no"), run=replace(resume("no", "r2"), multitask_strategy=strategy), rivals=[new_run(resume("yes"))]
+    )
+    state = given(c.thread_created(), resume("yes"), c.run_claimed()).state
+    asking = replace(state, runs={R1: replace(state.runs[R1], asks=True)})
+    assert isinstance(late.decide(asking), Accepted) is taken
+    assert isinstance(late.decide(state), Accepted) is (strategy != "enqueue")
+
+
+@pytest.mark.parametrize("first", [c.run_created(), resume({OTHER: 1})])
+def test_an_answer_may_come_after_runs_that_answered_nothing_of_it(first: RunCreated) -> None:
+    command = replace(answer({ONE: 1}), rivals=[new_run(first)])
+    given(c.thread_created(), first, c.run_claimed(), c.run_finished()).when(command.decide).then(command.run)
