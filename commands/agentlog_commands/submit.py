@@ -14,13 +14,14 @@ from weakref import WeakValueDictionary
 from agentlog_commands.command import Accepted, Decision, Refused
 from agentlog_facts import guard
 from agentlog_facts.envelope import Cause, Draft, Fact, Place
-from agentlog_facts.errors import Conflict, KeyReused, OutcomeUnknown, Unavailable
+from agentlog_facts.errors import Contended, KeyReused, OutcomeUnknown, Unavailable
 from agentlog_facts.guard import Verdict, Void
 from agentlog_facts.ids import Key
 from agentlog_facts.ports import Clock, EventLog, Ids, Indexed, LedgerReads, Verdicts
 
 TRIES = 8
 """How often a command that lost a race decides again before it gives up."""
+UNREAD = "it is on the log, its outcome cannot be read now: retry with the same key"
 LOOK_S = 0.05
 """Pause between looks for a record whose acknowledgement was lost."""
 
@@ -83,7 +84,7 @@ class Submitter:
             Unavailable: nothing was handed to the log, or nothing that was accepted; also when the deadline came first.
             OutcomeUnknown: no verdict before the deadline.
             KeyReused: the same Idempotency-Key came with another body.
-            Conflict: TRIES races were lost.
+            Contended: TRIES races were lost.
         """
         async with self._turn(intent, deadline):
             for _ in range(TRIES):
@@ -93,7 +94,7 @@ class Submitter:
                 outcome = await self._try(intent, decision, deadline)
                 if not _lost_race(outcome):
                     return outcome
-        raise Conflict(f"{intent.key}: gave up after {TRIES} lost races")
+        raise Contended(f"{intent.key}: gave up after {TRIES} lost races, nothing was written")
 
     async def append(self, draft: Draft, deadline: float) -> tuple[Place, Verdict]:
         """Append one commit as it is and wait for its verdict; the plain form for workers.
@@ -150,18 +151,21 @@ class Submitter:
             case guard.Accepted():
                 return Submitted(place, verdict.version, draft.facts, draft.occurred_at)
             case guard.Duplicate():  # by a request with the same key, or by our own record where it lies there twice
-                return await self._known_to_be_there(intent) or Voided(Void("exists", draft.stream))
+                return await self._known_to_be_there(intent)
             case Void():
                 if verdict.reason == "idempotency_key_reused":
                     raise KeyReused("the Idempotency-Key was used before with another request body")
                 return Voided(verdict)
 
-    async def _known_to_be_there(self, intent: Intent) -> Submitted | None:
+    async def _known_to_be_there(self, intent: Intent) -> Submitted:
         """Return the first outcome; where it cannot be read, nobody may be told that nothing was accepted."""
         try:
-            return await self._first_time(intent)
+            first = await self._first_time(intent)
         except Unavailable as error:
-            raise OutcomeUnknown("it is on the log, its outcome cannot be read now: retry with the same key") from error
+            raise OutcomeUnknown(f"{intent.key}: {UNREAD}") from error
+        if first is None:
+            raise OutcomeUnknown(f"{intent.key}: {UNREAD}")
+        return first
 
     async def _first_time(self, intent: Intent) -> Submitted | None:
         """Return the first outcome of this intent, None when it never happened."""

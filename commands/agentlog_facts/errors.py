@@ -32,6 +32,12 @@ class Quarantined(Unavailable):
     code = "quarantined"
 
 
+class Contended(Unavailable):
+    """Others wrote to the aggregate each time before this could; nothing was written."""
+
+    code = "contended"
+
+
 class Conflict(AgentlogError):
     """The state of the aggregate does not allow what was asked."""
 

@@ -13,6 +13,7 @@ from agentlog_commands.identity import Identity, digest, identify
 from agentlog_commands.submit import Intent, Submitted, Voided
 from agentlog_facts import envelope
 from agentlog_facts.envelope import ANONYMOUS, Actor, Cause
+from agentlog_facts.errors import Contended
 from agentlog_facts.ids import Key
 from agentlog_facts.json_value import Json
 from agentlog_gateway.bodies import parse_body, read_body
@@ -116,16 +117,29 @@ class Call:
         return self.services.clock.monotonic() + self.services.limits.deadline_s
 
     async def submit(
-        self, command: str, key: str, decide: Callable[[], Awaitable[Decision]], *, serial: bool = False
+        self,
+        command: str,
+        key: str,
+        decide: Callable[[], Awaitable[Decision]],
+        *,
+        serial: bool = False,
+        conflicts: bool = False,
     ) -> Submitted | Refused | Voided:
         """Carry the decision about a command to the log; `command` names it in what is noted of a refusal.
 
-        Raises: Unavailable, OutcomeUnknown, KeyReused, Conflict, and what `decide` raises.
+        `conflicts`: the contract has a 409 for this command, which is then told where too many races were lost.
+
+        Raises: Unavailable, OutcomeUnknown, KeyReused, Contended or Problem 409, and what `decide` raises.
         """
         identity = self.identity
         intent = Intent(Key(key), identity.event_id, self.body_sha256, self.cause, identity.keyed, serial)
         self.attempted = Attempted(Key(key), command)
-        done = await self.services.submitter.submit(intent, decide, self.deadline)
+        try:
+            done = await self.services.submitter.submit(intent, decide, self.deadline)
+        except Contended as error:
+            if not conflicts:
+                raise
+            raise Problem(409, str(error), reason=error.code) from error
         match done:
             case Submitted():
                 self.attempted = None

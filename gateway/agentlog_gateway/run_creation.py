@@ -61,8 +61,9 @@ class RunCreation:
         serial = not self._stateless and (resumes or self.body.multitask_strategy != "enqueue")
         if resumes and not self._stateless:
             self._first_look = await self._look()
+        rejects = self.body.multitask_strategy == "reject"
         for _ in range(TRIES):
-            done = await self._call.submit("CreateRun", self.thread_id, self._decide, serial=serial)
+            done = await self._call.submit("CreateRun", self.thread_id, self._decide, serial=serial, conflicts=rejects)
             match done:
                 case Submitted():
                     return NewRun(done, next(fact for fact in done.facts if isinstance(fact, RunCreated)))

@@ -157,7 +157,7 @@ async def post(call: Call) -> Response:
     thread_id = ThreadId(call.path_id("thread"))
     body = await call.body(StateUpdate)
     write = StateWrite(call, thread_id, body)
-    done = await call.submit("UpdateState", thread_id, write.decide, serial=True)
+    done = await call.submit("UpdateState", thread_id, write.decide, serial=True, conflicts=True)
     match done:
         case Submitted():
             return json_response(_checkpoint_answer(thread_id, done, write.change), call.token(done))

@@ -13,7 +13,7 @@ from tests.fakes.ports import CountedIds, TestClock
 from agentlog_commands.command import Accepted, Decision, Refused
 from agentlog_commands.submit import TRIES, Intent, Submitted, Submitter, Voided
 from agentlog_facts.envelope import Actor, Cause, Draft, Place
-from agentlog_facts.errors import Conflict, KeyReused, OutcomeUnknown, Unavailable
+from agentlog_facts.errors import Contended, KeyReused, OutcomeUnknown, Unavailable
 from agentlog_facts.guard import Verdict
 from agentlog_facts.ids import Key
 from agentlog_facts.ports import Indexed
@@ -70,8 +70,9 @@ async def test_a_race_that_is_lost_every_time_is_given_up() -> None:
     log = MemoryLog()
     await submitter(log).submit(intent(), decide(CREATE), DEADLINE)
     late = Accepted(ON_THREAD, (c.run_created(),), {ON_THREAD: 7})
-    with pytest.raises(Conflict):
+    with pytest.raises(Contended) as told:
         await submitter(log).submit(intent("e2"), decide(late), DEADLINE)
+    assert (told.value.status, told.value.retriable) == (503, True)
     assert len(log.records) == 1 + TRIES
 
 
@@ -133,6 +134,17 @@ async def test_what_is_on_the_log_but_cannot_be_read_is_never_told_as_not_done()
             raise Unavailable("the database is away")
 
     log = Blind()
+    await submitter(log).submit(intent(keyed=True), decide(CREATE), DEADLINE)
+    with pytest.raises(OutcomeUnknown):
+        await submitter(log).submit(intent(keyed=True), decide(CREATE), DEADLINE)
+
+
+async def test_what_is_on_the_log_but_not_yet_in_the_index_is_never_told_as_not_done() -> None:
+    class Behind(MemoryLog):
+        async def accepted(self, key: Key, event_id: str) -> Indexed | None:
+            return None
+
+    log = Behind()
     await submitter(log).submit(intent(keyed=True), decide(CREATE), DEADLINE)
     with pytest.raises(OutcomeUnknown):
         await submitter(log).submit(intent(keyed=True), decide(CREATE), DEADLINE)

@@ -11,8 +11,10 @@ from tests.fakes.memory_log import MemoryLog
 from tests.fakes.ports import CountedIds
 from tests.gateway.web_world import NOWHERE, services
 
+from agentlog_commands.command import Decision
+from agentlog_commands.submit import Intent, Outcome, Submitter
 from agentlog_facts.envelope import Draft, Fact, Place
-from agentlog_facts.errors import OutcomeUnknown
+from agentlog_facts.errors import Contended, OutcomeUnknown
 from agentlog_facts.guard import Accepted, Verdict, Void
 from agentlog_facts.ids import AssistantId, Key, ThreadId, stream
 from agentlog_facts.thread import RunCreated, ThreadFact, ThreadState, evolve
@@ -75,10 +77,11 @@ class RacedLog(MemoryLog):
 class Rows(Decisions):
     """What `Decisions` promises, folded from the log in memory. `asking`: runs that have come to an interrupt.
 
-    `after_look` happens once, after a thread was read.
+    `after_look` happens once, after a thread was read; `graph_id` is that of every assistant.
     """
 
     log: MemoryLog
+    graph_id: str = "steps"
     asking: set[str] = field(default_factory=set[str])
     after_look: Happening | None = None
 
@@ -103,7 +106,7 @@ class Rows(Decisions):
     async def run_target(
         self, thread_id: ThreadId, partition: int, assistant_id: AssistantId
     ) -> tuple[ThreadDecision, RunAssistant | None]:
-        return await self.thread(thread_id, partition), RunAssistant(assistant_id, "steps", 1, {}, {}, {})
+        return await self.thread(thread_id, partition), RunAssistant(assistant_id, self.graph_id, 1, {}, {}, {})
 
     async def first_tried_at(self, thread_id: ThreadId, event_id: str) -> int | None:
         tries = [
@@ -134,12 +137,20 @@ class Gateways:
     other: AsyncClient
 
 
+class Beaten(Submitter):
+    """Loses every race."""
+
+    async def submit(self, intent: Intent, decide: Callable[[], Awaitable[Decision]], deadline: float) -> Outcome:
+        raise Contended(f"{intent.key}: gave up")
+
+
 @asynccontextmanager
-async def two_gateways() -> AsyncGenerator[Gateways]:
+async def two_gateways(submits: type[Submitter] = Submitter) -> AsyncGenerator[Gateways]:
     """Give two gateways with a submitter each."""
     log, ids, pool = RacedLog(), CountedIds(), await open_pool(NOWHERE, 2)
     rows = Rows(log)
-    wired = [replace(services(log, pool), decisions=rows, ids=ids) for _ in range(2)]
+    plain = [replace(services(log, pool), decisions=rows, ids=ids) for _ in range(2)]
+    wired = [replace(one, submitter=submits(log, log, log, one.clock, ids)) for one in plain]
     async with _client(wired[0]) as one, _client(wired[1]) as other:
         yield Gateways(log, rows, ids, one, other)
     await pool.close()

@@ -197,7 +197,7 @@ class Client:
                 answer = await self._asked(request)
             except Hangup:
                 answer = None
-            final = answer is not None and answer.fault not in ("Unavailable", "OutcomeUnknown", "Conflict")
+            final = answer is not None and answer.fault not in ("Unavailable", "OutcomeUnknown", "Contended")
             if final or request.key is None:
                 return
             await passes(0.2 + self._town.chance.random())

@@ -14,7 +14,7 @@ from tests.system.checker.records import Record
 
 from agentlog_commands.submit import Submitted
 
-NOT_DONE = ("Unavailable", "Conflict", "KeyReused")
+NOT_DONE = ("Unavailable", "Contended", "KeyReused")
 """Faults that promise: this request was not accepted and never will be (one that has no key and is not sent again)."""
 FAULTS = (*NOT_DONE, "OutcomeUnknown")
 COMPARED = ("ledger.heads", "ledger.log_index", "read_v1.runs", "read_v1.threads")
