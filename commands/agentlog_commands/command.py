@@ -19,6 +19,7 @@ Reason: TypeAlias = Literal[
     "run_not_active",
     "run_active",
     "nothing_to_do",
+    "not_possible",
 ]
 
 

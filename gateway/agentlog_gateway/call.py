@@ -13,7 +13,7 @@ from agentlog_commands.identity import Identity, digest, identify
 from agentlog_commands.submit import Intent, Submitted, Voided
 from agentlog_facts import envelope
 from agentlog_facts.envelope import ANONYMOUS, Actor, Cause
-from agentlog_facts.errors import Contended
+from agentlog_facts.errors import AgentlogError, Contended, Unavailable
 from agentlog_facts.ids import Key
 from agentlog_facts.json_value import Json
 from agentlog_gateway.bodies import parse_body, read_body
@@ -134,13 +134,16 @@ class Call:
         identity = self.identity
         intent = Intent(Key(key), identity.event_id, self.body_sha256, self.cause, identity.keyed, serial)
         self.attempted = Attempted(Key(key), command)
+        judging = _Judging(decide)
         try:
-            done = await self.services.submitter.submit(intent, decide, self.deadline)
+            done = await self.services.submitter.submit(intent, judging.decide, self.deadline)
         except Contended as error:
             if not conflicts:
                 raise
             raise Problem(409, str(error), reason=error.code) from error
         match done:
+            case Refused() if judging.raised is not None:
+                raise judging.raised
             case Submitted():
                 self.attempted = None
             case Refused():
@@ -152,6 +155,27 @@ class Call:
     def token(self, done: Submitted) -> dict[str, str]:
         """Return the header that names a commit to later reads."""
         return {TOKEN_HEADER: self.services.folded.token(done.place)}
+
+
+class _Judging:
+    """A decision whose refusals are values even where a route raises them.
+
+    So a keyed request that had its effect is answered as the first time, whatever would refuse it now.
+    """
+
+    def __init__(self, decide: Callable[[], Awaitable[Decision]]) -> None:
+        self._decide = decide
+        self.raised: Problem | AgentlogError | None = None
+
+    async def decide(self) -> Decision:
+        """Decide; what was raised instead is in `raised`. Raises: Unavailable."""
+        try:
+            return await self._decide()
+        except Unavailable:
+            raise
+        except (Problem, AgentlogError) as error:
+            self.raised = error
+            return Refused("not_possible")
 
 
 Handler = Callable[[Call], Awaitable[Response]]

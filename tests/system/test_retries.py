@@ -100,6 +100,17 @@ async def test_a_state_write_that_is_repeated_makes_one_checkpoint(api: Api) -> 
     assert len(history) == 8
 
 
+async def test_a_state_write_is_repeated_where_it_would_be_refused_now(api: Api) -> None:
+    thread_id, mine = await api.thread(), key()
+    path = f"/threads/{thread_id}"
+    body: JsonObject = {"values": {"name": "by hand"}}
+    await api.call("POST", f"{path}/runs/wait", {"assistant_id": "steps", "input": {}})
+    first = await api.call("POST", f"{path}/state", body, mine)
+    await api.call("PATCH", path, {"metadata": {"graph_id": "gone"}})
+    assert await api.call("POST", f"{path}/state", body, mine) == first
+    assert (await refused(api, "POST", f"{path}/state", body, key()))[0] == 404
+
+
 async def test_every_mutation_tells_where_it_lies_and_a_read_waits_for_it(api: Api, server: RunningServer) -> None:
     async with aiohttp.ClientSession(server.url, timeout=TIMEOUT) as session:
         async with session.post("/threads", data=b"{}") as answer:
