@@ -82,6 +82,17 @@ async def test_a_key_belongs_to_its_path(api: Api) -> None:
         await api.join(str(run["thread_id"]), str(run["run_id"]))
 
 
+async def test_a_key_belongs_to_the_thread_that_a_body_names(api: Api) -> None:
+    mine, ids = key(), [str(uuid4()), str(uuid4())]
+    made = [as_object(await api.call("POST", "/threads", {"thread_id": one}, mine))["thread_id"] for one in ids]
+    assert made == ids
+    for one in ids:
+        body: JsonObject = {"thread_id": one}
+        assert as_object(await api.call("POST", "/threads", body, mine))["thread_id"] == one
+        assert (await refused(api, "POST", "/threads", {**body, "metadata": {"a": 1}}, mine))[0] == 422
+    assert as_object(await api.call("POST", "/threads", {}, mine))["thread_id"] not in ids
+
+
 async def test_a_deletion_that_is_repeated_answers_as_the_first_time(api: Api) -> None:
     thread_id, mine = await api.thread(), key()
     assert (await api.raw("DELETE", f"/threads/{thread_id}", headers=mine))[0] == 204
