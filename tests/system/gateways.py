@@ -14,8 +14,8 @@ STOP_S = 20
 
 
 @contextmanager
-def another_gateway(server: RunningServer) -> Generator[str]:
-    """Start `agentlog serve gateway` on the server's data directory; give its URL, stop it at the end."""
+def another_gateway(server: RunningServer) -> Generator[RunningServer]:
+    """Start `agentlog serve gateway` on the server's data directory; give it, and stop it at the end."""
     port = free_port()
     words = ["serve", "gateway", "--config", str(server.config), "--port", str(port)]
     words += ["--data-dir", str(server.folder / "data")]
@@ -31,7 +31,7 @@ def another_gateway(server: RunningServer) -> Generator[str]:
     try:
         beside = RunningServer(server.folder, config=server.config, port=port, process=process)
         beside.wait_ok()
-        yield beside.url
+        yield beside
         process.send_signal(signal.SIGTERM)
         wait_until(lambda: process.poll() is not None, STOP_S, "the gateway stops")
         assert process.returncode == 0, (server.folder / "gateway.log").read_text()[-3000:]

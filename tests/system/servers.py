@@ -76,6 +76,12 @@ class RunningServer:
         stack = json.loads((self.folder / "data" / "stack.json").read_text())
         return str(stack["addresses"]["postgres"])
 
+    @property
+    def redis(self) -> str:
+        """Return the address of the queue."""
+        stack = json.loads((self.folder / "data" / "stack.json").read_text())
+        return str(stack["addresses"]["redis"])
+
     def start(self) -> float:
         """Start and wait for the first 200 on /ok; return the seconds it took."""
         self.gates.mkdir(exist_ok=True)

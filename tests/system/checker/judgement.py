@@ -25,7 +25,7 @@ def judge_all(events: Sequence[Record], notes: Notes, outputs: Sequence[Record] 
 def weigh(judged: Sequence[Judged], notes: Notes, outputs: Sequence[Record] = ()) -> Verdicts:
     """Judge what counts of a log against the notes."""
     found = check(judged)
-    found.violations += broken_promises(judged, notes.changes)
+    found.violations += broken_promises(judged, notes.changes, counting=notes.counting)
     found.violations += backward_reads(judged, notes.looks)
     found.violations += repeated_effects(judged, notes.effects)
     found.violations += wrong_answers(judged, notes.shown)

@@ -79,6 +79,8 @@ class Notes:
     effects: list[Effect] = field(default_factory=list[Effect])
     streams: dict[str, list[tuple[str, Value]]] = field(default_factory=dict[str, list[tuple[str, Value]]])
     """Run -> (event, data) of its whole stream, as a client that joined it from its start was told."""
+    counting: bool = False
+    """Gateways run that may have refused more than they have told the log: a burst is told as a count, later."""
     queued: dict[str, list[str]] | None = None
     """Graph -> ids in its list in Redis, read while no worker could take one; None: not looked at."""
     ledger: dict[tuple[int, int], tuple[str, int | None]] | None = None

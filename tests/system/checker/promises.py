@@ -10,9 +10,13 @@ OUTCOME_UNKNOWN = frozenset({0, 500, 502, 503, 504})
 """Answers after which the client may, and has to, ask again."""
 
 
-def broken_promises(judged: Sequence[Judged], changes: Sequence[Change]) -> list[str]:
-    """Return what is wrong between the clients' answers and the log."""
-    return [*_lost(judged, changes), *_two_outcomes(judged, changes), *_unfounded(judged, changes)]
+TOLD_ONE_BY_ONE = 10
+"""So many refusals of one command for one reason are told one by one; the rest of the minute as a count, later."""
+
+
+def broken_promises(judged: Sequence[Judged], changes: Sequence[Change], *, counting: bool = False) -> list[str]:
+    """Return what is wrong between the clients' answers and the log; `counting` as in the notes."""
+    return [*_lost(judged, changes), *_two_outcomes(judged, changes), *_unfounded(judged, changes, counting)]
 
 
 def _lost(judged: Sequence[Judged], changes: Iterable[Change]) -> Iterable[str]:
@@ -51,9 +55,10 @@ def _two_outcomes(judged: Sequence[Judged], changes: Iterable[Change]) -> Iterab
                 yield f"{told}: promised first and refused later"
 
 
-def _unfounded(judged: Sequence[Judged], changes: Iterable[Change]) -> Iterable[str]:
-    """I6: a 409 is a refusal or a lost race that the log holds."""
+def _unfounded(judged: Sequence[Judged], changes: Iterable[Change], counting: bool) -> Iterable[str]:
+    """I6: a 409 is a refusal or a lost race that the log holds, or is yet to hold as a count."""
     grounds: Counter[str] = Counter()
+    single: Counter[tuple[str, str, str]] = Counter()
     for one in judged:
         if one.verdict not in ("accepted", "duplicate"):
             grounds[one.record.key] += 1
@@ -62,9 +67,11 @@ def _unfounded(judged: Sequence[Judged], changes: Iterable[Change]) -> Iterable[
                 count = data.get("count")
                 if kind == "CommandRefused":
                     grounds[one.record.key] += count if isinstance(count, int) else 1
+                    single[one.record.key, str(data.get("command")), str(data.get("reason"))] += count == 1
+    counted = {key for (key, _, _), times in single.items() if counting and times >= TOLD_ONE_BY_ONE}
     refused = Counter(change.thread_id for change in changes if change.status == 409 and change.thread_id)
     for thread_id, times in refused.items():
-        if grounds[thread_id] < times:
+        if grounds[thread_id] < times and thread_id not in counted:
             yield f"thread {thread_id}: {times} answers 409, the log justifies {grounds[thread_id]}"
 
 

@@ -360,6 +360,16 @@ def test_notes_that_do_not_fit_the_log_are_a_violation(what: str) -> None:
     assert any(told in violation for violation in found.violations), found.violations
 
 
+@pytest.mark.parametrize(("told", "counting", "right"), [(10, True, True), (10, False, False), (9, True, False)])
+def test_a_burst_of_conflicts_may_be_told_as_a_count_later_but_not_after_its_gateways(
+    told: int, counting: bool, right: bool
+) -> None:
+    one = fact("CommandRefused", command="CreateRun", reason="thread_busy", count=1)
+    burst = [commit(10 + number, f"refusals-{THREAD}", [one]) for number in range(told)]
+    noted = Notes(changes=[ask(409, key="") for _ in range(told + 5)], counting=counting)
+    assert (weigh(judge([*history(), *burst]), noted).violations == []) is right
+
+
 def test_a_ready_run_that_is_missing_in_the_queue_is_missed() -> None:
     waiting = history()[:2]
     assert weigh(judge(waiting), Notes(queued={"steps": [RUN]})).violations == []
