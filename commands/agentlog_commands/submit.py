@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 from agentlog_commands.command import Accepted, Decision, Refused
 from agentlog_facts import guard
 from agentlog_facts.envelope import Cause, Draft, Fact, Place
-from agentlog_facts.errors import Contended, KeyReused, OutcomeUnknown, Unavailable
+from agentlog_facts.errors import Contended, Corrupt, Diverged, KeyReused, OutcomeUnknown, Unavailable
 from agentlog_facts.guard import Verdict, Void
 from agentlog_facts.ids import Key
 from agentlog_facts.ports import Clock, EventLog, Ids, Indexed, LedgerReads, Verdicts
@@ -24,6 +24,7 @@ TRIES = 8
 UNREAD = "it is on the log, its outcome cannot be read now: retry with the same key"
 LOOK_S = 0.05
 """Pause between looks for a record whose acknowledgement was lost."""
+UNKNOWN = "outcome unknown, retry with the same Idempotency-Key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +89,10 @@ class Submitter:
         """
         async with self._turn(intent, deadline):
             for _ in range(TRIES):
-                decision = await decide()
+                async with self._until(deadline, Unavailable(f"{intent.key}: no decision before the deadline")):
+                    decision = await decide()
                 if isinstance(decision, Refused):
-                    return (await self._first_time(intent) if intent.keyed else None) or decision
+                    return (await self._first_time(intent, deadline) if intent.keyed else None) or decision
                 outcome = await self._try(intent, decision, deadline)
                 if not _lost_race(outcome):
                     return outcome
@@ -102,11 +104,12 @@ class Submitter:
         Raises: Unavailable (nothing was handed over), OutcomeUnknown (no verdict before the deadline).
         """
         try:
-            place = await self._log.append(draft)
+            async with self._until(deadline, OutcomeUnknown(UNKNOWN)):
+                place = await self._log.append(draft)
         except OutcomeUnknown:
             found = await self._look_for(draft, deadline)
             return found.place, found.verdict
-        return place, await self._verdicts.wait(place, deadline)
+        return place, await self._verdicts.wait(place, draft.append_id, deadline)
 
     def draft(self, intent: Intent, decision: Accepted) -> Draft:
         """Return the commit of a decision, under a new append id."""
@@ -132,15 +135,23 @@ class Submitter:
         lock = self._locks.get(intent.key)
         if lock is None:
             lock = self._locks[intent.key] = asyncio.Lock()
-        try:
-            async with asyncio.timeout(deadline - self._clock.monotonic()):
-                await lock.acquire()
-        except TimeoutError as error:
-            raise Unavailable(f"{intent.key}: commands before this one took until its deadline") from error
+        async with self._until(
+            deadline, Unavailable(f"{intent.key}: commands before this one took until its deadline")
+        ):
+            await lock.acquire()
         try:
             yield
         finally:
             lock.release()
+
+    @asynccontextmanager
+    async def _until(self, deadline: float, late: Unavailable) -> AsyncGenerator[None]:
+        """Let the block take until the deadline. Raises: `late`."""
+        try:
+            async with asyncio.timeout(deadline - self._clock.monotonic()):
+                yield
+        except TimeoutError as error:
+            raise late from error
 
     async def _try(self, intent: Intent, decision: Accepted, deadline: float) -> Outcome:
         if self._clock.monotonic() >= deadline:  # its client has been answered: what it wants must not happen later
@@ -151,44 +162,51 @@ class Submitter:
             case guard.Accepted():
                 return Submitted(place, verdict.version, draft.facts, draft.occurred_at)
             case guard.Duplicate():  # by a request with the same key, or by our own record where it lies there twice
-                return await self._known_to_be_there(intent)
+                return await self._known_to_be_there(intent, deadline)
             case Void():
                 if verdict.reason == "idempotency_key_reused":
                     raise KeyReused("the Idempotency-Key was used before with another request body")
                 return Voided(verdict)
 
-    async def _known_to_be_there(self, intent: Intent) -> Submitted:
+    async def _known_to_be_there(self, intent: Intent, deadline: float) -> Submitted:
         """Return the first outcome; where it cannot be read, nobody may be told that nothing was accepted."""
         try:
-            first = await self._first_time(intent)
-        except Unavailable as error:
+            first = await self._first_time(intent, deadline)
+        except (Unavailable, Corrupt) as error:
             raise OutcomeUnknown(f"{intent.key}: {UNREAD}") from error
         if first is None:
             raise OutcomeUnknown(f"{intent.key}: {UNREAD}")
         return first
 
-    async def _first_time(self, intent: Intent) -> Submitted | None:
-        """Return the first outcome of this intent, None when it never happened."""
+    async def _first_time(self, intent: Intent, deadline: float) -> Submitted | None:
+        """Return the first outcome of this intent, None when it never happened. Raises: Unavailable, Corrupt."""
+        async with self._until(deadline, Unavailable(f"{intent.key}: no answer of the rows before the deadline")):
+            return await self._told_before(intent)
+
+    async def _told_before(self, intent: Intent) -> Submitted | None:
         found = await self._ledger.accepted(intent.key, intent.event_id)
         if found is None or not isinstance(found.verdict, guard.Accepted):
             return None
         if found.body_sha256 != intent.body_sha256:
             raise KeyReused("the Idempotency-Key was used before with another request body")
         first = (await self._log.read(found.place)).draft
+        if first.append_id != found.append_id:
+            raise Diverged(f"{intent.key}: expected {found.append_id} at {found.place}, found {first.append_id}")
         return Submitted(found.place, found.verdict.version, first.facts, first.occurred_at, duplicate=True)
 
     async def _look_for(self, draft: Draft, deadline: float) -> Indexed:
         """Look for our own append until the deadline: a lost acknowledgement is not a failure."""
         while self._clock.monotonic() < deadline:
-            found = await self._peek(draft)
+            found = await self._peek(draft, deadline)
             if found is not None:
                 return found
             await asyncio.sleep(LOOK_S)
-        raise OutcomeUnknown("outcome unknown, retry with the same Idempotency-Key")
+        raise OutcomeUnknown(UNKNOWN)
 
-    async def _peek(self, draft: Draft) -> Indexed | None:
+    async def _peek(self, draft: Draft, deadline: float) -> Indexed | None:
         try:
-            return await self._ledger.by_append(draft.key, draft.append_id)
+            async with self._until(deadline, OutcomeUnknown(UNKNOWN)):
+                return await self._ledger.by_append(draft.key, draft.append_id)
         except OutcomeUnknown:
             raise
         except Unavailable:

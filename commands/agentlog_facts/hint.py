@@ -1,6 +1,6 @@
 """What the projector announces after each transaction: hints only, whoever misses one reads PostgreSQL."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from agentlog_facts.guard import Accepted, Duplicate, Verdict, Void
@@ -8,14 +8,18 @@ from agentlog_facts.ids import Stream
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load_object
 
 VOID_KEYS = ("stream", "expected", "found")
+TRY = 12
+"""So many last characters of an append id, which are random in a UUIDv7, tell one try from another."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hint:
     """Verdicts over the records `after < offset <= to` of one partition, and which runs ended or shall stop.
 
-    A hint settles an offset only inside that range. `versions` gives the version of every accepted commit there,
-    `not_accepted` the other verdicts; `ended` the runs with a terminal fact, `cancelled` those asked to stop.
+    A hint settles an offset only inside that range, and only for the try that lies there: once a log was restored its
+    offsets stand for other records. `tries` (see `tries_of`) names those of the range, in order.
+    `versions` gives the version of every accepted commit there, `not_accepted` the other verdicts; `ended` the runs
+    with a terminal fact, `cancelled` those asked to stop.
     """
 
     partition: int
@@ -25,12 +29,21 @@ class Hint:
     not_accepted: Mapping[int, Duplicate | Void] = field(default_factory=dict[int, "Duplicate | Void"])
     ended: tuple[str, ...] = ()
     cancelled: tuple[str, ...] = ()
+    tries: str = ""
 
-    def verdict(self, offset: int) -> Verdict | None:
-        """Return the verdict over an offset that this hint settles."""
+    def verdict(self, offset: int, append_id: str) -> Verdict | None:
+        """Return the verdict over a try, if it is what this hint settles at that offset."""
+        number = offset - self.after - 1
+        if number < 0 or self.tries[TRY * number : TRY * (number + 1)] != tries_of([append_id]):
+            return None
         if offset in self.versions:
             return Accepted(self.versions[offset])
         return self.not_accepted.get(offset)
+
+
+def tries_of(append_ids: Iterable[str]) -> str:
+    """Return the ends of append ids, TRY characters each; what has none is blank."""
+    return "".join([append_id[-TRY:].rjust(TRY) for append_id in append_ids])
 
 
 def encode_verdict(verdict: Verdict) -> JsonObject:
@@ -80,6 +93,7 @@ def encode_hint(hint: Hint) -> bytes:
             "not_accepted": {str(offset): encode_verdict(verdict) for offset, verdict in hint.not_accepted.items()},
             "ended": list(hint.ended),
             "cancelled": list(hint.cancelled),
+            "tries": hint.tries,
         }
     )
 
@@ -100,6 +114,7 @@ def decode_hint(message: bytes) -> Hint:
         not_accepted={o: v for o, v in verdicts.items() if not isinstance(v, Accepted)},
         ended=_texts(stored["ended"]),
         cancelled=_texts(stored["cancelled"]),
+        tries=str(stored["tries"]),
     )
 
 

@@ -106,10 +106,10 @@ class EventTail(Protocol):
 class Verdicts(Protocol):
     """How a writer learns what became of its record."""
 
-    async def wait(self, place: Place, deadline: float) -> Verdict:
-        """Return the verdict over `place`, by hint or from `log_index`; `deadline` in `Clock.monotonic` seconds.
+    async def wait(self, place: Place, append_id: str, deadline: float) -> Verdict:
+        """Return the verdict over the try at `place`, by hint or from `log_index`; never that over another record.
 
-        Raises: OutcomeUnknown at the deadline.
+        `deadline` in `Clock.monotonic` seconds. Raises: OutcomeUnknown at the deadline.
         """
         ...
 
@@ -136,8 +136,8 @@ class LedgerReads(Protocol):
         """Return the accepted commit of an intent."""
         ...
 
-    async def at(self, place: Place) -> Indexed | None:
-        """Return the row of a record, None while it is not projected."""
+    async def at(self, places: Sequence[Place]) -> Sequence[Indexed]:
+        """Return the rows of those of the records that are projected, in any order."""
         ...
 
     async def present(self, partition: int) -> bool:

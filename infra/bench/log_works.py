@@ -51,7 +51,7 @@ class Writer:
         handed = time.perf_counter()
         place = await self.log.append(draft)
         acked = time.perf_counter()
-        verdict = await self.verdicts.wait(place, time.monotonic() + VERDICT_S)
+        verdict = await self.verdicts.wait(place, draft.append_id, time.monotonic() + VERDICT_S)
         visible = time.perf_counter()
         if not isinstance(verdict, guard.Accepted):
             raise RuntimeError(f"a new thread was not accepted: {verdict}")

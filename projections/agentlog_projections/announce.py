@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.guard import Accepted, Duplicate, Void
-from agentlog_facts.hint import Hint
+from agentlog_facts.hint import Hint, tries_of
 from agentlog_facts.ids import Key, RunId, category
 from agentlog_facts.ports import HintFeed, RunQueue
 from agentlog_facts.thread import (
@@ -82,9 +82,11 @@ def hint_of(partition: int, after: int, judged: Iterable[Judged]) -> Hint:
     not_accepted: dict[int, Duplicate | Void] = {}
     ended: list[str] = []
     cancelled: list[str] = []
+    append_ids: list[str] = []
     last = after
     for one in judged:
         last = one.read.raw.place.offset
+        append_ids.append("" if one.read.draft is None else one.read.draft.append_id)
         if isinstance(one.verdict, Accepted):
             versions[last] = one.verdict.version
         else:
@@ -92,7 +94,7 @@ def hint_of(partition: int, after: int, judged: Iterable[Judged]) -> Hint:
         if one.commit is not None:
             ended.extend(one.commit.ended)
             cancelled.extend(_stopped(one.commit))
-    return Hint(partition, after, last, versions, not_accepted, tuple(ended), tuple(cancelled))
+    return Hint(partition, after, last, versions, not_accepted, tuple(ended), tuple(cancelled), tries_of(append_ids))
 
 
 def somebody_waits(judged: Iterable[Judged]) -> bool:

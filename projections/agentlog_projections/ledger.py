@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import asyncpg
+
 from agentlog_facts.envelope import Actor, Place
 from agentlog_facts.guard import EMPTY, Accepted, Duplicate, Prior, Void
 from agentlog_facts.hint import decode_verdict, encode_verdict
@@ -201,6 +203,11 @@ class IndexRow:
 
 
 _ROW = 'SELECT partition, "offset", event_id, append_id, body_sha256, detail FROM ledger.log_index'
+_AT = """
+SELECT i.* FROM unnest($1::int[], $2::bigint[]) AS asked(partition, "offset")
+ CROSS JOIN LATERAL (SELECT partition, "offset", event_id, append_id, body_sha256, detail FROM ledger.log_index l
+                      WHERE l.partition = asked.partition AND l."offset" = asked."offset" LIMIT 1) i
+"""
 
 
 class Ledger:
@@ -218,9 +225,11 @@ class Ledger:
         """Return the accepted commit of an intent."""
         return await self._one(f"{_ROW} WHERE key = $1 AND event_id = $2 AND verdict = 'accepted'", key, event_id)
 
-    async def at(self, place: Place) -> Indexed | None:
-        """Return the row of a record, None while it is not projected."""
-        return await self._one(f'{_ROW} WHERE partition = $1 AND "offset" = $2', place.partition, place.offset)
+    async def at(self, places: Sequence[Place]) -> Sequence[Indexed]:
+        """Return the rows of those of the records that are projected, in any order."""
+        numbers, offsets = [place.partition for place in places], [place.offset for place in places]
+        async with reading(self._pool, "ledger.at") as connection:
+            return [_indexed(row) for row in await connection.fetch(_AT, numbers, offsets)]
 
     async def present(self, partition: int) -> bool:
         """Tell whether the partition was folded up to the log's end as seen when its projector started."""
@@ -265,8 +274,10 @@ class Ledger:
     async def _one(self, sql: str, *arguments: object) -> Indexed | None:
         async with reading(self._pool, "ledger") as connection:
             row = await connection.fetchrow(sql, *arguments)
-        if row is None:
-            return None
-        verdict = decode_verdict(load_object(row["detail"]))
-        place = Place(row["partition"], row["offset"])
-        return Indexed(place, row["event_id"], row["append_id"], row["body_sha256"], verdict)
+        return None if row is None else _indexed(row)
+
+
+def _indexed(row: asyncpg.Record) -> Indexed:
+    verdict = decode_verdict(load_object(row["detail"]))
+    place = Place(row["partition"], row["offset"])
+    return Indexed(place, row["event_id"], row["append_id"], row["body_sha256"], verdict)

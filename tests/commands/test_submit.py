@@ -6,17 +6,18 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from tests.facts import commits as c
-from tests.facts.commits import ON_THREAD
+from tests.facts.commits import ON_THREAD, commit
 from tests.fakes.memory_log import MemoryLog
 from tests.fakes.ports import CountedIds, TestClock
 
 from agentlog_commands.command import Accepted, Decision, Refused
 from agentlog_commands.submit import TRIES, Intent, Submitted, Submitter, Voided
-from agentlog_facts.envelope import Actor, Cause, Draft, Place
-from agentlog_facts.errors import Contended, KeyReused, OutcomeUnknown, Unavailable
+from agentlog_facts.envelope import Actor, Cause, Draft, Place, Recorded
+from agentlog_facts.errors import AgentlogError, Contended, Diverged, KeyReused, OutcomeUnknown, Unavailable
 from agentlog_facts.guard import Verdict
 from agentlog_facts.ids import Key
 from agentlog_facts.ports import Indexed
+from agentlog_facts.vocabulary import encode_commit, encode_facts
 from agentlog_infra.system_ports import SystemClock
 
 DEADLINE = 1000.0
@@ -150,6 +151,83 @@ async def test_what_is_on_the_log_but_not_yet_in_the_index_is_never_told_as_not_
         await submitter(log).submit(intent(keyed=True), decide(CREATE), DEADLINE)
 
 
+@pytest.mark.parametrize(("decision", "told"), [(CREATE, OutcomeUnknown), (Refused("thread_exists"), Diverged)])
+async def test_a_first_outcome_is_not_told_from_a_record_that_lies_there_since_a_restore(
+    decision: Decision, told: type[AgentlogError]
+) -> None:
+    log = MemoryLog()
+    await submitter(log).submit(intent(keyed=True), decide(CREATE), DEADLINE)
+    other = commit(c.run_created())
+    log.records[0] = (other.key, encode_commit(other, encode_facts(other)))
+    with pytest.raises(told):
+        await submitter(log).submit(intent(keyed=True), decide(decision), DEADLINE)
+
+
+class Hanging(MemoryLog):
+    """Answers until `away` is set to what shall hang: `append`, `wait`, `by_append`, `accepted` or `read`."""
+
+    away = ""
+
+    async def _asked(self, name: str) -> None:
+        if self.away == name:
+            await asyncio.Event().wait()
+
+    async def append(self, draft: Draft) -> Place:
+        await self._asked("append")
+        return await super().append(draft)
+
+    async def by_append(self, key: Key, append_id: str) -> Indexed | None:
+        await self._asked("by_append")
+        return await super().by_append(key, append_id)
+
+    async def accepted(self, key: Key, event_id: str) -> Indexed | None:
+        await self._asked("accepted")
+        return await super().accepted(key, event_id)
+
+    async def read(self, place: Place) -> Recorded:
+        await self._asked("read")
+        return await super().read(place)
+
+
+@pytest.mark.parametrize(
+    ("away", "lose_acks", "decision", "told"),
+    [
+        ("append", 0, CREATE, OutcomeUnknown),
+        ("by_append", 1, CREATE, OutcomeUnknown),
+        ("accepted", 0, CREATE, OutcomeUnknown),
+        ("read", 0, CREATE, OutcomeUnknown),
+        ("accepted", 0, Refused("thread_exists"), Unavailable),
+        ("read", 0, Refused("thread_exists"), Unavailable),
+    ],
+)
+async def test_whatever_hangs_the_answer_comes_at_the_deadline(
+    away: str, lose_acks: int, decision: Decision, told: type[AgentlogError]
+) -> None:
+    log = Hanging()
+    one = Submitter(log, log, log, SystemClock(), CountedIds())
+    await one.submit(intent(keyed=True), decide(CREATE), time.monotonic() + 10)
+    log.away, log.lose_acks = away, lose_acks
+    async with asyncio.timeout(5):
+        with pytest.raises(told) as found:
+            await one.submit(intent(keyed=True), decide(decision), time.monotonic() + 0.1)
+    assert type(found.value) is told
+
+
+async def test_a_decision_that_hangs_is_given_up_at_the_deadline_and_nothing_is_appended() -> None:
+    log = MemoryLog()
+
+    async def never() -> Decision:
+        await asyncio.Event().wait()
+        return CREATE
+
+    one = Submitter(log, log, log, SystemClock(), CountedIds())
+    async with asyncio.timeout(5):
+        with pytest.raises(Unavailable) as found:
+            await one.submit(intent(), never, time.monotonic() + 0.1)
+    assert type(found.value) is Unavailable
+    assert log.records == []
+
+
 async def test_at_the_deadline_the_outcome_is_unknown() -> None:
     class Silent(MemoryLog):
         async def append(self, draft: Draft) -> Place:
@@ -183,7 +261,7 @@ async def test_commands_that_follow_each_other_do_not_race_themselves() -> None:
 
 async def test_commands_that_wait_for_their_turn_give_up_at_their_own_deadline() -> None:
     class Stalled(MemoryLog):
-        async def wait(self, place: Place, deadline: float) -> Verdict:
+        async def wait(self, place: Place, append_id: str, deadline: float) -> Verdict:
             never: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
             try:
                 async with asyncio.timeout(deadline - time.monotonic()):

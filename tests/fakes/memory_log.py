@@ -49,8 +49,11 @@ class MemoryLog:
         key, value = self.records[place.offset]
         return Recorded(place, decode_commit(key, parse_commit(value)), AT)
 
-    async def wait(self, place: Place, deadline: float) -> Verdict:
-        return self.rows[place.offset][1]
+    async def wait(self, place: Place, append_id: str, deadline: float) -> Verdict:
+        draft, verdict = self.rows[place.offset]
+        if draft.append_id != append_id:
+            raise OutcomeUnknown("no verdict")
+        return verdict
 
     async def by_append(self, key: Key, append_id: str) -> Indexed | None:
         return self._first(lambda draft, _: draft.key == key and draft.append_id == append_id)
@@ -60,8 +63,8 @@ class MemoryLog:
             lambda draft, verdict: draft.key == key and draft.event_id == event_id and isinstance(verdict, Accepted)
         )
 
-    async def at(self, place: Place) -> Indexed | None:
-        return self._indexed(place.offset) if place.offset < len(self.rows) else None
+    async def at(self, places: Sequence[Place]) -> Sequence[Indexed]:
+        return [self._indexed(place.offset) for place in places if place.offset < len(self.rows)]
 
     async def present(self, partition: int) -> bool:
         return True

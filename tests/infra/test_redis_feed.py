@@ -11,7 +11,7 @@ from tests.stack_fixtures import RunningStack
 
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.guard import Duplicate, Void
-from agentlog_facts.hint import Hint, encode_hint
+from agentlog_facts.hint import Hint, encode_hint, tries_of
 from agentlog_facts.ids import RunId, Stream
 from agentlog_infra import redis_feed
 from agentlog_infra.redis_feed import RedisFeed
@@ -69,7 +69,9 @@ async def test_an_emptied_server_is_another_instance(feed: RedisFeed, stack: Run
 
 async def test_hints_reach_every_subscriber_as_they_were_published(feed: RedisFeed) -> None:
     void = Void("version_conflict", Stream("thread-t1"), "1", "2")
-    hint = Hint(3, 9, 12, {10: 4}, {11: void, 12: Duplicate(1)}, ended=("r1",), cancelled=("r2",))
+    hint = Hint(
+        3, 9, 12, {10: 4}, {11: void, 12: Duplicate(1)}, ended=("r1",), cancelled=("r2",), tries=tries_of("abc")
+    )
     async with feed.subscribe() as first, feed.subscribe() as second:
         waiting = [asyncio.ensure_future(anext(hints)) for hints in (first, second)]
         async with asyncio.timeout(DEADLINE_S):

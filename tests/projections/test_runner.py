@@ -22,7 +22,7 @@ from tests.projections.facts import (
 from tests.projections.world import START, TABLES, WallClock, World, draft
 
 from agentlog_facts.envelope import Draft, Place
-from agentlog_facts.guard import Accepted, Void
+from agentlog_facts.guard import Accepted, Verdict, Void
 from agentlog_facts.hint import Hint
 from agentlog_facts.ids import Key
 from agentlog_infra.migrate import drop, upgrade
@@ -47,19 +47,27 @@ def keys_of(world: World, partition: int, count: int) -> list[str]:
 async def test_a_hint_settles_the_batch_and_names_ends_and_cancels(world: World) -> None:
     async with world.projector() as projector:
         await projector.wait_ready()
-        places = world.append(
+        drafts = [
             draft("t1", thread_created(), run_created("r1")),
             draft("t1", run_claimed("r1")),
             draft("t1", cancel_requested("r1")),
             draft("t1", run_claimed("r1")),
             draft("t1", run_finished("r1"), epoch=1),
-        )
+        ]
+        places = world.append(*drafts[:2])
+        world.log.put(b"t1", b"{not json", places[0].partition)
+        places += world.append(*drafts[2:])
         await world.folded()
         await world.until(lambda: world.feed.hints and world.feed.hints[-1].to == places[-1].offset)
-    hints = world.feed.hints
-    settled = {offset: hint.verdict(offset) for hint in hints for offset in range(hint.after + 1, hint.to + 1)}
-    accepted = {0: Accepted(0), 1: Accepted(1), 2: Accepted(2), 4: Accepted(3)}
-    assert settled == accepted | {3: Void("not_pending", None, "pending", "claimed at 1")}
+
+    def settled(place: Place, append_id: str) -> list[Verdict]:
+        told = [hint.verdict(place.offset, append_id) for hint in world.feed.hints if _settles(hint, place)]
+        return [verdict for verdict in told if verdict is not None]
+
+    verdicts = [settled(place, one.append_id) for place, one in zip(places, drafts, strict=True)]
+    void = Void("not_pending", None, "pending", "claimed at 1")
+    assert verdicts == [[Accepted(0)], [Accepted(1)], [Accepted(2)], [void], [Accepted(3)]]
+    assert [settled(place, drafts[0].append_id) for place in places[1:]] == [[], [], [], []], "of other tries"
     assert [run for hint in world.feed.hints for run in hint.ended] == ["r1"]
     assert [run for hint in world.feed.hints for run in hint.cancelled] == ["r1"]
 
@@ -319,7 +327,7 @@ async def test_an_unknown_schema_stops_its_partition_and_is_never_skipped(world:
         await world.until(lambda: _stopped(world, 0, "unknown schema"))
         await world.until(lambda: _position(world, 1, 1))
     assert await world.ledger.position(0) == 1
-    assert await world.ledger.at(places[2]) is None
+    assert await world.ledger.at([places[2]]) == []
     world.log.unknown.clear()
     async with world.projector():
         await world.folded()

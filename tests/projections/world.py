@@ -264,9 +264,9 @@ class World:
         return [await self.verdict(place) for place in places]
 
     async def verdict(self, place: Place) -> Verdict:
-        found = await self.ledger.at(place)
-        assert found is not None, f"{place} is not projected"
-        return found.verdict
+        found = await self.ledger.at([place])
+        assert found, f"{place} is not projected"
+        return found[0].verdict
 
     async def dump(self) -> dict[str, str]:
         """Return a digest of the rows of every table, in order of their text; who folds and presence left out."""

@@ -207,9 +207,6 @@ def _next_due(postgres: Postgres, session: Connection, arguments: Sequence[objec
 
 def _index(*names: str) -> Statement:
     def run(postgres: Postgres, session: Connection, arguments: Sequence[object]) -> list[Row]:
-        if names == ("partition", "offset"):
-            row = postgres.tables["ledger.log_index"].get(tuple(arguments))
-            return [] if row is None else [row]
         rows = [
             row
             for row in _rows_of(postgres, "ledger.log_index")
@@ -220,6 +217,11 @@ def _index(*names: str) -> Statement:
         return sorted(rows, key=lambda row: (row["verdict"] != "accepted", _number(row["offset"])))[:1]
 
     return run
+
+
+def _at(postgres: Postgres, session: Connection, arguments: Sequence[object]) -> list[Row]:
+    rows = postgres.tables["ledger.log_index"]
+    return [rows[place] for place in zip(*map(listed, arguments), strict=True) if place in rows]
 
 
 def _decision(postgres: Postgres, session: Connection, arguments: Sequence[object]) -> list[Row]:
@@ -281,6 +283,6 @@ QUESTIONS: list[tuple[str, Statement]] = [
     ("SELECT extract(epoch FROM min(due_at) - now())", _next_due),
     ("WHERE key = $1 AND append_id = $2", _index("key", "append_id")),
     ("WHERE key = $1 AND event_id = $2", _index("key", "event_id")),
-    ('WHERE partition = $1 AND "offset" = $2', _index("partition", "offset")),
+    ('AS asked(partition, "offset")', _at),
     ("FROM ledger.positions p LEFT JOIN read_v1.threads t ON t.thread_id = $1", _decision),
 ]
