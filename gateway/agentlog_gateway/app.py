@@ -168,7 +168,7 @@ async def _generation(events: EventLog) -> int:
 def _services(settings: Settings, plumbing: Plumbing, graphs: Graphs) -> Services:
     clock, ids, pool = SystemClock(), SystemIds(), plumbing.pool
     ledger, decisions = Ledger(pool), Decisions(pool)
-    folded = Folded(ledger, clock, plumbing.generation, settings.partitions)
+    folded = Folded(ledger, plumbing.generation, settings.partitions)
     plumbing.verdicts.listen(folded.hear)
     presence = Presence(PartitionPresence(pool), plumbing.log, clock, settings.partitions)
     return Services(

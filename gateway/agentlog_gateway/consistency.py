@@ -10,12 +10,11 @@ from typing import Protocol
 from agentlog_facts.envelope import Place
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.hint import Hint
-from agentlog_facts.ports import Clock
 from agentlog_gateway.errors import invalid
 from agentlog_gateway.replies import TOKEN_HEADER
 
 LOOK_S = 0.5
-"""The safety net: how long a reader waits for a hint before it looks at the position itself."""
+"""The safety net: how often a reader that waits for a hint looks at the position itself."""
 
 
 class Positions(Protocol):
@@ -46,9 +45,8 @@ def parse_token(text: str) -> Token:
 class Folded:
     """Knows how far the projection has come, from hints; asks where they are silent."""
 
-    def __init__(self, positions: Positions, clock: Clock, generation: int, partitions: int) -> None:
+    def __init__(self, positions: Positions, generation: int, partitions: int) -> None:
         self._positions = positions
-        self._clock = clock
         self._generation = generation
         self._partitions = partitions
         self._done: dict[int, int] = {}
@@ -70,30 +68,29 @@ class Folded:
             raise invalid(f"{TOKEN_HEADER}: this log has generation {self._generation}, {self._partitions} partitions")
         if token.generation < self._generation or self._done.get(token.place.partition, -1) >= token.place.offset:
             return
-        deadline = self._clock.monotonic() + patience_s
+        try:
+            async with asyncio.timeout(patience_s):
+                await self._wait(token.place)
+        except TimeoutError:
+            raise Unavailable(f"the projection has not reached {self.token(token.place)} yet") from None
+
+    async def _wait(self, place: Place) -> None:
+        """Return when a hint or the rows say so, whichever comes first: a database that hangs hides no hint."""
         event = asyncio.Event()
         self._waiting.add(event)
+        looking = asyncio.create_task(self._look(place), name="consistency")
+        looking.add_done_callback(lambda _: event.set())
         try:
-            await self._wait(token.place, event, deadline)
+            while self._done.get(place.partition, -1) < place.offset:
+                if looking.done():
+                    return looking.result()
+                event.clear()
+                await event.wait()
         finally:
             self._waiting.discard(event)
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
 
-    async def _wait(self, place: Place, event: asyncio.Event, deadline: float) -> None:
-        while True:
-            event.clear()
-            if self._done.get(place.partition, -1) >= place.offset:
-                return
-            if await self._positions.position(place.partition) > place.offset:
-                return
-            left_s = deadline - self._clock.monotonic()
-            if left_s <= 0:
-                raise Unavailable(f"the projection has not reached {self.token(place)} yet")
-            await _set_within(event, min(left_s, LOOK_S))
-
-
-async def _set_within(event: asyncio.Event, patience_s: float) -> None:
-    try:
-        async with asyncio.timeout(patience_s):
-            await event.wait()
-    except TimeoutError:
-        return  # the caller looks for itself
+    async def _look(self, place: Place) -> None:
+        while await self._positions.position(place.partition) <= place.offset:  # noqa: ASYNC110 - a hint may be lost
+            await asyncio.sleep(LOOK_S)

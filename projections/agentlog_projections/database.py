@@ -1,5 +1,6 @@
 """Decides how read models reach PostgreSQL, and which of its faults may pass by themselves."""
 
+import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
@@ -113,7 +114,11 @@ async def close(connection: Connection) -> None:
 
 @asynccontextmanager
 async def reading(pool: Pool, what: str) -> AsyncGenerator[PooledConnection]:
-    """Lend a connection for one question. Raises: Unavailable."""
+    """Lend a connection for one question; who is cancelled does not wait for the server. Raises: Unavailable."""
     with translated(what):
         async with pool.acquire(timeout=CONNECT_SECS) as connection:
-            yield connection
+            try:
+                yield connection
+            except asyncio.CancelledError:
+                connection.terminate()  # asyncpg would wait CONNECT_SECS for a word that the question is given up
+                raise

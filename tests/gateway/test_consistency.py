@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from tests.fakes.ports import TestClock
 
 from agentlog_facts.envelope import Place
 from agentlog_facts.errors import Unavailable
@@ -13,19 +12,22 @@ from agentlog_gateway.errors import Problem
 
 
 class Positions:
-    """Positions in memory; each question is counted."""
+    """Positions in memory; `hangs`: no question is answered."""
 
-    def __init__(self, next_offset: int) -> None:
+    def __init__(self, next_offset: int, hangs: bool = False) -> None:
         self.next_offset = next_offset
+        self.hangs = hangs
         self.asked = asyncio.Event()
 
     async def position(self, partition: int) -> int:
         self.asked.set()
+        if self.hangs:
+            await asyncio.Event().wait()
         return self.next_offset
 
 
-def folded(positions: Positions, step_s: float = 0.0) -> Folded:
-    return Folded(positions, TestClock(step_s), generation=2, partitions=8)
+def folded(positions: Positions) -> Folded:
+    return Folded(positions, generation=2, partitions=8)
 
 
 def test_a_token_is_read_as_it_was_told() -> None:
@@ -55,7 +57,28 @@ async def test_a_hint_lets_a_waiting_read_go_on() -> None:
 
 async def test_a_projection_that_does_not_come_is_unavailable() -> None:
     with pytest.raises(Unavailable):
-        await folded(Positions(17), step_s=3).wait(Token(2, Place(3, 17)), 5)
+        await folded(Positions(17)).wait(Token(2, Place(3, 17)), 0.05)
+
+
+async def test_a_database_that_hangs_hides_no_hint_and_moves_no_deadline() -> None:
+    positions = Positions(17, hangs=True)
+    reads = folded(positions)
+    async with asyncio.timeout(5):
+        waiting = asyncio.create_task(reads.wait(Token(2, Place(3, 17)), 5))
+        await positions.asked.wait()
+        reads.hear(Hint(3, 15, 17))
+        await waiting
+        with pytest.raises(Unavailable):
+            await reads.wait(Token(2, Place(3, 18)), 0.05)
+
+
+async def test_rows_that_do_not_answer_a_read_are_said_at_once() -> None:
+    class Away(Positions):
+        async def position(self, partition: int) -> int:
+            raise Unavailable("the database is away")
+
+    with pytest.raises(Unavailable, match="the database is away"):
+        await folded(Away(0)).wait(Token(2, Place(3, 17)), 5)
 
 
 async def test_a_token_of_an_older_log_is_long_folded_and_one_of_a_newer_is_wrong() -> None:
