@@ -50,6 +50,7 @@ class Call:
         self._body = b""
         self._identity: Identity | None = None
         self._request_id: str | None = None
+        self._deadline: float | None = None
 
     @property
     def head(self) -> bool:
@@ -113,8 +114,13 @@ class Call:
 
     @property
     def deadline(self) -> float:
-        """Return until when a verdict is waited for, in seconds of the monotonic clock."""
-        return self.services.clock.monotonic() + self.services.limits.deadline_s
+        """Return until when this request may take, however often it submits, in seconds of the monotonic clock.
+
+        It begins with the first commit, so that a body that arrives slowly does not shorten it.
+        """
+        if self._deadline is None:
+            self._deadline = self.services.clock.monotonic() + self.services.limits.deadline_s
+        return self._deadline
 
     async def submit(
         self,

@@ -151,9 +151,11 @@ def on_client_gone(call: Call, thread_id: ThreadId, run_id: RunId) -> Callable[[
             keyed=True,
             serial=True,
         )
+        services = call.services
+        deadline = services.clock.monotonic() + services.limits.deadline_s  # the request's own is long over
         try:
-            done = await call.services.submitter.submit(
-                intent, Cancellation(call, thread_id, run_id, "interrupt", by).decide, call.deadline
+            done = await services.submitter.submit(
+                intent, Cancellation(call, thread_id, run_id, "interrupt", by).decide, deadline
             )
         except AgentlogError as error:
             log.error("disconnect.not_cancelled", extra={"run_id": run_id, "error": str(error)})
