@@ -34,19 +34,26 @@ class Crossing:
         if here is self._home:
             return await make()
         answer: asyncio.Future[T] = here.create_future()
-        self._home.call_soon_threadsafe(self._start, make, here, answer)
-        return await answer
+        started: list[asyncio.Task[None]] = []  # touched on the service loop only
+        self._home.call_soon_threadsafe(self._start, make, here, answer, started)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            # behind `_start`: a call that is given up before its first step is never made
+            self._home.call_soon_threadsafe(_give_up, started)
+            raise
 
     def _start(
-        self, make: Callable[[], Awaitable[T]], there: asyncio.AbstractEventLoop, answer: "asyncio.Future[T]"
+        self,
+        make: Callable[[], Awaitable[T]],
+        there: asyncio.AbstractEventLoop,
+        answer: "asyncio.Future[T]",
+        started: "list[asyncio.Task[None]]",
     ) -> None:
         call = self._home.create_task(self._carry(make, there, answer))
+        started.append(call)
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
-        answer.add_done_callback(lambda done: self._give_up(call) if done.cancelled() else None)
-
-    def _give_up(self, call: "asyncio.Task[None]") -> None:
-        self._home.call_soon_threadsafe(call.cancel)
 
     async def _carry(
         self, make: Callable[[], Awaitable[T]], there: asyncio.AbstractEventLoop, answer: "asyncio.Future[T]"
@@ -61,6 +68,11 @@ class Crossing:
             _deliver(there, lambda: _fail(answer, failure))
         else:
             _deliver(there, lambda: _settle(answer, result))
+
+
+def _give_up(started: "Sequence[asyncio.Task[None]]") -> None:
+    for call in started:
+        call.cancel()
 
 
 def _deliver(there: asyncio.AbstractEventLoop, deliver: Callable[[], object]) -> None:

@@ -159,3 +159,34 @@ async def test_a_cancelled_caller_cancels_its_call(loops: JobLoops) -> None:
     await asyncio.wait_for(entered.wait(), LIMIT_S)
     job.cancel()
     await asyncio.wait_for(left.wait(), LIMIT_S)
+
+
+def a_strict_loop() -> asyncio.AbstractEventLoop:
+    """Make a loop that refuses to be told something from a thread that is not its own."""
+    made = asyncio.new_event_loop()
+    made.set_debug(True)
+    return made
+
+
+async def test_a_call_that_was_cancelled_on_its_way_is_never_made() -> None:
+    home, faults, made, cancelled = asyncio.get_running_loop(), list[object](), list[str](), threading.Event()
+    home.set_exception_handler(lambda _, context: faults.append(context))
+    loops, crossing = JobLoops(home, a_strict_loop), Crossing(home)
+
+    async def call(name: str) -> None:
+        made.append(name)
+
+    async def impatient() -> None:
+        calling = asyncio.ensure_future(crossing.call(lambda: call("cancelled")))
+        await asyncio.sleep(0)  # one turn: it is on its way
+        calling.cancel()
+        await asyncio.wait({calling})
+        cancelled.set()
+
+    job = loops.start("g", impatient)
+    assert cancelled.wait(LIMIT_S)  # the service loop stands still meanwhile, as under load
+    await job.done
+    await loops.start("g", lambda: crossing.call(lambda: call("later"))).done
+    loops.close()
+    assert made == ["later"]
+    assert faults == []
