@@ -15,7 +15,7 @@ from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import JsonObject, as_object, load_object
 from agentlog_projections.database import Pool, translated
 from agentlog_projections.presence import RUN_OR_NONE, RUN_TOLD, key_told, require
-from agentlog_projections.readiness import FIRST, LINE, READY
+from agentlog_projections.readiness import FIRST, LINE, READY, SOUND
 
 _WORK = f"""
 SELECT r.run_id, r.thread_id, r.graph_id, r.assistant::text AS assistant, r.kwargs::text AS kwargs,
@@ -27,7 +27,7 @@ SELECT r.run_id, r.thread_id, r.graph_id, r.assistant::text AS assistant, r.kwar
   JOIN read_v1.threads t USING (thread_id)
   JOIN ledger.positions p ON p.partition = r.partition AND p.present AND p.stopped IS NULL
  WHERE r.run_id = $1 AND NOT r.deleted AND t.deleted_at IS NULL
-   AND NOT EXISTS (SELECT FROM ledger.quarantine q WHERE q.key = r.thread_id)
+   AND {SOUND}
 """
 _RUN_VERSION = f"""
 SELECT {key_told("$1::text")} AS told,
@@ -37,12 +37,13 @@ _MARKS = f"""
 SELECT k.run_id, r.epoch, r.cancel::text AS cancel
   FROM unnest($1::text[]) AS k(run_id) {RUN_OR_NONE} WHERE {RUN_TOLD}
 """
-_CLAIMS = """
+_CLAIMS = f"""
 SELECT r.run_id, r.thread_id, r.graph_id, r.worker, r.epoch, r.attempt, r.counted_attempts, r.claimed_at,
        CASE WHEN r.last_commit_at > r.claimed_at THEN r.last_commit_at END AS committed_at,
        r.cancel::text AS cancel, r.temporary
   FROM read_v1.runs r JOIN ledger.positions p ON p.partition = r.partition AND p.present AND p.stopped IS NULL
  WHERE r.status = 'running' AND r.epoch IS NOT NULL AND NOT r.deleted
+   AND {SOUND}
  ORDER BY r.claimed_at LIMIT $1
 """
 _PROGRESSED = """
@@ -59,10 +60,11 @@ SELECT DISTINCT ON (r.thread_id) r.run_id, r.graph_id, r.created_at
  ORDER BY {LINE}
 """
 _READY_FIRST = f"SELECT run_id, graph_id FROM ({_READY}) AS ready ORDER BY created_at LIMIT $1"
-_LEFTOVERS = """
+_LEFTOVERS = f"""
 SELECT r.run_id, r.thread_id, r.cancel::text AS cancel, r.counted_attempts
   FROM read_v1.runs r JOIN ledger.positions p ON p.partition = r.partition AND p.present AND p.stopped IS NULL
  WHERE r.status = 'pending' AND NOT r.deleted AND (r.cancel IS NOT NULL OR r.counted_attempts > $1)
+   AND {SOUND}
  ORDER BY r.created_at LIMIT 1000
 """
 _NEXT_DUE = """

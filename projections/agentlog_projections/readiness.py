@@ -2,7 +2,8 @@
 
 The line of a thread: a run that was released goes on first, since its checkpoints are the thread's last; then the
 oldest. Nobody is next while one is claimed, or waits, cancelled, to be ended in its worker's place: its end is to be
-written before another one starts on the thread's checkpoints. Due is judged by PostgreSQL's clock.
+written before another one starts on the thread's checkpoints. Nor on a thread in quarantine: its rows are not to be
+believed. Due is judged by PostgreSQL's clock.
 """
 
 IN_LINE = """{run}.status = 'pending' AND {run}.cancel IS NULL AND NOT {run}.deleted
@@ -17,7 +18,11 @@ FREE = """NOT EXISTS (SELECT FROM read_v1.runs o
 LINE = "r.thread_id, r.attempt = 0, r.seq"
 """The order of the line, thread by thread."""
 
-READY = f"""{IN_LINE.format(run="r")} AND {FREE}"""
+SOUND = "NOT EXISTS (SELECT FROM ledger.quarantine q WHERE q.key = r.thread_id)"
+"""Holds where no read model of the thread of `r` is parked."""
+
+READY = f"""{IN_LINE.format(run="r")} AND {FREE}
+   AND {SOUND}"""
 """Holds for the runs of which the first in LINE may be claimed."""
 
 FIRST = f"""NOT EXISTS (SELECT FROM read_v1.runs o

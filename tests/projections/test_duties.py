@@ -100,3 +100,26 @@ async def test_a_released_run_goes_before_an_older_one_that_fell_due_meanwhile(
 async def test_a_delayed_run_holds_nobody_up(given: Applying, world: World, duties: Duties) -> None:
     await given(draft("t1", thread_created(), run_created("delayed", due_at=LATER)), draft("t1", run_created("prompt")))
     assert await claimable(world, duties) == ["prompt"]
+
+
+async def test_no_duty_acts_on_a_thread_in_quarantine_again_and_again(
+    given: Applying, world: World, duties: Duties
+) -> None:
+    await given(
+        draft("t1", thread_created("t1"), run_created("ready")),
+        draft("t2", thread_created("t2"), run_created("claimed", "t2")),
+        draft("t2", run_claimed("claimed")),
+        draft("t3", thread_created("t3"), run_created("left", "t3")),
+        draft("t3", run_claimed("left")),
+        draft("t3", cancel_requested("left"), demands={Stream("thread-t3"): 1}),
+        draft("t3", run_released(1, "left"), demands={Stream("thread-t3"): 2}),
+    )
+    assert [run.run_id for run in await duties.ready(10)] == ["ready"]
+    assert [claim.run_id for claim in await duties.claims(10)] == ["claimed"]
+    assert [left.run_id for left in await duties.leftovers(3)] == ["left"]
+    await world.pool.execute(
+        "INSERT INTO ledger.quarantine SELECT 'threads', key, 0, 0, 'error', 1, 1, 1, '{}'"
+        " FROM unnest(ARRAY['t1', 't2', 't3']) AS key"
+    )
+    assert [await duties.ready(10), await duties.claims(10), await duties.leftovers(3)] == [[], [], []]
+    assert await claimable(world, duties) == []
