@@ -11,7 +11,7 @@ from agentlog_commands.command import Accepted
 from agentlog_commands.threads import thread_stream
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.hint import Hint
-from agentlog_facts.ids import Key, RunId
+from agentlog_facts.ids import Key, RunId, ThreadId
 from agentlog_facts.thread import RunAlive
 from agentlog_processors.attempt import Attempt
 from agentlog_processors.service import pause
@@ -22,6 +22,12 @@ log = logging.getLogger(__name__)
 
 LOOPS_LOOK_S = 0.25
 """How often the loops that run user code are asked whether they still answer."""
+ROWS_S = 2.0
+"""How long the rows may take to answer; then the claims stand until the next look, and leases are renewed."""
+UNANSWERED = 2
+"""Most questions to the rows that are left behind; a connection that hangs may take minutes to say so."""
+HEARD_S = 60.0
+"""How long a hint is remembered about a run that is not ours: the verdict over its claim may still be on its way."""
 
 
 class KeepLeases:
@@ -32,27 +38,40 @@ class KeepLeases:
     def __init__(self, tools: WorkerTools, active: Mapping[RunId, Attempt]) -> None:
         self._tools = tools
         self._active = active
-        self._hinted: set[RunId] = set()
+        self._heard: dict[RunId, float] = {}
+        self._questions: set[asyncio.Task[Mapping[RunId, Mark]]] = set()
         self._wake = asyncio.Event()
         self._told_at: dict[RunId, float] = {}
 
     def hear(self, hint: Hint) -> None:
-        """Note cancel requests for runs of ours."""
-        mine = {RunId(run_id) for run_id in hint.cancelled} & self._active.keys()
-        if mine:
-            self._hinted |= mine
+        """Note cancel requests; a run may become ours in a moment."""
+        now = self._tools.writing.clock.monotonic()
+        self._heard |= {RunId(run_id): now for run_id in hint.cancelled}
+        if self._hinted():
             self._wake.set()
+
+    def _hinted(self) -> set[RunId]:
+        return self._heard.keys() & self._active.keys()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Renew every `lease_renew`; look at once at what a hint names."""
         self._tools.hints.listen(self.hear)
+        try:
+            await self._keep(stop)
+        finally:
+            for question in self._questions:
+                question.cancel()
+
+    async def _keep(self, stop: asyncio.Event) -> None:
         renew_s = self._tools.timing.lease_renew.total_seconds()
         due = self._tools.writing.clock.monotonic() + renew_s
         while not stop.is_set():
             await self._pause(stop, due)
-            if self._hinted:
-                hinted, self._hinted = self._hinted, set[RunId]()
-                await self._compare([self._active[run_id] for run_id in hinted if run_id in self._active])
+            hinted = self._hinted()
+            if hinted:
+                for run_id in hinted:
+                    del self._heard[run_id]
+                await self._compare([self._active[run_id] for run_id in hinted])
             if self._tools.writing.clock.monotonic() >= due:
                 due = self._tools.writing.clock.monotonic() + renew_s
                 await self._renew(list(self._active.values()))
@@ -66,16 +85,16 @@ class KeepLeases:
             if self._active:
                 self._tools.loops.look()
             await pause(stop, min(left_s, LOOPS_LOOK_S), self._wake)
-            if self._hinted:
+            if self._hinted():
                 break
         self._wake.clear()
 
     async def _compare(self, attempts: list[Attempt]) -> None:
-        """Compare our epochs with the rows; where PostgreSQL does not answer the claims stand."""
+        """Compare our epochs with the rows; where PostgreSQL does not answer in time the claims stand."""
         if not attempts:
             return
         try:
-            marks = await self._tools.duties.marks([attempt.work.run_id for attempt in attempts])
+            marks = await self._marks({attempt.work.run_id: attempt.work.thread_id for attempt in attempts})
         except Unavailable as error:
             log.warning("lease.rows_unread", extra={"error": str(error)})
             return
@@ -83,17 +102,41 @@ class KeepLeases:
             if attempt.work.run_id in marks:  # else its rows are being built: the claim stands
                 self._judge(attempt, marks[attempt.work.run_id])
 
+    async def _marks(self, runs: Mapping[RunId, ThreadId]) -> Mapping[RunId, Mark]:
+        """Ask the rows, and leave a question behind that they do not answer. Raises: Unavailable."""
+        if len(self._questions) >= UNANSWERED:
+            raise Unavailable(f"marks: {UNANSWERED} questions before this one were not answered yet")
+        question = asyncio.ensure_future(self._tools.duties.marks(runs))
+        self._questions.add(question)
+        question.add_done_callback(self._answered)
+        patience_s = min(ROWS_S, self._tools.timing.lease_renew.total_seconds())
+        await asyncio.wait({question}, timeout=patience_s)
+        if question.done():
+            return question.result()
+        question.cancel()  # not awaited: to take a question back may take as long as the answer
+        raise Unavailable(f"marks: PostgreSQL did not answer within {patience_s:g} s")
+
+    def _answered(self, question: "asyncio.Task[Mapping[RunId, Mark]]") -> None:
+        self._questions.discard(question)
+        if not question.cancelled():
+            question.exception()  # nobody may be waiting for it any more
+
     def _judge(self, attempt: Attempt, mark: Mark) -> None:
+        if mark.version < attempt.epoch:
+            return  # rows of before our claim: those of a database restored from an older copy
         if mark.epoch != attempt.epoch:
             attempt.ask("stale")
         elif mark.cancel is not None:
             attempt.ask("cancel", mark.cancel)
 
     async def _renew(self, attempts: list[Attempt]) -> None:
-        await self._compare(attempts)
-        held = [attempt for attempt in attempts if attempt.asked != "stale"]
+        """Renew before the rows are asked: whoever waits for them must not lose what it has."""
+        now = self._tools.writing.clock.monotonic()
+        self._heard = {run_id: at for run_id, at in self._heard.items() if now - at < HEARD_S}
         self._told_at = {run_id: at for run_id, at in self._told_at.items() if run_id in self._active}
+        held = [attempt for attempt in attempts if attempt.asked != "stale"]
         await asyncio.gather(*(self._hold(attempt) for attempt in held))
+        await self._compare(attempts)
 
     async def _hold(self, attempt: Attempt) -> None:
         tools = self._tools

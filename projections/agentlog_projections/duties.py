@@ -4,7 +4,7 @@ Every question leaves out partitions that are not present yet, and work on a qua
 that is still catching up, or that stopped.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -14,7 +14,7 @@ from agentlog_commands.leases import CancelRequest, Claim
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import JsonObject, as_object, load_object
 from agentlog_projections.database import Pool, translated
-from agentlog_projections.presence import RUN_OR_NONE, RUN_TOLD, key_told, require
+from agentlog_projections.presence import key_told, require
 from agentlog_projections.readiness import FIRST, LINE, READY, SOUND
 
 _WORK = f"""
@@ -33,9 +33,12 @@ _RUN_VERSION = f"""
 SELECT {key_told("$1::text")} AS told,
        (SELECT max(version) FROM ledger.log_index WHERE key = $1 AND stream = $2 AND verdict = 'accepted') AS version
 """
-_MARKS = f"""
-SELECT k.run_id, r.epoch, r.cancel::text AS cancel
-  FROM unnest($1::text[]) AS k(run_id) {RUN_OR_NONE} WHERE {RUN_TOLD}
+_MARKS = """
+SELECT k.run_id, r.epoch, r.cancel::text AS cancel, t.version
+  FROM unnest($1::text[], $2::text[]) AS k(run_id, thread_id)
+  JOIN read_v1.threads t ON t.thread_id = k.thread_id
+  JOIN ledger.positions p ON p.partition = t.partition AND p.present AND p.stopped IS NULL
+  LEFT JOIN read_v1.runs r ON r.run_id = k.run_id
 """
 _CLAIMS = f"""
 SELECT r.run_id, r.thread_id, r.graph_id, r.worker, r.epoch, r.attempt, r.counted_attempts, r.claimed_at,
@@ -101,10 +104,14 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a worker compares its claim with; all None for a run that is gone."""
+    """What a worker compares its claim with: epoch and cancel are None for a run that is gone.
+
+    `version` is that of the thread's stream: rows of a smaller one than a claim's epoch do not know of it yet.
+    """
 
     epoch: int | None
     cancel: CancelRequest | None
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +157,14 @@ class Duties:
         version: int | None = row["version"]
         return version
 
-    async def marks(self, run_ids: Collection[RunId]) -> Mapping[RunId, Mark]:
-        """Return epoch and cancel request of runs; those whose partition is not present are missing."""
+    async def marks(self, runs: Mapping[RunId, ThreadId]) -> Mapping[RunId, Mark]:
+        """Return epoch and cancel request of runs (id -> thread).
+
+        Those whose partition is not present, or whose thread is not known, are missing.
+        """
         with translated("duties"):
-            rows = await self._pool.fetch(_MARKS, list(run_ids))
-        return {RunId(row["run_id"]): Mark(row["epoch"], _cancel(row["cancel"])) for row in rows}
+            rows = await self._pool.fetch(_MARKS, list(runs), list(runs.values()))
+        return {RunId(row["run_id"]): Mark(row["epoch"], _cancel(row["cancel"]), row["version"]) for row in rows}
 
     async def claims(self, limit: int) -> Sequence[Claim]:
         """Return claimed runs, the oldest claims first; `progressed` is not filled in."""

@@ -153,12 +153,12 @@ def _run_version(postgres: Postgres, session: Connection, arguments: Sequence[ob
 
 
 def _marks(postgres: Postgres, session: Connection, arguments: Sequence[object]) -> list[Row]:
-    runs, found = postgres.tables["read_v1.runs"], list[Row]()
-    for run_id in listed(arguments[0]):
-        run = runs.get(run_id)
-        if _all_present(postgres) if run is None else _is_present(postgres, run["partition"]):
+    runs, threads, found = postgres.tables["read_v1.runs"], postgres.tables["read_v1.threads"], list[Row]()
+    for run_id, thread_id in zip(*map(listed, arguments), strict=True):
+        run, thread = runs.get(run_id), threads.get(thread_id)
+        if thread is not None and _is_present(postgres, thread["partition"]):
             mark = (None, None) if run is None else (run["epoch"], run["cancel"])
-            found.append({"run_id": run_id, "epoch": mark[0], "cancel": mark[1]})
+            found.append({"run_id": run_id, "epoch": mark[0], "cancel": mark[1], "version": thread["version"]})
     return found
 
 
