@@ -6,9 +6,10 @@ not ended is found as a leftover.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from agentlog_commands.leases import Claim, End, JudgeClaim, Judgement, Keep, Release, cancelled, given_up
@@ -61,9 +62,11 @@ class ReapRuns:
         self._seen: dict[tuple[RunId, int], _Seen] = {}
         self._dead: dict[str, float] = {}
         self._wake = asyncio.Event()
+        self._free = asyncio.Semaphore(AT_ONCE)
+        self._doing: dict[RunId, asyncio.Task[None]] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look until stopped."""
+        """Look until stopped; what is under way then is left to the next look, of whomever."""
         listening = asyncio.create_task(self._listen(), name="dead_workers")
         listening.add_done_callback(lambda _: stop.set())
         try:
@@ -73,6 +76,7 @@ class ReapRuns:
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
+            await self.leave()
         if not listening.cancelled():
             listening.result()
 
@@ -91,7 +95,10 @@ class ReapRuns:
             self._seen.clear()
 
     async def look(self) -> None:
-        """Look at every claim once and act. Raises: Unavailable when rows cannot be read."""
+        """Look at every claim once and begin to act. Raises: Unavailable when rows cannot be read.
+
+        What takes its time is not waited for: a graph that hangs must not keep the reaper from other runs.
+        """
         claims = await self._ender.duties.claims(CLAIMS)
         self._forget()
         leased = await self._leases(claims)
@@ -99,10 +106,26 @@ class ReapRuns:
             (claim.run_id, claim.epoch): self._after(claim, has_lease)
             for claim, has_lease in zip(claims, leased, strict=True)
         }
-        judged = [(claim, await self._judge(claim, claim.worker in self._dead)) for claim in claims]
-        await self._all([self._act(claim, judgement) for claim, judgement in judged])
-        left = await self._ender.duties.leftovers(self._timing.limits.retries)
-        await self._all([self._ender.finish(one.thread_id, one.run_id, _end_of(one)) for one in left])
+        for claim in claims:
+            if claim.run_id in self._doing:
+                continue
+            judged = await self._judge(claim, claim.worker in self._dead)
+            if not isinstance(judged, Keep):
+                self._begin(claim.run_id, partial(self._act, claim, judged))
+        for left in await self._ender.duties.leftovers(self._timing.limits.retries):
+            if left.run_id not in self._doing:
+                self._begin(left.run_id, partial(self._ender.finish, left.thread_id, left.run_id, _end_of(left)))
+
+    async def idle(self) -> None:
+        """Wait until nothing is under way."""
+        while self._doing:
+            await asyncio.wait(self._doing.values())
+
+    async def leave(self) -> None:
+        """Leave what is under way as it is."""
+        for doing in self._doing.values():
+            doing.cancel()
+        await self.idle()
 
     def _forget(self) -> None:
         """Drop old announcements; a worker's id is never used again, and its last claim shows within seconds."""
@@ -136,10 +159,8 @@ class ReapRuns:
         known = await self._ender.duties.with_progress(claim)
         return JudgeClaim(known, seen.unleased, seen.leased_once, dead, now).decide(self._timing.limits)
 
-    async def _act(self, claim: Claim, judged: Judgement) -> None:
+    async def _act(self, claim: Claim, judged: Release | End) -> None:
         match judged:
-            case Keep():
-                return
             case Release():
                 await self._ender.release(claim.thread_id, claim.run_id, claim.epoch, judged)
             case End():
@@ -150,22 +171,19 @@ class ReapRuns:
         await self._ender.release(claim.thread_id, claim.run_id, claim.epoch, Release(end.reason, counts), end)
         await self._ender.finish(claim.thread_id, claim.run_id, end)
 
-    async def _all(self, doings: Sequence[Coroutine[object, object, object]]) -> None:
-        """Do them AT_ONCE; one run that cannot be freed now does not hold up the others, the next look tries again."""
-        free = asyncio.Semaphore(AT_ONCE)
+    def _begin(self, run_id: RunId, act: Callable[[], Awaitable[object]]) -> None:
+        doing = self._doing[run_id] = asyncio.create_task(self._apart(act), name=f"reap-{run_id}")
+        doing.add_done_callback(lambda _: self._doing.pop(run_id))
 
-        async def apart(doing: Coroutine[object, object, object]) -> None:
-            async with free:
-                try:
-                    await doing
-                except AgentlogError as error:
-                    log.error("reaper.failed", extra={"error": str(error)})
-                except Exception:
-                    log.exception("reaper.failed")
-
-        async with asyncio.TaskGroup() as group:
-            for doing in doings:
-                group.create_task(apart(doing))
+    async def _apart(self, act: Callable[[], Awaitable[object]]) -> None:
+        """Act AT_ONCE; one run that cannot be freed now does not hold up the others, a later look tries again."""
+        async with self._free:
+            try:
+                await act()
+            except AgentlogError as error:
+                log.error("reaper.failed", extra={"error": str(error)})
+            except Exception:
+                log.exception("reaper.failed")
 
 
 def _end_of(left: Leftover) -> End:

@@ -1,6 +1,7 @@
 """A reaper over a log in memory under the real guard; its rows are folded from that log, leases are never there."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -143,11 +144,19 @@ async def _nobody() -> AsyncGenerator[AsyncIterator[str]]:
 
 @dataclass
 class ToldViews:
-    """Shows {"x": 1} as the state of every thread; keeps `ThreadViews`. `broken`: raises for these threads."""
+    """Shows {"x": 1} as the state of every thread; keeps `ThreadViews`.
+
+    `broken`: raises for these threads; `hanging`: never shows theirs, and says that it was `asked`.
+    """
 
     broken: dict[ThreadId, Exception] = field(default_factory=dict[ThreadId, Exception])
+    hanging: set[ThreadId] = field(default_factory=set[ThreadId])
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def view(self, graph_id: str, thread_id: ThreadId) -> ThreadView:
+        if thread_id in self.hanging:
+            self.asked.set()
+            await asyncio.get_running_loop().create_future()
         if thread_id in self.broken:
             raise self.broken[thread_id]
         return ThreadView({"x": 1}, ("left",), {}, "c1")
@@ -168,6 +177,11 @@ class Reaping:
         self.ender = Ender(writing, self.rows, MemoryFrames(), self.views)
         self.reaper = ReapRuns(self.ender, queue, queue, TIMING)
 
+    async def looked(self) -> None:
+        """Let the reaper look once, and do what follows to the end."""
+        await self.reaper.look()
+        await self.reaper.idle()
+
     async def append(self, thread: str, *facts: Fact, **how: int) -> Verdict:
         name = Stream(f"thread-{thread}")
         demands = {name: how["version"]} if "version" in how else {}
@@ -187,3 +201,10 @@ class Reaping:
         """Return what the log accepted on the thread, in order."""
         found = [draft for draft, verdict in self.log.rows if isinstance(verdict, Accepted)]
         return [fact for draft in found if draft.key == thread for fact in draft.facts]
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Let time pass until a condition holds; the caller sets the deadline."""
+    never = asyncio.get_running_loop().create_future()
+    while not holds():
+        await asyncio.wait({never}, timeout=0.005)

@@ -9,6 +9,7 @@ from unittest.mock import Mock, create_autospec
 
 import pytest
 from tests.fakes.ports import TestClock
+from tests.processors.reaping import until
 from tests.processors.test_claims import WORK, Claiming
 
 from agentlog_commands.leases import CancelRequest
@@ -70,13 +71,6 @@ class Keeping:
             group.create_task(self.keep.run(stop))
             yield
             stop.set()
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Let time pass until a condition holds; the caller sets the deadline."""
-    never = asyncio.get_running_loop().create_future()
-    while not holds():
-        await asyncio.wait({never}, timeout=0.005)
 
 
 async def test_leases_are_renewed_although_the_rows_do_not_answer() -> None:

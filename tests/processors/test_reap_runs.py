@@ -1,9 +1,10 @@
 """What the reaper does about claims and leftovers: given facts on a log, when it looks, then facts."""
 
+import asyncio
 from dataclasses import replace
 
 from tests.facts import commits as c
-from tests.processors.reaping import Reaping
+from tests.processors.reaping import Reaping, until
 
 from agentlog_commands.leases import TIMED_OUT, End, Release, timed_out
 from agentlog_facts.errors import Unavailable
@@ -27,7 +28,7 @@ async def test_a_run_over_its_time_is_stopped_released_and_ended() -> None:
     reaping = Reaping()
     await a_claimed_run(reaping)
     reaping.clock.seconds = OVER_S
-    await reaping.reaper.look()
+    await reaping.looked()
     asked, released, finished = reaping.facts("t1")[3:]
     assert asked == RunCancelRequested(R1, "interrupt", reaping.clock.now(), TIMED_OUT)
     assert released == RunReleased(R1, 2, "timeout", False)
@@ -46,7 +47,7 @@ async def test_a_time_out_survives_a_reaper_that_died_before_the_end() -> None:
     reaping = Reaping()
     await a_claimed_run(reaping)
     await reaping.ender.release(ThreadId("t1"), R1, 2, Release("timeout", False), timed_out())
-    await reaping.reaper.look()
+    await reaping.looked()
     finished = reaping.facts("t1")[-1]
     assert isinstance(finished, RunFinished)
     assert (finished.status, finished.error) == ("timeout", TIMED_OUT)
@@ -57,7 +58,7 @@ async def test_a_lost_run_is_released_without_a_request_to_stop() -> None:
     await a_claimed_run(reaping)
     reaping.clock.seconds = 31
     for _ in range(3):  # the first look learns of the Redis, two more find no lease
-        await reaping.reaper.look()
+        await reaping.looked()
     assert reaping.facts("t1")[3:] == [RunReleased(R1, 2, "lost", False)]
 
 
@@ -65,7 +66,7 @@ async def test_a_released_run_that_is_cancelled_ends_with_the_state_of_its_last_
     reaping = Reaping()
     await a_claimed_run(reaping)
     await reaping.given("t1", c.run_released(), replace(c.cancel_requested(), error={"error": "UserInterrupt"}))
-    await reaping.reaper.look()
+    await reaping.looked()
     finished = reaping.facts("t1")[-1]
     assert isinstance(finished, RunFinished)
     assert (finished.status, finished.view, finished.next) == ("interrupted", {"set": {"x": 1}}, ("left",))
@@ -77,11 +78,11 @@ async def test_a_run_that_cannot_be_ended_holds_up_no_other() -> None:
         await a_claimed_run(reaping, name, run)
     reaping.views.broken = {ThreadId("t1"): ValueError("user code"), ThreadId("t2"): Unavailable("rows are away")}
     reaping.clock.seconds = OVER_S
-    await reaping.reaper.look()
+    await reaping.looked()
     assert isinstance(reaping.facts("t3")[-1], RunFinished)
     assert isinstance(reaping.facts("t1")[-1], RunReleased)
     reaping.views.broken = {}
-    await reaping.reaper.look()
+    await reaping.looked()
     assert [isinstance(reaping.facts(name)[-1], RunFinished) for name in ("t1", "t2")] == [True, True]
 
 
@@ -92,3 +93,19 @@ async def test_a_run_is_ended_once_however_often_it_is_tried() -> None:
     await reaping.ender.release(ThreadId("t1"), R1, 2, Release("cancelled", False), end)
     assert await reaping.ender.finish(ThreadId("t1"), R1, end)
     assert not await reaping.ender.finish(ThreadId("t1"), R1, end)
+
+
+async def test_a_state_that_never_comes_holds_up_no_later_look() -> None:
+    reaping = Reaping()
+    await a_claimed_run(reaping)
+    reaping.views.hanging = {ThreadId("t1")}
+    reaping.clock.seconds = OVER_S
+    await a_claimed_run(reaping, "t2", "r2")
+    async with asyncio.timeout(5):
+        await reaping.reaper.look()
+        await reaping.views.asked.wait()
+        reaping.clock.seconds = 2 * OVER_S
+        await reaping.reaper.look()
+        await until(lambda: isinstance(reaping.facts("t2")[-1], RunFinished))
+    assert [type(fact) for fact in reaping.facts("t1")[3:]] == [RunCancelRequested, RunReleased]
+    await reaping.reaper.leave()
