@@ -28,6 +28,8 @@ from agentlog_projections.duties import Work
 
 log = logging.getLogger(__name__)
 
+RELEASED_BY_OUTAGE = Release("attempt_lost", counts=False)
+
 
 async def claim(tools: WorkerTools, run_id: RunId) -> Attempt | None:
     """Claim a run that is still ready; None when it is not, or when another claim won. Raises: Unavailable."""
@@ -112,7 +114,7 @@ async def _executed(
         raise
     except (AttemptLost, Unavailable) as error:
         log.warning("run.attempt_lost", extra=_fields(attempt) | {"error": str(error)})
-        return await _lost(tools, attempt, order)
+        return RELEASED_BY_OUTAGE if _was_outage(error) else await _lost(tools, attempt, order)
     except Exception:
         log.exception("run.attempt_failed", extra=_fields(attempt))
         return await _lost(tools, attempt, order)
@@ -120,6 +122,11 @@ async def _executed(
         log.info("run.left", extra=_fields(attempt) | {"reason": attempt.asked})
         return Release("drain", counts=False) if attempt.asked == "drain" else None
     return outcome
+
+
+def _was_outage(error: AttemptLost | Unavailable) -> bool:
+    """Tell whether log or rows were away: that says nothing about the run, so it costs none of its retries."""
+    return isinstance(error, Unavailable) or isinstance(error.__cause__, Unavailable)
 
 
 async def _lost(tools: WorkerTools, attempt: Attempt, order: RunOrder) -> Release | End:

@@ -1,0 +1,54 @@
+"""What an attempt that ended without an end leaves on the log, and whether it counts towards the retries."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+from tests.processors.test_claims import WORK, Claiming, a_queued_run
+
+from agentlog_facts.errors import OutcomeUnknown, Unavailable
+from agentlog_facts.run_execution import AttemptLost
+from agentlog_facts.thread import RunReleased
+from agentlog_processors.job_loops import JobLoops
+from agentlog_processors.run_attempt import carry_out, claim
+
+
+@pytest.fixture
+async def loops() -> AsyncIterator[JobLoops]:
+    made = JobLoops(asyncio.get_running_loop(), asyncio.new_event_loop)
+    yield made
+    made.close()
+
+
+async def released_after(loops: JobLoops, error: Exception) -> RunReleased:
+    """Let an attempt without a checkpoint end with an error, and return what follows."""
+    claiming: Claiming = await a_queued_run(WORK)
+    tools = replace(claiming.tools(), loops=loops)
+    tools.execution.execute.side_effect = error  # type: ignore[attr-defined]  # a mock with the port's shape
+    tools.duties.run_version.return_value = None  # type: ignore[attr-defined]  # as above
+    attempt = await claim(tools, WORK.run_id)
+    assert attempt is not None
+    await carry_out(tools, attempt)
+    fact = claiming.log.rows[-1][0].facts[-1]
+    assert isinstance(fact, RunReleased)
+    return fact
+
+
+def lost(cause: BaseException) -> AttemptLost:
+    """Return what a saver raises whose append failed for this reason."""
+    error = AttemptLost("run-1: an append was lost, nothing more is written")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "error", [Unavailable("rows are away"), lost(Unavailable("the log is away")), lost(OutcomeUnknown("no answer"))]
+)
+async def test_an_outage_of_log_or_rows_costs_no_retry(loops: JobLoops, error: Exception) -> None:
+    assert await released_after(loops, error) == RunReleased(WORK.run_id, 2, "attempt_lost", counts=False)
+
+
+@pytest.mark.parametrize("error", [lost(asyncio.CancelledError()), ValueError("a bug")], ids=["cancelled", "bug"])
+async def test_what_would_happen_again_for_ever_does(loops: JobLoops, error: Exception) -> None:
+    assert await released_after(loops, error) == RunReleased(WORK.run_id, 2, "attempt_lost", counts=True)
