@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from agentlog_infra.kafka_connection import Connection, kafka_faults
+from agentlog_infra.kafka_goodbyes import hang_up
 
 RETRY_MS = 20
 """A new consumer waits this long for the topic's metadata, then asks again."""
@@ -36,7 +37,7 @@ class ConsumerPool:
     async def stop(self) -> None:
         """Disconnect."""
         while self._idle:
-            await self._idle.pop().stop()
+            await hang_up(self._idle.pop())
 
     async def end(self, partition: int) -> int:
         """Return the offset behind the last record. Raises: Unavailable."""
@@ -48,14 +49,16 @@ class ConsumerPool:
     @asynccontextmanager
     async def consumer(self) -> AsyncGenerator[AIOKafkaConsumer]:
         """Lend a consumer; one that saw an exception is not lent again. Raises: Unavailable."""
-        async with self._turns:
-            consumer = self._idle.pop() if self._idle else await self._connect()
-            try:
+        broken: AIOKafkaConsumer | None = None
+        try:
+            async with self._turns:
+                consumer = broken = self._idle.pop() if self._idle else await self._connect()
                 yield consumer
-            except BaseException:
-                await consumer.stop()
-                raise
-            self._idle.append(consumer)
+                self._idle.append(consumer)
+                broken = None
+        finally:
+            if broken is not None:  # the turn is given back already: nobody waits for this goodbye
+                await hang_up(broken)
 
     async def _connect(self) -> AIOKafkaConsumer:
         consumer = AIOKafkaConsumer(
@@ -71,6 +74,6 @@ class ConsumerPool:
             with kafka_faults(self.topic):
                 await consumer.start()
         except BaseException:
-            await consumer.stop()
+            await hang_up(consumer)
             raise
         return consumer

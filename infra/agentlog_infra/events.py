@@ -14,6 +14,7 @@ from agentlog_facts.errors import Corrupt, Unavailable
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.vocabulary import parse_commit
 from agentlog_infra.kafka_connection import EVENTS, connection, kafka_faults
+from agentlog_infra.kafka_goodbyes import hang_up
 from agentlog_infra.partitioner import partition_of
 from agentlog_infra.postgres import database_faults
 from agentlog_infra.settings import Settings
@@ -127,7 +128,7 @@ class Events:
             async for commit in self._commits(consumer, thread_id, follow=follow):
                 yield commit
         finally:
-            await consumer.stop()
+            await hang_up(consumer)
 
     async def _commits(
         self, consumer: AIOKafkaConsumer, thread_id: str | None, *, follow: bool

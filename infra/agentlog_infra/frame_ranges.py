@@ -4,9 +4,9 @@ No consumer is held while a client takes its time over what was read: each call 
 """
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import OffsetOutOfRangeError
 
-from agentlog_facts.errors import Corrupt, Gap, Unavailable
+from agentlog_facts.errors import AgentlogError, Corrupt, Gap, Unavailable
 from agentlog_facts.frame import position
 from agentlog_facts.ports import PositionedFrames
 from agentlog_infra.consumer_pool import ConsumerPool, Reading
@@ -45,13 +45,16 @@ class FrameRanges:
         async with self._pool.consumer() as consumer:
             consumer.assign([at])
             consumer.seek(at, start)
-            try:
-                found = (await consumer.getmany(at, timeout_ms=PATIENCE_MS)).get(at, [])
-            except OffsetOutOfRangeError as error:
-                raise await self._out_of_range(consumer, at, start, base) from error
-            except (KafkaError, OSError, TimeoutError) as error:
-                raise Unavailable(f"{at.topic}-{partition}: {type(error).__name__} {error}") from error
+            found: list[ConsumerRecord[bytes, bytes]] = []
+            outside: AgentlogError | None = None
+            with kafka_faults(f"{at.topic}-{partition}"):
+                try:
+                    found = (await consumer.getmany(at, timeout_ms=PATIENCE_MS)).get(at, [])
+                except OffsetOutOfRangeError:
+                    outside = await self._out_of_range(consumer, at, start, base)
             consumer.pause(at)
+        if outside is not None:  # raised here: the consumer is as good as before
+            raise outside
         if not found:
             raise Unavailable(f"{at.topic}-{partition}: no records from {start} on within {PATIENCE_MS} ms")
         return [stored(record) for record in found if record.offset < end]
@@ -73,8 +76,7 @@ class FrameRanges:
     async def _out_of_range(
         self, consumer: AIOKafkaConsumer, at: TopicPartition, start: int, base: int
     ) -> Gap | Unavailable:
-        with kafka_faults(self._pool.topic):
-            oldest = (await consumer.beginning_offsets([at]))[at]
+        oldest = (await consumer.beginning_offsets([at]))[at]
         if start < oldest:
             return Gap(f"{at.topic}-{at.partition}: {start} has expired", position(base, oldest))
         return Unavailable(f"{at.topic}-{at.partition}: {start} is not there yet")

@@ -13,6 +13,7 @@ from agentlog_infra.frame_buffer import FrameBuffer
 from agentlog_infra.frame_ranges import FrameRanges, stored
 from agentlog_infra.frame_records import PART_BYTES, Stored, parts_of
 from agentlog_infra.kafka_connection import Connection, kafka_faults
+from agentlog_infra.kafka_goodbyes import hang_up
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ class PartitionTail:
                 for records in (await consumer.getmany(self._at, timeout_ms=POLL_MS)).values():
                     await self._hand_out(records)
         finally:
-            await consumer.stop()
+            await hang_up(consumer)
 
     async def _hand_out(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
         for record in records:

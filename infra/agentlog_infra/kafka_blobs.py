@@ -6,7 +6,6 @@ index to the end of its partition. The index (`ledger.blob_index`) is a cache li
 
 import hashlib
 from collections.abc import Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 
 import asyncpg
@@ -90,13 +89,12 @@ class KafkaBlobs:
         """Collect the parts: they follow one another, possibly with parts of other blobs between them."""
         partition = partition_of(entry.sha256.encode(), self._partitions)
         parts: dict[int, bytes] = {}
-        end = await self._reader.end(partition)
-        async with aclosing(self._reader.read(partition, entry.first_offset, end)) as records:
-            async for record in records:
+        at, end = entry.first_offset, await self._reader.end(partition)
+        while at < end and len(parts) < entry.parts:
+            start, at = at, min(end, at + entry.parts - len(parts))
+            async for record in self._reader.read(partition, start, at):
                 if record.key == entry.sha256.encode() and record.value is not None:
                     parts[_number(record.headers, "part")] = record.value
-                if len(parts) == entry.parts:
-                    break
         value = b"".join(parts[number] for number in sorted(parts))
         if hashlib.sha256(value).hexdigest() != entry.sha256:
             raise Corrupt(f"blob {entry.sha256}: the stored bytes have another digest")

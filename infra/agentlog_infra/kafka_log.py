@@ -1,6 +1,5 @@
 """`agentlog.events` on Kafka: append a commit durably, read one back; large values go to blobs first."""
 
-from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -46,11 +45,11 @@ class KafkaLog:
 
     async def read(self, place: Place) -> Recorded:
         """Return the commit at a place. Raises: Unavailable, Corrupt, UnknownSchema."""
-        async with aclosing(self._reader.read(place.partition, place.offset, place.offset + 1)) as records:
-            async for record in records:
-                raw = raw_record(record)
-                return Recorded(place, await resolve(raw, self._blobs), raw.timestamp)
-        raise Corrupt(f"{self._topic}-{place.partition}: no record at offset {place.offset}")
+        record = await self._reader.one(place.partition, place.offset)
+        if record is None:
+            raise Corrupt(f"{self._topic}-{place.partition}: no record at offset {place.offset}")
+        raw = raw_record(record)
+        return Recorded(place, await resolve(raw, self._blobs), raw.timestamp)
 
     async def _with_blobs(self, draft: Draft, facts: list[Json]) -> bytes:
         """Move the largest values to blobs until the commit fits into one record."""

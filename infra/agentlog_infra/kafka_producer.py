@@ -18,6 +18,7 @@ from aiokafka.structs import RecordMetadata
 from agentlog_facts.envelope import Place
 from agentlog_facts.errors import OutcomeUnknown, Unavailable
 from agentlog_infra.kafka_connection import Connection, kafka_faults
+from agentlog_infra.kafka_goodbyes import hang_up_producer
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class DurableProducer:
             await asyncio.gather(self._replacing, return_exceptions=True)
         producer, self._producer = self._producer, None
         if producer is not None:
-            await _stop(producer, SILENCE_S)
+            await hang_up_producer(producer, SILENCE_S)
 
     async def send(
         self,
@@ -112,7 +113,7 @@ class DurableProducer:
     async def _reconnect(self, old: AIOKafkaProducer) -> None:
         pause_s = 0.1
         try:
-            await _stop(old, 0)
+            await hang_up_producer(old, 0)
         except Exception:  # the old one is given up whatever it says
             log.exception("producer.not_stopped", extra={"client": self._client_id})
         while True:
@@ -141,7 +142,7 @@ class DurableProducer:
             with kafka_faults(self._client_id):
                 await producer.start()
         except BaseException:
-            await _stop(producer, 0)
+            await hang_up_producer(producer, 0)
             raise
         return producer
 
@@ -156,14 +157,3 @@ def _heard(handed: asyncio.Future[RecordMetadata]) -> None:
     """Take note of a failure that comes after its waiter gave up; asyncio would complain about it otherwise."""
     if not handed.cancelled() and handed.exception() is not None:
         log.info("producer.not_delivered", extra={"error": str(handed.exception())})
-
-
-async def _stop(producer: AIOKafkaProducer, patience_s: float) -> None:
-    """Stop a producer; past `patience_s` its sender is cancelled and what it holds is not flushed."""
-    stopping = asyncio.ensure_future(producer.stop())
-    done, _ = await asyncio.wait({stopping}, timeout=patience_s)
-    if done:
-        return
-    stopping.cancel()
-    await asyncio.gather(stopping, return_exceptions=True)
-    await producer.client.close()

@@ -32,7 +32,7 @@ class KafkaReader:
         return await self._pool.end(partition)
 
     async def read(self, partition: int, start: int, end: int) -> AsyncGenerator[Record]:
-        """Yield the records of a range in order; close the generator (`aclosing`) when leaving it early.
+        """Yield the records of a range in order; read it to its end: leaving early costs a consumer.
 
         Raises: Unavailable when the log does not answer, Corrupt when the range is not (or no longer) there.
         """
@@ -46,6 +46,11 @@ class KafkaReader:
                     if record.offset < end:
                         yield record
             consumer.unsubscribe()  # or it would go on to fetch
+
+    async def one(self, partition: int, offset: int) -> Record | None:
+        """Return the record at an offset, None where the log has none. Raises: Unavailable, Corrupt."""
+        found = [record async for record in self.read(partition, offset, offset + 1)]
+        return found[0] if found else None
 
     async def _some(self, consumer: AIOKafkaConsumer, at: TopicPartition) -> list[Record]:
         with kafka_faults(self._pool.topic):

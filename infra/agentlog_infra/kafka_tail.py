@@ -17,6 +17,7 @@ from agentlog_facts.errors import Diverged, Unavailable
 from agentlog_facts.ports import RawRecord
 from agentlog_infra.kafka_blobs import KafkaBlobs
 from agentlog_infra.kafka_connection import EVENTS, Connection, kafka_faults
+from agentlog_infra.kafka_goodbyes import hang_up
 from agentlog_infra.kafka_log import raw_record, resolve
 
 if TYPE_CHECKING:
@@ -62,12 +63,12 @@ class KafkaTail:
             with kafka_faults(self._topic):
                 await self._consumer.start()
         except BaseException:
-            await self._consumer.stop()
+            await hang_up(self._consumer)
             raise
 
     async def stop(self) -> None:
         """Disconnect."""
-        await self._consumer.stop()
+        await hang_up(self._consumer)
 
     def seek(self, partition: int, offset: int) -> None:
         """Read a partition on from `offset`."""

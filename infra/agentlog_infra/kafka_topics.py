@@ -6,7 +6,6 @@ log, generation, partition and base (design: the log).
 """
 
 from collections.abc import Iterable
-from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -17,13 +16,14 @@ from aiokafka.errors import for_code
 from agentlog_facts.envelope import Actor, Cause, Draft
 from agentlog_facts.errors import Misconfigured, Unavailable
 from agentlog_facts.ids import Key, stream
-from agentlog_facts.json_value import as_object
 from agentlog_facts.system import PartitionOpened
-from agentlog_facts.vocabulary import decode_fact, encode_commit, encode_facts, parse_commit
+from agentlog_facts.vocabulary import encode_commit, encode_facts
 from agentlog_infra.kafka_connection import EVENTS, Connection, connection, kafka_faults
+from agentlog_infra.kafka_goodbyes import hang_up
 from agentlog_infra.kafka_producer import DurableProducer
 from agentlog_infra.kafka_reader import KafkaReader
 from agentlog_infra.kafka_refusals import explain
+from agentlog_infra.partition_bases import opening
 from agentlog_infra.partitioner import partition_of
 from agentlog_infra.settings import Settings
 from agentlog_infra.system_ports import SystemIds
@@ -41,7 +41,7 @@ async def plan(settings: Settings) -> list[TopicChange]:
         with kafka_faults("topics"):
             return await _differences(admin, settings)
     finally:
-        await admin.close()
+        await hang_up(admin)
 
 
 async def check(settings: Settings) -> None:
@@ -61,7 +61,7 @@ async def apply(settings: Settings) -> list[TopicChange]:
             await _create(admin, settings, [change.topic for change in changes if change.setting == "topic"])
             await _alter(admin, settings, {c.topic for c in changes if c.setting != "topic" and not c.obstacle})
     finally:
-        await admin.close()
+        await hang_up(admin)
     fixed = [change for change in changes if change.obstacle]
     if fixed:
         raise Misconfigured("; ".join(f"{change}: {change.obstacle}" for change in fixed))
@@ -76,7 +76,7 @@ async def _admin(connected: Connection) -> AIOKafkaAdminClient:
         with kafka_faults("topics"):
             await admin.start()
     except Unavailable:
-        await admin.close()
+        await hang_up(admin)
         await explain(connected)
         raise
     return admin
@@ -159,20 +159,10 @@ async def _open_partitions(settings: Settings) -> None:
             if await reader.end(partition) == 0:
                 await producer.send(EVENTS, *_opening(log_id, partition, settings.partitions), partition)
             if partition == 0:
-                log_id = await _log_id(reader)
+                log_id = (await opening(reader, 0)).log_id
     finally:
         await reader.stop()
         await producer.stop()
-
-
-async def _log_id(reader: KafkaReader) -> str:
-    async with aclosing(reader.read(0, 0, 1)) as records:
-        async for record in records:
-            facts = parse_commit(record.value or b"").get("facts")
-            fact = decode_fact(as_object(facts[0], "fact")) if isinstance(facts, list) and facts else None
-            if isinstance(fact, PartitionOpened):
-                return fact.log_id
-    raise Misconfigured(f"topic {EVENTS}: partition 0 does not begin with PartitionOpened, so it is no log of agentlog")
 
 
 def _opening(log_id: str, partition: int, partitions: int) -> tuple[bytes, bytes]:

@@ -13,16 +13,15 @@ from agentlog_infra.kafka_reader import KafkaReader
 
 async def partition_bases(reader: KafkaReader, partitions: int) -> Mapping[int, int]:
     """Return the base of every partition, from `PartitionOpened`. Raises: Unavailable, Misconfigured."""
-    found = await asyncio.gather(*(_base(reader, partition) for partition in range(partitions)))
-    return dict(enumerate(found))
+    found = await asyncio.gather(*(opening(reader, partition) for partition in range(partitions)))
+    return {number: opened.base for number, opened in enumerate(found)}
 
 
-async def _base(reader: KafkaReader, partition: int) -> int:
-    async for record in reader.read(partition, 0, 1):
-        facts = parse_commit(record.value or b"").get("facts")
-        fact = decode_fact(as_object(facts[0], "fact")) if isinstance(facts, list) and facts else None
-        if isinstance(fact, PartitionOpened):
-            return fact.base
-    raise Misconfigured(
-        f"{EVENTS}-{partition}: expected PartitionOpened as the first record; run `agentlog topics apply`"
-    )
+async def opening(reader: KafkaReader, partition: int) -> PartitionOpened:
+    """Return what a partition of `events` begins with. Raises: Unavailable, Misconfigured."""
+    record = await reader.one(partition, 0)
+    facts = None if record is None else parse_commit(record.value or b"").get("facts")
+    fact = decode_fact(as_object(facts[0], "fact")) if isinstance(facts, list) and facts else None
+    if not isinstance(fact, PartitionOpened):
+        raise Misconfigured(f"{EVENTS}-{partition}: expected PartitionOpened as the first record: no log of agentlog")
+    return fact

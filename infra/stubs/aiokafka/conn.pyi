@@ -1,4 +1,4 @@
-from asyncio import Future
+from asyncio import Future, StreamWriter
 from socket import AddressFamily
 from ssl import SSLContext
 
@@ -6,6 +6,7 @@ from .protocol.api import Request, Response
 
 class AIOKafkaConnection:
     def send(self, request: Request) -> Future[Response]: ...
+    _writer: StreamWriter | None
     def close(self) -> Future[None] | None: ...
 
 async def create_conn(

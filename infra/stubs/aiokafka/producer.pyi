@@ -1,4 +1,4 @@
-from asyncio import Future
+from asyncio import Future, Task
 from collections.abc import Callable, Sequence
 from ssl import SSLContext
 from typing import Literal, Self
@@ -7,8 +7,17 @@ from .abc import AbstractTokenProvider
 from .client import AIOKafkaClient
 from .structs import RecordMetadata
 
+class _Sender:
+    @property
+    def sender_task(self) -> Task[None] | None: ...
+
+class _MessageAccumulator:
+    def fail_all(self, exception: BaseException) -> None: ...
+
 class AIOKafkaProducer:
     client: AIOKafkaClient
+    _sender: _Sender
+    _message_accumulator: _MessageAccumulator
     def __init__(
         self,
         *,
