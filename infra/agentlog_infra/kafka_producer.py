@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 SILENCE_S = 10.0
 HAND_OVER_S = 5.0
 MAX_REQUEST_BYTES = 1_000_000
+NO_PLACE = -1
+"""Log start in an acknowledgement without a place: of a batch that Kafka knows as a repeat, and no longer where it lies
+(DUPLICATE_SEQUENCE_NUMBER), which aiokafka 0.14 calls a success. Its offset is no sign, it counts up from -1."""
 
 Compression: TypeAlias = Literal["gzip", "snappy", "lz4", "zstd"]
 """History is kept for ever and is text that repeats itself: zstd stores a conversation in about a third."""
@@ -88,6 +91,8 @@ class DurableProducer:
         handed.add_done_callback(_heard)
         metadata = await self._acknowledged(topic, producer, handed)
         self._last_ack = time.monotonic()
+        if metadata.log_start_offset == NO_PLACE:
+            raise OutcomeUnknown(f"{topic}: the log has the record, but does not say where")
         return Place(metadata.partition, metadata.offset)
 
     async def _acknowledged(

@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.structs import RecordMetadata
 from tests.broker.servers import BrokerProcess, make_topic, read_all, until
 from tests.contracts.conftest import connection_to
 
 from agentlog_facts.envelope import Place
-from agentlog_facts.errors import Unavailable
+from agentlog_facts.errors import OutcomeUnknown, Unavailable
 from agentlog_infra.kafka_producer import MAX_REQUEST_BYTES, DurableProducer
 
 DEADLINE_S = 20.0
@@ -104,6 +105,45 @@ async def test_the_new_connection_is_tried_again_whatever_went_wrong(
         await sending
     assert (await sent(producer, topic, b"after")).offset == 0
     assert faults == []
+
+
+async def test_a_replaced_producer_delivers_nothing_any_more(
+    broker: BrokerProcess, producer: DurableProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its batches could come hours after their writers were told that the outcome is unknown."""
+    monkeypatch.setattr("agentlog_infra.kafka_producer.SILENCE_S", 1.0)
+    topic = await make_topic(broker.bootstrap)
+    await producer.send(topic, b"k", b"before", 0)
+    before = senders()
+    broker.kill()
+    with pytest.raises(OutcomeUnknown):
+        await producer.send(topic, b"k", b"lost", 0)
+    await until(lambda: not senders() & before, "the old sender ends", DEADLINE_S)
+    broker.start()
+    assert (await sent(producer, topic, b"after")).offset == 1
+    assert len(senders()) == 1
+
+
+def senders() -> set[asyncio.Task[object]]:
+    """Return the tasks of aiokafka that deliver."""
+    return {task for task in asyncio.all_tasks() if "Sender._sender_routine" in repr(task.get_coro())}
+
+
+@pytest.mark.parametrize("number", [0, 1])
+async def test_an_acknowledgement_without_a_place_is_an_unknown_outcome(
+    producer: DurableProducer, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Kafka answers DUPLICATE_SEQUENCE_NUMBER for a batch of long ago, and aiokafka 0.14 calls that a success."""
+    at = TopicPartition("t", 0)
+    handed: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
+    handed.set_result(RecordMetadata("t", 0, at, -1 + number, -1, 0, -1))  # -1 and the record's place in its batch
+
+    async def send(*_: object, **__: object) -> asyncio.Future[RecordMetadata]:
+        return handed
+
+    monkeypatch.setattr(AIOKafkaProducer, "send", send)
+    with pytest.raises(OutcomeUnknown):
+        await producer.send("t", b"k", b"x", 0)
 
 
 async def test_a_record_that_is_too_large_costs_no_producer(broker: BrokerProcess, producer: DurableProducer) -> None:
