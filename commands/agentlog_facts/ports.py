@@ -242,7 +242,8 @@ class FrameReads(Protocol):
     def read(self, thread_id: ThreadId, start: int, end: int) -> AsyncGenerator[PositionedFrames]:
         """Yield the thread's flushes with start <= position < end, in order.
 
-        Raises: Unavailable, Gap when records from `start` on have expired (before the first flush is yielded).
+        Raises: Gap when records from `start` on have expired (before the first flush is yielded), Unavailable, also
+        when the range reaches behind the end of the log (after what is there was yielded).
         """
         ...
 

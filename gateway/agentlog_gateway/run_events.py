@@ -182,6 +182,10 @@ class RunEvents:
                 yield chunk
             async for chunk in self._listened(self._tail, lambda: self._cursor >= until, LATE_S):
                 yield chunk
+        if self._cursor < until and (end_of_log := await self._frames.end(self._thread_id)) < until:
+            async for chunk in self._range(end_of_log):
+                yield chunk
+            yield self._skip(Gap(f"{end_of_log} is the end of the log", until))  # restored, or cut: the rest is gone
         async for chunk in self._range(until):
             yield chunk
         end = self._order.settle(row.finished_event_id)

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 
-from agentlog_facts.errors import Gap
+from agentlog_facts.errors import Gap, Unavailable
 from agentlog_facts.frame import SLOTS, FrameRecord, decode_record, encode_record, position
 from agentlog_facts.ids import ThreadId
 from agentlog_facts.ports import FrameTail, PositionedFrames
@@ -44,13 +44,15 @@ class MemoryFrames:
         return buffer
 
     async def read(self, thread_id: ThreadId, start: int, end: int) -> AsyncGenerator[PositionedFrames]:
-        """Yield the thread's flushes of a range. Raises: Gap."""
+        """Yield the thread's flushes of a range. Raises: Gap, Unavailable."""
         at = -(-start // SLOTS) - self._base
         if at < self._oldest and start < end:
             raise Gap(f"{start} has expired", position(self._base, self._oldest))
         for listening, flush in self._flushes[at:]:
             if flush.position < end and listening == thread_id:
                 yield flush
+        if start < end and position(self._base, len(self._flushes)) < end:
+            raise Unavailable(f"{end} is behind the end of the log")
 
     async def expire(self, thread_id: ThreadId, before: int) -> None:
         """Let everything before a position expire."""

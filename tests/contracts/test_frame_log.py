@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 from tests.contracts.conftest import FramesWorld
 
-from agentlog_facts.errors import Gap, SlowReader
+from agentlog_facts.errors import Gap, SlowReader, Unavailable
 from agentlog_facts.frame import SLOTS, Frame, FrameRecord
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.ports import FrameTail, PositionedFrames
@@ -162,3 +162,23 @@ async def test_what_has_expired_is_a_gap_that_says_where_the_log_goes_on(world: 
         assert [found async for found in world.reads.read(A, behind[0], behind[-1])] == []
     assert caught.value.available_from == behind[2]
     assert numbers([found async for found in world.reads.read(A, behind[2], behind[-1])]) == [3, 4, 5]
+
+
+async def test_a_range_behind_the_end_of_the_log_gives_what_is_there_and_says_that_the_rest_is_not(
+    world: FramesWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentlog_infra.frame_ranges.PATIENCE_MS", 300)
+    start = await world.reads.end(A)
+    end = await world.log.append(A, flush(0))
+    for further in (1, 5):
+        found: list[PositionedFrames] = []
+        with pytest.raises(Unavailable):
+            await _collect(world, start, end + further * SLOTS, found)
+        assert numbers(found) == [0]
+        with pytest.raises(Unavailable):
+            await _collect(world, end + further * SLOTS, end + 9 * SLOTS, found)
+
+
+async def _collect(world: FramesWorld, start: int, end: int, found: list[PositionedFrames]) -> None:
+    async for read in world.reads.read(A, start, end):
+        found.append(read)

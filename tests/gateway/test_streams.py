@@ -22,7 +22,7 @@ from tests.gateway.stream_world import (
 )
 
 from agentlog_facts.errors import Unavailable
-from agentlog_facts.frame import Frame, FrameRecord
+from agentlog_facts.frame import SLOTS, Frame, FrameRecord, event_id
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json
 from agentlog_facts.ports import FrameTail, PositionedFrames
@@ -351,6 +351,20 @@ async def test_what_expired_is_said_and_the_rest_is_shown(memory: tuple[StreamWo
     assert [event for _, event, _ in shown] == ["gap", "values", "values"]
     await frames.expire(THREAD, await made.log.end(THREAD))
     assert [event for _, event, _ in await _from_start(made)] == ["gap"]
+
+
+@pytest.mark.timeout(20)
+async def test_a_run_whose_flushes_were_lost_with_the_end_of_outputs_shows_a_gap_and_its_end(
+    memory: tuple[StreamWorld, MemoryFrames],
+) -> None:
+    made, _ = memory
+    made.create()
+    await made.claim()
+    behind = await made.say(_value(0))
+    await made.accept_end("success", outputs_to=behind + 5 * SLOTS)
+    shown = await _from_start(made)
+    assert [event for _, event, _ in shown] == ["metadata", "values", "gap"]
+    assert shown[-1][2] == {"from": event_id(behind), "to": event_id(behind + 5 * SLOTS)}
 
 
 async def test_a_closed_stream_ends_and_gives_its_tail_back(memory: tuple[StreamWorld, MemoryFrames]) -> None:
