@@ -60,7 +60,7 @@ class Ender:
 
     async def finish(self, thread_id: ThreadId, run_id: RunId, end: End) -> bool:
         """End a run that nobody has claimed, with the view of its last accepted checkpoint. Raises: Unavailable."""
-        outputs_to = await self.outputs.end(thread_id)
+        outputs_to = await self._outputs_to(thread_id)
 
         async def decide() -> Decision:
             work = await self.duties.work(run_id)
@@ -75,6 +75,14 @@ class Ender:
             log.info("run.ended_in_place", extra={"run_id": run_id, "status": end.status, "reason": end.reason})
             await self._announce(thread_id, run_id, end, intent.event_id)
         return _by_us(outcome)
+
+    async def _outputs_to(self, thread_id: ThreadId) -> int | None:
+        """Return where the run's flushes end; None while `outputs` is away, which holds up no end."""
+        try:
+            return await self.outputs.end(thread_id)
+        except Unavailable as error:
+            log.warning("outputs.end_unknown", extra={"stream": f"thread-{thread_id}", "error": str(error)})
+            return None
 
     async def _view(self, work: Work, end: End) -> ThreadView:
         if end.rollback:

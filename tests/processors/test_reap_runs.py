@@ -3,6 +3,8 @@
 import asyncio
 from dataclasses import replace
 
+import pytest
+from tests.contracts.memory_frames import MemoryFrames
 from tests.facts import commits as c
 from tests.processors.reaping import Reaping, until
 
@@ -109,3 +111,18 @@ async def test_a_state_that_never_comes_holds_up_no_later_look() -> None:
         await until(lambda: isinstance(reaping.facts("t2")[-1], RunFinished))
     assert [type(fact) for fact in reaping.facts("t1")[3:]] == [RunCancelRequested, RunReleased]
     await reaping.reaper.leave()
+
+
+async def test_a_run_is_ended_while_outputs_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(frames: MemoryFrames, *_: object) -> int:
+        raise Unavailable("outputs: no leader")
+
+    reaping = Reaping()
+    await a_claimed_run(reaping)
+    reaping.clock.seconds = OVER_S
+    monkeypatch.setattr(MemoryFrames, "end", away)
+    monkeypatch.setattr(MemoryFrames, "append", away)
+    await reaping.reaper.look()
+    finished = reaping.facts("t1")[-1]
+    assert isinstance(finished, RunFinished)
+    assert (finished.status, finished.outputs_to) == ("timeout", None)
