@@ -123,6 +123,7 @@ async def test_a_run_is_ended_while_outputs_is_away(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(MemoryFrames, "end", away)
     monkeypatch.setattr(MemoryFrames, "append", away)
     await reaping.reaper.look()
+    await reaping.reaper.idle()
     finished = reaping.facts("t1")[-1]
     assert isinstance(finished, RunFinished)
     assert (finished.status, finished.outputs_to) == ("timeout", None)
