@@ -58,12 +58,13 @@ class Projector:
                 pause = min(2 * pause, self._settings.longest_pause)
 
     def session(self) -> "AbstractAsyncContextManager[Fold]":
-        """Connect, take partitions and read on where their positions stand. Raises: Unavailable, TRANSIENT."""
+        """Reach the log, join the others, take partitions and read on there. Raises: Unavailable, TRANSIENT."""
         return self._session()
 
     @asynccontextmanager
     async def _session(self) -> "AsyncGenerator[Fold]":
         settings = self._settings
+        await self._outside.tail.ends()  # who does not reach the log must not be counted: the others would make room
         async with membership(settings.database_uri, settings.owner, settings.look_every) as member:
             connection = await connect(settings.database_uri)
             try:

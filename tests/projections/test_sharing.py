@@ -1,6 +1,7 @@
 """Several projectors share the partitions; who dies, stands still or goes is replaced, and never writes twice."""
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -8,8 +9,9 @@ from datetime import timedelta
 import pytest
 from tests.projections.facts import patched, run_created, thread_created
 from tests.projections.test_runner import keys_of
-from tests.projections.world import WallClock, World, draft
+from tests.projections.world import MemoryTail, WallClock, World, draft
 
+from agentlog_facts.errors import Unavailable
 from agentlog_facts.guard import Accepted
 from agentlog_projections.announce import Announcer
 from agentlog_projections.database import close, connect
@@ -176,3 +178,28 @@ async def test_whoever_comes_and_goes_the_rows_are_the_same(world: World) -> Non
     async with world.projector():
         await world.folded()
     assert await world.dump() == shared
+
+
+class Deaf(MemoryTail):
+    """The tail of a projector that reaches PostgreSQL and no log: its first question is never answered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.refuse = asyncio.Event(), asyncio.Event()
+
+    async def ends(self) -> Mapping[int, int]:
+        self.asked.set()
+        await self.refuse.wait()
+        raise Unavailable("no log")
+
+
+async def test_a_projector_that_does_not_reach_the_log_leaves_all_partitions_to_those_that_do(world: World) -> None:
+    deaf = Deaf()
+    async with world.projector(owner="a"):
+        await owned_by(world, "a", "a")
+        async with world.projector(owner="b", tail=deaf):
+            await deaf.asked.wait()
+            assert not await world.pool.fetch("SELECT FROM ledger.projectors WHERE owner = 'b'")
+            world.append(*(draft(f"t{number}", thread_created(f"t{number}")) for number in range(20)))
+            await world.folded()
+            deaf.refuse.set()

@@ -75,9 +75,9 @@ class MemoryTail:
     unknown: set[str] = field(default_factory=set[str])
     readers: "list[MemoryTail]" = field(default_factory=lambda: list[MemoryTail]())
 
-    def reader(self) -> "MemoryTail":
-        """Return a tail of its own over the same records, as each projector has one."""
-        made = MemoryTail(self.partitions, self.records, unknown=self.unknown)
+    def reader(self, unknown: set[str] | None = None) -> "MemoryTail":
+        """Return a tail of its own over the same records, as each projector has one; `unknown` makes it an old one."""
+        made = MemoryTail(self.partitions, self.records, unknown=self.unknown if unknown is None else unknown)
         self.readers.append(made)
         return made
 
@@ -221,11 +221,14 @@ class World:
 
     @asynccontextmanager
     async def projector(
-        self, models: tuple[Sequence[ReadModel], RunsModel] | None = None, **changed: object
+        self,
+        models: tuple[Sequence[ReadModel], RunsModel] | None = None,
+        tail: MemoryTail | None = None,
+        **changed: object,
     ) -> "AsyncGenerator[Projector]":
         """Run a projector for the length of the block; an error of its own fails the test."""
         announcer = Announcer(self.feed, self.feed)
-        outside = Outside(self.log.reader(), self.log.partition_of, WallClock(), announcer)
+        outside = Outside(tail or self.log.reader(), self.log.partition_of, WallClock(), announcer)
         chosen, runs = models or read_models()
         projector = Projector(replace(self.settings, **changed), outside, chosen, runs)  # type: ignore[arg-type]  # names of settings
         async with asyncio.TaskGroup() as group:
