@@ -7,7 +7,7 @@ step before the commit is done again, and everything after it is a hint.
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -19,15 +19,16 @@ from agentlog_facts.ids import Key
 from agentlog_facts.ports import Clock, EventTail, RawRecord
 from agentlog_facts.system import PartitionOpened
 from agentlog_projections import partitions as ownership
-from agentlog_projections.announce import Announcer, hint_of, may_be_ready, somebody_waits
+from agentlog_projections.announce import Announcer, hint_of, somebody_waits
 from agentlog_projections.commits import Commit, ReadModel, by_key
 from agentlog_projections.database import Connection
 from agentlog_projections.judge import Judged, Known, Read, judge, readable
 from agentlog_projections.ledger import LedgerFold, Step, fence
 from agentlog_projections.membership import Membership
+from agentlog_projections.offers import Offers
 from agentlog_projections.partitions import Fenced, Partition
 from agentlog_projections.quarantine import DETERMINISTIC, Quarantine, execute, is_deterministic
-from agentlog_projections.runs import ReadyRun, RunsModel, ready_of_partitions, ready_of_threads
+from agentlog_projections.runs import RunsModel
 from agentlog_projections.shares import change
 from agentlog_projections.transaction import Composer, Transaction, Write
 
@@ -90,9 +91,9 @@ class Fold:
         self._settings = settings
         self._outside = outside
         self._models = models
-        self._runs = runs
         self._ledger = LedgerFold()
         self._quarantine = Quarantine()
+        self._offers = Offers(connection, outside.announcer, runs, self._quarantine)
         self._composer = Composer()
         self._all: frozenset[int] = frozenset()
         self._next_look = 0.0
@@ -132,7 +133,8 @@ class Fold:
                 tail.seek(number, one.reading)
         fields = {"owner": owner, "partitions": sorted(self.partitions), "projectors": len(seen.alive)}
         log.info("projector.took", extra={**fields, "behind": self.behind})
-        await self._push_all([one.number for one in self._folding() if one.present and one.number not in before])
+        usable = [one.number for one in self._folding() if one.present]
+        await self._offers.all_of([number for number in usable if number not in before])
 
     async def cycle(self) -> None:
         """Fold what is there, or look after a while whether the share is still ours and still fair.
@@ -360,34 +362,9 @@ class Fold:
             useful = [step for step in telling if somebody_waits(groups[step.partition])]
             hints = [hint_of(step.partition, step.previous - 1, groups[step.partition]) for step in useful]
             self._outside.announcer.announce(hints, [])
-            await self._push(
-                [one.commit for group in groups.values() for one in group if one.commit is not None], known
-            )
-        await self._push_all(arrived)
-
-    async def _push(self, commits: Collection[Commit], known: Mapping[Key, Known]) -> None:
-        """Offer the runs that may be claimed now: known ones at once, the others by a look at the rows."""
-        ready: list[ReadyRun] = []
-        unsure: list[Key] = []
-        for key in may_be_ready(commits):
-            head = known[key].head
-            if not head.runs or head.claimed is not None or self._quarantine.holds(self._runs.name, key):
-                continue
-            run = self._runs.ready_of(head.runs.keys())
-            if run is None:
-                unsure.append(key)
-            else:
-                ready.append(run)
-        if unsure:
-            ready.extend(await ready_of_threads(self._connection, unsure))
-        if ready:
-            self._outside.announcer.announce([], ready)
-
-    async def _push_all(self, partitions: Sequence[int]) -> None:
-        """Offer all waiting runs of partitions whose pushes were off until now."""
-        ready = await ready_of_partitions(self._connection, partitions) if partitions else []
-        if ready:
-            self._outside.announcer.announce([], ready)
+            commits = [one.commit for group in groups.values() for one in group if one.commit is not None]
+            await self._offers.after(commits, known)
+        await self._offers.all_of(arrived)
 
 
 def _weight(raw: RawRecord) -> int:
