@@ -133,7 +133,7 @@ class Fold:
                 tail.seek(number, one.reading)
         fields = {"owner": owner, "partitions": sorted(self.partitions), "projectors": len(seen.alive)}
         log.info("projector.took", extra={**fields, "behind": self.behind})
-        usable = [one.number for one in self._folding() if one.present]
+        usable = [one.number for one in self._folding() if one.present and one.before is None]
         await self._offers.all_of([number for number in usable if number not in before])
 
     async def cycle(self) -> None:
@@ -145,7 +145,7 @@ class Fold:
         batches = await self._arrived()
         for reads in batches:
             await self._commit(reads)
-        await self._stop_failed()
+        await self._say_stops()
 
     async def end(self) -> None:
         """Stop reading ahead."""
@@ -218,20 +218,22 @@ class Fold:
         try:
             draft = await self._outside.tail.resolve(raw)
         except UnknownSchema as error:
-            one.stopped = f"unknown schema at {raw.place.offset}: {error}"
+            one.stop(f"unknown schema at {raw.place.offset}: {error}", raw.place.offset)
             return None
         except Corrupt as error:
             log.warning("projector.unreadable", extra={"partition": one.number, "offset": raw.place.offset})
             return Read(raw, None, Void("unreadable", None, None, str(error)[:200].replace("\x00", "")))
         return Read(raw, draft, readable(draft, raw, self._outside.partition_of))
 
-    async def _stop_failed(self) -> None:
-        failed = [one for one in self.partitions.values() if one.stopped is not None and one.reading >= 0]
-        if failed:
-            await ownership.say(self._connection, failed, self._settings.owner)
-            for one in failed:
+    async def _say_stops(self) -> None:
+        """Store which partitions stopped, and which did not although they had stopped before."""
+        found = [one for one in self.partitions.values() if one.found_out()]
+        if found:
+            await ownership.say(self._connection, found, self._settings.owner)
+        for one in found:
+            if one.stopped is not None:
                 self._outside.tail.drop(one.number)
-                one.reading = -1
+        await self._offers.all_of([one.number for one in found if one.stopped is None and one.present])
 
     async def _commit(self, reads: Sequence[Read]) -> None:
         steps = self._steps(reads)
@@ -346,6 +348,7 @@ class Fold:
     async def _committed(self, steps: Sequence[Step], judged: Sequence[Judged], known: Mapping[Key, Known]) -> None:
         """Remember how far we are and announce it, where the partition is present."""
         arrived: list[int] = []
+        again: list[int] = []
         for step in steps:
             one = self.partitions[step.partition]
             one.next_offset = step.next_offset
@@ -353,6 +356,9 @@ class Fold:
                 one.present = True
                 arrived.append(step.partition)
                 log.info("projector.present", extra={"partition": step.partition, "position": step.next_offset})
+            elif step.present and one.before is not None:
+                again.append(step.partition)
+            one.before = None
         telling = [step for step in steps if step.present and step.partition not in arrived]
         if telling:
             groups: dict[int, list[Judged]] = {step.partition: [] for step in telling}
@@ -364,7 +370,7 @@ class Fold:
             self._outside.announcer.announce(hints, [])
             commits = [one.commit for group in groups.values() for one in group if one.commit is not None]
             await self._offers.after(commits, known)
-        await self._offers.all_of(arrived)
+        await self._offers.all_of(arrived + again)
 
 
 def _weight(raw: RawRecord) -> int:

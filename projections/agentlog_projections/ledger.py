@@ -51,7 +51,7 @@ ON CONFLICT (key) DO UPDATE SET facts = excluded.facts, head = excluded.head
 """
 FENCE = """
 UPDATE ledger.positions p
-   SET next_offset = n.next_offset, digest = n.digest, present = p.present OR n.present,
+   SET next_offset = n.next_offset, digest = n.digest, present = p.present OR n.present, stopped = NULL,
        log_id = coalesce(n.log_id, p.log_id), generation = coalesce(n.generation, p.generation),
        base = coalesce(n.base, p.base), partitions = coalesce(n.partitions, p.partitions)
   FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::text[], $5::bool[], $6::text[], $7::int[], $8::bigint[],

@@ -29,6 +29,9 @@ RESUMABLE = 1_000
 """A partition that was present, and is at most so many records behind at a restart, stays present: nothing of it is
 folded anew. More than that is a restored or long forgotten database."""
 
+NOWHERE = -1
+"""Stands for the next record of a partition of which nothing more is read."""
+
 _ALIVE = """
 SELECT array(SELECT m.owner
                FROM ledger.projectors m
@@ -44,9 +47,9 @@ SELECT array(SELECT m.owner
 _OWNED = "SELECT partition, owner, next_offset FROM ledger.positions"
 _TAKE = """
 INSERT INTO ledger.positions AS p (partition, owner) SELECT n, $2 FROM unnest($1::int[]) AS n
-ON CONFLICT (partition) DO UPDATE SET owner = excluded.owner, stopped = NULL
+ON CONFLICT (partition) DO UPDATE SET owner = excluded.owner
  WHERE $4 OR p.owner IS NULL OR p.owner = excluded.owner OR p.owner = ANY($3::text[])
-RETURNING partition, next_offset, digest, present
+RETURNING partition, next_offset, digest, present, stopped
 """
 _GIVE_UP = "UPDATE ledger.positions SET owner = NULL WHERE partition = ANY($1::int[]) AND owner = $2"
 _LOCK = "SELECT pg_advisory_lock($1, $2)"
@@ -69,7 +72,9 @@ class Partition:
     """A partition that this projector folds; `target` is the log's end as seen at the start.
 
     `reading` is the offset of the next record to take from the tail; `verifying` while that one was folded before and
-    is read again to see whether it is still the same.
+    is read again to see whether it is still the same. `stopped` says why nothing more is folded. `before` is why it
+    stopped before: its row says so still, and it is not usable, until it has gone on or is known to be as far as the
+    log.
     """
 
     number: int
@@ -80,6 +85,7 @@ class Partition:
     reading: int = 0
     verifying: bool = False
     stopped: str | None = None
+    before: str | None = None
 
     def begin(self, end: int) -> None:
         """Place the partition before a log that ends at `end` now."""
@@ -88,7 +94,23 @@ class Partition:
         behind = end - self.next_offset
         self.present = behind <= 0 or (self.present and behind <= RESUMABLE)
         if behind < 0:
+            self.reading = NOWHERE
             self.stopped = f"log diverged: expected a record at {self.next_offset - 1}, the log ends at {end}"
+
+    def stop(self, why: str, at: int) -> None:
+        """Fold nothing from `at` on; what was read before is folded still."""
+        self.stopped, self.reading = why, max(at, self.next_offset)
+
+    def found_out(self) -> bool:
+        """Tell, once, whether its row is to say anew that it stopped, behind all that is folded, or that it did not."""
+        if self.reading != self.next_offset:
+            return False
+        if self.stopped is not None:
+            self.reading = NOWHERE
+        elif self.before is None or self.next_offset < self.target:
+            return False
+        self.before = None
+        return True
 
     def take(self, raw: RawRecord) -> bool:
         """Tell whether the record is the next one to fold; a record that should not be there stops the partition."""
@@ -96,7 +118,7 @@ class Partition:
         if self.stopped is not None or offset < self.reading:
             return False
         if offset > self.reading:
-            self.stopped = f"log diverged: expected a record at {self.reading}, found {offset}"
+            self.stop(f"log diverged: expected a record at {self.reading}, found {offset}", self.reading)
             return False
         self.reading = offset + 1
         if self.verifying:
@@ -130,13 +152,13 @@ async def give_up(connection: Connection, partitions: Sequence[int], owner: str)
 
 
 def _partition(row: asyncpg.Record) -> Partition:
-    return Partition(row["partition"], row["next_offset"], row["digest"], row["present"])
+    return Partition(row["partition"], row["next_offset"], row["digest"], row["present"], before=row["stopped"])
 
 
 async def say(connection: Connection, partitions: Collection[Partition], owner: str) -> None:
     """Store which partitions are present and which are stopped, and why."""
     numbers, present = [one.number for one in partitions], [one.present for one in partitions]
-    await connection.execute(_SAY, numbers, present, [one.stopped for one in partitions], owner)
+    await connection.execute(_SAY, numbers, present, [one.stopped or one.before for one in partitions], owner)
     for one in partitions:
         if one.stopped is not None:
             log.error("projector.partition_stopped", extra={"partition": one.number, "reason": one.stopped})

@@ -25,12 +25,13 @@ from agentlog_facts.envelope import Draft, Place
 from agentlog_facts.guard import Accepted, Verdict, Void
 from agentlog_facts.hint import Hint
 from agentlog_facts.ids import Key
+from agentlog_facts.ports import RawRecord
 from agentlog_infra.migrate import drop, upgrade
 from agentlog_projections.announce import Announcer
 from agentlog_projections.commits import Commit, ReadModel
 from agentlog_projections.database import connect
 from agentlog_projections.fold import Fold, Outside
-from agentlog_projections.partitions import RESUMABLE, fence_off
+from agentlog_projections.partitions import RESUMABLE, Partition, fence_off
 from agentlog_projections.quarantine import parked, retry
 from agentlog_projections.read_models import read_models
 from agentlog_projections.runs import RunsModel
@@ -160,7 +161,7 @@ async def test_a_partition_counts_as_present_only_once_it_is_caught_up(world: Wo
         async with world.projector() as projector:  # a short way behind is no reason to turn anybody away
             await projector.wait_ready()
             assert await world.ledger.present(0)
-            assert not await _position(world, 0, RESUMABLE + 5)
+            assert not await position(world, 0, RESUMABLE + 5)
             await transaction.rollback()
             await world.folded()
 
@@ -289,10 +290,19 @@ async def test_another_log_stops_the_partition_and_leaves_the_others(world: Worl
     world.append(draft(more, thread_created(more)))
     async with world.projector():
         world.append(draft(other, run_created("r1", other)))
-        await world.until(lambda: _position(world, 1, 2))
-        await world.until(lambda: _stopped(world, 0, "log diverged"))
+        await world.until(lambda: position(world, 1, 2))
+        await world.until(lambda: stopped(world, 0, "log diverged"))
         assert not await world.ledger.present(0)
         assert await world.ledger.present(1)
+
+
+def test_a_log_that_lacks_the_last_record_stops_the_partition_at_once() -> None:
+    one = Partition(0, next_offset=3, digest="of the record at 2", present=True)
+    one.begin(5)
+    assert not one.take(RawRecord(Place(0, 4), b"t1", b"{}", START))
+    assert one.found_out()
+    assert one.stopped == "log diverged: expected a record at 2, found 4"
+    assert not one.found_out()
 
 
 async def test_a_log_that_became_shorter_stops_the_partition(world: World) -> None:
@@ -302,14 +312,14 @@ async def test_a_log_that_became_shorter_stops_the_partition(world: World) -> No
         await world.folded()
     world.log.records[0].clear()
     async with world.projector():
-        await world.until(lambda: _stopped(world, 0, "the log ends at 0"))
+        await world.until(lambda: stopped(world, 0, "the log ends at 0"))
 
 
-async def _position(world: World, partition: int, wanted: int) -> bool:
+async def position(world: World, partition: int, wanted: int) -> bool:
     return await world.ledger.position(partition) == wanted
 
 
-async def _stopped(world: World, partition: int, wanted: str) -> bool:
+async def stopped(world: World, partition: int, wanted: str) -> bool:
     sql = "SELECT stopped FROM ledger.positions WHERE partition = $1"
     return wanted in (await world.pool.fetchval(sql, partition) or "")
 
@@ -324,8 +334,8 @@ async def test_an_unknown_schema_stops_its_partition_and_is_never_skipped(world:
         draft(other, thread_created(other)),
     )
     async with world.projector():
-        await world.until(lambda: _stopped(world, 0, "unknown schema"))
-        await world.until(lambda: _position(world, 1, 1))
+        await world.until(lambda: stopped(world, 0, "unknown schema"))
+        await world.until(lambda: position(world, 1, 1))
     assert await world.ledger.position(0) == 1
     assert await world.ledger.at([places[2]]) == []
     world.log.unknown.clear()

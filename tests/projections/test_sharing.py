@@ -5,10 +5,11 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from tests.projections.facts import patched, run_created, thread_created
-from tests.projections.test_runner import keys_of
+from tests.projections.test_runner import keys_of, stopped
 from tests.projections.world import MemoryTail, WallClock, World, draft
 
 from agentlog_facts.errors import Unavailable
@@ -203,3 +204,57 @@ async def test_a_projector_that_does_not_reach_the_log_leaves_all_partitions_to_
             world.append(*(draft(f"t{number}", thread_created(f"t{number}")) for number in range(20)))
             await world.folded()
             deaf.refuse.set()
+
+
+async def test_a_stopped_partition_is_not_usable_for_a_moment_when_shares_change(world: World) -> None:
+    (here, more), (other,) = keys_of(world, 0, 2), keys_of(world, 1, 1)
+    world.append(draft(here, thread_created(here)), draft(other, thread_created(other)))
+    async with world.projector():
+        await world.folded()
+    (record,) = world.log.records[0]
+    world.log.records[0].clear()
+    world.append(draft(more, thread_created(more)))
+    async with standing_still(world, world.settings) as (fold, _):
+        await fold.cycle()
+        assert await stopped(world, 0, "log diverged")
+        await fold.begin()  # as at each change of shares: taken, and its last record not read again yet
+        assert not await world.ledger.present(0)
+        await fold.cycle()
+        assert not await world.ledger.present(0)
+    world.log.records[0][:] = [record]
+    async with world.projector():
+        await world.folded()
+    assert await world.ledger.present(0)
+
+
+async def test_a_partition_that_stopped_counts_again_with_the_first_record_behind(world: World) -> None:
+    (here,) = keys_of(world, 0, 1)
+    world.append(draft(here, thread_created(here)))
+    world.log.unknown.add("future")
+    async with world.projector():
+        await world.folded()
+        world.append(draft(here, run_created("r1", here), event_id="future"))
+        await world.until(partial(stopped, world, 0, "unknown schema"))
+    world.log.unknown.clear()
+    async with standing_still(world, replace(world.settings, max_records=1)) as (fold, _):
+        await fold.cycle()  # the last record that was folded, read again
+        assert await world.ledger.position(0) == 1
+        assert not await world.ledger.present(0)
+        await fold.cycle()
+        assert await world.ledger.position(0) == 2
+        assert await world.ledger.present(0)
+
+
+async def test_runs_of_a_stopped_partition_are_offered_again_once_it_goes_on(world: World) -> None:
+    (here,) = keys_of(world, 0, 1)
+    world.log.unknown.add("future")
+    async with world.projector():
+        world.append(draft(here, thread_created(here), run_created("r1", here)))
+        await world.until(lambda: world.feed.pushed)
+        world.append(draft(here, patched({"n": 1}, here), stream=f"meta-{here}", event_id="future"))
+        await world.until(partial(stopped, world, 0, "unknown schema"))
+    world.feed.pushed.clear()
+    world.log.unknown.clear()
+    async with world.projector():
+        await world.until(lambda: world.feed.pushed)
+        assert await world.ledger.present(0), "nobody could claim it before"

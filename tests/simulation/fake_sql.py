@@ -173,7 +173,7 @@ def _fence(text: str, found: re.Match[str]) -> Statement:
             kept = {name: old[name] if row[name] is None else row[name] for name in ("log_id", "generation", "base")}
             kept["partitions"] = old["partitions"] if row["partitions"] is None else row["partitions"]
             present = old["present"] is True or row["present"] is True
-            now = {"next_offset": row["next_offset"], "digest": row["digest"], "present": present}
+            now = {"next_offset": row["next_offset"], "digest": row["digest"], "present": present, "stopped": None}
             rows[row["partition"]] = {**old, **now, **kept}
             moved.append({"partition": row["partition"]})
             postgres.network.note("position", row["partition"], row["next_offset"])
@@ -203,7 +203,7 @@ def _take(text: str, found: re.Match[str]) -> Statement:
             dead = listed(arguments[2]) if condition else ()
             if condition and not (arguments[3] or old["owner"] in (None, arguments[1], *dead)):
                 continue
-            rows[number] = {**old, "owner": arguments[1], "stopped": None}
+            rows[number] = {**old, "owner": arguments[1]}
             taken.append(rows[number])
             postgres.network.note("taken", number, "by", arguments[1])
         return taken
