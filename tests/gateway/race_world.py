@@ -47,14 +47,14 @@ class RacedLog(MemoryLog):
             await happening()
         return await super().append(draft)
 
-    async def wait(self, place: Place, deadline: float) -> Verdict:
+    async def wait(self, place: Place, append_id: str, deadline: float) -> Verdict:
         happening, self.before_verdict = self.before_verdict, None
         if happening is not None:
             await happening()
         if self.deaf:
             self.deaf -= 1
             raise OutcomeUnknown("no verdict")
-        return await super().wait(place, deadline)
+        return await super().wait(place, append_id, deadline)
 
     async def happen(self, *facts: Fact, epoch: int | None = None) -> int:
         """Let a commit of somebody else on the thread be accepted; return the thread's version then."""
