@@ -8,7 +8,6 @@ import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
-
 from tests.programs import find
 
 pytest_plugins = ["tests.stack_fixtures"]

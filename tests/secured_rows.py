@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from agentlog_infra.places import server_account
-from agentlog_infra.processes import Account
 from tests.apache_kafka.server import free_ports
 from tests.certificates import Certificates
 from tests.programs import path_of
 from tests.system.servers import wait_until
+
+from agentlog_infra.places import server_account
+from agentlog_infra.processes import Account
 
 PASSWORD = "hunter2 @/:%&?#"
 """Everything that means something in a URI."""

@@ -29,12 +29,19 @@ def test_the_rooms_import_in_one_direction() -> None:
 
 def test_a_room_that_looks_up_is_reported(tmp_path: Path) -> None:
     ignored = shutil.ignore_patterns("__pycache__", "stubs")
-    for room in ROOMS:
+    for room in (*ROOMS, "tests"):
         shutil.copytree(ROOT / room, tmp_path / room, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     planted = tmp_path / "commands" / "agentlog_facts" / "planted.py"
     planted.write_text('"""Looks up."""\n\nimport agentlog_infra\nimport agentlog_broker\nimport redis\n')
+    judge = tmp_path / "tests" / "system" / "checker" / "rows.py"
+    judge.write_text(judge.read_text() + "\nfrom tests.projections import applying\n")
     result = lint(tmp_path)
     assert result.returncode == 1
-    for contract in ("rooms form a DAG", "the core knows no technology", "nobody imports the broker"):
+    for contract in (
+        "rooms form a DAG",
+        "the core knows no technology",
+        "nobody imports the broker",
+        "the checker is independent",
+    ):
         assert f"{contract} BROKEN" in result.stdout

@@ -16,6 +16,10 @@ from uuid import uuid4
 
 import asyncpg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from tests.histories.files import HERE, Stored, sums, write_records
+from tests.histories.rows import rows
+from tests.system.api import Api
+from tests.system.servers import RunningServer, running_server
 
 from agentlog_facts.assistant import AssistantRevised
 from agentlog_facts.checkpoint import CheckpointsHidden
@@ -27,10 +31,6 @@ from agentlog_facts.version import VERSION
 from agentlog_facts.vocabulary import FACTS, encode_commit, encode_facts, parse_commit
 from agentlog_infra.partitioner import partition_of
 from agentlog_infra.system_ports import SystemClock, SystemIds
-from tests.histories.files import HERE, Stored, sums, write_records
-from tests.histories.rows import rows
-from tests.system.api import Api
-from tests.system.servers import RunningServer, running_server
 
 CONFIG = HERE / "graphs" / "langgraph.json"
 PARTITIONS = 8

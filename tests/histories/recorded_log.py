@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from tests.histories.files import Stored, read_records
+
 from agentlog_facts.envelope import Draft, Place
 from agentlog_facts.errors import Corrupt
 from agentlog_facts.json_value import Json, load
 from agentlog_facts.ports import RawRecord
 from agentlog_infra.kafka_log import resolve
-from tests.histories.files import Stored, read_records
 
 
 class RecordedBlobs:

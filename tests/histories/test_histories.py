@@ -8,6 +8,14 @@ from uuid import uuid4
 
 import pytest
 from httpx2 import ASGITransport, AsyncClient
+from tests.fakes.memory_log import MemoryLog
+from tests.gateway.web_world import services
+from tests.histories.files import HERE, read_records, sums, versions
+from tests.histories.record import CONFIG, PARTITIONS, types_of
+from tests.histories.recorded_log import RecordedLog
+from tests.histories.rows import rows
+from tests.projections.world import TABLES, ask, database_uri
+from tests.stack_fixtures import RunningStack
 
 from agentlog_facts.version import VERSION
 from agentlog_facts.vocabulary import FACTS
@@ -20,14 +28,6 @@ from agentlog_projections.announce import Silent
 from agentlog_projections.database import connect, open_pool
 from agentlog_projections.fold import Fold, FoldSettings, Outside
 from agentlog_projections.read_models import read_models
-from tests.fakes.memory_log import MemoryLog
-from tests.gateway.web_world import services
-from tests.histories.files import HERE, read_records, sums, versions
-from tests.histories.record import CONFIG, PARTITIONS, types_of
-from tests.histories.recorded_log import RecordedLog
-from tests.histories.rows import rows
-from tests.projections.world import TABLES, ask, database_uri
-from tests.stack_fixtures import RunningStack
 
 
 @pytest.fixture(params=versions())
