@@ -9,7 +9,10 @@ from tests.system.checker.fold import Judged
 
 @dataclass
 class Verdicts:
-    """What the checker found; `violations` is empty on a log that is right."""
+    """What the checker found; `violations` is empty on a log that is right.
+
+    `runs`: run -> status of its end, "deleted" where it or its thread went before it had one, "" while it is open.
+    """
 
     runs: dict[str, str] = field(default_factory=dict[str, str])
     attempts: Counter[str] = field(default_factory=Counter[str])
@@ -28,6 +31,7 @@ def check(judged: Iterable[Judged], promised_events: Iterable[str] = ()) -> Verd
     accepted: Counter[str] = Counter()
     versions: dict[tuple[str, str], int] = {}
     claims: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    active: defaultdict[str, set[str]] = defaultdict(set)
     for commit in judged:
         place = f"{commit.record.partition}:{commit.record.offset}"
         if not commit.record.value.get("actor"):
@@ -37,7 +41,7 @@ def check(judged: Iterable[Judged], promised_events: Iterable[str] = ()) -> Verd
             continue
         accepted[str(commit.record.value["event_id"])] += 1
         _versions(found, versions, commit, place)
-        _runs(found, commit, place)
+        _runs(found, active[commit.record.key], commit, place)
         _fences(found, claims[commit.record.key], commit, place)
     found.violations += [f"event {event} counts {n} times" for event, n in accepted.items() if n > 1]
     found.violations += [
@@ -55,20 +59,26 @@ def _versions(found: Verdicts, versions: dict[tuple[str, str], int], commit: Jud
     versions[name] = commit.version
 
 
-def _runs(found: Verdicts, commit: Judged, place: str) -> None:
-    """I2: a run is created once and ends once."""
+def _runs(found: Verdicts, active: set[str], commit: Judged, place: str) -> None:
+    """I2: a run is created once and ends once, by its own end or by being deleted, alone or with its thread."""
     for kind, data in commit.facts:
         run_id = str(data.get("run_id"))
         if kind == "RunCreated":
             if run_id in found.runs:
                 found.violations.append(f"{place}: run {run_id} is created again")
             found.runs[run_id] = ""
+            active.add(run_id)
         elif kind == "RunClaimed":
             found.attempts[run_id] += 1
         elif kind == "RunFinished":
             if found.runs.get(run_id) != "":
                 found.violations.append(f"{place}: run {run_id} ends a second time")
             found.runs[run_id] = str(data["status"])
+            active.discard(run_id)
+        elif kind in ("RunDeleted", "ThreadDeleted"):
+            gone = active & {run_id} if kind == "RunDeleted" else set(active)
+            found.runs.update(dict.fromkeys(gone, "deleted"))
+            active -= gone
 
 
 def _fences(found: Verdicts, claims: dict[str, int], commit: Judged, place: str) -> None:

@@ -51,9 +51,9 @@ def claimed(offset: int, attempt: int = 1, run_id: str = RUN) -> Record:
     return thread(offset, fact("RunClaimed", run_id=run_id, attempt=attempt, worker="w"))
 
 
-def finished(offset: int, epoch: int | None, run_id: str = RUN) -> Record:
+def finished(offset: int, epoch: int | None, run_id: str = RUN, status: str = "success") -> Record:
     view: Json = {"set": {"done": ["one", "two"]}}
-    return thread(offset, fact("RunFinished", run_id=run_id, status="success", view=view, next=[]), epoch=epoch)
+    return thread(offset, fact("RunFinished", run_id=run_id, status=status, view=view, next=[]), epoch=epoch)
 
 
 def history() -> list[Record]:
@@ -386,3 +386,30 @@ def test_a_thread_has_one_run_in_the_queue_and_a_claimed_one_none() -> None:
         "run r2 is in the queue and not ready"
     ]
     assert weigh(judge([*two, claimed(3)]), Notes(queued={})).violations == []
+
+
+def deleted(offset: int, kind: str = "ThreadDeleted") -> Record:
+    named: Json = {"thread_id": THREAD} if kind == "ThreadDeleted" else {"run_id": OTHER, "view": None, "next": []}
+    return commit(offset, f"thread-{THREAD}", [fact(kind, **named)], demands={f"thread-{THREAD}": offset - 1})
+
+
+def test_a_run_that_goes_with_its_busy_thread_or_alone_is_not_stuck() -> None:
+    for busy in (history()[:2], history()[:3]):
+        found = judge_all([*busy, deleted(len(busy))], Notes())
+        assert (found.violations, found.runs) == ([], {RUN: "deleted"})
+    waiting = [*history()[:2], created(2, OTHER)]
+    found = judge_all([*waiting, deleted(3, "RunDeleted")], Notes())
+    assert (found.violations, found.runs) == (["run r1 is stuck: it has no end"], {RUN: "", OTHER: "deleted"})
+
+
+def test_a_run_that_ends_after_its_thread_went_is_a_violation() -> None:
+    judged = [*judge([*history()[:3], deleted(3)]), accepted(finished(4, 2), 4)]
+    assert "0:4: run r1 ends a second time" in weigh(judged, Notes()).violations
+
+
+def test_a_run_that_was_rolled_back_is_shown_no_more() -> None:
+    log = [*history()[:3], finished(3, 2, status="rollback")]
+    shown = Shown(THREAD, "idle", {"done": ["one", "two"]}, [], {})
+    assert judge_all(log, Notes(shown=[shown])).violations == []
+    wrong = judge_all(log, Notes(shown=[replace(shown, runs={RUN: "rollback"})])).violations
+    assert wrong == ["thread t1: run r1 is shown as 'rollback', the log demands ''"]

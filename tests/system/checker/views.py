@@ -53,6 +53,8 @@ def _take(thread: Thread, kind: str, data: Json) -> None:
         thread.runs[run_id] = "pending"
     elif kind == "RunFinished":
         thread.runs[run_id] = thread.last_end = str(data["status"])
+        if data["status"] == "rollback":
+            del thread.runs[run_id]  # a run that was rolled back is shown no more
     elif kind == "RunDeleted":
         thread.runs.pop(run_id, None)
         thread.last_end = ""
