@@ -1,13 +1,34 @@
-"""The judge of the fault tests is independent: it imports nothing of agentlog, also not by other test files."""
+"""The judge of the fault tests is independent, imports nothing of agentlog, and is asked wherever tests do harm."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-CHECKER = Path(__file__).parents[1] / "system" / "checker"
+TESTS = Path(__file__).parents[1]
+CHECKER = TESTS / "system" / "checker"
 MAY_IMPORT = {"aiokafka", "asyncpg", "redis", "pytest"}
 OWN = "tests.system.checker"
+HARM = re.compile(
+    r"\bkill\w*\(|\.kill_\w+|SIGKILL|SIGSTOP|\bstrike\(|\bsignal_\w+\(|stop_server|\bserver\.stop\b|DROP DATABASE"
+)
+"""How tests of a whole server kill, pause, stop and drop."""
+JUDGED = re.compile(r"\bawait judged_well\(")
+BLIND = {"check", "weigh", "judge_all"}
+"""What judges a log without the verdicts of the server: what the server wrongly let count is invisible to it."""
+NOT_YET: frozenset[str] = frozenset(
+    {
+        "test_breakpoints.py",
+        "test_kills.py",
+        "test_rebuild.py",
+        "test_rebuild_beside.py",
+        "test_several_roles.py",
+        "test_storms.py",
+        "test_upgrade.py",
+    }
+)
+"""Files that do not ask `judged_well` yet; to become none."""
 
 
 def imports(text: str) -> Iterator[str]:
@@ -38,3 +59,30 @@ def test_an_import_that_looks_into_the_product_is_found() -> None:
     assert foreign("from tests.system.servers import wait_until") == ["tests.system.servers"]
     assert foreign("from .. import api") == [".."]
     assert foreign("import json\nfrom tests.system.checker.fold import judge") == []
+
+
+def unjudged(text: str) -> bool:
+    """Tell whether a test hurts a server and does not ask `judged_well`, or judges its log in a way that is blind."""
+    names = {
+        alias.name
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{OWN}.")
+        for alias in node.names
+    }
+    return bool(names & BLIND) or (HARM.search(text) is not None and JUDGED.search(text) is None)
+
+
+def test_whoever_hurts_a_server_has_its_log_judged_beside_the_verdicts_of_the_server() -> None:
+    files = [*sorted((TESTS / "system").glob("test_*.py")), TESTS / "infra" / "test_dev.py"]
+    texts = {path.name: path.read_text() for path in files}
+    assert len([name for name, text in texts.items() if HARM.search(text)]) > 8
+    assert {name for name, text in texts.items() if unjudged(text)} == NOT_YET
+
+
+def test_a_test_that_judges_blindly_or_not_at_all_is_found() -> None:
+    for harm in ("server.kill_role('worker')", "os.kill(1, 9)", "to_thread(server.stop)", "p.send_signal(s.SIGSTOP)"):
+        assert unjudged(harm), harm
+        assert not unjudged(f"async def f():\n    {harm}\n    await judged_well(kafka, postgres)")
+    assert unjudged("from tests.system.checker.invariants import check")
+    assert unjudged("from tests.system.checker.judgement import judge_all, judged_well")
+    assert not unjudged("from tests.system.checker.fold import judge")

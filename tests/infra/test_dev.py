@@ -17,6 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 from tests.stack_fixtures import open_folder, until
+from tests.system.api import Api
+from tests.system.checker.judgement import judged_well
 
 from agentlog_infra.machine import free_port
 from agentlog_infra.processes import child_environment, spawn, stop_child
@@ -48,6 +50,10 @@ class Dev:
         with contextlib.suppress(FileNotFoundError):
             return int(json.loads((self.data_dir / "run" / f"role-{role}.json").read_text())["pid"])
         return None
+
+    def address(self, part: str) -> str:
+        """Return where a server of the stack listens."""
+        return str(json.loads((self.data_dir / "stack.json").read_text())["addresses"][part])
 
 
 def words(port: int, data_dir: Path, config: Path = EXAMPLES) -> list[str]:
@@ -111,6 +117,9 @@ async def test_a_killed_worker_comes_back_and_a_killed_supervisor_takes_all_with
         os.kill(worker, signal.SIGKILL)
         await until(lambda: running.role_pid("worker-1") not in (worker, None), within_secs=60)
         assert await asyncio.to_thread(get_ok, running.url) == 200
+        await Api(running.url).call("POST", "/runs/wait", {"assistant_id": "steps", "input": {}})
+        _, found = await judged_well(running.address("kafka"), running.address("postgres"))
+        assert list(found.runs.values()) == ["success"]
         children = running.descendants()
         assert len(children) >= 6
         running.process.kill()

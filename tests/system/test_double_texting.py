@@ -5,9 +5,7 @@ import asyncio
 import pytest
 from tests.stack_fixtures import until
 from tests.system.api import Api
-from tests.system.checker.fold import judge
-from tests.system.checker.invariants import check
-from tests.system.checker.records import read_topic
+from tests.system.checker.judgement import judged_well
 from tests.system.runs_world import Gate, done_of, run_status, thread_status
 from tests.system.servers import RunningServer
 from tests.system.sse import events
@@ -67,8 +65,7 @@ async def test_a_run_takes_the_place_of_those_that_run_and_wait(
     thread = await api.get(f"/threads/{thread_id}")
     assert (thread["status"], thread["error"]) == ("idle", None)
     gate.open()
-    judged = [one for one in judge(await read_topic(server.kafka, "agentlog.events")) if one.record.key == thread_id]
-    assert check(judged).violations == []
+    judged, _ = await judged_well(server.kafka, server.postgres)
     by_commit = [[kind for kind, _ in one.facts] for one in judged if one.stream == f"thread-{thread_id}"]
     assert ["RunCancelRequested", "RunFinished", "RunCreated"] in by_commit, "one commit decides all of it"
 
@@ -91,14 +88,13 @@ async def test_of_many_that_take_each_others_place_one_is_left(api: Api, server:
     answers = await asyncio.gather(*(api.raw("POST", f"/threads/{thread_id}/runs", body) for _ in range(8)))
     assert [status for status, _ in answers] == [200] * 8
     runs = [str(as_object(load(content))["run_id"]) for _, content in answers]
-    judged = [one for one in judge(await read_topic(server.kafka, "agentlog.events")) if one.verdict == "accepted"]
-    created = [str(data["run_id"]) for one in judged for kind, data in one.facts if kind == "RunCreated"]
+    judged, _ = await judged_well(server.kafka, server.postgres, ended=False)
+    accepted = [one for one in judged if one.verdict == "accepted"]
+    created = [str(data["run_id"]) for one in accepted for kind, data in one.facts if kind == "RunCreated"]
     last = max(runs, key=created.index)
     gate.open()
     assert done_of(await api.join(thread_id, last)) is not None
     assert (await run_status(api, thread_id, last), await thread_status(api, thread_id)) == ("success", "idle")
-    judged = [one for one in judge(await read_topic(server.kafka, "agentlog.events")) if one.record.key == thread_id]
-    found = check(judged)
+    _, found = await judged_well(server.kafka, server.postgres)
     ended = "rollback" if strategy == "rollback" else "interrupted"
-    assert (found.violations, found.open_runs) == ([], [])
-    assert found.runs == {run: "success" if run == last else ended for run in runs}
+    assert {run: found.runs[run] for run in runs} == {run: "success" if run == last else ended for run in runs}

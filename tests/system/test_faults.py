@@ -13,7 +13,7 @@ import pytest
 from redis.asyncio import Redis
 from tests.system.checker.fold import Judged, judge
 from tests.system.checker.invariants import Verdicts
-from tests.system.checker.judgement import judge_all
+from tests.system.checker.judgement import judged_well
 from tests.system.checker.notes import Notes
 from tests.system.checker.records import read_topic
 from tests.system.checker.rows import read_ledger, read_queue, ready_runs, wrong_queue
@@ -118,11 +118,7 @@ class Scene:
         for run, thread in list(self.batch.items())[::stream_every]:
             notes.streams[run] = await self.ana.stream(thread, run)
         notes.queued = await read_queue(cluster.addresses["valkey"])
-        kafka = cluster.addresses["broker"]
-        events = await read_topic(kafka, "agentlog.events")
-        notes.ledger = await read_ledger(cluster.addresses["postgres"])
-        found = judge_all(events, notes, await read_topic(kafka, "agentlog.outputs"))
-        assert found.violations == []
+        _, found = await judged_well(cluster.addresses["broker"], cluster.addresses["postgres"], notes)
         assert {run: found.runs[run] for run in self.batch} == dict.fromkeys(self.batch, "success")
         return found
 

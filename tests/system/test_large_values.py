@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from tests.system.api import Api
+from tests.system.checker.judgement import judged_well
 from tests.system.servers import RunningServer, running_server
 
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump
@@ -67,3 +68,5 @@ async def test_a_5_mb_message_and_a_20_mb_state_survive_everything() -> None:
         await both_are_whole(api, chat, steps)
         await asyncio.to_thread(rebuild, server)
         await both_are_whole(api, chat, steps)
+        _, found = await judged_well(server.kafka, server.postgres)
+        assert list(found.runs.values()) == ["success", "success"]

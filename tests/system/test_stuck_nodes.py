@@ -12,9 +12,8 @@ from uuid import uuid4
 import pytest
 from tests.stack_fixtures import until
 from tests.system.api import Api
-from tests.system.checker.fold import Judged, judge
-from tests.system.checker.invariants import check
-from tests.system.checker.records import read_topic
+from tests.system.checker.fold import Judged
+from tests.system.checker.judgement import judged_well
 from tests.system.runs_world import Gate, done_of, run_status, thread_status
 from tests.system.servers import RunningServer, running_server
 
@@ -76,9 +75,7 @@ class World:
 
     async def log(self) -> list[Judged]:
         """Return the judged log, after the checker found nothing wrong with it and no run open."""
-        judged = judge(await read_topic(self.server.kafka, "agentlog.events"))
-        found = check(judged)
-        assert (found.violations, found.open_runs) == ([], [])
+        judged, _ = await judged_well(self.server.kafka, self.server.postgres)
         return judged
 
     async def releases(self, run_id: str) -> list[tuple[object, object]]:

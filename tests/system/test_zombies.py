@@ -7,6 +7,7 @@ import pytest
 from tests.broker.servers import producer
 from tests.system.checker.fold import Judged, judge
 from tests.system.checker.frames import streams
+from tests.system.checker.judgement import judged_well
 from tests.system.checker.records import Record, read_topic
 from tests.system.cluster import running_cluster
 from tests.system.test_faults import END_S, Scene, until
@@ -33,8 +34,8 @@ async def test_a_worker_that_wakes_up_after_its_lease_writes_in_vain(full: bool)
         woken = time.monotonic()
         forged = await send_late_flushes(cluster.addresses["broker"])
         await scene.ends()
-        found = await scene.judged(stream_every=1)
-        events = judge(await read_topic(cluster.addresses["broker"], "agentlog.events"))
+        await scene.judged(stream_every=1)
+        events, found = await judged_well(cluster.addresses["broker"], cluster.addresses["postgres"])
         outputs = await read_topic(cluster.addresses["broker"], "agentlog.outputs")
         late_flushes = sum(told.late for told in streams(events, outputs).values())
         assert len(scene.notes.streams) == runs

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
 from redis.asyncio import Redis
@@ -14,17 +14,19 @@ from tests.system.checker.records import Json
 if TYPE_CHECKING:
     from redis.asyncio.client import Reply
 
+Ledger: TypeAlias = dict[tuple[int, int], tuple[str, int | None]]
+"""Place -> verdict and version, as the server's own rows hold them."""
 VERDICTS = 'SELECT partition, "offset", version, detail FROM ledger.log_index'
 
 
-async def read_ledger(uri: str) -> dict[tuple[int, int], tuple[str, int | None]]:
-    """Return place -> (verdict, version) as the rows hold them."""
+async def read_ledger(uri: str) -> Ledger:
+    """Return the verdicts of the rows."""
     connection = await asyncpg.connect(uri)
     try:
         rows = await connection.fetch(VERDICTS)
     finally:
         await connection.close()
-    found: dict[tuple[int, int], tuple[str, int | None]] = {}
+    found: Ledger = {}
     for row in rows:
         detail: dict[str, str] = json.loads(row["detail"])
         found[row["partition"], row["offset"]] = (detail.get("reason", detail["verdict"]), row["version"])
