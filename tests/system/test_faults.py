@@ -45,7 +45,7 @@ class Scene:
 
     def forget_notes(self) -> None:
         """Note anew from here on."""
-        self.notes = self.ana.notes = Notes()
+        self.notes = self.ana.notes = Notes(all_threads=False)
 
     async def begin(self, runs: int = RUNS, **data: Json) -> None:
         """Start a batch of runs on threads of their own, all at once."""

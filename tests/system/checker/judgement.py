@@ -10,7 +10,7 @@ from tests.system.checker.fold import Judged, judge
 from tests.system.checker.frames import wrong_streams
 from tests.system.checker.invariants import Verdicts, check
 from tests.system.checker.notes import Notes
-from tests.system.checker.promises import broken_promises
+from tests.system.checker.promises import broken_promises, multiplied
 from tests.system.checker.records import Record, read_topic
 from tests.system.checker.rows import Ledger, other_verdicts, read_ledger, wrong_queue
 from tests.system.checker.sessions import backward_reads
@@ -67,6 +67,7 @@ def weigh(judged: Sequence[Judged], notes: Notes, outputs: Sequence[Record] = ()
     """Judge what counts of a log against the notes."""
     found = check(judged)
     found.violations += broken_promises(judged, notes.changes, counting=notes.counting)
+    found.violations += multiplied(judged, notes)
     found.violations += backward_reads(judged, notes.looks)
     found.violations += repeated_effects(judged, notes.effects)
     found.violations += wrong_answers(judged, notes.shown)

@@ -74,6 +74,8 @@ class Notes:
     """Everything that was noted in one test, in the order of each client."""
 
     changes: list[Change] = field(default_factory=list[Change])
+    all_threads: bool = True
+    """Whether every request for a thread is among the changes, if any is."""
     looks: list[Look] = field(default_factory=list[Look])
     shown: list[Shown] = field(default_factory=list[Shown])
     effects: list[Effect] = field(default_factory=list[Effect])

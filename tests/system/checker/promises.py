@@ -1,13 +1,15 @@
 """I1: what a client was promised is on the log, once; one key has one outcome; a refusal stands on the log too."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from tests.system.checker.fold import Judged
-from tests.system.checker.notes import Change
+from tests.system.checker.notes import Change, Notes
 
 OUTCOME_UNKNOWN = frozenset({0, 500, 502, 503, 504})
 """Answers after which the client may, and has to, ask again."""
+RUN_REQUEST = re.compile(r"/threads/([^/]+)/runs(?:/wait|/stream)?")
 
 
 TOLD_ONE_BY_ONE = 10
@@ -73,6 +75,25 @@ def _unfounded(judged: Sequence[Judged], changes: Iterable[Change], counting: bo
     for thread_id, times in refused.items():
         if grounds[thread_id] < times and thread_id not in counted:
             yield f"thread {thread_id}: {times} answers 409, the log justifies {grounds[thread_id]}"
+
+
+def multiplied(judged: Iterable[Judged], notes: Notes) -> Iterable[str]:
+    """Tell where there are more runs or threads than requests: one that is sent again is the same intent."""
+    asked: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
+    for number, change in enumerate(notes.changes):
+        request = (change.path, change.key or f"the request {number}, without a key")
+        found = RUN_REQUEST.fullmatch(change.path)
+        if change.method == "POST" and (found or change.path == "/threads"):
+            asked[found[1] if found else ""].add(request)
+    made: Counter[str] = Counter()
+    for one in judged:
+        kinds = [kind for kind, _ in one.facts] if one.verdict == "accepted" else []
+        made[one.record.key] += kinds.count("RunCreated")
+        made[""] += kinds.count("ThreadCreated") if "RunCreated" not in kinds else 0
+    for thread_id, requests in asked.items():
+        if made[thread_id] > len(requests) and (thread_id or notes.all_threads):
+            what = f"thread {thread_id}: {made[thread_id]} runs were" if thread_id else f"{made['']} threads were"
+            yield f"{what} created for {len(requests)} requests"
 
 
 def _born(judged: Iterable[Judged]) -> Counter[tuple[str, str]]:

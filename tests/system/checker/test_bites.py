@@ -413,3 +413,18 @@ def test_a_run_that_was_rolled_back_is_shown_no_more() -> None:
     assert judge_all(log, Notes(shown=[shown])).violations == []
     wrong = judge_all(log, Notes(shown=[replace(shown, runs={RUN: "rollback"})])).violations
     assert wrong == ["thread t1: run r1 is shown as 'rollback', the log demands ''"]
+
+
+def test_a_retry_that_becomes_a_second_intent_is_a_violation() -> None:
+    log = [*history(), created(10, OTHER), claimed(11, run_id=OTHER)]
+    log.append(finished(12, judge(log)[-1].version, OTHER))
+    again = commit(13, "thread-t2", [fact("ThreadCreated", thread_id="t2")])
+    log.append(replace(again, key="t2"))
+    found = judge_all(log, Notes(changes=notes().changes))
+    assert found.violations == [
+        "2 threads were created for 1 requests",
+        "thread t1: 2 runs were created for 1 requests",
+    ]
+    another = [ask(0, key="another"), Change("bo", "POST", "/threads", "{}", 0)]
+    assert judge_all(log, Notes(changes=[*notes().changes, *another])).violations == []
+    assert judge_all(log, Notes(changes=[*notes().changes, another[0]], all_threads=False)).violations == []
