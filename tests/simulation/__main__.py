@@ -34,11 +34,12 @@ def _replayed(day: Day) -> int:
 
 
 def _many(first: int, count: int, *, until_wrong: bool) -> int:
-    digests, faults, verdicts = set[str](), Counter[str](), Counter[str]()
+    digests, stories, faults, verdicts = set[str](), set[str](), Counter[str](), Counter[str]()
     records = runs = wrong = 0
     for seed in range(first, first + count):
         day = simulate(seed)
         digests.add(day.digest)
+        stories.add(day.story)
         faults.update(day.faults)
         verdicts.update(day.verdicts)
         records, runs = records + day.records, runs + day.runs
@@ -53,6 +54,7 @@ def _many(first: int, count: int, *, until_wrong: bool) -> int:
                 "days": count,
                 "wrong": wrong,
                 "digests": sorted(digests),
+                "stories": sorted(stories),
                 "records": records,
                 "runs": runs,
                 "verdicts": verdicts,

@@ -115,7 +115,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self._numbers = 0
         self._timers: list[tuple[float, int, Handle | Callable[[], object]]] = []
         self._runnable: list[Process] = []
-        self._tasks: list[asyncio.Task[Any]] = []
+        self._tasks: list[tuple[Process, asyncio.Task[Any]]] = []
         self.steps = 0
         self.failures: list[str] = []
         self.set_task_factory(self._make_task)
@@ -193,10 +193,21 @@ class SimLoop(asyncio.BaseEventLoop):
         process.alive = True
         self.go_on(process)
 
+    def unheard(self) -> list[str]:
+        """Return the failures of tasks of living processes that nobody looked at.
+
+        asyncio tells of them only when a task is thrown away, and here every task is kept.
+        """
+        return [
+            f"nobody heard of {task.exception()!r} in {task.get_name()} of {process.name}"
+            for process, task in self._tasks
+            if process.alive and task.done() and task._log_traceback  # pyright: ignore[reportPrivateUsage]  # the only place
+        ]
+
     def end(self) -> None:
         """Cancel every task of every process until all are gone, and close; nothing is left to the garbage."""
         for _ in range(20):
-            left = [task for task in self._tasks if not task.done()]
+            left = [task for _, task in self._tasks if not task.done()]
             if not left:
                 break
             for task in left:
@@ -250,7 +261,7 @@ class SimLoop(asyncio.BaseEventLoop):
     ) -> asyncio.Task[T]:
         assert asyncio.iscoroutine(coro)
         task: SimTask[T] = SimTask(self, coro, context)
-        self._tasks.append(task)
+        self._tasks.append((PROCESS.get() if context is None else context.get(PROCESS, THE_WORLD), task))
         return task
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

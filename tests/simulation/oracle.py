@@ -1,8 +1,9 @@
 """What must hold after a simulated day, by the independent checker over the log, the clients' notes and the rows."""
 
+import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 
 from tests.simulation.clients import Notes
 from tests.simulation.fake_log import Broker
@@ -37,8 +38,21 @@ def violations(town: Town, notes: Notes) -> list[str]:
         *_answers(notes, accepted),
         *_ends(judged),
         *_steps(judged),
+        *executions(judged, town.executed),
         *_verdicts(judged, town.postgres),
     ]
+
+
+def story(broker: Broker) -> str:
+    """Return a digest of what happened: the facts and verdicts in log order, ids and times left out."""
+    numbers: dict[str, int] = {}
+    told: list[tuple[object, ...]] = []
+    for one in judge(_records(broker)):
+        for kind, data in one.facts:
+            run_id = str(data.get("run_id", ""))
+            number = numbers.setdefault(run_id, len(numbers))
+            told.append((one.record.partition, one.record.key, kind, number, one.verdict))
+    return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
 def _records(broker: Broker) -> list[Record]:
@@ -115,6 +129,28 @@ def _steps(judged: Sequence[Judged]) -> list[str]:
     for run_id, steps_saved in saved.items():
         if steps_saved != [f"{run_id}-{number}" for number in range(len(steps_saved))]:
             wrong.append(f"run {run_id} saved {steps_saved}")
+    return wrong
+
+
+def executions(judged: Iterable[Judged], executed: Iterable[tuple[str, int, int]]) -> list[str]:
+    """I4: a step runs under a claim, once, and never after an earlier attempt's checkpoint of it was accepted."""
+    claims, saved = set[tuple[str, int]](), dict[tuple[str, str], int]()
+    for one in judged:
+        for kind, data in one.facts if one.verdict == "accepted" else ():
+            if kind == "RunClaimed":
+                claims.add((str(data["run_id"]), one.version))
+            elif kind == "CheckpointSaved" and one.epoch is not None:
+                saved[str(data["run_id"]), str(data["checkpoint_id"])] = one.epoch
+    wrong: list[str] = []
+    for (run_id, epoch, step), times in Counter(executed).items():
+        told = f"run {run_id}, epoch {epoch}, step {step}"
+        if (run_id, epoch) not in claims:
+            wrong.append(f"{told}: ran without an accepted claim")
+        if times > 1:
+            wrong.append(f"{told}: ran {times} times")
+        before = saved.get((run_id, f"{run_id}-{step}"), epoch)
+        if before < epoch:
+            wrong.append(f"{told}: its checkpoint of epoch {before} had been accepted")
     return wrong
 
 

@@ -16,7 +16,7 @@ from tests.simulation.fake_sql import understand
 from tests.simulation.loop import Process, SimLoop, passes
 from tests.simulation.nemesis import Nemesis
 from tests.simulation.network import CALM, Network, Weather
-from tests.simulation.oracle import differences, violations
+from tests.simulation.oracle import differences, story, violations
 from tests.simulation.roles import ROLES, Broken, Town, projector
 
 from agentlog_facts.ids import ThreadId
@@ -28,10 +28,14 @@ LOOK_S = 0.25
 
 @dataclass(frozen=True)
 class Day:
-    """What became of a seed; the same seed gives the same `digest`, on every machine and in every process."""
+    """What became of a seed; the same seed gives the same `digest`, on every machine and in every process.
+
+    `digest` holds what the seed drew, so that two seeds never share it; `story` only what came of it.
+    """
 
     seed: int
     digest: str
+    story: str
     violations: tuple[str, ...]
     steps: int
     records: int
@@ -103,6 +107,7 @@ def _lived(seed: int, town: Town) -> Day:
     wrong = [
         *day.stuck,
         *town.loop.failures,
+        *town.loop.unheard(),
         *town.failures,
         *violations(town, day.notes),
         *differences(town.postgres, town.anew),
@@ -110,6 +115,7 @@ def _lived(seed: int, town: Town) -> Day:
     found = Day(
         seed=seed,
         digest=network.digest(),
+        story=story(town.broker),
         violations=tuple(wrong),
         steps=town.loop.steps,
         records=sum(map(len, town.broker.records)),
