@@ -32,6 +32,7 @@ def check(judged: Iterable[Judged], promised_events: Iterable[str] = ()) -> Verd
     versions: dict[tuple[str, str], int] = {}
     claims: defaultdict[str, dict[str, int]] = defaultdict(dict)
     active: defaultdict[str, set[str]] = defaultdict(set)
+    homes: dict[str, int] = {}
     for commit in judged:
         place = f"{commit.record.partition}:{commit.record.offset}"
         if not commit.record.value.get("actor"):
@@ -40,6 +41,9 @@ def check(judged: Iterable[Judged], promised_events: Iterable[str] = ()) -> Verd
             found.voids[commit.verdict] += 1
             continue
         accepted[str(commit.record.value["event_id"])] += 1
+        home = homes.setdefault(commit.record.key, commit.record.partition)
+        if home != commit.record.partition:
+            found.violations.append(f"{place}: {commit.record.key} belongs to partition {home}")
         _versions(found, versions, commit, place)
         _runs(found, active[commit.record.key], commit, place)
         _fences(found, claims[commit.record.key], commit, place)

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from tests.system.checker.fold import Judged, judge
 from tests.system.checker.judgement import judge_all, weigh
 from tests.system.checker.notes import Change, Effect, Look, Notes, Shown
 from tests.system.checker.records import Json, Record, Value
+from tests.system.checker.rows import ready_runs
 
 THREAD, RUN, OTHER = "t1", "r1", "r2"
 ACTOR: Json = {"kind": "user", "sub": "ana"}
@@ -212,6 +214,12 @@ def foreign_release() -> list[Judged]:
     return [*judged, accepted(commit(4, f"thread-{THREAD}", [value]), 3)]
 
 
+def elsewhere() -> list[Judged]:
+    judged = judge(history())
+    judged[8] = replace(judged[8], record=replace(judged[8].record, partition=1))
+    return judged
+
+
 BROKEN_GUARDS: dict[str, tuple[Callable[[], list[Judged]], str]] = {
     "a doubled end": (doubled_end, "run r1 ends a second time"),
     "a zombie's write is accepted": (zombie_write, "run r1 writes under epoch 2, its claim has 4"),
@@ -222,6 +230,7 @@ BROKEN_GUARDS: dict[str, tuple[Callable[[], list[Judged]], str]] = {
     "a gap in the versions": (gap, "thread-t1 version 7, expected 4"),
     "a change that nobody made": (nobody, "no actor"),
     "a checkpoint without an epoch": (unfenced, "run r1 writes under epoch None"),
+    "a key in two partitions": (elsewhere, "1:8: t1 belongs to partition 0"),
     "a release of somebody else's claim": (foreign_release, "r1 is released from epoch 1, not its own"),
 }
 
@@ -257,6 +266,10 @@ FALSE_NOTES: dict[str, tuple[Callable[[Notes], None], str]] = {
     "an acknowledged commit that is void": (
         lambda noted: noted.changes.append(ask(200, key="", token="1:0:6")),
         "its commit 1:0:6 is stale_epoch",
+    ),
+    "an acknowledged commit of another thread": (
+        lambda noted: noted.changes.append(Change("bo", "PATCH", "/threads/t2", "{}", 200, "", "t2", "", "1:0:1")),
+        "its commit 1:0:1 belongs to t1",
     ),
     "a promise that names nothing": (
         lambda noted: noted.changes.append(Change("ana", "PATCH", "/threads/t1", "{}", 200)),
@@ -322,6 +335,14 @@ FALSE_NOTES: dict[str, tuple[Callable[[Notes], None], str]] = {
         changed(shown=[Shown(THREAD, "busy", {"done": ["one", "two"]}, [], {RUN: "success"})]),
         "status is shown as 'busy', the log demands 'idle'",
     ),
+    "a next node that is not the fold": (
+        changed(shown=[Shown(THREAD, "idle", {"done": ["one", "two"]}, ["two"], {RUN: "success"})]),
+        "next is shown as ['two'], the log demands []",
+    ),
+    "a thread that the log does not have": (
+        changed(shown=[Shown("t9", "idle", {}, [], {})]),
+        "thread t9 is shown, the log has none",
+    ),
     "a run with another status": (
         changed(shown=[Shown(THREAD, "idle", {"done": ["one", "two"]}, [], {RUN: "running"})]),
         "run r1 is shown as 'running', the log demands 'success'",
@@ -333,6 +354,10 @@ FALSE_NOTES: dict[str, tuple[Callable[[Notes], None], str]] = {
     "rows with another verdict": (
         lambda noted: (noted.ledger or {}).update({(0, 6): ("accepted", 1)}),
         "0:6: the rows say ('accepted', 1), the log ('stale_epoch', None)",
+    ),
+    "rows that the log does not have": (
+        lambda noted: (noted.ledger or {}).update({(0, 99): ("accepted", 9)}),
+        "0:99: the rows say ('accepted', 9), the log None",
     ),
     "rows that lack a commit": (
         lambda noted: (noted.ledger or {}).__delitem__((0, 8)),
@@ -428,3 +453,60 @@ def test_a_retry_that_becomes_a_second_intent_is_a_violation() -> None:
     another = [ask(0, key="another"), Change("bo", "POST", "/threads", "{}", 0)]
     assert judge_all(log, Notes(changes=[*notes().changes, *another])).violations == []
     assert judge_all(log, Notes(changes=[*notes().changes, another[0]], all_threads=False)).violations == []
+
+
+def test_a_thread_that_is_born_twice_is_a_violation_unless_it_was_deleted_between() -> None:
+    born = thread(0, fact("ThreadCreated", thread_id=THREAD))
+    again = replace(born, offset=2, value={**born.value, "event_id": "e2"})
+    promised = [Change("ana", "POST", "/threads", "{}", 200, key, THREAD) for key in ("a", "b")]
+    twice = weigh([accepted(born, 0), accepted(again, 1)], Notes(changes=promised)).violations
+    assert set(twice) == {"POST /threads was answered 200: ThreadCreated of t1 is on the log 2 times"}
+    gone = thread(1, fact("ThreadDeleted", thread_id=THREAD))
+    log = [accepted(born, 0), accepted(gone, 1), accepted(again, 2)]
+    assert weigh(log, Notes(changes=promised)).violations == []
+
+
+def test_a_run_is_claimed_beside_nobody_once_its_thread_was_deleted_and_made_again() -> None:
+    log = [*history()[:3], thread(3, fact("ThreadDeleted", thread_id=THREAD))]
+    log += [thread(4, fact("ThreadCreated", thread_id=THREAD)), created(5, OTHER), claimed(6, run_id=OTHER)]
+    assert weigh(judge(log), Notes()).violations == []
+
+
+def test_a_refusal_on_the_log_justifies_as_many_conflicts_as_it_counts() -> None:
+    refusal = commit(10, f"refusals-{THREAD}", [fact("CommandRefused", reason="thread_busy", count=3)])
+    conflicts = [ask(409, key="") for _ in range(6)]
+    log = judge([*history(), refusal])
+    assert weigh(log, Notes(changes=conflicts[:5])).violations == []
+    assert weigh(log, Notes(changes=conflicts)).violations == ["thread t1: 6 answers 409, the log justifies 5"]
+
+
+def moved(offset: int, run_id: str = "", **view: Value) -> Record:
+    """Move the values of the thread, by hand or by deleting a run."""
+    told = {"run_id": run_id} if run_id else {}
+    kind = "RunDeleted" if run_id else "StateUpdated"
+    return thread(offset, fact(kind, **told, view=dict(view), next=["two"] if not run_id else []))
+
+
+def test_values_are_removed_appended_and_left_by_a_deleted_run_as_the_log_says() -> None:
+    log = [*history(), moved(10, append={"done": ["three"]}, set={"more": 1})]
+    after = Shown(THREAD, "", {"done": ["one", "two", "three"], "more": 1}, ["two"], {RUN: "success"})
+    assert weigh(judge(log), Notes(shown=[after])).violations == []
+    log.append(moved(11, RUN, remove=["more"], set={"done": []}))
+    less = Shown(THREAD, "", {"done": []}, [], {})
+    assert weigh(judge(log), Notes(shown=[less])).violations == []
+    assert len(weigh(judge(log), Notes(shown=[after])).violations) == 3, "values, next and the run"
+    log.append(thread(12, fact("ThreadDeleted", thread_id=THREAD)))
+    assert weigh(judge(log), Notes(shown=[less])).violations == ["thread t1 is shown, the log has none"]
+
+
+def test_a_run_that_is_not_due_or_is_to_stop_is_not_ready_and_one_that_is_ended_holds_nobody_up() -> None:
+    later = thread(1, fact("RunCreated", run_id=RUN, assistant=ASSISTANT, due_at="2999-01-01T00:00:00+00:00"))
+    log = [history()[0], later, created(2, OTHER)]
+    assert ready_runs(judge(log)) == {OTHER: "steps"}
+    assert ready_runs(judge(log), datetime(3000, 1, 1, tzinfo=UTC)) == {RUN: "steps"}
+    stopping = thread(3, fact("RunCancelRequested", run_id=OTHER, action="interrupt"))
+    assert ready_runs(judge([*log, stopping])) == {}
+    assert ready_runs(judge([*history()[:4], released(4), created(5, OTHER)])) == {RUN: "steps"}
+    stopped = thread(5, fact("RunCancelRequested", run_id=RUN, action="interrupt"))
+    assert ready_runs(judge([*history()[:4], released(4), stopped, created(6, OTHER)])) == {}, "its end comes first"
+    assert ready_runs(judge([*log, thread(3, fact("ThreadDeleted", thread_id=THREAD))])) == {}
