@@ -12,8 +12,9 @@ from uuid import uuid4
 import pytest
 from tests.stack_fixtures import until
 from tests.system.api import Api
-from tests.system.checker.fold import Judged
+from tests.system.checker.fold import Judged, judge
 from tests.system.checker.judgement import judged_well
+from tests.system.checker.records import read_topic
 from tests.system.runs_world import Gate, done_of, run_status, thread_status
 from tests.system.servers import RunningServer, running_server
 
