@@ -28,6 +28,9 @@ class Frame:
 class FrameRecord:
     """One flush. `n` counts up within the epoch; `end` names the `RunFinished` (event_id) whose frame ends the record;
     `of` names the fact that somebody else than the worker announces here (readers drop repeats).
+
+    `release` names the `RunReleased` that is about to end the epoch: a fence, without frames, acknowledged before that
+    fact is appended. What the epoch says behind it counts only if the run still ends in this very epoch.
     """
 
     run_id: RunId
@@ -36,6 +39,7 @@ class FrameRecord:
     frames: tuple[Frame, ...]
     end: str | None = None
     of: str | None = None
+    release: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +81,9 @@ def encode_record(record: FrameRecord) -> tuple[bytes, list[tuple[str, bytes]]]:
     """Return the Kafka value and headers of a flush."""
     frames: list[Json] = [{"event": f.event, "data": f.data, "ns": f.ns} for f in record.frames]
     headers = [("run_id", record.run_id.encode()), ("epoch", b"%d" % record.epoch), ("n", b"%d" % record.n)]
-    if record.end is not None:
-        headers.append(("end", record.end.encode()))
-    if record.of is not None:
-        headers.append(("of", record.of.encode()))
+    for name, event_id in (("end", record.end), ("of", record.of), ("release", record.release)):
+        if event_id is not None:
+            headers.append((name, event_id.encode()))
     return dump({"spec": 1, "frames": frames}), headers
 
 
@@ -95,6 +98,7 @@ def decode_record(value: bytes, headers: Sequence[tuple[str, bytes]]) -> FrameRe
             frames=tuple(_frame(as_object(frame, "frame")) for frame in _frames(load_object(value, "frames"))),
             end=named.get("end"),
             of=named.get("of"),
+            release=named.get("release"),
         )
     except (KeyError, ValueError) as error:
         raise Corrupt(f"frame record: {error!r}") from error

@@ -100,6 +100,7 @@ def _end_row(run: RunEnd) -> RunRow:
         finished_event_id=run.finished_event_id,
         error=run.error,
         deleted=run.deleted,
+        version=run.version,
     )
 
 

@@ -31,7 +31,8 @@ class RunRow:
     """What a stream needs of `read_v1.runs`.
 
     `resumable` is `kwargs.resumable`; `deleted`: the run is hidden (deleted by somebody, or rolled back); `error` as in
-    RunFinished ({error, message}); rows of a deleted temporary thread are returned too, hidden or not.
+    RunFinished ({error, message}); rows of a deleted temporary thread are returned too, hidden or not. `version` is
+    that of the thread's stream: epochs up to it are of claims that this row knows of.
     """
 
     run_id: RunId
@@ -44,6 +45,7 @@ class RunRow:
     finished_event_id: str | None = None
     error: JsonObject | None = None
     deleted: bool = False
+    version: int = -1
 
     @property
     def ended(self) -> bool:

@@ -15,7 +15,7 @@ from agentlog_facts.frame import SLOTS, event_id
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json
 from agentlog_facts.ports import FrameReads, FrameTail, PositionedFrames
-from agentlog_gateway.frame_order import NOTHING_SEEN, FrameOrder
+from agentlog_gateway.frame_order import FrameOrder
 from agentlog_gateway.join import After, Begin, LiveOnly, Modes
 from agentlog_gateway.run_ends import RunEnds, RunRow
 from agentlog_gateway.sse import HEARTBEAT, Framer, frame
@@ -94,7 +94,8 @@ class RunEvents:
         self._with_ids = row.resumable
         if isinstance(where, LiveOnly):
             self._silent = row.ended
-            self._order = FrameOrder(self._watch.run_id, NOTHING_SEEN if row.epoch is None else (row.epoch, -1))
+            # without a claim, none of the epochs so far counts any more
+            self._order = FrameOrder(self._watch.run_id, (row.version if row.epoch is None else row.epoch, -1))
         elif row.outputs_from is not None:
             self._cursor = row.outputs_from
             if isinstance(where, After) and where.position >= row.outputs_from:
@@ -188,6 +189,11 @@ class RunEvents:
             yield self._skip(Gap(f"{end_of_log} is the end of the log", until))  # restored, or cut: the rest is gone
         async for chunk in self._range(until):
             yield chunk
+        fence = self._order.reopened(row.finished_event_id)
+        if fence is not None:
+            self._cursor = fence
+            async for chunk in self._range(until):
+                yield chunk
         end = self._order.settle(row.finished_event_id)
         if end is not None:
             yield self._bytes(end)

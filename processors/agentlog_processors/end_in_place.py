@@ -20,6 +20,7 @@ from agentlog_facts.ids import Key, RunId, ThreadId
 from agentlog_facts.ports import FrameLog
 from agentlog_facts.thread import RunReleased
 from agentlog_processors.end_runs import finished, last_frames
+from agentlog_processors.fence_outputs import fence_off
 from agentlog_processors.tools import VERDICT, ThreadViews, Writing
 from agentlog_projections.duties import Duties, Work
 
@@ -52,6 +53,7 @@ class Ender:
             return ReleaseRun(thread_id, fact, version=work.version, stop=stop).decide()
 
         intent = self._intent(thread_id, run_id, f"release:{epoch}")
+        await fence_off(self.outputs, thread_id, run_id, epoch, intent.event_id)
         outcome = await self.writing.submitter.submit(intent, decide, self.writing.deadline(VERDICT))
         done = _by_us(outcome)
         fields = {"stream": f"thread-{thread_id}", "run_id": run_id, "epoch": epoch}

@@ -22,6 +22,7 @@ from agentlog_facts.run_execution import AttemptLost, RunOrder, RunOutcome
 from agentlog_facts.thread import RunReleased
 from agentlog_processors.attempt import Attempt, Stuck
 from agentlog_processors.end_runs import end_of, finish, last_frames, seen
+from agentlog_processors.fence_outputs import fence_off
 from agentlog_processors.tools import WorkerTools
 from agentlog_processors.write_frames import FrameWriter
 from agentlog_projections.duties import Work
@@ -176,9 +177,10 @@ async def give_back(tools: WorkerTools, attempt: Attempt) -> None:
 async def _given_back(tools: WorkerTools, attempt: Attempt, after: Release | End) -> None:
     """Release the claim; a run that was given up is then ended by whoever looks first, as for a lost worker."""
     counts = after.counts if isinstance(after, Release) else True
-    fact = RunReleased(attempt.work.run_id, attempt.epoch, after.reason, counts)
-    decision = ReleaseRun(attempt.work.thread_id, fact).decide()
-    verdict = await _settle(tools, attempt, follow_up(attempt.event_id, -attempt.epoch - 1), decision)
+    work, event_id = attempt.work, follow_up(attempt.event_id, -attempt.epoch - 1)
+    decision = ReleaseRun(work.thread_id, RunReleased(work.run_id, attempt.epoch, after.reason, counts)).decide()
+    await fence_off(tools.outputs, work.thread_id, work.run_id, attempt.epoch, event_id)
+    verdict = await _settle(tools, attempt, event_id, decision)
     log.info("run.released", extra=_fields(attempt) | {"reason": after.reason, "verdict": type(verdict).__name__})
 
 

@@ -55,8 +55,10 @@ SELECT partition, "offset" FROM ledger.log_index
 """
 _ENDS = f"""
 SELECT k.run_id, r.thread_id, r.status, coalesce((r.kwargs->>'resumable')::bool, false) AS resumable, r.epoch,
-       r.outputs_from, r.outputs_to, r.finished_event_id, r.error, r.deleted
-  FROM unnest($1::text[]) AS k(run_id) {RUN_OR_NONE} WHERE {RUN_TOLD}
+       r.outputs_from, r.outputs_to, r.finished_event_id, r.error, r.deleted,
+       coalesce(t.version, -1) AS version
+  FROM unnest($1::text[]) AS k(run_id) {RUN_OR_NONE} LEFT JOIN read_v1.threads t ON t.thread_id = r.thread_id
+ WHERE {RUN_TOLD}
 """
 _RESULT = f"""
 SELECT {RUN_TOLD} AS told,
@@ -91,7 +93,7 @@ class RunAssistant:
 
 @dataclass(frozen=True, slots=True)
 class RunEnd:
-    """What a stream needs of a run, hidden or not."""
+    """What a stream needs of a run, hidden or not. `version` is that of its thread's stream."""
 
     run_id: RunId
     thread_id: ThreadId
@@ -103,6 +105,7 @@ class RunEnd:
     finished_event_id: str | None
     error: JsonObject | None
     deleted: bool
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +251,7 @@ def _end(row: asyncpg.Record) -> RunEnd:
         finished_event_id=row["finished_event_id"],
         error=_object(row["error"]),
         deleted=row["deleted"],
+        version=row["version"],
     )
 
 

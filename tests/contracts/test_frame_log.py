@@ -40,9 +40,10 @@ async def test_a_flush_is_read_back_as_it_was_appended(world: FramesWorld) -> No
     start = await world.log.end(A)
     record = flush(0, "grüße\u2028\r\n", end="finish-1")
     announced = flush(1, of="cancel-1")
-    behind = [await world.log.append(A, record), await world.log.append(A, announced)]
+    fence = FrameRecord(RUN, 3, 0, (), release="release-1")
+    behind = [await world.log.append(A, one) for one in (record, announced, fence)]
     found = [found async for found in world.reads.read(A, start, behind[-1])]
-    assert [read.record for read in found] == [record, announced]
+    assert [read.record for read in found] == [record, announced, fence]
     assert [read.position + SLOTS for read in found] == behind
 
 

@@ -24,7 +24,7 @@ other readers of the log may rely on: these shapes are for ever. A changed shape
 | topic | key | value |
 |---|---|---|
 | `agentlog.events` | aggregate key (UTF-8): thread id, assistant id, ... | one commit: 1..n facts of one stream, atomically |
-| `agentlog.outputs` | thread id | one flush of stream frames; headers `run_id`, `epoch`, `n`, and `end` or `of` where they apply |
+| `agentlog.outputs` | thread id | one flush of stream frames; headers `run_id`, `epoch`, `n`, and `end`, `of` or `release` where they apply |
 | `agentlog.blobs` | sha256 (hex) of the whole value | one part (at most 900 KiB) of a large JSON value; headers `part`, `parts`, `size` |
 
 - All values are JSON (UTF-8). Partition of a key: `murmur2(key) & 0x7fffffff mod partitions`, as in Java's client.
@@ -32,6 +32,10 @@ other readers of the log may rely on: these shapes are for ever. A changed shape
   log order, from the commits of the same key before it. Void commits stay as evidence and change nothing.
 - `blobs` lists values that were too large for the record: `at` is the path inside `facts` where null stands instead.
 - The first record of every partition of `agentlog.events` is `PartitionOpened`. A position is `base` + offset.
+- A flush counts only if its (`epoch`, `n`) is above the last one on its thread. `end` names the `RunFinished` (event id)
+  that it waits for; `of` the fact that somebody else than the worker announces. `release` is a fence: it names a
+  `RunReleased` that is about to end the epoch, and is there before that fact is. Once the epoch has ended by one, nothing
+  of it behind its first fence counts.
 """
 
 

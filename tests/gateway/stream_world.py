@@ -101,9 +101,20 @@ class StreamWorld:
         self.epoch += 3
         row = self.rows.by_id[run_id]
         start = await self.log.end(THREAD) if row.outputs_from is None else row.outputs_from
-        self.rows.by_id[run_id] = replace(row, status="running", epoch=self.epoch, outputs_from=start)
+        claimed = replace(row, status="running", epoch=self.epoch, version=self.epoch, outputs_from=start)
+        self.rows.by_id[run_id] = claimed
         await self.say(Frame("metadata", {"run_id": run_id, "epoch": self.epoch}), run_id=run_id)
         return self.epoch
+
+    async def fence(self, run_id: RunId = RUN) -> None:
+        """Say that the claim is about to be taken away."""
+        await self.log.append(THREAD, FrameRecord(run_id, self.epoch, 0, (), release="released"))
+
+    async def release(self, run_id: RunId = RUN) -> None:
+        """Take the claim away."""
+        await self.fence(run_id)
+        row = self.rows.by_id[run_id]
+        self.rows.by_id[run_id] = replace(row, status="pending", epoch=None, version=self.epoch + 1)
 
     async def say(
         self,

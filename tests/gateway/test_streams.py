@@ -120,6 +120,37 @@ async def test_late_and_repeated_flushes_and_those_of_other_runs_never_show(told
     assert shown == await _from_start(told)
 
 
+async def test_what_an_attempt_says_behind_its_release_never_shows(told: StreamWorld) -> None:
+    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="0")))
+    await told.release()
+    live = await told.streams.join(THREAD, RUN)
+    await told.say(_value(-1))
+    joined = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="0")))
+    late = asyncio.ensure_future(everything(live))
+    await told.say(_value(-2), end="void-finish")
+    await told.claim()
+    await told.say(_value(1))
+    await told.finish(_value(2))
+    shown = await reading
+    assert [data for _, event, data in shown if event == "values"] == [{"n": 0}, {"n": 1}, {"n": 2}]
+    assert shown == await joined == await _from_start(told)
+    assert await late == shown[2:]
+
+
+async def test_a_release_that_never_came_to_be_hides_nothing(told: StreamWorld) -> None:
+    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="0")))
+    await told.fence()
+    await told.say(_value(1))
+    await told.fence()
+    await told.say(_value(2), n=told.n[told.epoch])
+    await told.say(_value(2))
+    await told.finish(_value(3))
+    shown = await reading
+    assert [data for _, event, data in shown if event == "values"] == [{"n": 0}, {"n": 1}, {"n": 2}, {"n": 3}]
+    assert shown == await _from_start(told)
+    assert shown[3:] == await everything(await told.streams.join(THREAD, RUN, last_event_id=shown[2][0]))
+
+
 async def test_a_reaped_run_ends_with_the_announced_error_once(told: StreamWorld) -> None:
     reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="-1")))
     error = {"error": "TimeoutError", "message": ""}
@@ -394,16 +425,21 @@ async def _tell(world: StreamWorld, dice: random.Random) -> None:
     for attempt in range(dice.randint(1, 3)):
         if attempt:
             await world.say(_value(-1), end=f"void-{attempt}")
+            if dice.random() < 0.7:
+                await world.release()
+                await world.say(_value(-5))
         old = world.epoch
         await world.claim()
         for number in range(dice.randint(3, 30)):
-            match dice.randrange(8):
+            match dice.randrange(9):
                 case 0:
                     await world.say(_value(-2), epoch=old, n=10_000 + number)
                 case 1:
                     await world.say(_value(-3), n=world.n[world.epoch])
                 case 2:
                     await world.log.append(OTHER_THREAD, _other(number))
+                case 3:
+                    await (world.fence() if dice.random() < 0.1 else world.say(_value(number)))
                 case _:
                     frames = [_value(number, dice.choice(["", "child:1"])) for _ in range(dice.randint(1, 5))]
                     await world.say(*frames)

@@ -16,6 +16,7 @@ from agentlog_commands.leases import CancelRequest, Claim, Limits
 from agentlog_commands.submit import Submitter
 from agentlog_facts.envelope import Actor, Fact, Place
 from agentlog_facts.errors import Unavailable
+from agentlog_facts.frame import FrameRecord
 from agentlog_facts.graph_access import ThreadView
 from agentlog_facts.guard import Accepted, Verdict
 from agentlog_facts.ids import Key, RunId, Stream, ThreadId
@@ -165,6 +166,26 @@ class ToldViews:
         return ThreadView()
 
 
+class Outputs(MemoryFrames):
+    """The outputs in memory: `fences` are those said, with the length of the log then. `away`, `silent`: they fail."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        super().__init__()
+        self.log = log
+        self.fences: list[tuple[str, int]] = []
+        self.away = self.silent = False
+
+    async def append(self, thread_id: ThreadId, record: FrameRecord) -> int:
+        """Append one flush. Raises: Unavailable."""
+        if self.away:
+            raise Unavailable("outputs are away")
+        if self.silent:
+            await asyncio.get_running_loop().create_future()
+        if record.release is not None:
+            self.fences.append((record.release, len(self.log.rows)))
+        return await super().append(thread_id, record)
+
+
 class Reaping:
     """`given` puts facts on the log, `look` lets the reaper look once, `facts` says what was accepted on a thread."""
 
@@ -174,7 +195,8 @@ class Reaping:
         submitter = Submitter(self.log, self.log, self.log, self.clock, CountedIds())
         writing = Writing(submitter, self.log, self.clock, CountedIds(), Actor("system", "housekeeper"))
         queue = NoQueue()
-        self.ender = Ender(writing, self.rows, MemoryFrames(), self.views)
+        self.outputs = Outputs(self.log)
+        self.ender = Ender(writing, self.rows, self.outputs, self.views)
         self.reaper = ReapRuns(self.ender, queue, queue, TIMING)
 
     async def looked(self) -> None:

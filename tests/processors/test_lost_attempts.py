@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
+from tests.contracts.memory_frames import MemoryFrames
 from tests.processors.test_claims import WORK, Claiming, a_queued_run
 
 from agentlog_facts.errors import OutcomeUnknown, Unavailable
@@ -22,15 +23,19 @@ async def loops() -> AsyncIterator[JobLoops]:
 
 
 async def released_after(loops: JobLoops, error: Exception) -> RunReleased:
-    """Let an attempt without a checkpoint end with an error, and return what follows."""
+    """Let an attempt without a checkpoint end with an error, and return what follows, behind a fence on the outputs."""
     claiming: Claiming = await a_queued_run(WORK)
-    tools = replace(claiming.tools(), loops=loops)
+    outputs = MemoryFrames(base=0)
+    tools = replace(claiming.tools(), loops=loops, outputs=outputs)
     tools.execution.execute.side_effect = error  # type: ignore[attr-defined]  # a mock with the port's shape
     tools.duties.run_version.return_value = None  # type: ignore[attr-defined]  # as above
     attempt = await claim(tools, WORK.run_id)
     assert attempt is not None
     await carry_out(tools, attempt)
-    fact = claiming.log.rows[-1][0].facts[-1]
+    released = claiming.log.rows[-1][0]
+    flushes = [flush.record async for flush in outputs.read(WORK.thread_id, 0, await outputs.end(WORK.thread_id))]
+    assert [flush.release for flush in flushes] == [None, released.event_id]
+    fact = released.facts[-1]
     assert isinstance(fact, RunReleased)
     return fact
 

@@ -127,3 +127,22 @@ async def test_a_run_is_ended_while_outputs_is_away(monkeypatch: pytest.MonkeyPa
     finished = reaping.facts("t1")[-1]
     assert isinstance(finished, RunFinished)
     assert (finished.status, finished.outputs_to) == ("timeout", None)
+
+
+async def test_a_release_is_fenced_off_on_the_outputs_before_it_is_on_the_log() -> None:
+    reaping = Reaping()
+    await a_claimed_run(reaping)
+    await reaping.ender.release(ThreadId("t1"), R1, 2, Release("lost", False))
+    released = reaping.log.rows[-1][0]
+    assert released.facts == (RunReleased(R1, 2, "lost", False),)
+    assert reaping.outputs.fences == [(released.event_id, 3)]
+
+
+@pytest.mark.parametrize("how", ["away", "silent"])
+async def test_outputs_that_cannot_be_written_hold_up_no_release(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentlog_processors.fence_outputs.FENCE_S", 0.05)
+    reaping = Reaping()
+    setattr(reaping.outputs, how, True)
+    await a_claimed_run(reaping)
+    async with asyncio.timeout(5):
+        assert await reaping.ender.release(ThreadId("t1"), R1, 2, Release("lost", False))

@@ -1,12 +1,14 @@
 """Workers stopped for longer than their leases, then continued: what they still write is void and never shown."""
 
+import asyncio
 import signal
 import time
+from collections.abc import Mapping, Sequence
 
 import pytest
 from tests.broker.servers import producer
 from tests.system.checker.fold import Judged, judge
-from tests.system.checker.frames import streams
+from tests.system.checker.frames import releases, streams, unfenced_releases
 from tests.system.checker.judgement import judged_well
 from tests.system.checker.records import Record, read_topic
 from tests.system.cluster import running_cluster
@@ -29,14 +31,15 @@ async def test_a_worker_that_wakes_up_after_its_lease_writes_in_vain(full: bool)
         cluster.signal_pids([zombie], signal.SIGSTOP)
         stopped = time.monotonic()
         cluster.start_roles(["worker-2"])
-        await until(lambda: taken_over(scene, zombie) >= runs // 2, END_S, "others execute its runs")
+        await until(lambda: taken_over(scene, zombie) == runs, 2 * END_S, "another one executes all its runs")
         cluster.signal_pids([zombie], signal.SIGCONT)
         woken = time.monotonic()
-        forged = await send_late_flushes(cluster.addresses["broker"])
+        bootstrap = cluster.addresses["broker"]
+        forged = await send_late_flushes(bootstrap, await overtaken(bootstrap))
         await scene.ends()
         await scene.judged(stream_every=1)
-        events, found = await judged_well(cluster.addresses["broker"], cluster.addresses["postgres"])
-        outputs = await read_topic(cluster.addresses["broker"], "agentlog.outputs")
+        events, found = await judged_well(bootstrap, cluster.addresses["postgres"])
+        outputs = await read_topic(bootstrap, "agentlog.outputs")
         late_flushes = sum(told.late for told in streams(events, outputs).values())
         assert len(scene.notes.streams) == runs
     void = [one for one in events if one.verdict in LATE and one.epoch is not None]
@@ -45,33 +48,89 @@ async def test_a_worker_that_wakes_up_after_its_lease_writes_in_vain(full: bool)
         f"({dict(found.voids)}), {late_flushes} flushes never shown"
     )
     assert any(one.verdict == "stale_epoch" for one in void), "the zombie wrote nothing: the test does not bite"
-    assert max(found.attempts.values()) >= 2
+    assert min(found.attempts.values()) >= 2, "a run of the zombie was not taken over"
+    assert unfenced_releases(events, outputs) == []
     assert late_flushes >= len(forged) > 0, "no flush came late: the test does not bite"
 
 
-async def send_late_flushes(bootstrap: str) -> list[str]:
-    """Deliver, for every run whose next attempt has spoken, a flush of the attempt before, as a slow network does."""
+@pytest.mark.timeout(400)
+async def test_a_worker_alone_that_wakes_before_anybody_else_has_spoken_is_not_heard(full: bool) -> None:
+    runs = MANY if full else FEW
+    with running_cluster({"N_JOBS_PER_WORKER": str(runs)}, workers=1) as cluster:
+        scene = Scene(cluster)
+        await scene.set_off(runs, sleep_ms=STEP_MS)
+        zombie = cluster.pids("worker")
+        cluster.signal_pids(zombie, signal.SIGSTOP)
+        live = {run: asyncio.ensure_future(scene.ana.stream(thread, run)) for run, thread in scene.batch.items()}
+        bootstrap = cluster.addresses["broker"]
+        await all_released(bootstrap, runs)
+        forged = await send_late_flushes(bootstrap, ended_epochs(judge(await read_topic(bootstrap, "agentlog.events"))))
+        cluster.signal_pids(zombie, signal.SIGCONT)
+        await scene.ends()
+        found = await scene.judged(stream_every=1)
+        events = judge(await read_topic(bootstrap, "agentlog.events"))
+        outputs = await read_topic(bootstrap, "agentlog.outputs")
+        heard = {run: await told for run, told in live.items()}
+    late = early_flushes(events, outputs)
+    print(f"a worker alone: {runs} runs, {late} flushes before anybody else spoke, {dict(found.voids)} void")
+    assert heard == scene.notes.streams, "who was there saw something else than who came later"
+    assert unfenced_releases(events, outputs) == []
+    assert min(found.attempts.values()) >= 2
+    assert late >= len(forged) == runs, "no flush came early: the test does not bite"
+
+
+async def all_released(bootstrap: str, runs: int) -> None:
+    """Wait until so many claims were taken away, as the log has it."""
+    async with asyncio.timeout(END_S):
+        while len(releases(judge(await read_topic(bootstrap, "agentlog.events")))) < runs:
+            await asyncio.wait({asyncio.get_running_loop().create_future()}, timeout=0.05)
+
+
+def ended_epochs(judged: Sequence[Judged]) -> dict[str, int]:
+    """Return run -> the epoch that was taken from it first."""
+    return {run_id: epoch for run_id, epoch in reversed(list(releases(judged).values()))}
+
+
+def early_flushes(judged: Sequence[Judged], outputs: Sequence[Record]) -> int:
+    """Count flushes of epochs that had been taken away, sent before the next attempt of their run spoke."""
+    over, fenced, count = ended_epochs(judged), set[str](), 0
+    for flush in outputs:
+        run_id, epoch = flush.headers.get("run_id", ""), flush.headers.get("epoch")
+        if epoch == str(over.get(run_id)):
+            count += run_id in fenced and "release" not in flush.headers
+            fenced |= {run_id} if "release" in flush.headers else set()
+        elif "of" not in flush.headers:
+            over.pop(run_id, None)
+    return count
+
+
+async def overtaken(bootstrap: str) -> dict[str, int]:
+    """Return run -> its first epoch, for every run whose last attempt has spoken already and is another one."""
     epochs: dict[str, list[int]] = {}
     for one in judge(await read_topic(bootstrap, "agentlog.events")):
         for kind, data in one.facts if one.verdict == "accepted" else ():
             if kind == "RunClaimed":
                 epochs.setdefault(str(data["run_id"]), []).append(one.version)
-    late: dict[str, Record] = {}
-    for flush in await read_topic(bootstrap, "agentlog.outputs"):
-        run_id = flush.headers.get("run_id", "")
-        if len(epochs.get(run_id, ())) > 1 and flush.headers.get("epoch") == str(epochs[run_id][-1]):
-            late[run_id] = flush
+    spoken = {
+        (f.headers.get("run_id"), f.headers.get("epoch")) for f in await read_topic(bootstrap, "agentlog.outputs")
+    }
+    return {run: found[0] for run, found in epochs.items() if len(found) > 1 and (run, str(found[-1])) in spoken}
+
+
+async def send_late_flushes(bootstrap: str, epochs: Mapping[str, int]) -> list[str]:
+    """Deliver a flush of each run's epoch, as a slow network does."""
+    late = {flush.headers.get("run_id", ""): flush for flush in await read_topic(bootstrap, "agentlog.outputs")}
     async with producer(bootstrap) as client:
-        for run_id, flush in late.items():
-            headers = [("run_id", run_id), ("epoch", str(epochs[run_id][0])), ("n", "999")]
+        for run_id, epoch in epochs.items():
+            headers = [("run_id", run_id), ("epoch", str(epoch)), ("n", "999")]
             await client.send_and_wait(
                 "agentlog.outputs",
                 LATE_FRAMES,
-                flush.key.encode(),
-                partition=flush.partition,
+                late[run_id].key.encode(),
+                partition=late[run_id].partition,
                 headers=[(name, text.encode()) for name, text in headers],
             )
-    return sorted(late)
+    return sorted(epochs)
 
 
 def taken_over(scene: Scene, zombie: int) -> int:

@@ -1,4 +1,8 @@
-"""What a reader of a run's stream has to be told: the flushes of live attempts in log order, nothing of late ones."""
+"""What a reader of a run's stream has to be told: the flushes of live attempts in log order, nothing of late ones.
+
+An epoch that was taken away ends where `agentlog.outputs` says that its `RunReleased` is coming; `agentlog.events` says
+whether it came.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +19,33 @@ class Told:
     late: int = 0
 
 
+def releases(judged: Iterable[Judged]) -> dict[str, tuple[str, int]]:
+    """Return event id -> run and epoch of every `RunReleased` that took a claim away and left the run to others."""
+    found: dict[str, tuple[str, int]] = {}
+    for one in judged:
+        kinds = {kind for kind, _ in one.facts} if one.verdict == "accepted" else set[str]()
+        for kind, data in one.facts if "RunDeleted" not in kinds else ():
+            if kind == "RunReleased" and kind in kinds and isinstance(epoch := data["epoch"], int):
+                found[str(one.record.value["event_id"])] = (str(data["run_id"]), epoch)
+    return found
+
+
+def unfenced_releases(judged: Iterable[Judged], outputs: Sequence[Record]) -> list[str]:
+    """Return the epochs that were taken away without a word on the outputs: what they still said cannot be told."""
+    fences = {record.headers.get("release") for record in outputs}
+    return [
+        f"run {run_id} was released from epoch {epoch} without a fence on the outputs"
+        for event_id, (run_id, epoch) in releases(judged).items()
+        if event_id not in fences
+    ]
+
+
 def streams(judged: Iterable[Judged], outputs: Sequence[Record]) -> dict[str, Told]:
     """Return run -> what its stream has to tell."""
+    judged = list(judged)
     ends = {str(one.record.value["event_id"]) for one in judged if one.verdict == "accepted"}
+    released = set(releases(judged).values())
+    over: set[tuple[str, int]] = set()
     last: dict[str, tuple[int, int]] = {}
     stopped: dict[str, int] = {}
     found: dict[str, Told] = {}
@@ -25,9 +53,12 @@ def streams(judged: Iterable[Judged], outputs: Sequence[Record]) -> dict[str, To
         run_id, epoch = record.headers.get("run_id"), record.headers.get("epoch")
         if run_id is None or epoch is None or "of" in record.headers:
             continue
+        if "release" in record.headers:
+            over |= {(run_id, int(epoch))} & released
+            continue
         told, mark = found.setdefault(run_id, Told()), (int(epoch), int(record.headers["n"]))
         end = record.headers.get("end")
-        if mark <= last.get(record.key, (-1, -1)) or stopped.get(run_id) == mark[0]:
+        if mark <= last.get(record.key, (-1, -1)) or stopped.get(run_id) == mark[0] or (run_id, mark[0]) in over:
             told.late += 1
             continue
         last[record.key] = mark

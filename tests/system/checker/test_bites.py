@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 from tests.system.checker.fold import Judged, judge
+from tests.system.checker.frames import unfenced_releases
 from tests.system.checker.judgement import judge_all, weigh
 from tests.system.checker.notes import Change, Effect, Look, Notes, Shown
 from tests.system.checker.records import Json, Record, Value
@@ -115,14 +116,23 @@ def flush(offset: int, epoch: int, n: int, frame: str, data: Value, **headers: s
     return Record(0, offset, THREAD, frames, {"run_id": RUN, "epoch": str(epoch), "n": str(n), **headers})
 
 
+def fence(offset: int, epoch: int, event_id: str) -> Record:
+    return Record(
+        0, offset, THREAD, {"frames": []}, {"run_id": RUN, "epoch": str(epoch), "n": "0", "release": event_id}
+    )
+
+
 def outputs() -> list[Record]:
-    """Return its frames: the zombie's come late, and its end is void."""
+    """Return its frames: the zombie's come late, also before anybody else has spoken, and its end is void."""
     return [
         flush(0, 2, 0, "values", 1),
-        flush(1, 4, 0, "values", 2),
-        flush(2, 2, 1, "values", "late"),
-        flush(3, 4, 1, "end", 3, end="e8"),
-        flush(4, 2, 2, "end", "late", end="e9"),
+        fence(1, 2, "e4"),
+        flush(2, 2, 1, "values", "early"),
+        flush(3, 4, 0, "values", 2),
+        flush(4, 2, 2, "values", "late"),
+        fence(5, 4, "a release that never came to be"),
+        flush(6, 4, 1, "end", 3, end="e8"),
+        flush(7, 2, 3, "end", "late", end="e9"),
     ]
 
 
@@ -131,6 +141,12 @@ def test_a_history_with_a_crash_a_zombie_and_a_retry_is_right() -> None:
     assert found.violations == []
     assert found.voids == {"stale_epoch": 2}
     assert found.runs == {RUN: "success"}
+
+
+def test_a_claim_that_is_taken_away_without_a_fence_is_missed() -> None:
+    assert unfenced_releases(judge(history()), outputs()) == []
+    told = unfenced_releases(judge(history()), without(1)(outputs()))
+    assert told == ["run r1 was released from epoch 2 without a fence on the outputs"]
 
 
 def accepted(record: Record, version: int) -> Judged:
@@ -367,6 +383,10 @@ FALSE_NOTES: dict[str, tuple[Callable[[Notes], None], str]] = {
     "a late flush is shown": (
         changed(streams={RUN: [("values", 1), ("values", 2), ("values", "late"), ("end", 3)]}),
         "differs from the log: event 2 is",
+    ),
+    "a flush behind its release is shown": (
+        changed(streams={RUN: [("values", 1), ("values", "early"), ("values", 2), ("end", 3)]}),
+        "differs from the log: event 1 is",
     ),
     "a stream with a gap": (changed(streams={RUN: [("values", 1), ("end", 3)]}), "differs from the log: event 1 is"),
     "a stream that ends early": (
