@@ -131,6 +131,11 @@ def after_attempt(reason: str, counted: int, counts: bool, retries: int) -> Rele
     return given_up(counted + 1)
 
 
+def as_asked(end: End, cancel: CancelRequest | None) -> End:
+    """Return how a run ends that was to end so: what was accepted as a rollback is one, whatever else came up."""
+    return cancelled(cancel) if cancel is not None and cancel.action == "rollback" else end
+
+
 def cancelled(cancel: CancelRequest) -> End:
     """Return the end of a run that was told to stop after it had been claimed: by a client, or for its time."""
     if cancel.error == TIMED_OUT:

@@ -237,8 +237,9 @@ class ReleaseRun:
 
 @dataclass(frozen=True, slots=True)
 class FinishRun:
-    """End a run: by its worker under `epoch`, by anybody else under `version` after the claim was released.
+    """End a run: by its worker under `epoch`, by anybody else after the claim was released.
 
+    `version` is that of the thread as the decision knew it, so that no request to roll back lies before another end.
     `saved` is the last version that the worker wrote to the run's own stream (None: none, -1 is never used), so that
     an end is accepted only behind all of its checkpoints. `temporary` threads go with their run.
     """
@@ -246,9 +247,9 @@ class FinishRun:
     thread_id: ThreadId
     finished: RunFinished
     temporary: bool
+    version: int
     epoch: int | None = None
     saved: int | None = None
-    version: int | None = None
 
     def decide(self) -> Accepted:
         """Return the end, and the thread's with it where it is temporary."""
@@ -259,9 +260,7 @@ class FinishRun:
         return Accepted(name, facts, self._demands(name), self.epoch)
 
     def _demands(self, name: Stream) -> dict[Stream, Demand]:
-        demands: dict[Stream, Demand] = {}
+        demands: dict[Stream, Demand] = {name: self.version}
         if self.saved is not None:
             demands[stream("run", self.finished.run_id)] = self.saved
-        if self.version is not None:
-            demands[name] = self.version
         return demands

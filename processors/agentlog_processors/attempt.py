@@ -47,9 +47,13 @@ class Attempt:
         return self.work.attempt + 1
 
     def ask(self, what: Ask, cancel: CancelRequest | None = None) -> None:
-        """Ask it to stop. The first request counts, except that one which leaves the run to others always does."""
+        """Ask it to stop. The first request counts, except that one which leaves the run to others always does.
+
+        A `cancel` is kept also behind another request: a rollback is one whatever the run stops for.
+        """
+        self.cancel = self.cancel or cancel
         if self.asked is None or what in ("stale", "drain"):
-            self.asked, self.cancel = what, cancel or self.cancel
+            self.asked = what
             self._poke.set()
 
     async def execute(self, tools: WorkerTools, order: RunOrder, frames: FrameWriter) -> RunOutcome | None:

@@ -10,7 +10,7 @@ from uuid import uuid5
 
 from agentlog_commands.command import Decision, Refused
 from agentlog_commands.identity import NAMESPACE, digest
-from agentlog_commands.leases import End, Release
+from agentlog_commands.leases import End, Release, as_asked
 from agentlog_commands.runs import FinishRun, ReleaseRun
 from agentlog_commands.submit import Intent, Outcome, Submitted
 from agentlog_facts.errors import Unavailable
@@ -61,13 +61,18 @@ class Ender:
         return done
 
     async def finish(self, thread_id: ThreadId, run_id: RunId, end: End) -> bool:
-        """End a run that nobody has claimed, with the view of its last accepted checkpoint. Raises: Unavailable."""
+        """End a run that nobody has claimed, with the view of its last accepted checkpoint. Raises: Unavailable.
+
+        A rollback that was accepted since `end` was decided on comes before it.
+        """
         outputs_to = await self._outputs_to(thread_id)
 
         async def decide() -> Decision:
+            nonlocal end
             work = await self.duties.work(run_id)
             if work is None or not work.active or work.epoch is not None:
                 return Refused("run_not_active")
+            end = as_asked(end, work.cancel)
             told = finished(work, end, await self._view(work, end), outputs_to)
             return FinishRun(thread_id, told, work.temporary, version=work.version).decide()
 

@@ -1,6 +1,6 @@
 """Which facts follow from how an attempt ended: the run's end, or its release for another attempt."""
 
-from agentlog_commands.leases import TIMED_OUT, End
+from agentlog_commands.leases import End, as_asked, cancelled, timed_out
 from agentlog_commands.runs import FinishRun
 from agentlog_facts.frame import Frame
 from agentlog_facts.graph_access import ThreadView
@@ -13,15 +13,12 @@ from agentlog_projections.duties import Work
 
 def end_of(attempt: Attempt, outcome: RunOutcome) -> End:
     """Return how the run ends, given what it was asked to do and what became of it."""
-    cancel = attempt.cancel
-    if attempt.asked == "cancel" and cancel is not None:
-        if cancel.action == "rollback":
-            return End("cancelled", "rollback", cancel.error, rollback=True)
-        if outcome.status == "interrupted":
-            return End("cancelled", "interrupted", cancel.error)
-    if attempt.asked == "timeout" and outcome.status == "interrupted":
-        return End("timeout", "timeout", TIMED_OUT)
-    return End(outcome.status, outcome.status, outcome.error or {})
+    end = End(outcome.status, outcome.status, outcome.error or {})
+    if outcome.status == "interrupted" and attempt.asked == "cancel" and attempt.cancel is not None:
+        end = cancelled(attempt.cancel)
+    elif outcome.status == "interrupted" and attempt.asked == "timeout":
+        end = timed_out()
+    return as_asked(end, attempt.cancel)
 
 
 def seen(outcome: RunOutcome) -> ThreadView:
@@ -35,11 +32,13 @@ def last_frames(end: End) -> tuple[Frame, ...]:
     return (Frame("error", end.error),) if end.status in shown else ()
 
 
-def finish(attempt: Attempt, end: End, view: ThreadView, outputs_to: int | None, saved: int | None) -> FinishRun:
-    """Return the command that ends the run under its epoch; `saved` is the version of its own stream."""
+def finish(
+    attempt: Attempt, end: End, view: ThreadView, outputs_to: int | None, saved: int | None, version: int
+) -> FinishRun:
+    """Return the command that ends the run under its epoch; `saved` and `version` are of its own stream and thread."""
     work = attempt.work
     told = finished(work, end, view, outputs_to)
-    return FinishRun(work.thread_id, told, work.temporary, epoch=attempt.epoch, saved=saved)
+    return FinishRun(work.thread_id, told, work.temporary, epoch=attempt.epoch, saved=saved, version=version)
 
 
 def finished(work: Work, end: End, view: ThreadView, outputs_to: int | None) -> RunFinished:

@@ -12,6 +12,7 @@ from agentlog_commands.command import Accepted
 from agentlog_commands.identity import follow_up
 from agentlog_commands.leases import End, Release, after_attempt
 from agentlog_commands.runs import ClaimRun, ReleaseRun
+from agentlog_commands.threads import thread_stream
 from agentlog_facts import guard
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.frame import Frame
@@ -145,22 +146,50 @@ async def _finished(
     outputs: FrameWriter,
     writing: "asyncio.Task[None]",
 ) -> Release | End | None:
-    """Flush the frames, then append the end; None when the run has its end or is no longer ours."""
-    end = end_of(attempt, outcome)
+    """Flush the frames, then append the end; None when the run has its end or is no longer ours.
+
+    The end demands the thread as it was looked at last, the claim at first: of a rollback that was accepted since, the
+    worker may not have heard. Each turn more means that a commit of somebody else was accepted in between.
+    """
     event_id = follow_up(attempt.event_id, attempt.epoch)
+    end = end_of(attempt, outcome)
+    outputs_to = await outputs.finish(writing, last_frames(end), event_id)  # said once, whatever the end is by then
     view = await _view(tools, attempt.work, end, outcome)
-    outputs_to = await outputs.finish(writing, last_frames(end), event_id)
-    command = finish(attempt, end, view, outputs_to, outcome.run_version)
-    verdict = await _settle(tools, attempt, event_id, command.decide())
-    match verdict:
-        case guard.Accepted() | guard.Duplicate():
-            log.info("run.finished", extra=_fields(attempt) | {"status": end.status})
-        case guard.Void(reason="version_conflict"):  # the log holds another last checkpoint than the saver knows of
-            log.warning("run.end_behind_checkpoint", extra=_fields(attempt))
-            return await _lost(tools, attempt, order)
-        case guard.Void(reason=reason):
-            log.info("run.superseded", extra=_fields(attempt) | {"reason": reason})
-    return None
+    version = attempt.epoch
+    while True:
+        command = finish(attempt, end, view, outputs_to, outcome.run_version, version)
+        verdict = await _settle(tools, attempt, event_id, command.decide())
+        match verdict:
+            case guard.Accepted() | guard.Duplicate():
+                log.info("run.finished", extra=_fields(attempt) | {"status": end.status})
+                return None
+            case guard.Void(reason="version_conflict", stream=name) if name == thread_stream(attempt.work.thread_id):
+                found = await _looked(tools, attempt)
+                if found is None:
+                    return None
+                version, before, end = found, end, end_of(attempt, outcome)
+                if end != before:
+                    view = await _view(tools, attempt.work, end, outcome)
+            case guard.Void(reason="version_conflict"):  # another last checkpoint than the saver knows of
+                log.warning("run.end_behind_checkpoint", extra=_fields(attempt))
+                return await _lost(tools, attempt, order)
+            case guard.Void(reason=reason):
+                log.info("run.superseded", extra=_fields(attempt) | {"reason": reason})
+                return None
+
+
+async def _looked(tools: WorkerTools, attempt: Attempt) -> int | None:
+    """Take in what the thread was told meanwhile; return its version, None when the claim is gone.
+
+    Raises: Unavailable.
+    """
+    found = await tools.duties.work(attempt.work.run_id)
+    if found is None or found.epoch != attempt.epoch:
+        log.info("run.superseded", extra=_fields(attempt) | {"reason": "lost_meanwhile"})
+        return None
+    if found.cancel is not None:
+        attempt.ask("cancel", found.cancel)
+    return found.version
 
 
 async def _view(tools: WorkerTools, work: Work, end: End, outcome: RunOutcome) -> ThreadView:

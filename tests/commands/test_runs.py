@@ -134,13 +134,13 @@ def test_a_claim_states_its_attempt_and_leaves_the_rest_to_the_guard() -> None:
     assert (decision.stream, decision.demands, decision.epoch) == (ON_THREAD, {}, None)
 
 
-def test_a_worker_ends_its_run_under_its_epoch_and_behind_its_checkpoints() -> None:
-    decision = FinishRun(THREAD, c.run_finished(), temporary=False, epoch=2, saved=4).decide()
-    assert (decision.demands, decision.epoch) == ({Stream("run-r1"): 4}, 2)
+def test_a_worker_ends_its_run_under_its_epoch_behind_its_checkpoints_and_what_it_knows_of_the_thread() -> None:
+    decision = FinishRun(THREAD, c.run_finished(), temporary=False, version=5, epoch=2, saved=4).decide()
+    assert (decision.demands, decision.epoch) == ({ON_THREAD: 5, Stream("run-r1"): 4}, 2)
 
 
 def test_the_end_of_a_temporary_threads_run_deletes_the_thread() -> None:
-    decision = FinishRun(THREAD, c.run_finished(), temporary=True, epoch=2).decide()
+    decision = FinishRun(THREAD, c.run_finished(), temporary=True, version=5, epoch=2).decide()
     assert decision.facts == (c.run_finished(), ThreadDeleted(THREAD))
 
 

@@ -69,6 +69,9 @@ class MemoryRows(Duties):
             version=self.log.heads[thread_id].versions[Stream(f"thread-{thread_id}")],
         )
 
+    async def run_version(self, thread_id: ThreadId, run_id: RunId) -> int | None:
+        return self.log.heads[thread_id].versions.get(Stream(f"run-{run_id}"))
+
     async def claims(self, limit: int) -> Sequence[Claim]:
         return [_claim(row) for row in self.rows().values() if row.status == "running"]
 

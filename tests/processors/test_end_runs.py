@@ -55,6 +55,20 @@ async def test_a_rollback_takes_the_run_back_however_it_went(status: RunStatus) 
     assert (end.status, end.rollback) == ("rollback", True)
 
 
+async def test_a_rollback_is_one_also_for_a_run_that_stops_for_its_time() -> None:
+    attempt = an_attempt()
+    attempt.ask("timeout")
+    attempt.ask("cancel", cancel("rollback"))
+    assert end_of(attempt, outcome("interrupted")).status == "rollback"
+
+
+async def test_a_run_that_stops_for_its_time_is_not_interrupted_by_a_later_request() -> None:
+    attempt = an_attempt()
+    attempt.ask("timeout")
+    attempt.ask("cancel", cancel("interrupt"))
+    assert end_of(attempt, outcome("interrupted")).status == "timeout"
+
+
 async def test_a_run_over_its_time_ends_in_timeout() -> None:
     attempt = an_attempt()
     attempt.ask("timeout")
@@ -74,7 +88,7 @@ async def test_what_leaves_the_run_to_others_overrides_an_earlier_request() -> N
 
 async def test_the_end_states_only_what_changed_in_the_view() -> None:
     attempt = Attempt(replace(a_work(), values={"messages": ["a"]}), 7, "event")
-    command = finish(attempt, end_of(attempt, outcome()), seen(outcome()), 8192, 4)
+    command = finish(attempt, end_of(attempt, outcome()), seen(outcome()), 8192, 4, 7)
     decision = command.decide()
     fact = decision.facts[0]
     assert isinstance(fact, RunFinished)
@@ -82,16 +96,16 @@ async def test_the_end_states_only_what_changed_in_the_view() -> None:
     assert (fact.outputs_to, fact.checkpoint_id) == (8192, "checkpoint")
 
 
-async def test_the_end_is_fenced_and_demands_the_last_checkpoint() -> None:
+async def test_the_end_is_fenced_and_demands_the_last_checkpoint_and_the_thread_as_it_was_seen() -> None:
     attempt = an_attempt()
-    decision = finish(attempt, end_of(attempt, outcome()), seen(outcome()), None, 4).decide()
+    decision = finish(attempt, end_of(attempt, outcome()), seen(outcome()), None, 4, 9).decide()
     assert decision.epoch == 7
-    assert decision.demands == {stream("run", attempt.work.run_id): 4}
+    assert decision.demands == {stream("run", attempt.work.run_id): 4, stream("thread", attempt.work.thread_id): 9}
 
 
 async def test_a_temporary_thread_goes_with_its_run() -> None:
     attempt = Attempt(replace(a_work(), temporary=True), 7, "event")
-    decision = finish(attempt, end_of(attempt, outcome()), seen(outcome()), None, None).decide()
+    decision = finish(attempt, end_of(attempt, outcome()), seen(outcome()), None, None, 7).decide()
     assert [type(fact) for fact in decision.facts] == [RunFinished, ThreadDeleted]
 
 

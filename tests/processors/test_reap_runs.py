@@ -8,7 +8,7 @@ from tests.contracts.memory_frames import MemoryFrames
 from tests.facts import commits as c
 from tests.processors.reaping import Reaping, until
 
-from agentlog_commands.leases import TIMED_OUT, End, Release, timed_out
+from agentlog_commands.leases import TIMED_OUT, End, Release, given_up, timed_out
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.guard import Void
 from agentlog_facts.ids import RunId, ThreadId
@@ -53,6 +53,24 @@ async def test_a_time_out_survives_a_reaper_that_died_before_the_end() -> None:
     finished = reaping.facts("t1")[-1]
     assert isinstance(finished, RunFinished)
     assert (finished.status, finished.error) == ("timeout", TIMED_OUT)
+
+
+@pytest.mark.parametrize(("end", "released_first"), [(timed_out(), False), (given_up(4), False), (given_up(4), True)])
+async def test_a_rollback_counts_also_when_the_reaper_meant_to_end_the_run_otherwise(
+    end: End, released_first: bool
+) -> None:
+    reaping = Reaping()
+    await a_claimed_run(reaping)
+    steps = [
+        reaping.ender.release(ThreadId("t1"), R1, 2, Release(end.reason, True), end),
+        reaping.given("t1", replace(c.cancel_requested(), action="rollback")),
+    ]
+    for step in steps if released_first else reversed(steps):
+        await step
+    assert await reaping.ender.finish(ThreadId("t1"), R1, end)
+    finished = reaping.facts("t1")[-1]
+    assert isinstance(finished, RunFinished)
+    assert (finished.status, finished.view) == ("rollback", {})
 
 
 async def test_a_lost_run_is_released_without_a_request_to_stop() -> None:

@@ -23,6 +23,7 @@ SEEN_FROM = {
     "11-fold-a-record-twice": 0,
     "12-forget-the-demands": 12,
     "13-give-up-at-a-lost-acknowledgement": 25,
+    "14-end-before-a-rollback-is-heard": 60,
 }
 """Seeds that showed each bug when this was written; the search begins there."""
 DAYS = 400

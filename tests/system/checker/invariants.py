@@ -1,4 +1,5 @@
-"""What must hold on every log: one end a run, one claim a thread, nothing under a stale epoch, an actor everywhere."""
+"""What must hold on every log: one end a run, and the one it was asked for; one claim a thread, nothing under a stale
+epoch, an actor everywhere."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -33,6 +34,7 @@ def check(judged: Iterable[Judged], promised_events: Iterable[str] = ()) -> Verd
     claims: defaultdict[str, dict[str, int]] = defaultdict(dict)
     active: defaultdict[str, set[str]] = defaultdict(set)
     homes: dict[str, int] = {}
+    asked: dict[str, str] = {}
     for commit in judged:
         place = f"{commit.record.partition}:{commit.record.offset}"
         if not commit.record.value.get("actor"):
@@ -47,6 +49,7 @@ def check(judged: Iterable[Judged], promised_events: Iterable[str] = ()) -> Verd
         _versions(found, versions, commit, place)
         _runs(found, active[commit.record.key], commit, place)
         _fences(found, claims[commit.record.key], commit, place)
+        _rollbacks(found, asked, commit, place)
     found.violations += [f"event {event} counts {n} times" for event, n in accepted.items() if n > 1]
     found.violations += [
         f"event {event} was promised and is not there" for event in promised_events if not accepted[event]
@@ -83,6 +86,22 @@ def _runs(found: Verdicts, active: set[str], commit: Judged, place: str) -> None
             gone = active & {run_id} if kind == "RunDeleted" else set(active)
             found.runs.update(dict.fromkeys(gone, "deleted"))
             active -= gone
+
+
+def _rollbacks(found: Verdicts, asked: dict[str, str], commit: Judged, place: str) -> None:
+    """I2: a run that was asked to be rolled back before it ended ends as that and nothing else.
+
+    The first request decides: a run that was asked before to be interrupted ends as that. One that is deleted in the
+    commit that ends it leaves nothing either.
+    """
+    deleted = {str(data["run_id"]) for kind, data in commit.facts if kind == "RunDeleted"}
+    for kind, data in commit.facts:
+        run_id = str(data.get("run_id"))
+        if kind == "RunCancelRequested":
+            asked.setdefault(run_id, str(data["action"]))
+        elif kind == "RunFinished" and asked.get(run_id) == "rollback" and run_id not in deleted:
+            if data["status"] != "rollback":
+                found.violations.append(f"{place}: run {run_id} was to be rolled back and ends as {data['status']}")
 
 
 def _fences(found: Verdicts, claims: dict[str, int], commit: Judged, place: str) -> None:

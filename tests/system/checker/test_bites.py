@@ -236,6 +236,16 @@ def elsewhere() -> list[Judged]:
     return judged
 
 
+def asked_to_stop(*actions: str) -> list[Record]:
+    """Return a run that is asked to stop and then ends in success."""
+    asked = [thread(3 + n, fact("RunCancelRequested", run_id=RUN, action=action)) for n, action in enumerate(actions)]
+    return [*history()[:3], *asked, finished(9, 2)]
+
+
+def rollback_ignored() -> list[Judged]:
+    return judge(asked_to_stop("rollback", "interrupt"))
+
+
 BROKEN_GUARDS: dict[str, tuple[Callable[[], list[Judged]], str]] = {
     "a doubled end": (doubled_end, "run r1 ends a second time"),
     "a zombie's write is accepted": (zombie_write, "run r1 writes under epoch 2, its claim has 4"),
@@ -247,6 +257,7 @@ BROKEN_GUARDS: dict[str, tuple[Callable[[], list[Judged]], str]] = {
     "a change that nobody made": (nobody, "no actor"),
     "a checkpoint without an epoch": (unfenced, "run r1 writes under epoch None"),
     "a key in two partitions": (elsewhere, "1:8: t1 belongs to partition 0"),
+    "a rollback that came before the end": (rollback_ignored, "run r1 was to be rolled back and ends as success"),
     "a release of somebody else's claim": (foreign_release, "r1 is released from epoch 1, not its own"),
 }
 
@@ -256,6 +267,14 @@ def test_what_a_broken_guard_lets_pass_is_a_violation(what: str) -> None:
     make, told = BROKEN_GUARDS[what]
     found = weigh(make(), Notes())
     assert any(told in violation for violation in found.violations), found.violations
+
+
+def test_a_run_ends_in_time_before_an_interrupt_or_is_deleted_with_all_that_it_wrote() -> None:
+    assert weigh(judge(asked_to_stop("interrupt", "rollback")), Notes()).violations == []
+    *asked, end = asked_to_stop("rollback")
+    gone = fact("RunDeleted", run_id=RUN, view={}, next=[], interrupts={})
+    deleted = thread(end.offset, *[end.value["facts"][0], gone], epoch=2)  # type: ignore[index]  # a list, as made above
+    assert weigh(judge([*asked, deleted]), Notes()).violations == []
 
 
 def changed(**more: object) -> Callable[[Notes], None]:
