@@ -123,7 +123,8 @@ class _Attempt:
             return await self._unopened(saver, error)
 
     async def _unopened(self, saver: LogSaver, error: Exception) -> RunOutcome:
-        """End without a graph: the state stays as its channels say it."""
+        """End without a graph: the state stays as its channels say it. Raises: AttemptLost."""
+        await self._journal.close()
         found = await saver.aget_tuple({"configurable": {"thread_id": self._order.thread_id}})
         values = None if found is None else found.checkpoint["channel_values"]
         shown = None if values is None else {name: to_json(values[name]) for name in values if is_state_key(name)}
@@ -163,7 +164,7 @@ class _Attempt:
         end = _End() if over else await self._executed(graph, config, given)
         if writes_only and end.status == "success":
             await self._settle(graph)
-        await self._journal.flush()
+        await self._journal.close()
         snapshot = await graph.aget_state({"configurable": {"thread_id": self._order.thread_id}})
         return RunOutcome(
             status=end.status,

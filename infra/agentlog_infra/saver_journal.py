@@ -60,7 +60,7 @@ class RunJournal:
     so that the next one starts on what a crash cannot take away (decision 0015); what tasks write meanwhile lingers
     for LINGER_S to share a commit, with at most BACKLOG facts outstanding. No verdict is awaited: a commit that is void
     (stale epoch) is known when the run's end is void too, for each commit demands the version of the one before. After
-    the first failure nothing is written any more.
+    the first failure, and once it is closed, nothing is written any more.
     """
 
     def __init__(self, log: EventLog, claim: Claim, clock: Clock, ids: Ids, *, acknowledged: bool) -> None:
@@ -76,6 +76,7 @@ class RunJournal:
         self._pump: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
         self._failure: BaseException | None = None
+        self._closed = False
         self._broken: Callable[[], None] | None = None
         self._supersteps = Supersteps()
         self.last_checkpoint_id: str | None = None
@@ -101,7 +102,8 @@ class RunJournal:
         self._broken = broken
 
     def stream(self, thread_id: ThreadId) -> Stream:
-        """Return the run's stream. Raises ValueError for another thread than the run's."""
+        """Return the run's stream. Raises: ValueError for another thread than the run's; AttemptLost when closed."""
+        self._check_open()
         if thread_id != self._claim.thread_id:
             raise ValueError(f"run {self._claim.run_id} writes thread {self._claim.thread_id}, not {thread_id}")
         return self._stream
@@ -109,6 +111,7 @@ class RunJournal:
     async def write(self, thread_id: ThreadId, facts: Sequence[CheckpointFact]) -> None:
         """Queue facts; wait as promised. Raises: AttemptLost."""
         self._check()
+        self._check_open()
         self._waiting.extend(facts)
         self._outstanding += len(facts)
         if self._pump is None:
@@ -119,6 +122,14 @@ class RunJournal:
 
     def _end_superstep(self, facts: Sequence[CheckpointFact]) -> bool:
         return any([self._supersteps.ends(fact) for fact in facts])  # a list: each one is looked at
+
+    async def close(self) -> None:
+        """Take nothing more, and wait until all that was taken is acknowledged. Raises: AttemptLost.
+
+        A thread that user code left behind may still want to write: behind the outcome that would make its end void.
+        """
+        self._closed = True
+        await self.flush()
 
     async def flush(self) -> None:
         """Wait until everything queued so far is acknowledged. Raises: AttemptLost."""
@@ -181,6 +192,10 @@ class RunJournal:
     def _check(self) -> None:
         if self._failure is not None:
             raise AttemptLost(f"{self._stream}: an append was lost, nothing more is written") from self._failure
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise AttemptLost(f"{self._stream}: the attempt has its outcome, nothing more is written")
 
 
 def _seen(pump: "asyncio.Task[None]") -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -93,6 +94,20 @@ def call_sub(state):
 nested = StateGraph(State).add_node("outer", call_sub).add_edge(START, "outer").compile()
 sub_as_node = StateGraph(State).add_node("sub", asking).add_edge(START, "sub").compile()
 
+in_thread, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+def linger(state):
+    in_thread.set()
+    go_on.wait(30)
+    try:
+        return steps.invoke({"said": []})
+    except Exception as error:
+        calls.append(type(error).__name__)
+    finally:
+        ended.set()
+
+lingering = chain("a").add_node("linger", linger).add_edge("a", "linger").compile()
+
 inner = chain("a", "b", "c").compile(interrupt_before=["b"], interrupt_after=["b"])
 stops_inside = StateGraph(State).add_node("sub", inner).add_edge(START, "sub").compile()
 
@@ -131,6 +146,7 @@ NAMES = (
     "blocking",
     "defying",
     "nested",
+    "lingering",
     "sub_as_node",
     "sub_of_two",
     "stops_inside",
@@ -225,6 +241,18 @@ def freed() -> asyncio.Event:
     """Return what the node that defies its cancel waits for."""
     free: asyncio.Event = vars(importlib.import_module("runs_project"))["free"]
     return free
+
+
+async def signalled(name: str) -> None:
+    """Wait for an event of a thread that runs a node."""
+    event: threading.Event = vars(importlib.import_module("runs_project"))[name]
+    assert await asyncio.to_thread(event.wait, 10)
+
+
+def let_go_on() -> None:
+    """Let the node that lingers go on."""
+    event: threading.Event = vars(importlib.import_module("runs_project"))["go_on"]
+    event.set()
 
 
 def question(outcome: RunOutcome) -> Json:
@@ -367,6 +395,19 @@ async def test_a_run_that_is_stopped_ends_as_interrupted(world: World) -> None:
     world.stop.set()
     outcome = await work
     assert (outcome.status, outcome.values, outcome.next) == ("interrupted", {"said": ["a"]}, ("block",))
+
+
+@pytest.mark.parametrize("durability", ["async", "sync"])
+async def test_a_thread_that_goes_on_after_the_outcome_writes_nothing_behind_it(world: World, durability: str) -> None:
+    work = asyncio.create_task(world.run("lingering", input={"said": []}, durability=durability))
+    await signalled("in_thread")
+    world.stop.set()
+    outcome = await work
+    saved = len(world.log.drafts)
+    let_go_on()
+    await signalled("ended")
+    assert (len(world.log.drafts), outcome.run_version) == (saved, saved - 1)
+    assert calls() == ["a", "AttemptLost"]
 
 
 async def test_a_drained_run_leaves_nothing_running(world: World) -> None:
