@@ -64,6 +64,21 @@ class ThreadView:
     checkpoint_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class StoredView:
+    """What the last checkpoint of a thread says by itself, without the code of its graph.
+
+    `asking` names the nodes with an open interrupt: which others are left to run, only the graph knows. `run_id` is the
+    run that wrote the checkpoint, None where there is none or nobody's claim did.
+    """
+
+    values: JsonObject | None = None
+    asking: tuple[str, ...] = ()
+    interrupts: JsonObject = field(default_factory=dict[str, Json])
+    checkpoint_id: str | None = None
+    run_id: RunId | None = None
+
+
 ROOT = "__root__"
 """Under this key a view holds the values of a graph whose state is no object (an entrypoint's return value)."""
 

@@ -15,14 +15,13 @@ from agentlog_commands.runs import FinishRun, ReleaseRun
 from agentlog_commands.submit import Intent, Outcome, Submitted
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.frame import FrameRecord
-from agentlog_facts.graph_access import ThreadView
 from agentlog_facts.ids import Key, RunId, ThreadId
 from agentlog_facts.ports import FrameLog
 from agentlog_facts.thread import RunReleased
 from agentlog_processors.end_runs import finished, last_frames
 from agentlog_processors.fence_outputs import fence_off
-from agentlog_processors.tools import VERDICT, ThreadViews, Writing
-from agentlog_projections.duties import Duties, Work
+from agentlog_processors.tools import VERDICT, EndViews, Writing
+from agentlog_projections.duties import Duties
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ class Ender:
     writing: Writing
     duties: Duties
     outputs: FrameLog
-    views: ThreadViews
+    views: EndViews
 
     async def release(
         self, thread_id: ThreadId, run_id: RunId, epoch: int, released: Release, end: End | None = None
@@ -73,7 +72,8 @@ class Ender:
             if work is None or not work.active or work.epoch is not None:
                 return Refused("run_not_active")
             end = as_asked(end, work.cancel)
-            told = finished(work, end, await self._view(work, end), outputs_to)
+            view = self.views.view_without_run(work) if end.rollback else self.views.view(work)
+            told = finished(work, end, await view, outputs_to)
             return FinishRun(thread_id, told, work.temporary, version=work.version).decide()
 
         intent = self._intent(thread_id, run_id, "finish")
@@ -90,11 +90,6 @@ class Ender:
         except Unavailable as error:
             log.warning("outputs.end_unknown", extra={"stream": f"thread-{thread_id}", "error": str(error)})
             return None
-
-    async def _view(self, work: Work, end: End) -> ThreadView:
-        if end.rollback:
-            return await self.views.view_without_run(work.graph_id, work.thread_id, work.run_id)
-        return await self.views.view(work.graph_id, work.thread_id)
 
     async def _announce(self, thread_id: ThreadId, run_id: RunId, end: End, event_id: str) -> None:
         """Say the end on `outputs` too; readers who miss it end by the fact."""

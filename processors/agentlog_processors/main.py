@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,8 +21,7 @@ from agentlog_commands.submit import Submitter
 from agentlog_facts.checkpoint_reads import CheckpointReads
 from agentlog_facts.envelope import Actor, ActorKind
 from agentlog_facts.errors import AgentlogError, Misconfigured
-from agentlog_facts.graph_access import ThreadView
-from agentlog_facts.ids import RunId, ThreadId
+from agentlog_facts.ids import RunId
 from agentlog_infra import kafka_topics, logs, redis_feed
 from agentlog_infra.addresses import joined
 from agentlog_infra.channel_views import ChannelViews
@@ -250,7 +249,8 @@ def _worker(plumbing: Plumbing, stack: AsyncExitStack) -> list[Service]:
     graphs = Graphs.load(load_config(settings.config))
     loops = JobLoops(crossing.home, uvloop.new_event_loop, isolated=settings.isolated_loops)
     stack.callback(loops.close)
-    reads = CrossingReads(crossing, PatientReads(Checkpoints(plumbing.pool), SystemClock()))
+    patient = PatientReads(Checkpoints(plumbing.pool), SystemClock())
+    reads = CrossingReads(crossing, patient)
     worker = settings.worker_id or SystemIds().uuid7()
     events = CrossingLog(crossing, plumbing.log)
     api_url = f"http://{settings.host}:{settings.port}"
@@ -265,9 +265,7 @@ def _worker(plumbing: Plumbing, stack: AsyncExitStack) -> list[Service]:
         ends=RecentEnds(plumbing.outputs, plumbing.log.partition_of, SystemClock()),
         execution=LangGraphRuns(run_tools),
         graph_ids=graphs.ids(),
-        views=LoopedViews(
-            loops, LangGraphAccess(_state_tools(graphs, reads)), ChannelViews(reads, JsonPlusSerializer())
-        ),
+        views=_views(plumbing, loops, patient, lambda: graphs),
         provenance=provenance.__getitem__,
         hints=plumbing.verdicts,
         loops=loops,
@@ -283,8 +281,7 @@ def _housekeeper(plumbing: Plumbing, stack: AsyncExitStack) -> list[Service]:
     loops = JobLoops(plumbing.crossing.home, uvloop.new_event_loop)
     stack.callback(loops.close)
     duties = Duties(plumbing.pool)
-    reads = CrossingReads(plumbing.crossing, Checkpoints(plumbing.pool))
-    views = LoopedViews(loops, LazyViews(plumbing), ChannelViews(reads, JsonPlusSerializer()))
+    views = _views(plumbing, loops, Checkpoints(plumbing.pool), LazyGraphs(plumbing.settings))
     ender = Ender(plumbing.writing("system", "housekeeper"), duties, plumbing.outputs, views)
     return [
         ReapRuns(ender, plumbing.feed, plumbing.feed, plumbing.timing),
@@ -295,28 +292,28 @@ def _housekeeper(plumbing: Plumbing, stack: AsyncExitStack) -> list[Service]:
     ]
 
 
-def _state_tools(graphs: Graphs, reads: CheckpointReads) -> StateTools:
-    return StateTools(graphs, reads, SystemIds(), JsonPlusSerializer())
+def _views(plumbing: Plumbing, loops: JobLoops, reads: CheckpointReads, graphs: Callable[[], Graphs]) -> LoopedViews:
+    """Return the states that runs leave; `graphs` is asked on the loop where their code runs."""
+
+    def of_graph(reads: CheckpointReads) -> LangGraphAccess:
+        crossing = CrossingReads(plumbing.crossing, reads)
+        return LangGraphAccess(StateTools(graphs(), crossing, SystemIds(), JsonPlusSerializer()))
+
+    def plain(reads: CheckpointReads) -> ChannelViews:
+        return ChannelViews(CrossingReads(plumbing.crossing, reads), JsonPlusSerializer())
+
+    return LoopedViews(loops, reads, SystemClock(), of_graph, plain)
 
 
-class LazyViews:
-    """The state of threads through their graphs, which are loaded at the first question."""
+class LazyGraphs:
+    """The graphs of a process that seldom needs them, loaded at the first question."""
 
-    def __init__(self, plumbing: Plumbing) -> None:
-        self._plumbing = plumbing
-        self._access: LangGraphAccess | None = None
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._graphs: Graphs | None = None
 
-    async def view(self, graph_id: str, thread_id: ThreadId) -> ThreadView:
-        """Return the state of the last accepted checkpoint. Raises: Unavailable, Misconfigured."""
-        return await self._graphs().view(graph_id, thread_id)
-
-    async def view_without_run(self, graph_id: str, thread_id: ThreadId, run_id: RunId) -> ThreadView:
-        """Return the state that remains without what one run accepted. Raises: Unavailable, Misconfigured."""
-        return await self._graphs().view_without_run(graph_id, thread_id, run_id)
-
-    def _graphs(self) -> LangGraphAccess:
-        if self._access is None:
-            graphs = Graphs.load(load_config(self._plumbing.settings.config))
-            reads = CrossingReads(self._plumbing.crossing, Checkpoints(self._plumbing.pool))
-            self._access = LangGraphAccess(_state_tools(graphs, reads))
-        return self._access
+    def __call__(self) -> Graphs:
+        """Return the graphs. Raises: Misconfigured."""
+        if self._graphs is None:
+            self._graphs = Graphs.load(load_config(self._settings.config))
+        return self._graphs

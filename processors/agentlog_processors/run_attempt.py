@@ -195,7 +195,7 @@ async def _looked(tools: WorkerTools, attempt: Attempt) -> int | None:
 async def _view(tools: WorkerTools, work: Work, end: End, outcome: RunOutcome) -> ThreadView:
     if not end.rollback:
         return seen(outcome)
-    return await tools.views.view_without_run(work.graph_id, work.thread_id, work.run_id)
+    return await tools.views.view_without_run(work)
 
 
 async def give_back(tools: WorkerTools, attempt: Attempt) -> None:

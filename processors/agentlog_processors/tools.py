@@ -13,7 +13,7 @@ from agentlog_commands.leases import Limits
 from agentlog_commands.submit import Intent, Submitter
 from agentlog_facts.envelope import Actor, Cause
 from agentlog_facts.errors import Unavailable
-from agentlog_facts.graph_access import ThreadView
+from agentlog_facts.graph_access import StoredView, ThreadView
 from agentlog_facts.guard import Verdict
 from agentlog_facts.hint import Hint
 from agentlog_facts.ids import Key, RunId, ThreadId
@@ -23,7 +23,7 @@ from agentlog_facts.run_execution import RunExecution
 from agentlog_processors.crossing import Crossing
 from agentlog_processors.job_loops import JobLoops
 from agentlog_processors.outputs_end import RecentEnds
-from agentlog_projections.duties import Duties
+from agentlog_projections.duties import Duties, Work
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +58,20 @@ class ThreadViews(Protocol):
 class PlainViews(Protocol):
     """The state of threads without the code of their graphs, called on any loop."""
 
-    def channels(self, thread_id: ThreadId, without: RunId | None = None) -> Coroutine[object, object, ThreadView]:
-        """Return the values of the last checkpoint that another run than `without` wrote. Raises: Unavailable."""
+    def channels(self, thread_id: ThreadId, without: RunId | None = None) -> Coroutine[object, object, StoredView]:
+        """Return what remains when all that the run `without` wrote is hidden. Raises: Unavailable."""
+        ...
+
+
+class EndViews(Protocol):
+    """The state that a run leaves to its thread, whatever the code of its graph does."""
+
+    async def view(self, work: Work) -> ThreadView:
+        """Return the state of the last accepted checkpoint. Raises: Unavailable."""
+        ...
+
+    async def view_without_run(self, work: Work) -> ThreadView:
+        """Return the state that remains without what the run accepted. Raises: Unavailable."""
         ...
 
 
@@ -135,7 +147,7 @@ class WorkerTools:
     ends: RecentEnds
     execution: RunExecution
     graph_ids: Sequence[str]
-    views: ThreadViews
+    views: EndViews
     provenance: Callable[[str], JsonObject]
     hints: Hints
     loops: JobLoops

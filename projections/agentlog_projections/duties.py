@@ -22,7 +22,8 @@ SELECT r.run_id, r.thread_id, r.graph_id, r.assistant::text AS assistant, r.kwar
        r.metadata::text AS metadata, r.temporary, r.attempt, r.counted_attempts, r.epoch, r.cancel::text AS cancel,
        ({READY} AND {FIRST}) AS ready,
        r.status IN ('pending', 'running') AS active,
-       t.metadata::text AS thread_metadata, t."values"::text AS thread_values, t.version
+       t.metadata::text AS thread_metadata, t."values"::text AS thread_values, t.version,
+       ARRAY(SELECT json_array_elements_text(t.next)) AS thread_next
   FROM read_v1.runs r
   JOIN read_v1.threads t USING (thread_id)
   JOIN ledger.positions p ON p.partition = r.partition AND p.present AND p.stopped IS NULL
@@ -81,7 +82,8 @@ class Work:
     """A run with what its execution needs of its thread, as of one snapshot.
 
     `ready`: pending, due, not cancelled, and first in line on a free thread; `active`: without an end. `values` is the
-    thread's JSON view (None: no state yet), `version` that of the stream `thread-`.
+    thread's JSON view (None: no state yet), `next` the nodes it shows as left to run: both as before the run. `version`
+    is that of the stream `thread-`.
     """
 
     run_id: RunId
@@ -99,6 +101,7 @@ class Work:
     active: bool
     thread_metadata: JsonObject
     values: JsonObject | None
+    next: tuple[str, ...]
     version: int
 
 
@@ -218,6 +221,7 @@ def _work(row: asyncpg.Record) -> Work:
         active=row["active"],
         thread_metadata=load_object(row["thread_metadata"]),
         values=None if values is None or values == "null" else load_object(values),
+        next=tuple(row["thread_next"]),
         version=row["version"],
     )
 

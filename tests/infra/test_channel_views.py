@@ -5,7 +5,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from tests.infra.memory_checkpoints import MemoryCheckpoints
 
 from agentlog_facts.checkpoint import CheckpointSaved
-from agentlog_facts.graph_access import ThreadView
+from agentlog_facts.graph_access import StoredView
 from agentlog_facts.ids import RunId, ThreadId, stream
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_infra.channel_codec import ChannelCodec
@@ -50,4 +50,4 @@ async def test_a_run_that_is_rolled_back_does_not_show() -> None:
 
 
 async def test_a_thread_without_checkpoints_has_no_state() -> None:
-    assert await views().channels(T1) == ThreadView()
+    assert await views().channels(T1) == StoredView()

@@ -138,10 +138,14 @@ named = StateGraph(Named).add_node("only", lambda state: {}).add_edge(START, "on
 two = StateGraph(State).add_node("first", first).add_node("second", second)
 two = two.add_edge(START, "first").add_edge("first", "second").compile()
 sub_of_two = StateGraph(State).add_node("sub", two).add_edge(START, "sub").compile()
+
+both = StateGraph(State).add_node("first", first).add_node("second", second)
+both = both.add_edge(START, "first").add_edge(START, "second").compile()
 """
 NAMES = (
     "steps",
     "asking",
+    "both",
     "failing",
     "blocking",
     "defying",

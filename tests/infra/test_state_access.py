@@ -4,15 +4,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from tests.infra.projects import loaded
-from tests.infra.test_langgraph_runs import NAMES, SOURCE, THREAD, World
+from tests.infra.test_langgraph_runs import NAMES, SOURCE, THREAD, World, question
 
 from agentlog_facts.checkpoint import CheckpointSaved
 from agentlog_facts.graph_access import At, BadUpdate, GraphFailed, GraphNotFound, StateChange
 from agentlog_facts.ids import RunId, ThreadId, stream
 from agentlog_facts.json_value import Json, JsonObject, as_object
 from agentlog_facts.view import applied
+from agentlog_infra.channel_views import ChannelViews
 from agentlog_infra.graphs import Graphs
+
+FIRST, SECOND = RunId("00000000-0000-7000-8000-000000000001"), RunId("00000000-0000-7000-8000-000000000002")
 
 
 @pytest.fixture
@@ -191,12 +195,37 @@ async def test_the_view_without_a_run_is_that_of_before(world: World) -> None:
     assert (await World(world.graphs).access.view_without_run("asking", ThreadId("new"), first)).values is None
 
 
+@pytest.mark.parametrize("graph", ["asking", "sub_as_node", "sub_of_two"])
+async def test_open_questions_are_known_without_the_graph_too(world: World, graph: str) -> None:
+    plain = ChannelViews(world.reads, JsonPlusSerializer())
+    asked = await world.run(graph, input={"said": ["x"]})
+    assert question(asked) in ("who?", "first?")
+    before = await plain.channels(THREAD)
+    assert (before.interrupts, before.asking, before.run_id) == (asked.interrupts, asked.next, FIRST)
+    again = await world.run(graph, run=2, command={"resume": "ann"})
+    assert question(again) in ("really?", "second?")
+    after = await plain.channels(THREAD)
+    assert (after.interrupts, after.asking) == (again.interrupts, again.next)
+    assert await plain.channels(THREAD, SECOND) == before
+    done = await world.run(graph, run=3, command={"resume": "yes"})
+    after = await plain.channels(THREAD)
+    assert (after.values, after.interrupts, after.asking) == (done.values, {}, ())
+
+
+async def test_a_question_that_was_answered_beside_an_open_one_is_not_asked_again(world: World) -> None:
+    plain = ChannelViews(world.reads, JsonPlusSerializer())
+    asked = await world.run("both", input={"said": []})
+    answers: JsonObject = {str(items(open_)[0]["id"]): "ann" for open_ in list(asked.interrupts.values())[:1]}
+    left = await world.run("both", run=2, command={"resume": answers})
+    found = await plain.channels(THREAD)
+    assert len(asked.interrupts) == 2
+    assert len(found.interrupts) == 1
+    assert (found.interrupts, found.asking) == (left.interrupts, left.next)
+
+
 async def test_an_unknown_graph_is_not_found(world: World) -> None:
     with pytest.raises(GraphNotFound):
         await world.access.get_state("none", THREAD)
-
-
-FIRST = RunId("00000000-0000-7000-8000-000000000001")
 
 
 async def test_a_state_is_shown_although_the_input_of_the_last_run_cannot_be_applied(world: World) -> None:

@@ -22,5 +22,6 @@ def a_work() -> Work:
         active=True,
         thread_metadata={},
         values=None,
+        next=(),
         version=0,
     )

@@ -148,7 +148,7 @@ async def _nobody() -> AsyncGenerator[AsyncIterator[str]]:
 
 @dataclass
 class ToldViews:
-    """Shows {"x": 1} as the state of every thread; keeps `ThreadViews`.
+    """Shows {"x": 1} as the state of every thread; keeps `EndViews`.
 
     `broken`: raises for these threads; `hanging`: never shows theirs, and says that it was `asked`.
     """
@@ -157,15 +157,15 @@ class ToldViews:
     hanging: set[ThreadId] = field(default_factory=set[ThreadId])
     asked: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def view(self, graph_id: str, thread_id: ThreadId) -> ThreadView:
-        if thread_id in self.hanging:
+    async def view(self, work: Work) -> ThreadView:
+        if work.thread_id in self.hanging:
             self.asked.set()
             await asyncio.get_running_loop().create_future()
-        if thread_id in self.broken:
-            raise self.broken[thread_id]
+        if work.thread_id in self.broken:
+            raise self.broken[work.thread_id]
         return ThreadView({"x": 1}, ("left",), {}, "c1")
 
-    async def view_without_run(self, graph_id: str, thread_id: ThreadId, run_id: RunId) -> ThreadView:
+    async def view_without_run(self, work: Work) -> ThreadView:
         return ThreadView()
 
 

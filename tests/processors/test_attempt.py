@@ -24,7 +24,7 @@ from agentlog_processors.attempt import Attempt, Stuck
 from agentlog_processors.crossing import Crossing
 from agentlog_processors.job_loops import JobLoops
 from agentlog_processors.outputs_end import RecentEnds
-from agentlog_processors.tools import Hints, ThreadViews, Timing, WorkerTools, Writing
+from agentlog_processors.tools import EndViews, Hints, Timing, WorkerTools, Writing
 from agentlog_processors.write_frames import FrameWriter
 from agentlog_projections.duties import Duties
 
@@ -102,7 +102,7 @@ def worker(loops: JobLoops, queue: Hanging, execution: Execution | InAThread) ->
         ends=create_autospec(RecentEnds, instance=True),
         execution=runs,
         graph_ids=graphs,
-        views=create_autospec(ThreadViews, instance=True),
+        views=create_autospec(EndViews, instance=True),
         provenance=lambda _: {},
         hints=create_autospec(Hints, instance=True),
         loops=loops,

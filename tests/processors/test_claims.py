@@ -24,7 +24,7 @@ from agentlog_processors.crossing import Crossing
 from agentlog_processors.job_loops import JobLoops
 from agentlog_processors.outputs_end import RecentEnds
 from agentlog_processors.run_attempt import claim
-from agentlog_processors.tools import Hints, ThreadViews, Timing, WorkerTools, Writing
+from agentlog_processors.tools import EndViews, Hints, Timing, WorkerTools, Writing
 from agentlog_projections.duties import Duties, Work
 
 WORK = replace(a_work(), version=1)
@@ -67,7 +67,7 @@ class Claiming:
             ends=ends,
             execution=create_autospec(RunExecution, instance=True),
             graph_ids=("agent",),
-            views=create_autospec(ThreadViews, instance=True),
+            views=create_autospec(EndViews, instance=True),
             provenance=lambda _: {},
             hints=create_autospec(Hints, instance=True),
             loops=create_autospec(JobLoops, instance=True),

@@ -3,39 +3,65 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from tests.infra.memory_checkpoints import MemoryCheckpoints
+from tests.processors.examples import a_work
 
+from agentlog_facts.checkpoint_reads import CheckpointReads, StoredCheckpoint
 from agentlog_facts.errors import Unavailable
-from agentlog_facts.graph_access import GraphNotFound, ThreadView
+from agentlog_facts.graph_access import GraphNotFound, StoredView, ThreadView
 from agentlog_facts.ids import RunId, ThreadId
+from agentlog_infra.system_ports import SystemClock
+from agentlog_processors.crossing import Crossing, CrossingReads
 from agentlog_processors.job_loops import JobLoops
 from agentlog_processors.thread_views import LoopedViews
 
-T1, R1 = ThreadId("t1"), RunId("r1")
+WORK = replace(a_work(), values={"x": 0}, next=("before",))
 LIMIT_S = 5.0
-Asking = Callable[[], Coroutine[object, object, ThreadView]]
+PATIENCE = timedelta(milliseconds=500)
+Asking = Callable[[CheckpointReads], Coroutine[object, object, ThreadView]]
+STORED = StoredView({"x": 1}, ("ask",), {"task": [{"id": "i1", "value": "really?"}]}, "c1", RunId("another"))
+BEFORE = ThreadView({"x": 0}, ("before",), STORED.interrupts, "c1")
 
 
 class Code:
     """A graph whose code does what the test says."""
 
-    def __init__(self, asking: Asking) -> None:
+    def __init__(self, asking: Asking, reads: CheckpointReads) -> None:
         self._asking = asking
+        self._reads = reads
 
     async def view(self, graph_id: str, thread_id: ThreadId) -> ThreadView:
-        return await self._asking()
+        return await self._asking(self._reads)
 
     async def view_without_run(self, graph_id: str, thread_id: ThreadId, run_id: RunId) -> ThreadView:
-        return await self._asking()
+        return await self._asking(self._reads)
 
 
 class Channels:
-    """Channels that say which run was left out."""
+    """Channels that say so much of a thread; without a run that wrote them, what was before."""
 
-    async def channels(self, thread_id: ThreadId, without: RunId | None = None) -> ThreadView:
-        return ThreadView({"without": without})
+    def __init__(self, stored: StoredView) -> None:
+        self._stored = stored
+
+    async def channels(self, thread_id: ThreadId, without: RunId | None = None) -> StoredView:
+        return STORED if without == self._stored.run_id else self._stored
+
+
+class LateRows(MemoryCheckpoints):
+    """Answers when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.let = asyncio.Event(), asyncio.Event()
+
+    async def latest(self, thread_id: ThreadId, ns: str, exclude_run: RunId | None = None) -> StoredCheckpoint | None:
+        self.asked.set()
+        await self.let.wait()
+        return await super().latest(thread_id, ns, exclude_run)
 
 
 @pytest.fixture
@@ -52,22 +78,35 @@ def free() -> Iterator[threading.Event]:
     event.set()
 
 
-def views(loops: JobLoops, asking: Asking) -> LoopedViews:
-    return LoopedViews(loops, Code(asking), Channels(), timedelta(milliseconds=500))
+def views(loops: JobLoops, asking: Asking, stored: StoredView = STORED, rows: LateRows | None = None) -> LoopedViews:
+    crossing, reads = Crossing(asyncio.get_running_loop()), rows or LateRows()
+    return LoopedViews(
+        loops,
+        reads,
+        SystemClock(),
+        lambda reads: Code(asking, CrossingReads(crossing, reads)),
+        lambda _: Channels(stored),
+        PATIENCE,
+    )
 
 
 def raising(error: BaseException) -> Asking:
-    async def asking() -> ThreadView:
+    async def asking(reads: CheckpointReads) -> ThreadView:
         raise error
 
     return asking
 
 
-async def test_a_graph_that_answers_is_believed(loops: JobLoops) -> None:
-    async def asking() -> ThreadView:
-        return ThreadView({"x": 1}, ("next",))
+async def hanging(reads: CheckpointReads) -> ThreadView:
+    await asyncio.Event().wait()
+    raise AssertionError("nobody sets it")
 
-    assert await views(loops, asking).view("agent", T1) == ThreadView({"x": 1}, ("next",))
+
+async def test_a_graph_that_answers_is_believed(loops: JobLoops) -> None:
+    async def asking(reads: CheckpointReads) -> ThreadView:
+        return ThreadView({"x": 2}, ("next",))
+
+    assert await views(loops, asking).view(WORK) == ThreadView({"x": 2}, ("next",))
 
 
 @pytest.mark.parametrize(
@@ -75,21 +114,27 @@ async def test_a_graph_that_answers_is_believed(loops: JobLoops) -> None:
 )
 async def test_a_graph_that_is_gone_or_raises_is_done_without(loops: JobLoops, error: BaseException) -> None:
     looped = views(loops, raising(error))
-    assert await looped.view("agent", T1) == ThreadView({"without": None})
-    assert await looped.view_without_run("agent", T1, R1) == ThreadView({"without": "r1"})
+    assert await looped.view(WORK) == BEFORE
+    assert await looped.view_without_run(WORK) == BEFORE
+
+
+async def test_what_is_left_behind_a_checkpoint_of_the_run_are_the_nodes_that_ask(loops: JobLoops) -> None:
+    own = replace(STORED, values={"x": 2}, checkpoint_id="c2", run_id=WORK.run_id)
+    looped = views(loops, raising(GraphNotFound("gone")), own)
+    assert await looped.view(WORK) == ThreadView({"x": 2}, ("ask",), own.interrupts, "c2")
+    assert await looped.view_without_run(WORK) == BEFORE
 
 
 async def test_a_graph_that_waits_for_ever_is_done_without(loops: JobLoops) -> None:
-    async def asking() -> ThreadView:
+    async def asking(reads: CheckpointReads) -> ThreadView:
         try:
-            await asyncio.Event().wait()
+            return await hanging(reads)
         finally:
             home.call_soon_threadsafe(stopped.set)
-        raise AssertionError("nobody sets it")
 
     stopped, home = asyncio.Event(), asyncio.get_running_loop()
     async with asyncio.timeout(LIMIT_S):
-        assert await views(loops, asking).view("agent", T1) == ThreadView({"without": None})
+        assert await views(loops, asking).view(WORK) == BEFORE
         await stopped.wait()
 
 
@@ -98,13 +143,13 @@ async def test_a_graph_that_blocks_its_loop_is_done_without(free: threading.Even
     stopped = asyncio.Event()
     home = asyncio.get_running_loop()
 
-    async def asking() -> ThreadView:
+    async def asking(reads: CheckpointReads) -> ThreadView:
         free.wait(LIMIT_S * 2)
         home.call_soon_threadsafe(stopped.set)
         return ThreadView()
 
     async with asyncio.timeout(LIMIT_S):
-        assert await views(loops, asking).view("agent", T1) == ThreadView({"without": None})
+        assert await views(loops, asking).view(WORK) == BEFORE
         free.set()
         await stopped.wait()
     loops.close()
@@ -112,4 +157,49 @@ async def test_a_graph_that_blocks_its_loop_is_done_without(free: threading.Even
 
 async def test_rows_that_are_away_are_no_fault_of_the_graph(loops: JobLoops) -> None:
     with pytest.raises(Unavailable):
-        await views(loops, raising(Unavailable("away"))).view("agent", T1)
+        await views(loops, raising(Unavailable("away"))).view(WORK)
+
+
+async def reading(reads: CheckpointReads) -> ThreadView:
+    """Ask the rows once."""
+    assert await reads.latest(WORK.thread_id, "") is None
+    return ThreadView({"read": True})
+
+
+async def test_a_graph_is_not_taken_for_one_that_hangs_because_rows_do_not_answer(loops: JobLoops) -> None:
+    rows = LateRows()
+    showing = asyncio.create_task(views(loops, reading, rows=rows).view_without_run(WORK))
+    await asyncio.wait_for(rows.asked.wait(), LIMIT_S)
+    assert not (await asyncio.wait({showing}, timeout=3 * PATIENCE.total_seconds()))[0]
+    rows.let.set()
+    assert await asyncio.wait_for(showing, LIMIT_S) == ThreadView({"read": True})
+
+
+async def test_a_graph_that_hangs_when_rows_have_answered_is_done_without(loops: JobLoops) -> None:
+    async def asking(reads: CheckpointReads) -> ThreadView:
+        await reading(reads)
+        return await hanging(reads)
+
+    rows = LateRows()
+    rows.let.set()
+    assert await asyncio.wait_for(views(loops, asking, rows=rows).view(WORK), LIMIT_S) == BEFORE
+
+
+async def test_a_graph_that_blocks_its_loop_when_rows_have_answered_is_done_without(free: threading.Event) -> None:
+    async def asking(reads: CheckpointReads) -> ThreadView:
+        question = asyncio.create_task(reading(reads))
+        await asyncio.sleep(0)  # the question is on its way
+        free.wait(LIMIT_S * 2)
+        try:
+            return await question
+        finally:
+            home.call_soon_threadsafe(stopped.set)
+
+    rows, stopped, home = LateRows(), asyncio.Event(), asyncio.get_running_loop()
+    rows.let.set()
+    loops = JobLoops(home, asyncio.new_event_loop, isolated=True)
+    async with asyncio.timeout(LIMIT_S):
+        assert await views(loops, asking, rows=rows).view(WORK) == BEFORE
+        free.set()
+        await stopped.wait()
+    loops.close()

@@ -123,3 +123,14 @@ async def test_no_duty_acts_on_a_thread_in_quarantine_again_and_again(
     )
     assert [await duties.ready(10), await duties.claims(10), await duties.leftovers(3)] == [[], [], []]
     assert await claimable(world, duties) == []
+
+
+async def test_a_run_knows_what_its_thread_showed_before_it(given: Applying, world: World, duties: Duties) -> None:
+    await given(
+        *two_runs(),
+        draft("t1", run_claimed("first")),
+        draft("t1", run_finished("first", {"set": {"x": 1}}, following=("ask", "act")), epoch=2),
+    )
+    work = await duties.work(RunId("second"))
+    assert work is not None
+    assert (work.values, work.next) == ({"x": 1}, ("ask", "act"))

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from tests.simulation.fake_postgres import Connection, Postgres, Row, Statement
 
-from agentlog_facts.json_value import Json, dump, load_object
+from agentlog_facts.json_value import Json, dump, load, load_object
 
 ACTIVE = ("pending", "running")
 
@@ -139,7 +139,8 @@ def _work(postgres: Postgres, session: Connection, arguments: Sequence[object]) 
     if thread["deleted_at"] is not None:
         return []
     ready = any(row["run_id"] == run["run_id"] for row in _first_in_line(postgres))
-    of_thread = {"thread_metadata": thread["metadata"], "thread_values": thread["values"]}
+    left = load(str(thread["next"]))
+    of_thread = {"thread_metadata": thread["metadata"], "thread_values": thread["values"], "thread_next": left}
     return [{**run, **of_thread, "version": thread["version"], "ready": ready, "active": run["status"] in ACTIVE}]
 
 

@@ -42,7 +42,7 @@ from agentlog_projections.announce import Announcer
 from agentlog_projections.commits import ReadModel
 from agentlog_projections.database import Pool, open_pool
 from agentlog_projections.decisions import Decisions
-from agentlog_projections.duties import Duties
+from agentlog_projections.duties import Duties, Work
 from agentlog_projections.fold import FoldSettings, Outside
 from agentlog_projections.ledger import Ledger
 from agentlog_projections.runner import Projector
@@ -246,16 +246,16 @@ class Execution:
 
 
 class Views:
-    """Keeps `ThreadViews`: the state of a thread is how many steps were saved on it."""
+    """Keeps `EndViews`: the state of a thread is how many steps were saved on it."""
 
     def __init__(self, wiring: Wiring) -> None:
         self._wiring = wiring
 
-    async def view(self, graph_id: str, thread_id: ThreadId) -> ThreadView:
-        return ThreadView({"seen": await self._saved(thread_id, "")}, ("rest",), {}, None)
+    async def view(self, work: Work) -> ThreadView:
+        return ThreadView({"seen": await self._saved(work.thread_id, "")}, ("rest",), {}, None)
 
-    async def view_without_run(self, graph_id: str, thread_id: ThreadId, run_id: RunId) -> ThreadView:
-        return ThreadView({"seen": await self._saved(thread_id, f"run-{run_id}")}, (), {}, None)
+    async def view_without_run(self, work: Work) -> ThreadView:
+        return ThreadView({"seen": await self._saved(work.thread_id, f"run-{work.run_id}")}, (), {}, None)
 
     async def _saved(self, thread_id: ThreadId, without: str) -> int:
         town = self._wiring.town

@@ -202,6 +202,16 @@ class Cluster:
 
     # ------------------------------------------------------------------ looks
 
+    @property
+    def kafka(self) -> str:
+        """Return the address of the log."""
+        return self.addresses["broker"]
+
+    @property
+    def postgres(self) -> str:
+        """Return the address of the database."""
+        return self.addresses["postgres"]
+
     def steps(self) -> list[dict[str, str]]:
         """Return the lines that the example steps wrote."""
         return [json.loads(line) for line in self.trace.read_text().splitlines()] if self.trace.exists() else []

@@ -4,6 +4,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from tests.system.api import Api
+from tests.system.cluster import Cluster
 from tests.system.servers import RunningServer
 
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load
@@ -14,7 +15,7 @@ UNKNOWN = "019ab000-0000-7000-8000-000000000001"
 class Gate:
     """A file that a step of the example graph waits for."""
 
-    def __init__(self, server: RunningServer) -> None:
+    def __init__(self, server: RunningServer | Cluster) -> None:
         self.name = f"gate-{uuid4().hex}"
         self._path: Path = server.gates / self.name
 
@@ -26,11 +27,11 @@ class Gate:
         """Return an input for `steps` that waits in this step."""
         return {"hold": {step: self.name}, "name": self.name, **more}
 
-    def began(self, server: RunningServer, step: str = "two") -> bool:
+    def began(self, server: RunningServer | Cluster, step: str = "two") -> bool:
         """Tell whether the step has started to wait."""
         return bool(self.runs_in(server, step))
 
-    def runs_in(self, server: RunningServer, step: str) -> list[str]:
+    def runs_in(self, server: RunningServer | Cluster, step: str) -> list[str]:
         """Return the runs with this input that started the step, in this order."""
         mine = [line for line in server.steps() if line["name"] == self.name]
         return [line["run_id"] for line in mine if (line["step"], line["edge"]) == (step, "start")]

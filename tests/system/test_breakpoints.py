@@ -15,10 +15,13 @@ from tests.system.api import Api
 from tests.system.checker.fold import Judged, judge
 from tests.system.checker.invariants import check, epochs
 from tests.system.checker.records import read_topic
+from tests.system.cluster import Cluster, running_cluster
 from tests.system.runs_world import Gate, run_status, thread_status
 from tests.system.servers import RunningServer, running_server, wait_until
+from tests.system.test_faults import lasting
 
 from agentlog_facts.json_value import Json, JsonObject, as_object
+from agentlog_processors.thread_views import PATIENCE
 
 GRAPHS = Path(__file__).parent / "graphs" / "langgraph.json"
 QUICK = {
@@ -31,6 +34,8 @@ QUICK = {
     "BG_JOB_ISOLATED_LOOPS": "true",
 }
 END_S = 60.0
+AWAY_S = PATIENCE.total_seconds() + 5.0
+"""How long PostgreSQL is away: longer than a graph may take to show a state."""
 RUNS = 20
 
 
@@ -58,7 +63,7 @@ STOPS = [
 class World:
     """A server, and what runs on it."""
 
-    server: RunningServer
+    server: RunningServer | Cluster
     api: Api
 
     def hold(self, name: str) -> Path:
@@ -82,11 +87,18 @@ class World:
         return judged
 
 
+@dataclass
+class Killable(World):
+    """A server under one supervisor, whose processes tests may kill."""
+
+    server: RunningServer
+
+
 @pytest.fixture(scope="module")
-def here() -> Generator[World]:
+def here() -> Generator[Killable]:
     """Run a server whose processes the tests kill, one test after the other."""
     with running_server(QUICK, GRAPHS) as server:
-        yield World(server, Api(server.url))
+        yield Killable(server, Api(server.url))
 
 
 def kill_worker(server: RunningServer) -> None:
@@ -101,7 +113,7 @@ def kill_everything(server: RunningServer) -> None:
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("kill", [kill_worker, pytest.param(kill_everything, marks=pytest.mark.full)])
 async def test_no_attempt_passes_the_breakpoint_at_which_the_one_before_was_killed(
-    here: World, kill: Callable[[RunningServer], None]
+    here: Killable, kill: Callable[[RunningServer], None]
 ) -> None:
     names = [uuid4().hex for _ in STOPS]
     holds = [here.hold(name) for name in names]
@@ -144,7 +156,7 @@ async def goes_on(here: World, stop: Stop, name: str, thread_id: str) -> None:
 
 
 @pytest.mark.timeout(900)
-async def test_no_run_passes_its_breakpoint_whenever_its_worker_is_killed(here: World, full: bool) -> None:
+async def test_no_run_passes_its_breakpoint_whenever_its_worker_is_killed(here: Killable, full: bool) -> None:
     hit = 0
     for number in range(15 if full else 1):
         name = uuid4().hex
@@ -235,7 +247,7 @@ async def rolled_back(here: World, question: Question) -> None:
 
 
 @pytest.mark.timeout(240)
-async def test_a_rolled_back_answer_leaves_its_question_open_over_every_kill(here: World, full: bool) -> None:
+async def test_a_rolled_back_answer_leaves_its_question_open_over_every_kill(here: Killable, full: bool) -> None:
     question = await answering(here)
     asked = [question.run_id]
     await rolled_back(here, question)
@@ -266,8 +278,31 @@ async def test_a_rolled_back_answer_leaves_its_question_open_over_every_kill(her
 
 
 @pytest.mark.timeout(240)
+async def test_a_rolled_back_answer_leaves_its_question_open_when_postgresql_was_away_at_its_end() -> None:
+    patient = {"AGENTLOG_CANCEL_GRACE_SECS": "60", "AGENTLOG_CONFIG": str(GRAPHS)}  # its worker is to end it
+    with running_cluster(QUICK | patient, workers=1) as cluster:
+        here = World(cluster, Api(cluster.url))
+        question = await answering(here)
+        hold = here.hold(question.name)
+        await rolled_back(here, question)
+        await until(lambda: here.held(question.name), within_secs=END_S)
+        await asyncio.to_thread(cluster.hold, "postgres")
+        hold.unlink()
+        await lasting(AWAY_S)
+        await asyncio.to_thread(cluster.bring_back, "postgres")
+        await untouched(here, question)
+        ends = [
+            (data["status"], one.epoch is not None)
+            for one in await here.log()
+            for kind, data in one.facts
+            if one.verdict == "accepted" and kind == "RunFinished" and data["run_id"] == question.run_id
+        ]
+        assert ends == [("rollback", True)], "its worker took it back"
+
+
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("stopped", [False, True])
-async def test_an_answer_in_place_of_another_meets_the_question_as_it_was(here: World, stopped: bool) -> None:
+async def test_an_answer_in_place_of_another_meets_the_question_as_it_was(here: Killable, stopped: bool) -> None:
     question = await answering(here)
     [worker] = here.server.pids("agentlog_processors", "worker")
     if stopped:
