@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 SILENCE_S = 10.0
 HAND_OVER_S = 5.0
+START_S = 10.0
 MAX_REQUEST_BYTES = 1_000_000
 NO_PLACE = -1
 """Log start in an acknowledgement without a place: of a batch that Kafka knows as a repeat, and no longer where it lies
@@ -145,7 +146,8 @@ class DurableProducer:
         )
         try:
             with kafka_faults(self._client_id):
-                await producer.start()
+                async with asyncio.timeout(START_S):  # aiokafka 0.14 asks for a producer id for as long as it takes
+                    await producer.start()
         except BaseException:
             await hang_up_producer(producer, 0)
             raise

@@ -146,6 +146,19 @@ async def test_an_acknowledgement_without_a_place_is_an_unknown_outcome(
         await producer.send("t", b"k", b"x", 0)
 
 
+async def test_a_log_that_gives_no_producer_id_is_unavailable(
+    broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def none_yet(*_: object) -> bool:
+        return False
+
+    monkeypatch.setattr("aiokafka.producer.sender.Sender._do_init_pid", none_yet)
+    monkeypatch.setattr("agentlog_infra.kafka_producer.START_S", 0.5)
+    async with asyncio.timeout(DEADLINE_S):
+        with pytest.raises(Unavailable):
+            await DurableProducer(connection_to(broker.bootstrap), "test").start()
+
+
 async def test_a_record_that_is_too_large_costs_no_producer(broker: BrokerProcess, producer: DurableProducer) -> None:
     topic = await make_topic(broker.bootstrap)
     with pytest.raises(Unavailable) as caught:
