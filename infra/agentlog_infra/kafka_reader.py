@@ -10,6 +10,8 @@ from agentlog_infra.consumer_pool import ConsumerPool, Reading
 from agentlog_infra.kafka_connection import Connection, kafka_faults
 
 PATIENCE_MS = 5_000
+SHORT_PATIENCE_MS = 500
+"""After this long without a record it is asked whether the log ends here."""
 POOL = 2
 FETCH_WAIT_MS = 100
 FETCH_BYTES = 4 * 1024 * 1024
@@ -41,7 +43,7 @@ class KafkaReader:
             consumer.assign([at])
             consumer.seek(at, start)
             while start < end:
-                for record in await self._some(consumer, at):
+                for record in await self._some(consumer, at, start):
                     start = record.offset + 1
                     if record.offset < end:
                         yield record
@@ -52,12 +54,15 @@ class KafkaReader:
         found = [record async for record in self.read(partition, offset, offset + 1)]
         return found[0] if found else None
 
-    async def _some(self, consumer: AIOKafkaConsumer, at: TopicPartition) -> list[Record]:
+    async def _some(self, consumer: AIOKafkaConsumer, at: TopicPartition, start: int) -> list[Record]:
         with kafka_faults(self._pool.topic):
             try:
-                found = await consumer.getmany(at, timeout_ms=PATIENCE_MS)
+                for patience_ms in (SHORT_PATIENCE_MS, PATIENCE_MS):
+                    found = await consumer.getmany(at, timeout_ms=patience_ms)
+                    if found.get(at):
+                        return found[at]
+                    if (end := (await consumer.end_offsets([at]))[at]) <= start:
+                        raise Corrupt(f"{at.topic}-{at.partition}: no record at offset {start}, the log ends at {end}")
             except OffsetOutOfRangeError as error:  # a KafkaError too, but not one of an absent log
                 raise Corrupt(f"{at.topic}-{at.partition}: the wanted records are not there: {error}") from error
-        if not found.get(at):
-            raise Unavailable(f"{at.topic}-{at.partition}: no records within {PATIENCE_MS} ms")
-        return found[at]
+        raise Unavailable(f"{at.topic}-{at.partition}: no records within {PATIENCE_MS} ms")

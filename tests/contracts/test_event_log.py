@@ -122,5 +122,6 @@ async def test_the_end_is_behind_the_last_record(world: EventsWorld) -> None:
 
 async def test_a_place_without_a_record_is_corrupt(world: EventsWorld) -> None:
     place = await world.log.append(draft(1))
-    with pytest.raises(Corrupt):
-        await world.log.read(Place(place.partition, place.offset + 1000))
+    for behind in (1, 2, 1000):
+        with pytest.raises(Corrupt):
+            await world.log.read(Place(place.partition, place.offset + behind))
