@@ -5,6 +5,7 @@ what is missing, changes settings that may be changed and opens each partition o
 log, generation, partition and base (design: the log).
 """
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,7 +28,7 @@ from agentlog_infra.partition_bases import opening
 from agentlog_infra.partitioner import partition_of
 from agentlog_infra.settings import Settings
 from agentlog_infra.system_ports import SystemIds
-from agentlog_infra.topic_changes import TopicChange, config_changes, shape_changes, wanted
+from agentlog_infra.topic_changes import OPENING, TopicChange, config_changes, shape_changes, wanted
 
 ALREADY_EXISTS = 36
 SET_ON_TOPIC = 1
@@ -39,9 +40,23 @@ async def plan(settings: Settings) -> list[TopicChange]:
     admin = await _admin(connection(settings))
     try:
         with kafka_faults("topics"):
-            return await _differences(admin, settings)
+            changes = await _differences(admin, settings)
     finally:
         await hang_up(admin)
+    is_there = all(change.topic != EVENTS or change.setting not in ("topic", "partitions") for change in changes)
+    return changes + (await _unopened(settings) if is_there else [])
+
+
+async def _unopened(settings: Settings) -> list[TopicChange]:
+    """Return what is missing where `apply` made the topic and was ended before it had opened all partitions."""
+    reader = KafkaReader(connection(settings), EVENTS, "agentlog-topics")
+    try:
+        ends = await asyncio.gather(*(reader.end(number) for number in range(settings.partitions)))
+    finally:
+        await reader.stop()
+    missing = [str(number) for number, end in enumerate(ends) if end == 0]
+    needed = f"the first record of partition {', '.join(missing)}"
+    return [TopicChange(EVENTS, OPENING, None, needed)] if missing else []
 
 
 async def check(settings: Settings) -> None:
@@ -65,6 +80,8 @@ async def apply(settings: Settings) -> list[TopicChange]:
     fixed = [change for change in changes if change.obstacle]
     if fixed:
         raise Misconfigured("; ".join(f"{change}: {change.obstacle}" for change in fixed))
+    if not any(change.topic == EVENTS and change.setting == "topic" for change in changes):
+        changes += await _unopened(settings)
     await _open_partitions(settings)
     return changes
 
@@ -115,8 +132,11 @@ async def _configs(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> dict[st
 
 
 def _demand_done(topic: str, code: int, detail: object, what: str) -> None:
+    """Refuse to go on after a refusal. Raises: Unavailable where another try may help, else Misconfigured."""
     if code:
-        raise Misconfigured(f"topic {topic}: {what}: {for_code(code).__name__} {detail or ''}".rstrip())
+        error = for_code(code)
+        told = f"topic {topic}: {what}: {error.__name__} {detail or ''}".rstrip()
+        raise Unavailable(told) if error.retriable else Misconfigured(told)
 
 
 async def _create(admin: AIOKafkaAdminClient, settings: Settings, topics: list[str]) -> None:

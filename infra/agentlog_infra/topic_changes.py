@@ -4,16 +4,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agentlog_infra.kafka_connection import BLOBS, EVENTS, OUTPUTS
+from agentlog_infra.kafka_producer import MAX_REQUEST_BYTES
 from agentlog_infra.settings import Settings
 
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+OPENING = "opening"
+"""Not a setting of Kafka's: the record that each partition of `events` begins with."""
 
 _FIXED = {
     "partitions": "the partitions of a keyed topic are fixed at its creation; set AGENTLOG_PARTITIONS to what is there",
     "replication.factor": "add replicas with kafka-reassign-partitions.sh, or set AGENTLOG_REPLICATION_FACTOR",
 }
 """What `agentlog topics apply` cannot change, and what can be done instead."""
-_AT_LEAST = ("replication.factor", "min.insync.replicas")
+_AT_LEAST = ("replication.factor", "min.insync.replicas", "max.message.bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ def wanted(settings: Settings) -> Mapping[str, Mapping[str, str]]:
         "retention.ms": "-1",
         "retention.bytes": "-1",
         "unclean.leader.election.enable": "false",
+        "max.message.bytes": str(MAX_REQUEST_BYTES),
     }
     stamped = {"message.timestamp.type": "LogAppendTime"}
     return {

@@ -1,27 +1,34 @@
 """A topic that could lose history is refused with topic, setting, value found and value needed, on both brokers."""
 
+import asyncio
 import os
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import RequestTimedOutError
 from tests.apache_kafka.secured import SecuredKafka
 from tests.broker.servers import BrokerProcess, admin
 
 import agentlog_infra.examples
-from agentlog_facts.errors import Misconfigured
+from agentlog_facts.errors import Misconfigured, Unavailable
 from agentlog_infra.kafka_connection import BLOBS, EVENTS, OUTPUTS
+from agentlog_infra.kafka_producer import MAX_REQUEST_BYTES
 from agentlog_infra.kafka_topics import apply, check, plan
 from agentlog_infra.processes import child_environment
 from agentlog_infra.settings import Settings
+from agentlog_infra.topic_changes import wanted
 
 PARTITIONS = 2
 ENDS_S = 100.0
 """How long a role may take to import what it needs, ask and end, while others use the machine; alone it takes 2."""
+GONE_S = 20.0
 APACHE = pytest.param("apache_kafka", marks=pytest.mark.needs("java", "mvn"))
 
 
@@ -49,6 +56,19 @@ class Log:
             (answer,) = await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, named)])
         ((code, detail, *_),) = answer.resources
         return str(detail) if code else None
+
+    async def delete(self, topic: str) -> None:
+        """Delete a topic and wait until it is gone."""
+        async with admin(self.bootstrap) as client, asyncio.timeout(GONE_S):
+            await client.delete_topics([topic])
+            while True:
+                if topic not in await client.list_topics():
+                    return
+                await asyncio.sleep(0.05)
+
+    async def given_to_us(self, topic: str) -> dict[str, str]:
+        """Return the settings that the topic needs, as `alter` takes them."""
+        return {name.replace(".", "_"): value for name, value in wanted(self.settings())[topic].items()}
 
     async def given(self, topic: str) -> dict[str, str | None]:
         """Return the settings in force of a topic."""
@@ -136,6 +156,50 @@ async def test_stream_frames_may_expire_sooner_and_are_said_to(log: Log) -> None
     assert await log.alter(OUTPUTS, retention_ms="3600000") is None
     await check(log.settings())
     assert f"topic {OUTPUTS}: retention.ms is 3600000, needed 604800000" in map(str, await plan(log.settings()))
+
+
+@pytest.mark.parametrize("topic", [EVENTS, BLOBS])
+async def test_a_topic_that_is_too_small_for_a_record_is_refused_and_a_larger_one_is_not(log: Log, topic: str) -> None:
+    assert await log.alter(topic, max_message_bytes="2000", retention_ms="-1") is None
+    told = rf"topic {topic}: max\.message\.bytes is 2000, needed at least {MAX_REQUEST_BYTES}"
+    with pytest.raises(Misconfigured, match=told):
+        await check(log.settings())
+    await apply(log.settings())
+    await check(log.settings())
+    await log.alter(topic, **(await log.given_to_us(topic)) | {"max_message_bytes": str(2 * MAX_REQUEST_BYTES)})
+    await check(log.settings())
+
+
+async def test_topics_that_were_made_and_not_opened_are_told_and_opened(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def died(_: Settings) -> None: ...
+
+    await log.delete(EVENTS)
+    monkeypatch.setattr("agentlog_infra.kafka_topics._open_partitions", died)
+    await apply(log.settings())
+    monkeypatch.undo()
+    told = f"topic {EVENTS}: opening is missing, needed the first record of partition 0, 1"
+    assert [str(change) for change in await plan(log.settings())] == [told]
+    with pytest.raises(Misconfigured, match="agentlog topics apply"):
+        await check(log.settings())
+    assert [str(change) for change in await apply(log.settings())] == [told]
+    assert await plan(log.settings()) == []
+
+
+async def test_a_server_that_has_no_time_to_make_a_topic_is_unavailable_and_not_misconfigured(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(_: AIOKafkaAdminClient) -> list[str]:
+        return []
+
+    async def slow(_: AIOKafkaAdminClient, topics: list[NewTopic]) -> SimpleNamespace:
+        return SimpleNamespace(topic_errors=[(EVENTS, RequestTimedOutError.errno, "busy")])
+
+    monkeypatch.setattr(AIOKafkaAdminClient, "list_topics", nothing)
+    monkeypatch.setattr(AIOKafkaAdminClient, "create_topics", slow)
+    with pytest.raises(Unavailable, match="it cannot be made: RequestTimedOutError busy"):
+        await apply(log.settings())
 
 
 @pytest.mark.timeout(240)
