@@ -199,7 +199,7 @@ class SimLoop(asyncio.BaseEventLoop):
         asyncio tells of them only when a task is thrown away, and here every task is kept.
         """
         return [
-            f"nobody heard of {task.exception()!r} in {task.get_name()} of {process.name}"
+            f"nobody heard of {task.exception()!r} in {getattr(task.get_coro(), '__qualname__', '')} of {process.name}"
             for process, task in self._tasks
             if process.alive and task.done() and task._log_traceback  # pyright: ignore[reportPrivateUsage]  # the only place
         ]
