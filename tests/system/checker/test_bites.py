@@ -543,6 +543,9 @@ def test_a_run_that_is_not_due_or_is_to_stop_is_not_ready_and_one_that_is_ended_
     log = [history()[0], later, created(2, OTHER)]
     assert ready_runs(judge(log)) == {OTHER: "steps"}
     assert ready_runs(judge(log), datetime(3000, 1, 1, tzinfo=UTC)) == {RUN: "steps"}
+    again = commit(4, f"thread-{THREAD}", [fact("RunReleased", run_id=OTHER, epoch=3)], demands={f"thread-{THREAD}": 3})
+    begun = judge([*log, claimed(3, run_id=OTHER), again])
+    assert ready_runs(begun, datetime(3000, 1, 1, tzinfo=UTC)) == {OTHER: "steps"}, "who began goes before who is due"
     stopping = thread(3, fact("RunCancelRequested", run_id=OTHER, action="interrupt"))
     assert ready_runs(judge([*log, stopping])) == {}
     assert ready_runs(judge([*history()[:4], released(4), created(5, OTHER)])) == {RUN: "steps"}
