@@ -34,13 +34,15 @@ def _replayed(day: Day) -> int:
 
 
 def _many(first: int, count: int, *, until_wrong: bool) -> int:
-    digests, stories, faults, verdicts = set[str](), set[str](), Counter[str](), Counter[str]()
+    digests, stories = set[str](), set[str]()
+    faults, effects, verdicts = Counter[str](), Counter[str](), Counter[str]()
     records = runs = wrong = 0
     for seed in range(first, first + count):
         day = simulate(seed)
         digests.add(day.digest)
         stories.add(day.story)
         faults.update(day.faults)
+        effects.update(day.effects)
         verdicts.update(day.verdicts)
         records, runs = records + day.records, runs + day.runs
         if day.violations:
@@ -59,6 +61,7 @@ def _many(first: int, count: int, *, until_wrong: bool) -> int:
                 "runs": runs,
                 "verdicts": verdicts,
                 "faults": faults,
+                "effects": effects,
             }
         )
     )

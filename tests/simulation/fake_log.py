@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
+from tests.simulation.loop import PROCESS
 from tests.simulation.network import Network, Server
 
 from agentlog_facts.envelope import Draft, Place, Recorded
@@ -47,6 +48,8 @@ class Broker:
         default_factory=lambda: list[tuple[int, Stored, "asyncio.Future[Place]"]]()
     )
     syncing: bool = False
+    crash_in_takes: int = 0
+    """The broker dies once it has taken so many more records in, before they are synced; 0: it does not."""
     arrived: "list[asyncio.Event]" = field(default_factory=lambda: list[asyncio.Event]())
     frames: dict[int, int] = field(default_factory=dict[int, int])
     numbers: "count[int]" = field(default_factory=count)
@@ -68,6 +71,10 @@ class Broker:
             self.syncing = True
             life = self.server.life
             self.network.later(SYNC_S * self.network.chance.random(), lambda: self._sync(life))
+        if self.crash_in_takes:
+            self.crash_in_takes -= 1
+            if self.crash_in_takes == 0:
+                self.crash()
 
     def _sync(self, life: int) -> None:
         if life != self.server.life:
@@ -88,10 +95,12 @@ class Broker:
             _settle(acked, place)
 
     def crash(self) -> None:
-        """Die with everything that is not synced."""
+        """Die with everything that is not synced, and come back after a while."""
         self.network.note("broker crashes, losing", len(self.unsynced))
+        self.network.effects["the broker lost records"] += bool(self.unsynced)
         self.server.up, self.server.life = False, self.server.life + 1
         self.unsynced, self.syncing = [], False
+        self.network.later(2 * self.network.chance.random(), self.start)
 
     def start(self) -> None:
         """Come back."""
@@ -150,11 +159,11 @@ class SimLog:
 
     def _send(self, partition: int, key: bytes, value: bytes, number: int, acked: "asyncio.Future[Place]") -> None:
         """Send, and send again while nothing is heard: the last one may arrive long after its writer gave up."""
-        broker, network = self._broker, self._broker.network
+        broker, network, process = self._broker, self._broker.network, PROCESS.get()
         sent_at = network.loop.time()
 
         def arrive() -> None:
-            if broker.server.up:
+            if broker.server.up and not network.cut(process, broker.server):
                 stamp = START + timedelta(seconds=network.loop.time())
                 broker.take(partition, Stored(key, value, number, stamp), acked)
             again()

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import Context, copy_context
 from datetime import timedelta
 
+from tests.simulation.loop import PROCESS, THE_WORLD, Process
 from tests.simulation.network import Network, Server
 
 from agentlog_facts.errors import Unavailable
@@ -28,11 +29,12 @@ class Redis:
         self.leases: dict[tuple[RunId, int], float] = {}
         self.contents = 0
         self.listeners: list[tuple[Context, asyncio.Queue[Hint]]] = []
-        self.waiting: list[tuple[Sequence[str], asyncio.Future[RunId | None]]] = []
+        self.waiting: list[tuple[Sequence[str], asyncio.Future[RunId | None], Process]] = []
 
     def flush(self) -> None:
         """Lose everything that is stored."""
         self.network.note("redis is emptied of", sum(map(len, self.lists.values())), len(self.leases))
+        self.network.effects["redis lost something"] += any(self.lists.values()) or bool(self.leases)
         self.lists.clear()
         self.leases.clear()
         self.contents += 1
@@ -41,7 +43,7 @@ class Redis:
         """Die with everything; who waits for an answer gets none."""
         self.flush()
         self.server.up, self.server.life = False, self.server.life + 1
-        for _, answer in self.waiting:
+        for _, answer, _ in self.waiting:
             if not answer.done():
                 answer.set_exception(Unavailable("redis went away"))
         self.waiting = []
@@ -51,16 +53,17 @@ class Redis:
         self.server.up = True
 
     def push(self, graph_id: str, run_ids: Sequence[RunId]) -> None:
-        """Append to a list, unless it is lost, and serve who waits for it."""
+        """Append to a list, unless it is lost, and serve who waits for it; who is cut off loses it on the way."""
         for run_id in run_ids:
             if not self.network.happens(self.network.weather.lost):
                 self.lists[graph_id].append(run_id)
-        for graph_ids, answer in list(self.waiting):
+        for waits in list(self.waiting):
+            graph_ids, answer, process = waits
             found = self.pop(graph_ids)
             if found is None:
                 continue
-            self.waiting.remove((graph_ids, answer))
-            if not answer.done():
+            self.waiting.remove(waits)
+            if not self.network.cut(process, self.server) and not answer.done():
                 answer.set_result(found)
 
     def pop(self, graph_ids: Sequence[str]) -> RunId | None:
@@ -76,7 +79,8 @@ class Redis:
         for hint in hints:
             message = encode_hint(hint)
             for context, inbox in self.listeners:
-                if network.happens(network.weather.lost):
+                listener = context.get(PROCESS, THE_WORLD)
+                if network.cut(listener, self.server) or network.happens(network.weather.lost):
                     continue
                 for _ in range(1 + network.happens(network.weather.doubled)):
                     network.later(network.delay_s(), self._put(context, inbox, message))
@@ -139,7 +143,7 @@ class SimFeed:
         if found is not None:
             return found
         waiting: asyncio.Future[RunId | None] = redis.network.loop.create_future()
-        redis.waiting.append((graph_ids, waiting))
+        redis.waiting.append((graph_ids, waiting, PROCESS.get()))
 
         def give_up() -> None:
             redis.waiting = [one for one in redis.waiting if one[1] is not waiting]

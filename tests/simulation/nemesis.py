@@ -7,6 +7,7 @@ from tests.simulation.loop import Process, passes
 from tests.simulation.roles import Town
 
 SERVERS = ("broker", "postgres", "redis")
+WORK_LOOKS, WORK_LOOK_S = 20, 0.05
 
 
 class Nemesis:
@@ -45,13 +46,23 @@ class Nemesis:
         harms = int(chance.random() * 8)
         for _ in range(harms):
             await passes(1.2 * chance.random())
+            if chance.random() < 0.5:
+                await self._somebody_works()
             self._harm()
         await passes(1.0)
         for _, process in self._places.values():
             process.kill_in_calls = 0  # who stands still goes on by itself
         town.network.cut_off.clear()
+        town.broker.crash_in_takes = 0
         for server in (town.broker, town.postgres, town.redis):
             server.start()
+
+    async def _somebody_works(self) -> None:
+        """Wait until a run is executed, for a while."""
+        for _ in range(WORK_LOOKS):
+            if any(run["status"] == "running" for run in self._town.postgres.tables["read_v1.runs"].values()):
+                return
+            await passes(WORK_LOOK_S)
 
     def _harm(self) -> None:
         chance = self._town.chance
@@ -92,9 +103,11 @@ class Nemesis:
         self._town.network.later(length_s, lambda: self._town.loop.go_on(process))
 
     def crash_broker(self) -> None:
-        """Kill the broker with what is not synced."""
-        self._town.broker.crash()
-        self._town.network.later(2 * self._town.chance.random(), self._town.broker.start)
+        """Kill the broker, now or with one of the next records in its hands."""
+        if self._town.chance.random() < 0.3:
+            self._town.broker.crash()
+        else:
+            self._town.broker.crash_in_takes = 1 + int(self._town.chance.random() * 4)
 
     def crash_postgres(self) -> None:
         """Kill PostgreSQL."""

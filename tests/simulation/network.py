@@ -5,6 +5,7 @@ A broken call was carried out or not, and its caller cannot tell: the error come
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
@@ -52,6 +53,8 @@ class Network:
     calls: int = 0
     keep_lines: bool = False
     lines: list[str] = field(default_factory=list[str])
+    effects: Counter[str] = field(default_factory=Counter[str])
+    """What harm came to more than its own name."""
 
     def __post_init__(self) -> None:
         self._trace = hashlib.sha256()
@@ -77,6 +80,12 @@ class Network:
             return self.weather.bad_s * self.chance.random()
         return self.weather.usual_s * self.chance.random()
 
+    def cut(self, process: Process, server: Server) -> bool:
+        """Tell whether nothing passes between a process and a server now; what asks has something to lose."""
+        there = (process.name, server.name) in self.cut_off
+        self.effects[f"cut off from {server.name}"] += there
+        return there
+
     async def call(self, server: Server, operation: Callable[[], T], fault: Fault) -> T:
         """Carry out an operation at a server. Raises: what `fault` makes, or the operation raised."""
         process = PROCESS.get()
@@ -95,6 +104,7 @@ class Network:
             process.kill_in_calls -= 1
             if process.kill_in_calls == 0:
                 self.note("dies at a call", process.name)
+                self.effects["died at a call"] += 1
                 self.loop.kill(process)
 
     def _arrive(
@@ -106,7 +116,7 @@ class Network:
         fault: Fault,
         answer: asyncio.Future[T],
     ) -> None:
-        if not server.up or (process.name, server.name) in self.cut_off:
+        if not server.up or self.cut(process, server):
             self.later(self.delay_s(), lambda: _fail(answer, fault(f"{server.name} is away")))
             return
         if server.life != life or self.happens(self.weather.broken / 2):

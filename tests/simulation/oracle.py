@@ -55,6 +55,12 @@ def story(broker: Broker) -> str:
     return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
+def attempts(broker: Broker) -> Counter[str]:
+    """Return how many runs were claimed more than once."""
+    again = sum(times > 1 for times in check(judge(_records(broker))).attempts.values())
+    return Counter({"a run began again": again})
+
+
 def _records(broker: Broker) -> list[Record]:
     return [
         Record(partition, offset, stored.key.decode(), json.loads(stored.value))
@@ -161,15 +167,16 @@ def _verdicts(judged: Sequence[Judged], postgres: Postgres) -> list[str]:
     for one in judged:
         place = (one.record.partition, one.record.offset)
         row = rows.pop(place, None)
-        told = None if row is None else _told(row)
-        if told != one.verdict:
-            wrong.append(f"{place}: the rows say {told}, the checker {one.verdict}")
+        said = None if row is None else told(row)
+        if said != one.verdict:
+            wrong.append(f"{place}: the rows say {said}, the checker {one.verdict}")
         elif row is not None and one.verdict == "accepted" and row["version"] != one.version:
             wrong.append(f"{place}: the rows say version {row['version']}, the checker {one.version}")
     return [*wrong, *(f"{place} is in the rows and not on the log" for place in rows)]
 
 
-def _told(row: Row) -> str:
+def told(row: Row) -> str:
+    """Return the verdict of a row, or why it is void."""
     if row["verdict"] != "void":
         return str(row["verdict"])
     return str(json.loads(str(row["detail"]))["reason"])

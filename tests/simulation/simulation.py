@@ -16,7 +16,7 @@ from tests.simulation.fake_sql import understand
 from tests.simulation.loop import Process, SimLoop, passes
 from tests.simulation.nemesis import Nemesis
 from tests.simulation.network import CALM, Network, Weather
-from tests.simulation.oracle import differences, story, violations
+from tests.simulation.oracle import attempts, differences, story, told, violations
 from tests.simulation.roles import ROLES, Broken, Town, projector
 
 from agentlog_facts.ids import ThreadId
@@ -42,7 +42,9 @@ class Day:
     runs: int
     lasted_s: float
     faults: Counter[str]
+    effects: Counter[str]
     verdicts: Counter[str]
+    """Verdicts; of what is void, why."""
     lines: tuple[str, ...] = ()
 
 
@@ -122,7 +124,8 @@ def _lived(seed: int, town: Town) -> Day:
         runs=len(town.postgres.tables["read_v1.runs"]),
         lasted_s=town.loop.time(),
         faults=day.nemesis.done,
-        verdicts=Counter(str(row["verdict"]) for row in town.postgres.tables["ledger.log_index"].values()),
+        effects=town.network.effects + attempts(town.broker),
+        verdicts=Counter(map(told, town.postgres.tables["ledger.log_index"].values())),
         lines=tuple(network.lines),
     )
     day.end()
