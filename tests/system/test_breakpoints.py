@@ -59,7 +59,7 @@ STOPS = [
 ]
 
 
-@dataclass
+@dataclass(frozen=True)
 class World:
     """A server, and what runs on it."""
 
@@ -87,7 +87,7 @@ class World:
         return judged
 
 
-@dataclass
+@dataclass(frozen=True)
 class Killable(World):
     """A server under one supervisor, whose processes tests may kill."""
 
