@@ -218,7 +218,7 @@ class Fold:
         try:
             draft = await self._outside.tail.resolve(raw)
         except UnknownSchema as error:
-            one.stop(f"unknown schema at {raw.place.offset}: {error}", raw.place.offset)
+            one.stop(f"unknown schema at {raw.place.offset}: {error}", raw.place.offset, unknown=True)
             return None
         except Corrupt as error:
             log.warning("projector.unreadable", extra={"partition": one.number, "offset": raw.place.offset})
@@ -234,6 +234,10 @@ class Fold:
             if one.stopped is not None:
                 self._outside.tail.drop(one.number)
         await self._offers.all_of([one.number for one in found if one.stopped is None and one.present])
+        unknown = [one.number for one in found if one.unknown]
+        if unknown and self._member is not None:  # a rebuild has nobody to leave them to
+            await ownership.refuse(self._connection, unknown, self._settings.owner)
+            self.partitions = {n: one for n, one in self.partitions.items() if n not in unknown}
 
     async def _commit(self, reads: Sequence[Read]) -> None:
         steps = self._steps(reads)

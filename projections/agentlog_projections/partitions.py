@@ -44,7 +44,11 @@ SELECT array(SELECT m.owner
            AND classid = $2::bigint::oid AND objid = $3::bigint::oid AND objsubid = 2
            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS rebuild_is_mine
 """
-_OWNED = "SELECT partition, owner, next_offset FROM ledger.positions"
+_OWNED = """
+SELECT partition, owner, next_offset, stopped IS NOT NULL AS stopped,
+       array(SELECT m.owner FROM ledger.projectors m WHERE p.partition = ANY(m.refused)) AS refused_by
+  FROM ledger.positions p
+"""
 _TAKE = """
 INSERT INTO ledger.positions AS p (partition, owner) SELECT n, $2 FROM unnest($1::int[]) AS n
 ON CONFLICT (partition) DO UPDATE SET owner = excluded.owner
@@ -52,6 +56,11 @@ ON CONFLICT (partition) DO UPDATE SET owner = excluded.owner
 RETURNING partition, next_offset, digest, present, stopped
 """
 _GIVE_UP = "UPDATE ledger.positions SET owner = NULL WHERE partition = ANY($1::int[]) AND owner = $2"
+_REFUSE = """
+WITH refused AS (UPDATE ledger.projectors SET refused = ARRAY(SELECT DISTINCT unnest(refused || $1::int[]))
+                  WHERE owner = $2)
+UPDATE ledger.positions SET owner = NULL WHERE partition = ANY($1::int[]) AND owner = $2
+"""
 _LOCK = "SELECT pg_advisory_lock($1, $2)"
 _REBUILDS: Mapping[bool | None, Rebuild] = {None: "none", True: "mine", False: "other"}
 _SAY = """
@@ -72,9 +81,9 @@ class Partition:
     """A partition that this projector folds; `target` is the log's end as seen at the start.
 
     `reading` is the offset of the next record to take from the tail; `verifying` while that one was folded before and
-    is read again to see whether it is still the same. `stopped` says why nothing more is folded. `before` is why it
-    stopped before: its row says so still, and it is not usable, until it has gone on or is known to be as far as the
-    log.
+    is read again to see whether it is still the same. `stopped` says why nothing more is folded; `unknown`: a newer
+    release may go on. `before` is why it stopped before: its row says so still, and it is not usable, until it has gone
+    on or is known to be as far as the log.
     """
 
     number: int
@@ -85,6 +94,7 @@ class Partition:
     reading: int = 0
     verifying: bool = False
     stopped: str | None = None
+    unknown: bool = False
     before: str | None = None
 
     def begin(self, end: int) -> None:
@@ -97,9 +107,9 @@ class Partition:
             self.reading = NOWHERE
             self.stopped = f"log diverged: expected a record at {self.next_offset - 1}, the log ends at {end}"
 
-    def stop(self, why: str, at: int) -> None:
+    def stop(self, why: str, at: int, *, unknown: bool = False) -> None:
         """Fold nothing from `at` on; what was read before is folded still."""
-        self.stopped, self.reading = why, max(at, self.next_offset)
+        self.stopped, self.unknown, self.reading = why, unknown, max(at, self.next_offset)
 
     def found_out(self) -> bool:
         """Tell, once, whether its row is to say anew that it stopped, behind all that is folded, or that it did not."""
@@ -134,8 +144,12 @@ async def standing(connection: Connection, lease: timedelta) -> Standing:
     found = await connection.fetchrow(_ALIVE, lease, LOCKS, REBUILD)
     if found is None:
         raise TypeError("a question without FROM has one row")
-    owned = {row["partition"]: Owned(row["owner"], row["next_offset"]) for row in await connection.fetch(_OWNED)}
+    owned = {row["partition"]: _owned(row) for row in await connection.fetch(_OWNED)}
     return Standing(tuple(found["alive"]), owned, _REBUILDS[found["rebuild_is_mine"]])
+
+
+def _owned(row: asyncpg.Record) -> Owned:
+    return Owned(row["owner"], row["next_offset"], row["stopped"], frozenset(row["refused_by"]))
 
 
 async def take(connection: Connection, partitions: Sequence[int], owner: str, seen: Standing) -> dict[int, Partition]:
@@ -148,6 +162,12 @@ async def take(connection: Connection, partitions: Sequence[int], owner: str, se
 async def give_up(connection: Connection, partitions: Sequence[int], owner: str) -> None:
     """Let others take partitions, and tell them."""
     await connection.execute(_GIVE_UP, partitions, owner)
+    await connection.execute(NOTIFY, owner)
+
+
+async def refuse(connection: Connection, partitions: Sequence[int], owner: str) -> None:
+    """Give partitions up for as long as this projector lives: they hold what it does not know. The others are told."""
+    await connection.execute(_REFUSE, partitions, owner)
     await connection.execute(NOTIFY, owner)
 
 
@@ -168,7 +188,7 @@ def check(partitions: Mapping[int, Partition], owner: str, seen: Standing) -> No
     """See whether the positions are still as we left them. Raises: Fenced."""
     for number, one in partitions.items():
         found = seen.owned.get(number)
-        if found != Owned(owner, one.next_offset):
+        if found is None or (found.owner, found.next_offset) != (owner, one.next_offset):
             raise Fenced(f"partition {number}: expected position {one.next_offset} as {owner}, found {found}")
 
 

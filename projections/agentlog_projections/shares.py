@@ -2,8 +2,13 @@
 
 Pure, and the same for all who see the same: so two of them do not reach for one partition. Where they see different
 things for a moment, both may try; the condition on owner and position of every transaction lets one of them write.
+
+Who met what its release does not know has given that partition up, and leaves it to the others for as long as there are
+any; when they are gone, it goes on where they got past that place. Partitions that the same projectors can fold are
+shared evenly among those: so none goes back and forth between two releases.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -14,10 +19,15 @@ Rebuild: TypeAlias = Literal["none", "mine", "other"]
 
 @dataclass(frozen=True, slots=True)
 class Owned:
-    """Who folds a partition, and how far it is folded; `owner` None: nobody."""
+    """Who folds a partition, and how far it is folded; `owner` None: nobody.
+
+    `stopped`: nobody got past its next record; `refused_by` gave it up because they did not know what it holds.
+    """
 
     owner: str | None
     next_offset: int
+    stopped: bool = False
+    refused_by: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,14 @@ class Standing:
     def dead(self) -> list[str]:
         """Return the owners of partitions who are not alive."""
         return sorted({one.owner for one in self.owned.values() if one.owner is not None} - set(self.alive))
+
+    def able(self, number: int, everybody: frozenset[str]) -> frozenset[str]:
+        """Return who of `everybody` can fold a partition, as far as is known."""
+        one = self.owned.get(number)
+        if one is None:
+            return everybody
+        able = everybody - one.refused_by
+        return able if able or one.stopped else everybody
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +76,36 @@ def change(me: str, partitions: Collection[int], standing: Standing) -> Change:
         case "mine":
             return Change(take=tuple(sorted(set(partitions) - set(mine))))
         case "none":
-            return _fair(me, sorted(partitions), standing, mine)
+            return _fair(me, sorted(partitions), standing)
 
 
-def _fair(me: str, partitions: Sequence[int], standing: Standing, mine: tuple[int, ...]) -> Change:
+def _fair(me: str, partitions: Sequence[int], standing: Standing) -> Change:
+    """Share the partitions that the same projectors can fold among those; who can fold the fewest comes first."""
+    everybody = frozenset({me, *standing.alive})
+    alike: dict[frozenset[str], list[int]] = {}
+    for number in partitions:
+        alike.setdefault(standing.able(number, everybody), []).append(number)
+    choice = Counter(name for able, numbers in alike.items() for name in able for _ in numbers)
+    changes = [
+        _share(me, sorted(able, key=lambda name: (choice[name], name)), numbers, standing)
+        for able, numbers in alike.items()
+    ]
+    give_up = sorted(number for one in changes for number in one.give_up)
+    return Change(tuple(give_up), tuple(sorted(number for one in changes for number in one.take)))
+
+
+def _share(me: str, able: Sequence[str], partitions: Sequence[int], standing: Standing) -> Change:
     """Whoever has too many gives the last ones up; what is free goes to those who lack some, in their order."""
-    alive = sorted({me, *standing.alive})
-    least, more = divmod(len(partitions), len(alive))
-    free = tuple(number for number in partitions if _owner(number, standing) not in alive)
-    for place, name in enumerate(alive):
+    mine = tuple(number for number in partitions if _owner(number, standing) == me)
+    least, more = divmod(len(partitions), len(able)) if able else (0, 0)
+    free = tuple(number for number in partitions if _owner(number, standing) not in {me, *standing.alive})
+    for place, name in enumerate(able):
         share = least + (place < more)
         has = sum(_owner(number, standing) == name for number in partitions)
         taken, free = free[: max(0, share - has)], free[max(0, share - has) :]
         if name == me:
             return Change(give_up=mine[share:], take=taken)
-    raise AssertionError(f"{me} is not among {alive}")
+    return Change(give_up=mine)
 
 
 def _owner(number: int, standing: Standing) -> str | None:

@@ -1,6 +1,8 @@
 """Shares: all partitions are folded, each by one, everybody has as many, and nothing moves without need."""
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 from hypothesis import given, strategies as st
 
@@ -45,6 +47,45 @@ def test_nobody_gives_up_what_is_within_its_share(owned: dict[int, str | None], 
         has = sum(owned.get(number) == name for number in range(count))
         given_up = change(name, range(count), standing(owned, alive)).give_up
         assert len(given_up) <= max(0, has - count // len(alive))
+
+
+@given(owners, some, st.sets(st.sampled_from(NAMES)), st.sets(st.integers(0, 11)), st.integers(1, 12))
+def test_what_an_old_projector_does_not_know_comes_to_rest_with_one_that_does(
+    owned: dict[int, str | None], alive: set[str], old: set[str], newer: set[int], count: int
+) -> None:
+    """`newer` are the partitions whose next record only those that are not `old` can fold."""
+    tried: Counter[tuple[int, str]] = Counter()
+
+    def met(number: int, one: Owned) -> Owned:
+        if one.owner not in alive or number not in newer:
+            return one
+        if one.owner not in old:
+            return replace(one, stopped=False)
+        tried[number, one.owner] += 1
+        return Owned(None, 0, stopped=True, refused_by=one.refused_by | {one.owner})
+
+    now = {number: Owned(owned.get(number), 0) for number in range(count)}
+    todo, looks = {"": Change(take=(0,))}, 0
+    while any(todo.values()):
+        now = {number: met(number, one) for number, one in now.items()}
+        todo = {name: change(name, range(count), Standing(sorted(alive), now)) for name in sorted(alive)}
+        for name, one in todo.items():
+            now |= {number: replace(now[number], owner=None) for number in one.give_up}
+            now |= {number: replace(now[number], owner=name) for number in one.take}
+        looks += 1
+        assert looks <= 3 * (1 + len(newer) * len(old)), "it comes to rest"
+    assert all(times == 1 for times in tried.values()), "nobody takes again what it gave up"
+    able = {number: alive - old if number in newer else alive for number in now}
+    assert all(one.owner in able[number] or not able[number] for number, one in now.items())
+    assert all(one.stopped and one.owner is None for number, one in now.items() if not able[number])
+
+
+def test_where_who_knew_more_is_gone_an_old_projector_goes_on() -> None:
+    past = Owned(None, 5, refused_by=frozenset({"old"}))
+    assert change("old", range(1), Standing(["old"], {0: past})) == Change(take=(0,))
+    assert change("old", range(1), Standing(["old"], {0: replace(past, stopped=True)})) == Change()
+    with_new = Standing(["new", "old"], {0: replace(past, owner="new")})
+    assert change("old", range(1), with_new) == change("new", range(1), with_new) == Change()
 
 
 def test_a_projector_that_nobody_has_seen_yet_counts_itself() -> None:

@@ -1,6 +1,7 @@
 """Several projectors share the partitions; who dies, stands still or goes is replaced, and never writes twice."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -16,7 +17,7 @@ from agentlog_facts.errors import Unavailable
 from agentlog_facts.guard import Accepted
 from agentlog_projections.announce import Announcer
 from agentlog_projections.database import close, connect
-from agentlog_projections.fold import Fold, FoldSettings, Outside
+from agentlog_projections.fold import READ_AHEAD, Fold, FoldSettings, Outside
 from agentlog_projections.membership import Membership, membership
 from agentlog_projections.partitions import Fenced
 from agentlog_projections.read_models import read_models
@@ -206,6 +207,83 @@ async def test_a_projector_that_does_not_reach_the_log_leaves_all_partitions_to_
             deaf.refuse.set()
 
 
+@pytest.mark.parametrize("old", ["a-old", "z-old"])
+async def test_who_does_not_know_a_schema_gives_its_partition_up_and_who_knows_it_takes_it(
+    world: World, old: str
+) -> None:
+    """Two releases, as in a rolling upgrade: what the old one cannot fold goes on, and what it can stays with it."""
+    (here,), (other,) = keys_of(world, 0, 1), keys_of(world, 1, 1)
+    first = world.append(draft(here, thread_created(here)), draft(other, thread_created(other)))
+    future = world.append(draft(here, run_created("r1", here), event_id="future"))
+    async with world.projector(owner=old, tail=world.log.reader(unknown={"future", "later"})):
+        await owned_by(world, old, None)
+        assert await owners(world) == [None, old]
+        assert await stopped(world, 0, "unknown schema at 1: future")
+        assert not await world.ledger.present(0)
+        async with world.projector(owner="new"):
+            await world.folded()
+            assert await owners(world) == ["new", old]
+            assert [await world.verdict(place) for place in first + future] == [Accepted(0), Accepted(0), Accepted(1)]
+            async with world.projector(owner="third") as third:  # whoever comes and goes: the old one keeps off
+                await third.wait_ready()
+                assert await owners(world) == ["new", old]
+            places = world.append(draft(here, run_created("r2", here), event_id="later"))
+            places += world.append(draft(other, run_created("r3", other)))
+            await world.folded()
+            assert [await world.verdict(place) for place in places] == [Accepted(2), Accepted(1)]
+            assert await owners(world) == ["new", old]
+
+
+async def test_an_old_projector_goes_on_where_a_newer_one_got_past_what_it_does_not_know(world: World) -> None:
+    """The upgrade is taken back: what was folded meanwhile is folded, and the next such record stops again."""
+    (here,) = keys_of(world, 0, 1)
+    world.append(draft(here, thread_created(here)), draft(here, run_created("r1", here), event_id="future"))
+    async with world.projector(owner="old", tail=world.log.reader(unknown={"future", "later"})):
+        await owned_by(world, "old", None)
+        async with world.projector(owner="new"):
+            await world.folded()
+        places = world.append(draft(here, run_created("r2", here)))
+        await world.folded()
+        assert await world.verdict(places[0]) == Accepted(2)
+        assert await owners(world) == ["old", "old"]
+        world.append(draft(here, run_created("r3", here), event_id="later"))
+        await owned_by(world, "old", None)
+        assert await stopped(world, 0, "unknown schema at 3: later")
+
+
+async def test_what_nobody_knows_is_tried_once_by_each_and_then_left_alone(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    (here,) = keys_of(world, 0, 1)
+    world.append(draft(here, thread_created(here)), draft(here, run_created("r1", here), event_id="future"))
+    world.log.unknown.add("future")
+
+    async def refused_by_both() -> bool:
+        return await refusing(world) == ["a", "b"]
+
+    caplog.set_level(logging.ERROR)
+    async with world.projector(owner="a"), world.projector(owner="b"):
+        await world.until(refused_by_both)
+        for _ in range(3):  # whoever comes makes everybody look
+            async with world.projector(owner="c"):
+                await world.until(partial(refuses, world, "c"))
+            await world.until(refused_by_both)
+        assert await owners(world) == [None, "a"]
+        assert await stopped(world, 0, "unknown schema")
+    said = [record for record in caplog.records if record.message == "projector.partition_stopped"]
+    assert len(said) == 2 + 3
+
+
+async def refusing(world: World) -> list[str]:
+    """Return who gave partition 0 up because it does not know what is there."""
+    sql = "SELECT owner FROM ledger.projectors WHERE refused = ARRAY[0] ORDER BY owner"
+    return [row["owner"] for row in await world.pool.fetch(sql)]
+
+
+async def refuses(world: World, owner: str) -> bool:
+    return owner in await refusing(world)
+
+
 async def test_a_stopped_partition_is_not_usable_for_a_moment_when_shares_change(world: World) -> None:
     (here, more), (other,) = keys_of(world, 0, 2), keys_of(world, 1, 1)
     world.append(draft(here, thread_created(here)), draft(other, thread_created(other)))
@@ -258,3 +336,13 @@ async def test_runs_of_a_stopped_partition_are_offered_again_once_it_goes_on(wor
     async with world.projector():
         await world.until(lambda: world.feed.pushed)
         assert await world.ledger.present(0), "nobody could claim it before"
+
+
+async def test_everything_before_an_unknown_schema_is_folded_also_where_much_is_read_ahead(world: World) -> None:
+    (here,) = keys_of(world, 0, 1)
+    known = [draft(here, patched({"n": n}, here), stream=f"meta-{here}") for n in range(2 * READ_AHEAD)]
+    world.append(draft(here, thread_created(here)), *known, draft(here, run_created("r", here), event_id="future"))
+    async with world.projector(owner="old", tail=world.log.reader(unknown={"future"}), max_records=READ_AHEAD):
+        await owned_by(world, "old", None)
+        assert await world.ledger.position(0) == 1 + len(known)
+        assert await stopped(world, 0, "unknown schema")

@@ -42,7 +42,7 @@ def _lock(postgres: Postgres, session: Connection, arguments: Sequence[object]) 
 
 def _positions(postgres: Postgres, session: Connection, arguments: Sequence[object]) -> list[Row]:
     rows = _rows_of(postgres, "ledger.positions")
-    return [row for row in rows if not arguments or row["owner"] == arguments[0]]
+    return [{**row, "stopped": row["stopped"] is not None, "refused_by": ()} for row in rows]
 
 
 def _one_position(postgres: Postgres, session: Connection, arguments: Sequence[object]) -> list[Row]:
@@ -264,8 +264,7 @@ def _none(postgres: Postgres, session: Connection, arguments: Sequence[object]) 
 QUESTIONS: list[tuple[str, Statement]] = [
     ("AS rebuild_is_mine", _alive),
     ("pg_try_advisory_lock($2, p)", _lock),
-    ("SELECT partition, owner, next_offset FROM ledger.positions", _positions),
-    ("SELECT partition, next_offset FROM ledger.positions WHERE owner = $1", _positions),
+    ("SELECT partition, owner, next_offset, stopped IS NOT NULL AS stopped", _positions),
     ("SELECT next_offset FROM ledger.positions WHERE partition = $1", _one_position),
     ("SELECT present AND stopped IS NULL FROM ledger.positions WHERE partition = $1", _present),
     ("SELECT DISTINCT model, key FROM ledger.quarantine", _none),
