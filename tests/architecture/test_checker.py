@@ -24,7 +24,6 @@ NOT_YET: frozenset[str] = frozenset(
         "test_rebuild.py",
         "test_rebuild_beside.py",
         "test_several_roles.py",
-        "test_storms.py",
         "test_upgrade.py",
     }
 )

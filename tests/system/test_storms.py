@@ -23,11 +23,11 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from tests.stack_fixtures import until
 from tests.system.api import TIMEOUT, Api
 from tests.system.checker.fold import Judged, judge
-from tests.system.checker.judgement import judge_all
+from tests.system.checker.judgement import judged_well
 from tests.system.checker.notes import Change, Notes
 from tests.system.checker.promises import TOLD_ONE_BY_ONE
-from tests.system.checker.records import Record, read_topic
-from tests.system.checker.rows import read_ledger, read_queue
+from tests.system.checker.records import read_topic
+from tests.system.checker.rows import read_queue
 from tests.system.gateways import another_gateway
 from tests.system.noted import Client, effects
 from tests.system.runs_world import Gate, thread_status
@@ -110,6 +110,7 @@ class Storm:
             content = load(await got.read())
             answer = Answer(got.status, content, request_id)
             token = got.headers.get("X-Consistency-Token", "")
+            run_id = got.headers.get("Content-Location", "").rpartition("/")[2]
         found = as_object(content)
         thread_id = str(found.get("thread_id") or path.split("/")[2])
         if answer.status < 300:
@@ -119,11 +120,16 @@ class Storm:
             answer.detail = str(found["detail"])
             answer.log_end = await self.log_end(thread_id)
         told = dump(body).decode()
-        run_id = str(found.get("run_id", ""))
         self.stage.notes.changes.append(
             Change("storm", method, path, told, answer.status, key, thread_id, run_id, token)
         )
         return answer
+
+    async def wait(self, thread_id: str, body: JsonObject) -> JsonObject:
+        """Let a run come to its end; return the values."""
+        answer = await self.send("POST", f"/threads/{thread_id}/runs/wait", body)
+        assert answer.status == 200, answer.detail
+        return as_object(answer.body)
 
     async def log_end(self, thread_id: str) -> int:
         """Return where the log of a thread ends now."""
@@ -154,21 +160,8 @@ class Storm:
             notes.streams[run_id] = await client.stream(threads[0], run_id)
         notes.effects = effects(self.server.steps())
         notes.queued = await read_queue(self.server.redis)
-        events = await self._all_folded()
-        assert judge_all(events, notes, await read_topic(self.server.kafka, "agentlog.outputs")).violations == []
-        return [one for one in judge(events) if one.record.key in threads]
-
-    async def _all_folded(self) -> list[Record]:
-        """Return the log, and note the rows once they are as old; refusals are folded only after their answers."""
-        events: list[Record] = []
-
-        async def folded() -> bool:
-            events[:] = await read_topic(self.server.kafka, EVENTS)
-            self.stage.notes.ledger = await read_ledger(self.server.postgres)
-            return {(one.partition, one.offset) for one in events} == self.stage.notes.ledger.keys()
-
-        await until(folded)
-        return events
+        judged, _ = await judged_well(self.server.kafka, self.server.postgres, notes)
+        return [one for one in judged if one.record.key in threads]
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +265,7 @@ async def _idle(api: Api, thread_id: str) -> bool:
 async def test_no_key_is_lost_when_many_patch_one_threads_metadata(storm: Storm) -> None:
     thread_id = await storm.thread()
     path = f"/threads/{thread_id}"
-    await storm.api.call("POST", f"{path}/runs/wait", {"assistant_id": "steps", "input": {}})
+    await storm.wait(thread_id, {"assistant_id": "steps", "input": {}})
     before = as_object((await storm.api.get(path))["metadata"])
 
     async def write(writer: int) -> None:
@@ -310,7 +303,7 @@ class Told:
 async def test_each_answer_to_racing_state_updates_is_what_the_log_says(storm: Storm, full: bool) -> None:
     thread_id, rounds, runs = await storm.thread(), 20 if full else 8, 5 if full else 2
     path = f"/threads/{thread_id}"
-    await storm.api.call("POST", f"{path}/runs/wait", {"assistant_id": "steps", "input": {}})
+    await storm.wait(thread_id, {"assistant_id": "steps", "input": {}})
     begun = await storm.log_end(thread_id) - 1
     told: dict[str, Told] = {}
 
@@ -328,7 +321,7 @@ async def test_each_answer_to_racing_state_updates_is_what_the_log_says(storm: S
         for _ in range(runs):
             due = len(told) + WRITERS * rounds // (runs + 2)
             await until(partial(_grown, told, due))
-            await storm.api.call("POST", f"{path}/runs/wait", {"assistant_id": "steps", "input": {}})
+            await storm.wait(thread_id, {"assistant_id": "steps", "input": {}})
 
     await asyncio.gather(disturb(), *(write(writer) for writer in range(WRITERS)))
     judged = await storm.judged([thread_id])
@@ -459,15 +452,14 @@ async def asked(storm: Storm, gate: str = "") -> str:
     """Return a thread that asks its first question; after the answer to it, its graph waits for the gate."""
     thread_id = await storm.thread()
     body: JsonObject = {"assistant_id": "asking", "input": {"name": thread_id, "gate": gate}}
-    await storm.api.call("POST", f"/threads/{thread_id}/runs/wait", body)
+    await storm.wait(thread_id, body)
     return thread_id
 
 
 async def answer_last(storm: Storm, thread_id: str, strategy: str) -> list[Json]:
     """Answer the second question; return the answers that the thread then holds."""
     assert await thread_status(storm.api, thread_id) == "interrupted"
-    final = await storm.api.call("POST", f"/threads/{thread_id}/runs/wait", _resume("maybe", strategy))
-    answers = as_list(as_object(final)["answers"])
+    answers = as_list((await storm.wait(thread_id, _resume("maybe", strategy)))["answers"])
     assert answers[1:] == ["second maybe"]
     return answers
 
