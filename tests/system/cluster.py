@@ -212,6 +212,11 @@ class Cluster:
         """Return the address of the database."""
         return self.addresses["postgres"]
 
+    @property
+    def redis(self) -> str:
+        """Return the address of the queue."""
+        return self.addresses["valkey"]
+
     def steps(self) -> list[dict[str, str]]:
         """Return the lines that the example steps wrote."""
         return [json.loads(line) for line in self.trace.read_text().splitlines()] if self.trace.exists() else []

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -12,10 +12,13 @@ import asyncpg
 import pytest
 from tests.stack_fixtures import until
 from tests.system.api import Api
-from tests.system.checker.fold import Judged, judge
-from tests.system.checker.invariants import check, epochs
-from tests.system.checker.records import read_topic
+from tests.system.checker.fold import Judged
+from tests.system.checker.invariants import Verdicts, check, epochs
+from tests.system.checker.judgement import judged_well
+from tests.system.checker.notes import Notes
+from tests.system.checker.rows import read_queue
 from tests.system.cluster import Cluster, running_cluster
+from tests.system.noted import Client, effects
 from tests.system.runs_world import Gate, run_status, thread_status
 from tests.system.servers import RunningServer, running_server, wait_until
 from tests.system.test_faults import lasting
@@ -39,13 +42,17 @@ AWAY_S = PATIENCE.total_seconds() + 5.0
 RUNS = 20
 
 
+STEPS = ["one", "two", "three"]
+
+
 @dataclass(frozen=True)
 class Stop:
-    """A graph, what a run of it asks for, and the node before which it has to stop."""
+    """A graph, what a run of it asks for, the node before which it has to stop, and the steps before that."""
 
     graph: str
     asks: JsonObject
     next: str = "two"
+    done: Sequence[str] = ("one",)
 
 
 STOPS = [
@@ -56,7 +63,17 @@ STOPS = [
     Stop("line", {"interrupt_after": ["one"]}),
     Stop("line", {"interrupt_before": ["two"], "durability": "sync"}),
     Stop("line", {"interrupt_before": ["two"], "durability": "exit"}),
+    Stop("line", {"interrupt_after": "*"}),
 ]
+CONSENTS = [
+    Stop("line", {"interrupt_before": ["two", "three"]}, "three", ("one", "two")),
+    Stop("line", {"interrupt_before": ["two", "three"], "durability": "sync"}, "three", ("one", "two")),
+    Stop("line", {"interrupt_before": ["two", "three"], "durability": "exit"}, "three", ("one", "two")),
+    Stop("line", {"interrupt_after": ["one", "two"]}, "three", ("one", "two")),
+    Stop("line", {"interrupt_before": "*"}),
+    Stop("line", {"interrupt_after": "*"}, "three", ("one", "two")),
+]
+"""Runs that go on after a human's consent; the one before was asked for the same and stopped one node earlier."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +82,17 @@ class World:
 
     server: RunningServer | Cluster
     api: Api
+    ana: Client
+
+    async def start(self, thread_id: str, graph: str, data: Json, more: JsonObject) -> str:
+        """Create a background run and return its id."""
+        body: JsonObject = {"assistant_id": graph, "input": data, "stream_resumable": True, **more}
+        return str(as_object(await self.ana.change("POST", f"/threads/{thread_id}/runs", body, thread_id))["run_id"])
+
+    async def wait(self, thread_id: str, graph: str, more: JsonObject) -> JsonObject:
+        """Carry a run out and return the values it leaves."""
+        body: JsonObject = {"assistant_id": graph, **more}
+        return as_object(await self.ana.change("POST", f"/threads/{thread_id}/runs/wait", body, thread_id))
 
     def hold(self, name: str) -> Path:
         """Hold whoever shows the state of this name."""
@@ -81,10 +109,17 @@ class World:
         return [line["step"] for line in self.server.steps() if (line["name"], line["edge"]) == (name, "start")]
 
     async def log(self) -> list[Judged]:
-        """Return the judged log, after the checker found nothing wrong with it."""
-        judged = judge(await read_topic(self.server.kafka, "agentlog.events"))
-        assert check(judged).violations == []
-        return judged
+        """Return the judged log as it is, after the checker found nothing wrong with it."""
+        return (await judged_well(self.server.kafka, self.server.postgres, ended=False))[0]
+
+    async def judged(self, threads: Iterable[str], streamed: Iterable[tuple[str, str]] = ()) -> Verdicts:
+        """Let the checker judge the whole log and all notes; these threads and streams of (thread, run) are noted."""
+        notes = self.ana.notes
+        notes.shown = [await self.ana.show(thread_id) for thread_id in threads]
+        notes.streams = {run_id: await self.ana.stream(thread_id, run_id) for thread_id, run_id in streamed}
+        notes.effects = effects(self.server.steps())
+        notes.queued = await read_queue(self.server.redis)
+        return (await judged_well(self.server.kafka, self.server.postgres, notes))[1]
 
 
 @dataclass(frozen=True)
@@ -98,7 +133,7 @@ class Killable(World):
 def here() -> Generator[Killable]:
     """Run a server whose processes the tests kill, one test after the other."""
     with running_server(QUICK, GRAPHS) as server:
-        yield Killable(server, Api(server.url))
+        yield Killable(server, Api(server.url), Client(server.url, "ana", Notes()))
 
 
 def kill_worker(server: RunningServer) -> None:
@@ -116,32 +151,61 @@ async def test_no_attempt_passes_the_breakpoint_at_which_the_one_before_was_kill
     here: Killable, kill: Callable[[RunningServer], None]
 ) -> None:
     names = [uuid4().hex for _ in STOPS]
-    holds = [here.hold(name) for name in names]
-    threads = [await here.api.thread() for _ in STOPS]
-    runs: list[str] = []
+    threads = [await here.ana.thread() for _ in STOPS]
+    runs = await killed_at_their_stops(here, STOPS, names, threads, kill, [{"name": name} for name in names])
     for stop, name, thread_id in zip(STOPS, names, threads, strict=True):
-        more: JsonObject = {"stream_mode": ["custom"], **stop.asks}
-        runs.append(await here.api.start_run(thread_id, stop.graph, {"name": name}, more))
+        await goes_on(here, stop, name, thread_id)
+    await here.judged(threads, zip(threads, runs, strict=True))
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("kill", [kill_worker, pytest.param(kill_everything, marks=pytest.mark.full)])
+async def test_no_attempt_passes_the_next_breakpoint_of_a_run_that_was_itself_the_consent(
+    here: Killable, kill: Callable[[RunningServer], None]
+) -> None:
+    names = [uuid4().hex for _ in CONSENTS]
+    threads = [await here.ana.thread() for _ in CONSENTS]
+    for stop, name, thread_id in zip(CONSENTS, names, threads, strict=True):
+        await here.wait(thread_id, stop.graph, {"input": {"name": name}, **stop.asks})
+        assert here.started(name) == [*stop.done[:-1]], f"{stop}: a run before it stops one node earlier"
+    runs = await killed_at_their_stops(here, CONSENTS, names, threads, kill, [None] * len(names))
+    for stop, name, thread_id in zip(CONSENTS, names, threads, strict=True):
+        await goes_on(here, stop, name, thread_id)
+    await here.judged(threads, zip(threads, runs, strict=True))
+
+
+async def killed_at_their_stops(
+    here: Killable,
+    stops: Sequence[Stop],
+    names: Sequence[str],
+    threads: Sequence[str],
+    kill: Callable[[RunningServer], None],
+    inputs: Sequence[Json],
+) -> list[str]:
+    """Kill while each run stands at its stop and has no end yet; return the runs, which stand there again."""
+    holds = [here.hold(name) for name in names]
+    runs = [
+        await here.start(thread_id, stop.graph, data, {"stream_mode": ["custom"], **stop.asks})
+        for stop, thread_id, data in zip(stops, threads, inputs, strict=True)
+    ]
     await until(lambda: all(here.held(name) for name in names), within_secs=END_S)  # all is saved, no end is
     found = check(await here.log())
     assert [found.runs[run_id] for run_id in runs] == [""] * len(runs)
     await asyncio.to_thread(kill, here.server)
     for hold in holds:
         hold.unlink()
-    for stop, name, thread_id, run_id in zip(STOPS, names, threads, runs, strict=True):
+    for stop, name, thread_id, run_id in zip(stops, names, threads, runs, strict=True):
         await stands(here, stop, name, thread_id, run_id)
     claims = epochs(await here.log())
     assert all(len(claims[run_id]) >= 2 for run_id in runs), "the kill hit nothing"
-    for stop, name, thread_id in zip(STOPS, names, threads, strict=True):
-        await goes_on(here, stop, name, thread_id)
-    assert check(await here.log()).open_runs == []
+    return runs
 
 
 async def stands(here: World, stop: Stop, name: str, thread_id: str, run_id: str) -> None:
     """Expect that a run has ended at its breakpoint, and that nothing behind it was executed."""
     async with asyncio.timeout(END_S):
         await here.api.join(thread_id, run_id)
-    assert set(here.started(name)) == {"one"}, f"{stop}: {here.started(name)}"
+    assert set(here.started(name)) == set(stop.done), f"{stop}: {here.started(name)}"
     assert await run_status(here.api, thread_id, run_id) == "success", stop
     assert await thread_status(here.api, thread_id) == "interrupted", stop
     assert (await here.api.get(f"/threads/{thread_id}/state"))["next"] == [stop.next], stop
@@ -149,10 +213,10 @@ async def stands(here: World, stop: Stop, name: str, thread_id: str, run_id: str
 
 async def goes_on(here: World, stop: Stop, name: str, thread_id: str) -> None:
     """Let a human agree: then the rest runs, each step once."""
-    body: JsonObject = {"assistant_id": stop.graph, "input": None}
-    values = as_object(await here.api.call("POST", f"/threads/{thread_id}/runs/wait", body))
-    assert values["done"] == ["one", "two", "three"], stop
-    assert here.started(name)[-2:] == ["two", "three"], stop
+    rest = STEPS[len(stop.done) :]
+    values = await here.wait(thread_id, stop.graph, {"input": None})
+    assert values["done"] == STEPS, stop
+    assert here.started(name)[-len(rest) :] == rest, stop
 
 
 @pytest.mark.timeout(900)
@@ -160,9 +224,9 @@ async def test_no_run_passes_its_breakpoint_whenever_its_worker_is_killed(here: 
     hit = 0
     for number in range(15 if full else 1):
         name = uuid4().hex
-        threads = [await here.api.thread() for _ in range(RUNS)]
+        threads = [await here.ana.thread() for _ in range(RUNS)]
         asked: JsonObject = {"interrupt_before": ["two"]}
-        starting = asyncio.gather(*(here.api.start_run(one, "line", {"name": name}, asked) for one in threads))
+        starting = asyncio.gather(*(here.start(one, "line", {"name": name}, asked) for one in threads))
         at = 1 + number * 7 % RUNS
         kill = kill_everything if number % 5 == 4 else kill_worker  # a new supervisor counts restarts anew
         if kill is kill_everything:  # else they still come while the worker dies
@@ -174,8 +238,7 @@ async def test_no_run_passes_its_breakpoint_whenever_its_worker_is_killed(here: 
             await asyncio.gather(*map(here.api.join, threads, runs))
         assert set(here.started(name)) == {"one"}
         assert {await thread_status(here.api, thread_id) for thread_id in threads} == {"interrupted"}
-        found = check(await here.log())
-        assert found.open_runs == []
+        found = await here.judged(threads, [*zip(threads, runs, strict=True)][::4])
         assert {found.runs[run_id] for run_id in runs} == {"success"}
         hit += sum(found.attempts[run_id] > 1 for run_id in runs)
     assert hit > 0, "the kills hit nothing"
@@ -204,13 +267,10 @@ async def shown(here: World, thread_id: str) -> list[Json]:
 
 async def answering(here: World) -> Question:
     """Bring a thread to its question, and a run that answers it to the gate behind."""
-    thread_id, gate = await here.api.thread(), Gate(here.server)
-    path = f"/threads/{thread_id}/runs"
-    asked: JsonObject = {"assistant_id": "asking", "input": {"gate": gate.name, "name": gate.name}}
-    await here.api.call("POST", f"{path}/wait", asked)
+    thread_id, gate = await here.ana.thread(), Gate(here.server)
+    await here.wait(thread_id, "asking", {"input": {"gate": gate.name, "name": gate.name}})
     before = await shown(here, thread_id)
-    answer: JsonObject = {"assistant_id": "asking", "command": {"resume": "yes"}, "stream_mode": ["custom"]}
-    run_id = str(as_object(await here.api.call("POST", path, answer))["run_id"])
+    run_id = await here.start(thread_id, "asking", None, {"command": {"resume": "yes"}, "stream_mode": ["custom"]})
     await until(lambda: gate.began(here.server, "between"), within_secs=END_S)
     assert await shown(here, thread_id) != before, "the answer left nothing that a rollback could take back"
     return Question(thread_id, gate.name, gate, before, run_id)
@@ -218,7 +278,6 @@ async def answering(here: World) -> Question:
 
 async def untouched(here: World, question: Question) -> None:
     """Expect the thread as it was before the answer, nothing of the run left, and that it can be answered again."""
-    path = f"/threads/{question.thread_id}/runs"
     await until(lambda: _gone(here, question), within_secs=END_S)
     assert await shown(here, question.thread_id) == question.before
     connection = await asyncpg.connect(here.server.postgres)
@@ -229,9 +288,7 @@ async def untouched(here: World, question: Question) -> None:
     finally:
         await connection.close()
     question.gate.open()
-    values = as_object(
-        await here.api.call("POST", f"{path}/wait", {"assistant_id": "asking", "command": {"resume": "other"}})
-    )
+    values = await here.wait(question.thread_id, "asking", {"command": {"resume": "other"}})
     assert values["answers"] == ["first other"]
 
 
@@ -243,18 +300,18 @@ async def _gone(here: World, question: Question) -> bool:
 async def rolled_back(here: World, question: Question) -> None:
     """Ask for the rollback."""
     path = f"/threads/{question.thread_id}/runs/{question.run_id}/cancel?action=rollback"
-    assert (await here.api.raw("POST", path))[0] == 202
+    await here.ana.change("POST", path, {}, question.thread_id)
 
 
 @pytest.mark.timeout(240)
 async def test_a_rolled_back_answer_leaves_its_question_open_over_every_kill(here: Killable, full: bool) -> None:
     question = await answering(here)
-    asked = [question.run_id]
+    asked = [question]
     await rolled_back(here, question)
     await untouched(here, question)
 
     question = await answering(here)  # the worker dies before it hears of the rollback
-    asked.append(question.run_id)
+    asked.append(question)
     [worker] = here.server.pids("agentlog_processors", "worker")
     os.kill(worker, signal.SIGSTOP)
     await rolled_back(here, question)
@@ -265,23 +322,22 @@ async def test_a_rolled_back_answer_leaves_its_question_open_over_every_kill(her
         (kill_worker, kill_everything) if full else (kill_everything,)
     ):  # between the stop of the run and its end
         question = await answering(here)
-        asked.append(question.run_id)
+        asked.append(question)
         hold = here.hold(question.name)
         await rolled_back(here, question)
         await until(lambda: here.held(question.name), within_secs=END_S)  # noqa: B023 - waited for here
         await asyncio.to_thread(kill, here.server)
         hold.unlink()
         await untouched(here, question)
-    found = check(await here.log())
-    assert found.open_runs == []
-    assert {found.runs[run_id] for run_id in asked} == {"rollback"}
+    found = await here.judged([one.thread_id for one in asked])
+    assert {found.runs[one.run_id] for one in asked} == {"rollback"}
 
 
 @pytest.mark.timeout(240)
 async def test_a_rolled_back_answer_leaves_its_question_open_when_postgresql_was_away_at_its_end() -> None:
     patient = {"AGENTLOG_CANCEL_GRACE_SECS": "60", "AGENTLOG_CONFIG": str(GRAPHS)}  # its worker is to end it
     with running_cluster(QUICK | patient, workers=1) as cluster:
-        here = World(cluster, Api(cluster.url))
+        here = World(cluster, Api(cluster.url), Client(cluster.url, "ana", Notes()))
         question = await answering(here)
         hold = here.hold(question.name)
         await rolled_back(here, question)
@@ -298,6 +354,7 @@ async def test_a_rolled_back_answer_leaves_its_question_open_when_postgresql_was
             if one.verdict == "accepted" and kind == "RunFinished" and data["run_id"] == question.run_id
         ]
         assert ends == [("rollback", True)], "its worker took it back"
+        await here.judged([question.thread_id])
 
 
 @pytest.mark.timeout(240)
@@ -307,19 +364,15 @@ async def test_an_answer_in_place_of_another_meets_the_question_as_it_was(here: 
     [worker] = here.server.pids("agentlog_processors", "worker")
     if stopped:
         os.kill(worker, signal.SIGSTOP)
-    body: JsonObject = {
-        "assistant_id": "asking",
-        "command": {"resume": "other"},
-        "multitask_strategy": "rollback",
-    }
-    path = f"/threads/{question.thread_id}/runs"
-    run_id = str(as_object(await here.api.call("POST", path, body))["run_id"])
+    other: JsonObject = {"command": {"resume": "other"}, "multitask_strategy": "rollback"}
+    run_id = await here.start(question.thread_id, "asking", None, other)
     if stopped:
         os.kill(worker, signal.SIGKILL)
     question.gate.open()
     async with asyncio.timeout(END_S):
         values = await here.api.join(question.thread_id, run_id)
     assert values["answers"] == ["first other"]
-    assert (await here.api.raw("GET", f"{path}/{question.run_id}"))[0] == 404
-    found = check(await here.log())
-    assert (found.open_runs, found.runs[question.run_id], found.runs[run_id]) == ([], "rollback", "success")
+    path = f"/threads/{question.thread_id}/runs/{question.run_id}"
+    assert (await here.api.raw("GET", path))[0] == 404
+    found = await here.judged([question.thread_id], [(question.thread_id, run_id)])
+    assert (found.runs[question.run_id], found.runs[run_id]) == ("rollback", "success")
