@@ -9,13 +9,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+import uvloop
 from tests.apache_kafka.secured import MECHANISMS, PASSWORD, USER, SecuredKafka
 from tests.broker.servers import until
 from tests.certificates import Certificates
 from tests.infra.test_kafka_topics import ENDS_S, PARTITIONS, serve
 
 from agentlog_facts.errors import AgentlogError, Misconfigured, Unavailable
-from agentlog_infra.kafka_connection import connection
+from agentlog_infra.kafka_connection import OUTPUTS, connection
+from agentlog_infra.kafka_producer import DurableProducer
+from agentlog_infra.kafka_reader import KafkaReader
 from agentlog_infra.kafka_topics import apply, check
 from agentlog_infra.processes import child_environment
 from agentlog_infra.settings import Settings, names_of
@@ -82,19 +85,33 @@ def connections(given: Mapping[str, object]) -> list[object]:
     return [one for one in psutil.Process().net_connections() if one.raddr and one.raddr.port == port]
 
 
+async def used(given: Given) -> None:
+    """Make the topics, write a record and read it back, each of it soon."""
+    settings = Settings.load({**SHAPE, **given})
+    connected = connection(settings)
+    writer, reader = DurableProducer(connected, "test"), KafkaReader(connected, OUTPUTS, "test")
+    for step in (apply(settings), check(settings), writer.start()):
+        async with asyncio.timeout(SOON_S):
+            await step
+    async with asyncio.timeout(SOON_S):
+        place = await writer.send(OUTPUTS, b"k", b"v", 0)
+        read = await reader.one(0, place.offset)
+        assert read is not None
+        assert read.value == b"v"
+    for step in (reader.stop(), writer.stop()):
+        async with asyncio.timeout(SOON_S):
+            await step
+
+
 @pytest.mark.parametrize("protocol", ["SASL_SSL", "SASL_PLAINTEXT"])
 @pytest.mark.parametrize("mechanism", MECHANISMS)
-async def test_each_login_lets_us_make_topics_write_and_read(door: Door, mechanism: str, protocol: str) -> None:
-    settings = Settings.load({**SHAPE, **door.login(mechanism, protocol)})
-    await apply(settings)
-    await check(settings)
+def test_each_login_lets_us_make_topics_write_and_read(door: Door, mechanism: str, protocol: str) -> None:
+    uvloop.run(used(door.login(mechanism, protocol)))  # the loop of every role
 
 
-async def test_tls_with_and_without_a_client_certificate_lets_us_in(door: Door) -> None:
+def test_tls_with_and_without_a_client_certificate_lets_us_in(door: Door) -> None:
     for given in (door.tls(), door.mutual()):
-        settings = Settings.load({**SHAPE, **given})
-        await apply(settings)
-        await check(settings)
+        uvloop.run(used(given))
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)

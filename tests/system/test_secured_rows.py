@@ -112,6 +112,7 @@ def test_doctor_finds_both_and_shows_no_password(rows: Rows) -> None:
     [
         ("wrong password", "password authentication failed"),
         ("unknown authority", "certificate verify failed"),
+        ("another name", "Hostname mismatch"),
         ("no TLS", "no pg_hba.conf entry"),
     ],
 )
@@ -119,6 +120,7 @@ def test_a_database_that_does_not_let_us_in_is_told_soon(rows: Rows, case: str, 
     uri = {
         "wrong password": rows.database_uri("not-this"),
         "unknown authority": rows.database_uri(tls=f"sslmode=verify-full&sslrootcert={rows.certificates.other_ca}"),
+        "another name": rows.database_uri().replace("@127.0.0.1:", "@localhost:"),
         "no TLS": rows.database_uri(tls="sslmode=disable"),
     }[case]
     began = time.monotonic()
@@ -137,6 +139,7 @@ def test_a_database_that_does_not_let_us_in_is_told_soon(rows: Rows, case: str, 
         ("wrong password", "invalid username-password pair"),
         ("no password", "Authentication required"),
         ("unknown authority", "certificate verify failed"),
+        ("another name", "Hostname mismatch"),
         ("no TLS", "ConnectionError"),
     ],
 )
@@ -145,6 +148,7 @@ def test_a_redis_that_does_not_let_us_in_is_told_soon(rows: Rows, case: str, wor
         "wrong password": rows.redis_uri("not-this"),
         "no password": f"rediss://127.0.0.1:{rows.redis}/0?ssl_ca_certs={rows.certificates.ca}",
         "unknown authority": rows.redis_uri(tls=f"?ssl_ca_certs={rows.certificates.other_ca}"),
+        "another name": rows.redis_uri().replace("@127.0.0.1:", "@localhost:"),
         "no TLS": rows.redis_uri(scheme="redis", tls=""),
     }[case]
     began = time.monotonic()
