@@ -91,7 +91,10 @@ class EventTail(Protocol):
         ...
 
     async def poll(self, max_records: int, patience: timedelta) -> Sequence[RawRecord]:
-        """Return what is there, at most `max_records`, waiting up to `patience` for the first. Raises: Unavailable."""
+        """Return what is there, at most `max_records`, waiting up to `patience` for the first.
+
+        Raises: Unavailable, Diverged when the next record lies behind the end of the log.
+        """
         ...
 
     async def ends(self) -> Mapping[int, int]:

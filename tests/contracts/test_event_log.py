@@ -14,7 +14,7 @@ from tests.facts.commits import THREAD, commit
 from tests.stack_fixtures import RunningStack
 
 from agentlog_facts.envelope import Draft, Place
-from agentlog_facts.errors import Corrupt
+from agentlog_facts.errors import Corrupt, Diverged
 from agentlog_facts.ids import Key
 from agentlog_facts.ports import RawRecord
 from agentlog_facts.thread import ThreadMetadataPatched
@@ -125,3 +125,10 @@ async def test_a_place_without_a_record_is_corrupt(world: EventsWorld) -> None:
     for behind in (1, 2, 1000):
         with pytest.raises(Corrupt):
             await world.log.read(Place(place.partition, place.offset + behind))
+
+
+async def test_a_tail_that_stands_behind_the_end_says_that_the_log_is_another_one(world: EventsWorld) -> None:
+    place = await world.log.append(draft(1))
+    world.tail.seek(place.partition, place.offset + 1000)
+    with pytest.raises(Diverged):
+        await taken(world, 1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from agentlog_facts.envelope import Draft, Place, Recorded
-from agentlog_facts.errors import Corrupt, OutcomeUnknown, Unavailable
+from agentlog_facts.errors import Corrupt, Diverged, OutcomeUnknown, Unavailable
 from agentlog_facts.guard import EMPTY, Accepted, AggregateHead, Prior, Verdict, advance, guard
 from agentlog_facts.ids import Key
 from agentlog_facts.ports import Indexed, RawRecord
@@ -110,6 +110,8 @@ class MemoryTail:
         self._next = None
 
     async def poll(self, max_records: int, patience: timedelta) -> Sequence[RawRecord]:
+        if self._next is not None and self._next > len(self._log.records):
+            raise Diverged(f"the log has {len(self._log.records)} records, the next is to be {self._next}")
         end = time.monotonic() + patience.total_seconds()
         while self._next is None or self._next >= len(self._log.records):
             if time.monotonic() >= end:

@@ -1,0 +1,83 @@
+"""What every server's adapter of `EventLog` and `EventTail` says while its server is away, and that it comes back."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from tests.apache_kafka.server import ApacheKafka
+from tests.broker.servers import BrokerProcess
+from tests.contracts import event_worlds
+from tests.contracts.conftest import APACHE, connection_to
+from tests.contracts.event_worlds import EventsWorld
+from tests.contracts.test_event_log import draft
+from tests.stack_fixtures import RunningStack
+
+from agentlog_facts.envelope import Place
+from agentlog_facts.errors import OutcomeUnknown, Unavailable
+from agentlog_facts.ports import RawRecord
+
+T = TypeVar("T")
+Server = BrokerProcess | ApacheKafka
+BACK_S = 60.0
+
+
+@pytest.fixture(params=["agentlog_broker", APACHE])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """Run a server that the test may kill; started again it has its port and its records."""
+    started = BrokerProcess(tmp_path) if request.param == "agentlog_broker" else ApacheKafka(tmp_path)
+    started.start()
+    yield started
+    started.kill()
+
+
+@pytest.fixture
+async def world(server: Server, stack: RunningStack, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[EventsWorld]:
+    """Give its event log; a producer is given up soon."""
+    monkeypatch.setattr("agentlog_infra.kafka_producer.SILENCE_S", 1.0)
+    async with event_worlds.kafka(server.bootstrap, connection_to(server.bootstrap), stack.postgres) as made:
+        yield made
+
+
+async def eventually(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask again until the log is back."""
+    end = time.monotonic() + BACK_S
+    while True:
+        try:
+            return await ask()
+        except Unavailable:
+            assert time.monotonic() < end, "the log is not found again"
+            await asyncio.sleep(0.05)
+
+
+async def polled(world: EventsWorld, place: Place) -> RawRecord:
+    """Return the record at a place, by the tail."""
+    world.tail.seek(place.partition, place.offset)
+    found = await world.tail.poll(1, timedelta(seconds=10))
+    assert found, "nothing came"
+    return found[0]
+
+
+async def test_a_log_that_is_away_is_unavailable_and_its_adapters_find_it_again(
+    server: Server, world: EventsWorld
+) -> None:
+    before = await world.log.append(draft(0))
+    assert (await eventually(lambda: polled(world, before))).place == before
+    server.kill()
+    with pytest.raises(OutcomeUnknown):  # the producer had taken it when it was noticed
+        await world.log.append(draft(1))
+    with pytest.raises(Unavailable) as refused:
+        await world.log.append(draft(2))
+    assert not isinstance(refused.value, OutcomeUnknown), "nothing was handed over: the producer is being replaced"
+    with pytest.raises(Unavailable):
+        await world.log.read(before)
+    with pytest.raises(Unavailable):
+        await world.tail.ends()
+    await asyncio.to_thread(server.start)
+    after = await eventually(lambda: world.log.append(draft(3)))
+    assert (await eventually(lambda: world.log.read(after))).draft.facts == draft(3).facts
+    assert (await eventually(lambda: world.log.read(before))).draft.facts == draft(0).facts
+    assert (await eventually(lambda: polled(world, after))).place == after
