@@ -13,7 +13,7 @@ import pytest
 from tests.stack_fixtures import until
 from tests.system.api import Api
 from tests.system.checker.fold import Judged
-from tests.system.checker.invariants import Verdicts, check, epochs
+from tests.system.checker.invariants import Verdicts, epochs
 from tests.system.checker.judgement import judged_well
 from tests.system.checker.notes import Notes
 from tests.system.checker.rows import read_queue
@@ -189,7 +189,7 @@ async def killed_at_their_stops(
         for stop, thread_id, data in zip(stops, threads, inputs, strict=True)
     ]
     await until(lambda: all(here.held(name) for name in names), within_secs=END_S)  # all is saved, no end is
-    found = check(await here.log())
+    _, found = await judged_well(here.server.kafka, here.server.postgres, ended=False)
     assert [found.runs[run_id] for run_id in runs] == [""] * len(runs)
     await asyncio.to_thread(kill, here.server)
     for hold in holds:
