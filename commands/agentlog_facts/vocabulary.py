@@ -208,7 +208,7 @@ def decode_commit(key: str, record: JsonObject) -> Draft:
     """Return the commit of a parsed record whose blobs are in place; raise Corrupt or UnknownSchema."""
     try:
         return _decode(key, record)
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, OverflowError) as error:  # the last: a time that no year of UTC has
         raise Corrupt(f"commit: {error}") from error
 
 
@@ -224,7 +224,7 @@ def _decode(key: str, record: JsonObject) -> Draft:
         append_id=_text(record, "append_id"),
         body_sha256=_text(record, "body_sha256"),
         facts=tuple(stored),
-        occurred_at=datetime.fromisoformat(_text(record, "occurred_at")),
+        occurred_at=datetime.fromisoformat(_text(record, "occurred_at")).astimezone(UTC),
         cause=_cause(record),
         demands={Stream(name): _demand(value) for name, value in as_object(record["demands"], "demands").items()},
         epoch=None if epoch is None else _number(record, "epoch"),

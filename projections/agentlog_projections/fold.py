@@ -20,14 +20,15 @@ from agentlog_facts.ports import Clock, EventTail, RawRecord
 from agentlog_facts.system import PartitionOpened
 from agentlog_projections import partitions as ownership
 from agentlog_projections.announce import Announcer, hint_of, somebody_waits
-from agentlog_projections.commits import Commit, ReadModel, by_key
+from agentlog_projections.careful import Careful
+from agentlog_projections.commits import ReadModel
 from agentlog_projections.database import Connection
 from agentlog_projections.judge import Judged, Known, Read, judge, readable
 from agentlog_projections.ledger import LedgerFold, Step, fence
 from agentlog_projections.membership import Membership
 from agentlog_projections.offers import Offers
 from agentlog_projections.partitions import Fenced, Partition
-from agentlog_projections.quarantine import DETERMINISTIC, Quarantine, execute, is_deterministic
+from agentlog_projections.quarantine import DETERMINISTIC, UNSTORABLE, Quarantine, execute, is_deterministic
 from agentlog_projections.runs import RunsModel
 from agentlog_projections.shares import change
 from agentlog_projections.transaction import Composer, Transaction, Write
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 
 MOST_BYTES = 32 * 1024 * 1024
 """A batch is cut behind so many bytes of values, blobs included."""
+MOST_REASON = 500
 READ_AHEAD = 200
 """From so many records at once the fold counts as behind."""
 _BLOB_SIZE = re.compile(rb'"sha256":"[0-9a-f]{64}","size":(\d+)')
@@ -95,6 +97,7 @@ class Fold:
         self._quarantine = Quarantine()
         self._offers = Offers(connection, outside.announcer, runs, self._quarantine)
         self._composer = Composer()
+        self._careful = Careful(connection, models, self._quarantine, self._composer)
         self._all: frozenset[int] = frozenset()
         self._next_look = 0.0
         self._ahead: asyncio.Task[tuple[list[list[Read]], bool]] | None = None
@@ -240,15 +243,33 @@ class Fold:
             self.partitions = {n: one for n, one in self.partitions.items() if n not in unknown}
 
     async def _commit(self, reads: Sequence[Read]) -> None:
+        reads = [read for read in reads if self.partitions[read.raw.place.partition].folds(read.raw)]
+        if not reads:
+            return
         steps = self._steps(reads)
         try:
             judged, known = await self._folded(reads, steps)
+        except UNSTORABLE as error:
+            await self._commit_around(reads, error)
+            return
         except asyncpg.PostgresError as error:
             if error.sqlstate == _SQLSTATE_FENCED:
                 raise Fenced(str(error)) from error
             raise
         self._ledger.settle(known)
         await self._committed(steps, judged, known)
+
+    async def _commit_around(self, reads: Sequence[Read], error: Exception) -> None:
+        """Find the record that the ledger cannot hold, by halves: its partition stops there, the others go on."""
+        self._forget()
+        if len(reads) == 1:
+            place = reads[0].raw.place
+            why = f"cannot be folded at {place.offset}: {type(error).__name__}: {error}"[:MOST_REASON]
+            self.partitions[place.partition].stop(why.replace("\x00", ""), place.offset)
+            return
+        half = len(reads) // 2
+        await self._commit(reads[:half])
+        await self._commit(reads[half:])
 
     async def _folded(self, reads: Sequence[Read], steps: Sequence[Step]) -> tuple[list[Judged], Mapping[Key, Known]]:
         try:
@@ -292,47 +313,8 @@ class Fold:
             self._ledger.write(tx, judged, known)
             tx.together.append(Write(_FENCED, (len(steps),)))
             await execute(self._connection, tx, self._composer)
-            commits = [one.commit for one in judged if one.commit is not None]
-            for model in self._models:
-                await self._apply_carefully(model, commits)
+            await self._careful.apply([one.commit for one in judged if one.commit is not None])
         return judged, known
-
-    async def _apply_carefully(self, model: ReadModel, commits: Sequence[Commit]) -> None:
-        folded, waiting = self._quarantine.split(model.name, commits)
-        await self._park(model, waiting)
-        if await self._try(model, folded) is None:
-            return
-        for group in by_key(folded).values():
-            error = await self._try(model, group)
-            if error is not None:
-                await self._park(model, group, f"{type(error).__name__}: {error}")
-
-    async def _try(self, model: ReadModel, commits: Sequence[Commit]) -> Exception | None:
-        """Apply inside a savepoint and return the error that applying again would bring back."""
-        try:
-            async with self._connection.transaction():
-                tx = Transaction(self._connection)
-                await model.apply(tx, commits)
-                await execute(self._connection, tx, self._composer)
-        except (
-            ArithmeticError,
-            AttributeError,
-            LookupError,
-            TypeError,
-            ValueError,
-            Corrupt,
-            asyncpg.PostgresError,
-        ) as error:
-            model.forget()
-            if not is_deterministic(error):
-                raise
-            return error
-        return None
-
-    async def _park(self, model: ReadModel, commits: Sequence[Commit], *error: str) -> None:
-        tx = Transaction(self._connection)
-        self._quarantine.park(tx, model.name, commits, *error)
-        await execute(self._connection, tx, self._composer)
 
     def _steps(self, reads: Sequence[Read]) -> list[Step]:
         last: dict[int, RawRecord] = {}

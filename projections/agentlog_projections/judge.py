@@ -14,6 +14,9 @@ from agentlog_projections.commits import Commit
 MOST_PRIORS = 256
 """Accepted event ids remembered of one aggregate; beyond it they are looked up in `log_index`."""
 
+MOST_NAMES = 600
+"""Characters of the names of one commit together: more than any writer of ours gives, and what an index can hold."""
+
 
 @dataclass(slots=True)
 class Known:
@@ -88,9 +91,12 @@ def _born_dead(draft: Draft, ended: Sequence[RunId], after: Mapping[RunId, RunHe
 
 
 def readable(draft: Draft, raw: RawRecord, partition_of: Callable[[Key], int]) -> Void | None:
-    """Return why a decoded record is void before any aggregate is asked: on the wrong partition, or with NUL bytes."""
-    if "\x00" in f"{draft.key}{draft.stream}{draft.event_id}{draft.append_id}{draft.body_sha256}":
+    """Return why a decoded record is void before any aggregate is asked: on the wrong partition, or badly named."""
+    names = f"{draft.key}{draft.stream}{draft.event_id}{draft.append_id}{draft.body_sha256}"
+    if "\x00" in names:
         return Void("unreadable", None, "text", "NUL")
+    if len(names) > MOST_NAMES:
+        return Void("unreadable", None, f"at most {MOST_NAMES} characters of names", str(len(names)))
     if category(draft.stream) == "partition":  # lies where it says, not where its key would put it
         return None
     wanted = partition_of(draft.key)

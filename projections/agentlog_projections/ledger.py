@@ -17,7 +17,7 @@ from agentlog_facts.ports import Indexed, RawRecord
 from agentlog_facts.system import PartitionOpened
 from agentlog_facts.vocabulary import NAMES
 from agentlog_projections.database import Pool, reading
-from agentlog_projections.judge import Judged, Known, Read, decode_head, encode_head
+from agentlog_projections.judge import MOST_NAMES, Judged, Known, Read, decode_head, encode_head
 from agentlog_projections.lru import Lru
 from agentlog_projections.transaction import Transaction, Write
 
@@ -162,7 +162,7 @@ def _index_row(one: Judged) -> tuple[object, ...]:
     kind = encode_verdict(verdict)
     stored = dump(kind).decode()
     if draft is None or (one.read.void is not None and one.read.void.reason == "unreadable"):
-        key = (raw.key or b"").decode("utf-8", "backslashreplace").replace("\x00", "\\x00")
+        key = (raw.key or b"").decode("utf-8", "backslashreplace").replace("\x00", "\\x00")[:MOST_NAMES]
         return (place.partition, place.offset, key, "", "", "", "", None, "", None, None, raw.timestamp, "void", stored)
     return (
         place.partition,

@@ -138,6 +138,10 @@ class Partition:
             return False
         return True
 
+    def folds(self, raw: RawRecord) -> bool:
+        """Tell whether a record that was taken comes before the one at which the partition has stopped since."""
+        return self.stopped is None or raw.place.offset < self.reading
+
 
 async def standing(connection: Connection, lease: timedelta) -> Standing:
     """Return who is alive, which is who was seen within `lease`, and who owns what."""

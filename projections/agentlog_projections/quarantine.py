@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 DETERMINISTIC = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, Corrupt, asyncpg.PostgresError)
 """What the same commit would raise again; faults of the database that may pass are told apart by `TRANSIENT`."""
+UNSTORABLE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
+"""What PostgreSQL says of a value that no column or index can hold: the record is to blame, not our code or tables."""
 
 _PARK = """
 INSERT INTO ledger.quarantine (model, key, partition, "offset", error, version, ordinal, ended)

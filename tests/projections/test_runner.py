@@ -344,6 +344,35 @@ async def test_an_unknown_schema_stops_its_partition_and_is_never_skipped(world:
     assert await world.verdict(places[2]) == Accepted(0)
 
 
+async def test_a_record_that_the_ledger_cannot_hold_stops_its_partition_there_and_no_other(own_world: World) -> None:
+    world = own_world
+    await world.pool.execute("ALTER TABLE ledger.log_index ALTER event_id TYPE varchar(20)")
+    (here, more), (other,) = keys_of(world, 0, 2), keys_of(world, 1, 1)
+    places = world.append(
+        draft(here, thread_created(here)),
+        draft(other, thread_created(other)),
+        draft(here, run_created("r1", here), event_id="longer than the column can hold"),
+        draft(other, run_created("r1", other)),
+        draft(more, thread_created(more)),
+    )
+    async with world.projector():
+        await world.until(lambda: stopped(world, 0, "cannot be folded at 1"))
+        places += world.append(draft(other, run_created("r2", other)), draft(more, run_created("r1", more)))
+        await world.until(lambda: position(world, 1, 3))
+    assert await world.ledger.position(0) == 1
+    assert await world.ledger.at([places[2], places[4], places[6]]) == [], "what comes behind it is not folded"
+    assert [await world.verdict(places[number]) for number in (0, 1, 3, 5)] == [
+        Accepted(0),
+        Accepted(0),
+        Accepted(1),
+        Accepted(2),
+    ]
+    await world.pool.execute("ALTER TABLE ledger.log_index ALTER event_id TYPE text")
+    async with world.projector():
+        await world.folded()
+    assert await world.verdict(places[2]) == Accepted(1)
+
+
 class PickyThreads(ThreadsModel):
     """Cannot hold metadata that says so."""
 

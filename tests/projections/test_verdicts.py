@@ -1,15 +1,23 @@
 """Verdicts: what the ledger says of each record, in rows, in answers and in hints."""
 
+import re
+from hashlib import sha256
+
 from tests.projections.facts import patched, run_created, thread_created, thread_deleted
 from tests.projections.world import World, draft
 
-from agentlog_facts.envelope import Place
+from agentlog_facts.envelope import Draft, Place
 from agentlog_facts.guard import Accepted, Duplicate, Void
 from agentlog_facts.ids import Key, Stream
 from agentlog_facts.system import PartitionOpened
 from agentlog_facts.vocabulary import encode_commit, encode_facts
 
 ON_T1 = Stream("thread-t1")
+
+
+def encoded(commit: Draft) -> bytes:
+    """Return a commit as its record holds it."""
+    return encode_commit(commit, encode_facts(commit))
 
 
 async def test_accepted_commits_count_up_on_their_stream(world: World) -> None:
@@ -58,9 +66,16 @@ async def test_demands_are_judged_against_what_was_stored_before_a_restart(world
 async def test_what_cannot_be_read_or_lies_elsewhere_is_void_and_the_fold_goes_on(world: World) -> None:
     alien = draft("alien", thread_created("alien"))
     wrong = (world.log.partition_of(Key("t1")) + 1) % 2
+    timeless = draft("t1", thread_created())
+    long = "".join(sha256(bytes([number])).hexdigest() for number in range(60))  # an index would shorten what repeats
+    before_all_years = re.sub(rb'("occurred_at":")[^"]+', rb"\g<1>0001-01-01T00:00:00+14:00", encoded(timeless))
     places = [
+        world.log.put(b"t1", before_all_years, 0),
+        world.log.append(draft("t1", thread_created(), event_id=long), 0),
+        world.log.append(draft(long, thread_created(long)), 0),
+        world.log.put(long.encode(), b"{not json", 0),
         world.log.put(b"t1", b"{not json", 0),
-        world.log.put(b"\xff\x00", encode_commit(alien, encode_facts(alien)), 0),
+        world.log.put(b"\xff\x00", encoded(alien), 0),
         world.log.put(b"t1", None, 0),
         world.log.append(draft("t1", thread_created(), event_id="nul\x00"), 0),
         world.log.append(draft("t1", thread_created()), wrong),
@@ -70,10 +85,7 @@ async def test_what_cannot_be_read_or_lies_elsewhere_is_void_and_the_fold_goes_o
         await world.folded()
     verdicts = [await world.verdict(place) for place in places]
     assert [getattr(verdict, "reason", verdict) for verdict in verdicts] == [
-        "unreadable",
-        "unreadable",
-        "unreadable",
-        "unreadable",
+        *("unreadable",) * 8,
         "wrong_partition",
         Accepted(0),
     ]
