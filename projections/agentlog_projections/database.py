@@ -41,7 +41,8 @@ TRANSIENT = (
     asyncpg.PostgresSystemError,
     asyncpg.ObjectInUseError,
     asyncpg.LockNotAvailableError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.InvalidTransactionStateError,  # a standby that became reachable first, time-outs of transactions
+    asyncpg.InternalServerError,
     asyncpg.OutdatedSchemaCacheError,
     asyncpg.InvalidCachedStatementError,
     asyncpg.InvalidAuthorizationSpecificationError,

@@ -32,7 +32,7 @@ from agentlog_projections.commits import Commit, ReadModel
 from agentlog_projections.database import connect
 from agentlog_projections.fold import Fold, Outside
 from agentlog_projections.partitions import RESUMABLE, Partition, fence_off
-from agentlog_projections.quarantine import parked, retry
+from agentlog_projections.quarantine import is_deterministic, parked, retry
 from agentlog_projections.read_models import read_models
 from agentlog_projections.runs import RunsModel
 from agentlog_projections.threads import ThreadFilter, Threads, ThreadsModel
@@ -371,6 +371,32 @@ async def test_a_record_that_the_ledger_cannot_hold_stops_its_partition_there_an
     async with world.projector():
         await world.folded()
     assert await world.verdict(places[2]) == Accepted(1)
+
+
+async def test_a_database_that_takes_no_writes_for_a_while_ends_no_projector(
+    own_world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = own_world
+    world.append(draft("t1", thread_created()))
+
+    def refused() -> list[str]:
+        reasons = [str(getattr(record, "reason", "")) for record in caplog.records]
+        return [reason for reason in reasons if reason.startswith("ReadOnlySQLTransactionError")]
+
+    async with world.pool.acquire() as operator:  # its session stays one that may write
+        database = await operator.fetchval("SELECT current_database()")
+        await operator.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+        async with world.projector():
+            await world.until(lambda: len(refused()) > 2, "refused, and tried again")
+            await operator.execute(f"ALTER DATABASE {database} RESET default_transaction_read_only")
+            await world.folded()
+
+
+@pytest.mark.parametrize(
+    "error", [asyncpg.ReadOnlySQLTransactionError, asyncpg.TransactionTimeoutError, asyncpg.InternalServerError]
+)
+def test_a_fault_of_the_server_says_nothing_about_a_commit(error: type[asyncpg.PostgresError]) -> None:
+    assert not is_deterministic(error("cannot execute UPDATE in a read-only transaction"))
 
 
 class PickyThreads(ThreadsModel):
