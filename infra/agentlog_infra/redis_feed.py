@@ -6,8 +6,9 @@ expiry), `instance` (random, so that an emptied or restarted server is noticed),
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,8 @@ BLOCK_S = 2.0
 SOCKET_S = 5.0
 ANSWER_S = 2.0
 """How long a command may take, connection and repeats of the client included; a blocking one also its patience."""
+SILENCE_S = 10.0
+"""A subscription on which so long nothing came, no answer to a ping either, is given up: its other end is gone."""
 BACK_OFF_S = 0.2
 
 
@@ -196,9 +199,8 @@ class RedisFeed:
                         await pubsub.subscribe(self._key(channel))
                         if greeting is not None:
                             yield greeting  # at each connection: what was missed may be found elsewhere
-                        while True:
-                            message = await _next(pubsub)
-                            if message is not None:
+                        async with aclosing(_heard(pubsub)) as messages:
+                            async for message in messages:
                                 yield message
             except Unavailable as error:
                 log.warning("feed.reconnecting", extra={"channel": channel, "error": str(error)})
@@ -230,7 +232,20 @@ def _run_id(info: "Reply") -> str:
     return run_id
 
 
-async def _next(pubsub: PubSub) -> bytes | None:
-    message = await pubsub.get_message(timeout=BLOCK_S)
-    data = None if message is None else message.get("data")
-    return data if isinstance(data, bytes) else None
+async def _heard(pubsub: PubSub) -> AsyncGenerator[bytes]:
+    """Yield messages; ask for a sign of life where none comes. Raises: TimeoutError after SILENCE_S without any.
+
+    redis-py (8.1) sends pings of its own, and never asks what became of them.
+    """
+    heard_at = time.monotonic()
+    while True:
+        message = await pubsub.get_message(timeout=BLOCK_S)
+        if message is not None:
+            heard_at = time.monotonic()
+            data = message.get("data")
+            if message.get("type") == "message" and isinstance(data, bytes):
+                yield data
+        elif time.monotonic() - heard_at > SILENCE_S:
+            raise TimeoutError(f"nothing came for {SILENCE_S:g} s")
+        else:
+            await pubsub.ping()

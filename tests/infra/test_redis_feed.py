@@ -117,6 +117,73 @@ async def test_a_server_that_says_nothing_is_waited_for_a_short_while_only(monke
     await server.wait_closed()
 
 
+class FallingSilent:
+    """A server that takes subscriptions, and on all connections but the first says something to them too."""
+
+    def __init__(self, message: bytes) -> None:
+        self.subscribed = 0
+        self._message = message
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer what a client says until it has subscribed, then nothing."""
+        subscribed = False
+        while not reader.at_eof():
+            command = await _command(reader)
+            if command[:1] == [b"SUBSCRIBE"]:
+                subscribed = True
+                self.subscribed += 1
+                writer.write(_told(b"subscribe", command[1], b":1\r\n"))
+                if self.subscribed > 1:
+                    writer.write(_told(b"message", command[1], _bulk(self._message)))
+            elif command and not subscribed:
+                writer.write(b"+PONG\r\n" if command[0] == b"PING" else b"+OK\r\n")
+        writer.close()
+
+
+async def _command(reader: asyncio.StreamReader) -> list[bytes]:
+    """Read one command, [] at the end of the connection."""
+    words = [await reader.readline() for _ in range(2 * int((await reader.readline())[1:] or b"0"))]
+    return [word.strip() for word in words[1::2]]
+
+
+def _bulk(text: bytes) -> bytes:
+    return b"$%d\r\n%s\r\n" % (len(text), text)
+
+
+def _told(kind: bytes, channel: bytes, what: bytes) -> bytes:
+    return b"*3\r\n" + _bulk(kind) + _bulk(channel) + what
+
+
+async def test_a_subscription_to_which_no_ping_is_answered_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_feed, "BLOCK_S", 0.05)
+    monkeypatch.setattr(redis_feed, "SILENCE_S", 0.3, raising=False)
+    hint = Hint(0, 0, 1, {1: 0}, tries=tries_of("a"))
+    silent = FallingSilent(encode_hint(hint))
+    server = await asyncio.start_server(silent.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    feed = RedisFeed(redis_feed.connect(Settings.load({"redis_uri": f"redis://127.0.0.1:{port}"})), "t", SystemIds())
+    async with asyncio.timeout(DEADLINE_S), feed.subscribe() as hints:
+        assert await anext(hints) == hint
+    assert silent.subscribed == 2
+    await feed.stop()
+    server.close()
+    await server.wait_closed()
+
+
+async def test_a_subscription_stays_as_it_is_while_pings_are_answered(
+    monkeypatch: pytest.MonkeyPatch, stack: RunningStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(redis_feed, "BLOCK_S", 0.02)
+    monkeypatch.setattr(redis_feed, "SILENCE_S", 0.2, raising=False)
+    feed = RedisFeed(redis_feed.connect(Settings.load({"redis_uri": stack.redis})), unique("t"), SystemIds())
+    async with feed.subscribe() as hints:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await anext(hints)
+    assert "feed.reconnecting" not in caplog.text
+    await feed.stop()
+
+
 async def test_a_hint_of_a_newer_release_is_left_out_and_later_ones_are_heard(stack: RunningStack) -> None:
     prefix = unique("t")
     feed = RedisFeed(redis_feed.connect(Settings.load({"redis_uri": stack.redis})), prefix, SystemIds())
