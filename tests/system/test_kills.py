@@ -6,9 +6,12 @@ from collections.abc import Callable
 
 import pytest
 from tests.system.api import Api
-from tests.system.checker.fold import Judged, judge
-from tests.system.checker.invariants import accepted_tasks, check, epochs
-from tests.system.checker.records import read_topic
+from tests.system.checker.fold import Judged
+from tests.system.checker.invariants import accepted_tasks, epochs
+from tests.system.checker.judgement import judged_well
+from tests.system.checker.notes import Notes
+from tests.system.checker.rows import read_queue
+from tests.system.noted import Client, effects
 from tests.system.servers import RunningServer, running_server, wait_until
 
 from agentlog_facts.json_value import JsonObject, as_object
@@ -20,14 +23,12 @@ END_S = 90.0
 IN_FLIGHT = {"N_JOBS_PER_WORKER": str(RUNS), "AGENTLOG_LOST_AFTER_SECS": "5", "AGENTLOG_LOOK_SECS": "1"}
 
 
-async def start_runs(api: Api, durability: str) -> dict[str, str]:
+async def start_runs(ana: Client, durability: str) -> dict[str, str]:
     """Start RUNS five-node runs on threads of their own; return run -> thread."""
-    threads = [await api.thread() for _ in range(RUNS)]
+    threads = [await ana.thread() for _ in range(RUNS)]
     work: list[JsonObject] = [{"sleep_ms": STEP_MS, "name": str(number)} for number in range(RUNS)]
-    return {
-        await api.start_run(thread, "steps", data, {"durability": durability}): thread
-        for thread, data in zip(threads, work, strict=True)
-    }
+    more: JsonObject = {"durability": durability, "stream_resumable": True}
+    return {await ana.start(thread, data, more): thread for thread, data in zip(threads, work, strict=True)}
 
 
 def kill_worker(server: RunningServer) -> None:
@@ -46,14 +47,21 @@ async def test_every_run_in_flight_ends_once_and_no_accepted_step_runs_again(
     kill: Callable[[RunningServer], None], durability: str
 ) -> None:
     with running_server(IN_FLIGHT) as server:
-        runs = await start_runs(Api(server.url), durability)
+        ana = Client(server.url, "ana", Notes())
+        runs = await start_runs(ana, durability)
         await asyncio.to_thread(wait_until, lambda: in_flight(server), END_S, "all runs are in flight")
+        for run, thread in list(runs.items())[::5]:
+            await ana.look(thread, run)
         await asyncio.to_thread(kill, server)
         await all_end_well(Api(server.url), runs)
-        judged = judge(await read_topic(server.kafka, "agentlog.events"))
+        for run, thread in runs.items():
+            assert await ana.look(thread, run, with_token=True) == "success"
         steps = server.steps()
-    found = check(judged)
-    assert found.violations == []
+        ana.notes.shown = [await ana.show(thread) for thread in runs.values()]
+        ana.notes.streams = {run: await ana.stream(thread, run) for run, thread in runs.items()}
+        ana.notes.effects = effects(steps)
+        ana.notes.queued = await read_queue(server.redis)
+        judged, found = await judged_well(server.kafka, server.postgres, ana.notes)
     assert found.runs == dict.fromkeys(runs, "success")
     assert max(found.attempts.values()) >= 2, "the kill hit nothing"
     no_accepted_step_ran_again(steps, judged)
