@@ -23,7 +23,8 @@ def rebuild(data_dir: Path | None, check: bool, accept_differences: bool, in_pla
 
     The server goes on all the time. Where rows differ, nothing is switched and the exit status is 3, unless
     --accept-differences says that the live rows are the wrong ones. Ctrl-C and --cancel leave the live rows as they
-    are. Where there are no live rows, the fold goes into the tables themselves.
+    are, unless these are being folded in place: then a projector goes on with them. Only where there are no live rows,
+    and with --in-place, the fold goes into the tables themselves; --check never changes anything.
     """
     wishes = {"check": check, "accept-differences": accept_differences, "in-place": in_place, "cancel": cancel}
     asked = [word for word, said in wishes.items() if said] or ["switch"]

@@ -204,7 +204,9 @@ async def _projection(settings: Settings) -> Finding:
             told = ", ".join(f"{count} of {model}" for model, count in parked.items())
             return Finding("projection", "failed", f"in quarantine: {told}", "agentlog projection list, then retry")
         if building:
-            return Finding("projection", "warning", f"still folding {len(building)} partitions", "wait, or `rebuild`")
+            return Finding(
+                "projection", "warning", f"still folding {len(building)} partitions", "wait; is a projector running?"
+            )
         return Finding("projection", "ok", f"{found['present']} partitions")
 
     return await _look("projection", "is the database migrated? (agentlog migrate up)", look)

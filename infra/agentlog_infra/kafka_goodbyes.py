@@ -22,7 +22,27 @@ GOODBYE_S = 0.5
 async def hang_up(client: AIOKafkaConsumer | AIOKafkaAdminClient) -> None:
     """Stop a consumer or an admin client; past GOODBYE_S its connections are broken off."""
     with _broken_off(client._client):  # pyright: ignore[reportPrivateUsage]  # it tells of its connections nowhere else
-        await (client.close() if isinstance(client, AIOKafkaAdminClient) else client.stop())
+        if isinstance(client, AIOKafkaAdminClient):
+            await client.close()
+        else:
+            await _stop(client)
+
+
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    """Stop a consumer. aiokafka (0.14) stops half-way, as if the caller were cancelled, at a fetch that failed and
+    waits to ask again; the rest is done here.
+    """
+    try:
+        await consumer.stop()
+    except asyncio.CancelledError:
+        current = asyncio.current_task()
+        if current is None or current.cancelling():
+            raise
+        fetches = consumer._fetcher._pending_tasks  # pyright: ignore[reportPrivateUsage]  # no public way to them
+        for fetch in fetches:
+            fetch.cancel()
+        await asyncio.gather(*fetches, return_exceptions=True)
+        await consumer._client.close()  # pyright: ignore[reportPrivateUsage]  # as above
 
 
 async def hang_up_producer(producer: AIOKafkaProducer, patience_s: float) -> None:

@@ -65,18 +65,6 @@ async def make_database(database_uri: str) -> None:
     await (await _connect_or_create(database_uri)).close()
 
 
-async def drop(database_uri: str) -> None:
-    """Drop everything that is folded from the log. Raises: Unavailable."""
-    connection = await _connect_or_create(database_uri)
-    try:
-        async with connection.transaction():
-            await connection.execute("SET LOCAL client_min_messages = warning")
-            await connection.execute("DROP SCHEMA IF EXISTS ledger CASCADE")
-            await connection.execute("DROP SCHEMA IF EXISTS read_v1 CASCADE")
-    finally:
-        await connection.close()
-
-
 def whole(read_models: Sequence[Tables]) -> list[str]:
     """Return the statements that make all tables of the newest shape, for whoever makes them somewhere else."""
     names = ", ".join(f"('{model.name}', {model.version})" for model in read_models)

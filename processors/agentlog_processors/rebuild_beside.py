@@ -9,45 +9,29 @@
 """
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeAlias
 
 import asyncpg
 
-from agentlog_facts.errors import AgentlogError, Conflict, Corrupt, Unavailable
-from agentlog_facts.ports import EventTail
-from agentlog_processors.rebuild_progress import Progress
+from agentlog_facts.errors import Conflict, Corrupt, Unavailable
+from agentlog_processors.rebuild_tries import Cancelled, Connections, Tools, heard, persist
 from agentlog_projections import beside
-from agentlog_projections.beside import NEXT, OLD, Position
+from agentlog_projections.beside import LEDGER, NEXT, Position
 from agentlog_projections.bounded_tail import BoundedTail
-from agentlog_projections.database import TRANSIENT, Connection
+from agentlog_projections.database import Connection
 from agentlog_projections.fold import Fold, FoldSettings, Outside
 from agentlog_projections.parity import Parity, Side, differences, sums, tables_of
 from agentlog_projections.read_models import read_models
 
-log = logging.getLogger(__name__)
-
 Wish: TypeAlias = Literal["switch", "accept", "check"]
 """Switch if all rows are the same, switch in any case, or only compare."""
 
-TRIES = 10
-"""How often a rebuild that lost its database goes on."""
 CLOSE = 200
 """From so few records behind the live rows, the projector is made to wait for the rest."""
 ROUNDS = 100
 """How often the fold may run after a log that grows meanwhile."""
-LOCK_SECS = 60.0
-CLEAN_SECS = 30.0
-
-
-class Cancelled(AgentlogError):
-    """Somebody cancelled this rebuild; the live rows were not touched."""
-
-    code = "rebuild_cancelled"
 
 
 class Differs(Conflict):
@@ -56,156 +40,82 @@ class Differs(Conflict):
     code = "rows_differ"
 
 
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What a rebuild needs. `ddl` makes all tables; `outside` has the tail of the log, and announces nothing.
-
-    The housekeeper may have erased threads deleted longer ago than `erased_after`. `say` tells people the result.
-    """
-
-    database_uri: str
-    outside: Outside
-    ddl: Sequence[str]
-    erased_after: timedelta
-    owner: str
-    progress: Progress
-    say: Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Connections:
-    """`live` has the lock of rebuilds, the snapshot and the switch; `anew` reads and `fold` writes the new rows."""
-
-    live: Connection
-    anew: Connection
-    fold: Connection
-
-
 async def rebuild_beside(tools: Tools, wish: Wish) -> Parity:
     """Do it; whatever happens, the live rows are whole, and what is half built is removed.
 
     Raises: RebuildRunning, Differs, Cancelled, Unavailable, Corrupt (this release cannot read the log that far).
     """
-    mine = False
-    try:
-        for attempt in range(TRIES):
-            try:
-                async with _connections(tools.database_uri) as connections:
-                    await _hold(connections, tools, again=mine)
-                    mine = True
-                    return await _Rebuild(tools, connections).run(wish)
-            except (Unavailable, *TRANSIENT) as error:
-                if attempt + 1 == TRIES:
-                    raise Unavailable(f"the rebuild was interrupted {TRIES} times, at last by: {error}") from error
-                tools.progress.note(f"interrupted, going on: {type(error).__name__}: {error}")
-                await asyncio.sleep(0.2 * 2**attempt)
-        raise AssertionError("the last try returns or raises")
-    finally:
-        if mine:
-            await clean(tools.database_uri)
+    rebuild = _RebuildBeside(tools, wish)
+    await persist(tools, rebuild)
+    if rebuild.parity is None:
+        raise AssertionError("a rebuild that ended well has compared")
+    return rebuild.parity
 
 
-async def clean(database_uri: str) -> bool:
-    """Remove what no rebuild needs any more and tell whether there was anything; leave it to another one that runs."""
-    try:
-        connection = await beside.connect_plain(database_uri)
-        try:
-            await beside.hold_after(connection, CLEAN_SECS)
-            found = await beside.exists(connection, NEXT) or await beside.exists(connection, OLD)
-            await beside.remove(connection, NEXT, OLD)
-        finally:
-            await connection.close(timeout=1)
-    except (Unavailable, *TRANSIENT) as error:
-        log.warning("rebuild.not_cleaned", extra={"reason": f"{type(error).__name__}: {error}"})
-        return False
-    return found
+class _RebuildBeside:
+    """Keeps `rebuild_tries.Rebuild`; a later try goes on where the fold of an earlier one stopped."""
 
-
-async def cancel(database_uri: str) -> bool:
-    """End the rebuild that runs, wherever, remove what it made, and tell whether there was anything to do.
-
-    Raises: Unavailable, TRANSIENT.
-    """
-    async with AsyncExitStack() as stack:
-        mine = await beside.connect_plain(database_uri, "agentlog rebuild --cancel")
-        stack.push_async_callback(mine.close)
-        other = await beside.connect_plain(database_uri, "agentlog rebuild --cancel")
-        stack.push_async_callback(other.close)
-        waiting = asyncio.create_task(beside.hold_after(mine, CLEAN_SECS))  # in line before the other one comes back
-        try:
-            holder = await beside.holder(other)
-            while not waiting.done():
-                if holder is not None:
-                    await other.fetchval("SELECT pg_terminate_backend($1, 1000)", holder)
-                await asyncio.wait({waiting}, timeout=0.1)
-                next_holder = await beside.holder(other)
-                holder = next_holder if next_holder != mine.get_server_pid() else None
-        finally:
-            waiting.cancel()
-            await asyncio.wait({waiting})
-        waiting.result()
-        await beside.end_others(mine)
-        found = await beside.exists(mine, NEXT) or await beside.exists(mine, OLD)
-        await beside.remove(mine, NEXT, OLD)
-        return found
-
-
-@asynccontextmanager
-async def _connections(uri: str) -> AsyncGenerator[_Connections]:
-    async with AsyncExitStack() as stack:
-        opened: list[Connection] = []
-        for open_one in (beside.connect_plain, beside.connect_plain, beside.connect_next):
-            opened.append(await open_one(uri))
-            stack.callback(opened[-1].terminate)  # at once, whatever it is doing
-        yield _Connections(*opened)
-
-
-async def _hold(connections: _Connections, tools: Tools, *, again: bool) -> None:
-    """Become the one rebuild, with tables of its own."""
-    if again:
-        await beside.hold_after(connections.live, LOCK_SECS)
-        if not await beside.exists(connections.live, NEXT):
-            raise Cancelled("the rebuild was cancelled; the live rows are as they were")
-        return
-    await beside.hold(connections.live)
-    await beside.end_others(connections.live, connections.anew, connections.fold)
-    await beside.remove(connections.live, NEXT, OLD)
-    await beside.make(connections.fold, tools.ddl)
-
-
-class _Rebuild:
-    """One try on one set of connections; a later one goes on where its fold stopped."""
-
-    def __init__(self, tools: Tools, connections: _Connections) -> None:
+    def __init__(self, tools: Tools, wish: Wish) -> None:
+        """`parity` is what the last comparison found."""
+        self.parity: Parity | None = None
         self._tools = tools
-        self._to = connections
+        self._wish = wish
+
+    async def connect(self) -> Connection:
+        """Open the connection that writes the new rows."""
+        return await beside.connect_next(self._tools.database_uri)
+
+    async def make(self, to: Connections) -> None:
+        """Make tables beside the live ones."""
+        await beside.make(to.fold, self._tools.ddl, LEDGER + NEXT, self._tools.owner)
+
+    async def go_on(self, to: Connections) -> bool:
+        """Look whether our tables are still there, or are the live ones by now. Raises: Cancelled."""
+        if await beside.signed(to.live, LEDGER + NEXT) == self._tools.owner:
+            return True
+        if await beside.signed(to.live, LEDGER) == self._tools.owner:
+            self._tools.progress.note("switched")
+            return False
+        raise Cancelled("the rebuild was cancelled; the live rows are as they were")
+
+    async def run(self, to: Connections) -> None:
+        """Fold, compare and do what was asked for. Raises: Differs, Corrupt."""
+        anew = await beside.connect_plain(self._tools.database_uri)
+        try:
+            one = _Try(self._tools, to, anew)
+            self.parity = await one.compared()
+            if self._wish == "check":
+                return
+            if self._wish == "switch" and not self.parity.equal:
+                raise Differs("the rebuilt rows are not the live ones; the live rows stay")
+            heard()
+            await one.switch()
+        finally:
+            anew.terminate()
+
+
+class _Try:
+    """One try on one set of connections; `anew` reads the new rows."""
+
+    def __init__(self, tools: Tools, to: Connections, anew: Connection) -> None:
+        self._tools = tools
+        self._live, self._anew, self._fold = to.live, anew, to.fold
         self._tail = BoundedTail(tools.outside.tail)
         outside = tools.outside
         self._outside = Outside(self._tail, outside.partition_of, outside.clock, outside.announcer)
 
-    async def run(self, wish: Wish) -> Parity:
-        """Fold, compare and do what was asked for. Raises: Differs."""
+    async def compared(self) -> Parity:
+        """Fold up to the live rows and compare both."""
         await self._catch_up()
-        await beside.analyze(self._to.anew)
-        parity = await self._compare()
-        if wish == "check":
-            return parity
-        if wish == "switch" and not parity.equal:
-            raise Differs("the rebuilt rows are not the live ones; the live rows stay")
-        heard()
-        await self._switch()
-        return parity
+        await beside.analyze(self._anew)
+        return await self._compare()
 
     async def _ends(self) -> Mapping[int, int]:
-        return await self._real_tail.ends()
-
-    @property
-    def _real_tail(self) -> EventTail:
-        return self._tools.outside.tail
+        return await self._tools.outside.tail.ends()
 
     async def _bounds(self) -> dict[int, int]:
         """Return where the live rows stand, or the log's end for a partition that they cannot be right about."""
-        live, ends = await beside.positions(self._to.live), await self._ends()
+        live, ends = await beside.positions(self._live), await self._ends()
         return {number: _bound(live.get(number), end) for number, end in ends.items()}
 
     async def _catch_up(self) -> None:
@@ -225,7 +135,7 @@ class _Rebuild:
         self._tail.bounds = bounds
         settings = FoldSettings(self._tools.database_uri, self._tools.owner, patience=timedelta(milliseconds=200))
         models, runs = read_models()
-        fold = Fold(self._to.fold, settings, self._outside, models, runs)
+        fold = Fold(self._fold, settings, self._outside, models, runs)
         await fold.begin()
         try:
             while fold.behind:
@@ -242,7 +152,7 @@ class _Rebuild:
 
     async def _compare(self) -> Parity:
         """Fold to the positions of a snapshot of the live rows, and compare both there."""
-        live, anew = self._to.live, self._to.anew
+        live, anew = self._live, self._anew
         async with live.transaction(isolation="repeatable_read", readonly=True):
             positions = await beside.positions(live)
             erased_before = datetime.now(UTC) - self._tools.erased_after
@@ -265,16 +175,16 @@ class _Rebuild:
         _report(found, here, of, self._tools.say)
         return found
 
-    async def _switch(self) -> None:
+    async def switch(self) -> None:
         """Hold the projector, fold what is left, and exchange; not while somebody keeps it from being held."""
         for _ in range(ROUNDS):
             await self._catch_up()
             try:
-                async with beside.standing_still(self._to.live):
+                async with beside.standing_still(self._live):
                     bounds = await self._bounds()
                     if await self._behind(bounds) <= CLOSE:
                         await self._fold_to(bounds)
-                        await beside.exchange(self._to.live)
+                        await beside.exchange(self._live)
                         break
             except asyncpg.LockNotAvailableError:
                 self._tools.progress.note("waiting for a long transaction on the live rows")
@@ -283,15 +193,8 @@ class _Rebuild:
         self._tools.progress.note("switched")
 
     async def _behind(self, bounds: Mapping[int, int]) -> int:
-        ours = await beside.positions(self._to.anew, NEXT)
+        ours = await beside.positions(self._anew, NEXT)
         return sum(bound - ours[number].next_offset if number in ours else bound for number, bound in bounds.items())
-
-
-def heard() -> None:
-    """Raise a cancel that was swallowed: `asyncio.wait_for`, in which libraries wait, may lose one (Python 3.11)."""
-    current = asyncio.current_task()
-    if current is not None and current.cancelling():
-        raise asyncio.CancelledError
 
 
 def _bound(live: Position | None, end: int) -> int:

@@ -2,6 +2,7 @@
 
 Statements name `ledger` and `read_v1`; a connection made here says `ledger_next` and `read_v1_next` instead. Renaming
 the schemas is the switch: whoever asks next, with a plan however old, is led to the new tables by PostgreSQL itself.
+The comment of a schema of the ledger is the name of the rebuild that made it, and goes with it.
 """
 
 import re
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from agentlog_facts.errors import Conflict
-from agentlog_projections.database import CONNECT_SECS, Connection, translated
+from agentlog_facts.errors import Conflict, Misconfigured, Unavailable
+from agentlog_projections.database import CONNECT_SECS, IDLE_SECS, Connection, translated
 from agentlog_projections.membership import CHANNEL
 from agentlog_projections.tables import SCHEMA
 
@@ -25,11 +26,18 @@ else:
 
 LEDGER = "ledger"
 LEDGER_TABLES = ("positions", "heads", "log_index", "quarantine", "blob_index", "blob_positions", "read_models")
+"""Those of the first release: live rows that lack one are damaged. What a later one added they may lack before
+`migrate up`, which refuses where a rebuild has to come first."""
+PROJECTORS = f"{LEDGER}.projectors"
 NEXT, OLD = "_next", "_old"
+IN_PLACE = " in place"
+"""Behind the name of a rebuild that folds into the live tables, for as long as it does."""
 REBUILD_LOCK = 0x61676C72
 """Advisory lock of the one rebuild that may run; it goes with its connection."""
 LOCK_PATIENCE = "2s"
 """How long the switch may make the projector wait for statements that began before it."""
+READER_PATIENCE = "10s"
+"""How long what is replaced waits for who still reads it."""
 LONG_SECS = 3600.0
 """The longest statement: a digest over a table."""
 NAME = "agentlog rebuild"
@@ -45,6 +53,9 @@ _FOLDING = {
 }
 """As of the projector's own connection; what a crash of PostgreSQL takes from the end is folded again."""
 
+DROP = f"DROP SCHEMA IF EXISTS {LEDGER}, {SCHEMA} CASCADE"
+"""Drops all live rows; for whoever folds in their place."""
+
 _NAMES = re.compile(rf"\b({LEDGER}|{SCHEMA})(?=\.)|(?<=IF NOT EXISTS )({LEDGER}|{SCHEMA})\b")
 _HOLDER = """
 SELECT pid FROM pg_locks
@@ -55,12 +66,17 @@ _END_OTHERS = """
 SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
  WHERE application_name = $1 AND datname = current_database() AND pid <> pg_backend_pid() AND pid <> ALL($2::int[])
 """
+_SIGNED = "SELECT obj_description(to_regnamespace($1)::oid, 'pg_namespace')"
+_FOLDED = (
+    (f"{LEDGER}.positions", f"SELECT EXISTS (SELECT FROM {LEDGER}.positions WHERE next_offset > 0)"),
+    (f"{LEDGER}.log_index", f"SELECT EXISTS (SELECT FROM {LEDGER}.log_index)"),
+)
 _POSITIONS = f"SELECT partition, next_offset, digest FROM {LEDGER}{{}}.positions"
 _TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = $1 ORDER BY tablename"
 _STAND_STILL = f"""
 LOCK TABLE {LEDGER}.blob_index, {LEDGER}.blob_positions, {LEDGER}.positions IN SHARE ROW EXCLUSIVE MODE
 """
-_PROJECTORS = f"INSERT INTO {LEDGER}{NEXT}.projectors SELECT * FROM {LEDGER}.projectors"
+_INHERIT_PROJECTORS = f"INSERT INTO {LEDGER}{NEXT}.projectors SELECT * FROM {PROJECTORS}"
 _TELL = f"SELECT pg_notify('{CHANNEL}', 'rebuilt')"
 _DISOWN = f"UPDATE {LEDGER}.positions SET owner = 'replaced by a rebuild'"
 _INHERIT = f"""
@@ -179,12 +195,45 @@ async def end_others(connection: Connection, *mine: Connection) -> None:
     await connection.execute(_END_OTHERS, NAME, [one.get_server_pid() for one in mine])
 
 
-async def is_live(connection: Connection) -> bool:
-    """Tell whether there are rows worth keeping: the ledger is whole and some partition is present."""
-    for table in LEDGER_TABLES:
-        if await connection.fetchval("SELECT to_regclass($1)", f"{LEDGER}.{table}") is None:
-            return False
-    return bool(await connection.fetchval(f"SELECT EXISTS (SELECT FROM {LEDGER}.positions WHERE present)"))
+async def end(connection: Connection, pid: int) -> bool:
+    """End a connection by its server process; tell whether it is gone."""
+    return bool(await connection.fetchval("SELECT pg_terminate_backend($1, 1000)", pid))
+
+
+async def has_rows(connection: Connection) -> bool:
+    """Tell whether there are live rows: any record was folded, however far behind the log that is.
+
+    Raises: Misconfigured when there are, but damaged ones.
+    """
+    for table, sql in _FOLDED:
+        if await _is_there(connection, table) and await connection.fetchval(sql):
+            await _demand_ledger(connection)
+            return True
+    return False
+
+
+async def _demand_ledger(connection: Connection) -> None:
+    for table in (f"{LEDGER}.{name}" for name in LEDGER_TABLES):
+        if not await _is_there(connection, table):
+            raise Misconfigured(
+                f"{table}: there are live rows, but not this table; agentlog rebuild --in-place drops what there is"
+            )
+
+
+async def _is_there(connection: Connection, table: str) -> bool:
+    return await connection.fetchval("SELECT to_regclass($1)", table) is not None
+
+
+async def sign(connection: Connection, schema: str, name: str | None) -> None:
+    """Let a schema bear the name of a rebuild, or none any more."""
+    text = "NULL" if name is None else f"'{name}'"
+    await connection.execute(f"COMMENT ON SCHEMA {schema} IS {text}")
+
+
+async def signed(connection: Connection, schema: str) -> str | None:
+    """Return the name of the rebuild that made a schema; None where none did, or there is no such schema."""
+    found: str | None = await connection.fetchval(_SIGNED, schema)
+    return found
 
 
 async def exists(connection: Connection, suffix: str) -> bool:
@@ -194,23 +243,30 @@ async def exists(connection: Connection, suffix: str) -> bool:
     return bool(await connection.fetchval(sql, names))
 
 
-async def make(connection: Connection, ddl: Sequence[str]) -> None:
-    """Make the tables beside the live ones, over a connection of `connect_next`."""
+async def make(connection: Connection, ddl: Sequence[str], schema: str, name: str) -> None:
+    """Make the tables of a rebuild of this name; beside the live ones over a connection of `connect_next`."""
     async with connection.transaction():
         for statements in ddl:
             await connection.execute(statements)
+        await sign(connection, schema, name)
 
 
 async def remove(connection: Connection, *suffixes: str) -> None:
     """Drop the schemas with these suffixes, table by table: whoever still reads one waits for no other.
 
-    Raises: TRANSIENT when somebody reads one for longer than ten seconds.
+    Raises: Unavailable when somebody reads one for longer than `READER_PATIENCE`, TRANSIENT.
     """
-    await connection.execute("SET lock_timeout = '10s'; SET client_min_messages = warning")
+    await connection.execute(f"SET lock_timeout = '{READER_PATIENCE}'; SET client_min_messages = warning")
     for schema in (name + suffix for suffix in suffixes for name in (SCHEMA, LEDGER)):
-        for row in await connection.fetch(_TABLES, schema):
-            await connection.execute(f'DROP TABLE IF EXISTS "{schema}"."{row["tablename"]}" CASCADE')
-        await connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
+        try:
+            for row in await connection.fetch(_TABLES, schema):
+                await connection.execute(f'DROP TABLE IF EXISTS "{schema}"."{row["tablename"]}" CASCADE')
+            await connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
+        except asyncpg.LockNotAvailableError as error:
+            raise Unavailable(
+                f"{schema}: somebody has been reading it for {READER_PATIENCE}; it is removed by the next agentlog "
+                "rebuild, or by agentlog rebuild --cancel"
+            ) from error
 
 
 async def positions(connection: Connection, suffix: str = "") -> Mapping[int, Position]:
@@ -230,9 +286,11 @@ async def analyze(connection: Connection) -> None:
 async def standing_still(connection: Connection) -> AsyncGenerator[None]:
     """Keep the live positions where they are for the length of the block, which is one transaction.
 
-    Reads go on; a projector waits. Raises: asyncpg.LockNotAvailableError.
+    Reads go on; a projector waits, but never for one that stands still: this connection is ended once it has been
+    silent for `IDLE_SECS`. Raises: asyncpg.LockNotAvailableError, TRANSIENT.
     """
     async with connection.transaction():
+        await connection.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_SECS:.0f}s'")
         await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_PATIENCE}'")
         await connection.execute(_STAND_STILL)
         yield
@@ -242,7 +300,8 @@ async def exchange(connection: Connection) -> None:
     """Put the new tables in place of the live ones, inside `standing_still`; projectors have to take over again."""
     await connection.execute(_DISOWN)
     await connection.execute(_INHERIT)
-    await connection.execute(_PROJECTORS)
+    if await _is_there(connection, PROJECTORS):
+        await connection.execute(_INHERIT_PROJECTORS)
     for schema in (LEDGER, SCHEMA):
         if await connection.fetchval("SELECT to_regnamespace($1)", schema) is not None:
             await connection.execute(f"ALTER SCHEMA {schema} RENAME TO {schema}{OLD}")

@@ -14,15 +14,12 @@ HARM = re.compile(
     r"\bkill\w*\(|\.kill_\w+|SIGKILL|SIGSTOP|\bstrike\(|\bsignal_\w+\(|stop_server|\bserver\.stop\b|DROP DATABASE"
 )
 """How tests of a whole server kill, pause, stop and drop."""
-JUDGED = re.compile(r"\bawait judged_well\(")
+JUDGED = re.compile(r"\bawait ([\w.]+\.)?judged(_well)?\(")
 BLIND = {"check", "weigh", "judge_all"}
 """What judges a log without the verdicts of the server: what the server wrongly let count is invisible to it."""
 NOT_YET: frozenset[str] = frozenset(
     {
-        "test_rebuild.py",
-        "test_rebuild_beside.py",
         "test_several_roles.py",
-        "test_upgrade.py",
     }
 )
 """Files that do not ask `judged_well` yet; to become none."""

@@ -28,7 +28,7 @@ from agentlog_facts.ids import AssistantId, Key, RunId, Stream, ThreadId
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load
 from agentlog_facts.thread import RunAlive
 from agentlog_facts.version import VERSION
-from agentlog_facts.vocabulary import FACTS, encode_commit, encode_facts, parse_commit
+from agentlog_facts.vocabulary import SCHEMAS, encode_commit, encode_facts, parse_commit
 from agentlog_infra.partitioner import partition_of
 from agentlog_infra.system_ports import SystemClock, SystemIds
 
@@ -266,26 +266,27 @@ async def answers(api: Api, asked: list[tuple[str, str, JsonObject | None]]) -> 
     return found
 
 
-def types_of(events: list[Stored], blobs: bool) -> set[str]:
-    """Return the fact types on a log; of records with blobs, or of all."""
-    found: set[str] = set()
+def schemas_of(events: list[Stored], blobs: bool) -> set[tuple[str, Json]]:
+    """Return type and schema of the facts on a log; of records with blobs, or of all."""
+    found: set[tuple[str, Json]] = set()
     for one in events:
         if one.value and one.value.startswith(b'{"spec"') and (b'"blobs":[{' in one.value or not blobs):
-            found |= {str(as_object(fact)["type"]) for fact in as_list(parse_commit(one.value)["facts"])}
+            facts = [as_object(fact) for fact in as_list(parse_commit(one.value)["facts"])]
+            found |= {(str(fact["type"]), fact["schema"]) for fact in facts}
     return found
 
 
 async def record(folder: Path) -> None:
-    """Live through the story and write it down. Raises: AssertionError when it lacks a fact type."""
+    """Live through the story and write it down. Raises: AssertionError when it lacks a fact type or schema."""
     with small_records() as environment, running_server(environment, CONFIG) as server:
         story = Story(server, [])
         for chapter in CHAPTERS:
             await chapter(story)
         events = await topic(server.kafka, "agentlog.events")
         await folded(story, events)
-        missing = set(FACTS) - types_of(events, blobs=False)
+        missing = set(SCHEMAS.items()) - schemas_of(events, blobs=False)
         assert not missing, f"the story has no {missing}"
-        assert types_of(events, blobs=True), "the story has no blob"
+        assert schemas_of(events, blobs=True), "the story has no blob"
         table = await rows(server.postgres)
         runs = [(row["thread_id"], row["run_id"]) for row in map(json.loads, table["runs"]) if not row["deleted"]]
         told = await answers(story.api, questions(story.threads, sorted(runs)))

@@ -11,14 +11,14 @@ from httpx2 import ASGITransport, AsyncClient
 from tests.fakes.memory_log import MemoryLog
 from tests.gateway.web_world import services
 from tests.histories.files import HERE, read_records, sums, versions
-from tests.histories.record import CONFIG, PARTITIONS, types_of
+from tests.histories.record import CONFIG, PARTITIONS, schemas_of
 from tests.histories.recorded_log import RecordedLog
 from tests.histories.rows import rows
 from tests.projections.world import TABLES, ask, database_uri
 from tests.stack_fixtures import RunningStack
 
 from agentlog_facts.version import VERSION
-from agentlog_facts.vocabulary import FACTS
+from agentlog_facts.vocabulary import SCHEMAS
 from agentlog_gateway.cors import Cors
 from agentlog_gateway.web import build_app
 from agentlog_infra.migrate import upgrade
@@ -79,10 +79,10 @@ def like(recorded: list[str], now: list[str]) -> list[str]:
     return sorted(json.dumps(row, sort_keys=True, ensure_ascii=False) for row in kept)
 
 
-def test_the_history_of_this_release_holds_every_fact_type_and_values_in_blobs() -> None:
+def test_the_history_of_this_release_holds_every_fact_as_it_writes_it_and_values_in_blobs() -> None:
     events = read_records(HERE / VERSION / "events.jsonl")
-    assert types_of(events, blobs=False) == set(FACTS)
-    assert {"CheckpointSaved", "RunFinished"} <= types_of(events, blobs=True)
+    assert schemas_of(events, blobs=False) == set(SCHEMAS.items())
+    assert {"CheckpointSaved", "RunFinished"} <= {name for name, _ in schemas_of(events, blobs=True)}
 
 
 def test_a_history_is_never_changed(history: Path) -> None:

@@ -1,5 +1,6 @@
 """A tail that lost its connection says so before it gives records again: the log may be another one since."""
 
+import contextlib
 import shutil
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -115,3 +116,18 @@ async def test_after_a_lost_connection_reading_goes_on_where_it_stood(
     await append(broker.bootstrap, topic, b"1")
     reads.seek(0, 0)
     assert [record.value for record in await polled(reads, 2)] == [b"0", b"1"]
+
+
+async def test_a_tail_stops_quietly_while_its_fetches_wait_to_ask_a_log_that_is_away_again(
+    broker: BrokerProcess, tail: tuple[KafkaTail, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    reads, topic = tail
+    await append(broker.bootstrap, topic, b"0")
+    await polled(reads, 1)
+    broker.kill()
+    end = time.monotonic() + DEADLINE_S
+    while "Failed fetch messages" not in caplog.text:
+        assert time.monotonic() < end, "no fetch has failed"
+        with contextlib.suppress(Unavailable):
+            await reads.poll(100, timedelta(milliseconds=5))
+    await reads.stop()

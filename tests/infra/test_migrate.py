@@ -10,7 +10,7 @@ import pytest
 from tests.stack_fixtures import RunningStack
 
 from agentlog_facts.errors import Misconfigured, Unavailable
-from agentlog_infra.migrate import Tables, drop, pending, upgrade
+from agentlog_infra.migrate import Tables, pending, upgrade
 
 NOTES = Tables("notes", 1, "CREATE SCHEMA IF NOT EXISTS read_v1; CREATE TABLE IF NOT EXISTS read_v1.notes (n int)")
 
@@ -50,7 +50,9 @@ async def test_another_version_of_a_read_model_needs_a_rebuild(uri: str) -> None
     newer = replace(NOTES, version=2)
     with pytest.raises(Misconfigured, match="expected version 2, found 1: agentlog rebuild"):
         await upgrade(uri, [newer])
-    await drop(uri)
+    connection = await asyncpg.connect(uri)
+    await connection.execute("DROP SCHEMA ledger, read_v1 CASCADE")
+    await connection.close()
     assert "read model notes: make version 2" in await upgrade(uri, [newer])
 
 

@@ -1,59 +1,48 @@
 """What a rebuild beside the live rows compares, what it leaves out, and when it does not switch."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
-from uuid import uuid4
 
+import asyncpg
 import pytest
-from tests.projections.world import TABLES, WallClock, World, ask, database_uri, draft, world_in
+from tests.processors.rebuilding import (
+    NEVER,
+    WHICH,
+    Interrupting,
+    created,
+    lose_connections,
+    rebuilt,
+    rows_are_there,
+    schemas,
+    three_threads,
+)
+from tests.projections.world import World, draft
 from tests.stack_fixtures import RunningStack, until
 
-from agentlog_facts.envelope import Draft
-from agentlog_facts.errors import Corrupt
+from agentlog_facts.errors import Corrupt, Unavailable
 from agentlog_facts.ids import ThreadId
 from agentlog_facts.json_value import load_object
 from agentlog_facts.ports import RawRecord
-from agentlog_facts.thread import ThreadCreated, ThreadDeleted, ThreadMetadataPatched
-from agentlog_infra.migrate import upgrade, whole
-from agentlog_processors.rebuild_beside import Differs, Tools, Wish, cancel, rebuild_beside
-from agentlog_processors.rebuild_progress import Progress
-from agentlog_projections.announce import Silent
-from agentlog_projections.beside import RebuildRunning, connect_plain, hold, renamed
+from agentlog_facts.thread import ThreadDeleted, ThreadMetadataPatched
+from agentlog_processors.rebuild_beside import Differs
+from agentlog_processors.rebuild_tries import Found, cancel
+from agentlog_projections import beside
+from agentlog_projections.beside import RebuildRunning, connect_plain, hold, remove, renamed, standing_still
 from agentlog_projections.bounded_tail import BoundedTail
-from agentlog_projections.fold import Outside
-from agentlog_projections.parity import Parity
+from agentlog_projections.database import Connection
 from agentlog_projections.purge import purge_deleted
 
-NEVER = timedelta(days=10_000)
-SCHEMAS = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^(ledger|read_v1)' ORDER BY 1"
+STALL_S = 10.0
+"""How long a write may wait for a rebuild that stands still in its switch."""
 
 
 @pytest.fixture
 async def world(stack: RunningStack) -> AsyncGenerator[World]:
-    """Give a database of its own, with three threads folded into it."""
-    name = f"beside_{uuid4().hex}"
-    uri = database_uri(stack.postgres, name)
-    await upgrade(uri, TABLES)
-    async with world_in(uri) as made:
-        await made.given(*(created(f"t{number}") for number in range(3)))
+    """Give a database with the rows of three threads."""
+    async with three_threads(stack) as made:
         yield made
-    await ask(stack.postgres, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def created(thread_id: str) -> Draft:
-    return draft(thread_id, ThreadCreated(ThreadId(thread_id), {"of": thread_id}))
-
-
-async def rebuilt(world: World, wish: Wish = "switch", erased_after: timedelta = NEVER) -> tuple[Parity, list[str]]:
-    said: list[str] = []
-    outside = Outside(world.log.reader(), world.log.partition_of, WallClock(), Silent())
-    tools = Tools(world.uri, outside, whole(TABLES), erased_after, "rebuild", Progress(False), said.append)
-    return await rebuild_beside(tools, wish), said
-
-
-async def schemas(world: World) -> list[str]:
-    return [row[0] for row in await world.pool.fetch(SCHEMAS)]
 
 
 def test_names_of_live_tables_are_renamed_and_nothing_else() -> None:
@@ -132,6 +121,14 @@ async def test_tables_that_are_missing_or_of_another_shape_are_said_and_replaced
     assert await world.pool.fetchval("SELECT count(*) FROM read_v1.runs") == 0
 
 
+async def test_rows_of_a_release_whose_ledger_had_fewer_tables_are_no_reason_to_drop_them(world: World) -> None:
+    await world.pool.execute("DROP TABLE ledger.projectors; UPDATE ledger.positions SET present = false")
+    assert await rows_are_there(world)
+    parity, _ = await rebuilt(world)
+    assert parity.equal
+    assert await world.pool.fetchval("SELECT count(*) FROM ledger.projectors") == 0
+
+
 async def test_what_this_release_cannot_read_stops_the_rebuild_and_nothing_else(world: World) -> None:
     [first, *_] = world.log.records[world.log.partition_of(created("t0").key)]
     world.log.unknown.add(str(event_id(first[1])))
@@ -150,9 +147,92 @@ async def test_one_rebuild_at_a_time_and_cancel_ends_whoever_holds_the_lock(worl
     await hold(holder)
     with pytest.raises(RebuildRunning, match="another rebuild is running"):
         await rebuilt(world, "check")
-    assert await cancel(world.uri) is False
+    said: list[Found] = []
+    await cancel(world.uri, said.append)
+    assert said == ["something"]
     await until(holder.is_closed)
     assert (await rebuilt(world, "check"))[0].equal
+
+
+async def test_a_switch_that_stands_still_does_not_hold_the_projector_for_ever(world: World) -> None:
+    live = await connect_plain(world.uri)
+    try:
+        with pytest.raises((asyncpg.InterfaceError, asyncpg.PostgresConnectionError)):
+            await stand_still(
+                live, world.pool.execute("UPDATE ledger.positions SET present = present", timeout=STALL_S)
+            )
+    finally:
+        live.terminate()
+
+
+async def stand_still(live: Connection, meanwhile: Awaitable[object]) -> None:
+    async with standing_still(live):
+        await meanwhile
+        await live.execute("SELECT 1")
+
+
+async def test_a_switch_whose_answer_is_lost_is_known_by_the_tables_that_are_live(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def unanswered(live: Connection) -> AsyncGenerator[None]:
+        async with standing_still(live):
+            yield
+        raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+
+    before = await world.pool.fetchval(WHICH)
+    monkeypatch.setattr(beside, "standing_still", unanswered)
+    parity, _ = await rebuilt(world)
+    assert parity.equal
+    assert await world.pool.fetchval(WHICH) != before
+    assert await schemas(world) == ["ledger", "read_v1"]
+
+
+async def test_who_still_reads_what_was_replaced_keeps_it_and_a_cancel_says_that_it_came_behind_the_switch(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beside, "READER_PATIENCE", "50ms")
+    said: list[Found] = []
+    reader = await connect_plain(world.uri, "a reader")
+    try:
+        await reader.execute("BEGIN; SELECT FROM read_v1.threads")
+        assert (await rebuilt(world))[0].equal
+        with pytest.raises(Unavailable, match=r"read_v1_old: somebody has been reading it"):
+            await cancel(world.uri, said.append)
+    finally:
+        await reader.close()
+    await cancel(world.uri, said.append)
+    assert said == ["switched", "switched"]
+    assert await schemas(world) == ["ledger", "read_v1"]
+    await cancel(world.uri, said.append)
+    assert said[2:] == ["nothing"]
+
+
+async def test_a_rebuild_that_loses_its_connections_goes_on_where_it_was(world: World) -> None:
+    async def lose() -> None:
+        await lose_connections(world)
+        counted.append(await world.pool.fetchval("SELECT sum(next_offset) FROM ledger_next.positions"))
+
+    counted: list[int] = []
+    parity, _ = await rebuilt(world, tail=Interrupting(world.log, lose))
+    assert (counted, parity.equal) == ([1], True)
+    assert await schemas(world) == ["ledger", "read_v1"]
+
+
+async def test_a_rebuild_that_is_ended_before_it_has_tables_does_not_begin_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ended(connection: Connection, *suffixes: str) -> None:
+        await remove(connection, *suffixes)
+        monkeypatch.setattr(beside, "remove", remove)
+        await cancel(world.uri, said.append)
+
+    said: list[Found] = []
+    monkeypatch.setattr(beside, "remove", ended)
+    with pytest.raises(Unavailable, match="before it began"):
+        await rebuilt(world)
+    assert said == ["something"]
+    assert await schemas(world) == ["ledger", "read_v1"]
 
 
 async def test_a_cancel_that_a_library_swallows_is_heard_all_the_same(

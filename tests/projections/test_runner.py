@@ -26,8 +26,9 @@ from agentlog_facts.guard import Accepted, Verdict, Void
 from agentlog_facts.hint import Hint
 from agentlog_facts.ids import Key
 from agentlog_facts.ports import RawRecord
-from agentlog_infra.migrate import drop, upgrade
+from agentlog_infra.migrate import upgrade
 from agentlog_projections.announce import Announcer
+from agentlog_projections.beside import DROP
 from agentlog_projections.commits import Commit, ReadModel
 from agentlog_projections.database import connect
 from agentlog_projections.fold import Fold, Outside
@@ -234,7 +235,7 @@ async def test_tables_that_vanish_are_folded_again_once_they_are_back(own_world:
     async with world.projector():
         await world.folded()
         before = await world.dump()
-        await drop(world.uri)
+        await world.pool.execute(DROP)
         await upgrade(world.uri, TABLES)
         await world.pool.expire_connections()
         await world.folded()

@@ -14,6 +14,8 @@ from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load
 
 ANSWER_S = 40.0
 """How long one try may take: longer than the server's own deadline."""
+READ_S = 60.0
+"""For how long a read is asked again."""
 AGAIN_S = 0.05
 """How soon a client asks again that got no answer or was told to."""
 ASK_AGAIN = frozenset({0, 500, 502, 503, 504})
@@ -25,6 +27,8 @@ class Client:
     def __init__(self, url: str, name: str, notes: Notes) -> None:
         self.url, self.name, self.notes = url, name, notes
         self.token = ""
+        self.put_off: list[str] = []
+        """Reads of `show` that were not answered at once."""
 
     async def change(self, method: str, path: str, body: JsonObject, thread_id: str = "", seconds: float = 90) -> Json:
         """Send a change until it is answered for good; every answer is noted. Fails after so many seconds."""
@@ -99,9 +103,15 @@ class Client:
         return as_object(await self._get(path))
 
     async def _get(self, path: str) -> Json:
-        status, _, found = await self._ask("GET", path, None, {})
-        assert status == 200, f"GET {path}: {status} {found}"
-        return found
+        end = time.monotonic() + READ_S
+        while True:
+            status, _, found = await self._ask("GET", path, None, {})
+            if status == 200:
+                return found
+            self.put_off.append(f"GET {path}: {status} {found}")
+            assert status in ASK_AGAIN, self.put_off[-1]
+            assert time.monotonic() < end, self.put_off[-1]
+            await asyncio.sleep(AGAIN_S)
 
     async def _ask(self, method: str, path: str, body: Json, headers: dict[str, str]) -> tuple[int, str, Json]:
         """Return status, token and answer; status 0 where none came."""

@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from tempfile import TemporaryFile
+from typing import Literal, TypeAlias
 
 import asyncpg
 from tests.system.servers import RunningServer
@@ -14,9 +16,29 @@ from tests.system.servers import RunningServer
 from agentlog_infra.processes import child_environment
 
 LONGEST_S = 60.0
+TRIES = 10
+LIVE = ["ledger", "read_v1"]
 SCHEMAS = """
 SELECT nspname FROM pg_namespace WHERE nspname LIKE 'ledger%' OR nspname LIKE 'read\\_v1%' ORDER BY nspname
 """
+Moment: TypeAlias = Literal["made", "folding", "comparing", "switching", "switched", "in place"]
+LOOKS: dict[Moment, str] = {
+    "made": "SELECT to_regclass('ledger_next.positions') IS NOT NULL",
+    "folding": "SELECT EXISTS (SELECT FROM ledger_next.positions WHERE next_offset > 0)",
+    "comparing": """
+        SELECT EXISTS (SELECT FROM pg_stat_activity
+                        WHERE application_name = 'agentlog rebuild' AND query LIKE '%hashtextextended%')
+    """,
+    "switching": """
+        SELECT EXISTS (SELECT FROM pg_locks WHERE relation = to_regclass('ledger.positions')
+                          AND mode = 'ShareRowExclusiveLock' AND granted)
+    """,
+    "switched": "SELECT to_regclass('ledger_old.positions') IS NOT NULL",
+    "in place": """
+        SELECT EXISTS (SELECT FROM ledger.positions WHERE owner LIKE 'rebuild-%' AND next_offset > 0 AND NOT present)
+    """,
+}
+"""How the database shows that a rebuild has come to a moment."""
 
 
 class Rebuild:
@@ -24,11 +46,11 @@ class Rebuild:
 
     def __init__(self, server: RunningServer, *flags: str) -> None:
         words = ["rebuild", "--data-dir", str(server.folder / "data"), *flags]
+        self._said, self._told = TemporaryFile("w+"), TemporaryFile("w+")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "agentlog_infra.cli", *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            stdout=self._said,
+            stderr=self._told,
             env=child_environment({"PATH": "/usr/bin:/bin"}),
         )
 
@@ -42,21 +64,44 @@ class Rebuild:
         for number in signals:
             os.kill(self._process.pid, number)
 
-    async def paused_in_the_middle(self, uri: str) -> None:
-        """Stop it once its own tables are there."""
-        await until_schemas(uri, lambda found: "ledger_next" in found)
-        self.tell(signal.SIGSTOP)
-        assert self.running, "it was over before it could be stopped"
+    async def pause_at(self, uri: str, moment: Moment) -> bool:
+        """Stop it when it comes to a moment; tell whether it stands there and did not go past it."""
+        connection = await asyncpg.connect(uri)
+        try:
+            async with asyncio.timeout(LONGEST_S):
+                while self.running and not await is_at(connection, moment):  # noqa: ASYNC110 - the database sends no event
+                    await asyncio.sleep(0.001)
+            if self.running:
+                self.tell(signal.SIGSTOP)
+            return self.running and await is_at(connection, moment)
+        finally:
+            await connection.close()
 
     async def ended(self) -> tuple[int, str, str]:
         """Wait for its end; return exit status, stdout and stderr."""
-        said, told = await asyncio.to_thread(self._process.communicate, None, LONGEST_S)
-        return self._process.returncode, said, told
+        status = await asyncio.to_thread(self._process.wait, LONGEST_S)
+        for file in (self._said, self._told):
+            file.seek(0)
+        return status, self._said.read(), self._told.read()
 
     def kill(self) -> None:
-        """End it, paused or not; leave nothing behind."""
+        """End it, paused or not."""
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        self.kill()
+        self._said.close()
+        self._told.close()
+
+
+async def is_at(connection: "asyncpg.Connection[asyncpg.Record]", moment: Moment) -> bool:
+    """Tell whether a rebuild stands at a moment now."""
+    try:
+        return bool(await connection.fetchval(LOOKS[moment]))
+    except asyncpg.UndefinedTableError:
+        return False
 
 
 @contextmanager
@@ -66,7 +111,20 @@ def rebuilding(server: RunningServer, *flags: str) -> Generator[Rebuild]:
     try:
         yield one
     finally:
-        one.kill()
+        one.close()
+
+
+@asynccontextmanager
+async def paused(server: RunningServer, moment: Moment, *flags: str) -> AsyncGenerator[Rebuild]:
+    """Begin a rebuild and stop it at a moment; another one where it went past. It does not outlive the block."""
+    for _ in range(TRIES):
+        with rebuilding(server, *flags) as one:
+            if await one.pause_at(server.postgres, moment):
+                yield one
+                return
+            one.tell(signal.SIGCONT)
+            assert (await one.ended())[0] == 0
+    raise AssertionError(f"{TRIES} rebuilds went past {moment!r}")
 
 
 async def rebuilt(server: RunningServer, *flags: str) -> tuple[int, str, str]:
@@ -84,12 +142,11 @@ async def schemas(uri: str) -> list[str]:
         await connection.close()
 
 
-async def until_schemas(uri: str, holds: Callable[[list[str]], bool]) -> None:
-    """Look at the schemas until it holds."""
+async def ask(uri: str, sql: str) -> object:
+    """Execute one statement; return the first value it gives."""
     connection = await asyncpg.connect(uri)
     try:
-        async with asyncio.timeout(LONGEST_S):
-            while not holds([row[0] for row in await connection.fetch(SCHEMAS)]):  # noqa: ASYNC110 - the database sends no event
-                await asyncio.sleep(0.002)
+        found: object = await connection.fetchval(sql)
+        return found
     finally:
         await connection.close()

@@ -159,9 +159,14 @@ class Several:
 
     def rows_are_those_of_a_fresh_fold(self) -> None:
         """Fold the whole log beside the live rows and compare them."""
-        words = self._words("rebuild", "--check")
+        self.rebuilt("--check")
+
+    def rebuilt(self, *flags: str) -> str:
+        """Do a whole rebuild, which must end well; return what it said."""
+        words = self._words("rebuild", *flags)
         done = subprocess.run(words, env=self._env(), capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
 
     def errors(self) -> list[str]:
         """Return our own log lines of level error, of all roles; libraries may complain about being paused."""

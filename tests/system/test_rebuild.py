@@ -10,13 +10,16 @@ import asyncpg
 import pytest
 from tests.projections.world import TABLES
 from tests.system.api import Api
+from tests.system.checker.judgement import judged_well
+from tests.system.rebuilds import rebuilt
 from tests.system.runs_world import Gate, run_status
 from tests.system.servers import RunningServer, running_server
 from tests.system.sse import Event, events
 from tests.system.test_large_values import rebuild
 
 from agentlog_facts.json_value import JsonObject, as_object, load
-from agentlog_infra.migrate import drop, make_database, upgrade
+from agentlog_infra.migrate import make_database, upgrade
+from agentlog_projections.beside import DROP
 from agentlog_projections.database import connect
 from agentlog_projections.partitions import fence_off
 
@@ -139,6 +142,8 @@ async def test_the_database_dropped_and_rebuilt_is_the_same_database() -> None:
         assert len(before) >= ANSWERS
         rows_before = await rows(server.postgres)
         await drop_database(server.postgres)
+        status, _, told = await rebuilt(server, "--check")
+        assert (status, "there are no rows" in told) == (1, True), told
         rebuilding = asyncio.ensure_future(asyncio.to_thread(rebuild, server))
         statuses = await keeps_answering(server, rebuilding.done)
         await rebuilding
@@ -148,6 +153,7 @@ async def test_the_database_dropped_and_rebuilt_is_the_same_database() -> None:
         different = [path for path in before if after[path] != before[path]]
         assert different == []
         assert as_object(await api.call("POST", "/threads", {}))["status"] == "idle"
+        await judged_well(server.kafka, server.postgres)
 
 
 async def everything(url: str, body: JsonObject | None = None, opened: asyncio.Event | None = None) -> list[Event]:
@@ -164,7 +170,7 @@ async def tables_stay_empty(server: RunningServer) -> None:
         await upgrade(server.postgres, TABLES)
         end = time.monotonic() + LOOKS_S
         assert await keeps_answering(server, lambda: time.monotonic() > end) == {503}
-        await drop(server.postgres)
+        await connection.execute(DROP)
     finally:
         await connection.close()
 
@@ -236,3 +242,4 @@ async def test_runs_streams_and_waits_in_flight_outlive_a_database_that_is_dropp
         assert held.waiting()
         held.gate.open()
         await held.ended()
+        await judged_well(server.kafka, server.postgres)

@@ -24,6 +24,8 @@ from tests.system.checker.fold import Judged, judge
 from tests.system.checker.invariants import Verdicts, check
 from tests.system.checker.records import read_topic
 from tests.system.checker.rows import other_verdicts, read_ledger
+from tests.system.load import Writers
+from tests.system.rebuilds import ask
 from tests.system.several import TWO_OF_EACH, Several, several
 
 from agentlog_facts.json_value import JsonObject, as_object, dump, load
@@ -187,6 +189,34 @@ def released(judged: Sequence[Judged]) -> set[str]:
 def released_by(running: Several, name: str) -> set[str]:
     """Return the runs of which a housekeeper says that it released them."""
     return {str(line["run_id"]) for line in running.members[name].lines("run.released") if line["by_us"]}
+
+
+OWNERS = "SELECT array(SELECT count(owner) FROM ledger.positions GROUP BY owner)"
+
+
+@pytest.mark.timeout(240)
+async def test_a_rebuild_under_two_projectors_and_two_gateways_fails_no_request_and_both_go_on(
+    running: Several, full: bool
+) -> None:
+    writers, uri = Writers(running.urls), running.address("postgres")
+    took = {name: len(member.lines("projector.took")) for name, member in running.members.items()}
+    async with writers.going(4):
+        for _ in range(5 if full else 1):
+            await shared_by_two(running)
+            before = writers.rounds
+            said = await asyncio.to_thread(running.rebuilt)
+            assert ("the same: " in said, "switched" in said) == (True, True), said
+            assert writers.rounds >= before + 4, "nobody wrote while it went on"
+
+    async def both_fold() -> bool:
+        return await ask(uri, OWNERS) == [PARTITIONS // 2] * 2
+
+    await until(both_fold, within_secs=30)
+    for name in ("projector-1", "projector-2"):
+        assert len(running.members[name].lines("projector.took")) > took[name], f"{name} did not take the new rows"
+    assert writers.failed == []
+    await asyncio.to_thread(running.rows_are_those_of_a_fresh_fold)
+    await writers.judged(running.address("kafka"), uri)
 
 
 @dataclass

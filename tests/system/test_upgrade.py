@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from tests.system.api import Api
+from tests.system.checker.judgement import judged_well
 from tests.system.rebuilds import rebuilt
 from tests.system.servers import RunningServer, running_server
 
@@ -157,6 +158,7 @@ async def test_an_unknown_schema_stops_its_partition_says_so_and_goes_on_after_t
         assert as_object(thread["metadata"])["written"] == "by the next"
         await api.call("PATCH", f"/threads/{theirs}", {"metadata": {"more": 1}})
         assert await position(server, partition) >= offset + 2
+        await judged_well(server.kafka, server.postgres)
 
 
 async def another_partition_goes_on(server: RunningServer, partition: int) -> None:

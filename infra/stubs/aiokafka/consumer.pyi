@@ -1,3 +1,4 @@
+from asyncio import Task
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from ssl import SSLContext
 from typing import Literal, Self
@@ -6,8 +7,12 @@ from .abc import AbstractTokenProvider, ConsumerRebalanceListener
 from .client import AIOKafkaClient
 from .structs import ConsumerRecord, OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
 
+class _Fetcher:
+    _pending_tasks: set[Task[object]]
+
 class AIOKafkaConsumer(AsyncIterator[ConsumerRecord[bytes, bytes]]):
     _client: AIOKafkaClient
+    _fetcher: _Fetcher
     def __init__(
         self,
         *topics: str,
