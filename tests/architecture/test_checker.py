@@ -17,12 +17,6 @@ HARM = re.compile(
 JUDGED = re.compile(r"\bawait ([\w.]+\.)?judged(_well)?\(")
 BLIND = {"check", "weigh", "judge_all"}
 """What judges a log without the verdicts of the server: what the server wrongly let count is invisible to it."""
-NOT_YET: frozenset[str] = frozenset(
-    {
-        "test_several_roles.py",
-    }
-)
-"""Files that do not ask `judged_well` yet; to become none."""
 
 
 def imports(text: str) -> Iterator[str]:
@@ -70,7 +64,7 @@ def test_whoever_hurts_a_server_has_its_log_judged_beside_the_verdicts_of_the_se
     files = [*sorted((TESTS / "system").glob("test_*.py")), TESTS / "infra" / "test_dev.py"]
     texts = {path.name: path.read_text() for path in files}
     assert len([name for name, text in texts.items() if HARM.search(text)]) > 8
-    assert {name for name, text in texts.items() if unjudged(text)} == NOT_YET
+    assert {name for name, text in texts.items() if unjudged(text)} == set()
 
 
 def test_a_test_that_judges_blindly_or_not_at_all_is_found() -> None:

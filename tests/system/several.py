@@ -8,16 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import asyncpg
 from tests.stack_fixtures import open_folder
 from tests.system.servers import EXAMPLES, free_port, wait_until
 
-from agentlog_facts.json_value import JsonObject, as_object, load
+from agentlog_facts.json_value import JsonObject, as_object, load, load_object
 from agentlog_infra.processes import child_environment
 
 START_S = 60.0
@@ -35,6 +36,12 @@ SHORT = {
     "LOG_JSON": "true",
 }
 
+_WAITS = """
+SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+                WHERE NOT l.granted AND l.relation = 'ledger.heads'::regclass
+                  AND a.application_name = 'agentlog projector')
+"""
+
 
 @dataclass
 class Member:
@@ -46,12 +53,12 @@ class Member:
     said_before: int
     """Lines of earlier processes of this name."""
 
-    def lines(self, event: str) -> list[dict[str, object]]:
+    def lines(self, event: str) -> list[JsonObject]:
         """Return what this process logged under a name."""
-        found: list[dict[str, object]] = []
+        found: list[JsonObject] = []
         for line in self.log.read_text(errors="replace").splitlines()[self.said_before :]:
             if f'"{event}"' in line:
-                said: dict[str, object] = json.loads(line)
+                said = load_object(line.encode())
                 found += [said] if said["event"] == event else []
         return found
 
@@ -66,6 +73,7 @@ class Several:
     """The stack and its roles."""
 
     folder: Path
+    settings: Mapping[str, str] = field(default_factory=dict[str, str])
     ports: dict[str, int] = field(default_factory=dict[str, int])
     members: dict[str, Member] = field(default_factory=dict[str, Member])
     stack: "subprocess.Popen[bytes] | None" = None
@@ -203,7 +211,7 @@ class Several:
             "AGENTLOG_EXAMPLE_TRACE": str(self.trace),
             "AGENTLOG_EXAMPLE_GATES": str(self.gates),
         }
-        return child_environment({**plain, **mine, **SHORT})
+        return child_environment({**plain, **mine, **SHORT, **self.settings})
 
     def _popen(self, name: str, *words: str) -> "subprocess.Popen[bytes]":
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -213,12 +221,32 @@ class Several:
 
 
 @contextmanager
-def several(names: Sequence[str] = TWO_OF_EACH) -> Generator[Several]:
+def several(names: Sequence[str] = TWO_OF_EACH, settings: Mapping[str, str] | None = None) -> Generator[Several]:
     """Run several of each role in a folder of their own; stop them and remove the folder at the end."""
-    running = Several(open_folder())
+    running = Several(open_folder(), settings or {})
     try:
         running.start(names)
         yield running
     finally:
         running.close()
         shutil.rmtree(running.folder, ignore_errors=True)
+
+
+@asynccontextmanager
+async def held_amid_a_batch(uri: str) -> AsyncGenerator[Callable[[], Awaitable[bool]]]:
+    """Keep projectors, until the end of the block, between reading records and writing what becomes of them.
+
+    What is given tells whether one stands there.
+    """
+    connection = await asyncpg.connect(uri)
+    try:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE ledger.heads IN ACCESS EXCLUSIVE MODE")
+
+            async def one_waits() -> bool:
+                found: bool = await connection.fetchval(_WAITS)
+                return found
+
+            yield one_waits
+    finally:
+        await connection.close()
