@@ -148,11 +148,11 @@ async def test_who_stood_still_too_long_comes_back_for_its_share(world: World) -
 async def test_a_projector_that_is_not_seen_any_more_begins_again(world: World) -> None:
     async with world.projector(owner="a") as projector:
         await projector.wait_ready()
-        before = await world.pool.fetchval("SELECT backend FROM ledger.projectors")
+        before = await world.pool.fetchval("SELECT backend FROM ledger.projectors WHERE owner = 'a'")
         await world.pool.execute("SELECT pg_terminate_backend($1)", before)
 
         async def seen_again() -> bool:
-            found: int | None = await world.pool.fetchval("SELECT backend FROM ledger.projectors")
+            found: int | None = await world.pool.fetchval("SELECT backend FROM ledger.projectors WHERE owner = 'a'")
             return found not in (None, before)
 
         await world.until(seen_again)

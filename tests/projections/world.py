@@ -285,7 +285,7 @@ class World:
     async def reset(self) -> None:
         """Empty every table, so that the next projector folds from the first record."""
         tables = [f"read_v1.{table}" for model in TYPES for table in model.tables]
-        ledger = ("positions", "heads", "log_index", "quarantine")
+        ledger = ("positions", "heads", "log_index", "quarantine", "projectors")
         await self.pool.execute(";".join(f"DELETE FROM {t}" for t in [*tables, *(f"ledger.{one}" for one in ledger)]))
 
 
