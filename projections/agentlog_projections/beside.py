@@ -246,6 +246,7 @@ async def exists(connection: Connection, suffix: str) -> bool:
 async def make(connection: Connection, ddl: Sequence[str], schema: str, name: str) -> None:
     """Make the tables of a rebuild of this name; beside the live ones over a connection of `connect_next`."""
     async with connection.transaction():
+        await connection.execute("SET LOCAL synchronous_commit = on")  # lost in a crash, it would look like a cancel
         for statements in ddl:
             await connection.execute(statements)
         await sign(connection, schema, name)

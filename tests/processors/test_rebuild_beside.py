@@ -18,7 +18,7 @@ from tests.processors.rebuilding import (
     schemas,
     three_threads,
 )
-from tests.projections.world import World, draft
+from tests.projections.world import TABLES, World, draft
 from tests.stack_fixtures import RunningStack, until
 
 from agentlog_facts.errors import Corrupt, Unavailable
@@ -26,14 +26,24 @@ from agentlog_facts.ids import ThreadId
 from agentlog_facts.json_value import load_object
 from agentlog_facts.ports import RawRecord
 from agentlog_facts.thread import ThreadDeleted, ThreadMetadataPatched
+from agentlog_infra.migrate import whole
 from agentlog_processors.rebuild_beside import Differs
 from agentlog_processors.rebuild_tries import Found, cancel
 from agentlog_projections import beside
-from agentlog_projections.beside import RebuildRunning, connect_plain, hold, remove, renamed, standing_still
+from agentlog_projections.beside import (
+    RebuildRunning,
+    connect_next,
+    connect_plain,
+    hold,
+    remove,
+    renamed,
+    standing_still,
+)
 from agentlog_projections.bounded_tail import BoundedTail
 from agentlog_projections.database import Connection
 from agentlog_projections.purge import purge_deleted
 
+SAYS = "CREATE TABLE ledger.said AS SELECT current_setting('synchronous_commit') AS said"
 STALL_S = 10.0
 """How long a write may wait for a rebuild that stands still in its switch."""
 
@@ -217,6 +227,17 @@ async def test_a_rebuild_that_loses_its_connections_goes_on_where_it_was(world: 
     parity, _ = await rebuilt(world, tail=Interrupting(world.log, lose))
     assert (counted, parity.equal) == ([1], True)
     assert await schemas(world) == ["ledger", "read_v1"]
+
+
+async def test_a_crash_of_postgresql_takes_no_tables_back_for_then_the_rebuild_would_count_as_cancelled(
+    world: World,
+) -> None:
+    fold = await connect_next(world.uri)
+    try:
+        await beside.make(fold, [*whole(TABLES), SAYS], "ledger_next", "a rebuild")
+    finally:
+        await fold.close()
+    assert await world.pool.fetchval("SELECT said FROM ledger_next.said") == "on"
 
 
 async def test_a_rebuild_that_is_ended_before_it_has_tables_does_not_begin_again(

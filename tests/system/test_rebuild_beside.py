@@ -138,9 +138,11 @@ async def cancelled(server: RunningServer, one: Rebuild, moment: Moment) -> None
 async def interrupted(server: RunningServer, one: Rebuild, moment: Moment) -> None:
     one.tell(signal.SIGINT, signal.SIGCONT)
     status, _, told = await one.ended()
-    assert (status, "switched" in told) == (130, moment == "switched"), told
-    if moment == "switched":
+    assert status == 130, told
+    if moment == "switched":  # it may not have heard of that yet, and cleans up no more
         await nothing_is_left(server)
+    else:
+        assert "switched" not in told
     assert await schemas(server.postgres) == LIVE
 
 
@@ -155,11 +157,11 @@ async def test_a_rebuild_that_stands_still_and_ends_at_any_moment_under_load_is_
     server, writers = scene.server, Writers([scene.server.url])
     async with writers.going(3):
         for moment, way in FULL if full else SMALL:
-            before = await ask(server.postgres, WHICH)
             async with paused(server, moment) as one:
+                which = await ask(server.postgres, WHICH)
                 await writers.goes_on(3, STALL_S)
                 await ENDS[way](server, one, moment)
-            assert (await ask(server.postgres, WHICH) != before) == (moment == "switched"), (moment, way)
+            assert await ask(server.postgres, WHICH) == which, (moment, way)
     assert writers.failed == []
     await scene.is_the_same()
     await scene.says_the_same()
