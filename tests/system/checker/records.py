@@ -1,5 +1,6 @@
 """All records of a topic, as the broker holds them."""
 
+import asyncio
 import json
 from dataclasses import dataclass, field
 from typing import TypeAlias, Union
@@ -8,6 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 Value: TypeAlias = Union["dict[str, Value]", "list[Value]", str, int, float, bool, None]
 Json: TypeAlias = dict[str, "Value"]
+STOP_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,16 @@ async def read_topic(bootstrap: str, topic: str) -> list[Record]:
             found += await _read(consumer, at, starts[at], ends[at])
         return found
     finally:
-        await consumer.stop()
+        await _let_go(consumer)
+
+
+async def _let_go(consumer: AIOKafkaConsumer) -> None:
+    """Stop a consumer. aiokafka (0.14) may lose the cancel of its fetching, and would then wait for it for ever."""
+    try:
+        async with asyncio.timeout(STOP_S):
+            await consumer.stop()
+    except TimeoutError:
+        await consumer._client.close()  # pyright: ignore[reportPrivateUsage]  # the rest of `stop`
 
 
 async def _read(consumer: AIOKafkaConsumer, at: TopicPartition, start: int, end: int) -> list[Record]:
