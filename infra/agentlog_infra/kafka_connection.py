@@ -104,3 +104,7 @@ def kafka_faults(what: str) -> Generator[None]:
         yield
     except (KafkaError, OSError, TimeoutError) as error:
         raise Unavailable(f"{what}: the log does not answer: {type(error).__name__} {error}") from error
+    except RuntimeError as error:  # uvloop's, for a connection that was lost a moment ago
+        if "handler is closed" not in str(error):
+            raise
+        raise Unavailable(f"{what}: the connection to the log was lost") from error

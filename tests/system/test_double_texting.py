@@ -80,8 +80,8 @@ async def test_a_rollback_is_one_however_near_the_end_of_the_run_it_comes(
 ) -> None:
     asked: set[str] = set()
     rounds, late = 0, 0
-    while late < (20 if full else 3):
-        assert rounds < 60, f"{late} of {len(asked)} rollbacks came between the last checkpoint and the end"
+    while late < (10 if full else 2):  # how many come so late is chance
+        assert rounds < 90, f"{late} of {len(asked)} rollbacks came between the last checkpoint and the end"
         for step in ALL_STEPS[2:]:
             asked |= await asked_for_a_rollback(api, server, step)
         mine = [one for one in judge(await read_topic(server.kafka, "agentlog.events")) if one.verdict == "accepted"]
