@@ -74,14 +74,14 @@ async def test_a_run_takes_the_place_of_those_that_run_and_wait(
     assert ["RunCancelRequested", "RunFinished", "RunCreated"] in by_commit, "one commit decides all of it"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_a_rollback_is_one_however_near_the_end_of_the_run_it_comes(
     api: Api, server: RunningServer, full: bool
 ) -> None:
     asked: set[str] = set()
     rounds, late = 0, 0
-    while late < (10 if full else 2):  # how many come so late is chance
-        assert rounds < 90, f"{late} of {len(asked)} rollbacks came between the last checkpoint and the end"
+    while late < (20 if full else 3):
+        assert rounds < 200, f"{late} of {len(asked)} rollbacks came between the last checkpoint and the end"
         for step in ALL_STEPS[2:]:
             asked |= await asked_for_a_rollback(api, server, step)
         mine = [one for one in judge(await read_topic(server.kafka, "agentlog.events")) if one.verdict == "accepted"]
