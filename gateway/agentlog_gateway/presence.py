@@ -30,6 +30,7 @@ class Presence:
         self._partitions = partitions
         self._known: Mapping[int, bool] = {}
         self._asked_at = float("-inf")
+        self._questions = self._answered = 0
 
     async def require(self, key: str, *, fresh: bool = False) -> None:
         """Let rows of this aggregate be used. Raises: Unavailable while they are not all there."""
@@ -40,9 +41,12 @@ class Presence:
         await self._require(range(self._partitions), False)
 
     async def ask(self) -> None:
-        """Ask the database now. Raises: Unavailable."""
+        """Ask the database now: what is remembered afterwards is no older than this call. Raises: Unavailable."""
+        self._questions += 1
+        question = self._questions
         known = await self._states.presence()
-        self._known, self._asked_at = known, self._clock.monotonic()
+        if question > self._answered:  # else a later question was answered sooner
+            self._answered, self._known, self._asked_at = question, known, self._clock.monotonic()
 
     async def _require(self, partitions: Collection[int], fresh: bool) -> None:
         if fresh or self._clock.monotonic() - self._asked_at > FRESH_S or self._missing(partitions):
