@@ -57,6 +57,7 @@ async def ready(call: Call) -> Response:
     serving = False
     if all(asked.values()):
         health = await call.services.health()
+        await call.services.presence.ask()  # nobody is let write on to what is told here to be stopped
         stopped: JsonObject = {str(number): why for number, why in health.stopped.items()}
         building: list[Json] = list(health.building)
         found["partitions"] = {"present": health.present, "building": building, "stopped": stopped}

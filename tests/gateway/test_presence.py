@@ -2,13 +2,20 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
+from httpx2 import ASGITransport, AsyncClient
 from tests.fakes.memory_log import MemoryLog
 from tests.fakes.ports import TestClock
+from tests.gateway.web_world import NOWHERE, services
 
 from agentlog_facts.errors import Unavailable
+from agentlog_gateway.cors import Cors
 from agentlog_gateway.presence import FRESH_S, Presence
+from agentlog_gateway.web import build_app
+from agentlog_projections.database import open_pool
+from agentlog_projections.health import ProjectionHealth
 
 
 class States:
@@ -72,3 +79,23 @@ async def test_an_answer_that_was_overtaken_does_not_bring_back_a_partition_that
         await first
     with pytest.raises(Unavailable):
         await presence.require("t1")
+
+
+async def test_nothing_is_written_to_a_partition_once_ready_has_told_that_it_is_stopped() -> None:
+    """It stopped between the two questions of /ready: a thread was begun there, and waited for its verdict in vain."""
+    states, log, pool = States(), MemoryLog(), await open_pool(NOWHERE, 1)
+    states.present = True
+
+    async def health() -> ProjectionHealth:
+        states.present = False
+        return ProjectionHealth(0, (), {0: "unknown schema"}, {})
+
+    presence = Presence(states, log, TestClock(), 1)
+    wired = replace(services(log, pool), presence=presence, checks={"database": presence.ask}, health=health)
+    app = build_app(lambda: wired, Cors())
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        told = await client.get("/ready")
+        answer = await client.post("/threads", json={})
+    await pool.close()
+    assert told.json()["partitions"]["stopped"] == {"0": "unknown schema"}
+    assert (answer.status_code, log.records) == (503, [])

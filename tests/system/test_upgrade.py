@@ -71,6 +71,14 @@ async def write_as_a_newer_release(kafka: str, thread_id: str, metadata: JsonObj
     return sent.partition, sent.offset
 
 
+def id_on(partition: int) -> str:
+    """Return a new id of a thread that lies on this partition."""
+    while True:
+        thread_id = str(uuid4())
+        if partition_of(thread_id.encode(), PARTITIONS) == partition:
+            return thread_id
+
+
 def agentlog(server: RunningServer, *words: str) -> tuple[int, str]:
     """Run a command against the server; return exit status and all it said."""
     done = subprocess.run(
@@ -139,6 +147,8 @@ async def test_an_unknown_schema_stops_its_partition_says_so_and_goes_on_after_t
         assert (found["ready"], list(stopped(found))) == (True, [str(partition)])
         assert "projector.partition_stopped" in server.log()
         status, _ = await api.raw("PATCH", f"/threads/{theirs}", b'{"metadata":{"more":1}}')
+        assert status == 503
+        status, _ = await api.raw("POST", "/threads", dump({"thread_id": id_on(partition)}))
         assert status == 503
         await another_partition_goes_on(server, partition)
         assert agentlog(server, "projection", "list") == (3, f"partition {partition} is stopped: {why}\n")
