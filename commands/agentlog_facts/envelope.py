@@ -9,13 +9,14 @@ from agentlog_facts.assistant import AssistantFact
 from agentlog_facts.checkpoint import CheckpointFact
 from agentlog_facts.ids import Key, Stream
 from agentlog_facts.json_value import JsonObject
+from agentlog_facts.store_item import StoreItemFact
 from agentlog_facts.system import SystemFact
 from agentlog_facts.thread import ThreadFact
 
 SPEC = 1
 RULES = 1
 
-Fact: TypeAlias = ThreadFact | AssistantFact | CheckpointFact | SystemFact
+Fact: TypeAlias = ThreadFact | AssistantFact | CheckpointFact | StoreItemFact | SystemFact
 
 Demand: TypeAlias = Literal["absent", "exists"] | int
 """`absent`: the stream's aggregate does not exist; `exists`: it does; n: the stream's version is n."""

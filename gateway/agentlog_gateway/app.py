@@ -49,6 +49,7 @@ from agentlog_projections.health import health
 from agentlog_projections.ledger import Ledger
 from agentlog_projections.presence import PartitionPresence
 from agentlog_projections.runs import Runs
+from agentlog_projections.store_items import StoreItems
 from agentlog_projections.threads import Threads
 
 log = logging.getLogger(__name__)
@@ -168,7 +169,7 @@ async def _generation(events: EventLog) -> int:
 
 def _services(settings: Settings, plumbing: Plumbing, graphs: Graphs) -> Services:
     clock, ids, pool = SystemClock(), SystemIds(), plumbing.pool
-    ledger, decisions = Ledger(pool), Decisions(pool)
+    ledger, decisions, items = Ledger(pool), Decisions(pool), StoreItems(pool)
     folded = Folded(ledger, plumbing.generation, settings.partitions)
     plumbing.verdicts.listen(folded.hear)
     presence = Presence(PartitionPresence(pool), plumbing.log, clock, settings.partitions)
@@ -182,7 +183,7 @@ def _services(settings: Settings, plumbing: Plumbing, graphs: Graphs) -> Service
         folded=folded,
         waits=plumbing.verdicts,
         streams=RunStreams(plumbing.frames, EndRows(decisions), SharedHints(plumbing.feed, plumbing.verdicts)),
-        graphs=LangGraphAccess(StateTools(graphs, Checkpoints(pool), ids, JsonPlusSerializer())),
+        graphs=LangGraphAccess(StateTools(graphs, Checkpoints(pool), items, ids, JsonPlusSerializer())),
         decisions=decisions,
         threads=Threads(pool),
         runs=Runs(pool),

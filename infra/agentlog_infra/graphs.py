@@ -1,4 +1,4 @@
-"""Which graphs a process serves and how one is opened: compiled once, given its checkpointer for each use.
+"""Which graphs a process serves and how one is opened: compiled once, given its checkpointer and store for each use.
 
 Accepted: a compiled graph, a StateGraph (compiled here), an entrypoint, a factory of these (sync, async, or an async
 context manager; called for each use). Source: Agent Server API, section 22.
@@ -6,6 +6,7 @@ context manager; called for each use). Source: Agent Server API, section 22.
 
 import copy
 import inspect
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
+from langgraph.store.base import BaseStore
 from langgraph_sdk.runtime import _ExecutionRuntime, _ReadRuntime  # pyright: ignore[reportPrivateUsage] - not exported
 
 from agentlog_facts.errors import Misconfigured
@@ -25,6 +27,8 @@ from agentlog_facts.version import VERSION
 from agentlog_infra.graphs_config import GraphsConfig, GraphSpec
 from agentlog_infra.user_modules import digest, load_attribute, prepare
 
+log = logging.getLogger(__name__)
+
 Graph: TypeAlias = Pregel[Any, Any, Any, Any]
 AccessContext: TypeAlias = Literal["threads.create_run", "threads.update", "threads.read", "assistants.read"]
 Factory: TypeAlias = Callable[..., object]
@@ -33,14 +37,12 @@ Parameter: TypeAlias = Literal["config", "runtime"]
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Why a graph is opened: what a factory gets to see."""
+    """Why a graph is opened, and with which store: what a factory gets to see."""
 
     context: AccessContext
+    store: BaseStore
     config: RunnableConfig = field(default_factory=lambda: RunnableConfig())
     run_context: object = None
-
-
-READ = Access("threads.read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +80,15 @@ class Graphs:
 
     @asynccontextmanager
     async def open(
-        self, graph_id: str, saver: BaseCheckpointSaver[Any] | None, access: Access = READ
+        self, graph_id: str, saver: BaseCheckpointSaver[Any] | None, access: Access
     ) -> AsyncGenerator[Graph]:
-        """Give the graph with its checkpointer. Raises GraphNotFound, and what a factory raises."""
+        """Give the graph with its checkpointer and store. Raises GraphNotFound, and what a factory raises."""
         loaded = self._one(graph_id)
         if loaded.graph is not None:
-            yield _with(loaded.graph, saver)
+            yield _with(loaded.graph, saver, access.store)
             return
         async with _made(loaded, access) as made:
-            yield _with(_compiled(loaded.spec, made), saver)
+            yield _with(_compiled(loaded.spec, made), saver, access.store)
 
     def _one(self, graph_id: str) -> _Loaded:
         found = self._loaded.get(graph_id)
@@ -99,7 +101,10 @@ def _load(config: GraphsConfig, spec: GraphSpec) -> _Loaded:
     found = load_attribute(config, spec)
     if not _is_graph(found) and not _is_builder(found) and _is_factory(found):
         return _Loaded(spec, None, found, _parameters(spec, found))
-    return _Loaded(spec, _compiled(spec, found), None, {})
+    graph = _compiled(spec, found)
+    if graph.store is not None:
+        log.warning("graph.own_store_unused", extra={"graph_id": spec.graph_id, "store": type(graph.store).__name__})
+    return _Loaded(spec, graph, None, {})
 
 
 def _compiled(spec: GraphSpec, found: object) -> Graph:
@@ -121,10 +126,11 @@ def _compiled(spec: GraphSpec, found: object) -> Graph:
     return found
 
 
-def _with(graph: Graph, saver: BaseCheckpointSaver[Any] | None) -> Graph:
-    """Return a shallow copy with a checkpointer; nothing is compiled again."""
+def _with(graph: Graph, saver: BaseCheckpointSaver[Any] | None, store: BaseStore) -> Graph:
+    """Return a shallow copy with checkpointer and store; nothing is compiled again."""
     given = copy.copy(graph)
     given.checkpointer = saver
+    given.store = store
     return given
 
 
@@ -171,12 +177,11 @@ def _argument(kind: Parameter, access: Access) -> object:
         configurable = {**access.config.get("configurable", {}), "__is_for_execution__": executes}
         return {**access.config, "configurable": configurable}
     if executes:
-        return _ExecutionRuntime(access_context=access.context, user=None, store=_NO_STORE, context=access.run_context)
-    read: _ReadRuntime[Any] = _ReadRuntime(access_context=access.context, user=None, store=_NO_STORE)
+        return _ExecutionRuntime(
+            access_context=access.context, user=None, store=access.store, context=access.run_context
+        )
+    read: _ReadRuntime[Any] = _ReadRuntime(access_context=access.context, user=None, store=access.store)
     return read
-
-
-_NO_STORE: Any = None  # the field has no default; there is no store for graphs yet
 
 
 def _is_graph(found: object) -> TypeGuard[Graph]:

@@ -19,6 +19,7 @@ from agentlog_facts.frame import Frame
 from agentlog_facts.json_value import JsonObject
 from agentlog_facts.ports import Clock, EventLog, Ids
 from agentlog_facts.run_execution import AttemptLost, Emit, RunOrder, RunOutcome
+from agentlog_facts.store_access import StoreAccess
 from agentlog_facts.thread import RunStatus
 from agentlog_infra.error_json import error_json
 from agentlog_infra.graphs import Access, Graph, Graphs
@@ -39,6 +40,7 @@ from agentlog_infra.saver_journal import Claim, RunJournal
 from agentlog_infra.snapshot_json import thread_interrupts, view_json
 from agentlog_infra.standing import is_over, stops_here
 from agentlog_infra.state_json import is_state_key, to_json
+from agentlog_infra.store import LogStore, Writer
 
 NULL_TASK_ID = "00000000-0000-0000-0000-000000000000"
 """LangGraph files the writes of a command under this task."""
@@ -47,13 +49,14 @@ RESUME = "__resume__"
 
 @dataclass(frozen=True, slots=True)
 class RunTools:
-    """What executing needs of the world; log and reads must be callable from the loop that runs user code.
+    """What executing needs of the world; log, reads and store must be callable from the loop that runs user code.
 
     `api_url` is shown in the metadata of runs.
     """
 
     graphs: Graphs
     reads: CheckpointReads
+    store: StoreAccess
     log: EventLog
     clock: Clock
     ids: Ids
@@ -112,7 +115,7 @@ class _Attempt:
         self._reads = OverlaidReads(self._tools.reads, self._ignored(own, inside))
         saver = LogSaver(self._reads, self._journal, self._tools.serde, self._token)
         config = run_config(self._order, from_checkpoint=own is None, api_url=self._tools.api_url)
-        access = Access("threads.create_run", config, run_context(self._order))
+        access = Access("threads.create_run", self._store(), config, run_context(self._order))
         try:
             async with self._tools.graphs.open(self._order.graph_id, saver, access) as graph:
                 over = inside and await self._stands(graph, own)
@@ -121,6 +124,10 @@ class _Attempt:
             raise
         except Exception as error:  # noqa: BLE001 - of a user's factory, whatever it is
             return await self._unopened(saver, error)
+
+    def _store(self) -> LogStore:
+        order, store = self._order, self._tools.store
+        return LogStore(store, Writer(store, order.thread_id, order.run_id, order.epoch, order.cause))
 
     async def _unopened(self, saver: LogSaver, error: Exception) -> RunOutcome:
         """End without a graph: the state stays as its channels say it. Raises: AttemptLost."""

@@ -15,7 +15,13 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
+from agentlog_infra.loop_bound import blocking, here
+
 T = TypeVar("T")
+_INSTEAD = (
+    "a synchronous graph call (invoke, stream, get_state) inside async code would block its own loop: "
+    "use ainvoke, astream or aget_state there"
+)
 
 
 class LoopBoundSaver(BaseCheckpointSaver[str]):
@@ -27,18 +33,11 @@ class LoopBoundSaver(BaseCheckpointSaver[str]):
 
     def blocking(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run `work()` on the saver's loop and wait. Raises RuntimeError on the loop's own thread."""
-        if _running() is self.loop:
-            raise RuntimeError(
-                "a synchronous graph call (invoke, stream, get_state) inside async code would block its own loop: "
-                "use ainvoke, astream or aget_state there"
-            )
-        return asyncio.run_coroutine_threadsafe(work(), self.loop).result()
+        return blocking(self.loop, work, _INSTEAD)
 
     async def here(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the saver's loop also when another loop awaits it (a node with a loop of its own)."""
-        if asyncio.get_running_loop() is self.loop:
-            return await work
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop))
+        """Run a coroutine on the saver's loop, whichever awaits it."""
+        return await here(self.loop, work)
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return a checkpoint."""
@@ -76,13 +75,6 @@ class LoopBoundSaver(BaseCheckpointSaver[str]):
     ) -> Mapping[str, DeltaChannelHistory]:
         """Return the writes of channels along the parents."""
         return self.blocking(lambda: self.aget_delta_channel_history(config=config, channels=channels))
-
-
-def _running() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 async def _listed(items: AsyncIterator[CheckpointTuple]) -> "list[CheckpointTuple]":

@@ -17,6 +17,7 @@ from agentlog_facts.graph_access import LATEST, At, BadUpdate, GraphFailed, Stat
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.ports import Ids
+from agentlog_facts.store_access import StoreReads
 from agentlog_facts.thread import StateUpdated
 from agentlog_facts.view import difference
 from agentlog_infra.graphs import Access, Graph, Graphs
@@ -25,6 +26,7 @@ from agentlog_infra.overlaid_reads import OverlaidReads
 from agentlog_infra.saver import LogSaver
 from agentlog_infra.saver_journal import CollectingJournal, ReadOnly
 from agentlog_infra.snapshot_json import address_json, snapshot_json, thread_interrupts, view_json
+from agentlog_infra.store import LogStore
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ class StateTools:
 
     graphs: Graphs
     reads: CheckpointReads
+    store: StoreReads
     ids: Ids
     serde: SerializerProtocol
 
@@ -112,10 +115,14 @@ class LangGraphAccess:
     async def _update(self, asked: "_Update", reads: CheckpointReads, view: JsonObject | None) -> StateChange:
         journal = CollectingJournal(asked.thread_id)
         saver = LogSaver(OverlaidReads(reads), journal, self._tools.serde, self._tools.ids.uuid7())
-        async with self._opened(asked.graph_id, saver, Access("threads.update", asked.config)) as graph:
+        async with self._opened(asked.graph_id, saver, Access("threads.update", self._store(), asked.config)) as graph:
             written = await _updated(graph, asked)
             snapshot = await graph.aget_state(_config(asked.thread_id, LATEST))
         return _change(asked.thread_id, journal, address_json(written), snapshot, view)
+
+    def _store(self) -> LogStore:
+        """Return the store as code sees it that is asked for a state: to read, not to write."""
+        return LogStore(self._tools.store)
 
     async def _is_stuck(self, asked: "_Update") -> bool:
         """Tell whether it is the pending writes that the graph cannot take, and not the update."""
@@ -159,7 +166,7 @@ class LangGraphAccess:
     @asynccontextmanager
     async def _reading(self, graph_id: str, config: RunnableConfig, reads: CheckpointReads) -> AsyncGenerator[Graph]:
         saver = LogSaver(reads, ReadOnly(), self._tools.serde, "read")
-        async with self._opened(graph_id, saver, Access("threads.read", config)) as graph:
+        async with self._opened(graph_id, saver, Access("threads.read", self._store(), config)) as graph:
             yield graph
 
     @asynccontextmanager

@@ -52,6 +52,7 @@ from agentlog_processors.patient_reads import PatientReads
 from agentlog_processors.purge_rows import PurgeRows
 from agentlog_processors.reap_runs import ReapRuns
 from agentlog_processors.reconcile_queue import ReconcileQueue
+from agentlog_processors.run_store import RunStore, RunStoreReads
 from agentlog_processors.service import Endless, Service, supervise
 from agentlog_processors.thread_views import LoopedViews
 from agentlog_processors.tools import Timing, WorkerTools, Writing
@@ -65,6 +66,7 @@ from agentlog_projections.ledger import Ledger
 from agentlog_projections.purge import purge_deleted
 from agentlog_projections.read_models import read_models
 from agentlog_projections.runner import Projector, tune_memory
+from agentlog_projections.store_items import StoreItems
 
 log = logging.getLogger(__name__)
 
@@ -254,11 +256,13 @@ def _worker(plumbing: Plumbing, stack: AsyncExitStack) -> list[Service]:
     worker = settings.worker_id or SystemIds().uuid7()
     events = CrossingLog(crossing, plumbing.log)
     api_url = f"http://{settings.host}:{settings.port}"
-    run_tools = RunTools(graphs, reads, events, SystemClock(), SystemIds(), JsonPlusSerializer(), api_url)
+    writing = plumbing.writing("worker", worker)
+    store = RunStore(crossing, StoreItems(plumbing.pool), writing)
+    run_tools = RunTools(graphs, reads, store, events, SystemClock(), SystemIds(), JsonPlusSerializer(), api_url)
     provenance = {graph_id: graphs.provenance(graph_id) for graph_id in graphs.ids()}
     tools = WorkerTools(
         worker=worker,
-        writing=plumbing.writing("worker", worker),
+        writing=writing,
         duties=Duties(plumbing.pool),
         queue=plumbing.feed,
         outputs=plumbing.outputs,
@@ -294,10 +298,11 @@ def _housekeeper(plumbing: Plumbing, stack: AsyncExitStack) -> list[Service]:
 
 def _views(plumbing: Plumbing, loops: JobLoops, reads: CheckpointReads, graphs: Callable[[], Graphs]) -> LoopedViews:
     """Return the states that runs leave; `graphs` is asked on the loop where their code runs."""
+    store = RunStoreReads(plumbing.crossing, StoreItems(plumbing.pool), SystemClock())
 
     def of_graph(reads: CheckpointReads) -> LangGraphAccess:
         crossing = CrossingReads(plumbing.crossing, reads)
-        return LangGraphAccess(StateTools(graphs(), crossing, SystemIds(), JsonPlusSerializer()))
+        return LangGraphAccess(StateTools(graphs(), crossing, store, SystemIds(), JsonPlusSerializer()))
 
     def plain(reads: CheckpointReads) -> ChannelViews:
         return ChannelViews(CrossingReads(plumbing.crossing, reads), JsonPlusSerializer())

@@ -51,14 +51,19 @@ class PatientReads:
         return await self._asked(lambda: self._reads.history(thread_id, ns, before_checkpoint_id, limit, metadata))
 
     async def _asked(self, question: Callable[[], Awaitable[Found]]) -> Found:
-        until = self._clock.monotonic() + self._patience_s
-        pause_s = FIRST_PAUSE_S
-        while True:
-            try:
-                return await question()
-            except Unavailable as error:
-                if self._clock.monotonic() + pause_s >= until:
-                    raise
-                log.warning("checkpoints.away", extra={"error": str(error), "again_in_secs": pause_s})
-            await asyncio.sleep(pause_s)  # back-off: the rows are being built, or PostgreSQL is away
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        return await patiently("checkpoints", question, self._clock, self._patience_s)
+
+
+async def patiently(what: str, question: Callable[[], Awaitable[Found]], clock: Clock, patience_s: float) -> Found:
+    """Ask again with growing pauses. Raises: Unavailable after `patience_s`."""
+    until = clock.monotonic() + patience_s
+    pause_s = FIRST_PAUSE_S
+    while True:
+        try:
+            return await question()
+        except Unavailable as error:
+            if clock.monotonic() + pause_s >= until:
+                raise
+            log.warning(f"{what}.away", extra={"error": str(error), "again_in_secs": pause_s})
+        await asyncio.sleep(pause_s)  # back-off: the rows are being built, or PostgreSQL is away
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

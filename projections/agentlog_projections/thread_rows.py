@@ -12,6 +12,7 @@ from agentlog_facts.assistant import AssistantCreated, AssistantRevised
 from agentlog_facts.checkpoint import CheckpointSaved, CheckpointsHidden, WritesSaved
 from agentlog_facts.envelope import Fact
 from agentlog_facts.json_value import JsonObject, as_object, dump, load_object
+from agentlog_facts.store_item import StoreItemDeleted, StoreItemPut
 from agentlog_facts.system import CommandRefused, PartitionOpened
 from agentlog_facts.thread import (
     RunAlive,
@@ -141,6 +142,8 @@ def _evolve(row: ThreadRow, fact: Fact, at: datetime) -> None:
         case CheckpointSaved() | WritesSaved() | CheckpointsHidden():
             return
         case AssistantCreated() | AssistantRevised() | PartitionOpened() | CommandRefused():
+            return
+        case StoreItemPut() | StoreItemDeleted():
             return
         case _:
             assert_never(fact)

@@ -7,6 +7,7 @@ from agentlog_facts.checkpoint import CheckpointSaved, CheckpointsHidden, Writes
 from agentlog_facts.envelope import Fact
 from agentlog_facts.ids import AssistantId, RunId, ThreadId
 from agentlog_facts.json_value import JsonObject
+from agentlog_facts.store_item import StoreItemDeleted, StoreItemPut
 from agentlog_facts.system import CommandRefused, PartitionOpened
 from agentlog_facts.thread import (
     RunAlive,
@@ -96,6 +97,8 @@ EXAMPLES: tuple[Fact, ...] = (
         ({"index": 0, "channel": "sent", "value": {"json": 1}},),
     ),
     CheckpointsHidden(THREAD, ({"ns": "", "checkpoint_id": FIRST},), "prune"),
+    StoreItemPut(("users", "ana"), "tea", {"kind": "green"}, THREAD, RUN, 2),
+    StoreItemDeleted(("users", "ana"), "tea"),
     PartitionOpened("019ab000-0000-7000-8000-00000000000f", 1, 0, 8, 0),
     CommandRefused("CreateRun", "thread_busy", "a" * 64),
 )

@@ -36,6 +36,7 @@ from agentlog_projections.health import health
 from agentlog_projections.ledger import Ledger
 from agentlog_projections.presence import PartitionPresence
 from agentlog_projections.runs import Runs
+from agentlog_projections.store_items import StoreItems
 from agentlog_projections.threads import Threads
 
 EXAMPLES = Path(agentlog_infra.examples.__file__).parent / "langgraph.json"
@@ -59,7 +60,7 @@ def services(log: MemoryLog, pool: Pool, config: Path = EXAMPLES) -> Services:
         folded=Folded(Ledger(pool), 1, 1),
         waits=HintVerdicts(Hints(), log, clock),
         streams=RunStreams(MemoryFrames(), Rows(), Hints()),
-        graphs=LangGraphAccess(StateTools(graphs, Checkpoints(pool), ids, JsonPlusSerializer())),
+        graphs=LangGraphAccess(StateTools(graphs, Checkpoints(pool), StoreItems(pool), ids, JsonPlusSerializer())),
         decisions=decisions,
         threads=Threads(pool),
         runs=Runs(pool),

@@ -26,6 +26,7 @@ from agentlog_facts.checkpoint import CheckpointsHidden
 from agentlog_facts.envelope import Actor, Cause, Draft, Fact
 from agentlog_facts.ids import AssistantId, Key, RunId, Stream, ThreadId
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load
+from agentlog_facts.store_item import StoreItemDeleted, StoreItemPut, store_key
 from agentlog_facts.thread import RunAlive
 from agentlog_facts.version import VERSION
 from agentlog_facts.vocabulary import SCHEMAS, encode_commit, encode_facts, parse_commit
@@ -176,6 +177,19 @@ async def by_hand(story: Story) -> None:
     await story.write(assistant_id, f"assistant-{assistant_id}", revised)
 
 
+async def remembered(story: Story) -> None:
+    """Put items as runs do, small and in a blob, and delete them; and as a client will, two in one commit."""
+    thread_id = await story.thread({"chapter": "remembered"})
+    await story.run(thread_id, {"remember": "ana", "size": 9_000})
+    await story.run(thread_id, {"remember": "ana", "word": "again"})
+    space = ("users", "bob")
+    key = store_key(space)
+    await story.write(
+        key, f"store-{key}", StoreItemPut(space, "tea", {"kind": "black"}), StoreItemPut(space, "mug", {})
+    )
+    await story.write(key, f"store-{key}", StoreItemDeleted(space, "mug"), StoreItemDeleted(space, "spoon"))
+
+
 async def not_counted(story: Story) -> None:
     """Leave what counts for nothing: a repeated record, a broken demand, bytes, a record on the wrong partition."""
     key = story.threads[0].encode()
@@ -199,6 +213,7 @@ CHAPTERS: tuple[Callable[[Story], Awaitable[None]], ...] = (
     worker_killed,
     deleted,
     by_hand,
+    remembered,
     not_counted,
 )
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.store.memory import InMemoryStore
 from tests.infra.projects import loaded, write_project
 
 from agentlog_facts.errors import Misconfigured
 from agentlog_facts.graph_access import GraphNotFound
-from agentlog_infra.graphs import READ, Access, Graphs
+from agentlog_infra.graphs import Access, Graphs
 from agentlog_infra.graphs_config import load_config
 from agentlog_infra.user_modules import digest
 
@@ -64,6 +65,8 @@ def greedy(database):
 
 number = 5
 """
+STORE = InMemoryStore()
+READ, RUN = Access("threads.read", STORE), Access("threads.create_run", STORE)
 STATE = ("uncompiled", "compiled", "Holder.inner", "plain", "managed")
 
 
@@ -96,11 +99,11 @@ async def test_an_entrypoint_is_a_graph(tmp_path: Path) -> None:
 
 async def test_a_factory_sees_the_config(tmp_path: Path) -> None:
     with loaded(tmp_path, files(tmp_path), one(tmp_path, "with_config")) as graphs:
-        access = Access("threads.create_run", {"configurable": {"mood": "sunny"}})
+        access = Access("threads.create_run", STORE, {"configurable": {"mood": "sunny"}})
         assert await answer(graphs, access=access) == {"text": "sunny"}
 
 
-@pytest.mark.parametrize(("access", "executes"), [(READ, False), (Access("threads.create_run"), True)])
+@pytest.mark.parametrize(("access", "executes"), [(READ, False), (RUN, True)])
 async def test_a_factory_sees_why_it_is_called(tmp_path: Path, access: Access, executes: bool) -> None:
     with loaded(tmp_path, files(tmp_path), one(tmp_path, "with_runtime")) as graphs:
         assert await answer(graphs, access=access) == {"text": access.context}
@@ -109,7 +112,7 @@ async def test_a_factory_sees_why_it_is_called(tmp_path: Path, access: Access, e
 async def test_graphs_share_nothing_through_the_checkpointer(tmp_path: Path) -> None:
     with loaded(tmp_path, files(tmp_path), one(tmp_path, "compiled")) as graphs:
         first, second = InMemorySaver(), InMemorySaver()
-        async with graphs.open("g", first) as one_use, graphs.open("g", second) as other_use:
+        async with graphs.open("g", first, READ) as one_use, graphs.open("g", second, READ) as other_use:
             assert (one_use.checkpointer, other_use.checkpointer) == (first, second)
 
 
@@ -117,7 +120,7 @@ async def test_modules_of_the_same_name_stay_apart(tmp_path: Path) -> None:
     source = "from tests.infra.test_graphs import tiny\ngraph = tiny('{}')\n"
     project = {"a/same.py": source.format("a"), "b/same.py": source.format("b")}
     with loaded(tmp_path, project, {"a": "./a/same.py:graph", "b": "./b/same.py:graph"}) as graphs:
-        async with graphs.open("a", None) as a, graphs.open("b", None) as b:
+        async with graphs.open("a", None, READ) as a, graphs.open("b", None, READ) as b:
             assert (await a.ainvoke({"text": ""}), await b.ainvoke({"text": ""})) == ({"text": "a"}, {"text": "b"})
 
 
@@ -172,7 +175,7 @@ def test_an_import_that_fails_is_explained(tmp_path: Path, source: str, message:
 async def test_an_unknown_graph_is_not_found(tmp_path: Path) -> None:
     with loaded(tmp_path, files(tmp_path), one(tmp_path, "compiled")) as graphs:
         with pytest.raises(GraphNotFound, match="other: not loaded; there are g"):
-            async with graphs.open("other", None):
+            async with graphs.open("other", None, READ):
                 pytest.fail("it was opened")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from tests.fakes.memory_store import MemoryStore
 from tests.infra.memory_checkpoints import MemoryCheckpoints, MemoryLog, SlowLog
 from tests.infra.projects import loaded
 
@@ -176,9 +177,11 @@ class World:
         self.graphs = graphs
         self.reads = MemoryCheckpoints()
         self.log = log(self.reads)
+        self.store = MemoryStore()
         serde = JsonPlusSerializer()
-        self.runs = LangGraphRuns(RunTools(graphs, self.reads, self.log, SystemClock(), SystemIds(), serde, API_URL))
-        self.access = LangGraphAccess(StateTools(graphs, self.reads, SystemIds(), serde))
+        tools = RunTools(graphs, self.reads, self.store, self.log, SystemClock(), SystemIds(), serde, API_URL)
+        self.runs = LangGraphRuns(tools)
+        self.access = LangGraphAccess(StateTools(graphs, self.reads, self.store, SystemIds(), serde))
         self.frames: list[Frame] = []
         self.stop = asyncio.Event()
 

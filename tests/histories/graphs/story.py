@@ -1,4 +1,4 @@
-"""The graph of the recorded histories: a subgraph, a question to a human, a gate, a large value. Never changed."""
+"""The graph of the recorded histories: a subgraph, a question to a human, a gate, large values. Never changed."""
 
 import asyncio
 import operator
@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, TypedDict
 
+from langgraph.config import get_store
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import interrupt
 
@@ -19,13 +20,17 @@ class Word(TypedDict, total=False):
 
 
 class Story(TypedDict, total=False):
-    """`ask`: put a question; `hold`: wait for this gate; `size`: how large a value the last node writes."""
+    """`ask`: put a question; `hold`: wait for this gate; `size`: how large a value the last node writes.
+
+    `remember`: the user under whose namespace the last node puts it, and deletes what lay there before.
+    """
 
     word: str
     items: Annotated[list[str], operator.add]
     ask: bool
     hold: str
     size: int
+    remember: str
     large: str
 
 
@@ -61,7 +66,14 @@ async def gate(state: Story) -> Story:
 
 def last(state: Story) -> Story:
     """End, with a large value if told to."""
-    return {"items": ["last"], "large": "large " * (state.get("size", 0) // 6)}
+    large = "large " * (state.get("size", 0) // 6)
+    if user := state.get("remember"):
+        store, space = get_store(), ("users", user)
+        for item in store.search(space):
+            store.delete(space, item.key)
+        store.put(space, "word", {"word": state.get("word", "")})
+        store.put(space, "large", {"text": large})
+    return {"items": ["last"], "large": large}
 
 
 words = StateGraph(Word)

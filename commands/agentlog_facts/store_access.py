@@ -1,0 +1,146 @@
+"""What graphs and clients ask of the store: items, searches under a prefix, and which namespaces there are."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar, Literal, Protocol, TypeAlias, get_args
+
+from pydantic_core import to_json
+
+from agentlog_facts.envelope import Cause
+from agentlog_facts.errors import AgentlogError
+from agentlog_facts.json_value import Json, JsonObject, load, load_object
+from agentlog_facts.store_item import StoreItemFact
+
+Namespace: TypeAlias = tuple[str, ...]
+Comparison: TypeAlias = Literal["$eq", "$ne", "$gt", "$gte", "$lt", "$lte"]
+
+MOST_KEY_BYTES = 2_000
+MOST_NAMESPACE_BYTES = 2_000
+_LABEL_BYTES = 8
+"""What a label costs beside its text."""
+_SPARE_LEVELS = 80
+"""Levels of nesting left free: the log parses at most 200, and facts and answers wrap a value."""
+
+
+class BadItem(AgentlogError):
+    """A namespace, key, value or filter that the store does not take; nothing was written."""
+
+    code: ClassVar[str] = "bad_item"
+    status: ClassVar[int] = 400
+
+
+@dataclass(frozen=True, slots=True)
+class StoredItem:
+    """An item as it is now; `updated_at` is when it was put last."""
+
+    namespace: Namespace
+    key: str
+    value: JsonObject
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A field of the value (top level) that has to compare so; the orders compare numbers only."""
+
+    field: str
+    comparison: Comparison
+    value: Json
+
+
+def conditions(wanted: JsonObject | None) -> list[Condition]:
+    """Return what a filter says: field -> value, or field -> {operator: value}. Raises: BadItem.
+
+    Source: Agent Server API, section 16.
+    """
+    found: list[Condition] = []
+    for field, value in (wanted or {}).items():
+        if isinstance(value, dict) and any(name.startswith("$") for name in value):
+            found += [Condition(field, _comparison(name), operand) for name, operand in value.items()]
+        else:
+            found.append(Condition(field, "$eq", value))
+    for one in found:
+        number = isinstance(one.value, int | float) and not isinstance(one.value, bool)
+        if one.comparison not in ("$eq", "$ne") and not number:
+            raise BadItem(f"filter {one.field}: {one.comparison} compares numbers, found {type(one.value).__name__}")
+    return found
+
+
+def _comparison(name: str) -> Comparison:
+    for known in get_args(Comparison):
+        if name == known:
+            comparison: Comparison = known
+            return comparison
+    raise BadItem(f"Unsupported operator: {name}")
+
+
+def check_place(namespace: Namespace, key: str) -> None:
+    """Let an item be written there. Raises: BadItem for a name that the rows could not hold."""
+    if "\0" in key or any("\0" in label for label in namespace):
+        raise BadItem("store: names cannot contain NUL")
+    try:
+        of_key = len(key.encode())
+        of_namespace = sum(len(label.encode()) + _LABEL_BYTES for label in namespace)
+    except UnicodeEncodeError as error:
+        raise BadItem(f"store: a name is no Unicode text: {error}") from error
+    if of_key > MOST_KEY_BYTES:
+        raise BadItem(f"store: expected a key of at most {MOST_KEY_BYTES} bytes, found {of_key}")
+    if of_namespace > MOST_NAMESPACE_BYTES:
+        raise BadItem(f"store: expected a namespace of at most {MOST_NAMESPACE_BYTES} bytes, found {of_namespace}")
+
+
+def checked_value(value: object) -> JsonObject:
+    """Return a value as the log holds it. Raises: BadItem for what is no JSON object or too deep."""
+    if not isinstance(value, Mapping):
+        raise BadItem(f"store: expected an object as value, found {type(value).__name__}")
+    try:
+        data = to_json(value, inf_nan_mode="null")
+        load(b"[" * _SPARE_LEVELS + data + b"]" * _SPARE_LEVELS)
+        return load_object(data)
+    except (ValueError, RecursionError) as error:
+        raise BadItem(f"store: a value is no JSON that the log can hold: {error}") from error
+
+
+class StoreReads(Protocol):
+    """Reads of the store. All raise Unavailable when the database does not answer or the rows are being built."""
+
+    async def item(self, namespace: Namespace, key: str) -> StoredItem | None:
+        """Return an item."""
+        ...
+
+    async def search(
+        self, prefix: Namespace, where: Sequence[Condition], limit: int, offset: int
+    ) -> Sequence[StoredItem]:
+        """Return items of namespaces that begin with `prefix`, the one put last first."""
+        ...
+
+    async def namespaces(
+        self,
+        prefixes: Sequence[Namespace],
+        suffixes: Sequence[Namespace],
+        max_depth: int | None,
+        limit: int,
+        offset: int,
+    ) -> Sequence[Namespace]:
+        """Return the namespaces that have items, in order, cut to `max_depth` labels and each once.
+
+        A label `*` of a prefix or suffix stands for any one.
+        """
+        ...
+
+
+class StoreWrites(Protocol):
+    """Writes of the store."""
+
+    async def write(self, facts: Sequence[StoreItemFact], cause: Cause) -> None:
+        """Append the facts, those of a namespace in one commit; when this returns they are accepted and read back.
+
+        Raises: Unavailable.
+        """
+        ...
+
+
+class StoreAccess(StoreReads, StoreWrites, Protocol):
+    """The store as the code of runs reaches it, from any loop."""

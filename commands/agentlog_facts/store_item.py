@@ -1,0 +1,44 @@
+"""Facts of items in the store: what was put and deleted, and by which attempt of which run."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from agentlog_facts.ids import Key, RunId, ThreadId
+from agentlog_facts.json_value import JsonObject, dump
+
+
+@dataclass(frozen=True, slots=True)
+class StoreItemPut:
+    """An item has this value from here on; the last writer in log order wins.
+
+    `thread_id`, `run_id`, `epoch` name the attempt whose code wrote it, None for a client. The epoch fences nothing
+    here: it tells which items an attempt wrote after it had lost its run.
+    """
+
+    namespace: tuple[str, ...]
+    key: str
+    value: JsonObject
+    thread_id: ThreadId | None = None
+    run_id: RunId | None = None
+    epoch: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreItemDeleted:
+    """An item is no longer there, or never was."""
+
+    namespace: tuple[str, ...]
+    key: str
+    thread_id: ThreadId | None = None
+    run_id: RunId | None = None
+    epoch: int | None = None
+
+
+StoreItemFact: TypeAlias = StoreItemPut | StoreItemDeleted
+
+
+def store_key(namespace: Sequence[str]) -> Key:
+    """Return the aggregate key of a namespace: SHA-256 (hex) of its labels as a compact JSON array."""
+    return Key(hashlib.sha256(dump(list(namespace))).hexdigest())

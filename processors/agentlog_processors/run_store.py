@@ -1,0 +1,82 @@
+"""The store as the code of runs reaches it: from any loop, patient with rows and log that are away."""
+
+import asyncio
+from collections.abc import Sequence
+
+from agentlog_commands.store_items import WriteItems
+from agentlog_facts import guard
+from agentlog_facts.envelope import Cause
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.ports import Clock
+from agentlog_facts.store_access import Condition, Namespace, StoredItem, StoreReads
+from agentlog_facts.store_item import StoreItemFact, store_key
+from agentlog_processors.crossing import Crossing
+from agentlog_processors.patient_reads import PATIENCE, patiently
+from agentlog_processors.tools import Writing
+
+_WHAT = "store"
+
+
+class RunStoreReads:
+    """Keeps `StoreReads`."""
+
+    def __init__(self, crossing: Crossing, reads: StoreReads, clock: Clock) -> None:
+        self._crossing = crossing
+        self._reads = reads
+        self._wait = (clock, PATIENCE.total_seconds())
+
+    async def item(self, namespace: Namespace, key: str) -> StoredItem | None:
+        """Return an item. Raises: Unavailable."""
+        ask = self._reads.item
+        return await self._crossing.call(lambda: patiently(_WHAT, lambda: ask(namespace, key), *self._wait))
+
+    async def search(
+        self, prefix: Namespace, where: Sequence[Condition], limit: int, offset: int
+    ) -> Sequence[StoredItem]:
+        """Return items under a prefix. Raises: Unavailable."""
+        ask = self._reads.search
+        return await self._crossing.call(
+            lambda: patiently(_WHAT, lambda: ask(prefix, where, limit, offset), *self._wait)
+        )
+
+    async def namespaces(
+        self,
+        prefixes: Sequence[Namespace],
+        suffixes: Sequence[Namespace],
+        max_depth: int | None,
+        limit: int,
+        offset: int,
+    ) -> Sequence[Namespace]:
+        """Return namespaces. Raises: Unavailable."""
+        ask = self._reads.namespaces
+        return await self._crossing.call(
+            lambda: patiently(_WHAT, lambda: ask(prefixes, suffixes, max_depth, limit, offset), *self._wait)
+        )
+
+
+class RunStore(RunStoreReads):
+    """Keeps `StoreAccess`."""
+
+    def __init__(self, crossing: Crossing, reads: StoreReads, writing: Writing) -> None:
+        super().__init__(crossing, reads, writing.clock)
+        self._writing = writing
+
+    async def write(self, facts: Sequence[StoreItemFact], cause: Cause) -> None:
+        """Append the facts, those of a namespace in one commit, and wait until they are accepted.
+
+        Raises: Unavailable; then some namespaces may have been written.
+        """
+        parts: dict[Namespace, list[StoreItemFact]] = {}
+        for fact in facts:
+            parts.setdefault(fact.namespace, []).append(fact)
+        commands = [WriteItems(namespace, tuple(part)) for namespace, part in parts.items()]
+        await self._crossing.call(lambda: self._write(commands, cause))
+
+    async def _write(self, commands: Sequence[WriteItems], cause: Cause) -> None:
+        await asyncio.gather(*(self._commit(command, cause) for command in commands))
+
+    async def _commit(self, command: WriteItems, cause: Cause) -> None:
+        event_id = self._writing.ids.uuid7()
+        verdict = await self._writing.settle(store_key(command.namespace), event_id, command.decide(), cause)
+        if isinstance(verdict, guard.Void):  # nothing is demanded, so only a broken partition says so
+            raise Unavailable(f"store {command.namespace}: the log did not take the items: {verdict.reason}")

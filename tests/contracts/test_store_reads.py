@@ -1,0 +1,125 @@
+"""What graphs rely on when they read the store, in memory and in PostgreSQL."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+
+import pytest
+from tests.contracts import store_worlds
+from tests.contracts.store_worlds import StoreWorld
+from tests.projections.world import TABLES, database_uri
+from tests.stack_fixtures import RunningStack
+
+from agentlog_facts.json_value import Json, JsonObject
+from agentlog_facts.store_access import Namespace, conditions
+from agentlog_facts.store_item import StoreItemDeleted, StoreItemPut
+from agentlog_infra.migrate import upgrade
+
+WORLDS = {"memory": store_worlds.memory, "postgres": store_worlds.postgres}
+ANA = ("users", "ana")
+
+
+@pytest.fixture(scope="session")
+def tables(stack: RunningStack) -> str:
+    """Name a database with all tables."""
+    uri = database_uri(stack.postgres, "store_reads")
+    asyncio.run(upgrade(uri, TABLES))
+    return uri
+
+
+@pytest.fixture(params=list(WORLDS))
+async def store(request: pytest.FixtureRequest, tables: str) -> AsyncGenerator[StoreWorld]:
+    async with WORLDS[request.param](tables) as world:
+        yield world
+
+
+async def put(store: StoreWorld, namespace: Namespace, key: str, **value: Json) -> None:
+    await store.write([StoreItemPut(namespace, key, value)])
+
+
+async def found(store: StoreWorld, prefix: Namespace, wanted: JsonObject | None = None) -> list[str]:
+    return [one.key for one in await store.reads.search(prefix, conditions(wanted), 100, 0)]
+
+
+async def test_the_last_writer_wins_and_an_item_keeps_when_it_was_created(store: StoreWorld) -> None:
+    assert await store.reads.item(ANA, "tea") is None
+    await put(store, ANA, "tea", kind="green")
+    first = await store.reads.item(ANA, "tea")
+    await put(store, ANA, "tea", kind="black", nul="a\0b")
+    second = await store.reads.item(ANA, "tea")
+    assert first is not None
+    assert second is not None
+    assert (second.namespace, second.key, second.value) == (ANA, "tea", {"kind": "black", "nul": "a\0b"})
+    assert second.created_at == first.created_at == first.updated_at < second.updated_at
+    assert await store.reads.item(("users",), "tea") is None
+
+
+async def test_a_deleted_item_is_gone_and_begins_anew(store: StoreWorld) -> None:
+    await put(store, ANA, "tea", kind="green")
+    first = await store.reads.item(ANA, "tea")
+    await store.write([StoreItemDeleted(ANA, "tea"), StoreItemDeleted(ANA, "never there")])
+    assert await store.reads.item(ANA, "tea") is None
+    await store.write([StoreItemPut(ANA, "tea", {}), StoreItemDeleted(ANA, "tea"), StoreItemPut(ANA, "tea", {"n": 1})])
+    again = await store.reads.item(ANA, "tea")
+    assert first is not None
+    assert again is not None
+    assert (again.value, again.created_at) == ({"n": 1}, again.updated_at)
+    assert again.created_at > first.created_at
+
+
+async def test_a_search_finds_what_lies_under_a_prefix_the_last_one_put_first(store: StoreWorld) -> None:
+    await put(store, ANA, "a")
+    await put(store, ("users", "anabel"), "b")
+    await put(store, (*ANA, "deep"), "c")
+    await put(store, ("other",), "d")
+    await put(store, ANA, "a", again=True)
+    assert await found(store, ()) == ["a", "d", "c", "b"]
+    assert await found(store, ("users",)) == ["a", "c", "b"]
+    assert await found(store, ANA) == ["a", "c"]
+    assert await found(store, ("nobody",)) == []
+    assert [one.key for one in await store.reads.search((), [], 2, 1)] == ["d", "c"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ({"n": 2}, ["two"]),
+        ({"n": {"$eq": 2}}, ["two"]),
+        ({"n": {"$ne": 2}}, ["text", "none", "three", "one"]),
+        ({"n": {"$gt": 1, "$lt": 3}}, ["two"]),
+        ({"n": {"$gte": 2}}, ["three", "two"]),
+        ({"n": {"$lte": 1}}, ["one"]),
+        ({"n": 3, "of": {"deep": [1]}}, ["three"]),
+        ({"of": {"deep": [2]}}, []),
+        ({"n": "2"}, ["text"]),
+        ({}, ["text", "none", "three", "two", "one"]),
+    ],
+)
+async def test_a_filter_compares_fields(store: StoreWorld, wanted: JsonObject, expected: Sequence[str]) -> None:
+    await put(store, ANA, "one", n=1)
+    await put(store, ANA, "two", n=2.0)
+    await put(store, ANA, "three", n=3, of={"deep": [1]})
+    await put(store, ANA, "none")
+    await put(store, ANA, "text", n="2")
+    assert await found(store, ANA, wanted) == expected
+
+
+async def test_namespaces_are_listed_by_prefix_suffix_and_depth(store: StoreWorld) -> None:
+    for namespace in (("a",), ("a", "x", "end"), ("a", "y", "end"), ("b", "x"), ("b", "x", "more")):
+        await put(store, namespace, "k")
+    await put(store, ("gone",), "k")
+    await store.write([StoreItemDeleted(("gone",), "k")])
+
+    async def listed(
+        *prefixes: Namespace, suffixes: Sequence[Namespace] = (), depth: int | None = None, limit: int = 100
+    ) -> Sequence[Namespace]:
+        return await store.reads.namespaces(prefixes, suffixes, depth, limit, 0)
+
+    everything = [("a",), ("a", "x", "end"), ("a", "y", "end"), ("b", "x"), ("b", "x", "more")]
+    assert await listed() == everything
+    assert await listed(limit=2) == everything[:2]
+    assert await listed(("a",)) == everything[:3]
+    assert await listed(("*", "x")) == [everything[1], *everything[3:]]
+    assert await listed(suffixes=[("end",)]) == everything[1:3]
+    assert await listed(("a",), suffixes=[("x", "*")]) == [("a", "x", "end")]
+    assert await listed(depth=1) == [("a",), ("b",)]
+    assert await listed(("a", "x", "end", "further")) == []

@@ -1,0 +1,98 @@
+"""The store as runs reach it: one commit a namespace, patience with log and rows, from any loop."""
+
+import asyncio
+
+import pytest
+from tests.fakes.memory_log import MemoryLog
+from tests.fakes.memory_store import MemoryStore
+
+from agentlog_commands.submit import Submitter
+from agentlog_facts.envelope import Actor, Cause, Place
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.guard import Accepted, Verdict, Void
+from agentlog_facts.ids import RunId, ThreadId
+from agentlog_facts.store_access import Namespace, StoredItem
+from agentlog_facts.store_item import StoreItemDeleted, StoreItemFact, StoreItemPut, store_key
+from agentlog_infra.system_ports import SystemClock, SystemIds
+from agentlog_processors.crossing import Crossing
+from agentlog_processors.run_store import RunStore
+from agentlog_processors.tools import Writing
+
+ACTOR = Actor("worker", "w1")
+CAUSE = Cause(ACTOR, "r", "claim")
+WHO = (ThreadId("t"), RunId("r"), 3)
+ANA, BOB = ("users", "ana"), ("users", "bob")
+
+
+class Built(MemoryStore):
+    """Cannot be read the first few times."""
+
+    left = 2
+
+    async def item(self, namespace: Namespace, key: str) -> StoredItem | None:
+        self.left -= 1
+        if self.left >= 0:
+            raise Unavailable("being built")
+        return await super().item(namespace, key)
+
+
+class Voiding(MemoryLog):
+    """Puts what is appended on a partition where it does not belong, as a wrong partitioner would."""
+
+    async def wait(self, place: Place, append_id: str, deadline: float) -> Verdict:
+        return Void("wrong_partition")
+
+
+def store(log: MemoryLog, reads: MemoryStore | None = None) -> RunStore:
+    clock, ids = SystemClock(), SystemIds()
+    writing = Writing(Submitter(log, log, log, clock, ids), log, clock, ids, ACTOR)
+    return RunStore(Crossing(asyncio.get_running_loop()), reads or MemoryStore(), writing)
+
+
+async def test_the_facts_of_a_namespace_are_one_commit_with_the_cause_of_the_run() -> None:
+    log = MemoryLog()
+    facts: list[StoreItemFact] = [
+        StoreItemPut(ANA, "a", {}, *WHO),
+        StoreItemPut(BOB, "b", {}, *WHO),
+        StoreItemDeleted(ANA, "c", *WHO),
+    ]
+    await store(log).write(facts, CAUSE)
+    commits = {draft.key: draft for draft, verdict in log.rows if isinstance(verdict, Accepted)}
+    assert {key: draft.facts for key, draft in commits.items()} == {
+        store_key(ANA): (facts[0], facts[2]),
+        store_key(BOB): (facts[1],),
+    }
+    ana = commits[store_key(ANA)]
+    assert (ana.stream, ana.epoch, ana.demands, ana.cause) == (f"store-{store_key(ANA)}", None, {}, CAUSE)
+
+
+async def test_a_write_whose_acknowledgement_is_lost_is_on_the_log_once() -> None:
+    log = MemoryLog(lose_acks=1)
+    await store(log).write([StoreItemPut(ANA, "a", {}, *WHO)], CAUSE)
+    assert [type(verdict) for _, verdict in log.rows] == [Accepted]
+
+
+async def test_a_log_that_is_away_for_a_moment_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentlog_processors.tools.BACK_OFF_S", 0.01)
+    log = MemoryLog(refuse=2)
+    await store(log).write([StoreItemPut(ANA, "a", {}, *WHO)], CAUSE)
+    assert [type(verdict) for _, verdict in log.rows] == [Accepted]
+
+
+async def test_what_the_log_does_not_take_is_no_success() -> None:
+    with pytest.raises(Unavailable, match="wrong_partition"):
+        await store(Voiding()).write([StoreItemPut(ANA, "a", {}, *WHO)], CAUSE)
+
+
+async def test_rows_that_are_being_built_are_asked_for_again() -> None:
+    rows = Built()
+    assert await store(MemoryLog(), rows).item(ANA, "a") is None
+    assert rows.left == -1
+
+
+async def test_it_is_reached_from_another_loop() -> None:
+    log = MemoryLog()
+    shared = store(log)
+    facts = [StoreItemPut(ANA, "a", {}, *WHO)]
+    await asyncio.to_thread(lambda: asyncio.run(shared.write(facts, CAUSE)))
+    assert len(log.rows) == 1
