@@ -1,4 +1,7 @@
-"""Workers stopped for longer than their leases, then continued: what they still write is void and never shown."""
+"""Workers stopped for longer than their leases, then continued: what they still write is void and never shown.
+
+What they put into the store, which nothing fences, names them.
+"""
 
 import asyncio
 import signal
@@ -9,10 +12,13 @@ import pytest
 from tests.broker.servers import producer
 from tests.system.checker.fold import Judged, judge
 from tests.system.checker.frames import releases, streams, unfenced_releases
+from tests.system.checker.items import items
 from tests.system.checker.judgement import judged_well
 from tests.system.checker.records import Record, read_topic
 from tests.system.cluster import running_cluster
-from tests.system.test_faults import END_S, Scene, until
+from tests.system.test_faults import END_S, Scene, held_at, until
+
+from agentlog_infra.examples.example_steps import STEPS
 
 FEW, MANY = 20, 200
 STEP_MS = 400
@@ -26,7 +32,8 @@ async def test_a_worker_that_wakes_up_after_its_lease_writes_in_vain(full: bool)
     runs = MANY if full else FEW
     with running_cluster({"N_JOBS_PER_WORKER": str(runs)}, workers=1) as cluster:
         scene = Scene(cluster)
-        await scene.set_off(runs, sleep_ms=STEP_MS)
+        await scene.set_off(runs, sleep_ms=STEP_MS, remember="zombies")
+        await until(lambda: held_at(cluster, "three", scene.batch) >= FEW // 2, END_S, "many are about to put an item")
         zombie = cluster.pids("worker")[0]
         cluster.signal_pids([zombie], signal.SIGSTOP)
         stopped = time.monotonic()
@@ -43,14 +50,22 @@ async def test_a_worker_that_wakes_up_after_its_lease_writes_in_vain(full: bool)
         late_flushes = sum(told.late for told in streams(events, outputs).values())
         assert len(scene.notes.streams) == runs
     void = [one for one in events if one.verdict in LATE and one.epoch is not None]
+    written = items(events)
+    late = [item for item in written if item.late]
+    in_time = {(item.run_id, item.key) for item in written if not item.late}
     print(
         f"zombies: {runs} runs, asleep {woken - stopped:.1f} s, {len(void)} void writes of {len(runs_of(void))} runs "
-        f"({dict(found.voids)}), {late_flushes} flushes never shown"
+        f"({dict(found.voids)}), {late_flushes} flushes never shown, "
+        f"{len(late)} of {len(written)} items put late"
     )
     assert any(one.verdict == "stale_epoch" for one in void), "the zombie wrote nothing: the test does not bite"
     assert min(found.attempts.values()) >= 2, "a run of the zombie was not taken over"
     assert unfenced_releases(events, outputs) == []
     assert late_flushes >= len(forged) > 0, "no flush came late: the test does not bite"
+    assert late, "the zombie put no item: the test does not bite"
+    first = {run_id: epoch for run_id, epoch in reversed(list(claims(events)))}
+    assert {item.epoch - first[item.run_id] for item in late} == {0}, "an item that came late names another attempt"
+    assert in_time == {(run_id, step) for run_id in scene.batch for step in STEPS}
 
 
 @pytest.mark.timeout(400)
@@ -104,13 +119,21 @@ def early_flushes(judged: Sequence[Judged], outputs: Sequence[Record]) -> int:
     return count
 
 
+def claims(judged: Sequence[Judged]) -> list[tuple[str, int]]:
+    """Return (run, epoch) of every claim, in log order."""
+    return [
+        (str(data["run_id"]), one.version)
+        for one in judged
+        for kind, data in (one.facts if one.verdict == "accepted" else ())
+        if kind == "RunClaimed"
+    ]
+
+
 async def overtaken(bootstrap: str) -> dict[str, int]:
     """Return run -> its first epoch, for every run whose last attempt has spoken already and is another one."""
     epochs: dict[str, list[int]] = {}
-    for one in judge(await read_topic(bootstrap, "agentlog.events")):
-        for kind, data in one.facts if one.verdict == "accepted" else ():
-            if kind == "RunClaimed":
-                epochs.setdefault(str(data["run_id"]), []).append(one.version)
+    for run_id, epoch in claims(judge(await read_topic(bootstrap, "agentlog.events"))):
+        epochs.setdefault(run_id, []).append(epoch)
     spoken = {
         (f.headers.get("run_id"), f.headers.get("epoch")) for f in await read_topic(bootstrap, "agentlog.outputs")
     }

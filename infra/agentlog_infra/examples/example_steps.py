@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Protocol, TypedDict
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.config import get_store
 from langgraph.graph import END, START, StateGraph
 
 STEPS = ("one", "two", "three", "four", "five")
@@ -35,6 +36,8 @@ class Steps(TypedDict, total=False):
     """Bytes that each step adds to the state."""
     hold: dict[str, str]
     """Step -> name of the gate (a file in AGENTLOG_EXAMPLE_GATES) for which it waits."""
+    remember: str
+    """Label of the namespace ("steps", label) of the store in which each step puts an item before it ends."""
     fail_at: str
     """The step that raises."""
     done: Annotated[list[str], operator.add]
@@ -100,6 +103,9 @@ def make_step(step: str) -> Step:
     async def node(state: Steps, config: RunnableConfig) -> Steps:
         trace(step, "start", state, config)
         await work(step, state)
+        if label := state.get("remember"):
+            ids = config.get("configurable", {})
+            await get_store().aput(("steps", label), step, {"run_id": str(ids.get("run_id")), "pid": os.getpid()})
         update = Steps(done=[step])
         if size_bytes := min(state.get("grow_bytes", 0), MOST_BYTES):
             update["padding"] = [step[0] * size_bytes]

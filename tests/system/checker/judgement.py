@@ -9,6 +9,7 @@ from tests.system.checker.effects import repeated_effects
 from tests.system.checker.fold import Judged, judge
 from tests.system.checker.frames import wrong_streams
 from tests.system.checker.invariants import Verdicts, check
+from tests.system.checker.items import unknown_writers
 from tests.system.checker.notes import Notes
 from tests.system.checker.promises import broken_promises, multiplied
 from tests.system.checker.records import Record, read_topic
@@ -70,6 +71,7 @@ def weigh(judged: Sequence[Judged], notes: Notes, outputs: Sequence[Record] = ()
     found.violations += multiplied(judged, notes)
     found.violations += backward_reads(judged, notes.looks)
     found.violations += repeated_effects(judged, notes.effects)
+    found.violations += unknown_writers(judged)
     found.violations += wrong_answers(judged, notes.shown)
     found.violations += wrong_streams(judged, outputs, notes.streams)
     if notes.queued is not None:

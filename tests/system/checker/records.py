@@ -14,13 +14,17 @@ STOP_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record with its parsed value; `value` is empty where the bytes are no JSON object."""
+    """A record with its parsed value; `value` is empty where the bytes are no JSON object.
+
+    `appended_ms`: when the broker took it, in milliseconds of its clock.
+    """
 
     partition: int
     offset: int
     key: str
     value: Json
     headers: dict[str, str] = field(default_factory=dict[str, str])
+    appended_ms: int = 0
 
 
 async def read_topic(bootstrap: str, topic: str) -> list[Record]:
@@ -62,7 +66,7 @@ async def _read(consumer: AIOKafkaConsumer, at: TopicPartition, start: int, end:
             if raw.offset < end:
                 headers = {name: data.decode(errors="replace") for name, data in raw.headers}
                 key = (raw.key or b"").decode(errors="replace")
-                found.append(Record(at.partition, raw.offset, key, _parsed(raw.value), headers))
+                found.append(Record(at.partition, raw.offset, key, _parsed(raw.value), headers, raw.timestamp))
             start = raw.offset + 1
     return found
 
