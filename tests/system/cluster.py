@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -51,15 +51,21 @@ class Process:
 
 
 class Cluster:
-    """One data directory a server, one process a role; `workers` of them execute runs."""
+    """One data directory a server, one process a role; `workers` of them execute runs; `times` of leases and looks."""
 
-    def __init__(self, folder: Path, environment: dict[str, str] | None = None, workers: int = 2) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environment: dict[str, str] | None = None,
+        workers: int = 2,
+        times: Mapping[str, str] = SHORT_LEASES,
+    ) -> None:
         self.folder = folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.trace, self.gates = folder / "trace.jsonl", folder / "gates"
         self.addresses: dict[str, str] = {}
-        self._environment = {**SHAPE, **SHORT_LEASES, **(environment or {})}
+        self._environment = {**SHAPE, **times, **(environment or {})}
         self._owners: dict[str, subprocess.Popen[bytes]] = {}
         self._roles: dict[str, Process] = {}
         self._names = [*ROLES[:-1], *(f"worker-{number}" for number in range(1, workers + 1))]
@@ -342,9 +348,11 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 @contextmanager
-def running_cluster(environment: dict[str, str] | None = None, workers: int = 2) -> Generator[Cluster]:
+def running_cluster(
+    environment: dict[str, str] | None = None, workers: int = 2, times: Mapping[str, str] = SHORT_LEASES
+) -> Generator[Cluster]:
     """Start all parts in a folder of their own; end them and remove the folder at the end."""
-    cluster = Cluster(open_folder(), environment, workers)
+    cluster = Cluster(open_folder(), environment, workers, times)
     try:
         began = time.monotonic()
         cluster.start()

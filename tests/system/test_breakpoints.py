@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -355,6 +356,51 @@ async def test_a_rolled_back_answer_leaves_its_question_open_when_postgresql_was
         ]
         assert ends == [("rollback", True)], "its worker took it back"
         await here.judged([question.thread_id])
+
+
+@pytest.mark.timeout(240)
+async def test_a_rollback_behind_the_last_checkpoint_of_a_run_takes_it_back(here: Killable, full: bool) -> None:
+    asked: dict[str, str] = {}
+    for number in range(20 if full else 4):
+        thread_id, name = await here.ana.thread(), uuid4().hex
+        await here.wait(thread_id, "line", {"input": {"name": f"{name}-before"}})
+        hold = here.hold(name)
+        run_id = await here.start(thread_id, "line", {"name": name}, {"stream_mode": ["custom"]})
+        await until(lambda: here.held(name), within_secs=END_S)  # noqa: B023 - waited for here
+        asked[run_id] = thread_id
+        if number % 2:
+            other: JsonObject = {"multitask_strategy": "rollback", "stream_mode": ["custom"]}
+            after = await here.start(thread_id, "line", {"name": f"{name}-after"}, other)
+            hold.unlink()
+            assert (await here.api.join(thread_id, after))["done"] == STEPS * 2
+        else:
+            path = f"/threads/{thread_id}/runs/{run_id}/cancel?action=rollback"
+            await here.ana.change("POST", path, {}, thread_id)
+            hold.unlink()
+            await until(lambda: _idle(here, thread_id), within_secs=END_S)  # noqa: B023 - waited for here
+            values = as_object((await here.api.get(f"/threads/{thread_id}"))["values"])
+            assert values["done"] == STEPS
+    late = asked_behind_their_last_checkpoint(await here.log())
+    found = await here.judged(asked.values())
+    assert {found.runs[run_id] for run_id in asked} == {"rollback"}
+    print(f"{len(asked)} rollbacks accepted, {len(late & asked.keys())} behind the last checkpoint of their run")
+    assert late >= asked.keys()
+
+
+async def _idle(here: World, thread_id: str) -> bool:
+    return await thread_status(here.api, thread_id) == "idle"
+
+
+def asked_behind_their_last_checkpoint(judged: Iterable[Judged]) -> set[str]:
+    """Return the runs of `line` that were asked to stop when all of their steps were on the log."""
+    saved: Counter[str] = Counter()
+    found: set[str] = set()
+    for one in judged:
+        for kind, data in one.facts if one.verdict == "accepted" else ():
+            saved[str(data.get("run_id"))] += kind == "CheckpointSaved"
+            if kind == "RunCancelRequested" and saved[str(data["run_id"])] == len(STEPS) + 2:
+                found.add(str(data["run_id"]))
+    return found
 
 
 @pytest.mark.timeout(240)

@@ -1,0 +1,76 @@
+"""A worker that stands still, with leases and looks as they come; all other tests of faults shorten these times."""
+
+import signal
+from collections.abc import Sequence
+
+import pytest
+from tests.system.checker.fold import Judged
+from tests.system.checker.judgement import judged_well
+from tests.system.cluster import running_cluster
+from tests.system.test_faults import Scene, lasting, until
+
+from agentlog_infra.settings import Settings
+
+RUNS = 10
+SLOW_S = 5.0
+"""How late a look may be on a busy machine."""
+CLOCK_S = 0.5
+"""How long before its append a commit was written at most."""
+
+
+def seconds(name: str) -> float:
+    """Return a time as it comes."""
+    default = Settings.model_fields[name].default
+    assert isinstance(default, int | float), name
+    return float(default)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(300)
+async def test_a_worker_may_stand_still_for_less_than_a_lease_and_is_replaced_when_it_does_for_longer() -> None:
+    lease, lost, look = seconds("lease_ttl_secs"), seconds("lost_after_secs"), seconds("look_secs")
+    longest = max(lost, lease) + 2 * look + SLOW_S
+    with running_cluster({"N_JOBS_PER_WORKER": str(RUNS)}, workers=1, times={}) as cluster:
+        scene = Scene(cluster)
+        await scene.set_off(RUNS)
+        [worker] = cluster.pids("worker")
+        cluster.signal_pids([worker], signal.SIGSTOP)
+        await lasting(lease / 2)
+        cluster.signal_pids([worker], signal.SIGCONT)
+        await scene.ends()
+        found = await scene.judged()
+        assert set(found.attempts.values()) == {1}, "a run was taken from a worker that had its lease"
+        await scene.set_off(RUNS)
+        cluster.signal_pids([worker], signal.SIGSTOP)
+        cluster.start_roles(["worker-2"])
+        await until(lambda: taken_over(cluster.steps(), worker, scene.batch) == RUNS, 2 * longest, "all taken over")
+        cluster.signal_pids([worker], signal.SIGCONT)
+        await scene.ends()
+        await scene.judged()
+        judged, _ = await judged_well(cluster.addresses["broker"], cluster.addresses["postgres"])
+    silences = silent_before_release(judged)
+    print(f"default times: runs were released {min(silences):.1f} to {max(silences):.1f} s after their last commit")
+    assert len(silences) == RUNS
+    assert lost - CLOCK_S <= min(silences)
+    assert max(silences) <= longest
+
+
+def taken_over(steps: Sequence[dict[str, str]], worker: int, runs: dict[str, str]) -> int:
+    """Return how many of the runs another process executes."""
+    return len({line["run_id"] for line in steps if str(line["pid"]) != str(worker)} & set(runs))
+
+
+def silent_before_release(judged: Sequence[Judged]) -> list[float]:
+    """Return for each claim that was taken away how long its worker had not committed, in seconds."""
+    last: dict[tuple[str, int], int] = {}
+    found: list[float] = []
+    for one in judged:
+        for kind, data in one.facts if one.verdict == "accepted" else ():
+            run_id, epoch = str(data.get("run_id")), one.epoch
+            if kind == "RunClaimed":
+                last[run_id, one.version] = one.record.appended_ms
+            elif kind == "RunReleased" and isinstance(data["epoch"], int):
+                found.append((one.record.appended_ms - last[run_id, data["epoch"]]) / 1000)
+            elif epoch is not None:
+                last[run_id, epoch] = one.record.appended_ms
+    return found
