@@ -12,6 +12,8 @@ from tests.system.sse import events
 
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load
 
+NEAR_MS = 20
+"""How long a step takes where a run is to be met near its end: that of a few requests."""
 ALL_STEPS = ["one", "two", "three", "four", "five"]
 
 
@@ -79,6 +81,7 @@ async def test_a_rollback_is_one_however_near_the_end_of_the_run_it_comes(
         for step in ALL_STEPS[2:]:
             asked |= await asked_for_a_rollback(api, server, step)
     _, found = await judged_well(server.kafka, server.postgres)
+    assert asked, "all runs had ended before"
     assert {found.runs[run_id] for run_id in asked} == {"rollback"}
     print(f"{len(asked)} rollbacks accepted near the end of their run")
 
@@ -89,7 +92,7 @@ async def asked_for_a_rollback(api: Api, server: RunningServer, step: str) -> se
     alone, replaced = Gate(server), Gate(server)
     threads = [await api.thread(), await api.thread()]
     runs = [
-        await api.start_run(thread_id, "steps", {"name": gate.name})
+        await api.start_run(thread_id, "steps", {"name": gate.name, "sleep_ms": NEAR_MS})
         for thread_id, gate in zip(threads, (alone, replaced), strict=True)
     ]
     await until(lambda: _ended(server, alone.name, step))
