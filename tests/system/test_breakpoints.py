@@ -24,7 +24,7 @@ from tests.system.runs_world import Gate, run_status, thread_status
 from tests.system.servers import RunningServer, running_server, wait_until
 from tests.system.test_faults import lasting
 
-from agentlog_facts.json_value import Json, JsonObject, as_object
+from agentlog_facts.json_value import Json, JsonObject, as_object, load
 from agentlog_processors.thread_views import PATIENCE
 
 GRAPHS = Path(__file__).parent / "graphs" / "langgraph.json"
@@ -361,25 +361,31 @@ async def test_a_rolled_back_answer_leaves_its_question_open_when_postgresql_was
 @pytest.mark.timeout(240)
 async def test_a_rollback_behind_the_last_checkpoint_of_a_run_takes_it_back(here: Killable, full: bool) -> None:
     asked: dict[str, str] = {}
-    for number in range(20 if full else 4):
+    [valkey] = [pid for pid, command in here.server.family().items() if "valkey-server" in command]
+    for number in range(20 if full else 6):
         thread_id, name = await here.ana.thread(), uuid4().hex
         await here.wait(thread_id, "line", {"input": {"name": f"{name}-before"}})
         hold = here.hold(name)
         run_id = await here.start(thread_id, "line", {"name": name}, {"stream_mode": ["custom"]})
         await until(lambda: here.held(name), within_secs=END_S)  # noqa: B023 - waited for here
         asked[run_id] = thread_id
-        if number % 2:
-            other: JsonObject = {"multitask_strategy": "rollback", "stream_mode": ["custom"]}
-            after = await here.start(thread_id, "line", {"name": f"{name}-after"}, other)
+        os.kill(valkey, signal.SIGSTOP)  # so that the worker is not told at once
+        try:
+            if number % 2:
+                other: JsonObject = {"multitask_strategy": "rollback", "stream_mode": ["custom"]}
+                after = await here.start(thread_id, "line", {"name": f"{name}-after"}, other)
+            else:
+                after = ""
+                path = f"/threads/{thread_id}/runs/{run_id}/cancel?action=rollback"
+                await here.ana.change("POST", path, {}, thread_id)
             hold.unlink()
+            await until(lambda: _ended(here, thread_id, run_id), within_secs=END_S)  # noqa: B023 - waited for here
+        finally:
+            os.kill(valkey, signal.SIGCONT)
+        if after:
             assert (await here.api.join(thread_id, after))["done"] == STEPS * 2
-        else:
-            path = f"/threads/{thread_id}/runs/{run_id}/cancel?action=rollback"
-            await here.ana.change("POST", path, {}, thread_id)
-            hold.unlink()
-            await until(lambda: _idle(here, thread_id), within_secs=END_S)  # noqa: B023 - waited for here
-            values = as_object((await here.api.get(f"/threads/{thread_id}"))["values"])
-            assert values["done"] == STEPS
+        values = as_object((await here.api.get(f"/threads/{thread_id}"))["values"])
+        assert values["done"] == (STEPS * 2 if after else STEPS)
     late = asked_behind_their_last_checkpoint(await here.log())
     found = await here.judged(asked.values())
     assert {found.runs[run_id] for run_id in asked} == {"rollback"}
@@ -387,8 +393,9 @@ async def test_a_rollback_behind_the_last_checkpoint_of_a_run_takes_it_back(here
     assert late >= asked.keys()
 
 
-async def _idle(here: World, thread_id: str) -> bool:
-    return await thread_status(here.api, thread_id) == "idle"
+async def _ended(here: World, thread_id: str, run_id: str) -> bool:
+    status, answer = await here.api.raw("GET", f"/threads/{thread_id}/runs/{run_id}")
+    return status == 404 or as_object(load(answer))["status"] != "running"
 
 
 def asked_behind_their_last_checkpoint(judged: Iterable[Judged]) -> set[str]:
