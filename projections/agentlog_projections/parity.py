@@ -13,6 +13,7 @@ from datetime import datetime
 from agentlog_projections.beside import LEDGER
 from agentlog_projections.commits import ReadModel
 from agentlog_projections.database import Connection
+from agentlog_projections.purge import ERASED
 from agentlog_projections.tables import SCHEMA
 
 _LEFT_OUT: Mapping[str, frozenset[str]] = {
@@ -198,7 +199,7 @@ async def _rows(
 def _filled(sql: str, side: Side, table: Table, key: Sequence[str] = ()) -> str:
     partition, join = _partition(side, table)
     kept = "$1::timestamptz IS NOT NULL"
-    if "thread_id" in table.columns:
+    if table.name in ERASED:
         kept = _KEPT.format(schema=SCHEMA + side.suffix)
     row, named = _text(table.columns), _text(key)
     return sql.format(partition=partition, join=join, row=row, key=named, table=side.qualified(table.name), kept=kept)

@@ -4,6 +4,8 @@ from datetime import timedelta
 
 from agentlog_projections.database import Pool, reading
 
+ERASED = frozenset({"threads", "runs", "checkpoints", "channels", "writes"})
+"""The tables whose rows go with their thread; an item of the store stays, it only names the thread that wrote it."""
 _PURGE = """
 WITH gone AS (
     DELETE FROM read_v1.threads WHERE thread_id IN (

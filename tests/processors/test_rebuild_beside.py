@@ -22,9 +22,10 @@ from tests.projections.world import TABLES, World, draft
 from tests.stack_fixtures import RunningStack, until
 
 from agentlog_facts.errors import Corrupt, Unavailable
-from agentlog_facts.ids import ThreadId
+from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import load_object
 from agentlog_facts.ports import RawRecord
+from agentlog_facts.store_item import StoreItemPut, store_key
 from agentlog_facts.thread import ThreadDeleted, ThreadMetadataPatched
 from agentlog_infra.migrate import whole
 from agentlog_processors.rebuild_beside import Differs
@@ -109,6 +110,18 @@ async def test_threads_that_the_housekeeper_has_erased_are_no_difference(world: 
     assert parity.equal
     parity, _ = await rebuilt(world, "check", NEVER)
     assert [difference.missing for difference in parity.differences] == [1]
+
+
+async def test_an_item_outlives_the_thread_whose_run_put_it_and_is_compared_as_before(world: World) -> None:
+    space = ("users", "ana")
+    put = StoreItemPut(space, "tea", {"kind": "green"}, ThreadId("t1"), RunId("r"), 1)
+    await world.given(
+        draft(store_key(space), put, stream=f"store-{store_key(space)}"), draft("t1", ThreadDeleted(ThreadId("t1")))
+    )
+    assert await purge_deleted(world.pool, timedelta()) == 1
+    parity, _ = await rebuilt(world, "check", timedelta())
+    assert parity.equal
+    assert sum(one.rows for (table, _), one in parity.live.items() if table == "store_items") == 1
 
 
 async def test_a_partition_of_another_log_is_not_compared_and_mended(world: World) -> None:
