@@ -135,7 +135,9 @@ class StoreWrites(Protocol):
     """Writes of the store."""
 
     async def write(self, facts: Sequence[StoreItemFact], cause: Cause) -> None:
-        """Append the facts, those of a namespace in one commit; when this returns they are accepted and read back.
+        """Append the facts, those of a namespace in one commit if a record holds them.
+
+        When this returns they are accepted and read back.
 
         Raises: Unavailable.
         """

@@ -1,20 +1,24 @@
 """The store as the code of runs reaches it: from any loop, patient with rows and log that are away."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from agentlog_commands.store_items import WriteItems
 from agentlog_facts import guard
 from agentlog_facts.envelope import Cause
 from agentlog_facts.errors import Unavailable
+from agentlog_facts.json_value import dump
 from agentlog_facts.ports import Clock
 from agentlog_facts.store_access import Condition, Namespace, StoredItem, StoreReads
 from agentlog_facts.store_item import StoreItemFact, store_key
+from agentlog_facts.vocabulary import encode_fact
 from agentlog_processors.crossing import Crossing
 from agentlog_processors.patient_reads import PATIENCE, patiently
 from agentlog_processors.tools import Writing
 
 _WHAT = "store"
+COMMIT_BYTES = 512 * 1024
+"""From so many bytes of facts on, a batch begins another commit."""
 
 
 class RunStoreReads:
@@ -62,21 +66,39 @@ class RunStore(RunStoreReads):
         self._writing = writing
 
     async def write(self, facts: Sequence[StoreItemFact], cause: Cause) -> None:
-        """Append the facts, those of a namespace in one commit, and wait until they are accepted.
+        """Append the facts, those of a namespace in one commit if a record holds them; wait until they are accepted.
 
-        Raises: Unavailable; then some namespaces may have been written.
+        Raises: Unavailable; then some may have been written, and none is being tried any more.
         """
         parts: dict[Namespace, list[StoreItemFact]] = {}
         for fact in facts:
             parts.setdefault(fact.namespace, []).append(fact)
-        commands = [WriteItems(namespace, tuple(part)) for namespace, part in parts.items()]
+        commands = [[WriteItems(namespace, some) for some in _cut(part)] for namespace, part in parts.items()]
         await self._crossing.call(lambda: self._write(commands, cause))
 
-    async def _write(self, commands: Sequence[WriteItems], cause: Cause) -> None:
-        await asyncio.gather(*(self._commit(command, cause) for command in commands))
+    async def _write(self, commands: Sequence[Sequence[WriteItems]], cause: Cause) -> None:
+        ends = await asyncio.gather(*(self._commit(several, cause) for several in commands), return_exceptions=True)
+        for end in ends:  # all of them have ended: what came behind an error could undo a later write
+            if end is not None:
+                raise end
 
-    async def _commit(self, command: WriteItems, cause: Cause) -> None:
-        event_id = self._writing.ids.uuid7()
-        verdict = await self._writing.settle(store_key(command.namespace), event_id, command.decide(), cause)
-        if isinstance(verdict, guard.Void):  # nothing is demanded, so only a broken partition says so
-            raise Unavailable(f"store {command.namespace}: the log did not take the items: {verdict.reason}")
+    async def _commit(self, commands: Sequence[WriteItems], cause: Cause) -> None:
+        for command in commands:
+            event_id = self._writing.ids.uuid7()
+            verdict = await self._writing.settle(store_key(command.namespace), event_id, command.decide(), cause)
+            if isinstance(verdict, guard.Void):  # nothing is demanded, so only a broken partition says so
+                raise Unavailable(f"store {command.namespace}: the log did not take the items: {verdict.reason}")
+
+
+def _cut(facts: Sequence[StoreItemFact]) -> Iterator[tuple[StoreItemFact, ...]]:
+    """Cut facts into commits that records hold; moving many small values to blobs would only make them larger."""
+    part: list[StoreItemFact] = []
+    size_bytes = 0
+    for fact in facts:
+        own_bytes = len(dump(encode_fact(fact)))
+        if part and size_bytes + own_bytes > COMMIT_BYTES:
+            yield tuple(part)
+            part, size_bytes = [], 0
+        part.append(fact)
+        size_bytes += own_bytes
+    yield tuple(part)

@@ -7,7 +7,7 @@ from tests.fakes.memory_log import MemoryLog
 from tests.fakes.memory_store import MemoryStore
 
 from agentlog_commands.submit import Submitter
-from agentlog_facts.envelope import Actor, Cause, Place
+from agentlog_facts.envelope import Actor, Cause, Draft, Place
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.guard import Accepted, Verdict, Void
 from agentlog_facts.ids import RunId, ThreadId
@@ -43,6 +43,15 @@ class Voiding(MemoryLog):
         return Void("wrong_partition")
 
 
+class Slow(Voiding):
+    """Takes commits of one namespace a moment later than others."""
+
+    async def append(self, draft: Draft) -> Place:
+        if draft.key == store_key(BOB):
+            await asyncio.wait({asyncio.get_running_loop().create_future()}, timeout=0.05)
+        return await super().append(draft)
+
+
 def store(log: MemoryLog, reads: MemoryStore | None = None) -> RunStore:
     clock, ids = SystemClock(), SystemIds()
     writing = Writing(Submitter(log, log, log, clock, ids), log, clock, ids, ACTOR)
@@ -64,6 +73,26 @@ async def test_the_facts_of_a_namespace_are_one_commit_with_the_cause_of_the_run
     }
     ana = commits[store_key(ANA)]
     assert (ana.stream, ana.epoch, ana.demands, ana.cause) == (f"store-{store_key(ANA)}", None, {}, CAUSE)
+
+
+async def test_a_batch_that_no_record_holds_is_several_commits_of_its_namespace() -> None:
+    log = MemoryLog()
+    facts = [StoreItemPut(ANA, str(number), {"n": "x" * 40}, *WHO) for number in range(8_000)]
+    large = StoreItemPut(ANA, "large", {"text": "y" * 2_000_000}, *WHO)
+    await store(log).write([*facts[:10], large, *facts[10:]], CAUSE)
+    assert [fact for draft, _ in log.rows for fact in draft.facts] == [*facts[:10], large, *facts[10:]]
+    assert [draft.facts for draft, _ in log.rows if large in draft.facts] == [(large,)], (
+        "its value goes to a blob alone"
+    )
+    assert max(len(value) for _, value in log.records if len(value) < 2_000_000) < 900 * 1024
+    assert len(log.records) <= 6
+
+
+async def test_when_a_write_has_failed_nothing_of_it_is_under_way_any_more() -> None:
+    log = Slow()
+    with pytest.raises(Unavailable, match="wrong_partition"):
+        await store(log).write([StoreItemPut(ANA, "a", {}, *WHO), StoreItemPut(BOB, "b", {}, *WHO)], CAUSE)
+    assert [draft.key for draft, _ in log.rows] == [store_key(ANA), store_key(BOB)]
 
 
 async def test_a_write_whose_acknowledgement_is_lost_is_on_the_log_once() -> None:
