@@ -15,7 +15,7 @@ from agentlog_projections.commits import Commit
 from agentlog_projections.database import Pool, reading
 from agentlog_projections.presence import key_told, require
 from agentlog_projections.run_rows import encoded
-from agentlog_projections.tables import PRELUDE
+from agentlog_projections.tables import PRELUDE, without_nul
 from agentlog_projections.transaction import Transaction
 
 _DELETE = """
@@ -150,7 +150,8 @@ class StoreItems:
         self, prefix: Namespace, where: Sequence[Condition], limit: int, offset: int
     ) -> Sequence[StoredItem]:
         """Return items of namespaces that begin with `prefix`, the one put last first. Raises: Unavailable."""
-        fields = [one.field for one in where], [one.comparison for one in where], [_operand(one) for one in where]
+        names = [one.field.replace("\0", "\ufffd") for one in where]
+        fields = names, [one.comparison for one in where], [dump(without_nul(one.value)).decode() for one in where]
         async with reading(self._pool, "store.search") as connection:
             rows = await connection.fetch(_SEARCH, list(prefix), *fields, limit, offset)
         return _items(rows)
@@ -169,11 +170,6 @@ class StoreItems:
             rows = await connection.fetch(_NAMESPACES, *paths, max_depth, limit, offset)
         require(rows[0]["told"], "store")
         return [tuple(row["namespace"]) for row in rows if row["namespace"] is not None]
-
-
-def _operand(condition: Condition) -> str:
-    """Return the value as the searched JSON says it: NUL counts as U+FFFD there, see `tables`."""
-    return dump(condition.value).decode().replace("\\u0000", "\\ufffd")
 
 
 def _items(rows: Sequence[asyncpg.Record]) -> list[StoredItem]:

@@ -18,16 +18,17 @@ def contained(wanted: JsonObject | None) -> str | None:
     if not wanted:
         return None
     text = dump(wanted).decode()
-    return text if "\\u0000" not in text else dump(_without_nul(wanted)).decode()
+    return text if "\\u0000" not in text else dump(without_nul(wanted)).decode()
 
 
-def _without_nul(value: Json) -> Json:
+def without_nul(value: Json) -> Json:
+    """Return a value as the searched JSON says it: NUL counts as U+FFFD there."""
     match value:
         case str():
             return value.replace("\x00", "\ufffd")
         case list():
-            return [_without_nul(item) for item in value]
+            return [without_nul(item) for item in value]
         case dict():
-            return {name.replace("\x00", "\ufffd"): _without_nul(item) for name, item in value.items()}
+            return {name.replace("\x00", "\ufffd"): without_nul(item) for name, item in value.items()}
         case _:
             return value

@@ -103,6 +103,20 @@ async def test_a_filter_compares_fields(store: StoreWorld, wanted: JsonObject, e
     assert await found(store, ANA, wanted) == expected
 
 
+async def test_a_filter_tells_what_looks_alike_apart(store: StoreWorld) -> None:
+    await put(store, ANA, "true", v=True, deep=[{"in": 0}])
+    await put(store, ANA, "one", v=1, deep=[{"in": False}])
+    await put(store, ANA, "null", v=None)
+    await put(store, ANA, "escape", v="\\u0000")
+    await put(store, ANA, "nul", **{"a\0": "b\0"})
+    assert await found(store, ANA, {"v": True}) == ["true"]
+    assert await found(store, ANA, {"v": 1.0}) == ["one"]
+    assert await found(store, ANA, {"deep": [{"in": 0}]}) == ["true"]
+    assert await found(store, ANA, {"v": None}) == ["null"]
+    assert await found(store, ANA, {"v": "\\u0000"}) == ["escape"]
+    assert await found(store, ANA, {"a\0": "b\0"}) == ["nul"]
+
+
 async def test_namespaces_are_listed_by_prefix_suffix_and_depth(store: StoreWorld) -> None:
     for namespace in (("a",), ("a", "x", "end"), ("a", "y", "end"), ("b", "x"), ("b", "x", "more")):
         await put(store, namespace, "k")

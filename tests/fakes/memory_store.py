@@ -79,12 +79,23 @@ def _holds(item: StoredItem, condition: Condition) -> bool:
     held, wanted = item.value.get(condition.field), condition.value
     match condition.comparison:
         case "$eq":
-            return condition.field in item.value and held == wanted
+            return condition.field in item.value and _same(held, wanted)
         case "$ne":
-            return condition.field not in item.value or held != wanted
+            return condition.field not in item.value or not _same(held, wanted)
         case order:
             numbers = [value for value in (held, wanted) if _is_number(value)]
             return len(numbers) == 2 and _ORDERS[order](*numbers)
+
+
+def _same(one: Json, other: Json) -> bool:
+    """Compare as JSON does: 1 and 1.0 are the same number, and true is none."""
+    match one, other:
+        case dict(), dict():
+            return one.keys() == other.keys() and all(_same(value, other[name]) for name, value in one.items())
+        case list(), list():
+            return len(one) == len(other) and all(map(_same, one, other))
+        case _:
+            return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 
 def _is_number(value: Json) -> TypeGuard[float]:
