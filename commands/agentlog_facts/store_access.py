@@ -1,7 +1,7 @@
 """What graphs and clients ask of the store: items, searches under a prefix, and which namespaces there are."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import ClassVar, Literal, Protocol, TypeAlias, get_args
 
@@ -19,6 +19,8 @@ MOST_KEY_BYTES = 2_000
 MOST_NAMESPACE_BYTES = 2_000
 _LABEL_BYTES = 8
 """What a label costs beside its text."""
+_MOST_ROWS = 2**63 - 1
+_MOST_DEPTH = 2**31 - 1
 _SPARE_LEVELS = 80
 """Levels of nesting left free: the log parses at most 200, and facts and answers wrap a value."""
 
@@ -61,6 +63,7 @@ def conditions(wanted: JsonObject | None) -> list[Condition]:
             found += [Condition(field, _comparison(name), operand) for name, operand in value.items()]
         else:
             found.append(Condition(field, "$eq", value))
+    found = [replace(one, value=_checked_operand(one)) for one in found]
     for one in found:
         number = isinstance(one.value, int | float) and not isinstance(one.value, bool)
         if one.comparison not in ("$eq", "$ne") and not number:
@@ -76,19 +79,54 @@ def _comparison(name: str) -> Comparison:
     raise BadItem(f"Unsupported operator: {name}")
 
 
+def _checked_operand(condition: Condition) -> Json:
+    """Return the value of a condition as rows say it. Raises: BadItem."""
+    name = _field_name(condition.field)
+    return checked_value({name: condition.value})[name]
+
+
+def _field_name(name: object) -> str:
+    if not isinstance(name, str):
+        raise BadItem(f"filter: expected names of fields, found {type(name).__name__}")
+    return name
+
+
+def check_paths(*paths: Namespace) -> None:
+    """Let namespaces begin or end like this. Raises: BadItem."""
+    for label in (label for path in paths for label in path):
+        _size_bytes(label)
+
+
+def check_page(limit: int, offset: int) -> None:
+    """Let so many rows be asked for. Raises: BadItem."""
+    for name, number in (("limit", limit), ("offset", offset)):
+        if not 0 <= number <= _MOST_ROWS:
+            raise BadItem(f"store: expected a {name} of 0 to {_MOST_ROWS}, found {number}")
+
+
+def check_depth(max_depth: int | None) -> None:
+    """Let namespaces be cut to so many labels. Raises: BadItem."""
+    if max_depth is not None and not 0 <= max_depth <= _MOST_DEPTH:
+        raise BadItem(f"store: expected a max_depth of 0 to {_MOST_DEPTH}, found {max_depth}")
+
+
 def check_place(namespace: Namespace, key: str) -> None:
     """Let an item be written there. Raises: BadItem for a name that the rows could not hold."""
     if "\0" in key or any("\0" in label for label in namespace):
         raise BadItem("store: names cannot contain NUL")
-    try:
-        of_key = len(key.encode())
-        of_namespace = sum(len(label.encode()) + _LABEL_BYTES for label in namespace)
-    except UnicodeEncodeError as error:
-        raise BadItem(f"store: a name is no Unicode text: {error}") from error
+    of_key = _size_bytes(key)
+    of_namespace = sum(_size_bytes(label) + _LABEL_BYTES for label in namespace)
     if of_key > MOST_KEY_BYTES:
         raise BadItem(f"store: expected a key of at most {MOST_KEY_BYTES} bytes, found {of_key}")
     if of_namespace > MOST_NAMESPACE_BYTES:
         raise BadItem(f"store: expected a namespace of at most {MOST_NAMESPACE_BYTES} bytes, found {of_namespace}")
+
+
+def _size_bytes(name: str) -> int:
+    try:
+        return len(name.encode())
+    except UnicodeEncodeError as error:
+        raise BadItem(f"store: a name is no Unicode text: {error}") from error
 
 
 def checked_value(value: object) -> JsonObject:

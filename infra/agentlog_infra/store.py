@@ -25,6 +25,9 @@ from agentlog_facts.store_access import (
     StoredItem,
     StoreReads,
     StoreWrites,
+    check_depth,
+    check_page,
+    check_paths,
     check_place,
     checked_value,
     conditions,
@@ -90,6 +93,8 @@ class LogStore(BaseStore):
         """Return what a put says. Raises: BadItem."""
         if self._writer is None:
             raise BadItem("the store can only be read while a state is read or updated; runs write it")
+        if op.ttl is not None:
+            raise BadItem("the store keeps no time to live")
         check_place(op.namespace, op.key)
         who = (self._writer.thread_id, self._writer.run_id, self._writer.epoch)
         if op.value is None:
@@ -103,6 +108,8 @@ class LogStore(BaseStore):
                 found = await self._reads.item(op.namespace, op.key)
                 return None if found is None else _item(found)
             case SearchOp():
+                check_paths(op.namespace_prefix)
+                check_page(op.limit, op.offset)
                 where = conditions(op.filter)
                 items = await self._reads.search(op.namespace_prefix, where, op.limit, op.offset)
                 return [_search_item(item) for item in items]
@@ -110,6 +117,9 @@ class LogStore(BaseStore):
                 paths = {"prefix": list[Namespace](), "suffix": list[Namespace]()}
                 for condition in op.match_conditions or ():
                     paths[condition.match_type].append(tuple(condition.path))
+                check_paths(*paths["prefix"], *paths["suffix"])
+                check_page(op.limit, op.offset)
+                check_depth(op.max_depth)
                 of = self._reads.namespaces
                 return list(await of(paths["prefix"], paths["suffix"], op.max_depth, op.limit, op.offset))
             case _:

@@ -78,6 +78,18 @@ BAD: dict[str, Callable[[BaseStore], object]] = {
     "no object": lambda store: store.put(ANA, "k", ["list"]),  # type: ignore[arg-type]  # wrong on purpose
     "an unknown operator": lambda store: store.search(ANA, filter={"n": {"$in": [1]}}),
     "an order of texts": lambda store: store.search(ANA, filter={"n": {"$gt": "a"}}),
+    "half a character in a prefix": lambda store: store.search(("\ud800",)),
+    "half a character in a pattern": lambda store: store.list_namespaces(suffix=("\ud800",)),
+    "less than no items": lambda store: store.search(ANA, limit=-1),
+    "a page before the first": lambda store: store.search(ANA, offset=-1),
+    "more than there can be": lambda store: store.list_namespaces(limit=2**63),
+    "less than no depth": lambda store: store.list_namespaces(max_depth=-1),
+    "a depth that no namespace has": lambda store: store.list_namespaces(max_depth=2**31),
+    "a field that is no text": lambda store: store.search(ANA, filter={1: 1}),  # type: ignore[dict-item]  # on purpose
+    "half a character in a field": lambda store: store.search(ANA, filter={"\ud800": 1}),
+    "a filter that is no JSON": lambda store: store.search(ANA, filter={"n": object()}),
+    "a number beyond all rows": lambda store: store.search(ANA, filter={"n": {"$gt": 10**5000}}),
+    "a time to live in a batch": lambda store: store.batch([PutOp(ANA, "k", {}, ttl=5)]),
     "an empty namespace": lambda store: store.put((), "k", {}),
     "a dot": lambda store: store.batch([PutOp(("a.b",), "k", {})]),
 }
