@@ -101,10 +101,10 @@ SELECT {key_told("$1")} AS told, i.* FROM (SELECT 1) AS one
   LEFT JOIN read_v1.store_items i ON i.store = $1 AND i.item_key = $2
 """
 _ALL_TOLD = key_told("NULL::text")
-_SEARCH = f"""
+SEARCH = f"""
 SELECT {_ALL_TOLD} AS told, f.* FROM (SELECT 1) AS one LEFT JOIN (
     SELECT {_SHOWN}, store FROM read_v1.store_items i
-     WHERE namespace >= $1::text[] AND namespace[:cardinality($1::text[])] = $1::text[]
+     WHERE namespace >= $1::text[] AND namespace < $7::text[] AND namespace[:cardinality($1::text[])] = $1::text[]
        AND NOT EXISTS (
            SELECT 1 FROM unnest($2::text[], $3::text[], $4::jsonb[]) AS c(field, comparison, operand),
                   LATERAL (SELECT read_v1.searchable(i.value) -> c.field AS held) AS v,
@@ -117,6 +117,7 @@ SELECT {_ALL_TOLD} AS told, f.* FROM (SELECT 1) AS one LEFT JOIN (
      ORDER BY updated_at DESC, store, item_key LIMIT $5 OFFSET $6
 ) AS f ON true ORDER BY f.updated_at DESC, f.store, f.item_key
 """
+_SEARCH_ALL = SEARCH.replace(" AND namespace < $7::text[]", "")
 _MATCHES = """
 NOT EXISTS (
     SELECT 1 FROM unnest({paths}::json[]) AS p(path)
@@ -153,7 +154,10 @@ class StoreItems:
         names = [one.field.replace("\0", "\ufffd") for one in where]
         fields = names, [one.comparison for one in where], [dump(without_nul(one.value)).decode() for one in where]
         async with reading(self._pool, "store.search") as connection:
-            rows = await connection.fetch(_SEARCH, list(prefix), *fields, limit, offset)
+            if prefix:
+                rows = await connection.fetch(SEARCH, list(prefix), *fields, limit, offset, end_of(prefix))
+            else:
+                rows = await connection.fetch(_SEARCH_ALL, [], *fields, limit, offset)
         return _items(rows)
 
     async def namespaces(
@@ -170,6 +174,11 @@ class StoreItems:
             rows = await connection.fetch(_NAMESPACES, *paths, max_depth, limit, offset)
         require(rows[0]["told"], "store")
         return [tuple(row["namespace"]) for row in rows if row["namespace"] is not None]
+
+
+def end_of(prefix: Namespace) -> list[str]:
+    """Return what sorts behind all namespaces that begin with `prefix`, so that a search reads no others' index."""
+    return [*prefix[:-1], f"{prefix[-1]}\x01"]  # the least label that is greater: there is no NUL
 
 
 def _items(rows: Sequence[asyncpg.Record]) -> list[StoredItem]:

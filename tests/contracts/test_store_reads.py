@@ -79,6 +79,15 @@ async def test_a_search_finds_what_lies_under_a_prefix_the_last_one_put_first(st
     assert [one.key for one in await store.reads.search((), [], 2, 1)] == ["d", "c"]
 
 
+async def test_a_prefix_is_of_whole_labels_whatever_stands_in_them(store: StoreWorld) -> None:
+    for label in ("ana", "ana\x01", "ana!", "ana\U0010ffff", "an", "anb"):
+        await put(store, ("users", label, "deep"), label)
+        await put(store, ("users", label), label)
+    for label in ("ana", "ana\x01", "ana\U0010ffff"):
+        assert await found(store, ("users", label)) == [label, label]
+    assert len(await found(store, ("users",))) == 12
+
+
 @pytest.mark.parametrize(
     ("wanted", "expected"),
     [

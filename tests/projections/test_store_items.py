@@ -9,7 +9,7 @@ from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json
 from agentlog_facts.store_item import StoreItemDeleted, StoreItemFact, StoreItemPut, store_key
-from agentlog_projections.store_items import StoreItems
+from agentlog_projections.store_items import SEARCH, StoreItems, end_of
 
 SPACE = ("users", "ana")
 ROWS = "SELECT item_key, value::text, created_at, updated_at, thread_id, run_id, epoch FROM read_v1.store_items"
@@ -42,3 +42,12 @@ async def test_a_row_is_what_was_put_last_and_says_by_which_attempt(given: Apply
 async def test_items_are_not_told_while_the_rows_are_being_built(world: World) -> None:
     with pytest.raises(Unavailable):
         await StoreItems(world.pool).item(SPACE, "a")
+
+
+async def test_a_search_reads_no_items_of_other_namespaces(given: Applying, world: World) -> None:
+    await given(*(commit(StoreItemPut(("users", f"u{number:03}"), "k", {})) for number in range(200)))
+    await world.pool.execute("ANALYZE read_v1.store_items")
+    prefix = ("users", "u100")
+    arguments: tuple[object, ...] = ([*prefix], [], [], [], 10, 0, end_of(prefix))
+    plan = await world.pool.fetch(f"EXPLAIN (ANALYZE) {SEARCH}", *arguments)
+    assert "Rows Removed by Filter" not in "\n".join(row[0] for row in plan)
