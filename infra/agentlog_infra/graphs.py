@@ -88,7 +88,10 @@ class Graphs:
             yield _with(loaded.graph, saver, access.store)
             return
         async with _made(loaded, access) as made:
-            yield _with(_compiled(loaded.spec, made), saver, access.store)
+            graph = _compiled(loaded.spec, made)
+            if _executes(access):
+                _say_unused(loaded.spec, graph, access.store)
+            yield _with(graph, saver, access.store)
 
     def _one(self, graph_id: str) -> _Loaded:
         found = self._loaded.get(graph_id)
@@ -102,9 +105,14 @@ def _load(config: GraphsConfig, spec: GraphSpec) -> _Loaded:
     if not _is_graph(found) and not _is_builder(found) and _is_factory(found):
         return _Loaded(spec, None, found, _parameters(spec, found))
     graph = _compiled(spec, found)
-    if graph.store is not None:
-        log.warning("graph.own_store_unused", extra={"graph_id": spec.graph_id, "store": type(graph.store).__name__})
+    _say_unused(spec, graph)
     return _Loaded(spec, graph, None, {})
+
+
+def _say_unused(spec: GraphSpec, graph: Graph, given: BaseStore | None = None) -> None:
+    """Warn of a store that the graph brings along and does not get."""
+    if graph.store is not None and graph.store is not given:
+        log.warning("graph.own_store_unused", extra={"graph_id": spec.graph_id, "store": type(graph.store).__name__})
 
 
 def _compiled(spec: GraphSpec, found: object) -> Graph:
@@ -171,8 +179,12 @@ async def _made(loaded: _Loaded, access: Access) -> AsyncGenerator[object]:
         yield await made if _is_awaitable(made) else made
 
 
+def _executes(access: Access) -> bool:
+    return access.context == "threads.create_run"
+
+
 def _argument(kind: Parameter, access: Access) -> object:
-    executes = access.context == "threads.create_run"
+    executes = _executes(access)
     if kind == "config":
         configurable = {**access.config.get("configurable", {}), "__is_for_execution__": executes}
         return {**access.config, "configurable": configurable}

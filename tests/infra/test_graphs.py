@@ -23,6 +23,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import entrypoint
 from langgraph.graph import START, StateGraph
+from langgraph.store.memory import InMemoryStore
 from langgraph_sdk.runtime import ServerRuntime
 
 class State(TypedDict):
@@ -36,6 +37,14 @@ def builder(text):
 uncompiled = builder("uncompiled")
 compiled = builder("compiled").compile()
 own_checkpointer = builder("own").compile(checkpointer=InMemorySaver())
+
+own_store = builder("own_store").compile(store=InMemoryStore())
+
+def makes_own_store():
+    return builder("makes_own_store").compile(store=InMemoryStore())
+
+def takes_given_store(runtime: ServerRuntime):
+    return builder("takes_given_store").compile(store=runtime.store)
 
 class Holder:
     inner = builder("inner").compile()
@@ -199,6 +208,19 @@ def test_a_wrong_config_names_the_key(tmp_path: Path, text: str, message: str) -
 def test_a_missing_config_is_named(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match=r"langgraph\.json: cannot be read"):
         load_config(tmp_path / "langgraph.json")
+
+
+@pytest.mark.parametrize(
+    ("attribute", "said"), [("own_store", True), ("makes_own_store", True), ("takes_given_store", False)]
+)
+async def test_who_brings_a_store_is_told_that_it_is_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, attribute: str, said: bool
+) -> None:
+    with caplog.at_level(logging.WARNING), loaded(tmp_path, files(tmp_path), one(tmp_path, attribute)) as graphs:
+        for access in (READ, RUN):
+            async with graphs.open("g", InMemorySaver(), access) as graph:
+                assert graph.store is STORE
+    assert [record.message for record in caplog.records] == ["graph.own_store_unused"] * said
 
 
 def test_unknown_keys_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
