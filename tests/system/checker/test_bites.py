@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from tests.system.checker.fold import Judged, judge
 from tests.system.checker.frames import unfenced_releases
+from tests.system.checker.items import items
 from tests.system.checker.judgement import judge_all, weigh
 from tests.system.checker.notes import Change, Effect, Look, Notes, Shown
 from tests.system.checker.records import Json, Record, Value
@@ -147,6 +148,25 @@ def test_a_claim_that_is_taken_away_without_a_fence_is_missed() -> None:
     assert unfenced_releases(judge(history()), outputs()) == []
     told = unfenced_releases(judge(history()), without(1)(outputs()))
     assert told == ["run r1 was released from epoch 2 without a fence on the outputs"]
+
+
+def put(offset: int, appended_ms: int, epoch: int) -> Record:
+    named: dict[str, Value] = {"namespace": ["a"], "key": str(offset), "run_id": RUN, "epoch": epoch}
+    return replace(commit(offset, "store-s", [fact("StoreItemPut", **named)]), key="s", appended_ms=appended_ms)
+
+
+def test_an_item_is_late_once_the_claim_of_its_writer_is_over_and_names_a_claim_that_there_was() -> None:
+    timed = [replace(one, appended_ms=one.offset) for one in history()]
+    told = [*timed, put(10, 3, 2), put(11, 6, 2), put(12, 6, 4), put(13, 9, 4)]
+    assert [(item.key, item.late) for item in items(judge(told))] == [
+        ("10", False),
+        ("11", True),
+        ("12", False),
+        ("13", True),
+    ]
+    assert weigh(judge(told), Notes()).violations == []
+    made_up = weigh(judge([*told, put(14, 6, 3)]), Notes())
+    assert made_up.violations == ["item 14 of ('a',) names run r1 under epoch 3, which nobody claimed"]
 
 
 def accepted(record: Record, version: int) -> Judged:
