@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import date
 
 import pytest
 from langgraph.store.base import BaseStore, GetOp, InvalidNamespaceError, Item, Op, PutOp, SearchOp
@@ -65,6 +66,14 @@ async def test_synchronous_code_reaches_it_from_a_thread_and_never_blocks_its_lo
     with pytest.raises(RuntimeError, match="use aget, aput"):
         store.get(ANA, "tea")
     assert await asyncio.to_thread(lambda: asyncio.run(store.aget(ANA, "tea"))) is not None  # a loop of its own
+
+
+async def test_a_value_is_read_as_its_json_says_it() -> None:
+    store = written(MemoryStore())
+    await store.aput(ANA, "k", {"nan": float("nan"), "day": date(2026, 1, 2), "pair": (1, 2), "large": 2**70})
+    found = await store.aget(ANA, "k")
+    assert found is not None
+    assert found.value == {"nan": None, "day": "2026-01-02", "pair": [1, 2], "large": 2**70}
 
 
 BAD: dict[str, Callable[[BaseStore], object]] = {
