@@ -115,7 +115,8 @@ class _Attempt:
         self._reads = OverlaidReads(self._tools.reads, self._ignored(own, inside))
         saver = LogSaver(self._reads, self._journal, self._tools.serde, self._token)
         config = run_config(self._order, from_checkpoint=own is None, api_url=self._tools.api_url)
-        access = Access("threads.create_run", self._store(), config, run_context(self._order))
+        store = self._store()
+        access = Access("threads.create_run", store, config, run_context(self._order))
         try:
             async with self._tools.graphs.open(self._order.graph_id, saver, access) as graph:
                 over = inside and await self._stands(graph, own)
@@ -124,6 +125,8 @@ class _Attempt:
             raise
         except Exception as error:  # noqa: BLE001 - of a user's factory, whatever it is
             return await self._unopened(saver, error)
+        finally:
+            store.close()
 
     def _store(self) -> LogStore:
         order, store = self._order, self._tools.store

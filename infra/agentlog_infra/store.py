@@ -19,6 +19,7 @@ from langgraph.store.base import (
 
 from agentlog_facts.envelope import Cause
 from agentlog_facts.ids import RunId, ThreadId
+from agentlog_facts.run_execution import AttemptLost
 from agentlog_facts.store_access import (
     BadItem,
     Namespace,
@@ -59,11 +60,12 @@ class LogStore(BaseStore):
     Raises ValueError for what the store does not take. Source: Agent Server API, section 16.
     """
 
-    __slots__ = ("_loop", "_reads", "_writer")
+    __slots__ = ("_loop", "_over", "_reads", "_writer")
 
     def __init__(self, reads: StoreReads, writer: Writer | None = None) -> None:
         self._reads = reads
         self._writer = writer
+        self._over = False
         self._loop = asyncio.get_running_loop()
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
@@ -72,8 +74,12 @@ class LogStore(BaseStore):
         return blocking(self._loop, lambda: self._carried_out(several), _INSTEAD)
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
-        """Carry operations out. Raises: ValueError for a bad one, then none was; Unavailable."""
+        """Carry operations out. Raises: ValueError for a bad one, then none was; Unavailable, AttemptLost."""
         return await here(self._loop, self._carried_out(list(ops)))
+
+    def close(self) -> None:
+        """Write nothing from here on, whatever goes on in threads that the run has left behind."""
+        self._over = True
 
     async def _carried_out(self, ops: Sequence[Op]) -> list[Result]:
         facts: dict[tuple[Namespace, str], StoreItemFact] = {}
@@ -90,9 +96,11 @@ class LogStore(BaseStore):
         return found
 
     def _fact(self, op: PutOp) -> StoreItemFact:
-        """Return what a put says. Raises: BadItem."""
+        """Return what a put says. Raises: BadItem, AttemptLost."""
         if self._writer is None:
             raise BadItem("the store can only be read while a state is read or updated; runs write it")
+        if self._over:
+            raise AttemptLost(f"run {self._writer.run_id}: it has ended here, its code may put nothing more")
         if op.ttl is not None:
             raise BadItem("the store keeps no time to live")
         check_place(op.namespace, op.key)

@@ -35,7 +35,7 @@ from typing import Annotated, TypedDict
 from langgraph.func import entrypoint
 from langgraph.graph import START, StateGraph
 from langgraph.types import interrupt
-from langgraph.config import get_stream_writer
+from langgraph.config import get_store, get_stream_writer
 
 class State(TypedDict):
     said: Annotated[list[str], operator.add]
@@ -109,6 +109,20 @@ def linger(state):
 
 lingering = chain("a").add_node("linger", linger).add_edge("a", "linger").compile()
 
+def keep(state):
+    store = get_store()
+    store.put(("kept",), "before", {})
+    in_thread.set()
+    go_on.wait(30)
+    try:
+        store.put(("kept",), "after", {})
+    except Exception as error:
+        calls.append(type(error).__name__)
+    finally:
+        ended.set()
+
+keeping = StateGraph(State).add_node("keep", keep).add_edge(START, "keep").compile()
+
 inner = chain("a", "b", "c").compile(interrupt_before=["b"], interrupt_after=["b"])
 stops_inside = StateGraph(State).add_node("sub", inner).add_edge(START, "sub").compile()
 
@@ -152,6 +166,7 @@ NAMES = (
     "defying",
     "nested",
     "lingering",
+    "keeping",
     "sub_as_node",
     "sub_of_two",
     "stops_inside",
@@ -415,6 +430,22 @@ async def test_a_thread_that_goes_on_after_the_outcome_writes_nothing_behind_it(
     await signalled("ended")
     assert (len(world.log.drafts), outcome.run_version) == (saved, saved - 1)
     assert calls() == ["a", "AttemptLost"]
+
+
+@pytest.mark.parametrize("drained", [False, True])
+async def test_a_thread_that_goes_on_after_its_run_puts_no_more_items(world: World, drained: bool) -> None:
+    work = asyncio.create_task(world.run("keeping", input={"said": []}))
+    await signalled("in_thread")
+    if drained:
+        work.cancel()
+    else:
+        world.stop.set()
+    await asyncio.wait({work})
+    let_go_on()
+    await signalled("ended")
+    assert await world.store.item(("kept",), "before") is not None
+    assert await world.store.item(("kept",), "after") is None
+    assert calls() == ["AttemptLost"]
 
 
 async def test_a_drained_run_leaves_nothing_running(world: World) -> None:
