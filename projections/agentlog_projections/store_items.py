@@ -53,7 +53,8 @@ class StoreItemsModel:
     tables: ClassVar[tuple[str, ...]] = ("store_items",)
     ddl: ClassVar[str] = f"""{PRELUDE}
 CREATE TABLE IF NOT EXISTS read_v1.store_items (
-    store text NOT NULL, item_key text NOT NULL, partition int NOT NULL, namespace text[] NOT NULL,
+    store text NOT NULL, item_key text COLLATE "C" NOT NULL, partition int NOT NULL,
+    namespace text[] COLLATE "C" NOT NULL,
     value json NOT NULL, created_at timestamptz NOT NULL, updated_at timestamptz NOT NULL,
     thread_id text, run_id text, epoch int,
     PRIMARY KEY (store, item_key)
