@@ -134,11 +134,15 @@ class Cluster:
                 return [role.running.pid for role in self._roles.values() if role.name.partition("-")[0] == name]
         return sorted(descendants(self._owners[name].pid) - {self._owners[name].pid})
 
+    def living(self, name: str) -> list[int]:
+        """Return the processes of a role or of a server; there has to be one."""
+        pids = [pid for pid in self.pids(name) if _state(pid) not in "ZX"]
+        assert pids, f"no process of {name}"
+        return pids
+
     def strike(self, name: str, number: signal.Signals) -> None:
         """Signal the processes of a role or server; a killed one is started again by whoever keeps it."""
-        pids = self.pids(name)
-        assert pids, f"no process of {name}"
-        for pid in pids:
+        for pid in self.living(name):
             _signal(pid, number)
 
     def signal_pids(self, pids: Sequence[int], number: signal.Signals) -> None:
@@ -311,10 +315,9 @@ class Cluster:
             if path.name.isdigit() and int(path.name) != os.getpid():
                 try:
                     line = (path / "cmdline").read_bytes().decode(errors="replace")
-                    state = (path / "stat").read_text().rpartition(")")[2].split()[0]
                 except OSError:
                     continue
-                if data in line and state not in "ZX":
+                if data in line and _state(int(path.name)) not in "ZX":
                     found.append(int(path.name))
         return found
 
@@ -338,6 +341,14 @@ def _same_owners(source: Path, target: Path) -> None:
         if copy.exists() and os.geteuid() == 0:
             found = path.lstat()
             os.chown(copy, found.st_uid, found.st_gid, follow_symlinks=False)
+
+
+def _state(pid: int) -> str:
+    """Return the state of a process as Linux names it, "X" where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

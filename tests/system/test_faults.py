@@ -171,7 +171,7 @@ def killed(*names: str) -> Fault:
 
 def paused(*names: str) -> Fault:
     async def fault(cluster: Cluster, absence_s: float) -> None:
-        pids = [pid for name in names for pid in cluster.pids(name)]
+        pids = [pid for name in names for pid in cluster.living(name)]
         cluster.signal_pids(pids, signal.SIGSTOP)
         await lasting(PAUSE_S)
         cluster.signal_pids(pids, signal.SIGCONT)

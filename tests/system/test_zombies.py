@@ -34,7 +34,7 @@ async def test_a_worker_that_wakes_up_after_its_lease_writes_in_vain(full: bool)
         scene = Scene(cluster)
         await scene.set_off(runs, sleep_ms=STEP_MS, remember="zombies")
         await until(lambda: held_at(cluster, "three", scene.batch) >= FEW // 2, END_S, "many are about to put an item")
-        zombie = cluster.pids("worker")[0]
+        zombie = cluster.living("worker")[0]
         cluster.signal_pids([zombie], signal.SIGSTOP)
         stopped = time.monotonic()
         cluster.start_roles(["worker-2"])
@@ -74,7 +74,7 @@ async def test_a_worker_alone_that_wakes_before_anybody_else_has_spoken_is_not_h
     with running_cluster({"N_JOBS_PER_WORKER": str(runs)}, workers=1) as cluster:
         scene = Scene(cluster)
         await scene.set_off(runs, sleep_ms=STEP_MS)
-        zombie = cluster.pids("worker")
+        zombie = cluster.living("worker")
         cluster.signal_pids(zombie, signal.SIGSTOP)
         live = {run: asyncio.ensure_future(scene.ana.stream(thread, run)) for run, thread in scene.batch.items()}
         bootstrap = cluster.addresses["broker"]
