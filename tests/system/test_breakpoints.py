@@ -21,8 +21,8 @@ from tests.system.checker.rows import read_queue
 from tests.system.cluster import Cluster, running_cluster
 from tests.system.noted import Client, effects
 from tests.system.runs_world import Gate, run_status, thread_status
+from tests.system.scenes import lasting
 from tests.system.servers import RunningServer, running_server, wait_until
-from tests.system.test_faults import lasting
 
 from agentlog_facts.json_value import Json, JsonObject, as_object, load
 from agentlog_processors.thread_views import PATIENCE

@@ -16,7 +16,7 @@ from tests.system.checker.items import items
 from tests.system.checker.judgement import judged_well
 from tests.system.checker.records import Record, read_topic
 from tests.system.cluster import running_cluster
-from tests.system.test_faults import END_S, Scene, held_at, until
+from tests.system.scenes import END_S, Scene, held_at, until
 
 from agentlog_infra.examples.example_steps import STEPS
 

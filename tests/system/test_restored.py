@@ -1,0 +1,191 @@
+"""The log or the rows restored from an older copy under 20 runs in flight: what is left on the log ends once."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Collection, Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from tests.system.checker.rows import read_ledger
+from tests.system.cluster import Cluster, running_cluster
+from tests.system.scenes import END_S, RUNS, SIZES, Scene, held_at, lasting, pace, standing, until
+
+FEW = 6
+WRITERS = 40
+KEPT, MOVED, LOST = 6, 6, 8
+"""Of the runs in flight while the log is exchanged: known to the copy as they are, gone on since, begun since."""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Generator[Cluster]:
+    """Give one server for both."""
+    with running_cluster(SIZES) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def scene(cluster: Cluster) -> Scene:
+    """Give its notes."""
+    return Scene(cluster)
+
+
+async def finish(scene: Scene, *, alone: bool = True) -> dict[str, str]:
+    """Let a few runs come to their ends undisturbed and return them; `alone`: no others are in flight."""
+    await scene.begin(FEW, sleep_ms=0)
+    await scene.ends()
+    await scene.judged(ended=alone)
+    return dict(scene.batch)
+
+
+@pytest.mark.timeout(240)
+async def test_a_database_restored_from_an_older_copy_does_nothing_twice(scene: Scene) -> None:
+    cluster = scene.cluster
+    await finish(scene)
+    await asyncio.to_thread(cluster.stop_server, "postgres")
+    cluster.copy("postgres", "older-rows")
+    await asyncio.to_thread(cluster.bring_back, "postgres")
+    known = await finish(scene)  # what the copy does not know: runs that ended
+    gate = scene.gate("restored")
+    await scene.in_flight(RUNS, gate)  # and runs in flight
+    assert await standing(cluster, scene.batch) == (RUNS, 0)
+    began = time.monotonic()
+    await asyncio.to_thread(cluster.stop_server, "postgres")
+    gate.touch()
+    cluster.restore("postgres", "older-rows")
+    await asyncio.to_thread(cluster.bring_back, "postgres")
+    await scene.ends()
+    print(f"database restored under {RUNS} runs: all ended {time.monotonic() - began:.1f} s after it stopped")
+    scene.batch |= known
+    found = await scene.judged()
+    assert {found.attempts[run] for run in known} == {1}
+
+
+@dataclass(frozen=True)
+class Around:
+    """Runs around a copy of the log, run -> thread, and the gate for which those in flight wait.
+
+    `before` ended before it; `kept` stand as the copy has them, `moved` have gone on since; of `lost` it knows nothing.
+    """
+
+    before: dict[str, str]
+    kept: dict[str, str]
+    moved: dict[str, str]
+    lost: dict[str, str]
+    gate: Path
+
+    @property
+    def there(self) -> dict[str, str]:
+        """Return the runs that the copy has."""
+        return {**self.before, **self.kept, **self.moved}
+
+
+async def around_a_copy(scene: Scene) -> Around:
+    """Copy the log under runs in flight and let the server go on; RUNS are in flight then."""
+    cluster, early, late = scene.cluster, scene.gate("early"), scene.gate("late")
+    before = await finish(scene)
+    kept = await scene.in_flight(KEPT, late)
+    moved = await scene.in_flight(MOVED, early, late)
+    await asyncio.to_thread(cluster.stop_server, "broker")
+    cluster.copy("broker", "older-log")
+    await asyncio.to_thread(cluster.bring_back, "broker")
+    early.touch()
+    await until(lambda: held_at(cluster, "four", moved) == MOVED, END_S, "runs that the copy has have gone on")
+    ended = await finish(scene, alone=False)
+    lost = await scene.in_flight(LOST, late)
+    assert await standing(cluster, {**kept, **moved, **lost}) == (RUNS, 0)
+    return Around(before, kept, moved, ended | lost, late)
+
+
+@pytest.mark.timeout(240)
+async def test_a_broker_restored_from_an_older_copy_is_noticed_and_what_it_holds_ends_once(scene: Scene) -> None:
+    cluster, runs = scene.cluster, await around_a_copy(scene)
+    await asyncio.to_thread(cluster.stop_server, "broker")
+    rows = await read_ledger(cluster.addresses["postgres"])
+    runs.gate.touch()
+    cluster.restore("broker", "older-log")
+    began = time.monotonic()
+    stop = asyncio.Event()
+    writing = asyncio.create_task(write_until(stop, scene))
+    await lasting(1.0)
+    await asyncio.to_thread(cluster.bring_back, "broker")
+    await until(lambda: "log diverged" in cluster.said("projector"), END_S, "the projector says that it diverged")
+    told = time.monotonic()
+    stop.set()
+    statuses = await writing
+    assert await refused_writes(scene, runs.lost) == {503}, "a write was taken although its verdict can never come"
+    folded_since = await keys_folded_since(cluster, rows)
+    answered = {thread for thread, status in statuses.items() if status < 300}
+    assert answered <= folded_since, "a write was answered with the verdict over a record that is on the log no more"
+    assert set(statuses.values()) <= {200, 503, 504}
+    done = await asyncio.to_thread(cluster.run, "rebuild", "--accept-differences")
+    assert done.returncode == 0, done.stdout + done.stderr
+    print(
+        f"log diverged: said {told - began:.1f} s after the start, rebuilt {time.monotonic() - told:.1f} s later;"
+        f" writes meanwhile: {dict(Counter(statuses.values()))}"
+    )
+    scene.forget_notes()  # what was promised on the lost log is gone with it; what is there has to be whole
+    await what_is_there_ends_once(scene, runs)
+    await scene.begin(FEW, sleep_ms=0)
+    await scene.ends()
+    await scene.judged(gone=runs.lost)
+
+
+async def what_is_there_ends_once(scene: Scene, runs: Around) -> None:
+    """Wait for the runs that the restored log has, and judge what became of those that were in flight."""
+    scene.batch = dict(runs.there)
+    began = time.monotonic()
+    await asyncio.to_thread(scene.cluster.wait_ok)
+    await scene.ends()
+    ended = time.monotonic()
+    found = await scene.judged(stream_every=1, gone=runs.lost)
+    kept, moved = (Counter(found.attempts[run] for run in some) for some in (runs.kept, runs.moved))
+    print(
+        f"in flight while the log was exchanged: all ended {ended - began:.1f} s after the rebuild;"
+        f" attempts: runs kept {dict(kept)}, moved {dict(moved)}; voids {dict(found.voids)}"
+    )
+    assert not found.runs.keys() & runs.lost, "a run is there of which the log has no beginning"
+    assert {found.attempts[run] for run in runs.before} == {1}
+    assert min(moved) >= 2, "an attempt ended on steps that the log has lost"
+
+
+async def write_until(stop: asyncio.Event, scene: Scene) -> dict[str, int]:
+    """Create threads, one after the other by each writer; return the status of each."""
+    statuses: dict[str, int] = {}
+
+    async def write() -> None:
+        while not stop.is_set():
+            name = str(uuid4())
+            statuses[name] = await scene.ana.try_once("POST", "/threads", {"thread_id": name})
+            await pace(stop)
+
+    await asyncio.gather(*(write() for _ in range(WRITERS)))
+    return statuses
+
+
+async def keys_folded_since(cluster: Cluster, rows: Collection[tuple[int, int]]) -> set[str]:
+    """Return the keys of what was folded besides these rows; on a partition that diverged that has to be nothing."""
+    connection = await asyncpg.connect(cluster.addresses["postgres"])
+    try:
+        index = await connection.fetch('SELECT partition, "offset", key FROM ledger.log_index')
+        stopped = await connection.fetch("SELECT partition FROM ledger.positions WHERE stopped IS NOT NULL")
+    finally:
+        await connection.close()
+    assert stopped
+    new = [row for row in index if (row["partition"], row["offset"]) not in rows]
+    assert len(index) == len(rows) + len(new), "rows are gone"
+    assert not {row["partition"] for row in new} & {row["partition"] for row in stopped}, (
+        "folded on a log that diverged"
+    )
+    return {row["key"] for row in new}
+
+
+async def refused_writes(scene: Scene, lost: Mapping[str, str]) -> set[int]:
+    """Write on threads of runs that the log lost; return the statuses."""
+    found: set[int] = set()
+    for thread in lost.values():
+        found.add(await scene.ana.try_once("PATCH", f"/threads/{thread}", {"metadata": {"late": True}}))
+    return found
