@@ -83,14 +83,10 @@ FAULTS: dict[str, Fault] = {
     **{f"absent {name}": absent(name) for name in ("broker", "postgres", "valkey")},
 }
 TAKES_RUNS_AWAY = {"kill worker", "pause worker", "kill all roles", "kill all"}
-SMALL = {"kill worker", "kill broker", "kill all", "pause postgres", "absent valkey"}
-"""The rest runs with --full; the zombies' test pauses a worker in both sizes."""
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in SMALL else [pytest.mark.full]) for name in FAULTS]
-)
+@pytest.mark.parametrize("name", FAULTS)
 async def test_after_a_fault_every_run_ends_once_and_every_answer_is_the_logs(
     name: str, scene: Scene, full: bool
 ) -> None:
