@@ -42,6 +42,12 @@ class Claim:
     cancel: CancelRequest | None
     temporary: bool
 
+    def deadline(self, limits: "Limits") -> datetime:
+        """Return when the run is ended in place of its worker, lease or not."""
+        if self.cancel is not None:
+            return self.cancel.deadline
+        return self.claimed_at + limits.run_time + limits.cancel_grace  # its worker looks at the time first
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -106,11 +112,9 @@ class JudgeClaim:
         return self._overdue(limits) or self._lost(limits)
 
     def _overdue(self, limits: Limits) -> End | None:
-        cancel = self.claim.cancel
-        if cancel is not None:
-            return cancelled(cancel) if self.now >= cancel.deadline else None
-        over = self.claim.claimed_at + limits.run_time + limits.cancel_grace  # its worker looks at the time first
-        return timed_out() if self.now >= over else None
+        if self.now < self.claim.deadline(limits):
+            return None
+        return timed_out() if self.claim.cancel is None else cancelled(self.claim.cancel)
 
     def _lost(self, limits: Limits) -> Judgement:
         heard = self.claim.committed_at or self.claim.claimed_at

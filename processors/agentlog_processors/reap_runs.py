@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Protocol
 
@@ -27,6 +28,9 @@ CLAIMS = 10_000
 """Most claims that one look takes in; the oldest come first."""
 AT_ONCE = 16
 """How many runs are freed or ended at the same time: one whose graph hangs holds up itself alone."""
+
+LEAST_S = 0.05
+"""How long it rests at least between two looks, however many deadlines are near."""
 
 REMEMBERED_S = 300.0
 """How long the announcement of a dead worker is heeded: its last claim may still be on its way into the rows."""
@@ -49,7 +53,10 @@ class _Seen:
 
 
 class ReapRuns:
-    """Looks at every claim each `look`; at once when a supervisor says that a worker is dead."""
+    """Looks at every claim each `look` and at each claim's deadline; at once when a supervisor says a worker is dead.
+
+    A request to stop whose grace time is longer than `look` is so seen in time, and its run ends with that time.
+    """
 
     name = "reap_runs"
 
@@ -61,6 +68,7 @@ class ReapRuns:
         self._instance = ""
         self._seen: dict[tuple[RunId, int], _Seen] = {}
         self._dead: dict[str, float] = {}
+        self._due: datetime | None = None
         self._wake = asyncio.Event()
         self._free = asyncio.Semaphore(AT_ONCE)
         self._doing: dict[RunId, asyncio.Task[None]] = {}
@@ -72,13 +80,21 @@ class ReapRuns:
         try:
             while not stop.is_set():
                 await self._look_once()
-                await pause(stop, self._timing.look.total_seconds(), self._wake)
+                await pause(stop, self._rest_s(), self._wake)
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
             await self.leave()
         if not listening.cancelled():
             listening.result()
+
+    def _rest_s(self) -> float:
+        """Return the seconds until the next look."""
+        look_s = self._timing.look.total_seconds()
+        if self._due is None:
+            return look_s
+        due_s = (self._due - self._ender.writing.clock.now()).total_seconds()
+        return min(look_s, max(due_s, LEAST_S))
 
     async def _listen(self) -> None:
         async with self._feed.dead_workers() as workers:
@@ -93,6 +109,7 @@ class ReapRuns:
         except Unavailable as error:
             log.warning("reaper.blind", extra={"error": str(error)})
             self._seen.clear()
+            self._due = None
 
     async def look(self) -> None:
         """Look at every claim once and begin to act. Raises: Unavailable when rows cannot be read.
@@ -106,12 +123,16 @@ class ReapRuns:
             (claim.run_id, claim.epoch): self._after(claim, has_lease)
             for claim, has_lease in zip(claims, leased, strict=True)
         }
+        kept: list[datetime] = []
         for claim in claims:
             if claim.run_id in self._doing:
                 continue
             judged = await self._judge(claim, claim.worker in self._dead)
-            if not isinstance(judged, Keep):
+            if isinstance(judged, Keep):
+                kept.append(claim.deadline(self._timing.limits))
+            else:
                 self._begin(claim.run_id, partial(self._act, claim, judged))
+        self._due = min(kept, default=None)
         for left in await self._ender.duties.leftovers(self._timing.limits.retries):
             if left.run_id not in self._doing:
                 self._begin(left.run_id, partial(self._ender.finish, left.thread_id, left.run_id, _end_of(left)))

@@ -39,6 +39,7 @@ class MemoryRows(Duties):
     """The rows of runs as the projection folds them, from what the log accepted."""
 
     log: MemoryLog
+    looks: int = 0
 
     def rows(self) -> dict[RunId, RunRow]:
         """Fold the log."""
@@ -79,6 +80,7 @@ class MemoryRows(Duties):
         return claim
 
     async def leftovers(self, retries: int) -> Sequence[Leftover]:
+        self.looks += 1  # this is what a look asks last
         left = [r for r in self.rows().values() if r.status == "pending" and (r.cancel or r.counted_attempts > retries)]
         return [Leftover(RunId(r.run_id), ThreadId(r.thread_id), r.counted_attempts, _cancel(r)) for r in left]
 
@@ -140,7 +142,7 @@ class NoQueue:
 @asynccontextmanager
 async def _nobody() -> AsyncGenerator[AsyncIterator[str]]:
     async def none() -> AsyncIterator[str]:
-        return
+        await asyncio.get_running_loop().create_future()
         yield ""
 
     yield none()
@@ -192,7 +194,7 @@ class Outputs(MemoryFrames):
 class Reaping:
     """`given` puts facts on the log, `look` lets the reaper look once, `facts` says what was accepted on a thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, look: timedelta = TIMING.look) -> None:
         self.log, self.clock, self.views = MemoryLog(), TestClock(), ToldViews()
         self.rows = MemoryRows(self.log)
         submitter = Submitter(self.log, self.log, self.log, self.clock, CountedIds())
@@ -200,7 +202,7 @@ class Reaping:
         queue = NoQueue()
         self.outputs = Outputs(self.log)
         self.ender = Ender(writing, self.rows, self.outputs, self.views)
-        self.reaper = ReapRuns(self.ender, queue, queue, TIMING)
+        self.reaper = ReapRuns(self.ender, queue, queue, replace(TIMING, look=look))
 
     async def looked(self) -> None:
         """Let the reaper look once, and do what follows to the end."""

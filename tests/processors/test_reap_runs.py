@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from tests.contracts.memory_frames import MemoryFrames
@@ -36,6 +37,20 @@ async def test_a_run_over_its_time_is_stopped_released_and_ended() -> None:
     assert released == RunReleased(R1, 2, "timeout", False)
     assert isinstance(finished, RunFinished)
     assert (finished.status, finished.error, finished.view) == ("timeout", TIMED_OUT, {"set": {"x": 1}})
+
+
+async def test_a_run_is_ended_with_its_deadline_however_far_apart_the_looks_are() -> None:
+    reaping, stop = Reaping(look=timedelta(hours=1)), asyncio.Event()
+    await a_claimed_run(reaping)
+    reaping.clock.seconds = OVER_S - 0.1
+    living = asyncio.create_task(reaping.reaper.run(stop))
+    async with asyncio.timeout(5):
+        await until(lambda: reaping.rows.looks > 0)
+        assert not isinstance(reaping.facts("t1")[-1], RunFinished)
+        reaping.clock.seconds = OVER_S
+        await until(lambda: isinstance(reaping.facts("t1")[-1], RunFinished))
+        stop.set()
+        await living
 
 
 async def test_nobody_claims_a_run_that_was_released_for_its_time() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TypeAlias, Union
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -10,13 +11,14 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 Value: TypeAlias = Union["dict[str, Value]", "list[Value]", str, int, float, bool, None]
 Json: TypeAlias = dict[str, "Value"]
 STOP_S = 5.0
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """A record with its parsed value; `value` is empty where the bytes are no JSON object.
 
-    `appended_ms`: when the broker took it, in milliseconds of its clock.
+    `appended_at`: when the log took it, by its own clock; `NEVER` for a record that no log has.
     """
 
     partition: int
@@ -24,7 +26,7 @@ class Record:
     key: str
     value: Json
     headers: dict[str, str] = field(default_factory=dict[str, str])
-    appended_ms: int = 0
+    appended_at: datetime = NEVER
 
 
 async def read_topic(bootstrap: str, topic: str) -> list[Record]:
@@ -66,7 +68,8 @@ async def _read(consumer: AIOKafkaConsumer, at: TopicPartition, start: int, end:
             if raw.offset < end:
                 headers = {name: data.decode(errors="replace") for name, data in raw.headers}
                 key = (raw.key or b"").decode(errors="replace")
-                found.append(Record(at.partition, raw.offset, key, _parsed(raw.value), headers, raw.timestamp))
+                appended_at = datetime.fromtimestamp(raw.timestamp / 1000, UTC)
+                found.append(Record(at.partition, raw.offset, key, _parsed(raw.value), headers, appended_at))
             start = raw.offset + 1
     return found
 
