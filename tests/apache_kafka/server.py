@@ -75,13 +75,14 @@ class ApacheKafka:
 
     def __init__(self, folder: Path, doors: int = 0, **properties: str) -> None:
         """`doors`: so many ports besides, chosen together with its own, since none is taken before it starts."""
-        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self.data_dir = folder, folder / "log"
         self._classpath = os.pathsep.join(sorted(str(jar) for jar in jars().glob("*.jar")))
         self.port, self.controller_port, *self.door_ports = free_ports(2 + doors)
         template = Template((HERE / "server.properties.template").read_text())
         ports = {"voters": f"1@127.0.0.1:{self.controller_port}", "port": self.port, "cport": self.controller_port}
         self._config = folder / "server.properties"
-        self._config.write_text(template.substitute(ports, node=1, logdir=folder / "log", rf=1, isr=1))
+        self._config.write_text(template.substitute(ports, node=1, logdir=self.data_dir, rf=1, isr=1))
         self.configure({key.replace("_", "."): value for key, value in properties.items()})
         self.format_words: tuple[str, ...] = ()
         self._process: subprocess.Popen[bytes] | None = None
@@ -98,7 +99,7 @@ class ApacheKafka:
 
     def start(self) -> "ApacheKafka":
         """Format the folder the first time, start, and wait until a metadata request is answered."""
-        if not (self._folder / "log" / "meta.properties").exists():
+        if not (self.data_dir / "meta.properties").exists():
             self._format()
         with (self._folder / "kafka.out").open("ab") as out:
             self._process = subprocess.Popen(

@@ -1,8 +1,10 @@
 """Decides against what the contract suites run: memory, and the embedded broker as a process."""
 
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from aiokafka import TopicPartition
@@ -45,6 +47,20 @@ def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKaf
     server = ApacheKafka(tmp_path_factory.mktemp("apache_kafka")).start()
     yield server
     server.stop()
+
+
+Server = BrokerProcess | ApacheKafka
+
+
+@contextmanager
+def own_server_of(kind: str, folder: Path) -> Generator[Server]:
+    """Run a server of one kind that a test may kill; started again it has its port and its records."""
+    started = BrokerProcess(folder) if kind == "agentlog_broker" else ApacheKafka(folder)
+    started.start()
+    try:
+        yield started
+    finally:
+        started.kill()
 
 
 def bootstrap_of(kind: str, request: pytest.FixtureRequest) -> str:

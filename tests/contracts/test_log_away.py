@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from tests.apache_kafka.server import ApacheKafka
-from tests.broker.servers import BrokerProcess
 from tests.contracts import event_worlds
-from tests.contracts.conftest import APACHE, connection_to
+from tests.contracts.conftest import APACHE, Server, connection_to, own_server_of
 from tests.contracts.event_worlds import EventsWorld
 from tests.contracts.test_event_log import draft
 from tests.stack_fixtures import RunningStack
@@ -21,17 +19,14 @@ from agentlog_facts.errors import OutcomeUnknown, Unavailable
 from agentlog_facts.ports import RawRecord
 
 T = TypeVar("T")
-Server = BrokerProcess | ApacheKafka
 BACK_S = 60.0
 
 
 @pytest.fixture(params=["agentlog_broker", APACHE])
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     """Run a server that the test may kill; started again it has its port and its records."""
-    started = BrokerProcess(tmp_path) if request.param == "agentlog_broker" else ApacheKafka(tmp_path)
-    started.start()
-    yield started
-    started.kill()
+    with own_server_of(str(request.param), tmp_path / "data") as started:
+        yield started
 
 
 @pytest.fixture

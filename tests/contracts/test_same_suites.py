@@ -12,6 +12,9 @@ SUITES = {
     "tests/contracts/test_frame_log.py": 10,
     "tests/contracts/test_log_away.py": 1,
     "tests/gateway/test_streams.py": 5,
+    "tests/infra/test_kafka_frames.py": 3,
+    "tests/infra/test_kafka_producer.py": 7,
+    "tests/infra/test_kafka_tail.py": 4,
     "tests/infra/test_kafka_topics.py": 15,
 }
 """Where they are, and how many there are at least, so that an empty suite is no agreement."""

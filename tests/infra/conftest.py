@@ -1,11 +1,13 @@
-"""Decides which brokers the tests of topics and logins share, one of each kind a session."""
+"""Decides which brokers the tests of what speaks Kafka share, one of each kind a session, and which they may kill."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.apache_kafka.secured import SecuredKafka
 from tests.broker.servers import BrokerProcess
 from tests.certificates import Certificates
+from tests.contracts.conftest import APACHE, Server, own_server_of
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +31,18 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
     process = BrokerProcess(tmp_path_factory.mktemp("broker"), "--die-with-parent").start()
     yield process
     process.stop()
+
+
+@pytest.fixture(params=["agentlog_broker", APACHE])
+def kafka(request: pytest.FixtureRequest) -> str:
+    """Give the address of a server of each kind; each test has topics of its own."""
+    server = request.getfixturevalue("broker" if request.param == "agentlog_broker" else "secured_kafka")
+    assert isinstance(server, BrokerProcess | SecuredKafka)
+    return server.bootstrap
+
+
+@pytest.fixture(params=["agentlog_broker", APACHE])
+def own_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """Run a server of each kind that the test may kill."""
+    with own_server_of(str(request.param), tmp_path / "data") as started:
+        yield started

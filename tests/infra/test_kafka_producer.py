@@ -1,16 +1,16 @@
-"""A producer whose sender died is replaced, also when nobody waited for it; the broker is a real process."""
+"""A producer whose sender died is replaced, also when nobody waited for it; the server is a real process."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 from aiokafka.structs import RecordMetadata
-from tests.broker.servers import BrokerProcess, make_topic, read_all, until
-from tests.contracts.conftest import connection_to
+from tests.broker.servers import make_topic, read_all, until
+from tests.contracts.conftest import Server, connection_to
 
 from agentlog_facts.envelope import Place
 from agentlog_facts.errors import OutcomeUnknown, Unavailable
@@ -19,21 +19,22 @@ from agentlog_infra.kafka_producer import MAX_REQUEST_BYTES, DurableProducer
 DEADLINE_S = 20.0
 
 
-@pytest.fixture
-async def broker(tmp_path: Path) -> AsyncIterator[BrokerProcess]:
-    """Run a broker that the test may kill."""
-    process = BrokerProcess(tmp_path / "data").start()
-    yield process
-    process.kill()
-
-
-@pytest.fixture
-async def producer(broker: BrokerProcess) -> AsyncIterator[DurableProducer]:
+@asynccontextmanager
+async def connected(bootstrap: str) -> AsyncGenerator[DurableProducer]:
     """Give a producer that is connected."""
-    made = DurableProducer(connection_to(broker.bootstrap), "test")
+    made = DurableProducer(connection_to(bootstrap), "test")
     await made.start()
-    yield made
-    await made.stop()
+    try:
+        yield made
+    finally:
+        await made.stop()
+
+
+@pytest.fixture
+async def producer(kafka: str) -> AsyncIterator[DurableProducer]:
+    """Give a producer of a server that stays."""
+    async with connected(kafka) as made:
+        yield made
 
 
 class BrokenOnce:
@@ -63,12 +64,12 @@ async def sent(producer: DurableProducer, topic: str, value: bytes) -> Place:
 
 
 async def test_a_producer_whose_sender_died_while_nobody_waited_is_replaced(
-    broker: BrokerProcess,
+    kafka: str,
     producer: DurableProducer,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    topic = await make_topic(broker.bootstrap)
+    topic = await make_topic(kafka)
     await producer.send(topic, b"k", b"before", 0)
     broken = BrokenOnce(monkeypatch)
     given_up = asyncio.ensure_future(producer.send(topic, b"k", b"lost", 0))
@@ -78,15 +79,15 @@ async def test_a_producer_whose_sender_died_while_nobody_waited_is_replaced(
     await asyncio.gather(given_up, return_exceptions=True)
     broken.go_on.set()
     await until(lambda: "Unexpected error in sender routine" in caplog.text, "the sender dies")
-    assert [record.value for record in await read_all(broker.bootstrap, topic)] == [b"before"]
+    assert [record.value for record in await read_all(kafka, topic)] == [b"before"]
     assert (await sent(producer, topic, b"after")).offset == 1
-    assert [record.value for record in await read_all(broker.bootstrap, topic)] == [b"before", b"after"]
+    assert [record.value for record in await read_all(kafka, topic)] == [b"before", b"after"]
 
 
 async def test_the_new_connection_is_tried_again_whatever_went_wrong(
-    broker: BrokerProcess, producer: DurableProducer, monkeypatch: pytest.MonkeyPatch
+    kafka: str, producer: DurableProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    topic = await make_topic(broker.bootstrap)
+    topic = await make_topic(kafka)
     faults: list[Exception] = [IllegalStateError("of the library"), RuntimeError("of nobody knows what")]
     start = AIOKafkaProducer.start
 
@@ -108,20 +109,21 @@ async def test_the_new_connection_is_tried_again_whatever_went_wrong(
 
 
 async def test_a_replaced_producer_delivers_nothing_any_more(
-    broker: BrokerProcess, producer: DurableProducer, monkeypatch: pytest.MonkeyPatch
+    own_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its batches could come hours after their writers were told that the outcome is unknown."""
     monkeypatch.setattr("agentlog_infra.kafka_producer.SILENCE_S", 1.0)
-    topic = await make_topic(broker.bootstrap)
-    await producer.send(topic, b"k", b"before", 0)
-    before = senders()
-    broker.kill()
-    with pytest.raises(OutcomeUnknown):
-        await producer.send(topic, b"k", b"lost", 0)
-    await until(lambda: not senders() & before, "the old sender ends", DEADLINE_S)
-    broker.start()
-    assert (await sent(producer, topic, b"after")).offset == 1
-    assert len(senders()) == 1
+    topic = await make_topic(own_server.bootstrap)
+    async with connected(own_server.bootstrap) as producer:
+        await producer.send(topic, b"k", b"before", 0)
+        before = senders()
+        own_server.kill()
+        with pytest.raises(OutcomeUnknown):
+            await producer.send(topic, b"k", b"lost", 0)
+        await until(lambda: not senders() & before, "the old sender ends", DEADLINE_S)
+        await asyncio.to_thread(own_server.start)
+        assert (await sent(producer, topic, b"after")).offset == 1
+        assert len(senders()) == 1
 
 
 def senders() -> set[asyncio.Task[object]]:
@@ -146,9 +148,7 @@ async def test_an_acknowledgement_without_a_place_is_an_unknown_outcome(
         await producer.send("t", b"k", b"x", 0)
 
 
-async def test_a_log_that_gives_no_producer_id_is_unavailable(
-    broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_log_that_gives_no_producer_id_is_unavailable(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def none_yet(*_: object) -> bool:
         return False
 
@@ -156,11 +156,11 @@ async def test_a_log_that_gives_no_producer_id_is_unavailable(
     monkeypatch.setattr("agentlog_infra.kafka_producer.START_S", 0.5)
     async with asyncio.timeout(DEADLINE_S):
         with pytest.raises(Unavailable):
-            await DurableProducer(connection_to(broker.bootstrap), "test").start()
+            await DurableProducer(connection_to(kafka), "test").start()
 
 
-async def test_a_record_that_is_too_large_costs_no_producer(broker: BrokerProcess, producer: DurableProducer) -> None:
-    topic = await make_topic(broker.bootstrap)
+async def test_a_record_that_is_too_large_costs_no_producer(kafka: str, producer: DurableProducer) -> None:
+    topic = await make_topic(kafka)
     with pytest.raises(Unavailable) as caught:
         await producer.send(topic, b"k", b"x" * (MAX_REQUEST_BYTES + 1), 0)
     assert isinstance(caught.value.__cause__, KafkaError)
