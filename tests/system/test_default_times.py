@@ -2,12 +2,13 @@
 
 import signal
 from collections.abc import Sequence
+from datetime import datetime
 
 import pytest
 from tests.system.checker.fold import Judged
 from tests.system.checker.judgement import judged_well
 from tests.system.cluster import running_cluster
-from tests.system.test_faults import Scene, lasting, until
+from tests.system.scenes import Scene, lasting, until
 
 from agentlog_infra.settings import Settings
 
@@ -62,15 +63,15 @@ def taken_over(steps: Sequence[dict[str, str]], worker: int, runs: dict[str, str
 
 def silent_before_release(judged: Sequence[Judged]) -> list[float]:
     """Return for each claim that was taken away how long its worker had not committed, in seconds."""
-    last: dict[tuple[str, int], int] = {}
+    last: dict[tuple[str, int], datetime] = {}
     found: list[float] = []
     for one in judged:
         for kind, data in one.facts if one.verdict == "accepted" else ():
             run_id, epoch = str(data.get("run_id")), one.epoch
             if kind == "RunClaimed":
-                last[run_id, one.version] = one.record.appended_ms
+                last[run_id, one.version] = one.record.appended_at
             elif kind == "RunReleased" and isinstance(data["epoch"], int):
-                found.append((one.record.appended_ms - last[run_id, data["epoch"]]) / 1000)
+                found.append((one.record.appended_at - last[run_id, data["epoch"]]).total_seconds())
             elif epoch is not None:
-                last[run_id, epoch] = one.record.appended_ms
+                last[run_id, epoch] = one.record.appended_at
     return found

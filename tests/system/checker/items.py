@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from tests.system.checker.fold import Judged
 
@@ -29,8 +30,8 @@ def items(judged: Sequence[Judged]) -> list[Item]:
             run_id, epoch, labels = data.get("run_id"), data.get("epoch"), data.get("namespace")
             if kind.startswith("StoreItem") and isinstance(run_id, str) and isinstance(epoch, int):
                 assert isinstance(labels, list)
-                end = ends.get((run_id, epoch), None)
-                late = end is not None and one.record.appended_ms > end
+                end = ends.get((run_id, epoch))
+                late = end is not None and one.record.appended_at > end
                 found.append(Item(tuple(map(str, labels)), str(data["key"]), run_id, epoch, late))
     return found
 
@@ -50,15 +51,15 @@ def unknown_writers(judged: Sequence[Judged]) -> list[str]:
     ]
 
 
-def _ends(judged: Sequence[Judged]) -> dict[tuple[str, int], int]:
-    """Return (run, epoch) -> when that claim was over, in milliseconds of the broker's clock."""
+def _ends(judged: Sequence[Judged]) -> dict[tuple[str, int], datetime]:
+    """Return (run, epoch) -> when that claim was over, by the clock of the log."""
     held: dict[str, int] = {}
-    ends: dict[tuple[str, int], int] = {}
+    ends: dict[tuple[str, int], datetime] = {}
     for one in judged:
         for kind, data in one.facts if one.verdict == "accepted" else ():
             run_id = str(data.get("run_id"))
             if kind in ENDS and run_id in held:
-                ends[run_id, held.pop(run_id)] = one.record.appended_ms
+                ends[run_id, held.pop(run_id)] = one.record.appended_at
             if kind == "RunClaimed":
                 held[run_id] = one.version
     return ends

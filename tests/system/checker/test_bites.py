@@ -150,13 +150,17 @@ def test_a_claim_that_is_taken_away_without_a_fence_is_missed() -> None:
     assert told == ["run r1 was released from epoch 2 without a fence on the outputs"]
 
 
-def put(offset: int, appended_ms: int, epoch: int) -> Record:
+def at(second: int) -> datetime:
+    return datetime(2026, 1, 2, 3, 4, second, tzinfo=UTC)
+
+
+def put(offset: int, second: int, epoch: int) -> Record:
     named: dict[str, Value] = {"namespace": ["a"], "key": str(offset), "run_id": RUN, "epoch": epoch}
-    return replace(commit(offset, "store-s", [fact("StoreItemPut", **named)]), key="s", appended_ms=appended_ms)
+    return replace(commit(offset, "store-s", [fact("StoreItemPut", **named)]), key="s", appended_at=at(second))
 
 
 def test_an_item_is_late_once_the_claim_of_its_writer_is_over_and_names_a_claim_that_there_was() -> None:
-    timed = [replace(one, appended_ms=one.offset) for one in history()]
+    timed = [replace(one, appended_at=at(one.offset)) for one in history()]
     told = [*timed, put(10, 3, 2), put(11, 6, 2), put(12, 6, 4), put(13, 9, 4)]
     assert [(item.key, item.late) for item in items(judge(told))] == [
         ("10", False),
