@@ -124,7 +124,7 @@ class KeepLeases:
     def _judge(self, attempt: Attempt, mark: Mark) -> None:
         if mark.version < attempt.epoch:
             return  # rows of before our claim: those of a database restored from an older copy
-        if mark.epoch != attempt.epoch:
+        if (mark.epoch, mark.worker) != (attempt.epoch, self._tools.worker):
             attempt.ask("stale")
         elif mark.cancel is not None:
             attempt.ask("cancel", mark.cancel)

@@ -35,7 +35,7 @@ SELECT {key_told("$1::text")} AS told,
        (SELECT max(version) FROM ledger.log_index WHERE key = $1 AND stream = $2 AND verdict = 'accepted') AS version
 """
 _MARKS = """
-SELECT k.run_id, r.epoch, r.cancel::text AS cancel, t.version
+SELECT k.run_id, r.epoch, r.worker, r.cancel::text AS cancel, t.version
   FROM unnest($1::text[], $2::text[]) AS k(run_id, thread_id)
   JOIN read_v1.threads t ON t.thread_id = k.thread_id
   JOIN ledger.positions p ON p.partition = t.partition AND p.present AND p.stopped IS NULL
@@ -107,12 +107,15 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a worker compares its claim with: epoch and cancel are None for a run that is gone.
+    """What a worker compares its claim with; all but `version` are None for a run that is gone.
 
-    `version` is that of the thread's stream: rows of a smaller one than a claim's epoch do not know of it yet.
+    `epoch` is None while nobody has the run, `worker` is who had it last: on a log that was restored from a copy older
+    than a claim, another one may have got the same epoch. `version` is that of the thread's stream: rows of a smaller
+    one than a claim's epoch do not know of it yet.
     """
 
     epoch: int | None
+    worker: str | None
     cancel: CancelRequest | None
     version: int
 
@@ -167,7 +170,10 @@ class Duties:
         """
         with translated("duties"):
             rows = await self._pool.fetch(_MARKS, list(runs), list(runs.values()))
-        return {RunId(row["run_id"]): Mark(row["epoch"], _cancel(row["cancel"]), row["version"]) for row in rows}
+        return {
+            RunId(row["run_id"]): Mark(row["epoch"], row["worker"], _cancel(row["cancel"]), row["version"])
+            for row in rows
+        }
 
     async def claims(self, limit: int) -> Sequence[Claim]:
         """Return claimed runs, the oldest claims first; `progressed` is not filled in."""

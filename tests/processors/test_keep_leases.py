@@ -10,7 +10,7 @@ from unittest.mock import Mock, create_autospec
 import pytest
 from tests.fakes.ports import TestClock
 from tests.processors.reaping import until
-from tests.processors.test_claims import WORK, Claiming
+from tests.processors.test_claims import ACTOR, WORK, Claiming
 
 from agentlog_commands.leases import CancelRequest
 from agentlog_facts.errors import Unavailable
@@ -22,6 +22,8 @@ from agentlog_infra.system_ports import SystemClock
 from agentlog_processors.attempt import Attempt
 from agentlog_processors.keep_leases import KeepLeases
 from agentlog_projections.duties import Mark
+
+WORKER = ACTOR.sub
 
 
 @pytest.mark.parametrize(("ends_meanwhile", "told"), [(False, 1), (True, 0)])
@@ -92,7 +94,7 @@ async def test_a_cancel_that_is_heard_of_before_the_claim_is_known_is_noticed_at
     request = CancelRequest("interrupt", datetime(2026, 1, 2, tzinfo=UTC), {"error": "UserInterrupt"})
 
     async def cancelled() -> Mapping[RunId, Mark]:
-        return {WORK.run_id: Mark(2, request, 3)}
+        return {WORK.run_id: Mark(2, WORKER, request, 3)}
 
     keeping, attempt = Keeping(timedelta(hours=1), cancelled), Attempt(WORK, 2, "e")
     async with keeping.running():
@@ -109,9 +111,25 @@ async def test_rows_older_than_a_claim_say_nothing_about_it(version: int, asked:
     async def unclaimed() -> Mapping[RunId, Mark]:
         nonlocal looks
         looks += 1
-        return {WORK.run_id: Mark(None, None, version)}
+        return {WORK.run_id: Mark(None, None, None, version)}
 
     keeping, attempt = Keeping(timedelta(seconds=0.01), unclaimed), Attempt(WORK, 2, "e")
+    keeping.active[WORK.run_id] = attempt
+    async with keeping.running():
+        await until(lambda: looks >= 3)
+    assert attempt.asked == asked
+
+
+@pytest.mark.parametrize(("worker", "asked"), [(WORKER, None), ("another", "stale")])
+async def test_a_claim_of_the_same_epoch_on_a_restored_log_is_not_ours(worker: str, asked: str | None) -> None:
+    looks = 0
+
+    async def claimed() -> Mapping[RunId, Mark]:
+        nonlocal looks
+        looks += 1
+        return {WORK.run_id: Mark(2, worker, None, 2)}
+
+    keeping, attempt = Keeping(timedelta(seconds=0.01), claimed), Attempt(WORK, 2, "e")
     keeping.active[WORK.run_id] = attempt
     async with keeping.running():
         await until(lambda: looks >= 3)

@@ -45,7 +45,7 @@ async def being_built(world: World, **changed: str) -> None:
 @pytest.mark.parametrize("changed", [{"present": "false"}, {"stopped": "'log diverged'"}])
 async def test_a_partition_that_is_not_present_or_stopped_tells_nothing(here: World, changed: dict[str, str]) -> None:
     duties, decisions, checkpoints = Duties(here.pool), Decisions(here.pool), Checkpoints(here.pool)
-    assert await duties.marks({R1: T1}) == {R1: Mark(1, None, 1)}
+    assert await duties.marks({R1: T1}) == {R1: Mark(1, "worker-1", None, 1)}
     assert await duties.run_version(T1, R1) == 0
     assert (await decisions.ends([R1])).keys() == {R1}
     await being_built(here, **changed)
@@ -69,14 +69,14 @@ async def test_other_partitions_go_on_telling(here: World) -> None:
     assert [row and row.status for row in found.values()] == ["success"]
     other = next(row for row in found.values() if row is not None)
     marks = await Duties(here.pool).marks({R1: T1, other.run_id: other.thread_id})
-    assert marks == {other.run_id: Mark(None, None, 2)}
+    assert marks == {other.run_id: Mark(None, "worker-1", None, 2)}
     assert await Checkpoints(here.pool).latest(other.thread_id, "") is None
     assert await Duties(here.pool).run_version(other.thread_id, other.run_id) is None
 
 
 async def test_a_missing_row_counts_once_everything_is_present(here: World) -> None:
     duties, decisions = Duties(here.pool), Decisions(here.pool)
-    assert await duties.marks({UNKNOWN: T1}) == {UNKNOWN: Mark(None, None, 1)}
+    assert await duties.marks({UNKNOWN: T1}) == {UNKNOWN: Mark(None, None, None, 1)}
     assert await duties.marks({UNKNOWN: ThreadId("nobody")}) == {}
     assert await decisions.ends([UNKNOWN]) == {UNKNOWN: None}
     assert await decisions.result(UNKNOWN) is None

@@ -158,8 +158,9 @@ def _marks(postgres: Postgres, session: Connection, arguments: Sequence[object])
     for run_id, thread_id in zip(*map(listed, arguments), strict=True):
         run, thread = runs.get(run_id), threads.get(thread_id)
         if thread is not None and _is_present(postgres, thread["partition"]):
-            mark = (None, None) if run is None else (run["epoch"], run["cancel"])
-            found.append({"run_id": run_id, "epoch": mark[0], "cancel": mark[1], "version": thread["version"]})
+            names = ("epoch", "worker", "cancel")
+            mark = dict.fromkeys(names) if run is None else {name: run[name] for name in names}
+            found.append({"run_id": run_id, **mark, "version": thread["version"]})
     return found
 
 
@@ -276,7 +277,7 @@ QUESTIONS: list[tuple[str, Statement]] = [
     ("AS ready ORDER BY created_at LIMIT $1", _ready_first),
     ("t.metadata::text AS thread_metadata", _work),
     ("(SELECT max(version) FROM ledger.log_index", _run_version),
-    ("SELECT k.run_id, r.epoch, r.cancel::text AS cancel", _marks),
+    ("SELECT k.run_id, r.epoch, r.worker, r.cancel::text AS cancel", _marks),
     ("CASE WHEN r.last_commit_at > r.claimed_at", _claims),
     ("'CheckpointSaved' = ANY(l.types)", _progressed),
     ("(r.cancel IS NOT NULL OR r.counted_attempts > $1)", _leftovers),

@@ -25,7 +25,7 @@ GRACE_S = 2.0
 LOOK_S = 1.8
 """Shorter than the grace time, so that a request is seen before it is over; much longer than an end may be late."""
 STUCK_S = 3.0
-LATE_S = 0.75
+LATE_S = 1.0
 """How much later than the grace time a run may end: what a look, two commits and the last checkpoint's state take."""
 ENDED_S = 60.0
 ALL_STEPS = ["one", "two", "three", "four", "five"]
