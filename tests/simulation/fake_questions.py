@@ -158,9 +158,8 @@ def _marks(postgres: Postgres, session: Connection, arguments: Sequence[object])
     for run_id, thread_id in zip(*map(listed, arguments), strict=True):
         run, thread = runs.get(run_id), threads.get(thread_id)
         if thread is not None and _is_present(postgres, thread["partition"]):
-            names = ("epoch", "worker", "cancel")
-            mark = dict.fromkeys(names) if run is None else {name: run[name] for name in names}
-            found.append({"run_id": run_id, **mark, "version": thread["version"]})
+            told = {name: None if run is None else run[name] for name in ("epoch", "worker", "cancel")}
+            found.append({"run_id": run_id, **told, "version": thread["version"]})
     return found
 
 
