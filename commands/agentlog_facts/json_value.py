@@ -7,6 +7,9 @@ from pydantic_core import from_json, to_json
 # A recursive alias that both type checkers follow and that exists at run time (`type` needs Python 3.12).
 Json: TypeAlias = Union["dict[str, Json]", "list[Json]", str, int, float, bool, None]
 JsonObject: TypeAlias = dict[str, "Json"]
+SPARE_LEVELS = 80
+"""Levels of nesting that what comes from outside leaves free: `load` takes 200, and facts, checkpoints and snapshots
+wrap it."""
 
 
 def dump(value: Json) -> bytes:

@@ -1,19 +1,19 @@
-"""What graphs and clients ask of the store: items, searches under a prefix, and which namespaces there are."""
+"""What graphs ask of the store: items, searches under a prefix, and which namespaces there are."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import ClassVar, Literal, Protocol, TypeAlias, get_args
+from typing import Literal, Protocol, TypeAlias, get_args
 
 from pydantic_core import to_json
 
 from agentlog_facts.envelope import Cause
-from agentlog_facts.errors import AgentlogError
-from agentlog_facts.json_value import Json, JsonObject, load, load_object
+from agentlog_facts.json_value import SPARE_LEVELS, Json, JsonObject, load, load_object
 from agentlog_facts.store_item import StoreItemFact
 
 Namespace: TypeAlias = tuple[str, ...]
 Comparison: TypeAlias = Literal["$eq", "$ne", "$gt", "$gte", "$lt", "$lte"]
+COMPARISONS: Mapping[str, Comparison] = {name: name for name in get_args(Comparison)}
 
 MOST_KEY_BYTES = 2_000
 MOST_NAMESPACE_BYTES = 2_000
@@ -21,15 +21,10 @@ _LABEL_BYTES = 8
 """What a label costs beside its text."""
 _MOST_ROWS = 2**63 - 1
 _MOST_DEPTH = 2**31 - 1
-_SPARE_LEVELS = 80
-"""Levels of nesting left free: the log parses at most 200, and facts and answers wrap a value."""
 
 
-class BadItem(AgentlogError):
-    """A namespace, key, value or filter that the store does not take; nothing was written."""
-
-    code: ClassVar[str] = "bad_item"
-    status: ClassVar[int] = 400
+class BadItem(ValueError):
+    """A namespace, key, value or filter that the store does not take; nothing was written. An error of the caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +67,10 @@ def conditions(wanted: JsonObject | None) -> list[Condition]:
 
 
 def _comparison(name: str) -> Comparison:
-    for known in get_args(Comparison):
-        if name == known:
-            comparison: Comparison = known
-            return comparison
-    raise BadItem(f"Unsupported operator: {name}")
+    found = COMPARISONS.get(name)
+    if found is None:
+        raise BadItem(f"Unsupported operator: {name}")
+    return found
 
 
 def _checked_operand(condition: Condition) -> Json:
@@ -135,7 +129,7 @@ def checked_value(value: object) -> JsonObject:
         raise BadItem(f"store: expected an object as value, found {type(value).__name__}")
     try:
         data = to_json(value, inf_nan_mode="null")
-        load(b"[" * _SPARE_LEVELS + data + b"]" * _SPARE_LEVELS)
+        load(b"[" * SPARE_LEVELS + data + b"]" * SPARE_LEVELS)
         return load_object(data)
     except (ValueError, RecursionError) as error:
         raise BadItem(f"store: a value is no JSON that the log can hold: {error}") from error

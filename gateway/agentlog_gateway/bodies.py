@@ -9,11 +9,9 @@ import re
 from pydantic_core import from_json
 from starlette.requests import Request
 
-from agentlog_facts.json_value import Json
+from agentlog_facts.json_value import SPARE_LEVELS, Json
 from agentlog_gateway.errors import INVALID_JSON, Problem, invalid
 
-SPARE_LEVELS = 80
-"""Levels of nesting left free: the log parses at most 200, and facts, checkpoints and snapshots wrap what came in."""
 _HUGE_NUMBER = re.compile(rb"[eE]\+?[0-9]{3}|[0-9]{309}")
 REPLACEMENT = "\ufffd"
 

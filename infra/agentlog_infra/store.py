@@ -57,7 +57,7 @@ class LogStore(BaseStore):
     put is accepted by the log, durable, and seen by everybody when the call returns. A node that runs again puts again.
     Made on the loop that the graph runs on. There is no index: a `query` is ignored, as the contract has it.
 
-    Raises ValueError for what the store does not take. Source: Agent Server API, section 16.
+    Raises BadItem, a ValueError, for what the store does not take. Source: Agent Server API, section 16.
     """
 
     __slots__ = ("_loop", "_over", "_reads", "_writer")
@@ -74,7 +74,7 @@ class LogStore(BaseStore):
         return blocking(self._loop, lambda: self._carried_out(several), _INSTEAD)
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
-        """Carry operations out. Raises: ValueError for a bad one, then none was; Unavailable, AttemptLost."""
+        """Carry operations out. Raises: BadItem for a bad one, then none was; Unavailable, AttemptLost."""
         return await here(self._loop, self._carried_out(list(ops)))
 
     def close(self) -> None:
@@ -83,14 +83,11 @@ class LogStore(BaseStore):
 
     async def _carried_out(self, ops: Sequence[Op]) -> list[Result]:
         facts: dict[tuple[Namespace, str], StoreItemFact] = {}
-        try:
-            for op in ops:
-                validate_op_namespace(op)
-                if isinstance(op, PutOp):
-                    facts[op.namespace, op.key] = self._fact(op)
-            found = [await self._answer(op) for op in ops]
-        except BadItem as error:
-            raise ValueError(str(error)) from error
+        for op in ops:
+            validate_op_namespace(op)
+            if isinstance(op, PutOp):
+                facts[op.namespace, op.key] = self._fact(op)
+        found = [await self._answer(op) for op in ops]
         if facts and self._writer is not None:
             await self._writer.writes.write(list(facts.values()), self._writer.cause)
         return found

@@ -3,7 +3,6 @@
 # pyright: reportMissingTypeStubs=false
 # (langgraph-checkpoint-conformance has no marker for its types)
 
-import asyncio
 from collections.abc import AsyncGenerator
 
 import pytest
@@ -14,14 +13,13 @@ from langgraph.checkpoint.conformance.validate import validate
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from tests.contracts import checkpoint_worlds
 from tests.contracts.checkpoint_worlds import CheckpointWorld
-from tests.projections.world import TABLES, database_uri
+from tests.projections.world import migrated_database
 from tests.stack_fixtures import RunningStack
 
 from agentlog_facts.checkpoint import CheckpointSaved, CheckpointsHidden, WritesSaved
 from agentlog_facts.checkpoint_reads import StoredCheckpoint, merged
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
-from agentlog_infra.migrate import upgrade
 from agentlog_infra.standalone_saver import StandaloneSaver
 
 WORLDS = {"memory": checkpoint_worlds.memory, "postgres": checkpoint_worlds.postgres}
@@ -31,9 +29,7 @@ THREAD = ThreadId("t1")
 @pytest.fixture(scope="session")
 def tables(stack: RunningStack) -> str:
     """Name a database with all tables."""
-    uri = database_uri(stack.postgres, "checkpoint_reads")
-    asyncio.run(upgrade(uri, TABLES))
-    return uri
+    return migrated_database(stack.postgres, "checkpoint_reads")
 
 
 @pytest.fixture(params=list(WORLDS))

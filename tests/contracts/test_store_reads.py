@@ -1,18 +1,16 @@
 """What graphs rely on when they read the store, in memory and in PostgreSQL."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 from tests.contracts import store_worlds
 from tests.contracts.store_worlds import StoreWorld
-from tests.projections.world import TABLES, database_uri
+from tests.projections.world import migrated_database
 from tests.stack_fixtures import RunningStack
 
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.store_access import Namespace, conditions
 from agentlog_facts.store_item import StoreItemDeleted, StoreItemPut
-from agentlog_infra.migrate import upgrade
 
 WORLDS = {"memory": store_worlds.memory, "postgres": store_worlds.postgres}
 ANA = ("users", "ana")
@@ -21,9 +19,7 @@ ANA = ("users", "ana")
 @pytest.fixture(scope="session")
 def tables(stack: RunningStack) -> str:
     """Name a database with all tables."""
-    uri = database_uri(stack.postgres, "store_reads")
-    asyncio.run(upgrade(uri, TABLES))
-    return uri
+    return migrated_database(stack.postgres, "store_reads")
 
 
 @pytest.fixture(params=list(WORLDS))

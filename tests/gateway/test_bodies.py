@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from agentlog_facts.json_value import Json, dump, load
-from agentlog_gateway.bodies import SPARE_LEVELS, parse_body
+from agentlog_facts.json_value import SPARE_LEVELS, Json, dump, load
+from agentlog_gateway.bodies import parse_body
 from agentlog_gateway.errors import INVALID_JSON, Problem
 
 WRONG = [

@@ -1,12 +1,11 @@
 """Decides what tests of projections get: a world of their own, and folding in which everything is applied twice."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 from uuid import uuid4
 
 import pytest
 from tests.projections.applying import Applying
-from tests.projections.world import TABLES, World, ask, database_uri, world_in
+from tests.projections.world import TABLES, World, ask, database_uri, migrated_database, world_in
 from tests.stack_fixtures import RunningStack
 
 from agentlog_infra.migrate import upgrade
@@ -15,9 +14,7 @@ from agentlog_infra.migrate import upgrade
 @pytest.fixture(scope="session")
 def migrated(stack: RunningStack) -> str:
     """Name a database with all tables."""
-    uri = database_uri(stack.postgres, "projections")
-    asyncio.run(upgrade(uri, TABLES))
-    return uri
+    return migrated_database(stack.postgres, "projections")
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from agentlog_facts.hint import Hint
 from agentlog_facts.ids import Key, RunId, Stream
 from agentlog_facts.ports import RawRecord
 from agentlog_facts.vocabulary import decode_commit, encode_commit, encode_facts, parse_commit
-from agentlog_infra.migrate import Tables
+from agentlog_infra.migrate import Tables, upgrade
 from agentlog_projections.announce import Announcer
 from agentlog_projections.commits import ReadModel
 from agentlog_projections.database import Pool, open_pool
@@ -300,6 +300,13 @@ async def ask(server: str, sql: str) -> None:
 
 def database_uri(server: str, name: str) -> str:
     return server.replace("/postgres?", f"/{name}?")
+
+
+def migrated_database(server: str, name: str) -> str:
+    """Make a database with all tables and return its address; called outside of any loop."""
+    uri = database_uri(server, name)
+    asyncio.run(upgrade(uri, TABLES))
+    return uri
 
 
 @asynccontextmanager

@@ -155,6 +155,12 @@ def held_at(cluster: Cluster, step: str, runs: Collection[str]) -> int:
     return len({line["run_id"] for line in cluster.steps() if line["step"] == step} & set(runs))
 
 
+def taken_over(scene: Scene, worker: int) -> int:
+    """Return how many runs of the batch another process than this one executes."""
+    others = {line["run_id"] for line in scene.cluster.steps() if str(line["pid"]) != str(worker)}
+    return len(others & scene.batch.keys())
+
+
 async def standing(cluster: Cluster, runs: Collection[str]) -> tuple[int, int]:
     """Return how many of the runs are claimed and how many wait, as the log has it."""
     judged = judge(await read_topic(cluster.addresses["broker"], "agentlog.events"))

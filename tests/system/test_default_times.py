@@ -8,7 +8,7 @@ import pytest
 from tests.system.checker.fold import Judged
 from tests.system.checker.judgement import judged_well
 from tests.system.cluster import running_cluster
-from tests.system.scenes import Scene, lasting, until
+from tests.system.scenes import Scene, lasting, taken_over, until
 
 from agentlog_infra.settings import Settings
 
@@ -44,7 +44,7 @@ async def test_a_worker_may_stand_still_for_less_than_a_lease_and_is_replaced_wh
         await scene.set_off(RUNS)
         cluster.signal_pids([worker], signal.SIGSTOP)
         cluster.start_roles(["worker-2"])
-        await until(lambda: taken_over(cluster.steps(), worker, scene.batch) == RUNS, 2 * longest, "all taken over")
+        await until(lambda: taken_over(scene, worker) == RUNS, 2 * longest, "all taken over")
         cluster.signal_pids([worker], signal.SIGCONT)
         await scene.ends()
         await scene.judged()
@@ -54,11 +54,6 @@ async def test_a_worker_may_stand_still_for_less_than_a_lease_and_is_replaced_wh
     assert len(silences) == RUNS
     assert lost - CLOCK_S <= min(silences)
     assert max(silences) <= longest
-
-
-def taken_over(steps: Sequence[dict[str, str]], worker: int, runs: dict[str, str]) -> int:
-    """Return how many of the runs another process executes."""
-    return len({line["run_id"] for line in steps if str(line["pid"]) != str(worker)} & set(runs))
 
 
 def silent_before_release(judged: Sequence[Judged]) -> list[float]:

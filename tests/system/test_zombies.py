@@ -16,7 +16,7 @@ from tests.system.checker.items import items
 from tests.system.checker.judgement import judged_well
 from tests.system.checker.records import Record, read_topic
 from tests.system.cluster import running_cluster
-from tests.system.scenes import END_S, Scene, held_at, until
+from tests.system.scenes import END_S, Scene, held_at, taken_over, until
 
 from agentlog_infra.examples.example_steps import STEPS
 
@@ -154,11 +154,6 @@ async def send_late_flushes(bootstrap: str, epochs: Mapping[str, int]) -> list[s
                 headers=[(name, text.encode()) for name, text in headers],
             )
     return sorted(epochs)
-
-
-def taken_over(scene: Scene, zombie: int) -> int:
-    """Return how many runs another process executes."""
-    return len({line["run_id"] for line in scene.cluster.steps() if str(line["pid"]) != str(zombie)})
 
 
 def runs_of(judged: list[Judged]) -> set[str]:
