@@ -14,8 +14,8 @@ from tests.certificates import Certificates
 from tests.programs import path_of
 from tests.system.servers import wait_until
 
-from agentlog_infra.places import server_account
-from agentlog_infra.processes import Account
+from agentlog_infra.process.child import Account
+from agentlog_infra.stack.socket_dirs import server_account
 
 PASSWORD = "hunter2 @/:%&?#"
 """Everything that means something in a URI."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agentlog_infra.processes import child_environment
+from agentlog_infra.process.child import child_environment
 
 _STOP_SECS = 40
 _OUR_SETTINGS = ("AGENTLOG_", "DATABASE_URI", "POSTGRES_URI", "REDIS_URI")
@@ -41,7 +41,7 @@ def open_folder() -> Path:
 def start_stack(data_dir: Path) -> "subprocess.Popen[str]":
     """Start the stack as a child that dies with the test run; it says on stdout when it is ready."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(_OUR_SETTINGS)}
-    words = [sys.executable, "-m", "agentlog_infra.stack", "--data-dir", str(data_dir), "--die-with-parent"]
+    words = [sys.executable, "-m", "agentlog_infra.stack.stack", "--data-dir", str(data_dir), "--die-with-parent"]
     return subprocess.Popen(
         words, stdout=subprocess.PIPE, text=True, env=child_environment(env), start_new_session=True
     )

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from agentlog_commands.claims import CancelRequest
 from agentlog_commands.command import Accepted, Decision, Refused
-from agentlog_commands.leases import CancelRequest
 from agentlog_commands.threads import thread_stream
 from agentlog_facts.envelope import Demand, Fact
 from agentlog_facts.ids import RunId, Stream, ThreadId, stream

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from agentlog_commands.command import Accepted, Decision, Refused
 from agentlog_facts import guard
-from agentlog_facts.envelope import Cause, Draft, Fact, Place
+from agentlog_facts.envelope import Cause, Draft, Fact, LogPosition
 from agentlog_facts.errors import Contended, Corrupt, Diverged, KeyReused, OutcomeUnknown, Unavailable
 from agentlog_facts.guard import Verdict, Void
 from agentlog_facts.ids import Key
@@ -47,7 +47,7 @@ class Intent:
 class Submitted:
     """The commit is accepted and projected; `duplicate` when it had happened before and these are its facts."""
 
-    place: Place
+    place: LogPosition
     version: int
     facts: tuple[Fact, ...]
     occurred_at: datetime
@@ -98,7 +98,7 @@ class Submitter:
                     return outcome
         raise Contended(f"{intent.key}: gave up after {TRIES} lost races, nothing was written")
 
-    async def append(self, draft: Draft, deadline: float) -> tuple[Place, Verdict]:
+    async def append(self, draft: Draft, deadline: float) -> tuple[LogPosition, Verdict]:
         """Append one commit as it is and wait for its verdict; the plain form for workers.
 
         Raises: Unavailable (nothing was handed over), OutcomeUnknown (no verdict before the deadline).

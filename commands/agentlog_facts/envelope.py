@@ -9,7 +9,7 @@ from agentlog_facts.assistant import AssistantFact
 from agentlog_facts.checkpoint import CheckpointFact
 from agentlog_facts.ids import Key, Stream
 from agentlog_facts.json_value import JsonObject
-from agentlog_facts.store_item import StoreItemFact
+from agentlog_facts.store import StoreItemFact
 from agentlog_facts.system import SystemFact
 from agentlog_facts.thread import ThreadFact
 
@@ -97,7 +97,7 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Place:
+class LogPosition:
     """Where a record lies in `agentlog.events`. Nothing stored depends on it: offsets change when a log is restored."""
 
     partition: int
@@ -108,6 +108,6 @@ class Place:
 class Recorded:
     """A commit as read back from the log, large values resolved; `recorded_at` is the broker's append time."""
 
-    place: Place
+    place: LogPosition
     draft: Draft
     recorded_at: datetime

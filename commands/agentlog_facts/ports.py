@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from agentlog_facts.envelope import Draft, Place, Recorded
+from agentlog_facts.envelope import Draft, LogPosition, Recorded
 from agentlog_facts.frame import FrameRecord
 from agentlog_facts.guard import Verdict
-from agentlog_facts.hint import Hint
 from agentlog_facts.ids import Key, RunId, ThreadId
 from agentlog_facts.json_value import Json
+from agentlog_facts.notification import Hint
 
 
 class Clock(Protocol):
@@ -38,7 +38,7 @@ class Ids(Protocol):
 class RawRecord:
     """A record of `agentlog.events` as the broker holds it; `timestamp` is the broker's append time."""
 
-    place: Place
+    place: LogPosition
     key: bytes | None
     value: bytes | None
     timestamp: datetime
@@ -65,7 +65,7 @@ class EventLog(Protocol):
         """Return the partition of an aggregate key (murmur2, as Java and aiokafka compute it)."""
         ...
 
-    async def append(self, draft: Draft) -> Place:
+    async def append(self, draft: Draft) -> LogPosition:
         """Append one record and wait until it is durable (acks=all); values too large for it go to `blobs` first.
 
         Raises:
@@ -74,7 +74,7 @@ class EventLog(Protocol):
         """
         ...
 
-    async def read(self, place: Place) -> Recorded:
+    async def read(self, place: LogPosition) -> Recorded:
         """Return the commit at `place`, blobs resolved. Raises: Unavailable, Corrupt, UnknownSchema."""
         ...
 
@@ -109,7 +109,7 @@ class EventTail(Protocol):
 class Verdicts(Protocol):
     """How a writer learns what became of its record."""
 
-    async def wait(self, place: Place, append_id: str, deadline: float) -> Verdict:
+    async def wait(self, place: LogPosition, append_id: str, deadline: float) -> Verdict:
         """Return the verdict over the try at `place`, by hint or from `log_index`; never that over another record.
 
         `deadline` in `Clock.monotonic` seconds. Raises: OutcomeUnknown at the deadline.
@@ -121,7 +121,7 @@ class Verdicts(Protocol):
 class Indexed:
     """A row of `log_index`: where a commit lies and what became of it."""
 
-    place: Place
+    place: LogPosition
     event_id: str
     append_id: str
     body_sha256: str
@@ -139,7 +139,7 @@ class LedgerReads(Protocol):
         """Return the accepted commit of an intent."""
         ...
 
-    async def at(self, places: Sequence[Place]) -> Sequence[Indexed]:
+    async def at(self, places: Sequence[LogPosition]) -> Sequence[Indexed]:
         """Return the rows of those of the records that are projected, in any order."""
         ...
 

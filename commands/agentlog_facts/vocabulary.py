@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
-from agentlog_facts import assistant, checkpoint, store_item, system, thread
+from agentlog_facts import assistant, checkpoint, store, system, thread
 from agentlog_facts.envelope import RULES, SPEC, Actor, ActorKind, BlobRef, Cause, Demand, Draft, Fact, Request
 from agentlog_facts.errors import Corrupt, UnknownSchema
 from agentlog_facts.guard import VoidReason
@@ -34,8 +34,8 @@ FACTS: Mapping[str, type[Fact]] = {
     "CheckpointSaved": checkpoint.CheckpointSaved,
     "WritesSaved": checkpoint.WritesSaved,
     "CheckpointsHidden": checkpoint.CheckpointsHidden,
-    "StoreItemPut": store_item.StoreItemPut,
-    "StoreItemDeleted": store_item.StoreItemDeleted,
+    "StoreItemPut": store.StoreItemPut,
+    "StoreItemDeleted": store.StoreItemDeleted,
     "PartitionOpened": system.PartitionOpened,
     "CommandRefused": system.CommandRefused,
 }

@@ -15,7 +15,7 @@ import uvloop
 
 from agentlog_facts.errors import AgentlogError, Misconfigured
 from agentlog_gateway import app
-from agentlog_gateway.drain import LAST_S, DrainingServer
+from agentlog_gateway.http.server import LAST_S, DrainingServer
 
 log = logging.getLogger(__name__)
 

@@ -11,46 +11,48 @@ from fastapi import FastAPI
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from agentlog_commands.submit import Submitter
-from agentlog_facts.envelope import Place
+from agentlog_facts.envelope import LogPosition
 from agentlog_facts.errors import Misconfigured
 from agentlog_facts.ids import RunId
 from agentlog_facts.ports import EventLog
 from agentlog_facts.system import PartitionOpened
-from agentlog_gateway.consistency import Folded
-from agentlog_gateway.cors import cors_of
-from agentlog_gateway.presence import Presence
-from agentlog_gateway.refusals import Refusals
-from agentlog_gateway.run_ends import RunRow
-from agentlog_gateway.services import Limits, Services
-from agentlog_gateway.shared_hints import SharedHints
-from agentlog_gateway.streams import RunStreams
-from agentlog_gateway.system_assistants import ensure_system_assistants
-from agentlog_gateway.web import build_app
-from agentlog_infra import kafka_topics, logs, redis_feed
-from agentlog_infra.addresses import joined
-from agentlog_infra.graphs import Graphs
-from agentlog_infra.graphs_config import load_config
-from agentlog_infra.kafka_blobs import KafkaBlobs
-from agentlog_infra.kafka_connection import BLOBS, EVENTS, connection
-from agentlog_infra.kafka_frames import KafkaFrameReads
-from agentlog_infra.kafka_log import KafkaLog
-from agentlog_infra.kafka_producer import DurableProducer
-from agentlog_infra.kafka_reader import KafkaReader
-from agentlog_infra.partition_bases import partition_bases
+from agentlog_gateway.api.dependencies import Dependencies, Limits
+from agentlog_gateway.api.refusal_log import Refusals
+from agentlog_gateway.application import build_app
+from agentlog_gateway.http.cors import cors_of
+from agentlog_gateway.reads.caught_up import CatchUpGate
+from agentlog_gateway.reads.consistency_token import ProjectionProgress
+from agentlog_gateway.resources.system_assistants import ensure_system_assistants
+from agentlog_gateway.streaming.hint_fanout import SharedHints
+from agentlog_gateway.streaming.run_streams import RunStreams
+from agentlog_gateway.streaming.run_watch import RunStatusRow
+from agentlog_infra import logs
+from agentlog_infra.kafka import topics
+from agentlog_infra.kafka.blobs import KafkaBlobs
+from agentlog_infra.kafka.connection import BLOBS, EVENTS, connection
+from agentlog_infra.kafka.event_log import KafkaLog
+from agentlog_infra.kafka.outputs.frame_log import KafkaFrameReads
+from agentlog_infra.kafka.partition_header import partition_bases
+from agentlog_infra.kafka.producer import DurableProducer
+from agentlog_infra.kafka.reader import KafkaReader
+from agentlog_infra.langgraph.config import load_config
+from agentlog_infra.langgraph.graphs import Graphs
+from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
+from agentlog_infra.redis.feed import RedisFeed, redis_client
+from agentlog_infra.redis.verdicts import HintVerdicts
 from agentlog_infra.settings import Settings
-from agentlog_infra.state_access import LangGraphAccess, StateTools
+from agentlog_infra.stack.addresses import joined
 from agentlog_infra.system_ports import SystemClock, SystemIds
-from agentlog_infra.verdicts import HintVerdicts
-from agentlog_projections.assistants import Assistants
-from agentlog_projections.checkpoints import Checkpoints
-from agentlog_projections.database import Pool, open_pool
-from agentlog_projections.decisions import Decisions, RunEnd
-from agentlog_projections.health import health
-from agentlog_projections.ledger import Ledger
-from agentlog_projections.presence import PartitionPresence
-from agentlog_projections.runs import Runs
-from agentlog_projections.store_items import StoreItems
-from agentlog_projections.threads import Threads
+from agentlog_projections.models.assistants import Assistants
+from agentlog_projections.models.checkpoints import Checkpoints
+from agentlog_projections.models.runs import Runs
+from agentlog_projections.models.store import StoreItems
+from agentlog_projections.models.threads import Threads
+from agentlog_projections.projector.ledger import Ledger
+from agentlog_projections.queries.command_context import CommandContexts, RunEnd
+from agentlog_projections.queries.health import health
+from agentlog_projections.sql.caught_up import PartitionCatchUp
+from agentlog_projections.sql.database import Pool, open_pool
 
 log = logging.getLogger(__name__)
 
@@ -60,20 +62,20 @@ NAME = "agentlog-gateway"
 class Gateway:
     """A wired gateway. `run()` carries what happens beside requests; it is `ready` once it can serve all of them."""
 
-    def __init__(self, services: Services, app: FastAPI) -> None:
-        self.services = services
+    def __init__(self, dependencies: Dependencies, app: FastAPI) -> None:
+        self.dependencies = dependencies
         self.app = app
-        self.ready = services.prepared
+        self.ready = dependencies.prepared
 
     async def run(self) -> None:
         """Run the background services until cancelled; the first that fails ends all."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.services.streams.run(), name="streams")
-            tasks.create_task(self.services.refusals.run(), name="refusals")
+            tasks.create_task(self.dependencies.streams.run(), name="streams")
+            tasks.create_task(self.dependencies.refusals.run(), name="refusals")
             tasks.create_task(self._prepare(), name="assistants")
 
     async def _prepare(self) -> None:
-        await ensure_system_assistants(self.services)
+        await ensure_system_assistants(self.dependencies)
         self.ready.set()
 
 
@@ -81,16 +83,16 @@ class Gateway:
 class EndRows:
     """Keeps `run_ends.RunRows` over the projections."""
 
-    decisions: Decisions
+    contexts: CommandContexts
 
-    async def rows(self, run_ids: Sequence[RunId]) -> Mapping[RunId, RunRow | None]:
+    async def rows(self, run_ids: Sequence[RunId]) -> Mapping[RunId, RunStatusRow | None]:
         """Return the rows of which can be told. Raises: Unavailable."""
-        found = await self.decisions.ends(run_ids)
+        found = await self.contexts.ends(run_ids)
         return {run_id: None if run is None else _end_row(run) for run_id, run in found.items()}
 
 
-def _end_row(run: RunEnd) -> RunRow:
-    return RunRow(
+def _end_row(run: RunEnd) -> RunStatusRow:
+    return RunStatusRow(
         run_id=run.run_id,
         thread_id=run.thread_id,
         status=run.status,
@@ -106,13 +108,13 @@ def _end_row(run: RunEnd) -> RunRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Plumbing:
+class Adapters:
     """The adapters of the gateway, connected."""
 
     log: KafkaLog
     events: KafkaReader
     pool: Pool
-    feed: redis_feed.RedisFeed
+    feed: RedisFeed
     verdicts: HintVerdicts
     frames: KafkaFrameReads
     generation: int
@@ -131,17 +133,17 @@ async def open_gateway(settings: Settings) -> AsyncGenerator[Gateway]:
     config = load_config(settings.config)
     cors = cors_of(config.document, settings.cors_allow_origins)
     graphs = Graphs.load(config)
-    await kafka_topics.check(settings)
+    await topics.check(settings)
     async with AsyncExitStack() as stack:
-        services = _services(settings, await _plumbing(stack, settings), graphs)
-        yield Gateway(services, build_app(lambda: services, cors))
+        dependencies = _dependencies(settings, await _adapters(stack, settings), graphs)
+        yield Gateway(dependencies, build_app(lambda: dependencies, cors))
 
 
-async def _plumbing(stack: AsyncExitStack, settings: Settings) -> Plumbing:
+async def _adapters(stack: AsyncExitStack, settings: Settings) -> Adapters:
     connected = connection(settings)
     pool = await open_pool(settings.database_uri or "", settings.postgres_pool_max_size)
     stack.push_async_callback(pool.close)
-    feed = redis_feed.RedisFeed(redis_feed.connect(settings), settings.redis_key_prefix, SystemIds())
+    feed = RedisFeed(redis_client(settings), settings.redis_key_prefix, SystemIds())
     stack.push_async_callback(feed.stop)
     verdicts = HintVerdicts(feed, Ledger(pool), SystemClock())
     await verdicts.start()
@@ -156,35 +158,35 @@ async def _plumbing(stack: AsyncExitStack, settings: Settings) -> Plumbing:
     bases = await partition_bases(events, settings.partitions)
     frames = KafkaFrameReads(connected, settings.partitions, bases.__getitem__)
     stack.push_async_callback(frames.stop)
-    return Plumbing(kafka, events, pool, feed, verdicts, frames, await _generation(kafka))
+    return Adapters(kafka, events, pool, feed, verdicts, frames, await _generation(kafka))
 
 
 async def _generation(events: EventLog) -> int:
     """Return the generation of the log, from its first record. Raises: Unavailable, Misconfigured."""
-    first = (await events.read(Place(0, 0))).draft.facts[0]
+    first = (await events.read(LogPosition(0, 0))).draft.facts[0]
     if not isinstance(first, PartitionOpened):
         raise Misconfigured(f"{EVENTS}-0: expected PartitionOpened as the first record; run `agentlog topics apply`")
     return first.generation
 
 
-def _services(settings: Settings, plumbing: Plumbing, graphs: Graphs) -> Services:
-    clock, ids, pool = SystemClock(), SystemIds(), plumbing.pool
-    ledger, decisions, items = Ledger(pool), Decisions(pool), StoreItems(pool)
-    folded = Folded(ledger, plumbing.generation, settings.partitions)
-    plumbing.verdicts.listen(folded.hear)
-    presence = Presence(PartitionPresence(pool), plumbing.log, clock, settings.partitions)
-    return Services(
+def _dependencies(settings: Settings, adapters: Adapters, graphs: Graphs) -> Dependencies:
+    clock, ids, pool = SystemClock(), SystemIds(), adapters.pool
+    ledger, contexts, items = Ledger(pool), CommandContexts(pool), StoreItems(pool)
+    folded = ProjectionProgress(ledger, adapters.generation, settings.partitions)
+    adapters.verdicts.listen(folded.hear)
+    caught_up = CatchUpGate(PartitionCatchUp(pool), adapters.log, clock, settings.partitions)
+    return Dependencies(
         clock=clock,
         ids=ids,
-        log=plumbing.log,
-        submitter=Submitter(plumbing.log, plumbing.verdicts, ledger, clock, ids),
-        refusals=Refusals(plumbing.log, clock, ids),
-        presence=presence,
-        folded=folded,
-        waits=plumbing.verdicts,
-        streams=RunStreams(plumbing.frames, EndRows(decisions), SharedHints(plumbing.feed, plumbing.verdicts)),
-        graphs=LangGraphAccess(StateTools(graphs, Checkpoints(pool), items, ids, JsonPlusSerializer())),
-        decisions=decisions,
+        log=adapters.log,
+        submitter=Submitter(adapters.log, adapters.verdicts, ledger, clock, ids),
+        refusals=Refusals(adapters.log, clock, ids),
+        caught_up=caught_up,
+        progress=folded,
+        waits=adapters.verdicts,
+        streams=RunStreams(adapters.frames, EndRows(contexts), SharedHints(adapters.feed, adapters.verdicts)),
+        graphs=LangGraphAccess(StateDependencies(graphs, Checkpoints(pool), items, ids, JsonPlusSerializer())),
+        contexts=contexts,
         threads=Threads(pool),
         runs=Runs(pool),
         assistants=Assistants(pool),
@@ -194,7 +196,7 @@ def _services(settings: Settings, plumbing: Plumbing, graphs: Graphs) -> Service
             settings.read_wait_secs,
             settings.cancel_grace_secs,
         ),
-        checks={"database": presence.ask, "redis": plumbing.feed.ping, "log": partial(plumbing.events.end, 0)},
+        checks={"database": caught_up.ask, "redis": adapters.feed.ping, "log": partial(adapters.events.end, 0)},
         health=partial(health, pool),
         prepared=asyncio.Event(),
     )

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from agentlog_gateway import assistants, cancels, runs, state, system, threads
-from agentlog_gateway.resource import Operation
-from agentlog_gateway.wire import (
+from agentlog_gateway.api.endpoint import Operation
+from agentlog_gateway.resources import assistants, cancel, runs, state, system, threads
+from agentlog_gateway.schemas.requests import (
     AssistantCount,
     AssistantSearch,
     HistoryQuery,
@@ -15,7 +15,7 @@ from agentlog_gateway.wire import (
     ThreadPatch,
     ThreadSearch,
 )
-from agentlog_gateway.wire_runs import StatelessRun, ThreadRun
+from agentlog_gateway.schemas.run_requests import StatelessRun, ThreadRun
 
 THREAD = "/threads/{thread_id}"
 RUNS = THREAD + "/runs"
@@ -28,7 +28,7 @@ OPERATIONS: Sequence[Operation] = (
     Operation("POST", RUNS, runs.create, "Create a background run", "runs", ThreadRun),
     Operation("GET", RUNS, runs.list_runs, "List runs", "runs", query=("limit", "offset", "status", "select")),
     Operation("GET", RUN, runs.get, "Get a run", "runs"),
-    Operation("DELETE", RUN, cancels.delete, "Delete a run", "runs", answers=NO_CONTENT),
+    Operation("DELETE", RUN, cancel.delete, "Delete a run", "runs", answers=NO_CONTENT),
     Operation("GET", RUN + "/join", runs.join, "Wait for a run", "runs", query=("cancel_on_disconnect",)),
     Operation(
         "GET",
@@ -42,7 +42,7 @@ OPERATIONS: Sequence[Operation] = (
     Operation(
         "POST",
         RUN + "/cancel",
-        cancels.cancel,
+        cancel.cancel,
         "Cancel a run",
         "runs",
         answers={202: "The run was asked to stop", 200: "The run has stopped"},
@@ -100,7 +100,7 @@ OPERATIONS: Sequence[Operation] = (
     Operation("GET", "/info", system.info, "Version and features", "system"),
 )
 
-LATER: Sequence[tuple[str, str]] = (
+NOT_IMPLEMENTED: Sequence[tuple[str, str]] = (
     ("GET", "/.well-known/agent-card.json"),
     ("GET", "/a2a/{assistant_id}"),
     ("POST", "/a2a/{assistant_id}"),
@@ -145,7 +145,10 @@ LATER: Sequence[tuple[str, str]] = (
 
 def operations_by_path() -> dict[str, list[Operation]]:
     """Return all operations, those to come included; paths without a parameter come before those that would match."""
-    later = [Operation(method, path, system.not_implemented, "Not implemented yet", "later") for method, path in LATER]
+    later = [
+        Operation(method, path, system.not_implemented, "Not implemented yet", "later")
+        for method, path in NOT_IMPLEMENTED
+    ]
     found: dict[str, list[Operation]] = {}
     for operation in (*OPERATIONS, *later):
         found.setdefault(operation.path, []).append(operation)

@@ -8,8 +8,8 @@ from aiokafka import AIOKafkaClient
 from aiokafka.protocol.fetch import FetchRequest, FetchResponse_v11
 
 from agentlog_facts.vocabulary import parse_commit
-from agentlog_infra.kafka_connection import EVENTS, connection
-from agentlog_infra.kafka_reader import KafkaReader, Record
+from agentlog_infra.kafka.connection import EVENTS, connection
+from agentlog_infra.kafka.reader import KafkaReader, Record
 from agentlog_infra.settings import Settings
 
 FETCH_BYTES = 8 * 1024 * 1024

@@ -15,18 +15,18 @@ from agentlog_commands.threads import CreateThread
 from agentlog_facts import guard
 from agentlog_facts.envelope import Actor, Cause, Draft
 from agentlog_facts.ids import Key, ThreadId
-from agentlog_infra import redis_feed
-from agentlog_infra.addresses import joined
-from agentlog_infra.kafka_blobs import KafkaBlobs
-from agentlog_infra.kafka_connection import BLOBS, EVENTS, connection
-from agentlog_infra.kafka_log import KafkaLog
-from agentlog_infra.kafka_producer import DurableProducer
-from agentlog_infra.kafka_reader import KafkaReader
+from agentlog_infra.kafka.blobs import KafkaBlobs
+from agentlog_infra.kafka.connection import BLOBS, EVENTS, connection
+from agentlog_infra.kafka.event_log import KafkaLog
+from agentlog_infra.kafka.producer import DurableProducer
+from agentlog_infra.kafka.reader import KafkaReader
+from agentlog_infra.redis.feed import RedisFeed, redis_client
+from agentlog_infra.redis.verdicts import HintVerdicts
 from agentlog_infra.settings import Settings
+from agentlog_infra.stack.addresses import joined
 from agentlog_infra.system_ports import SystemClock, SystemIds
-from agentlog_infra.verdicts import HintVerdicts
-from agentlog_projections.database import open_pool
-from agentlog_projections.ledger import Ledger
+from agentlog_projections.projector.ledger import Ledger
+from agentlog_projections.sql.database import open_pool
 from bench.client import STEPS, Client
 from bench.log_reads import count as count_log
 from bench.storage import LONG, SHORT, storage
@@ -84,7 +84,7 @@ async def open_writer(settings: Settings) -> AsyncGenerator[Writer]:
     async with AsyncExitStack() as stack:
         pool = await open_pool(settings.database_uri or "", 2)
         stack.push_async_callback(pool.close)
-        feed = redis_feed.RedisFeed(redis_feed.connect(settings), settings.redis_key_prefix, SystemIds())
+        feed = RedisFeed(redis_client(settings), settings.redis_key_prefix, SystemIds())
         stack.push_async_callback(feed.stop)
         verdicts = HintVerdicts(feed, Ledger(pool), SystemClock())
         await verdicts.start()
@@ -152,7 +152,7 @@ async def _agentlog(*words: str) -> bytes:
     """Run a command to its end and return what it said."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "agentlog_infra.cli", *words),
+        *("-m", "agentlog_infra.cli.main", *words),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

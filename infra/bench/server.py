@@ -95,7 +95,7 @@ async def own_server(config: Path = EXAMPLES) -> AsyncGenerator[Server]:
         started = time.perf_counter()
         with Path(folder, "dev.log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "agentlog_infra.cli", *words, stdout=log, stderr=log, start_new_session=True
+                sys.executable, "-m", "agentlog_infra.cli.main", *words, stdout=log, stderr=log, start_new_session=True
             )
         try:
             await _ready(f"http://127.0.0.1:{port}", process, Path(folder, "dev.log"))

@@ -5,8 +5,8 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from agentlog_infra.kafka_connection import BLOBS
-from agentlog_infra.partitioner import partition_of
+from agentlog_infra.kafka.connection import BLOBS
+from agentlog_infra.kafka.partitioner import partition_of
 from agentlog_infra.settings import Settings
 from bench.client import Client, JsonObject
 from bench.log_reads import LogReads, read_log

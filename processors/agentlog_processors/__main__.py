@@ -10,7 +10,7 @@ def main() -> None:
     """Do the job that is named, else run roles."""
     words = sys.argv[1:]
     if words and words[0] in JOBS:
-        import_module(f"agentlog_processors.{words[0]}").main(words[1:])
+        import_module(f"agentlog_processors.jobs.{words[0]}").main(words[1:])
     else:
         from agentlog_processors.main import main as run_roles
 

@@ -16,57 +16,59 @@ from functools import partial
 import uvloop
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from agentlog_commands.leases import Limits
+from agentlog_commands.claims import Limits
 from agentlog_commands.submit import Submitter
-from agentlog_facts.checkpoint_reads import CheckpointReads
+from agentlog_facts.checkpoint_ports import CheckpointReads
 from agentlog_facts.envelope import Actor, ActorKind
 from agentlog_facts.errors import AgentlogError, Misconfigured
 from agentlog_facts.ids import RunId
-from agentlog_infra import kafka_topics, logs, redis_feed
-from agentlog_infra.addresses import joined
-from agentlog_infra.channel_views import ChannelViews
-from agentlog_infra.graphs import Graphs
-from agentlog_infra.graphs_config import load_config
-from agentlog_infra.kafka_blobs import KafkaBlobs
-from agentlog_infra.kafka_connection import BLOBS, EVENTS, connection
-from agentlog_infra.kafka_frames import KafkaFrameLog
-from agentlog_infra.kafka_log import KafkaLog
-from agentlog_infra.kafka_producer import DurableProducer
-from agentlog_infra.kafka_reader import KafkaReader
-from agentlog_infra.kafka_tail import KafkaTail
-from agentlog_infra.langgraph_runs import LangGraphRuns, RunTools
-from agentlog_infra.partition_bases import partition_bases
-from agentlog_infra.partitioner import partition_of
+from agentlog_infra import logs
+from agentlog_infra.kafka import topics
+from agentlog_infra.kafka.blobs import KafkaBlobs
+from agentlog_infra.kafka.connection import BLOBS, EVENTS, connection
+from agentlog_infra.kafka.event_log import KafkaLog
+from agentlog_infra.kafka.event_tail import KafkaTail
+from agentlog_infra.kafka.outputs.frame_log import KafkaFrameLog
+from agentlog_infra.kafka.partition_header import partition_bases
+from agentlog_infra.kafka.partitioner import partition_of
+from agentlog_infra.kafka.producer import DurableProducer
+from agentlog_infra.kafka.reader import KafkaReader
+from agentlog_infra.langgraph.checkpoints.channel_state import ChannelState
+from agentlog_infra.langgraph.config import load_config
+from agentlog_infra.langgraph.executor import ExecutorDependencies, LangGraphRuns
+from agentlog_infra.langgraph.graphs import Graphs
+from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
+from agentlog_infra.redis.feed import RedisFeed, redis_client
+from agentlog_infra.redis.verdicts import HintVerdicts
 from agentlog_infra.settings import Settings
-from agentlog_infra.state_access import LangGraphAccess, StateTools
+from agentlog_infra.stack.addresses import joined
 from agentlog_infra.system_ports import SystemClock, SystemIds
-from agentlog_infra.verdicts import HintVerdicts
-from agentlog_processors.attempt import Attempt, Stuck
-from agentlog_processors.crossing import Crossing, CrossingLog, CrossingReads
-from agentlog_processors.end_in_place import Ender
-from agentlog_processors.execute_runs import GIVE_BACK_S, ExecuteRuns
-from agentlog_processors.job_loops import JobLoops
-from agentlog_processors.keep_leases import KeepLeases
-from agentlog_processors.outputs_end import RecentEnds
-from agentlog_processors.patient_reads import PatientReads
-from agentlog_processors.purge_rows import PurgeRows
-from agentlog_processors.reap_runs import ReapRuns
-from agentlog_processors.reconcile_queue import ReconcileQueue
-from agentlog_processors.run_store import RunStore, RunStoreReads
-from agentlog_processors.service import Endless, Service, supervise
-from agentlog_processors.thread_views import LoopedViews
-from agentlog_processors.tools import Timing, WorkerTools, Writing
-from agentlog_processors.watch_the_lock import WatchTheLock
-from agentlog_projections.announce import Announcer
-from agentlog_projections.checkpoints import Checkpoints
-from agentlog_projections.database import Pool, open_pool
-from agentlog_projections.duties import Duties
-from agentlog_projections.fold import FoldSettings, Outside
-from agentlog_projections.ledger import Ledger
-from agentlog_projections.purge import purge_deleted
-from agentlog_projections.read_models import read_models
-from agentlog_projections.runner import Projector, tune_memory
-from agentlog_projections.store_items import StoreItems
+from agentlog_processors.housekeeper.finish_runs import RunFinisher
+from agentlog_processors.housekeeper.purge_rows import PurgeRows
+from agentlog_processors.housekeeper.reap_runs import ReapRuns
+from agentlog_processors.housekeeper.reconcile_queue import ReconcileQueue
+from agentlog_processors.runs.dependencies import CommitWriter, WorkerDependencies, WorkerTimeouts
+from agentlog_processors.runs.final_state import FinalStateReader
+from agentlog_processors.runs.output_offsets import CachedEndOffsets
+from agentlog_processors.runs.retrying_reads import RetryingReads
+from agentlog_processors.runtime.gil_watchdog import WatchTheLock
+from agentlog_processors.runtime.loop_bridge import BridgedCheckpointReads, BridgedEventLog, LoopBridge
+from agentlog_processors.runtime.service import Endless, Service, supervise
+from agentlog_processors.runtime.user_loops import JobLoops
+from agentlog_processors.worker.attempt_control import Attempt, Stuck
+from agentlog_processors.worker.execute_runs import GIVE_BACK_S, ExecuteRuns
+from agentlog_processors.worker.keep_leases import KeepLeases
+from agentlog_processors.worker.store import RunStore, RunStoreReads
+from agentlog_projections.models.checkpoints import Checkpoints
+from agentlog_projections.models.registry import read_models
+from agentlog_projections.models.store import StoreItems
+from agentlog_projections.projector.announcer import Announcer
+from agentlog_projections.projector.ledger import Ledger
+from agentlog_projections.projector.projector import Projector, tune_memory
+from agentlog_projections.projector.session import FoldPorts, FoldSettings
+from agentlog_projections.queries.purge import purge_deleted
+from agentlog_projections.queries.worker import WorkerQueries
+from agentlog_projections.sql.database import Pool, open_pool
 
 log = logging.getLogger(__name__)
 
@@ -78,22 +80,22 @@ STOP = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
-class Plumbing:
+class Adapters:
     """The adapters that duties share."""
 
     settings: Settings
-    timing: Timing
-    crossing: Crossing
+    timeouts: WorkerTimeouts
+    bridge: LoopBridge
     pool: Pool
-    feed: redis_feed.RedisFeed
+    feed: RedisFeed
     verdicts: HintVerdicts
     log: KafkaLog
     outputs: KafkaFrameLog
     submitter: Submitter
 
-    def writing(self, kind: ActorKind, name: str) -> Writing:
+    def writer(self, kind: ActorKind, name: str) -> CommitWriter:
         """Return the write side for an actor of this kind."""
-        return Writing(self.submitter, self.log, SystemClock(), SystemIds(), Actor(kind, name))
+        return CommitWriter(self.submitter, self.log, SystemClock(), SystemIds(), Actor(kind, name))
 
 
 def main(words: Sequence[str]) -> None:
@@ -144,17 +146,17 @@ async def _serve(settings: Settings, roles: Sequence[str], ready_fd: int | None)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await kafka_topics.check(settings)
+    await topics.check(settings)
     async with AsyncExitStack() as stack:
         services: list[Service] = []
         if "worker" in roles:
-            services += _worker(await _plumbing(stack, settings), stack)
+            services += _worker(await _adapters(stack, settings), stack)
         if "housekeeper" in roles:
-            services += _housekeeper(await _plumbing(stack, settings), stack)
+            services += _housekeeper(await _adapters(stack, settings), stack)
         if "projector" in roles:
             services += await _projector(stack, settings)
         if "worker" in roles or "housekeeper" in roles:  # both run user code: the housekeeper to end a run in its place
-            services.append(WatchTheLock(_timing(settings).stubborn))
+            services.append(WatchTheLock(_timeouts(settings).stubborn))
         _say(ready_fd, {"role": ",".join(roles), "pid": os.getpid()})
         log.info("role.started", extra={"roles": ",".join(roles)})
         patience = STOP
@@ -163,7 +165,7 @@ async def _serve(settings: Settings, roles: Sequence[str], ready_fd: int | None)
         await supervise(services, stop, patience)
 
 
-def _timing(settings: Settings) -> Timing:
+def _timeouts(settings: Settings) -> WorkerTimeouts:
     def seconds(length: float) -> timedelta:
         return timedelta(seconds=length)
 
@@ -173,7 +175,7 @@ def _timing(settings: Settings) -> Timing:
         settings.run_max_retries,
         seconds(settings.cancel_grace_secs),
     )
-    return Timing(
+    return WorkerTimeouts(
         jobs=settings.jobs_per_worker,
         lease_ttl=seconds(settings.lease_ttl_secs),
         lease_renew=seconds(settings.lease_renew_secs),
@@ -191,7 +193,7 @@ async def _projector(stack: AsyncExitStack, settings: Settings) -> list[Service]
     connected = connection(settings)
     pool = await open_pool(settings.database_uri or "", 2)
     stack.push_async_callback(pool.close)
-    feed = redis_feed.RedisFeed(redis_feed.connect(settings), settings.redis_key_prefix, SystemIds())
+    feed = RedisFeed(redis_client(settings), settings.redis_key_prefix, SystemIds())
     stack.push_async_callback(feed.stop)
     producer, reader = (
         DurableProducer(connected, "agentlog-projector"),
@@ -204,19 +206,19 @@ async def _projector(stack: AsyncExitStack, settings: Settings) -> list[Service]
     await tail.start()
     stack.push_async_callback(tail.stop)
     announcer = Announcer(feed, feed)
-    outside = Outside(tail, lambda key: partition_of(key.encode(), settings.partitions), SystemClock(), announcer)
+    ports = FoldPorts(tail, lambda key: partition_of(key.encode(), settings.partitions), SystemClock(), announcer)
     fold = FoldSettings(settings.database_uri or "", owner=SystemIds().uuid7())
-    projector = Projector(fold, outside, *read_models())
+    projector = Projector(fold, ports, *read_models())
     return [Endless("projector", projector.run), Endless("announcer", announcer.run)]
 
 
-async def _plumbing(stack: AsyncExitStack, settings: Settings) -> Plumbing:
+async def _adapters(stack: AsyncExitStack, settings: Settings) -> Adapters:
     """Connect to log, rows and queue; everything is closed with `stack`. Raises: Unavailable, Misconfigured."""
     connected = connection(settings)
     pool = await open_pool(settings.database_uri or "", settings.postgres_pool_max_size)
     stack.push_async_callback(pool.close)
     ledger = Ledger(pool)
-    feed = redis_feed.RedisFeed(redis_feed.connect(settings), settings.redis_key_prefix, SystemIds())
+    feed = RedisFeed(redis_client(settings), settings.redis_key_prefix, SystemIds())
     stack.push_async_callback(feed.stop)
     verdicts = HintVerdicts(feed, ledger, SystemClock())
     await verdicts.start()
@@ -232,10 +234,10 @@ async def _plumbing(stack: AsyncExitStack, settings: Settings) -> Plumbing:
     outputs = KafkaFrameLog(connected, settings.partitions, bases.__getitem__)
     await outputs.start()
     stack.push_async_callback(outputs.stop)
-    return Plumbing(
+    return Adapters(
         settings=settings,
-        timing=_timing(settings),
-        crossing=Crossing(asyncio.get_running_loop()),
+        timeouts=_timeouts(settings),
+        bridge=LoopBridge(asyncio.get_running_loop()),
         pool=pool,
         feed=feed,
         verdicts=verdicts,
@@ -245,69 +247,73 @@ async def _plumbing(stack: AsyncExitStack, settings: Settings) -> Plumbing:
     )
 
 
-def _worker(plumbing: Plumbing, stack: AsyncExitStack) -> list[Service]:
+def _worker(adapters: Adapters, stack: AsyncExitStack) -> list[Service]:
     """Load the graphs and return what executes their runs. Raises: Misconfigured for a graph that cannot be loaded."""
-    settings, crossing = plumbing.settings, plumbing.crossing
+    settings, bridge = adapters.settings, adapters.bridge
     graphs = Graphs.load(load_config(settings.config))
-    loops = JobLoops(crossing.home, uvloop.new_event_loop, isolated=settings.isolated_loops)
+    loops = JobLoops(bridge.home, uvloop.new_event_loop, isolated=settings.isolated_loops)
     stack.callback(loops.close)
-    patient = PatientReads(Checkpoints(plumbing.pool), SystemClock())
-    reads = CrossingReads(crossing, patient)
+    patient = RetryingReads(Checkpoints(adapters.pool), SystemClock())
+    reads = BridgedCheckpointReads(bridge, patient)
     worker = settings.worker_id or SystemIds().uuid7()
-    events = CrossingLog(crossing, plumbing.log)
+    events = BridgedEventLog(bridge, adapters.log)
     api_url = f"http://{settings.host}:{settings.port}"
-    writing = plumbing.writing("worker", worker)
-    store = RunStore(crossing, StoreItems(plumbing.pool), writing)
-    run_tools = RunTools(graphs, reads, store, events, SystemClock(), SystemIds(), JsonPlusSerializer(), api_url)
+    writer = adapters.writer("worker", worker)
+    store = RunStore(bridge, StoreItems(adapters.pool), writer)
+    run_tools = ExecutorDependencies(
+        graphs, reads, store, events, SystemClock(), SystemIds(), JsonPlusSerializer(), api_url
+    )
     provenance = {graph_id: graphs.provenance(graph_id) for graph_id in graphs.ids()}
-    tools = WorkerTools(
+    dependencies = WorkerDependencies(
         worker=worker,
-        writing=writing,
-        duties=Duties(plumbing.pool),
-        queue=plumbing.feed,
-        outputs=plumbing.outputs,
-        ends=RecentEnds(plumbing.outputs, plumbing.log.partition_of, SystemClock()),
+        writer=writer,
+        queries=WorkerQueries(adapters.pool),
+        queue=adapters.feed,
+        outputs=adapters.outputs,
+        ends=CachedEndOffsets(adapters.outputs, adapters.log.partition_of, SystemClock()),
         execution=LangGraphRuns(run_tools),
         graph_ids=graphs.ids(),
-        views=_views(plumbing, loops, patient, lambda: graphs),
+        views=_views(adapters, loops, patient, lambda: graphs),
         provenance=provenance.__getitem__,
-        hints=plumbing.verdicts,
+        hints=adapters.verdicts,
         loops=loops,
-        crossing=crossing,
-        timing=plumbing.timing,
+        bridge=bridge,
+        timeouts=adapters.timeouts,
     )
     active: dict[RunId, Attempt] = {}
-    return [ExecuteRuns(tools, active), KeepLeases(tools, active)]
+    return [ExecuteRuns(dependencies, active), KeepLeases(dependencies, active)]
 
 
-def _housekeeper(plumbing: Plumbing, stack: AsyncExitStack) -> list[Service]:
+def _housekeeper(adapters: Adapters, stack: AsyncExitStack) -> list[Service]:
     """Return reaper, reconciler and purge; graphs are loaded only when a run has to be ended for its worker."""
-    loops = JobLoops(plumbing.crossing.home, uvloop.new_event_loop)
+    loops = JobLoops(adapters.bridge.home, uvloop.new_event_loop)
     stack.callback(loops.close)
-    duties = Duties(plumbing.pool)
-    views = _views(plumbing, loops, Checkpoints(plumbing.pool), LazyGraphs(plumbing.settings))
-    ender = Ender(plumbing.writing("system", "housekeeper"), duties, plumbing.outputs, views)
+    queries = WorkerQueries(adapters.pool)
+    views = _views(adapters, loops, Checkpoints(adapters.pool), LazyGraphs(adapters.settings))
+    ender = RunFinisher(adapters.writer("system", "housekeeper"), queries, adapters.outputs, views)
     return [
-        ReapRuns(ender, plumbing.feed, plumbing.feed, plumbing.timing),
-        ReconcileQueue(duties, plumbing.feed, plumbing.timing),
+        ReapRuns(ender, adapters.feed, adapters.feed, adapters.timeouts),
+        ReconcileQueue(queries, adapters.feed, adapters.timeouts),
         PurgeRows(
-            partial(purge_deleted, plumbing.pool), timedelta(milliseconds=plumbing.settings.outputs_retention_ms)
+            partial(purge_deleted, adapters.pool), timedelta(milliseconds=adapters.settings.outputs_retention_ms)
         ),
     ]
 
 
-def _views(plumbing: Plumbing, loops: JobLoops, reads: CheckpointReads, graphs: Callable[[], Graphs]) -> LoopedViews:
+def _views(
+    adapters: Adapters, loops: JobLoops, reads: CheckpointReads, graphs: Callable[[], Graphs]
+) -> FinalStateReader:
     """Return the states that runs leave; `graphs` is asked on the loop where their code runs."""
-    store = RunStoreReads(plumbing.crossing, StoreItems(plumbing.pool), SystemClock())
+    store = RunStoreReads(adapters.bridge, StoreItems(adapters.pool), SystemClock())
 
     def of_graph(reads: CheckpointReads) -> LangGraphAccess:
-        crossing = CrossingReads(plumbing.crossing, reads)
-        return LangGraphAccess(StateTools(graphs(), crossing, store, SystemIds(), JsonPlusSerializer()))
+        bridge = BridgedCheckpointReads(adapters.bridge, reads)
+        return LangGraphAccess(StateDependencies(graphs(), bridge, store, SystemIds(), JsonPlusSerializer()))
 
-    def plain(reads: CheckpointReads) -> ChannelViews:
-        return ChannelViews(CrossingReads(plumbing.crossing, reads), JsonPlusSerializer())
+    def plain(reads: CheckpointReads) -> ChannelState:
+        return ChannelState(BridgedCheckpointReads(adapters.bridge, reads), JsonPlusSerializer())
 
-    return LoopedViews(loops, reads, SystemClock(), of_graph, plain)
+    return FinalStateReader(loops, reads, SystemClock(), of_graph, plain)
 
 
 class LazyGraphs:

@@ -204,7 +204,11 @@ def test_no_test_waits_by_sleeping() -> None:
     for path in modules("tests"):
         tree = ast.parse(path.read_text())
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("time.sleep", "asyncio.sleep", "anyio.sleep"):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in (
+                "time.sleep",
+                "asyncio.sleep",
+                "anyio.sleep",
+            ):
                 if not _paces_a_loop(node, tree):
                     sleeping.append(f"{named(path)}:{node.lineno}")
     assert sleeping == []

@@ -7,8 +7,8 @@ from tests.commands.spec import given
 from tests.facts import commits as c
 from tests.facts.commits import NOW, ON_THREAD, THREAD
 
+from agentlog_commands.claims import CancelRequest
 from agentlog_commands.command import Accepted
-from agentlog_commands.leases import CancelRequest
 from agentlog_commands.runs import CancelRun, ClaimRun, CreateRun, DeleteRun, FinishRun, ReleaseRun
 from agentlog_facts.guard import Void
 from agentlog_facts.ids import RunId, Stream

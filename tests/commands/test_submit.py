@@ -12,7 +12,7 @@ from tests.fakes.ports import CountedIds, TestClock
 
 from agentlog_commands.command import Accepted, Decision, Refused
 from agentlog_commands.submit import TRIES, Intent, Submitted, Submitter, Voided
-from agentlog_facts.envelope import Actor, Cause, Draft, Place, Recorded
+from agentlog_facts.envelope import Actor, Cause, Draft, LogPosition, Recorded
 from agentlog_facts.errors import AgentlogError, Contended, Diverged, KeyReused, OutcomeUnknown, Unavailable
 from agentlog_facts.guard import Verdict
 from agentlog_facts.ids import Key
@@ -120,13 +120,13 @@ async def test_a_lost_acknowledgement_is_not_a_failure() -> None:
 
 async def test_a_record_that_lies_on_the_log_twice_is_answered_as_accepted() -> None:
     class Doubling(MemoryLog):
-        async def append(self, draft: Draft) -> Place:
+        async def append(self, draft: Draft) -> LogPosition:
             await super().append(draft)
             return await super().append(draft)
 
     outcome = await submitter(Doubling()).submit(intent(), decide(CREATE), DEADLINE)
     assert isinstance(outcome, Submitted)
-    assert (outcome.version, outcome.facts, outcome.place) == (0, CREATE.facts, Place(0, 0))
+    assert (outcome.version, outcome.facts, outcome.place) == (0, CREATE.facts, LogPosition(0, 0))
 
 
 async def test_what_is_on_the_log_but_cannot_be_read_is_never_told_as_not_done() -> None:
@@ -172,7 +172,7 @@ class Hanging(MemoryLog):
         if self.away == name:
             await asyncio.Event().wait()
 
-    async def append(self, draft: Draft) -> Place:
+    async def append(self, draft: Draft) -> LogPosition:
         await self._asked("append")
         return await super().append(draft)
 
@@ -184,7 +184,7 @@ class Hanging(MemoryLog):
         await self._asked("accepted")
         return await super().accepted(key, event_id)
 
-    async def read(self, place: Place) -> Recorded:
+    async def read(self, place: LogPosition) -> Recorded:
         await self._asked("read")
         return await super().read(place)
 
@@ -230,7 +230,7 @@ async def test_a_decision_that_hangs_is_given_up_at_the_deadline_and_nothing_is_
 
 async def test_at_the_deadline_the_outcome_is_unknown() -> None:
     class Silent(MemoryLog):
-        async def append(self, draft: Draft) -> Place:
+        async def append(self, draft: Draft) -> LogPosition:
             raise OutcomeUnknown("no acknowledgement")
 
     with pytest.raises(OutcomeUnknown):
@@ -261,7 +261,7 @@ async def test_commands_that_follow_each_other_do_not_race_themselves() -> None:
 
 async def test_commands_that_wait_for_their_turn_give_up_at_their_own_deadline() -> None:
     class Stalled(MemoryLog):
-        async def wait(self, place: Place, append_id: str, deadline: float) -> Verdict:
+        async def wait(self, place: LogPosition, append_id: str, deadline: float) -> Verdict:
             never: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
             try:
                 async with asyncio.timeout(deadline - time.monotonic()):

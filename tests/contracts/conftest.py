@@ -16,16 +16,16 @@ from tests.contracts.memory_frames import MemoryFrames
 from agentlog_facts.frame import SLOTS
 from agentlog_facts.ids import ThreadId
 from agentlog_facts.ports import FrameLog, FrameReads
-from agentlog_infra.kafka_connection import Connection
-from agentlog_infra.kafka_frames import KafkaFrameLog, KafkaFrameReads
-from agentlog_infra.partitioner import partition_of
+from agentlog_infra.kafka.connection import Connection
+from agentlog_infra.kafka.outputs.frame_log import KafkaFrameLog, KafkaFrameReads
+from agentlog_infra.kafka.partitioner import partition_of
 
 PARTITIONS = 2
 BASE = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class FramesWorld:
+class FramesEnv:
     """Both sides of the outputs, and a way to let old records expire."""
 
     log: FrameLog
@@ -84,12 +84,12 @@ def connection_to(bootstrap: str) -> Connection:
     )
 
 
-async def _memory() -> AsyncIterator[FramesWorld]:
+async def _memory() -> AsyncIterator[FramesEnv]:
     frames = MemoryFrames()
-    yield FramesWorld(frames, frames, frames.expire)
+    yield FramesEnv(frames, frames, frames.expire)
 
 
-async def _kafka(bootstrap: str) -> AsyncIterator[FramesWorld]:
+async def _kafka(bootstrap: str) -> AsyncIterator[FramesEnv]:
     topic = await make_topic(bootstrap, "outputs", PARTITIONS, max_message_bytes=str(8 * 1024 * 1024))
     connection = connection_to(bootstrap)
     log = KafkaFrameLog(connection, PARTITIONS, lambda _: BASE, topic)
@@ -104,7 +104,7 @@ async def _kafka(bootstrap: str) -> AsyncIterator[FramesWorld]:
 
     await log.start()
     try:
-        yield FramesWorld(log, reads, expire)
+        yield FramesEnv(log, reads, expire)
     finally:
         await log.stop()
         await reads.stop()
@@ -115,7 +115,7 @@ KINDS = ["memory", "agentlog_broker", APACHE]
 
 
 @pytest.fixture(params=KINDS)
-async def world(request: pytest.FixtureRequest) -> AsyncIterator[FramesWorld]:
+async def env(request: pytest.FixtureRequest) -> AsyncIterator[FramesEnv]:
     """Give the outputs of one kind of log."""
     kind = str(request.param)
     async for made in _memory() if kind == "memory" else _kafka(bootstrap_of(kind, request)):

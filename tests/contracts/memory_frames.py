@@ -6,7 +6,7 @@ from agentlog_facts.errors import Gap, Unavailable
 from agentlog_facts.frame import SLOTS, FrameRecord, decode_record, encode_record, position
 from agentlog_facts.ids import ThreadId
 from agentlog_facts.ports import FrameTail, PositionedFrames
-from agentlog_infra.frame_buffer import FrameBuffer
+from agentlog_infra.kafka.outputs.buffer import FrameBuffer
 
 PARTITION = 0
 

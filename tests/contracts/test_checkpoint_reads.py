@@ -11,18 +11,18 @@ from langgraph.checkpoint.conformance.capabilities import Capability
 from langgraph.checkpoint.conformance.initializer import RegisteredCheckpointer
 from langgraph.checkpoint.conformance.validate import validate
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-from tests.contracts import checkpoint_worlds
-from tests.contracts.checkpoint_worlds import CheckpointWorld
-from tests.projections.world import migrated_database
+from tests.contracts import checkpoint_envs
+from tests.contracts.checkpoint_envs import CheckpointEnv
+from tests.fakes.standalone_saver import StandaloneSaver
+from tests.projections.projector_env import migrated_database
 from tests.stack_fixtures import RunningStack
 
 from agentlog_facts.checkpoint import CheckpointSaved, CheckpointsHidden, WritesSaved
-from agentlog_facts.checkpoint_reads import StoredCheckpoint, merged
+from agentlog_facts.checkpoint_ports import StoredCheckpoint, merged
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
-from agentlog_infra.standalone_saver import StandaloneSaver
 
-WORLDS = {"memory": checkpoint_worlds.memory, "postgres": checkpoint_worlds.postgres}
+WORLDS = {"memory": checkpoint_envs.memory, "postgres": checkpoint_envs.postgres}
 THREAD = ThreadId("t1")
 
 
@@ -33,13 +33,13 @@ def tables(stack: RunningStack) -> str:
 
 
 @pytest.fixture(params=list(WORLDS))
-async def checkpoints(request: pytest.FixtureRequest, tables: str) -> AsyncGenerator[CheckpointWorld]:
-    async with WORLDS[request.param](tables) as world:
-        yield world
+async def checkpoints(request: pytest.FixtureRequest, tables: str) -> AsyncGenerator[CheckpointEnv]:
+    async with WORLDS[request.param](tables) as env:
+        yield env
 
 
 @pytest.mark.parametrize("capability", [capability.value for capability in Capability])
-async def test_the_saver_conforms(checkpoints: CheckpointWorld, capability: str) -> None:
+async def test_the_saver_conforms(checkpoints: CheckpointEnv, capability: str) -> None:
     async def savers() -> "AsyncGenerator[BaseCheckpointSaver[str], None]":
         yield StandaloneSaver(checkpoints.reads, checkpoints.commit, JsonPlusSerializer(), "token")
 
@@ -86,7 +86,7 @@ def names(found: "list[StoredCheckpoint]") -> list[str]:
     return [one.checkpoint_id for one in found]
 
 
-async def test_latest_is_the_last_accepted_one(checkpoints: CheckpointWorld) -> None:
+async def test_latest_is_the_last_accepted_one(checkpoints: CheckpointEnv) -> None:
     await checkpoints.commit(THREAD, (saved("c9"), saved("c1"), saved("c5", ns="sub")))
     latest = await checkpoints.reads.latest(THREAD, "")
     assert latest is not None
@@ -94,7 +94,7 @@ async def test_latest_is_the_last_accepted_one(checkpoints: CheckpointWorld) -> 
     assert await checkpoints.reads.latest(ThreadId("other"), "") is None
 
 
-async def test_history_follows_the_order_of_acceptance(checkpoints: CheckpointWorld) -> None:
+async def test_history_follows_the_order_of_acceptance(checkpoints: CheckpointEnv) -> None:
     facts = (saved("c9", step=1), saved("c1", step=2), saved("c5", step=3), saved("d1", ns="sub"))
     await checkpoints.commit(THREAD, facts)
     reads = checkpoints.reads
@@ -105,7 +105,7 @@ async def test_history_follows_the_order_of_acceptance(checkpoints: CheckpointWo
     assert names(list(await reads.history(THREAD, "", metadata={"step": 2}))) == ["c1"]
 
 
-async def test_appended_items_are_resolved(checkpoints: CheckpointWorld) -> None:
+async def test_appended_items_are_resolved(checkpoints: CheckpointEnv) -> None:
     await checkpoints.commit(THREAD, (saved("c1", full("1", {"items": ["a"]})),))
     await checkpoints.commit(THREAD, (saved("c2", grown("2", [{"json": {"b": 1}}], "1", 1, "thread-t1")),))
     await checkpoints.commit_by_run(THREAD, RunId("r1"), (saved("c3", grown("3", [], "2", 2, "thread-t1"), run="r1"),))
@@ -116,7 +116,7 @@ async def test_appended_items_are_resolved(checkpoints: CheckpointWorld) -> None
     assert (channel.version, channel.stream, channel.full_length, channel.parts) == ("3", "run-r1", 1, 2)
 
 
-async def test_an_empty_channel_is_left_out(checkpoints: CheckpointWorld) -> None:
+async def test_an_empty_channel_is_left_out(checkpoints: CheckpointEnv) -> None:
     gone: JsonObject = {"channel": "x", "version": "2", "kind": "empty"}
     await checkpoints.commit(THREAD, (saved("c1", full("1", 5)), saved("c2", gone)))
     first, second = await checkpoints.reads.get(THREAD, "", "c1"), await checkpoints.reads.get(THREAD, "", "c2")
@@ -126,7 +126,7 @@ async def test_an_empty_channel_is_left_out(checkpoints: CheckpointWorld) -> Non
     assert second.channels == {}
 
 
-async def test_a_version_said_again_holds_for_later_checkpoints_only(checkpoints: CheckpointWorld) -> None:
+async def test_a_version_said_again_holds_for_later_checkpoints_only(checkpoints: CheckpointEnv) -> None:
     await checkpoints.commit(THREAD, (saved("c1", full("1", "old")), saved("c2", full("1", "new"))))
     first, second = await checkpoints.reads.get(THREAD, "", "c1"), await checkpoints.reads.get(THREAD, "", "c2")
     assert first is not None
@@ -134,7 +134,7 @@ async def test_a_version_said_again_holds_for_later_checkpoints_only(checkpoints
     assert (first.channels["x"].value, second.channels["x"].value) == ("old", "new")
 
 
-async def test_writes_on_special_channels_replace_and_others_stay(checkpoints: CheckpointWorld) -> None:
+async def test_writes_on_special_channels_replace_and_others_stay(checkpoints: CheckpointEnv) -> None:
     await checkpoints.commit(THREAD, (saved("c1"), written("c1", "t", 0, "first"), written("c1", "t", -4, "old")))
     again = (written("c1", "t", 0, "second", run="r1"), written("c1", "t", -4, "new", run="r1"))
     await checkpoints.commit_by_run(THREAD, RunId("r1"), again)
@@ -143,7 +143,7 @@ async def test_writes_on_special_channels_replace_and_others_stay(checkpoints: C
     assert [(write.index, write.value) for write in merged(found.writes)] == [(-4, "new"), (0, "first")]
 
 
-async def test_writes_come_in_the_order_of_their_paths(checkpoints: CheckpointWorld) -> None:
+async def test_writes_come_in_the_order_of_their_paths(checkpoints: CheckpointEnv) -> None:
     facts = (saved("c1"), written("c1", "a", 0, 1, path="2"), written("c1", "b", 0, 2, path="1"))
     await checkpoints.commit(THREAD, facts)
     found = await checkpoints.reads.get(THREAD, "", "c1")
@@ -151,7 +151,7 @@ async def test_writes_come_in_the_order_of_their_paths(checkpoints: CheckpointWo
     assert [write.value for write in merged(found.writes)] == [2, 1]
 
 
-async def test_a_run_can_be_left_out(checkpoints: CheckpointWorld) -> None:
+async def test_a_run_can_be_left_out(checkpoints: CheckpointEnv) -> None:
     await checkpoints.commit(THREAD, (saved("c1"), written("c1", "t", 0, "kept")))
     theirs = (written("c1", "t", -4, "answer", run="r1"), saved("c2", run="r1"))
     await checkpoints.commit_by_run(THREAD, RunId("r1"), theirs)
@@ -163,7 +163,7 @@ async def test_a_run_can_be_left_out(checkpoints: CheckpointWorld) -> None:
     assert await checkpoints.reads.get(THREAD, "", "c2") is not None
 
 
-async def test_hidden_checkpoints_do_not_show_but_carry_others(checkpoints: CheckpointWorld) -> None:
+async def test_hidden_checkpoints_do_not_show_but_carry_others(checkpoints: CheckpointEnv) -> None:
     await checkpoints.commit(THREAD, (saved("c1", full("1", {"items": ["a"]})),))
     await checkpoints.commit(THREAD, (saved("c2", grown("2", ["b"], "1", 1, "thread-t1")),))
     hidden = CheckpointsHidden(THREAD, ({"ns": "", "checkpoint_id": "c1"},), "prune")

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from tests.contracts import event_worlds
+from tests.contracts import event_envs
 from tests.contracts.conftest import APACHE, Server, connection_to, own_server_of
-from tests.contracts.event_worlds import EventsWorld
+from tests.contracts.event_envs import EventsEnv
 from tests.contracts.test_event_log import draft
 from tests.stack_fixtures import RunningStack
 
-from agentlog_facts.envelope import Place
+from agentlog_facts.envelope import LogPosition
 from agentlog_facts.errors import OutcomeUnknown, Unavailable
 from agentlog_facts.ports import RawRecord
 
@@ -30,10 +30,10 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-async def world(server: Server, stack: RunningStack, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[EventsWorld]:
+async def env(server: Server, stack: RunningStack, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[EventsEnv]:
     """Give its event log; a producer is given up soon."""
-    monkeypatch.setattr("agentlog_infra.kafka_producer.SILENCE_S", 1.0)
-    async with event_worlds.kafka(server.bootstrap, connection_to(server.bootstrap), stack.postgres) as made:
+    monkeypatch.setattr("agentlog_infra.kafka.producer.SILENCE_S", 1.0)
+    async with event_envs.kafka(server.bootstrap, connection_to(server.bootstrap), stack.postgres) as made:
         yield made
 
 
@@ -48,31 +48,29 @@ async def eventually(ask: Callable[[], Awaitable[T]]) -> T:
             await asyncio.sleep(0.05)
 
 
-async def polled(world: EventsWorld, place: Place) -> RawRecord:
+async def polled(env: EventsEnv, place: LogPosition) -> RawRecord:
     """Return the record at a place, by the tail."""
-    world.tail.seek(place.partition, place.offset)
-    found = await world.tail.poll(1, timedelta(seconds=10))
+    env.tail.seek(place.partition, place.offset)
+    found = await env.tail.poll(1, timedelta(seconds=10))
     assert found, "nothing came"
     return found[0]
 
 
-async def test_a_log_that_is_away_is_unavailable_and_its_adapters_find_it_again(
-    server: Server, world: EventsWorld
-) -> None:
-    before = await world.log.append(draft(0))
-    assert (await eventually(lambda: polled(world, before))).place == before
+async def test_a_log_that_is_away_is_unavailable_and_its_adapters_find_it_again(server: Server, env: EventsEnv) -> None:
+    before = await env.log.append(draft(0))
+    assert (await eventually(lambda: polled(env, before))).place == before
     server.kill()
     with pytest.raises(OutcomeUnknown):  # the producer had taken it when it was noticed
-        await world.log.append(draft(1))
+        await env.log.append(draft(1))
     with pytest.raises(Unavailable) as refused:
-        await world.log.append(draft(2))
+        await env.log.append(draft(2))
     assert not isinstance(refused.value, OutcomeUnknown), "nothing was handed over: the producer is being replaced"
     with pytest.raises(Unavailable):
-        await world.log.read(before)
+        await env.log.read(before)
     with pytest.raises(Unavailable):
-        await world.tail.ends()
+        await env.tail.ends()
     await asyncio.to_thread(server.start)
-    after = await eventually(lambda: world.log.append(draft(3)))
-    assert (await eventually(lambda: world.log.read(after))).draft.facts == draft(3).facts
-    assert (await eventually(lambda: world.log.read(before))).draft.facts == draft(0).facts
-    assert (await eventually(lambda: polled(world, after))).place == after
+    after = await eventually(lambda: env.log.append(draft(3)))
+    assert (await eventually(lambda: env.log.read(after))).draft.facts == draft(3).facts
+    assert (await eventually(lambda: env.log.read(before))).draft.facts == draft(0).facts
+    assert (await eventually(lambda: polled(env, after))).place == after

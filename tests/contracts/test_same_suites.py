@@ -11,11 +11,11 @@ SUITES = {
     "tests/contracts/test_event_log.py": 10,
     "tests/contracts/test_frame_log.py": 10,
     "tests/contracts/test_log_away.py": 1,
-    "tests/gateway/test_streams.py": 5,
-    "tests/infra/test_kafka_frames.py": 3,
-    "tests/infra/test_kafka_producer.py": 7,
-    "tests/infra/test_kafka_tail.py": 4,
-    "tests/infra/test_kafka_topics.py": 15,
+    "tests/gateway/streaming/test_run_streams.py": 5,
+    "tests/infra/kafka/test_outputs.py": 3,
+    "tests/infra/kafka/test_producer.py": 7,
+    "tests/infra/kafka/test_event_tail.py": 4,
+    "tests/infra/kafka/test_topics.py": 15,
 }
 """Where they are, and how many there are at least, so that an empty suite is no agreement."""
 KINDS = ("agentlog_broker", "apache_kafka")

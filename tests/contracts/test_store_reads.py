@@ -3,16 +3,16 @@
 from collections.abc import AsyncGenerator, Sequence
 
 import pytest
-from tests.contracts import store_worlds
-from tests.contracts.store_worlds import StoreWorld
-from tests.projections.world import migrated_database
+from tests.contracts import store_envs
+from tests.contracts.store_envs import StoreEnv
+from tests.projections.projector_env import migrated_database
 from tests.stack_fixtures import RunningStack
 
 from agentlog_facts.json_value import Json, JsonObject
-from agentlog_facts.store_access import Namespace, conditions
-from agentlog_facts.store_item import StoreItemDeleted, StoreItemPut
+from agentlog_facts.store import StoreItemDeleted, StoreItemPut
+from agentlog_facts.store_ports import Namespace, conditions
 
-WORLDS = {"memory": store_worlds.memory, "postgres": store_worlds.postgres}
+WORLDS = {"memory": store_envs.memory, "postgres": store_envs.postgres}
 ANA = ("users", "ana")
 
 
@@ -23,20 +23,20 @@ def tables(stack: RunningStack) -> str:
 
 
 @pytest.fixture(params=list(WORLDS))
-async def store(request: pytest.FixtureRequest, tables: str) -> AsyncGenerator[StoreWorld]:
-    async with WORLDS[request.param](tables) as world:
-        yield world
+async def store(request: pytest.FixtureRequest, tables: str) -> AsyncGenerator[StoreEnv]:
+    async with WORLDS[request.param](tables) as env:
+        yield env
 
 
-async def put(store: StoreWorld, namespace: Namespace, key: str, **value: Json) -> None:
+async def put(store: StoreEnv, namespace: Namespace, key: str, **value: Json) -> None:
     await store.write([StoreItemPut(namespace, key, value)])
 
 
-async def found(store: StoreWorld, prefix: Namespace, wanted: JsonObject | None = None) -> list[str]:
+async def found(store: StoreEnv, prefix: Namespace, wanted: JsonObject | None = None) -> list[str]:
     return [one.key for one in await store.reads.search(prefix, conditions(wanted), 100, 0)]
 
 
-async def test_the_last_writer_wins_and_an_item_keeps_when_it_was_created(store: StoreWorld) -> None:
+async def test_the_last_writer_wins_and_an_item_keeps_when_it_was_created(store: StoreEnv) -> None:
     assert await store.reads.item(ANA, "tea") is None
     await put(store, ANA, "tea", kind="green")
     first = await store.reads.item(ANA, "tea")
@@ -49,7 +49,7 @@ async def test_the_last_writer_wins_and_an_item_keeps_when_it_was_created(store:
     assert await store.reads.item(("users",), "tea") is None
 
 
-async def test_a_deleted_item_is_gone_and_begins_anew(store: StoreWorld) -> None:
+async def test_a_deleted_item_is_gone_and_begins_anew(store: StoreEnv) -> None:
     await put(store, ANA, "tea", kind="green")
     first = await store.reads.item(ANA, "tea")
     await store.write([StoreItemDeleted(ANA, "tea"), StoreItemDeleted(ANA, "never there")])
@@ -62,7 +62,7 @@ async def test_a_deleted_item_is_gone_and_begins_anew(store: StoreWorld) -> None
     assert again.created_at > first.created_at
 
 
-async def test_a_search_finds_what_lies_under_a_prefix_the_last_one_put_first(store: StoreWorld) -> None:
+async def test_a_search_finds_what_lies_under_a_prefix_the_last_one_put_first(store: StoreEnv) -> None:
     await put(store, ANA, "a")
     await put(store, ("users", "anabel"), "b")
     await put(store, (*ANA, "deep"), "c")
@@ -75,7 +75,7 @@ async def test_a_search_finds_what_lies_under_a_prefix_the_last_one_put_first(st
     assert [one.key for one in await store.reads.search((), [], 2, 1)] == ["d", "c"]
 
 
-async def test_a_prefix_is_of_whole_labels_whatever_stands_in_them(store: StoreWorld) -> None:
+async def test_a_prefix_is_of_whole_labels_whatever_stands_in_them(store: StoreEnv) -> None:
     for label in ("ana", "ana\x01", "ana!", "ana\U0010ffff", "an", "anb"):
         await put(store, ("users", label, "deep"), label)
         await put(store, ("users", label), label)
@@ -99,7 +99,7 @@ async def test_a_prefix_is_of_whole_labels_whatever_stands_in_them(store: StoreW
         ({}, ["text", "none", "three", "two", "one"]),
     ],
 )
-async def test_a_filter_compares_fields(store: StoreWorld, wanted: JsonObject, expected: Sequence[str]) -> None:
+async def test_a_filter_compares_fields(store: StoreEnv, wanted: JsonObject, expected: Sequence[str]) -> None:
     await put(store, ANA, "one", n=1)
     await put(store, ANA, "two", n=2.0)
     await put(store, ANA, "three", n=3, of={"deep": [1]})
@@ -108,7 +108,7 @@ async def test_a_filter_compares_fields(store: StoreWorld, wanted: JsonObject, e
     assert await found(store, ANA, wanted) == expected
 
 
-async def test_a_filter_tells_what_looks_alike_apart(store: StoreWorld) -> None:
+async def test_a_filter_tells_what_looks_alike_apart(store: StoreEnv) -> None:
     await put(store, ANA, "true", v=True, deep=[{"in": 0}])
     await put(store, ANA, "one", v=1, deep=[{"in": False}])
     await put(store, ANA, "null", v=None)
@@ -122,7 +122,7 @@ async def test_a_filter_tells_what_looks_alike_apart(store: StoreWorld) -> None:
     assert await found(store, ANA, {"a\0": "b\0"}) == ["nul"]
 
 
-async def test_namespaces_are_listed_by_prefix_suffix_and_depth(store: StoreWorld) -> None:
+async def test_namespaces_are_listed_by_prefix_suffix_and_depth(store: StoreEnv) -> None:
     for namespace in (("a",), ("a", "x", "end"), ("a", "y", "end"), ("b", "x"), ("b", "x", "more")):
         await put(store, namespace, "k")
     await put(store, ("gone",), "k")

@@ -7,7 +7,7 @@ from agentlog_facts.checkpoint import CheckpointSaved, CheckpointsHidden, Writes
 from agentlog_facts.envelope import Fact
 from agentlog_facts.ids import AssistantId, RunId, ThreadId
 from agentlog_facts.json_value import JsonObject
-from agentlog_facts.store_item import StoreItemDeleted, StoreItemPut
+from agentlog_facts.store import StoreItemDeleted, StoreItemPut
 from agentlog_facts.system import CommandRefused, PartitionOpened
 from agentlog_facts.thread import (
     RunAlive,

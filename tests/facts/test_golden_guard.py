@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from tests.facts.commits import Log
 
-from agentlog_facts.hint import encode_verdict
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load_object
+from agentlog_facts.notification import encode_verdict
 from agentlog_facts.vocabulary import decode_commit, encode_commit, encode_facts, parse_commit
 
 GOLDEN = Path(__file__).parent / "golden" / "guard-rules-1.jsonl"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from agentlog_facts.envelope import Draft, Place, Recorded
+from agentlog_facts.envelope import Draft, LogPosition, Recorded
 from agentlog_facts.errors import Corrupt, Diverged, OutcomeUnknown, Unavailable
 from agentlog_facts.guard import EMPTY, Accepted, AggregateHead, Prior, Verdict, advance, guard
 from agentlog_facts.ids import Key
@@ -32,7 +32,7 @@ class MemoryLog:
     def partition_of(self, key: Key) -> int:
         return 0
 
-    async def append(self, draft: Draft) -> Place:
+    async def append(self, draft: Draft) -> LogPosition:
         if self.refuse:
             self.refuse -= 1
             raise Unavailable("the log is away")
@@ -41,15 +41,15 @@ class MemoryLog:
         if self.lose_acks:
             self.lose_acks -= 1
             raise OutcomeUnknown("no acknowledgement")
-        return Place(0, len(self.records) - 1)
+        return LogPosition(0, len(self.records) - 1)
 
-    async def read(self, place: Place) -> Recorded:
+    async def read(self, place: LogPosition) -> Recorded:
         if not 0 <= place.offset < len(self.records):
             raise Corrupt(f"no record at {place.offset}")
         key, value = self.records[place.offset]
         return Recorded(place, decode_commit(key, parse_commit(value)), AT)
 
-    async def wait(self, place: Place, append_id: str, deadline: float) -> Verdict:
+    async def wait(self, place: LogPosition, append_id: str, deadline: float) -> Verdict:
         draft, verdict = self.rows[place.offset]
         if draft.append_id != append_id:
             raise OutcomeUnknown("no verdict")
@@ -63,7 +63,7 @@ class MemoryLog:
             lambda draft, verdict: draft.key == key and draft.event_id == event_id and isinstance(verdict, Accepted)
         )
 
-    async def at(self, places: Sequence[Place]) -> Sequence[Indexed]:
+    async def at(self, places: Sequence[LogPosition]) -> Sequence[Indexed]:
         return [self._indexed(place.offset) for place in places if place.offset < len(self.rows)]
 
     async def present(self, partition: int) -> bool:
@@ -79,7 +79,7 @@ class MemoryLog:
 
     def _indexed(self, number: int) -> Indexed:
         draft, verdict = self.rows[number]
-        return Indexed(Place(0, number), draft.event_id, draft.append_id, draft.body_sha256, verdict)
+        return Indexed(LogPosition(0, number), draft.event_id, draft.append_id, draft.body_sha256, verdict)
 
     def _fold(self, draft: Draft) -> None:
         prior = next((self._prior(row) for row in self.rows if self._same(row, draft)), None)
@@ -128,4 +128,4 @@ class MemoryTail:
 
     def _raw(self, offset: int) -> RawRecord:
         key, value = self._log.records[offset]
-        return RawRecord(Place(0, offset), key.encode(), value, AT)
+        return RawRecord(LogPosition(0, offset), key.encode(), value, AT)

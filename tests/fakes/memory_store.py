@@ -7,8 +7,8 @@ from typing import TypeGuard
 
 from agentlog_facts.envelope import Cause
 from agentlog_facts.json_value import Json
-from agentlog_facts.store_access import Comparison, Condition, Namespace, StoredItem
-from agentlog_facts.store_item import StoreItemDeleted, StoreItemFact
+from agentlog_facts.store import StoreItemDeleted, StoreItemFact
+from agentlog_facts.store_ports import Comparison, Condition, Namespace, StoredItem
 from agentlog_facts.vocabulary import decode_fact, encode_fact
 
 _ORDERS: dict[Comparison, Callable[[float, float], bool]] = {

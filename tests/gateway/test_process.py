@@ -5,9 +5,9 @@ import socket
 import subprocess
 import sys
 
-from tests.gateway.web_world import EXAMPLES
+from tests.gateway.web_env import EXAMPLES
 
-from agentlog_infra.processes import child_environment
+from agentlog_infra.process.child import child_environment
 
 
 def started(**settings: str) -> "subprocess.CompletedProcess[str]":

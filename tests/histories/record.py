@@ -26,16 +26,16 @@ from agentlog_facts.checkpoint import CheckpointsHidden
 from agentlog_facts.envelope import Actor, Cause, Draft, Fact
 from agentlog_facts.ids import AssistantId, Key, RunId, Stream, ThreadId
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load
-from agentlog_facts.store_item import StoreItemDeleted, StoreItemPut, store_key
+from agentlog_facts.store import StoreItemDeleted, StoreItemPut, store_key
 from agentlog_facts.thread import RunAlive
 from agentlog_facts.version import VERSION
 from agentlog_facts.vocabulary import SCHEMAS, encode_commit, encode_facts, parse_commit
-from agentlog_infra.partitioner import partition_of
+from agentlog_infra.kafka.partitioner import partition_of
 from agentlog_infra.system_ports import SystemClock, SystemIds
 
 CONFIG = HERE / "graphs" / "langgraph.json"
 PARTITIONS = 8
-SMALL_RECORDS = "from agentlog_infra import kafka_log\n\nkafka_log.RECORD_BYTES = 8 * 1024\n"
+SMALL_RECORDS = "from agentlog_infra.kafka import event_log\n\nevent_log.RECORD_BYTES = 8 * 1024\n"
 PATIENCE_S = 60.0
 ATTEMPT = "SELECT attempt FROM read_v1.runs WHERE run_id = $1"
 FOLDED = "SELECT count(*) FROM ledger.log_index"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from tests.histories.files import Stored, read_records
 
-from agentlog_facts.envelope import Draft, Place
+from agentlog_facts.envelope import Draft, LogPosition
 from agentlog_facts.errors import Corrupt
 from agentlog_facts.json_value import Json, load
 from agentlog_facts.ports import RawRecord
-from agentlog_infra.kafka_log import resolve
+from agentlog_infra.kafka.event_log import resolve
 
 
 class RecordedBlobs:
@@ -41,7 +41,9 @@ class RecordedLog:
         self._partitions: defaultdict[int, list[RawRecord]] = defaultdict(list)
         for one in read_records(folder / "events.jsonl"):
             at = datetime.fromtimestamp(one.timestamp / 1000, UTC)
-            self._partitions[one.partition].append(RawRecord(Place(one.partition, one.offset), one.key, one.value, at))
+            self._partitions[one.partition].append(
+                RawRecord(LogPosition(one.partition, one.offset), one.key, one.value, at)
+            )
         self._blobs = RecordedBlobs(read_records(folder / "blobs.jsonl"))
         self._positions: dict[int, int] = {}
 

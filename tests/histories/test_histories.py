@@ -9,25 +9,25 @@ from uuid import uuid4
 import pytest
 from httpx2 import ASGITransport, AsyncClient
 from tests.fakes.memory_log import MemoryLog
-from tests.gateway.web_world import services
+from tests.gateway.web_env import dependencies
 from tests.histories.files import HERE, read_records, sums, versions
 from tests.histories.record import CONFIG, PARTITIONS, schemas_of
 from tests.histories.recorded_log import RecordedLog
 from tests.histories.rows import rows
-from tests.projections.world import TABLES, ask, database_uri
+from tests.projections.projector_env import TABLES, ask, database_uri
 from tests.stack_fixtures import RunningStack
 
 from agentlog_facts.version import VERSION
 from agentlog_facts.vocabulary import SCHEMAS
-from agentlog_gateway.cors import Cors
-from agentlog_gateway.web import build_app
-from agentlog_infra.migrate import upgrade
-from agentlog_infra.partitioner import partition_of
+from agentlog_gateway.application import build_app
+from agentlog_gateway.http.cors import Cors
+from agentlog_infra.kafka.partitioner import partition_of
+from agentlog_infra.postgres.migrate import upgrade
 from agentlog_infra.system_ports import SystemClock
-from agentlog_projections.announce import Silent
-from agentlog_projections.database import connect, open_pool
-from agentlog_projections.fold import Fold, FoldSettings, Outside
-from agentlog_projections.read_models import read_models
+from agentlog_projections.models.registry import read_models
+from agentlog_projections.projector.announcer import NullAnnouncer
+from agentlog_projections.projector.session import FoldPorts, FoldSettings, ProjectorSession
+from agentlog_projections.sql.database import connect, open_pool
 
 
 @pytest.fixture(params=versions())
@@ -49,11 +49,11 @@ async def database(stack: RunningStack) -> AsyncGenerator[str]:
 async def fold(history: Path, uri: str, most: int) -> None:
     """Fold the whole log, at most so many records at once."""
     log = RecordedLog(history)
-    outside = Outside(log, lambda key: partition_of(key.encode(), PARTITIONS), SystemClock(), Silent())
+    outside = FoldPorts(log, lambda key: partition_of(key.encode(), PARTITIONS), SystemClock(), NullAnnouncer())
     models, runs = read_models()
     connection = await connect(uri)
     try:
-        folding = Fold(connection, FoldSettings(uri, "history", max_records=most), outside, models, runs)
+        folding = ProjectorSession(connection, FoldSettings(uri, "history", max_records=most), outside, models, runs)
         await folding.begin()
         while folding.behind:
             await folding.cycle()
@@ -103,7 +103,7 @@ async def test_a_recorded_log_gives_the_recorded_answers(history: Path, database
     await fold(history, database, 1000)
     pool = await open_pool(database, 4)
     try:
-        wired = services(MemoryLog(), pool, CONFIG)
+        wired = dependencies(MemoryLog(), pool, CONFIG)
         app = build_app(lambda: wired, Cors(allow_origins=["*"]))
         async with AsyncClient(transport=ASGITransport(app), base_url="http://history") as client:
             for line in (history / "answers.jsonl").read_text().splitlines():

@@ -10,8 +10,8 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from tests.stack_fixtures import RunningStack
 
-from agentlog_infra.kafka_connection import connection
-from agentlog_infra.kafka_producer import Compression, DurableProducer
+from agentlog_infra.kafka.connection import connection
+from agentlog_infra.kafka.producer import Compression, DurableProducer
 from agentlog_infra.settings import Settings
 from bench.__main__ import measure
 from bench.figures import Figures, quantile, spread

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agentlog_facts.errors import Misconfigured
-from agentlog_infra.processes import child_environment
+from agentlog_infra.process.child import child_environment
 from agentlog_infra.settings import Settings, names_of, origin_of, shown, without_password
 
 DEFAULTS = {

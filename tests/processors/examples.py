@@ -1,12 +1,12 @@
 """Rows as tests of the duties need them."""
 
 from agentlog_facts.ids import RunId, ThreadId
-from agentlog_projections.duties import Work
+from agentlog_projections.queries.worker import ExecutableRun
 
 
-def a_work() -> Work:
+def a_work() -> ExecutableRun:
     """Return a ready run on an empty thread."""
-    return Work(
+    return ExecutableRun(
         run_id=RunId("00000000-0000-7000-8000-00000000000a"),
         thread_id=ThreadId("00000000-0000-7000-8000-00000000000b"),
         graph_id="agent",

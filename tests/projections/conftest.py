@@ -1,14 +1,14 @@
-"""Decides what tests of projections get: a world of their own, and folding in which everything is applied twice."""
+"""Fixtures for tests of projections: an environment, and a fold that applies every batch twice."""
 
 from collections.abc import AsyncGenerator
 from uuid import uuid4
 
 import pytest
-from tests.projections.applying import Applying
-from tests.projections.world import TABLES, World, ask, database_uri, migrated_database, world_in
+from tests.projections.models.applying import Applying
+from tests.projections.projector_env import TABLES, ProjectorEnv, ask, database_uri, env_in, migrated_database
 from tests.stack_fixtures import RunningStack
 
-from agentlog_infra.migrate import upgrade
+from agentlog_infra.postgres.migrate import upgrade
 
 
 @pytest.fixture(scope="session")
@@ -18,23 +18,23 @@ def migrated(stack: RunningStack) -> str:
 
 
 @pytest.fixture
-async def world(migrated: str) -> AsyncGenerator[World]:
+async def env(migrated: str) -> AsyncGenerator[ProjectorEnv]:
     """Give all tables, with nothing in them."""
-    async with world_in(migrated) as made:
+    async with env_in(migrated) as made:
         yield made
 
 
 @pytest.fixture
-async def own_world(stack: RunningStack) -> AsyncGenerator[World]:
+async def own_env(stack: RunningStack) -> AsyncGenerator[ProjectorEnv]:
     """Give a database that the test may destroy."""
     name = f"world_{uuid4().hex}"
     await upgrade(database_uri(stack.postgres, name), TABLES)
-    async with world_in(database_uri(stack.postgres, name)) as made:
+    async with env_in(database_uri(stack.postgres, name)) as made:
         yield made
     await ask(stack.postgres, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 @pytest.fixture(params=["at_once", "one_by_one"])
-def given(request: pytest.FixtureRequest, world: World) -> Applying:
+def given(request: pytest.FixtureRequest, env: ProjectorEnv) -> Applying:
     """Fold facts into rows, every batch twice: all commits in one batch, or each in one of its own."""
-    return Applying(world, at_once=request.param == "at_once")
+    return Applying(env, at_once=request.param == "at_once")

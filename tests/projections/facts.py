@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from tests.projections.world import START
+from tests.projections.projector_env import START
 
 from agentlog_facts.checkpoint import CheckpointSaved, WritesSaved
 from agentlog_facts.ids import RunId, ThreadId

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Literal
 
 from tests.simulation.loop import Process, passes
-from tests.simulation.roles import GRAPH, TIMING, Town, Wiring, wired
+from tests.simulation.roles import GRAPH, TIMING, SimulationEnv, Wiring, wired
 
 from agentlog_commands.command import Decision, Refused
 from agentlog_commands.identity import Identity, digest, identify
@@ -64,22 +64,22 @@ class Hangup(Exception):
 class Gateway:
     """Serves requests with the product's deciders and its `Submitter`, as the routes do."""
 
-    def __init__(self, town: Town, notes: Notes, process: Process) -> None:
+    def __init__(self, env: SimulationEnv, notes: Notes, process: Process) -> None:
         self.process = process
-        self._town = town
+        self._env = env
         self._notes = notes
         self._wiring: Wiring | None = None
         self._submitter: Submitter | None = None
 
-    async def live(self, town: Town, process: Process) -> None:
+    async def live(self, env: SimulationEnv, process: Process) -> None:
         """Be there until killed."""
-        async with wired(town, process) as wiring:
-            self._wiring, self._submitter = wiring, wiring.writing(ANONYMOUS).submitter
+        async with wired(env, process) as wiring:
+            self._wiring, self._submitter = wiring, wiring.writer(ANONYMOUS).submitter
             await asyncio.Event().wait()
 
     async def serve(self, request: Request) -> Answer:
         """Carry a request out and note the answer."""
-        ids, path = self._town.ids, f"/{request.thread_id}/{request.run_id}"
+        ids, path = self._env.ids, f"/{request.thread_id}/{request.run_id}"
         identity = identify(ANONYMOUS, request.kind, path, request.key, ids)
         try:
             outcome = await self._carried_out(request, identity)
@@ -91,12 +91,12 @@ class Gateway:
                 self._look(request, outcome)
         self._notes.answers.append(answer)
         told = answer.fault or type(answer.outcome).__name__
-        self._town.network.note(self.process.name, request.kind, request.key, told)
+        self._env.network.note(self.process.name, request.kind, request.key, told)
         return answer
 
     def _look(self, request: Request, done: Submitted) -> None:
         """What was answered with success is in the rows at this moment, as accepted."""
-        row = self._town.postgres.tables["ledger.log_index"].get((done.place.partition, done.place.offset))
+        row = self._env.postgres.tables["ledger.log_index"].get((done.place.partition, done.place.offset))
         found = None if row is None else (row["verdict"], row["version"])
         if found != ("accepted", done.version):
             self._notes.wrong.append(f"{request} was answered version {done.version}, the rows have {found}")
@@ -109,8 +109,8 @@ class Gateway:
         if self._wiring is None or self._submitter is None:
             raise Unavailable("the gateway is starting")
         wiring, submitter = self._wiring, self._submitter
-        run_id = RunId(identity.derived("run", self._town.ids))
-        partition = self._town.broker.partition_of(Key(request.thread_id))
+        run_id = RunId(identity.derived("run", self._env.ids))
+        partition = self._env.broker.partition_of(Key(request.thread_id))
         now = wiring.clock.now()
         stop_at = now + TIMING.limits.cancel_grace
 
@@ -163,15 +163,17 @@ class Gateway:
 class Client:
     """Asks one thing after the other; what has a key it asks until it has an answer."""
 
-    def __init__(self, town: Town, notes: Notes, gateways: Callable[[], list[Gateway]], process: Process) -> None:
-        self._town = town
+    def __init__(
+        self, env: SimulationEnv, notes: Notes, gateways: Callable[[], list[Gateway]], process: Process
+    ) -> None:
+        self._env = env
         self._notes = notes
         self._gateways = gateways
         self._process = process
 
     async def ask_all(self, requests: list[Request], pace_s: float) -> None:
         """Ask everything in turn; some at the same time once more."""
-        chance = self._town.chance
+        chance = self._env.chance
         for number, request in enumerate(requests):
             await passes(pace_s * chance.random())
             asked = self._aimed(request)
@@ -187,7 +189,7 @@ class Client:
             return request
         known = [run_id for run_id, thread_id in self._notes.created.items() if thread_id == request.thread_id]
         return replace(
-            request, run_id=known[-1 - int(self._town.chance.random() * min(3, len(known)))] if known else None
+            request, run_id=known[-1 - int(self._env.chance.random() * min(3, len(known)))] if known else None
         )
 
     async def ask(self, request: Request) -> None:
@@ -200,14 +202,14 @@ class Client:
             final = answer is not None and answer.fault not in ("Unavailable", "OutcomeUnknown", "Contended")
             if final or request.key is None:
                 return
-            await passes(0.2 + self._town.chance.random())
+            await passes(0.2 + self._env.chance.random())
         self._notes.unanswered.append(request)
 
     async def _asked(self, request: Request) -> Answer:
         """Send the request to some gateway. Raises: Hangup."""
-        town, answered = self._town, self._town.loop.create_future()
+        env, answered = self._env, self._env.loop.create_future()
         gateways = self._gateways()
-        gateway = gateways[int(town.chance.random() * len(gateways))]
+        gateway = gateways[int(env.chance.random() * len(gateways))]
 
         def hang_up() -> None:
             if not answered.done():
@@ -221,28 +223,28 @@ class Client:
             if not gateway.process.alive:
                 hang_up()
                 return
-            gateway.process.on_death.append(lambda: town.network.later(town.network.delay_s(), hang_up))
-            serving = town.loop.start(gateway.process, gateway.serve(request))
+            gateway.process.on_death.append(lambda: env.network.later(env.network.delay_s(), hang_up))
+            serving = env.loop.start(gateway.process, gateway.serve(request))
             serving.add_done_callback(told)
 
-        town.network.later(town.network.delay_s(), arrive)
+        env.network.later(env.network.delay_s(), arrive)
         answer: Answer = await answered
         return answer
 
 
-def wishes(town: Town, threads: list[ThreadId], name: str, most: int) -> list[Request]:
+def wishes(env: SimulationEnv, threads: list[ThreadId], name: str, most: int) -> list[Request]:
     """Draw what a client wants."""
-    chance = town.chance
+    chance = env.chance
     found: list[Request] = []
     for number in range(1 + int(chance.random() * most)):
         thread_id = threads[int(chance.random() * len(threads))]
         key = f"{name}-{number}" if chance.random() < 0.65 else None
-        found.append(_wish(town, thread_id, key))
+        found.append(_wish(env, thread_id, key))
     return found
 
 
-def _wish(town: Town, thread_id: ThreadId, key: str | None) -> Request:
-    chance = town.chance
+def _wish(env: SimulationEnv, thread_id: ThreadId, key: str | None) -> Request:
+    chance = env.chance
     drawn = chance.random()
     if drawn < 0.12:
         return Request("thread", thread_id, {"made": "by hand"}, key)

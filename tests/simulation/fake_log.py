@@ -10,7 +10,7 @@ from itertools import count
 from tests.simulation.loop import PROCESS
 from tests.simulation.network import Network, Server
 
-from agentlog_facts.envelope import Draft, Place, Recorded
+from agentlog_facts.envelope import Draft, LogPosition, Recorded
 from agentlog_facts.errors import Corrupt, OutcomeUnknown, Unavailable
 from agentlog_facts.frame import SLOTS, FrameRecord
 from agentlog_facts.ids import Key, ThreadId
@@ -44,8 +44,8 @@ class Broker:
     partitions: int
     server: Server = field(default_factory=lambda: Server("broker"))
     records: list[list[Stored]] = field(default_factory=list[list[Stored]])
-    unsynced: list[tuple[int, Stored, "asyncio.Future[Place]"]] = field(
-        default_factory=lambda: list[tuple[int, Stored, "asyncio.Future[Place]"]]()
+    unsynced: list[tuple[int, Stored, "asyncio.Future[LogPosition]"]] = field(
+        default_factory=lambda: list[tuple[int, Stored, "asyncio.Future[LogPosition]"]]()
     )
     syncing: bool = False
     crash_in_takes: int = 0
@@ -60,11 +60,11 @@ class Broker:
     def partition_of(self, key: Key) -> int:
         return zlib.crc32(key.encode()) % self.partitions
 
-    def take(self, partition: int, record: Stored, acked: "asyncio.Future[Place]") -> None:
+    def take(self, partition: int, record: Stored, acked: "asyncio.Future[LogPosition]") -> None:
         """Take a record in; a repeat of one that is there is acknowledged and not stored again."""
         for offset, stored in enumerate(self.records[partition]):
             if stored.number == record.number:
-                _settle(acked, Place(partition, offset))
+                _settle(acked, LogPosition(partition, offset))
                 return
         self.unsynced.append((partition, record, acked))
         if not self.syncing:
@@ -83,13 +83,13 @@ class Broker:
         batch, self.unsynced = self.unsynced, []
         for partition, record, acked in batch:
             self.records[partition].append(record)
-            place = Place(partition, len(self.records[partition]) - 1)
+            place = LogPosition(partition, len(self.records[partition]) - 1)
             self.network.note("stored", place.partition, place.offset, zlib.crc32(record.value))
             self.network.later(self.network.delay_s(), lambda acked=acked, place=place: self._ack(life, acked, place))  # type: ignore[misc]  # bound now
         for event in self.arrived:
             event.set()
 
-    def _ack(self, life: int, acked: "asyncio.Future[Place]", place: Place) -> None:
+    def _ack(self, life: int, acked: "asyncio.Future[LogPosition]", place: LogPosition) -> None:
         lost = life != self.server.life or self.network.happens(self.network.weather.broken)
         if not lost:
             _settle(acked, place)
@@ -106,16 +106,16 @@ class Broker:
         """Come back."""
         self.server.up = True
 
-    def commits(self) -> list[tuple[Place, Draft]]:
+    def commits(self) -> list[tuple[LogPosition, Draft]]:
         """Return everything that is stored."""
         return [
-            (Place(partition, offset), _decoded(stored))
+            (LogPosition(partition, offset), _decoded(stored))
             for partition, records in enumerate(self.records)
             for offset, stored in enumerate(records)
         ]
 
 
-def _settle(acked: "asyncio.Future[Place]", place: Place) -> None:
+def _settle(acked: "asyncio.Future[LogPosition]", place: LogPosition) -> None:
     if not acked.done():
         acked.set_result(place)
 
@@ -137,19 +137,19 @@ class SimLog:
     def partition_of(self, key: Key) -> int:
         return self._broker.partition_of(key)
 
-    async def append(self, draft: Draft) -> Place:
+    async def append(self, draft: Draft) -> LogPosition:
         broker, network = self._broker, self._broker.network
         if not broker.server.up or network.over:
             raise Unavailable("the broker is away")
         value = encode_commit(draft, encode_facts(draft))
         partition = broker.partition_of(draft.key)
-        acked: asyncio.Future[Place] = network.loop.create_future()
+        acked: asyncio.Future[LogPosition] = network.loop.create_future()
         numbers = [next(broker.numbers)]
         if network.happens(network.weather.doubled):
             numbers.append(next(broker.numbers))  # a producer that was replaced, and whose batch arrives all the same
         deaf = network.happens(2 * network.weather.broken)  # the producer is replaced before it hears of this one
         for number in numbers:
-            heard: asyncio.Future[Place] = network.loop.create_future() if deaf else acked
+            heard: asyncio.Future[LogPosition] = network.loop.create_future() if deaf else acked
             self._send(partition, draft.key.encode(), value, number, heard)
         try:
             async with asyncio.timeout(PRODUCE_S):
@@ -157,7 +157,9 @@ class SimLog:
         except TimeoutError as error:
             raise OutcomeUnknown("no acknowledgement") from error
 
-    def _send(self, partition: int, key: bytes, value: bytes, number: int, acked: "asyncio.Future[Place]") -> None:
+    def _send(
+        self, partition: int, key: bytes, value: bytes, number: int, acked: "asyncio.Future[LogPosition]"
+    ) -> None:
         """Send, and send again while nothing is heard: the last one may arrive long after its writer gave up."""
         broker, network, process = self._broker, self._broker.network, PROCESS.get()
         sent_at = network.loop.time()
@@ -174,7 +176,7 @@ class SimLog:
 
         network.later(network.delay_s(), arrive)
 
-    async def read(self, place: Place) -> Recorded:
+    async def read(self, place: LogPosition) -> Recorded:
         def stored() -> Stored:
             records = self._broker.records[place.partition]
             if place.offset >= len(records):
@@ -227,7 +229,7 @@ class SimTail:
             start = max(0, position - 2) if network.happens(network.weather.doubled) else position
             end = start + 1 + int(network.chance.random() * most)
             for offset, stored in enumerate(self._broker.records[partition][start:end], start):
-                found.append(RawRecord(Place(partition, offset), stored.key, stored.value, stored.at))
+                found.append(RawRecord(LogPosition(partition, offset), stored.key, stored.value, stored.at))
         return found
 
     async def ends(self) -> Mapping[int, int]:

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import asyncpg
 from tests.simulation.fake_log import START
-from tests.simulation.loop import PROCESS, THE_WORLD
+from tests.simulation.loop import OUTSIDE, PROCESS
 from tests.simulation.network import Network, Server
 
 Row: TypeAlias = dict[str, object]
@@ -110,7 +110,7 @@ class Connection:
 
     def __init__(self, postgres: Postgres, pid: int, context: Context) -> None:
         self.pid = pid
-        self.process = context.get(PROCESS, THE_WORLD)
+        self.process = context.get(PROCESS, OUTSIDE)
         self.listeners: dict[str, list[Listener]] = {}
         self._postgres = postgres
         self._context = context
@@ -120,7 +120,7 @@ class Connection:
         """Carry out a statement, at COMMIT where a transaction is open."""
         if self._inside is not None:
             self._inside.append((sql, arguments))
-            return "LATER"
+            return "NOT_IMPLEMENTED"
         await self._send([(sql, arguments)])
         return "DONE"
 

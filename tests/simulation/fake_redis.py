@@ -7,12 +7,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import Context, copy_context
 from datetime import timedelta
 
-from tests.simulation.loop import PROCESS, THE_WORLD, Process
+from tests.simulation.loop import OUTSIDE, PROCESS, Process
 from tests.simulation.network import Network, Server
 
 from agentlog_facts.errors import Unavailable
-from agentlog_facts.hint import Hint, decode_hint, encode_hint
 from agentlog_facts.ids import RunId
+from agentlog_facts.notification import Hint, decode_hint, encode_hint
 
 
 def _away(message: str) -> Exception:
@@ -79,7 +79,7 @@ class Redis:
         for hint in hints:
             message = encode_hint(hint)
             for context, inbox in self.listeners:
-                listener = context.get(PROCESS, THE_WORLD)
+                listener = context.get(PROCESS, OUTSIDE)
                 if network.cut(listener, self.server) or network.happens(network.weather.lost):
                     continue
                 for _ in range(1 + network.happens(network.weather.doubled)):

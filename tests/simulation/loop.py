@@ -31,9 +31,9 @@ class Process:
         self.on_death: list[Callable[[], None]] = []
 
 
-THE_WORLD = Process("world")
+OUTSIDE = Process("world")
 """What is outside of all processes: servers, network, the test itself. It never dies."""
-PROCESS: ContextVar[Process] = ContextVar("process", default=THE_WORLD)
+PROCESS: ContextVar[Process] = ContextVar("process", default=OUTSIDE)
 
 
 class Handle:
@@ -47,7 +47,7 @@ class Handle:
         self._context = context
         self._at = at
         self._cancelled = False
-        self.process: Process = context.get(PROCESS, THE_WORLD)
+        self.process: Process = context.get(PROCESS, OUTSIDE)
 
     def cancel(self) -> None:
         self._cancelled = True
@@ -261,7 +261,7 @@ class SimLoop(asyncio.BaseEventLoop):
     ) -> asyncio.Task[T]:
         assert asyncio.iscoroutine(coro)
         task: SimTask[T] = SimTask(self, coro, context)
-        self._tasks.append((PROCESS.get() if context is None else context.get(PROCESS, THE_WORLD), task))
+        self._tasks.append((PROCESS.get() if context is None else context.get(PROCESS, OUTSIDE), task))
         return task
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

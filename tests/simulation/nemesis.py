@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from tests.simulation.loop import Process, passes
-from tests.simulation.roles import Town
+from tests.simulation.roles import SimulationEnv
 
 SERVERS = ("broker", "postgres", "redis")
 WORK_LOOKS, WORK_LOOK_S = 20, 0.05
@@ -13,8 +13,8 @@ WORK_LOOKS, WORK_LOOK_S = 20, 0.05
 class Nemesis:
     """Keeps one process a place alive, until it does not."""
 
-    def __init__(self, town: Town, start: Callable[[str, Process], None]) -> None:
-        self._town = town
+    def __init__(self, env: SimulationEnv, start: Callable[[str, Process], None]) -> None:
+        self._env = env
         self._begin = start
         self._places: dict[str, tuple[str, Process]] = {}
         self.done: Counter[str] = Counter()
@@ -25,7 +25,7 @@ class Nemesis:
         self._start(role, f"{role}-{sum(one == role for one, _ in self._places.values())}")
 
     def _start(self, role: str, place: str, life: int = 0) -> None:
-        skew_s = (self._town.chance.random() - 0.5) * 2.0
+        skew_s = (self._env.chance.random() - 0.5) * 2.0
         process = Process(f"{place}/{life}", skew_s)
         self._places[place] = (role, process)
         process.on_death.append(lambda: self._died(role, place, process, life))
@@ -33,16 +33,16 @@ class Nemesis:
 
     def _died(self, role: str, place: str, process: Process, life: int) -> None:
         """Its sessions end; somebody starts it again."""
-        town = self._town
-        for pid, session in list(town.postgres.sessions.items()):
+        env = self._env
+        for pid, session in list(env.postgres.sessions.items()):
             if session.process is process:
-                town.network.later(town.network.delay_s(), lambda pid=pid: town.postgres.close(pid))  # type: ignore[misc]  # bound now
-        if not town.network.over:
-            town.network.later(0.1 + 2 * town.chance.random(), lambda: self._start(role, place, life + 1))
+                env.network.later(env.network.delay_s(), lambda pid=pid: env.postgres.close(pid))  # type: ignore[misc]  # bound now
+        if not env.network.over:
+            env.network.later(0.1 + 2 * env.chance.random(), lambda: self._start(role, place, life + 1))
 
     async def strike(self) -> None:
         """Do some harm, undo it, and stop."""
-        town, chance = self._town, self._town.chance
+        env, chance = self._env, self._env.chance
         harms = int(chance.random() * 8)
         for _ in range(harms):
             await passes(1.2 * chance.random())
@@ -52,90 +52,90 @@ class Nemesis:
         await passes(1.0)
         for _, process in self._places.values():
             process.kill_in_calls = 0  # who stands still goes on by itself
-        town.network.cut_off.clear()
-        town.broker.crash_in_takes = 0
-        for server in (town.broker, town.postgres, town.redis):
+        env.network.cut_off.clear()
+        env.broker.crash_in_takes = 0
+        for server in (env.broker, env.postgres, env.redis):
             server.start()
 
     async def _somebody_works(self) -> None:
         """Wait until a run is executed, for a while."""
         for _ in range(WORK_LOOKS):
-            if any(run["status"] == "running" for run in self._town.postgres.tables["read_v1.runs"].values()):
+            if any(run["status"] == "running" for run in self._env.postgres.tables["read_v1.runs"].values()):
                 return
             await passes(WORK_LOOK_S)
 
     def _harm(self) -> None:
-        chance = self._town.chance
+        chance = self._env.chance
         harm = HARMS[int(chance.random() * len(HARMS))]
         self.done[harm.__name__] += 1
         harm(self)
 
     def _somebody(self) -> Process:
         places = sorted(self._places)
-        return self._places[places[int(self._town.chance.random() * len(places))]][1]
+        return self._places[places[int(self._env.chance.random() * len(places))]][1]
 
     def kill(self) -> None:
         """Kill a process."""
         process = self._somebody()
-        self._town.network.note("kill", process.name)
+        self._env.network.note("kill", process.name)
         if process.alive:
-            self._town.loop.kill(process)
+            self._env.loop.kill(process)
 
     def kill_at_a_call(self) -> None:
         """Let a process die once it has sent its so-and-so-many-th request from now on."""
         process = self._somebody()
-        process.kill_in_calls = 1 + int(self._town.chance.random() * 12)
+        process.kill_in_calls = 1 + int(self._env.chance.random() * 12)
 
     def stand_still(self) -> None:
         """Stop a process for a while, longer than its lease or not."""
-        process, length_s = self._somebody(), 8.0 * self._town.chance.random() ** 2
-        self._town.network.note("stands still", process.name, length_s)
-        self._town.loop.pause(process)
-        self._town.network.later(length_s, lambda: self._town.loop.go_on(process))
+        process, length_s = self._somebody(), 8.0 * self._env.chance.random() ** 2
+        self._env.network.note("stands still", process.name, length_s)
+        self._env.loop.pause(process)
+        self._env.network.later(length_s, lambda: self._env.loop.go_on(process))
 
     def outlive_a_lease(self) -> None:
         """Stop a worker for longer than its leases, and let it go on."""
         workers = [process for role, process in self._places.values() if role == "worker"]
-        process = workers[int(self._town.chance.random() * len(workers))]
-        length_s = 5.0 + 3.0 * self._town.chance.random()
-        self._town.network.note("outlives its leases", process.name, length_s)
-        self._town.loop.pause(process)
-        self._town.network.later(length_s, lambda: self._town.loop.go_on(process))
+        process = workers[int(self._env.chance.random() * len(workers))]
+        length_s = 5.0 + 3.0 * self._env.chance.random()
+        self._env.network.note("outlives its leases", process.name, length_s)
+        self._env.loop.pause(process)
+        self._env.network.later(length_s, lambda: self._env.loop.go_on(process))
 
     def crash_broker(self) -> None:
         """Kill the broker, now or with one of the next records in its hands."""
-        if self._town.chance.random() < 0.3:
-            self._town.broker.crash()
+        if self._env.chance.random() < 0.3:
+            self._env.broker.crash()
         else:
-            self._town.broker.crash_in_takes = 1 + int(self._town.chance.random() * 4)
+            self._env.broker.crash_in_takes = 1 + int(self._env.chance.random() * 4)
 
     def crash_postgres(self) -> None:
         """Kill PostgreSQL."""
-        self._town.postgres.crash()
-        self._town.network.later(2 * self._town.chance.random(), self._town.postgres.start)
+        self._env.postgres.crash()
+        self._env.network.later(2 * self._env.chance.random(), self._env.postgres.start)
 
     def crash_redis(self) -> None:
         """Kill Redis with everything in it."""
-        self._town.redis.crash()
-        self._town.network.later(4 * self._town.chance.random(), self._town.redis.start)
+        self._env.redis.crash()
+        self._env.network.later(4 * self._env.chance.random(), self._env.redis.start)
 
     def flush_redis(self) -> None:
         """Empty Redis."""
-        self._town.redis.flush()
+        self._env.redis.flush()
 
     def cut_a_link(self) -> None:
         """Cut a process off from a server."""
-        town, process = self._town, self._somebody()
-        link = (process.name, SERVERS[int(town.chance.random() * len(SERVERS))])
-        town.network.note("cut off", *link)
-        town.network.cut_off.add(link)
-        town.network.later(4 * town.chance.random(), lambda: town.network.cut_off.discard(link))
+        env, process = self._env, self._somebody()
+        link = (process.name, SERVERS[int(env.chance.random() * len(SERVERS))])
+        env.network.note("cut off", *link)
+        env.network.cut_off.add(link)
+        env.network.later(4 * env.chance.random(), lambda: env.network.cut_off.discard(link))
 
     def end_a_session(self) -> None:
         """PostgreSQL gives a client up whose machine it takes for dead; the client does not know."""
-        sessions = list(self._town.postgres.sessions)
+        sessions = list(self._env.postgres.sessions)
         if sessions:
-            self._town.postgres.close(sessions[int(self._town.chance.random() * len(sessions))])
+            self._env.postgres.close(sessions[int(self._env.chance.random() * len(sessions))])
 
 
 Harm = Callable[[Nemesis], None]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from tests.simulation.clients import Notes
 from tests.simulation.fake_log import Broker
 from tests.simulation.fake_postgres import Postgres, Row
-from tests.simulation.roles import Town
+from tests.simulation.roles import SimulationEnv
 from tests.system.checker.fold import Judged, judge
 from tests.system.checker.invariants import check
 from tests.system.checker.records import Record
@@ -21,9 +21,9 @@ FAULTS = (*NOT_DONE, "OutcomeUnknown")
 COMPARED = ("ledger.heads", "ledger.log_index", "read_v1.runs", "read_v1.threads")
 
 
-def violations(town: Town, notes: Notes) -> list[str]:
+def violations(env: SimulationEnv, notes: Notes) -> list[str]:
     """Return everything that is wrong; empty when nothing is."""
-    judged = judge(_records(town.broker))
+    judged = judge(_records(env.broker))
     accepted: dict[str, list[Judged]] = defaultdict(list)
     for one in judged:
         if one.verdict == "accepted":
@@ -32,14 +32,14 @@ def violations(town: Town, notes: Notes) -> list[str]:
     found = check(judged, promised)
     return [
         *notes.wrong,
-        *town.postgres.wrong,
+        *env.postgres.wrong,
         *found.violations,
         *(f"{request} never got an answer" for request in notes.unanswered),
         *_answers(notes, accepted),
         *_ends(judged),
         *_steps(judged),
-        *executions(judged, town.executed),
-        *_verdicts(judged, town.postgres),
+        *executions(judged, env.executed),
+        *_verdicts(judged, env.postgres),
     ]
 
 

@@ -15,43 +15,43 @@ from tests.simulation.fake_sql import understand
 from tests.simulation.loop import Process, SimLoop, passes
 from tests.simulation.network import Network
 
+from agentlog_commands.claims import Limits
 from agentlog_commands.identity import digest
-from agentlog_commands.leases import Limits
 from agentlog_commands.submit import Submitter
 from agentlog_facts.checkpoint import CheckpointSaved
 from agentlog_facts.envelope import Actor, Draft
 from agentlog_facts.errors import Unavailable
+from agentlog_facts.execution_port import AttemptLost, Emit, RunAssignment, RunOutcome
 from agentlog_facts.frame import Frame
-from agentlog_facts.graph_access import ThreadView
+from agentlog_facts.graph_ports import ThreadView
 from agentlog_facts.ids import Key, RunId, Stream, ThreadId
 from agentlog_facts.json_value import JsonObject
-from agentlog_facts.run_execution import AttemptLost, Emit, RunOrder, RunOutcome
-from agentlog_infra.verdicts import HintVerdicts
-from agentlog_processors.attempt import Attempt
-from agentlog_processors.crossing import Crossing
-from agentlog_processors.end_in_place import Ender
-from agentlog_processors.execute_runs import ExecuteRuns
-from agentlog_processors.job_loops import JobLoop, JobLoops
-from agentlog_processors.keep_leases import KeepLeases
-from agentlog_processors.outputs_end import RecentEnds
-from agentlog_processors.reap_runs import ReapRuns
-from agentlog_processors.reconcile_queue import ReconcileQueue
-from agentlog_processors.service import Endless, Service, supervise
-from agentlog_processors.tools import VERDICT, Timing, WorkerTools, Writing
-from agentlog_projections.announce import Announcer
-from agentlog_projections.commits import ReadModel
-from agentlog_projections.database import Pool, open_pool
-from agentlog_projections.decisions import Decisions
-from agentlog_projections.duties import Duties, Work
-from agentlog_projections.fold import FoldSettings, Outside
-from agentlog_projections.ledger import Ledger
-from agentlog_projections.runner import Projector
-from agentlog_projections.runs import RunsModel
-from agentlog_projections.threads import ThreadsModel
+from agentlog_infra.redis.verdicts import HintVerdicts
+from agentlog_processors.housekeeper.finish_runs import RunFinisher
+from agentlog_processors.housekeeper.reap_runs import ReapRuns
+from agentlog_processors.housekeeper.reconcile_queue import ReconcileQueue
+from agentlog_processors.runs.dependencies import VERDICT, CommitWriter, WorkerDependencies, WorkerTimeouts
+from agentlog_processors.runs.output_offsets import CachedEndOffsets
+from agentlog_processors.runtime.loop_bridge import LoopBridge
+from agentlog_processors.runtime.service import Endless, Service, supervise
+from agentlog_processors.runtime.user_loops import JobLoop, JobLoops
+from agentlog_processors.worker.attempt_control import Attempt
+from agentlog_processors.worker.execute_runs import ExecuteRuns
+from agentlog_processors.worker.keep_leases import KeepLeases
+from agentlog_projections.models.runs import RunsModel
+from agentlog_projections.models.threads import ThreadsModel
+from agentlog_projections.projector.announcer import Announcer
+from agentlog_projections.projector.ledger import Ledger
+from agentlog_projections.projector.projector import Projector
+from agentlog_projections.projector.session import FoldPorts, FoldSettings
+from agentlog_projections.queries.command_context import CommandContexts
+from agentlog_projections.queries.worker import ExecutableRun, WorkerQueries
+from agentlog_projections.sql.database import Pool, open_pool
+from agentlog_projections.sql.read_model import ReadModel
 
 GRAPH = "agent"
 SECOND = timedelta(seconds=1)
-TIMING = Timing(
+TIMING = WorkerTimeouts(
     jobs=2,
     lease_ttl=2 * SECOND,
     lease_renew=0.5 * SECOND,
@@ -94,8 +94,8 @@ class Ids:
 
 
 @dataclass
-class Town:
-    """Everything that processes share: servers, ids, chance, and what a run did in the outer world."""
+class SimulationEnv:
+    """Everything that processes share: servers, ids, chance, and what a run did in the outside."""
 
     loop: SimLoop
     chance: Random
@@ -115,8 +115,8 @@ class Town:
         """Return the server that an address leads to."""
         return self.postgres if uri.endswith("/live") else self.anew
 
-    def folding_anew(self) -> "Town":
-        """Return the same town with the address of empty rows."""
+    def folding_anew(self) -> "SimulationEnv":
+        """Return the same environment with the address of empty rows."""
         return replace(self, uri="postgresql://simulated/anew", redis=Redis(self.network))
 
     def clock(self, process: Process) -> Clock:
@@ -153,7 +153,7 @@ class SimJobLoops(JobLoops):
 class Wiring:
     """What every process but a projector has: the write side, reads, and hints."""
 
-    town: Town
+    env: SimulationEnv
     process: Process
     pool: Pool
     ledger: Ledger
@@ -162,26 +162,26 @@ class Wiring:
     feed: SimFeed
     clock: Clock
 
-    def writing(self, actor: Actor) -> Writing:
-        submitter = Submitter(self.log, self.verdicts, self.ledger, self.clock, self.town.ids)
-        return Writing(submitter, self.log, self.clock, self.town.ids, actor)
+    def writer(self, actor: Actor) -> CommitWriter:
+        submitter = Submitter(self.log, self.verdicts, self.ledger, self.clock, self.env.ids)
+        return CommitWriter(submitter, self.log, self.clock, self.env.ids, actor)
 
-    def duties(self) -> Duties:
-        return Duties(self.pool)
+    def queries(self) -> WorkerQueries:
+        return WorkerQueries(self.pool)
 
-    def decisions(self) -> Decisions:
-        return Decisions(self.pool)
+    def decisions(self) -> CommandContexts:
+        return CommandContexts(self.pool)
 
 
 @asynccontextmanager
-async def wired(town: Town, process: Process) -> AsyncGenerator[Wiring]:
+async def wired(env: SimulationEnv, process: Process) -> AsyncGenerator[Wiring]:
     """Give a process its ports."""
-    pool = await open_pool(town.uri, 4)
-    ledger, feed, clock = Ledger(pool), SimFeed(town.redis), town.clock(process)
+    pool = await open_pool(env.uri, 4)
+    ledger, feed, clock = Ledger(pool), SimFeed(env.redis), env.clock(process)
     verdicts = HintVerdicts(feed, ledger, clock)
     await verdicts.start()
     try:
-        yield Wiring(town, process, pool, ledger, verdicts, SimLog(town.broker), feed, clock)
+        yield Wiring(env, process, pool, ledger, verdicts, SimLog(env.broker), feed, clock)
     finally:
         await verdicts.stop()
 
@@ -194,7 +194,7 @@ class Execution:
 
     def __init__(self, wiring: Wiring) -> None:
         self._wiring = wiring
-        self._town = wiring.town
+        self._env = wiring.env
 
     def graph_ids(self) -> Sequence[str]:
         return (GRAPH,)
@@ -202,19 +202,19 @@ class Execution:
     def provenance(self, graph_id: str) -> JsonObject:
         return {"graph_id": graph_id}
 
-    async def execute(self, order: RunOrder, emit: Emit, stop: asyncio.Event) -> RunOutcome:
+    async def execute(self, order: RunAssignment, emit: Emit, stop: asyncio.Event) -> RunOutcome:
         steps, version = order.kwargs["steps"], order.run_version
         assert isinstance(steps, int)
         while (0 if version is None else version + 1) < steps:
             step = 0 if version is None else version + 1
-            self._town.executed.append((order.run_id, order.epoch, step))
-            await passes(self._town.chance.random() ** 3 * 2.0)
+            self._env.executed.append((order.run_id, order.epoch, step))
+            await passes(self._env.chance.random() ** 3 * 2.0)
             emitted = emit(Frame("updates", {"step": step}))
             if emitted is not None:
                 await emitted
             if stop.is_set():
                 return RunOutcome("interrupted", None, {"seen": step}, ("rest",), {}, None, version)
-            if order.kwargs.get("breaks") and self._town.chance.random() < 0.3:
+            if order.kwargs.get("breaks") and self._env.chance.random() < 0.3:
                 raise Broken("the worker's own code failed")
             version = await self._save(order, step, version)
         if order.kwargs.get("fails"):
@@ -222,15 +222,15 @@ class Execution:
             return RunOutcome("error", error, {"seen": steps}, (), {}, None, version)
         return RunOutcome("success", None, {"seen": steps}, (), {}, None, version)
 
-    async def _save(self, order: RunOrder, step: int, version: int | None) -> int:
+    async def _save(self, order: RunAssignment, step: int, version: int | None) -> int:
         stream = Stream(f"run-{order.run_id}")
         fact = CheckpointSaved(order.thread_id, order.run_id, "", f"{order.run_id}-{step}", None, {}, {}, ())
-        event_id = self._town.ids.uuid7()
+        event_id = self._env.ids.uuid7()
         draft = Draft(
             key=Key(order.thread_id),
             stream=stream,
             event_id=event_id,
-            append_id=self._town.ids.uuid7(),
+            append_id=self._env.ids.uuid7(),
             body_sha256=digest(event_id.encode()),
             facts=(fact,),
             occurred_at=self._wiring.clock.now(),
@@ -246,71 +246,71 @@ class Execution:
 
 
 class Views:
-    """Keeps `EndViews`: the state of a thread is how many steps were saved on it."""
+    """Keeps `FinalState`: the state of a thread is how many steps were saved on it."""
 
     def __init__(self, wiring: Wiring) -> None:
         self._wiring = wiring
 
-    async def view(self, work: Work) -> ThreadView:
+    async def view(self, work: ExecutableRun) -> ThreadView:
         return ThreadView({"seen": await self._saved(work.thread_id, "")}, ("rest",), {}, None)
 
-    async def view_without_run(self, work: Work) -> ThreadView:
+    async def view_without_run(self, work: ExecutableRun) -> ThreadView:
         return ThreadView({"seen": await self._saved(work.thread_id, f"run-{work.run_id}")}, (), {}, None)
 
     async def _saved(self, thread_id: ThreadId, without: str) -> int:
-        town = self._wiring.town
+        env = self._wiring.env
 
         def counted() -> int:
-            rows = [row for row in town.postgres.tables["ledger.log_index"].values() if row["key"] == thread_id]
+            rows = [row for row in env.postgres.tables["ledger.log_index"].values() if row["key"] == thread_id]
             accepted = [row for row in rows if row["verdict"] == "accepted" and row["stream"] != without]
             return sum(str(row["stream"]).startswith("run-") for row in accepted)
 
-        return await town.network.call(town.postgres.server, counted, Unavailable)
+        return await env.network.call(env.postgres.server, counted, Unavailable)
 
 
-async def worker(town: Town, process: Process) -> None:
+async def worker(env: SimulationEnv, process: Process) -> None:
     """Live as a worker."""
-    async with wired(town, process) as wiring:
-        home, frames = town.loop, SimFrames(town.broker)
-        tools = WorkerTools(
+    async with wired(env, process) as wiring:
+        home, frames = env.loop, SimFrames(env.broker)
+        dependencies = WorkerDependencies(
             worker=process.name,
-            writing=wiring.writing(Actor("worker", process.name)),
-            duties=wiring.duties(),
+            writer=wiring.writer(Actor("worker", process.name)),
+            queries=wiring.queries(),
             queue=wiring.feed,
             outputs=frames,
-            ends=RecentEnds(frames, town.broker.partition_of, wiring.clock),
+            ends=CachedEndOffsets(frames, env.broker.partition_of, wiring.clock),
             execution=Execution(wiring),
             graph_ids=(GRAPH,),
             views=Views(wiring),
             provenance=lambda graph_id: {"graph_id": graph_id},
             hints=wiring.verdicts,
             loops=SimJobLoops(home),
-            crossing=Crossing(home),
-            timing=TIMING,
+            bridge=LoopBridge(home),
+            timeouts=TIMING,
         )
         active: dict[RunId, Attempt] = {}
-        await _served([ExecuteRuns(tools, active), KeepLeases(tools, active)])
+        await _served([ExecuteRuns(dependencies, active), KeepLeases(dependencies, active)])
 
 
-async def housekeeper(town: Town, process: Process) -> None:
+async def housekeeper(env: SimulationEnv, process: Process) -> None:
     """Live as a housekeeper."""
-    async with wired(town, process) as wiring:
-        writing = wiring.writing(Actor("system", "housekeeper"))
-        ender = Ender(writing, wiring.duties(), SimFrames(town.broker), Views(wiring))
+    async with wired(env, process) as wiring:
+        writer = wiring.writer(Actor("system", "housekeeper"))
+        ender = RunFinisher(writer, wiring.queries(), SimFrames(env.broker), Views(wiring))
         await _served(
             [
                 ReapRuns(ender, wiring.feed, wiring.feed, TIMING),
-                ReconcileQueue(wiring.duties(), wiring.feed, TIMING),
+                ReconcileQueue(wiring.queries(), wiring.feed, TIMING),
             ]
         )
 
 
-async def projector(town: Town, process: Process) -> None:
+async def projector(env: SimulationEnv, process: Process) -> None:
     """Live as a projector."""
-    feed = SimFeed(town.redis)
+    feed = SimFeed(env.redis)
     announcer = Announcer(feed, feed)
-    outside = Outside(SimTail(town.broker), town.broker.partition_of, town.clock(process), announcer)
-    folding = Projector(fold_settings(town.uri, process.name), outside, *models())
+    ports = FoldPorts(SimTail(env.broker), env.broker.partition_of, env.clock(process), announcer)
+    folding = Projector(fold_settings(env.uri, process.name), ports, *models())
     await _served([Endless("projector", folding.run), Endless("announcer", announcer.run)])
 
 
@@ -330,5 +330,5 @@ async def _served(services: Sequence[Service]) -> None:
     await supervise(services, asyncio.Event(), SECOND)
 
 
-Living = Callable[[Town, Process], Coroutine[object, object, None]]
+Living = Callable[[SimulationEnv, Process], Coroutine[object, object, None]]
 ROLES: dict[str, Living] = {"projector": projector, "worker": worker, "housekeeper": housekeeper}

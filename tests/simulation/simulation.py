@@ -17,7 +17,7 @@ from tests.simulation.loop import Process, SimLoop, passes
 from tests.simulation.nemesis import Nemesis
 from tests.simulation.network import CALM, Network, Weather
 from tests.simulation.oracle import attempts, differences, story, told, violations
-from tests.simulation.roles import ROLES, Broken, Town, projector
+from tests.simulation.roles import ROLES, Broken, SimulationEnv, projector
 
 from agentlog_facts.ids import ThreadId
 
@@ -52,15 +52,15 @@ def simulate(seed: int, *, keep_lines: bool = False) -> Day:
     """Live through one day."""
     chance = Random(seed)
     loop = SimLoop(chance)
-    town = _town(loop, chance, keep_lines)
+    env = _env(loop, chance, keep_lines)
     collecting = gc.isenabled()
     gc.disable()  # what the garbage collector ends it would end at times of its own
-    level, hearing = logging.root.manager.disable, _Hearing(town)
+    level, hearing = logging.root.manager.disable, _Hearing(env)
     logging.disable(logging.WARNING)
     logging.root.addHandler(hearing)
     try:
-        with patch("asyncpg.connect", _connecting(town)), patch("asyncpg.create_pool", _pooling(town)):
-            return _lived(seed, town)
+        with patch("asyncpg.connect", _connecting(env)), patch("asyncpg.create_pool", _pooling(env)):
+            return _lived(seed, env)
     finally:
         logging.root.removeHandler(hearing)
         logging.disable(level)
@@ -71,61 +71,61 @@ def simulate(seed: int, *, keep_lines: bool = False) -> Day:
 class _Hearing(logging.Handler):
     """Notes errors that the product logged with a traceback and went on from: none of them is expected."""
 
-    def __init__(self, town: Town) -> None:
+    def __init__(self, env: SimulationEnv) -> None:
         super().__init__(logging.ERROR)
-        self._town = town
+        self._env = env
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        if error is not None and not isinstance(error, Broken) and not self._town.network.over:
-            self._town.failures.append(f"{record.getMessage()}: {error!r}")
+        if error is not None and not isinstance(error, Broken) and not self._env.network.over:
+            self._env.failures.append(f"{record.getMessage()}: {error!r}")
 
 
-def _town(loop: SimLoop, chance: Random, keep_lines: bool) -> Town:
+def _env(loop: SimLoop, chance: Random, keep_lines: bool) -> SimulationEnv:
     network = Network(loop, chance, keep_lines=keep_lines)
     broker = Broker(network, partitions=1 + int(chance.random() * 2))
-    return Town(loop, chance, network, broker, Postgres(network, understand), Redis(network))
+    return SimulationEnv(loop, chance, network, broker, Postgres(network, understand), Redis(network))
 
 
-def _connecting(town: Town) -> object:
+def _connecting(env: SimulationEnv) -> object:
     async def connect(uri: str, **settings: object) -> Connection:
-        return await town.postgres_of(uri).connect()
+        return await env.postgres_of(uri).connect()
 
     return connect
 
 
-def _pooling(town: Town) -> object:
+def _pooling(env: SimulationEnv) -> object:
     async def create_pool(uri: str, **settings: object) -> Pool:
-        return Pool(town.postgres_of(uri))
+        return Pool(env.postgres_of(uri))
 
     return create_pool
 
 
-def _lived(seed: int, town: Town) -> Day:
-    day = _Living(town)
-    town.loop.run_until_complete(day.live())
-    network = town.network
-    network.note("end", town.loop.steps, network.calls, town.chance.random())
+def _lived(seed: int, env: SimulationEnv) -> Day:
+    day = _Living(env)
+    env.loop.run_until_complete(day.live())
+    network = env.network
+    network.note("end", env.loop.steps, network.calls, env.chance.random())
     wrong = [
         *day.stuck,
-        *town.loop.failures,
-        *town.loop.unheard(),
-        *town.failures,
-        *violations(town, day.notes),
-        *differences(town.postgres, town.anew),
+        *env.loop.failures,
+        *env.loop.unheard(),
+        *env.failures,
+        *violations(env, day.notes),
+        *differences(env.postgres, env.anew),
     ]
     found = Day(
         seed=seed,
         digest=network.digest(),
-        story=story(town.broker),
+        story=story(env.broker),
         violations=tuple(wrong),
-        steps=town.loop.steps,
-        records=sum(map(len, town.broker.records)),
-        runs=len(town.postgres.tables["read_v1.runs"]),
-        lasted_s=town.loop.time(),
+        steps=env.loop.steps,
+        records=sum(map(len, env.broker.records)),
+        runs=len(env.postgres.tables["read_v1.runs"]),
+        lasted_s=env.loop.time(),
         faults=day.nemesis.done,
-        effects=town.network.effects + attempts(town.broker),
-        verdicts=Counter(map(told, town.postgres.tables["ledger.log_index"].values())),
+        effects=env.network.effects + attempts(env.broker),
+        verdicts=Counter(map(told, env.postgres.tables["ledger.log_index"].values())),
         lines=tuple(network.lines),
     )
     day.end()
@@ -135,31 +135,31 @@ def _lived(seed: int, town: Town) -> Day:
 class _Living:
     """The processes of a day."""
 
-    def __init__(self, town: Town) -> None:
-        self._town = town
+    def __init__(self, env: SimulationEnv) -> None:
+        self._env = env
         self.notes = Notes()
         self.stuck: list[str] = []
         self._gateways: dict[str, Gateway] = {}
         self._processes: list[Process] = []
-        self.nemesis = Nemesis(town, self._start)
+        self.nemesis = Nemesis(env, self._start)
 
     async def live(self) -> None:
         """Start everybody, let clients ask and the nemesis strike, then wait for the end of everything."""
-        town, chance = self._town, self._town.chance
-        town.network.weather = self._weather()
+        env, chance = self._env, self._env.chance
+        env.network.weather = self._weather()
         for role in ("projector", "projector", "worker", "worker", "housekeeper", "gateway", "gateway"):
             self.nemesis.add(role)
         threads = [ThreadId(f"t{number}") for number in range(1 + int(chance.random() * 3))]
         clients = [self._client(f"client-{number}", threads) for number in range(2 + int(chance.random() * 3))]
         await self.nemesis.strike()
-        town.network.weather = CALM
+        env.network.weather = CALM
         for asking in clients:
             await asking
         await self._come_to_an_end()
         await self._fold_anew()
 
     def _weather(self) -> Weather:
-        chance = self._town.chance
+        chance = self._env.chance
         if chance.random() < 0.1:
             return CALM
         return Weather(
@@ -174,53 +174,53 @@ class _Living:
     def _start(self, role: str, process: Process) -> None:
         self._processes.append(process)
         if role == "gateway":
-            gateway = Gateway(self._town, self.notes, process)
+            gateway = Gateway(self._env, self.notes, process)
             self._gateways[process.name.partition("/")[0]] = gateway
-            self._town.loop.start(process, gateway.live(self._town, process))
+            self._env.loop.start(process, gateway.live(self._env, process))
         else:
-            self._town.loop.start(process, ROLES[role](self._town, process))
+            self._env.loop.start(process, ROLES[role](self._env, process))
 
     def _client(self, name: str, threads: list[ThreadId]) -> asyncio.Task[None]:
         process = Process(name)
         self._processes.append(process)
-        client = Client(self._town, self.notes, lambda: list(self._gateways.values()), process)
-        asked = wishes(self._town, threads, name, 5)
-        return self._town.loop.start(process, client.ask_all(asked, 2.0 * self._town.chance.random()))
+        client = Client(self._env, self.notes, lambda: list(self._gateways.values()), process)
+        asked = wishes(self._env, threads, name, 5)
+        return self._env.loop.start(process, client.ask_all(asked, 2.0 * self._env.chance.random()))
 
     async def _come_to_an_end(self) -> None:
-        until = self._town.loop.time() + PEACE_S
+        until = self._env.loop.time() + PEACE_S
         while not self._is_over():
-            if self._town.loop.time() > until:
+            if self._env.loop.time() > until:
                 self.stuck.append(f"not over {PEACE_S} s after the last fault")
                 return
             await passes(LOOK_S)
 
     def _is_over(self) -> bool:
-        postgres, broker = self._town.postgres, self._town.broker
+        postgres, broker = self._env.postgres, self._env.broker
         runs = postgres.tables["read_v1.runs"].values()
         active = any(run["status"] in ("pending", "running") and not run["deleted"] for run in runs)
         return _folded(postgres, broker) == _ends(broker) and not active and not broker.unsynced
 
     async def _fold_anew(self) -> None:
         """Fold the log from its first record into rows of their own, to compare."""
-        town = self._town
+        env = self._env
         process = Process("anew")
         self._processes.append(process)
-        town.loop.start(process, projector(town.folding_anew(), process))
-        until = town.loop.time() + PEACE_S
-        while not self._is_over() or _folded(town.anew, town.broker) != _ends(town.broker):
-            if town.loop.time() > until:
-                self.stuck.append(f"folding anew is not over after {PEACE_S} s: {_folded(town.anew, town.broker)}")
+        env.loop.start(process, projector(env.folding_anew(), process))
+        until = env.loop.time() + PEACE_S
+        while not self._is_over() or _folded(env.anew, env.broker) != _ends(env.broker):
+            if env.loop.time() > until:
+                self.stuck.append(f"folding anew is not over after {PEACE_S} s: {_folded(env.anew, env.broker)}")
                 return
             await passes(LOOK_S)
 
     def end(self) -> None:
         """Let every process come to its senses and stop."""
-        self._town.network.over = True
+        self._env.network.over = True
         for process in self._processes:
             process.kill_in_calls = 0
-            self._town.loop.revive(process)
-        self._town.loop.end()
+            self._env.loop.revive(process)
+        self._env.loop.end()
 
 
 def _folded(postgres: Postgres, broker: Broker) -> dict[int, object]:

@@ -1,4 +1,4 @@
-"""Days of the whole town from many seeds: whatever dies, stands still or gets lost, every day ends as it should."""
+"""Days of the whole server from many seeds: whatever dies, stands still or gets lost, every day ends as it should."""
 
 from random import Random
 

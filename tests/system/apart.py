@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.system.servers import EXAMPLES, RunningServer
 
-from agentlog_infra.processes import child_environment
+from agentlog_infra.process.child import child_environment
 
 ROLES = ("gateway", "projector", "worker", "worker", "housekeeper")
 END_S = 60
@@ -77,7 +77,7 @@ class Apart:
 
 
 def _agentlog(*words: str) -> list[str]:
-    return [sys.executable, "-m", "agentlog_infra.cli", *words]
+    return [sys.executable, "-m", "agentlog_infra.cli.main", *words]
 
 
 def _without_ours() -> dict[str, str]:

@@ -1,8 +1,8 @@
 """A whole server of which every part is a process of its own: each role, each of the three servers, kept alive.
 
-The log, PostgreSQL and Valkey each have an owner (`agentlog_infra.stack` with the other two elsewhere), so that each
-can die and be started again by its owner at once, or stay away until a test brings it back. The roles are kept by a
-thread that does what a service manager does: it starts again what has ended.
+The log, PostgreSQL and Valkey each have an owner (`agentlog_infra.stack.stack` with the other two elsewhere), so that
+each can die and be started again by its owner at once, or stay away until a test brings it back. The roles are kept by
+a thread that does what a service manager does: it starts again what has ended.
 """
 
 import json
@@ -82,7 +82,7 @@ class Cluster:
         self.start_servers(SERVERS)
         for words in (["topics", "apply"], ["migrate", "up"]):
             done = subprocess.run(
-                [sys.executable, "-m", "agentlog_infra.cli", *words],
+                [sys.executable, "-m", "agentlog_infra.cli.main", *words],
                 env=self._variables(),
                 capture_output=True,
                 text=True,
@@ -248,7 +248,7 @@ class Cluster:
 
     def run(self, *words: str, seconds: float = 120) -> "subprocess.CompletedProcess[str]":
         """Run a command of the command line against this server."""
-        line = [sys.executable, "-m", "agentlog_infra.cli", *words]
+        line = [sys.executable, "-m", "agentlog_infra.cli.main", *words]
         return subprocess.run(line, env=self._variables(), capture_output=True, text=True, check=False, timeout=seconds)
 
     # ----------------------------------------------------------------- inside
@@ -274,11 +274,11 @@ class Cluster:
     def _start_owner(self, name: str) -> "subprocess.Popen[bytes]":
         others = {ADDRESSES[other]: ELSEWHERE[other] for other in SERVERS if other != name}
         (self._data(name) / "stack.json").unlink(missing_ok=True)
-        words = ["-m", "agentlog_infra.stack", "--data-dir", str(self._data(name))]
+        words = ["-m", "agentlog_infra.stack.stack", "--data-dir", str(self._data(name))]
         return self._popen(name, words, clean_environment(others))
 
     def _start_role(self, name: str) -> "subprocess.Popen[bytes]":
-        return self._popen(name, ["-m", "agentlog_infra.cli", "serve", name.partition("-")[0]], self._variables())
+        return self._popen(name, ["-m", "agentlog_infra.cli.main", "serve", name.partition("-")[0]], self._variables())
 
     def _popen(self, name: str, words: list[str], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
         with (self.folder / f"{name}.log").open("ab") as log:

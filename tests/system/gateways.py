@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from tests.system.servers import RunningServer, free_port, wait_until
 
-from agentlog_infra.processes import child_environment
+from agentlog_infra.process.child import child_environment
 
 STOP_S = 20
 
@@ -22,7 +22,7 @@ def another_gateway(server: RunningServer) -> Generator[RunningServer]:
     mine = {"AGENTLOG_EXAMPLE_TRACE": str(server.trace), "AGENTLOG_EXAMPLE_GATES": str(server.gates)}
     with (server.folder / "gateway.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "agentlog_infra.cli", *words],
+            [sys.executable, "-m", "agentlog_infra.cli.main", *words],
             stdout=log,
             stderr=log,
             env=child_environment({**mine, **server.environment}),

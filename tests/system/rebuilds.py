@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 import asyncpg
 from tests.system.servers import RunningServer
 
-from agentlog_infra.processes import child_environment
+from agentlog_infra.process.child import child_environment
 
 LONGEST_S = 60.0
 TRIES = 10
@@ -48,7 +48,7 @@ class Rebuild:
         words = ["rebuild", "--data-dir", str(server.folder / "data"), *flags]
         self._said, self._told = TemporaryFile("w+"), TemporaryFile("w+")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "agentlog_infra.cli", *words],
+            [sys.executable, "-m", "agentlog_infra.cli.main", *words],
             stdout=self._said,
             stderr=self._told,
             env=child_environment({"PATH": "/usr/bin:/bin"}),

@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.stack_fixtures import open_folder
 
 import agentlog_infra.examples
-from agentlog_infra.processes import child_environment
+from agentlog_infra.process.child import child_environment
 
 EXAMPLES = Path(agentlog_infra.examples.__file__).parent / "langgraph.json"
 START_S = 60.0
@@ -92,7 +92,7 @@ class RunningServer:
         began = time.monotonic()
         with (self.folder / "dev.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "agentlog_infra.cli", *words],
+                [sys.executable, "-m", "agentlog_infra.cli.main", *words],
                 stdout=log,
                 stderr=log,
                 env=environment,

@@ -19,7 +19,7 @@ from tests.stack_fixtures import open_folder
 from tests.system.servers import EXAMPLES, free_port, wait_until
 
 from agentlog_facts.json_value import JsonObject, as_object, load, load_object
-from agentlog_infra.processes import child_environment
+from agentlog_infra.process.child import child_environment
 
 START_S = 60.0
 END_S = 40.0
@@ -201,7 +201,7 @@ class Several:
         return bool(member.lines("role.started"))
 
     def _words(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "agentlog_infra.cli", *words, "--data-dir", str(self.data)]
+        return [sys.executable, "-m", "agentlog_infra.cli.main", *words, "--data-dir", str(self.data)]
 
     def _env(self) -> dict[str, str]:
         ours = ("AGENTLOG_", "DATABASE_URI", "POSTGRES_URI", "REDIS_URI")

@@ -15,7 +15,7 @@ from tests.system.api import Api
 from tests.system.checker.judgement import judged_well
 from tests.system.servers import wait_until
 
-from agentlog_infra.demo import run_demo
+from agentlog_infra.cli.demo_script import run_demo
 
 pytestmark = pytest.mark.needs("java", "mvn")
 

@@ -8,7 +8,7 @@ import pytest
 from tests.stack_fixtures import open_folder
 from tests.system.servers import free_port
 
-from agentlog_infra.processes import child_environment
+from agentlog_infra.process.child import child_environment
 
 START_S = 90
 
@@ -16,7 +16,7 @@ START_S = 90
 def start(config: Path, folder: Path) -> "subprocess.CompletedProcess[str]":
     words = ["dev", "--config", str(config), "--port", str(free_port()), "--data-dir", str(folder / "data")]
     return subprocess.run(
-        [sys.executable, "-m", "agentlog_infra.cli", *words, "--no-reload"],
+        [sys.executable, "-m", "agentlog_infra.cli.main", *words, "--no-reload"],
         capture_output=True,
         text=True,
         check=False,

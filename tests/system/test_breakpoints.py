@@ -19,13 +19,13 @@ from tests.system.checker.judgement import judged_well
 from tests.system.checker.notes import Notes
 from tests.system.checker.rows import read_queue
 from tests.system.cluster import Cluster, running_cluster
+from tests.system.faults_env import lasting
 from tests.system.noted import Client, effects
-from tests.system.runs_world import Gate, run_status, thread_status
-from tests.system.scenes import lasting
+from tests.system.runs_env import Gate, run_status, thread_status
 from tests.system.servers import RunningServer, running_server, wait_until
 
 from agentlog_facts.json_value import Json, JsonObject, as_object, load
-from agentlog_processors.thread_views import PATIENCE
+from agentlog_processors.runs.final_state import PATIENCE
 
 GRAPHS = Path(__file__).parent / "graphs" / "langgraph.json"
 QUICK = {
@@ -78,7 +78,7 @@ CONSENTS = [
 
 
 @dataclass(frozen=True)
-class World:
+class BreakpointsEnv:
     """A server, and what runs on it."""
 
     server: RunningServer | Cluster
@@ -124,7 +124,7 @@ class World:
 
 
 @dataclass(frozen=True)
-class Killable(World):
+class Killable(BreakpointsEnv):
     """A server under one supervisor, whose processes tests may kill."""
 
     server: RunningServer
@@ -202,7 +202,7 @@ async def killed_at_their_stops(
     return runs
 
 
-async def stands(here: World, stop: Stop, name: str, thread_id: str, run_id: str) -> None:
+async def stands(here: BreakpointsEnv, stop: Stop, name: str, thread_id: str, run_id: str) -> None:
     """Expect that a run has ended at its breakpoint, and that nothing behind it was executed."""
     async with asyncio.timeout(END_S):
         await here.api.join(thread_id, run_id)
@@ -212,7 +212,7 @@ async def stands(here: World, stop: Stop, name: str, thread_id: str, run_id: str
     assert (await here.api.get(f"/threads/{thread_id}/state"))["next"] == [stop.next], stop
 
 
-async def goes_on(here: World, stop: Stop, name: str, thread_id: str) -> None:
+async def goes_on(here: BreakpointsEnv, stop: Stop, name: str, thread_id: str) -> None:
     """Let a human agree: then the rest runs, each step once."""
     rest = STEPS[len(stop.done) :]
     values = await here.wait(thread_id, stop.graph, {"input": None})
@@ -256,7 +256,7 @@ class Question:
     run_id: str
 
 
-async def shown(here: World, thread_id: str) -> list[Json]:
+async def shown(here: BreakpointsEnv, thread_id: str) -> list[Json]:
     """Return all that is shown of a thread's state."""
     thread = await here.api.get(f"/threads/{thread_id}")
     return [
@@ -266,7 +266,7 @@ async def shown(here: World, thread_id: str) -> list[Json]:
     ]
 
 
-async def answering(here: World) -> Question:
+async def answering(here: BreakpointsEnv) -> Question:
     """Bring a thread to its question, and a run that answers it to the gate behind."""
     thread_id, gate = await here.ana.thread(), Gate(here.server)
     await here.wait(thread_id, "asking", {"input": {"gate": gate.name, "name": gate.name}})
@@ -277,7 +277,7 @@ async def answering(here: World) -> Question:
     return Question(thread_id, gate.name, gate, before, run_id)
 
 
-async def untouched(here: World, question: Question) -> None:
+async def untouched(here: BreakpointsEnv, question: Question) -> None:
     """Expect the thread as it was before the answer, nothing of the run left, and that it can be answered again."""
     await until(lambda: _gone(here, question), within_secs=END_S)
     assert await shown(here, question.thread_id) == question.before
@@ -293,12 +293,12 @@ async def untouched(here: World, question: Question) -> None:
     assert values["answers"] == ["first other"]
 
 
-async def _gone(here: World, question: Question) -> bool:
+async def _gone(here: BreakpointsEnv, question: Question) -> bool:
     status, _ = await here.api.raw("GET", f"/threads/{question.thread_id}/runs/{question.run_id}")
     return status == 404 and await thread_status(here.api, question.thread_id) != "busy"
 
 
-async def rolled_back(here: World, question: Question) -> None:
+async def rolled_back(here: BreakpointsEnv, question: Question) -> None:
     """Ask for the rollback."""
     path = f"/threads/{question.thread_id}/runs/{question.run_id}/cancel?action=rollback"
     await here.ana.change("POST", path, {}, question.thread_id)
@@ -338,7 +338,7 @@ async def test_a_rolled_back_answer_leaves_its_question_open_over_every_kill(her
 async def test_a_rolled_back_answer_leaves_its_question_open_when_postgresql_was_away_at_its_end() -> None:
     patient = {"AGENTLOG_CANCEL_GRACE_SECS": "60", "AGENTLOG_CONFIG": str(GRAPHS)}  # its worker is to end it
     with running_cluster(QUICK | patient, workers=1) as cluster:
-        here = World(cluster, Api(cluster.url), Client(cluster.url, "ana", Notes()))
+        here = BreakpointsEnv(cluster, Api(cluster.url), Client(cluster.url, "ana", Notes()))
         question = await answering(here)
         hold = here.hold(question.name)
         await rolled_back(here, question)
@@ -393,7 +393,7 @@ async def test_a_rollback_behind_the_last_checkpoint_of_a_run_takes_it_back(here
     assert late >= asked.keys()
 
 
-async def _ended(here: World, thread_id: str, run_id: str) -> bool:
+async def _ended(here: BreakpointsEnv, thread_id: str, run_id: str) -> bool:
     status, answer = await here.api.raw("GET", f"/threads/{thread_id}/runs/{run_id}")
     return status == 404 or as_object(load(answer))["status"] != "running"
 

@@ -8,7 +8,7 @@ import pytest
 from tests.system.checker.fold import Judged
 from tests.system.checker.judgement import judged_well
 from tests.system.cluster import running_cluster
-from tests.system.scenes import Scene, lasting, taken_over, until
+from tests.system.faults_env import FaultsEnv, lasting, taken_over, until
 
 from agentlog_infra.settings import Settings
 
@@ -32,22 +32,22 @@ async def test_a_worker_may_stand_still_for_less_than_a_lease_and_is_replaced_wh
     lease, lost, look = seconds("lease_ttl_secs"), seconds("lost_after_secs"), seconds("look_secs")
     longest = max(lost, lease) + 2 * look + SLOW_S
     with running_cluster({"N_JOBS_PER_WORKER": str(RUNS)}, workers=1, times={}) as cluster:
-        scene = Scene(cluster)
-        await scene.set_off(RUNS)
+        env = FaultsEnv(cluster)
+        await env.set_off(RUNS)
         [worker] = cluster.pids("worker")
         cluster.signal_pids([worker], signal.SIGSTOP)
         await lasting(lease / 2)
         cluster.signal_pids([worker], signal.SIGCONT)
-        await scene.ends()
-        found = await scene.judged()
+        await env.ends()
+        found = await env.judged()
         assert set(found.attempts.values()) == {1}, "a run was taken from a worker that had its lease"
-        await scene.set_off(RUNS)
+        await env.set_off(RUNS)
         cluster.signal_pids([worker], signal.SIGSTOP)
         cluster.start_roles(["worker-2"])
-        await until(lambda: taken_over(scene, worker) == RUNS, 2 * longest, "all taken over")
+        await until(lambda: taken_over(env, worker) == RUNS, 2 * longest, "all taken over")
         cluster.signal_pids([worker], signal.SIGCONT)
-        await scene.ends()
-        await scene.judged()
+        await env.ends()
+        await env.judged()
         judged, _ = await judged_well(cluster.addresses["broker"], cluster.addresses["postgres"])
     silences = silent_before_release(judged)
     print(f"default times: runs were released {min(silences):.1f} to {max(silences):.1f} s after their last commit")

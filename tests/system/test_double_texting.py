@@ -6,7 +6,7 @@ import pytest
 from tests.stack_fixtures import until
 from tests.system.api import Api
 from tests.system.checker.judgement import judged_well
-from tests.system.runs_world import Gate, done_of, run_status, thread_status
+from tests.system.runs_env import Gate, done_of, run_status, thread_status
 from tests.system.servers import RunningServer
 from tests.system.sse import events
 

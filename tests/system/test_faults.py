@@ -11,7 +11,7 @@ from tests.system.checker.fold import judge
 from tests.system.checker.records import read_topic
 from tests.system.checker.rows import read_queue, ready_runs, wrong_queue
 from tests.system.cluster import Cluster, running_cluster
-from tests.system.scenes import END_S, SIZES, Scene, held_at, lasting, standing, until
+from tests.system.faults_env import END_S, SIZES, FaultsEnv, held_at, lasting, standing, until
 
 PAUSE_S = 3.5
 """How long what is paused stands still: longer than a lease here."""
@@ -27,9 +27,9 @@ def cluster() -> Generator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def scene(cluster: Cluster) -> Scene:
+def env(cluster: Cluster) -> FaultsEnv:
     """Give the notes of all faults."""
-    return Scene(cluster)
+    return FaultsEnv(cluster)
 
 
 Fault = Callable[[Cluster, float], Awaitable[None]]
@@ -88,29 +88,27 @@ TAKES_RUNS_AWAY = {"kill worker", "pause worker", "kill all roles", "kill all"}
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("name", FAULTS)
 async def test_after_a_fault_every_run_ends_once_and_every_answer_is_the_logs(
-    name: str, scene: Scene, full: bool
+    name: str, env: FaultsEnv, full: bool
 ) -> None:
     began = time.monotonic()
-    await scene.set_off()
+    await env.set_off()
     struck = time.monotonic()
-    async with scene.busy():
-        await FAULTS[name](scene.cluster, FULL_ABSENCE_S if full else SMALL_ABSENCE_S)
+    async with env.busy():
+        await FAULTS[name](env.cluster, FULL_ABSENCE_S if full else SMALL_ABSENCE_S)
         healed = time.monotonic()
-        await asyncio.to_thread(scene.cluster.wait_ok)
+        await asyncio.to_thread(env.cluster.wait_ok)
         await lasting(0.5)
-    await scene.ends()
+    await env.ends()
     ended = time.monotonic()
-    found = await scene.judged()
-    attempts = max(found.attempts[run] for run in scene.batch)
+    found = await env.judged()
+    attempts = max(found.attempts[run] for run in env.batch)
     assert attempts >= 2 or name not in TAKES_RUNS_AWAY, "the fault hit no run"
-    ended_themselves = {
-        role: [status for status in ends if status != -9] for role, ends in scene.cluster.ends().items()
-    }
+    ended_themselves = {role: [status for status in ends if status != -9] for role, ends in env.cluster.ends().items()}
     assert not any(ended_themselves.values()), f"roles ended by themselves: {ended_themselves}"
     print(
         f"fault {name}: started {struck - began:.1f} s, fault {healed - struck:.1f} s, all ended {ended - healed:.1f} s"
         f" later, judged {time.monotonic() - ended:.1f} s; attempts {attempts}, voids {dict(found.voids)}"
-        f" exits {scene.cluster.ends()}"
+        f" exits {env.cluster.ends()}"
     )
 
 
@@ -118,23 +116,23 @@ FLUSHED, AT_ONCE = 60, 20
 
 
 @pytest.mark.timeout(240)
-async def test_a_flushed_redis_under_running_and_pending_runs_loses_none(scene: Scene) -> None:
-    cluster, gate = scene.cluster, scene.gate("flushed")
-    await scene.begin(FLUSHED, sleep_ms=0, hold={"two": gate.name})
-    await until(lambda: held_at(cluster, "two", scene.batch) == AT_ONCE, END_S, "as many run as may")
+async def test_a_flushed_redis_under_running_and_pending_runs_loses_none(env: FaultsEnv) -> None:
+    cluster, gate = env.cluster, env.gate("flushed")
+    await env.begin(FLUSHED, sleep_ms=0, hold={"two": gate.name})
+    await until(lambda: held_at(cluster, "two", env.batch) == AT_ONCE, END_S, "as many run as may")
     flushed = time.monotonic()
     async with Redis.from_url(cluster.addresses["valkey"]) as client:
         await client.flushall()
-    running, pending = await standing(cluster, scene.batch)
+    running, pending = await standing(cluster, env.batch)
     assert running >= 10
     assert pending >= 40
     await queue_is_whole(cluster)
     queued = time.monotonic()
     gate.touch()
-    await scene.ends()
+    await env.ends()
     print(f"flushed under {running} running, {pending} pending: queue whole after {queued - flushed:.1f} s")
-    found = await scene.judged()
-    assert {found.attempts[run] for run in scene.batch} == {1}, "a run was executed again although no worker was away"
+    found = await env.judged()
+    assert {found.attempts[run] for run in env.batch} == {1}, "a run was executed again although no worker was away"
 
 
 async def queue_is_whole(cluster: Cluster) -> None:

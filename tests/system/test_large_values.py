@@ -11,7 +11,7 @@ from tests.system.checker.judgement import judged_well
 from tests.system.servers import RunningServer, running_server
 
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump
-from agentlog_infra.processes import child_environment
+from agentlog_infra.process.child import child_environment
 
 MEGABYTE = 1_000_000
 MESSAGE = "".join(hashlib.sha256(str(n).encode()).hexdigest() for n in range(5 * MEGABYTE // 64))
@@ -42,7 +42,7 @@ async def both_are_whole(api: Api, chat: str, steps: str) -> None:
 def rebuild(server: RunningServer) -> None:
     words = ["rebuild", "--data-dir", str(server.folder / "data")]
     done = subprocess.run(
-        [sys.executable, "-m", "agentlog_infra.cli", *words],
+        [sys.executable, "-m", "agentlog_infra.cli.main", *words],
         capture_output=True,
         text=True,
         check=False,

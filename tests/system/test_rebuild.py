@@ -8,20 +8,20 @@ from collections.abc import Callable
 import aiohttp
 import asyncpg
 import pytest
-from tests.projections.world import TABLES
+from tests.projections.projector_env import TABLES
 from tests.system.api import Api
 from tests.system.checker.judgement import judged_well
 from tests.system.rebuilds import rebuilt
-from tests.system.runs_world import Gate, run_status
+from tests.system.runs_env import Gate, run_status
 from tests.system.servers import RunningServer, running_server
 from tests.system.sse import Event, events
 from tests.system.test_large_values import rebuild
 
 from agentlog_facts.json_value import JsonObject, as_object, load
-from agentlog_infra.migrate import make_database, upgrade
-from agentlog_projections.beside import DROP
-from agentlog_projections.database import connect
-from agentlog_projections.partitions import fence_off
+from agentlog_infra.postgres.migrate import make_database, upgrade
+from agentlog_projections.projector.ownership import fence_off
+from agentlog_projections.rebuild.shadow_schema import DROP
+from agentlog_projections.sql.database import connect
 
 THREADS = 24
 ANSWERS = 200

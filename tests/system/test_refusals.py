@@ -3,7 +3,7 @@
 import pytest
 from tests.system.api import Api
 from tests.system.checker.records import read_topic
-from tests.system.runs_world import UNKNOWN, refused
+from tests.system.runs_env import UNKNOWN, refused
 from tests.system.servers import RunningServer
 
 from agentlog_facts.json_value import Json, JsonObject, as_object

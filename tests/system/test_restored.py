@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from tests.system.checker.rows import read_ledger
 from tests.system.cluster import Cluster, running_cluster
-from tests.system.scenes import END_S, RUNS, SIZES, Scene, held_at, lasting, pace, standing, until
+from tests.system.faults_env import END_S, RUNS, SIZES, FaultsEnv, held_at, lasting, pace, standing, until
 
 FEW = 6
 WRITERS = 40
@@ -28,39 +28,39 @@ def cluster() -> Generator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def scene(cluster: Cluster) -> Scene:
+def env(cluster: Cluster) -> FaultsEnv:
     """Give its notes."""
-    return Scene(cluster)
+    return FaultsEnv(cluster)
 
 
-async def finish(scene: Scene, *, alone: bool = True) -> dict[str, str]:
+async def finish(env: FaultsEnv, *, alone: bool = True) -> dict[str, str]:
     """Let a few runs come to their ends undisturbed and return them; `alone`: no others are in flight."""
-    await scene.begin(FEW, sleep_ms=0)
-    await scene.ends()
-    await scene.judged(ended=alone)
-    return dict(scene.batch)
+    await env.begin(FEW, sleep_ms=0)
+    await env.ends()
+    await env.judged(ended=alone)
+    return dict(env.batch)
 
 
 @pytest.mark.timeout(240)
-async def test_a_database_restored_from_an_older_copy_does_nothing_twice(scene: Scene) -> None:
-    cluster = scene.cluster
-    await finish(scene)
+async def test_a_database_restored_from_an_older_copy_does_nothing_twice(env: FaultsEnv) -> None:
+    cluster = env.cluster
+    await finish(env)
     await asyncio.to_thread(cluster.stop_server, "postgres")
     cluster.copy("postgres", "older-rows")
     await asyncio.to_thread(cluster.bring_back, "postgres")
-    known = await finish(scene)  # what the copy does not know: runs that ended
-    gate = scene.gate("restored")
-    await scene.in_flight(RUNS, gate)  # and runs in flight
-    assert await standing(cluster, scene.batch) == (RUNS, 0)
+    known = await finish(env)  # what the copy does not know: runs that ended
+    gate = env.gate("restored")
+    await env.in_flight(RUNS, gate)  # and runs in flight
+    assert await standing(cluster, env.batch) == (RUNS, 0)
     began = time.monotonic()
     await asyncio.to_thread(cluster.stop_server, "postgres")
     gate.touch()
     cluster.restore("postgres", "older-rows")
     await asyncio.to_thread(cluster.bring_back, "postgres")
-    await scene.ends()
+    await env.ends()
     print(f"database restored under {RUNS} runs: all ended {time.monotonic() - began:.1f} s after it stopped")
-    scene.batch |= known
-    found = await scene.judged()
+    env.batch |= known
+    found = await env.judged()
     assert {found.attempts[run] for run in known} == {1}
 
 
@@ -83,40 +83,40 @@ class Around:
         return {**self.before, **self.kept, **self.moved}
 
 
-async def around_a_copy(scene: Scene) -> Around:
+async def around_a_copy(env: FaultsEnv) -> Around:
     """Copy the log under runs in flight and let the server go on; RUNS are in flight then."""
-    cluster, early, late = scene.cluster, scene.gate("early"), scene.gate("late")
-    before = await finish(scene)
-    kept = await scene.in_flight(KEPT, late)
-    moved = await scene.in_flight(MOVED, early, late)
+    cluster, early, late = env.cluster, env.gate("early"), env.gate("late")
+    before = await finish(env)
+    kept = await env.in_flight(KEPT, late)
+    moved = await env.in_flight(MOVED, early, late)
     await asyncio.to_thread(cluster.stop_server, "broker")
     cluster.copy("broker", "older-log")
     await asyncio.to_thread(cluster.bring_back, "broker")
     early.touch()
     await until(lambda: held_at(cluster, "four", moved) == MOVED, END_S, "runs that the copy has have gone on")
-    ended = await finish(scene, alone=False)
-    lost = await scene.in_flight(LOST, late)
+    ended = await finish(env, alone=False)
+    lost = await env.in_flight(LOST, late)
     assert await standing(cluster, {**kept, **moved, **lost}) == (RUNS, 0)
     return Around(before, kept, moved, ended | lost, late)
 
 
 @pytest.mark.timeout(240)
-async def test_a_broker_restored_from_an_older_copy_is_noticed_and_what_it_holds_ends_once(scene: Scene) -> None:
-    cluster, runs = scene.cluster, await around_a_copy(scene)
+async def test_a_broker_restored_from_an_older_copy_is_noticed_and_what_it_holds_ends_once(env: FaultsEnv) -> None:
+    cluster, runs = env.cluster, await around_a_copy(env)
     await asyncio.to_thread(cluster.stop_server, "broker")
     rows = await read_ledger(cluster.addresses["postgres"])
     runs.gate.touch()
     cluster.restore("broker", "older-log")
     began = time.monotonic()
     stop = asyncio.Event()
-    writing = asyncio.create_task(write_until(stop, scene))
+    writing = asyncio.create_task(write_until(stop, env))
     await lasting(1.0)
     await asyncio.to_thread(cluster.bring_back, "broker")
     await until(lambda: "log diverged" in cluster.said("projector"), END_S, "the projector says that it diverged")
     told = time.monotonic()
     stop.set()
     statuses = await writing
-    assert await refused_writes(scene, runs.lost) == {503}, "a write was taken although its verdict can never come"
+    assert await refused_writes(env, runs.lost) == {503}, "a write was taken although its verdict can never come"
     folded_since = await keys_folded_since(cluster, rows)
     answered = {thread for thread, status in statuses.items() if status < 300}
     assert answered <= folded_since, "a write was answered with the verdict over a record that is on the log no more"
@@ -127,21 +127,21 @@ async def test_a_broker_restored_from_an_older_copy_is_noticed_and_what_it_holds
         f"log diverged: said {told - began:.1f} s after the start, rebuilt {time.monotonic() - told:.1f} s later;"
         f" writes meanwhile: {dict(Counter(statuses.values()))}"
     )
-    scene.forget_notes()  # what was promised on the lost log is gone with it; what is there has to be whole
-    await what_is_there_ends_once(scene, runs)
-    await scene.begin(FEW, sleep_ms=0)
-    await scene.ends()
-    await scene.judged(gone=runs.lost)
+    env.forget_notes()  # what was promised on the lost log is gone with it; what is there has to be whole
+    await what_is_there_ends_once(env, runs)
+    await env.begin(FEW, sleep_ms=0)
+    await env.ends()
+    await env.judged(gone=runs.lost)
 
 
-async def what_is_there_ends_once(scene: Scene, runs: Around) -> None:
+async def what_is_there_ends_once(env: FaultsEnv, runs: Around) -> None:
     """Wait for the runs that the restored log has, and judge what became of those that were in flight."""
-    scene.batch = dict(runs.there)
+    env.batch = dict(runs.there)
     began = time.monotonic()
-    await asyncio.to_thread(scene.cluster.wait_ok)
-    await scene.ends()
+    await asyncio.to_thread(env.cluster.wait_ok)
+    await env.ends()
     ended = time.monotonic()
-    found = await scene.judged(stream_every=1, gone=runs.lost)
+    found = await env.judged(stream_every=1, gone=runs.lost)
     kept, moved = (Counter(found.attempts[run] for run in some) for some in (runs.kept, runs.moved))
     print(
         f"in flight while the log was exchanged: all ended {ended - began:.1f} s after the rebuild;"
@@ -152,14 +152,14 @@ async def what_is_there_ends_once(scene: Scene, runs: Around) -> None:
     assert min(moved) >= 2, "an attempt ended on steps that the log has lost"
 
 
-async def write_until(stop: asyncio.Event, scene: Scene) -> dict[str, int]:
+async def write_until(stop: asyncio.Event, env: FaultsEnv) -> dict[str, int]:
     """Create threads, one after the other by each writer; return the status of each."""
     statuses: dict[str, int] = {}
 
     async def write() -> None:
         while not stop.is_set():
             name = str(uuid4())
-            statuses[name] = await scene.ana.try_once("POST", "/threads", {"thread_id": name})
+            statuses[name] = await env.ana.try_once("POST", "/threads", {"thread_id": name})
             await pace(stop)
 
     await asyncio.gather(*(write() for _ in range(WRITERS)))
@@ -183,9 +183,9 @@ async def keys_folded_since(cluster: Cluster, rows: Collection[tuple[int, int]])
     return {row["key"] for row in new}
 
 
-async def refused_writes(scene: Scene, lost: Mapping[str, str]) -> set[int]:
+async def refused_writes(env: FaultsEnv, lost: Mapping[str, str]) -> set[int]:
     """Write on threads of runs that the log lost; return the statuses."""
     found: set[int] = set()
     for thread in lost.values():
-        found.add(await scene.ana.try_once("PATCH", f"/threads/{thread}", {"metadata": {"late": True}}))
+        found.add(await env.ana.try_once("PATCH", f"/threads/{thread}", {"metadata": {"late": True}}))
     return found

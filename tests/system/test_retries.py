@@ -8,7 +8,7 @@ import pytest
 from tests.stack_fixtures import until
 from tests.system.api import TIMEOUT, Api
 from tests.system.checker.records import read_topic
-from tests.system.runs_world import Gate, done_of, refused
+from tests.system.runs_env import Gate, done_of, refused
 from tests.system.servers import RunningServer
 
 from agentlog_facts.json_value import JsonObject, as_object, dump, load

@@ -6,7 +6,7 @@ import pytest
 from tests.stack_fixtures import until
 from tests.system.api import Api
 from tests.system.checker.records import read_topic
-from tests.system.runs_world import UNKNOWN, Gate, done_of, refused, run_status, thread_status
+from tests.system.runs_env import UNKNOWN, Gate, done_of, refused, run_status, thread_status
 from tests.system.servers import RunningServer
 
 from agentlog_facts.json_value import JsonObject, as_object, dump, load

@@ -13,7 +13,7 @@ from langgraph_sdk import get_client, get_sync_client
 from langgraph_sdk.errors import ConflictError, NotFoundError, UnprocessableEntityError
 from langgraph_sdk.schema import StreamMode
 from tests.stack_fixtures import until
-from tests.system.runs_world import UNKNOWN, Gate, done_of
+from tests.system.runs_env import UNKNOWN, Gate, done_of
 from tests.system.servers import RunningServer, wait_until
 
 from agentlog_facts.json_value import Json, JsonObject, as_object, load

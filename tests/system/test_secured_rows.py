@@ -17,8 +17,8 @@ from tests.secured_rows import PASSWORD, QUOTED, secured_postgres, secured_redis
 from tests.stack_fixtures import open_folder
 from tests.system.servers import running_server
 
-from agentlog_infra.demo import run_demo
-from agentlog_infra.processes import child_environment
+from agentlog_infra.cli.demo_script import run_demo
+from agentlog_infra.process.child import child_environment
 
 pytestmark = pytest.mark.needs("initdb", "postgres", "redis-server")
 
@@ -51,7 +51,7 @@ class Rows:
         uris = {"DATABASE_URI": self.database_uri(), "REDIS_URI": self.redis_uri()}
         environment = child_environment(plain | {"AGENTLOG_KAFKA_BOOTSTRAP": "127.0.0.1:1"} | uris | given)
         return subprocess.run(
-            [sys.executable, "-m", "agentlog_infra.cli", *words],
+            [sys.executable, "-m", "agentlog_infra.cli.main", *words],
             capture_output=True,
             text=True,
             cwd=self.folder,

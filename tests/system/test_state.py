@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from tests.system.api import Api
-from tests.system.runs_world import UNKNOWN, Gate, done_of, refused
+from tests.system.runs_env import UNKNOWN, Gate, done_of, refused
 from tests.system.servers import RunningServer, wait_until
 
 from agentlog_facts.json_value import Json, JsonObject, as_object

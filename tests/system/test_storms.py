@@ -30,7 +30,7 @@ from tests.system.checker.records import read_topic
 from tests.system.checker.rows import read_queue
 from tests.system.gateways import another_gateway
 from tests.system.noted import Client, effects
-from tests.system.runs_world import Gate, thread_status
+from tests.system.runs_env import Gate, thread_status
 from tests.system.servers import RunningServer, running_server, wait_until
 
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load
@@ -138,7 +138,7 @@ class Storm:
         return ends[at]
 
     @contextmanager
-    def standing_still(self) -> Generator[None]:
+    def projector_paused(self) -> Generator[None]:
         """Let the second gateway stand still."""
         pids = list(self.stage.second.family())
         for pid in pids:
@@ -427,7 +427,7 @@ async def test_an_answer_whose_gateway_stood_still_meanwhile_does_not_answer_wha
         slow = asyncio.create_task(storm.send("POST", path, _resume("no", strategy), key, storm.stage.second.url))
         fast = asyncio.create_task(storm.send("POST", path, _resume("yes", strategy), to=storm.server.url))
         await on_the_log(storm, thread_id, begun + 2)
-        with storm.standing_still():
+        with storm.projector_paused():
             won = await fast
             await ended(storm, thread_id, won)
             waits = not slow.done()

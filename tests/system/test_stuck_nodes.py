@@ -15,7 +15,7 @@ from tests.system.api import Api
 from tests.system.checker.fold import Judged, judge
 from tests.system.checker.judgement import judged_well
 from tests.system.checker.records import Json, read_topic
-from tests.system.runs_world import Gate, done_of, run_status, thread_status
+from tests.system.runs_env import Gate, done_of, run_status, thread_status
 from tests.system.servers import RunningServer, running_server
 
 from agentlog_facts.json_value import JsonObject
@@ -46,7 +46,7 @@ WAYS = ["blocks_in_c", "never_returns", "blocks_the_loop", "swallows_cancellatio
 
 
 @dataclass
-class World:
+class StuckNodesEnv:
     """A server, and what runs on it."""
 
     server: RunningServer
@@ -116,11 +116,11 @@ class World:
 
 
 @asynccontextmanager
-async def world(**more: str) -> AsyncGenerator[World]:
+async def env(**more: str) -> AsyncGenerator[StuckNodesEnv]:
     """Run a server of its own."""
     with running_server({**SHORT, **more}, GRAPHS) as server:
         try:
-            yield World(server, Api(server.url))
+            yield StuckNodesEnv(server, Api(server.url))
         except BaseException:
             sys.stderr.write(server.log()[-20_000:])  # shown with the failure
             raise
@@ -141,7 +141,7 @@ class Stuck:
         return "timeout" if self.ask == "limit" else "interrupted"
 
 
-async def ask(here: World, stuck: Stuck) -> None:
+async def ask(here: StuckNodesEnv, stuck: Stuck) -> None:
     """Tell a run to stop."""
     path = f"/threads/{stuck.thread_id}/runs"
     if stuck.ask == "cancel":
@@ -151,7 +151,7 @@ async def ask(here: World, stuck: Stuck) -> None:
         await here.api.call("POST", path, body)
 
 
-async def all_end_in_time(here: World, asked: Sequence[str], ways: Sequence[str]) -> list[Stuck]:
+async def all_end_in_time(here: StuckNodesEnv, asked: Sequence[str], ways: Sequence[str]) -> list[Stuck]:
     """Let runs get stuck in all these ways, tell all to stop, and expect each to end with the grace time."""
     cases = [(how, one, await here.api.thread()) for how in ways for one in asked]
     stuck = [Stuck(how, one, thread, await here.stuck(how, thread)) for how, one, thread in cases]
@@ -164,7 +164,7 @@ async def all_end_in_time(here: World, asked: Sequence[str], ways: Sequence[str]
     return stuck
 
 
-async def goes_on(here: World, stuck: Sequence[Stuck], worker: list[int], *, replaced: bool = True) -> None:
+async def goes_on(here: StuckNodesEnv, stuck: Sequence[Stuck], worker: list[int], *, replaced: bool = True) -> None:
     """Expect a new worker in place of the one with stuck code, and every thread to take a next run."""
     if replaced:
         await until(lambda: bool(here.worker()) and here.worker() != worker, within_secs=60)
@@ -175,7 +175,7 @@ async def goes_on(here: World, stuck: Sequence[Stuck], worker: list[int], *, rep
 
 @pytest.mark.timeout(240)
 async def test_stuck_runs_that_are_stopped_end_in_time_and_cost_no_other_run() -> None:
-    async with world() as here:
+    async with env() as here:
         worker, gate, neighbour = here.worker(), Gate(here.server), await here.api.thread()
         obeys = await all_end_in_time(here, ["cancel", "interrupt"], OBEYING)
         await goes_on(here, obeys, worker, replaced=False)
@@ -200,7 +200,7 @@ async def test_stuck_runs_that_are_stopped_end_in_time_and_cost_no_other_run() -
 @pytest.mark.parametrize("asked", ["cancel", "interrupt"])
 @pytest.mark.parametrize("how", WAYS)
 async def test_each_way_of_being_stuck_costs_its_worker(how: str, asked: str) -> None:
-    async with world() as here:
+    async with env() as here:
         worker = here.worker()
         stuck = await all_end_in_time(here, [asked], [how])
         await goes_on(here, stuck, worker)
@@ -209,7 +209,7 @@ async def test_each_way_of_being_stuck_costs_its_worker(how: str, asked: str) ->
 
 @pytest.mark.timeout(180)
 async def test_stuck_runs_over_their_time_end_in_time() -> None:
-    async with world(BG_JOB_TIMEOUT_SECS=str(LIMIT_S)) as here:
+    async with env(BG_JOB_TIMEOUT_SECS=str(LIMIT_S)) as here:
         worker = here.worker()
         stuck = await all_end_in_time(here, ["limit"], WAYS)
         await goes_on(here, stuck, worker)
@@ -223,7 +223,7 @@ async def test_a_node_that_stops_its_whole_worker_ends_in_time_and_the_worker_co
     # The worker dies later than the time of its run is over: a run that dies before has another try, and its time
     over = {"BG_JOB_TIMEOUT_SECS": str(LIMIT_S), "AGENTLOG_STUCK_SECS": str(LIMIT_S + 2 * STUCK_S)}
     more = over if asked == "limit" else {}
-    async with world(**more) as here:
+    async with env(**more) as here:
         worker = here.worker()
         stuck = await all_end_in_time(here, [asked], ["holds_the_lock"])
         await goes_on(here, stuck, worker)

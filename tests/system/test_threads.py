@@ -5,7 +5,7 @@ from uuid import uuid4
 import aiohttp
 import pytest
 from tests.system.api import TIMEOUT, Api
-from tests.system.runs_world import refused
+from tests.system.runs_env import refused
 from tests.system.servers import RunningServer
 
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load

@@ -17,8 +17,8 @@ from tests.system.rebuilds import rebuilt
 from tests.system.servers import RunningServer, running_server
 
 from agentlog_facts.json_value import JsonObject, as_object, dump, load, load_object
-from agentlog_infra.partitioner import partition_of
-from agentlog_infra.processes import child_environment
+from agentlog_infra.kafka.partitioner import partition_of
+from agentlog_infra.process.child import child_environment
 
 EVENTS = "agentlog.events"
 PARTITIONS = 8
@@ -82,7 +82,7 @@ def id_on(partition: int) -> str:
 def agentlog(server: RunningServer, *words: str) -> tuple[int, str]:
     """Run a command against the server; return exit status and all it said."""
     done = subprocess.run(
-        [sys.executable, "-m", "agentlog_infra.cli", *words, "--data-dir", str(server.folder / "data")],
+        [sys.executable, "-m", "agentlog_infra.cli.main", *words, "--data-dir", str(server.folder / "data")],
         capture_output=True,
         text=True,
         check=False,

@@ -16,7 +16,7 @@ from tests.system.checker.items import items
 from tests.system.checker.judgement import judged_well
 from tests.system.checker.records import Record, read_topic
 from tests.system.cluster import running_cluster
-from tests.system.scenes import END_S, Scene, held_at, taken_over, until
+from tests.system.faults_env import END_S, FaultsEnv, held_at, taken_over, until
 
 from agentlog_infra.examples.example_steps import STEPS
 
@@ -31,24 +31,24 @@ LATE_FRAMES = b'{"spec":1,"frames":[{"event":"values","data":{"done":["zombie"]}
 async def test_a_worker_that_wakes_up_after_its_lease_writes_in_vain(full: bool) -> None:
     runs = MANY if full else FEW
     with running_cluster({"N_JOBS_PER_WORKER": str(runs)}, workers=1) as cluster:
-        scene = Scene(cluster)
-        await scene.set_off(runs, sleep_ms=STEP_MS, remember="zombies")
-        await until(lambda: held_at(cluster, "three", scene.batch) >= FEW // 2, END_S, "many are about to put an item")
+        env = FaultsEnv(cluster)
+        await env.set_off(runs, sleep_ms=STEP_MS, remember="zombies")
+        await until(lambda: held_at(cluster, "three", env.batch) >= FEW // 2, END_S, "many are about to put an item")
         zombie = cluster.living("worker")[0]
         cluster.signal_pids([zombie], signal.SIGSTOP)
         stopped = time.monotonic()
         cluster.start_roles(["worker-2"])
-        await until(lambda: taken_over(scene, zombie) == runs, 2 * END_S, "another one executes all its runs")
+        await until(lambda: taken_over(env, zombie) == runs, 2 * END_S, "another one executes all its runs")
         cluster.signal_pids([zombie], signal.SIGCONT)
         woken = time.monotonic()
         bootstrap = cluster.addresses["broker"]
         forged = await send_late_flushes(bootstrap, await overtaken(bootstrap))
-        await scene.ends()
-        await scene.judged(stream_every=1)
+        await env.ends()
+        await env.judged(stream_every=1)
         events, found = await judged_well(bootstrap, cluster.addresses["postgres"])
         outputs = await read_topic(bootstrap, "agentlog.outputs")
         late_flushes = sum(told.late for told in streams(events, outputs).values())
-        assert len(scene.notes.streams) == runs
+        assert len(env.notes.streams) == runs
     void = [one for one in events if one.verdict in LATE and one.epoch is not None]
     written = items(events)
     late = [item for item in written if item.late]
@@ -65,30 +65,30 @@ async def test_a_worker_that_wakes_up_after_its_lease_writes_in_vain(full: bool)
     assert late, "the zombie put no item: the test does not bite"
     first = {run_id: epoch for run_id, epoch in reversed(list(claims(events)))}
     assert {item.epoch - first[item.run_id] for item in late} == {0}, "an item that came late names another attempt"
-    assert in_time == {(run_id, step) for run_id in scene.batch for step in STEPS}
+    assert in_time == {(run_id, step) for run_id in env.batch for step in STEPS}
 
 
 @pytest.mark.timeout(400)
 async def test_a_worker_alone_that_wakes_before_anybody_else_has_spoken_is_not_heard(full: bool) -> None:
     runs = MANY if full else FEW
     with running_cluster({"N_JOBS_PER_WORKER": str(runs)}, workers=1) as cluster:
-        scene = Scene(cluster)
-        await scene.set_off(runs, sleep_ms=STEP_MS)
+        env = FaultsEnv(cluster)
+        await env.set_off(runs, sleep_ms=STEP_MS)
         zombie = cluster.living("worker")
         cluster.signal_pids(zombie, signal.SIGSTOP)
-        live = {run: asyncio.ensure_future(scene.ana.stream(thread, run)) for run, thread in scene.batch.items()}
+        live = {run: asyncio.ensure_future(env.ana.stream(thread, run)) for run, thread in env.batch.items()}
         bootstrap = cluster.addresses["broker"]
         await all_released(bootstrap, runs)
         forged = await send_late_flushes(bootstrap, ended_epochs(judge(await read_topic(bootstrap, "agentlog.events"))))
         cluster.signal_pids(zombie, signal.SIGCONT)
-        await scene.ends()
-        found = await scene.judged(stream_every=1)
+        await env.ends()
+        found = await env.judged(stream_every=1)
         events = judge(await read_topic(bootstrap, "agentlog.events"))
         outputs = await read_topic(bootstrap, "agentlog.outputs")
         heard = {run: await told for run, told in live.items()}
     late = early_flushes(events, outputs)
     print(f"a worker alone: {runs} runs, {late} flushes before anybody else spoke, {dict(found.voids)} void")
-    assert heard == scene.notes.streams, "who was there saw something else than who came later"
+    assert heard == env.notes.streams, "who was there saw something else than who came later"
     assert unfenced_releases(events, outputs) == []
     assert min(found.attempts.values()) >= 2
     assert late >= len(forged) == runs, "no flush came early: the test does not bite"

@@ -1,0 +1,148 @@
+"""What the gateway and the duties may ask of loaded graphs, as JSON: state, history, updates, a view without a run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+from agentlog_facts.checkpoint import CheckpointFact
+from agentlog_facts.errors import AgentlogError
+from agentlog_facts.ids import RunId, ThreadId
+from agentlog_facts.json_value import Json, JsonObject
+from agentlog_facts.thread import StateUpdated
+
+
+class GraphNotFound(AgentlogError):
+    """No graph of this id is loaded."""
+
+    code: ClassVar[str] = "graph_not_found"
+    status: ClassVar[int] = 404
+
+
+class BadUpdate(AgentlogError):
+    """LangGraph refused the values, the node or the namespace of a state update; the message is LangGraph's."""
+
+    code: ClassVar[str] = "bad_update"
+    status: ClassVar[int] = 400
+
+
+class GraphFailed(AgentlogError):
+    """The graph's own code raised while its state was read or updated; nothing was written."""
+
+    code: ClassVar[str] = "graph_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """Which checkpoint is meant: all None and "" is the latest of the root graph."""
+
+    checkpoint_id: str | None = None
+    checkpoint_ns: str = ""
+    checkpoint_map: JsonObject | None = None
+
+
+LATEST = At()
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """A state update that wants to be committed: all these facts in ONE commit on `thread-<id>`, with a demand of the
+    version that was read before (`facts`, then `updated`). `checkpoint` is the configurable that the API answers.
+    """
+
+    facts: tuple[CheckpointFact, ...]
+    updated: StateUpdated
+    checkpoint: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadView:
+    """The state of a thread as its row shows it; `values` None: the thread has no state."""
+
+    values: JsonObject | None = None
+    next: tuple[str, ...] = ()
+    interrupts: JsonObject = field(default_factory=dict[str, Json])
+    checkpoint_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredState:
+    """What the last checkpoint of a thread says by itself, without the code of its graph.
+
+    `asking` names the nodes with an open interrupt: which others are left to run, only the graph knows. `run_id` is the
+    run that wrote the checkpoint, None where there is none or nobody's claim did.
+    """
+
+    values: JsonObject | None = None
+    asking: tuple[str, ...] = ()
+    interrupts: JsonObject = field(default_factory=dict[str, Json])
+    checkpoint_id: str | None = None
+    run_id: RunId | None = None
+
+
+ROOT = "__root__"
+"""Under this key a view holds the values of a graph whose state is no object (an entrypoint's return value)."""
+
+
+def unrooted(view: JsonObject | None) -> Json:
+    """Return the values of a view as clients see them."""
+    return view[ROOT] if view is not None and view.keys() == {ROOT} else view
+
+
+class GraphAccess(Protocol):
+    """Loaded graphs over the projected checkpoints.
+
+    All raise GraphNotFound, GraphFailed when the graph's own code raises, and Unavailable from the reads.
+    """
+
+    def graph_ids(self) -> Sequence[str]:
+        """Return the ids of the loaded graphs, in the order of the configuration."""
+        ...
+
+    def description(self, graph_id: str) -> str | None:
+        """Return the description that the configuration gives to a graph."""
+        ...
+
+    async def get_state(
+        self, graph_id: str, thread_id: ThreadId, at: At = LATEST, *, subgraphs: bool = False
+    ) -> JsonObject:
+        """Return a snapshot. Source: Agent Server API, section 6.1."""
+        ...
+
+    async def get_history(
+        self,
+        graph_id: str,
+        thread_id: ThreadId,
+        at: At = LATEST,
+        *,
+        before: str | None = None,
+        limit: int = 1,
+        metadata: JsonObject | None = None,
+    ) -> list[JsonObject]:
+        """Return snapshots, newest first in log order; `before` is a checkpoint id. Source: section 6.2."""
+        ...
+
+    async def update_state(
+        self,
+        graph_id: str,
+        thread_id: ThreadId,
+        values: Json,
+        *,
+        as_node: str | None = None,
+        at: At = LATEST,
+        view: JsonObject | None = None,
+        metadata: JsonObject | None = None,
+    ) -> StateChange:
+        """Apply values and return what has to be committed; nothing is written here.
+
+        `view` is the thread row's values (None: no state yet), against which the change is stated; `metadata` is added
+        to the checkpoint's. Raises: BadUpdate.
+        """
+        ...
+
+    async def view_without_run(self, graph_id: str, thread_id: ThreadId, run_id: RunId) -> ThreadView:
+        """Return the state that remains when all that a run accepted is hidden (delete, rollback)."""
+        ...
+
+    async def view(self, graph_id: str, thread_id: ThreadId) -> ThreadView:
+        """Return the state of the last accepted checkpoint (for whoever finishes a run in place of its worker)."""
+        ...

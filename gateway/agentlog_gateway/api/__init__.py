@@ -1,0 +1,1 @@
+"""What every endpoint shares: request context, dependencies, OpenAPI, recorded refusals."""

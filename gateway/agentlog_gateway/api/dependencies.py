@@ -1,0 +1,70 @@
+"""What the routes work with: ports and queries, wired once in the composition root."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from agentlog_commands.submit import Submitter
+from agentlog_facts.graph_ports import GraphAccess
+from agentlog_facts.ports import Clock, EventLog, Ids
+from agentlog_gateway.api.refusal_log import Refusals
+from agentlog_gateway.reads.caught_up import CatchUpGate
+from agentlog_gateway.reads.consistency_token import ProjectionProgress
+from agentlog_gateway.streaming.run_streams import RunStreams
+from agentlog_projections.models.assistants import Assistants
+from agentlog_projections.models.runs import Runs
+from agentlog_projections.models.threads import Threads
+from agentlog_projections.queries.command_context import CommandContexts
+from agentlog_projections.queries.health import ProjectionHealth
+
+Check: TypeAlias = Callable[[], Awaitable[object]]
+"""Asks a dependency for any answer. Raises: AgentlogError."""
+HealthQuery: TypeAlias = Callable[[], Awaitable[ProjectionHealth]]
+"""Asks how the projection is. Raises: Unavailable."""
+
+
+class RunWaits(Protocol):
+    """How a blocking call learns that a run may have ended."""
+
+    def run_ended(self, run_id: str) -> AbstractContextManager[asyncio.Event]:
+        """Give an event that is set when a hint says that the run ended; read the row after entering."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds a request: sizes in bytes, times in seconds."""
+
+    body_bytes: int
+    deadline_s: float
+    read_wait_s: float
+    cancel_grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """Everything that a route may use. `prepared` is set once every loaded graph has its assistant.
+
+    `checks`: how each dependency is asked whether it is there.
+    """
+
+    clock: Clock
+    ids: Ids
+    log: EventLog
+    submitter: Submitter
+    refusals: Refusals
+    caught_up: CatchUpGate
+    progress: ProjectionProgress
+    waits: RunWaits
+    streams: RunStreams
+    graphs: GraphAccess
+    contexts: CommandContexts
+    threads: Threads
+    runs: Runs
+    assistants: Assistants
+    limits: Limits
+    checks: Mapping[str, Check]
+    health: HealthQuery
+    prepared: asyncio.Event

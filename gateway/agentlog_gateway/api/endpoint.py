@@ -1,0 +1,90 @@
+"""Decides which handler answers a method on a path, and turns everything it raises into an answer."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from pydantic import BaseModel
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from agentlog_gateway.api.dependencies import Dependencies
+from agentlog_gateway.api.refusal_recorder import note_refusal
+from agentlog_gateway.api.request_context import Handler, RequestContext
+from agentlog_gateway.http.body import REPLACEMENT
+from agentlog_gateway.http.errors import failure_response, problem_response, server_error
+from agentlog_gateway.http.responses import TOKEN_HEADER
+from agentlog_gateway.reads.consistency_token import parse_token
+
+log = logging.getLogger(__name__)
+
+_REPLACEMENT = quote(REPLACEMENT).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One documented operation. `answers`: status -> what it means; `streams`: the answer is SSE."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    tag: str
+    body: type[BaseModel] | None = None
+    answers: Mapping[int, str] | None = None
+    streams: bool = False
+    query: Sequence[str] = ()
+
+
+def _without_nul(scope: Scope) -> Scope:
+    """Return the scope with NULs of its path and query replaced, as in bodies. Source: section 1.1."""
+    query: bytes = scope["query_string"]
+    given: Mapping[str, str] = scope.get("path_params", {})
+    path = {name: text.replace("\0", REPLACEMENT) for name, text in given.items()}
+    return {
+        **scope,
+        "path_params": path,
+        "query_string": query.replace(b"%00", _REPLACEMENT).replace(b"\0", _REPLACEMENT),
+    }
+
+
+class Endpoint:
+    """All operations of one path, as an ASGI application."""
+
+    def __init__(self, dependencies: Callable[[], Dependencies], path: str, operations: Sequence[Operation]) -> None:
+        self._dependencies = dependencies
+        self._path = path
+        self._handlers = {operation.method: operation.handler for operation in operations}
+        if "GET" in self._handlers:
+            self._handlers["HEAD"] = self._handlers["GET"]
+        self._allow = ", ".join(sorted(self._handlers))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        request = Request(_without_nul(scope), receive, send)
+        handler = self._handlers.get(request.method)
+        response: Response | None
+        if handler is None:
+            response = problem_response(405, "Method Not Allowed", {"Allow": self._allow})
+        else:
+            response = await self._answer(handler, RequestContext(self._dependencies(), request, self._path))
+        if response is not None:
+            await response(scope, receive, send)
+
+    async def _answer(self, handler: Handler, context: RequestContext) -> Response | None:
+        try:
+            token = context.request.headers.get(TOKEN_HEADER)
+            if token is not None:
+                await context.dependencies.progress.wait(parse_token(token), context.dependencies.limits.read_wait_s)
+            return await handler(context)
+        except ClientDisconnect:
+            return None
+        except Exception as error:  # the outermost place of a request: everything becomes an answer
+            await note_refusal(context, error)
+            response = failure_response(error)
+            if response is None:
+                log.exception("request.failed", extra={"route": self._path, "correlation_id": context.request_id})
+                return server_error()
+            return response

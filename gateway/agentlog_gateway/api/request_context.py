@@ -1,0 +1,213 @@
+"""One HTTP request as the routes see it: who asks, what for, and under which identity it is written to the log."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+from uuid import UUID
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agentlog_commands.command import Decision, Refused
+from agentlog_commands.identity import Identity, digest, identify
+from agentlog_commands.submit import Intent, Submitted, Voided
+from agentlog_facts import envelope
+from agentlog_facts.envelope import ANONYMOUS, Actor, Cause
+from agentlog_facts.errors import AgentlogError, Contended, Unavailable
+from agentlog_facts.ids import Key
+from agentlog_facts.json_value import Json
+from agentlog_gateway.api.dependencies import Dependencies
+from agentlog_gateway.http.body import parse_body, read_body
+from agentlog_gateway.http.errors import Problem, invalid
+from agentlog_gateway.http.responses import TOKEN_HEADER
+from agentlog_gateway.schemas.requests import MOST, Body, path_uuid
+
+IDEMPOTENCY_HEADER = "idempotency-key"
+LONGEST_KEY = 255
+LONGEST_REQUEST_ID = 128
+
+_Model = TypeVar("_Model", bound=Body)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempted:
+    """A command that was asked of an aggregate, and did not come to pass; `reason` as its decider or the log says."""
+
+    key: Key
+    command: str
+    reason: str = ""
+
+
+class RequestContext:
+    """A request in work. Routes read from it, submit through it and get headers for their answer from it."""
+
+    def __init__(self, dependencies: Dependencies, request: Request, route: str) -> None:
+        self.dependencies = dependencies
+        self.request = request
+        self.route = route
+        self.actor: Actor = ANONYMOUS
+        self.attempted: Attempted | None = None
+        self._body = b""
+        self._identity: Identity | None = None
+        self._request_id: str | None = None
+        self._deadline: float | None = None
+
+    @property
+    def head(self) -> bool:
+        """Tell whether only headers are asked for."""
+        return self.request.method == "HEAD"
+
+    def path_id(self, kind: str) -> str:
+        """Return `{kind}_id` of the path. Raises: Problem 422 when it is no UUID."""
+        return path_uuid(kind, self.request.path_params[f"{kind}_id"])
+
+    async def raw_body(self) -> bytes:
+        """Return the body as received. Raises: Problem 413."""
+        self._body = await read_body(self.request, self.dependencies.limits.body_bytes)
+        return self._body
+
+    async def json(self) -> Json:
+        """Return the body. Raises: Problem 413, 422."""
+        return parse_body(await self.raw_body())
+
+    async def body(self, model: type[_Model]) -> _Model:
+        """Return the checked body. Raises: Problem 413, 422, ValidationError."""
+        return model.model_validate(await self.json())
+
+    @property
+    def request_id(self) -> str:
+        """Return the client's X-Request-Id, or one of our own."""
+        if self._request_id is None:
+            given = self.request.headers.get("x-request-id", "")
+            fits = 0 < len(given) <= LONGEST_REQUEST_ID and given.isprintable()
+            self._request_id = given if fits else self.dependencies.ids.uuid7()
+        return self._request_id
+
+    @property
+    def identity(self) -> Identity:
+        """Return the ids of this intent, derived from its Idempotency-Key where it has one. Raises: Problem 422."""
+        if self._identity is None:
+            key = self.request.headers.get(IDEMPOTENCY_HEADER)
+            if key is not None and not 0 < len(key) <= LONGEST_KEY:
+                raise invalid(f"Idempotency-Key: expected 1 to {LONGEST_KEY} characters, found {len(key)}")
+            path = self.request.scope["path"]
+            self._identity = identify(self.actor, self.request.method, path, key, self.dependencies.ids)
+        return self._identity
+
+    def new_id(self, name: str) -> str:
+        """Return the id of something that this request creates; the same for each retry of a keyed request."""
+        return self.identity.derived(name, self.dependencies.ids)
+
+    @property
+    def body_sha256(self) -> str:
+        """Return the digest of the command as received: the body, and the query where there is one."""
+        query: bytes = self.request.scope["query_string"]
+        return digest(query + b"\n" + self._body if query else self._body)
+
+    @property
+    def cause(self) -> Cause:
+        """Return who is behind what this request writes."""
+        request = envelope.Request(self.request_id, self.request.method, self.route)
+        traceparent = self.request.headers.get("traceparent")
+        fits = traceparent is not None and len(traceparent) <= 64 and traceparent.isascii()
+        return Cause(self.actor, self.request_id, traceparent=traceparent if fits else None, request=request)
+
+    @property
+    def deadline(self) -> float:
+        """Return until when this request may take, however often it submits, in seconds of the monotonic clock.
+
+        It begins with the first commit, so that a body that arrives slowly does not shorten it.
+        """
+        if self._deadline is None:
+            self._deadline = self.dependencies.clock.monotonic() + self.dependencies.limits.deadline_s
+        return self._deadline
+
+    async def submit(
+        self,
+        command: str,
+        key: str,
+        decide: Callable[[], Awaitable[Decision]],
+        *,
+        serial: bool = False,
+        conflicts: bool = False,
+    ) -> Submitted | Refused | Voided:
+        """Carry the decision about a command to the log; `command` names it in what is noted of a refusal.
+
+        `conflicts`: the contract has a 409 for this command, which is then told where too many races were lost.
+
+        Raises: Unavailable, OutcomeUnknown, KeyReused, Contended or Problem 409, and what `decide` raises.
+        """
+        identity = self.identity
+        intent = Intent(Key(key), identity.event_id, self.body_sha256, self.cause, identity.keyed, serial)
+        self.attempted = Attempted(Key(key), command)
+        judging = _Judging(decide)
+        try:
+            done = await self.dependencies.submitter.submit(intent, judging.decide, self.deadline)
+        except Contended as error:
+            if not conflicts:
+                raise
+            raise Problem(409, str(error), reason=error.code) from error
+        match done:
+            case Refused() if judging.raised is not None:
+                raise judging.raised
+            case Submitted():
+                self.attempted = None
+            case Refused():
+                self.attempted = Attempted(Key(key), command, done.reason)
+            case Voided():
+                self.attempted = Attempted(Key(key), command, done.void.reason)
+        return done
+
+    def token(self, done: Submitted) -> dict[str, str]:
+        """Return the header that names a commit to later reads."""
+        return {TOKEN_HEADER: self.dependencies.progress.token(done.place)}
+
+
+class _Judging:
+    """A decision whose refusals are values even where a route raises them.
+
+    So a keyed request that had its effect is answered as the first time, whatever would refuse it now.
+    """
+
+    def __init__(self, decide: Callable[[], Awaitable[Decision]]) -> None:
+        self._decide = decide
+        self.raised: Problem | AgentlogError | None = None
+
+    async def decide(self) -> Decision:
+        """Decide; what was raised instead is in `raised`. Raises: Unavailable."""
+        try:
+            return await self._decide()
+        except Unavailable:
+            raise
+        except (Problem, AgentlogError) as error:
+            self.raised = error
+            return Refused("not_possible")
+
+
+Handler = Callable[[RequestContext], Awaitable[Response]]
+
+
+def is_uuid(text: str) -> bool:
+    """Tell whether a text is a UUID in any of its forms."""
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+def query_flag(context: RequestContext, name: str) -> bool:
+    """Read a loosely written flag: 1, true, yes, on; anything else is false."""
+    return context.request.query_params.get(name, "").lower() in {"1", "true", "yes", "on"}
+
+
+def query_number(context: RequestContext, name: str, default: int, status: int = 422) -> int:
+    """Read a whole number that a database can count to. Raises: Problem."""
+    text = context.request.query_params.get(name, str(default))
+    try:
+        number = int(text)
+    except ValueError as error:
+        raise Problem(status, f"Invalid {name} {text}") from error
+    if abs(number) > MOST:
+        raise Problem(status, f"Invalid {name}: expected at most {MOST}")
+    return number

@@ -1,0 +1,1 @@
+"""HTTP mechanics: bodies, errors, responses, CORS, long polls, the draining server."""

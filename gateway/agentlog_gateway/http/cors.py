@@ -1,0 +1,41 @@
+"""Decides which browsers may call: all of them, those that CORS_ALLOW_ORIGINS names, or what `http.cors` says.
+
+Source: Agent Server API, section 1.6, and `http.cors` of langgraph.json.
+"""
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from agentlog_facts.errors import Misconfigured
+from agentlog_facts.json_value import JsonObject
+from agentlog_gateway.http.errors import validation_detail
+
+EXPOSED = ("X-Pagination-Total", "X-Pagination-Next", "Content-Location", "X-Consistency-Token")
+PREFLIGHT_S = 600
+
+
+class Cors(BaseModel):
+    """What a browser is told; `max_age` in seconds. Names are those of `http.cors`."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    allow_origins: list[str] = []
+    allow_origin_regex: str | None = None
+    allow_methods: list[str] = ["*"]
+    allow_headers: list[str] = ["*"]
+    allow_credentials: bool = False
+    expose_headers: list[str] = list(EXPOSED)
+    max_age: int = PREFLIGHT_S
+
+
+def cors_of(document: JsonObject, origins: Sequence[str]) -> Cors:
+    """Return what `http.cors` of a `langgraph.json` says; without it, these origins. Raises: Misconfigured."""
+    http = document.get("http")
+    given = http.get("cors") if isinstance(http, dict) else None
+    if given is None:
+        return Cors(allow_origins=list(origins))
+    try:
+        return Cors.model_validate(given)
+    except ValidationError as error:
+        raise Misconfigured(f"http.cors: {validation_detail(error)}") from error

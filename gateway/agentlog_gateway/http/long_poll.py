@@ -1,0 +1,72 @@
+"""Decides how a call that waits answers: status and headers at once, a newline every 5 s, then the JSON document.
+
+Source: Agent Server API, section 7.6.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from agentlog_gateway.http.responses import JSON
+from agentlog_gateway.http.server import stays_open, was_cut
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT = b"\n"
+HEARTBEAT_S = 5.0
+
+
+class BlockingResponse(Response):
+    """Send the document once it is there; `on_gone` is awaited when the client goes away before, `close` always."""
+
+    def __init__(
+        self,
+        document: Awaitable[bytes],
+        headers: Mapping[str, str],
+        close: Callable[[], None],
+        on_gone: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        super().__init__(headers={**headers, "Content-Type": JSON})
+        del self.headers["content-length"]
+        self._document = document
+        self._close = close
+        self._on_gone = on_gone
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; what the document raises cuts the connection, and the client comes back by `Location`."""
+        stays_open(scope)
+        document = asyncio.ensure_future(self._document)
+        gone = asyncio.ensure_future(_leaves(receive))
+        left = False
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            left = not await self._wait(document, gone, send)
+            if not left:
+                await send({"type": "http.response.body", "body": document.result(), "more_body": False})
+        finally:
+            document.cancel()
+            gone.cancel()
+            await asyncio.gather(document, gone, return_exceptions=True)
+            self._close()  # a document that was cancelled before its first step has given nothing back
+        if left and not was_cut(scope) and self._on_gone is not None:
+            log.info("wait.client_gone")
+            await self._on_gone()
+
+    async def _wait(self, document: asyncio.Future[bytes], gone: asyncio.Future[None], send: Send) -> bool:
+        """Return whether the document came before the client went away."""
+        while True:
+            both: set[asyncio.Future[bytes] | asyncio.Future[None]] = {document, gone}
+            await asyncio.wait(both, timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)
+            if document.done():
+                return True
+            if gone.done():
+                return False
+            await send({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
+
+
+async def _leaves(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,1 @@
+"""Consistency of reads: tokens, and projections that have caught up."""

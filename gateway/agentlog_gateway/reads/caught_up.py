@@ -1,0 +1,59 @@
+"""Decides whether rows may be believed: not while the partition of a key is folded for the first time or again."""
+
+from collections.abc import Collection, Mapping
+from typing import Protocol
+
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.ids import Key
+from agentlog_facts.ports import Clock, EventLog
+
+FRESH_S = 0.25
+"""How long a good answer counts for rows that were found. What is missing, row or partition, is asked about again: so
+nobody is refused once all is there."""
+
+
+class PartitionStates(Protocol):
+    """Which partitions are present; implemented by `agentlog_projections.sql.caught_up`."""
+
+    async def caught_up(self) -> Mapping[int, bool]:
+        """Return for each known partition whether it is present. Raises: Unavailable."""
+        ...
+
+
+class CatchUpGate:
+    """Answers from memory for a moment, so that a request does not cost one question more."""
+
+    def __init__(self, states: PartitionStates, log: EventLog, clock: Clock, partitions: int) -> None:
+        self._states = states
+        self._log = log
+        self._clock = clock
+        self._partitions = partitions
+        self._known: Mapping[int, bool] = {}
+        self._asked_at = float("-inf")
+        self._questions = self._answered = 0
+
+    async def require(self, key: str, *, fresh: bool = False) -> None:
+        """Let rows of this aggregate be used. Raises: Unavailable while they are not all there."""
+        await self._require([self._log.partition_of(Key(key))], fresh)
+
+    async def require_all(self) -> None:
+        """Let rows of all aggregates be used (searches). Raises: Unavailable while they are not all there."""
+        await self._require(range(self._partitions), False)
+
+    async def ask(self) -> None:
+        """Ask the database now: what is remembered afterwards is no older than this call. Raises: Unavailable."""
+        self._questions += 1
+        question = self._questions
+        known = await self._states.caught_up()
+        if question > self._answered:  # else a later question was answered sooner
+            self._answered, self._known, self._asked_at = question, known, self._clock.monotonic()
+
+    async def _require(self, partitions: Collection[int], fresh: bool) -> None:
+        if fresh or self._clock.monotonic() - self._asked_at > FRESH_S or self._missing(partitions):
+            await self.ask()
+        missing = self._missing(partitions)
+        if missing:
+            raise Unavailable(f"the projection is being built for partition {missing[0]}, retry later")
+
+    def _missing(self, partitions: Collection[int]) -> list[int]:
+        return [number for number in partitions if not self._known.get(number, False)]

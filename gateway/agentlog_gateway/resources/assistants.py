@@ -1,0 +1,88 @@
+"""The routes of assistants (get, search, count), and which assistant a run means. Source: section 4."""
+
+from starlette.responses import Response
+
+from agentlog_commands.assistants import system_assistant_id
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.ids import AssistantId
+from agentlog_facts.json_value import Json
+from agentlog_gateway.api.dependencies import Dependencies
+from agentlog_gateway.api.request_context import RequestContext, is_uuid
+from agentlog_gateway.http.errors import INVALID_RUN_TARGET, Problem, invalid
+from agentlog_gateway.http.responses import json_response, page_response
+from agentlog_gateway.schemas.requests import AssistantCount, AssistantSearch, path_uuid
+from agentlog_gateway.schemas.responses import assistant_json, selected
+from agentlog_projections.models.assistants import AssistantFilter
+from agentlog_projections.queries.command_context import RunAssistant
+
+
+def assistant_of(dependencies: Dependencies, named: str) -> AssistantId:
+    """Return the id that a run's `assistant_id` means: a UUID, or the name of a graph. Raises: Problem 422."""
+    graph_ids = dependencies.graphs.graph_ids()
+    if named in graph_ids:
+        return system_assistant_id(named)
+    if not is_uuid(named):
+        raise invalid(
+            f"Invalid assistant: '{named}'. Must be either: the UUID of an assistant, "
+            f"or the name of a graph: {', '.join(graph_ids)}"
+        )
+    return AssistantId(path_uuid("assistant", named))
+
+
+async def usable(dependencies: Dependencies, assistant_id: AssistantId, found: RunAssistant | None) -> RunAssistant:
+    """Return the assistant of a run that is to be created. Raises: Problem 404, Unavailable."""
+    if found is None:
+        await dependencies.caught_up.require(assistant_id, fresh=True)
+        if not dependencies.prepared.is_set():
+            raise Unavailable("the assistants of the graphs are being made, retry later")
+        raise Problem(404, INVALID_RUN_TARGET, reason="assistant_not_found")
+    _known_graph(dependencies, found.graph_id)
+    return found
+
+
+def _known_graph(dependencies: Dependencies, graph_id: str) -> None:
+    if graph_id not in dependencies.graphs.graph_ids():
+        names = ", ".join(f"'{name}'" for name in dependencies.graphs.graph_ids())
+        raise Problem(404, f"Graph '{graph_id}' not found. Expected one of: [{names}]", reason="graph_not_found")
+
+
+async def get(context: RequestContext) -> Response:
+    """GET /assistants/{assistant_id}; the name of a graph means its system assistant."""
+    named = context.request.path_params["assistant_id"]
+    graphs = context.dependencies.graphs.graph_ids()
+    assistant_id = system_assistant_id(named) if named in graphs else AssistantId(path_uuid("assistant", named))
+    await context.dependencies.caught_up.require(assistant_id)
+    found = await context.dependencies.assistants.get(assistant_id)
+    if found is None:
+        await context.dependencies.caught_up.require(assistant_id, fresh=True)
+        raise Problem(404, "Not Found")
+    return json_response(assistant_json(found))
+
+
+def _filter(context: RequestContext, body: AssistantCount) -> AssistantFilter:
+    if body.graph_id is not None:
+        _known_graph(context.dependencies, body.graph_id)
+    return AssistantFilter(body.metadata or None, body.graph_id, body.name)
+
+
+async def search(context: RequestContext) -> Response:
+    """POST /assistants/search."""
+    body = await context.body(AssistantSearch)
+    where = _filter(context, body)
+    await context.dependencies.caught_up.require_all()
+    found = await context.dependencies.assistants.search(
+        where,
+        sort_by=body.sort_by,
+        descending=body.sort_order == "desc",
+        limit=body.limit + 1,
+        offset=body.offset,
+    )
+    shown: list[Json] = [selected(assistant_json(row), body.select) for row in found]
+    return page_response(shown, body.offset, body.limit)
+
+
+async def count(context: RequestContext) -> Response:
+    """POST /assistants/count."""
+    where = _filter(context, await context.body(AssistantCount))
+    await context.dependencies.caught_up.require_all()
+    return json_response(await context.dependencies.assistants.count(where))

@@ -1,0 +1,167 @@
+"""The routes that end or remove a run: cancel and delete. Source: Agent Server API, section 9."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
+
+from starlette.responses import Response
+
+from agentlog_commands.command import Decision, Refused
+from agentlog_commands.identity import follow_up
+from agentlog_commands.runs import CancelRun, DeleteRun
+from agentlog_commands.submit import Intent, Submitted, Voided
+from agentlog_facts.errors import AgentlogError
+from agentlog_facts.guard import Void
+from agentlog_facts.ids import Key, RunId, ThreadId
+from agentlog_facts.json_value import JsonObject
+from agentlog_facts.state_diff import diff_state
+from agentlog_facts.thread import CancelAction
+from agentlog_gateway.api.request_context import RequestContext, query_flag
+from agentlog_gateway.http.errors import Problem, invalid
+from agentlog_gateway.http.long_poll import BlockingResponse
+from agentlog_gateway.http.responses import no_content, run_path
+from agentlog_gateway.resources.run_result import RunWait, cancelled_document
+from agentlog_gateway.resources.threads import thread_context
+from agentlog_projections.models.runs import Run
+
+log = logging.getLogger(__name__)
+
+CANCEL_ROUTE = "POST /threads/{thread_id}/runs/{run_id}/cancel"
+NOT_ACTIVE = "No matching runs to cancel. The run has ended already."
+NO_RUNS = "No runs found to cancel."
+
+
+def _error(action: CancelAction, by: str) -> JsonObject:
+    """Return what the thread shows; the message names the route as a template, as clients know it."""
+    name = "UserRollback" if action == "rollback" else "UserInterrupt"
+    return {"error": name, "message": f"{action} requested via {by}"}
+
+
+class Cancellation:
+    """One request to stop a run."""
+
+    def __init__(
+        self, context: RequestContext, thread_id: ThreadId, run_id: RunId, action: CancelAction, by: str
+    ) -> None:
+        self._context = context
+        self._thread_id = thread_id
+        self._run_id = run_id
+        self._action: CancelAction = action
+        self._by = by
+
+    async def decide(self) -> Decision:
+        """End a pending run, ask the worker of a running one."""
+        dependencies = self._context.dependencies
+        found = await thread_context(self._context, self._thread_id)
+        if found.version is None:
+            return Refused("run_not_found")
+        deadline = dependencies.clock.now() + timedelta(seconds=dependencies.limits.cancel_grace_s)
+        error = _error(self._action, self._by)
+        command = CancelRun(self._thread_id, self._run_id, self._action, error, deadline, found.version)
+        return command.decide(found.state)
+
+
+async def cancel(context: RequestContext) -> Response:
+    """POST /threads/{thread_id}/runs/{run_id}/cancel."""
+    thread_id, run_id = ThreadId(context.path_id("thread")), RunId(context.path_id("run"))
+    action = _action(context.request.query_params.get("action", "interrupt"))
+    await context.raw_body()
+    waiting = query_flag(context, "wait")
+    wait = RunWait(context.dependencies, run_id)
+    try:
+        done = await context.submit(
+            "CancelRun", thread_id, Cancellation(context, thread_id, run_id, action, CANCEL_ROUTE).decide, serial=True
+        )
+        if not isinstance(done, Submitted):
+            raise await _refusal(context, thread_id, run_id)
+        headers = {**context.token(done), "Content-Location": run_path(thread_id, run_id)}
+        if waiting:
+            headers["Location"] = run_path(thread_id, run_id, "/join")
+            return BlockingResponse(cancelled_document(wait), headers, wait.close)
+    except BaseException:
+        wait.close()
+        raise
+    wait.close()
+    return Response(status_code=202, headers=headers)
+
+
+def _action(text: str) -> CancelAction:
+    match text:
+        case "interrupt" | "rollback":
+            return text
+        case _:
+            raise invalid(f"action: expected interrupt or rollback, found {text!r}")
+
+
+async def _refusal(context: RequestContext, thread_id: ThreadId, run_id: RunId) -> Problem:
+    """Return what the client is told: there is no such run, or it has ended."""
+    if await _run(context, thread_id, run_id) is None:
+        return Problem(404, NO_RUNS, reason="run_not_found")
+    return Problem(404, NOT_ACTIVE)
+
+
+async def _run(context: RequestContext, thread_id: ThreadId, run_id: RunId) -> Run | None:
+    found = await context.dependencies.runs.get(run_id)
+    return found if found is not None and found.thread_id == thread_id else None
+
+
+async def delete(context: RequestContext) -> Response:
+    """DELETE /threads/{thread_id}/runs/{run_id}: an active run ends first, its checkpoints are hidden."""
+    thread_id, run_id = ThreadId(context.path_id("thread")), RunId(context.path_id("run"))
+
+    async def decide() -> Decision:
+        found = await thread_context(context, thread_id)
+        run = await _run(context, thread_id, run_id)
+        if run is None or found.version is None:
+            return Refused("run_not_found")
+        thread = await context.dependencies.threads.get(thread_id)
+        left = await context.dependencies.graphs.view_without_run(run.graph_id, thread_id, run_id)
+        before = (thread.values if thread is not None else None) or {}
+        command = DeleteRun(
+            thread_id,
+            run_id,
+            known=True,
+            view=diff_state(before, left.values or {}),
+            next=left.next,
+            interrupts=left.interrupts,
+            error=_error("interrupt", "DELETE /threads/{thread_id}/runs/{run_id}"),
+            version=found.version,
+        )
+        return command.decide(found.state)
+
+    done = await context.submit("DeleteRun", thread_id, decide, serial=True)
+    match done:
+        case Submitted():
+            return no_content(context.token(done))
+        case Voided(void=Void(reason="view_locked", found=other)):
+            raise Problem(409, f"Thread {thread_id} has in-flight runs: [{other}]", reason="thread_busy")
+        case _:
+            raise Problem(404, "Run not found")
+
+
+def on_client_gone(context: RequestContext, thread_id: ThreadId, run_id: RunId) -> Callable[[], Awaitable[None]]:
+    """Return what cancels a run whose client went away and had asked for that."""
+
+    async def cancel_it() -> None:
+        by = f"disconnect of {context.request.method} {context.route}"
+        intent = Intent(
+            Key(thread_id),
+            follow_up(context.identity.event_id, 1),
+            context.body_sha256,
+            replace(context.cause, causation_id=context.identity.event_id),
+            keyed=True,
+            serial=True,
+        )
+        dependencies = context.dependencies
+        deadline = dependencies.clock.monotonic() + dependencies.limits.deadline_s  # the request's own is long over
+        try:
+            done = await dependencies.submitter.submit(
+                intent, Cancellation(context, thread_id, run_id, "interrupt", by).decide, deadline
+            )
+        except AgentlogError as error:
+            log.error("disconnect.not_cancelled", extra={"run_id": run_id, "error": str(error)})
+            return
+        log.info("disconnect.cancelled", extra={"run_id": run_id, "outcome": type(done).__name__})
+
+    return cancel_it

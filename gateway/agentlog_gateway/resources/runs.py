@@ -1,0 +1,199 @@
+"""The routes of runs: create, wait, stream, list, get, join. Source: Agent Server API, sections 7 and 11."""
+
+from collections.abc import Awaitable, Callable
+
+from starlette.responses import Response
+
+from agentlog_facts.ids import RunId, ThreadId
+from agentlog_facts.json_value import Json
+from agentlog_gateway.api.request_context import RequestContext, query_flag, query_number
+from agentlog_gateway.http.errors import Problem, invalid
+from agentlog_gateway.http.long_poll import BlockingResponse
+from agentlog_gateway.http.responses import json_response, run_path
+from agentlog_gateway.resources.cancel import on_client_gone
+from agentlog_gateway.resources.run_creation import NewRun, RunCreation
+from agentlog_gateway.resources.run_result import RunWait, creators_document, joiners_document
+from agentlog_gateway.resources.threads import existing_thread
+from agentlog_gateway.schemas.responses import new_run_json, run_json, selected
+from agentlog_gateway.schemas.run_requests import StatelessRun, ThreadRun
+from agentlog_gateway.streaming.cursor import stream_modes
+from agentlog_gateway.streaming.sse import HEADERS, SseResponse
+from agentlog_projections.models.runs import Run
+
+SELECTABLE = frozenset(
+    {
+        "run_id",
+        "thread_id",
+        "assistant_id",
+        "created_at",
+        "updated_at",
+        "status",
+        "metadata",
+        "kwargs",
+        "multitask_strategy",
+    }
+)
+
+
+async def thread_run(context: RequestContext) -> RunCreation:
+    """Read a request for a run on a thread."""
+    thread_id = ThreadId(context.path_id("thread"))
+    return RunCreation(context, await context.body(ThreadRun), thread_id)
+
+
+async def stateless_run(context: RequestContext) -> RunCreation:
+    """Read a request for a run with a thread of its own."""
+    return RunCreation(context, await context.body(StatelessRun), None)
+
+
+async def _create(context: RequestContext, creation: RunCreation) -> Response:
+    new = await creation.create()
+    return json_response(new_run_json(new.done, new.run), new.headers(context))
+
+
+async def _wait(context: RequestContext, creation: RunCreation) -> Response:
+    wait = RunWait(context.dependencies, creation.run_id)
+    try:
+        new = await creation.create()
+    except BaseException:
+        wait.close()
+        raise
+    document = creators_document(context.dependencies, wait, look_first=new.done.duplicate)
+    return BlockingResponse(document, new.headers(context, "/join"), wait.close, _on_disconnect(context, creation, new))
+
+
+async def _stream(context: RequestContext, creation: RunCreation) -> Response:
+    live = await context.dependencies.streams.open(creation.thread_id)
+    try:
+        new = await creation.create()
+    except BaseException:
+        live.close()
+        raise
+    headers = new.headers(context, "/stream")
+    if new.done.duplicate:
+        live.close()
+        events = context.dependencies.streams.replay(new.run.thread_id, new.run.run_id)
+    else:
+        events = live.events(new.run.run_id, resumable=creation.body.stream_resumable)
+    return SseResponse(events, headers, _on_disconnect(context, creation, new))
+
+
+def _on_disconnect(context: RequestContext, creation: RunCreation, new: NewRun) -> Callable[[], Awaitable[None]] | None:
+    if creation.body.on_disconnect == "continue":
+        return None
+    return on_client_gone(context, new.run.thread_id, new.run.run_id)
+
+
+async def create(context: RequestContext) -> Response:
+    """POST /threads/{thread_id}/runs."""
+    return await _create(context, await thread_run(context))
+
+
+async def wait(context: RequestContext) -> Response:
+    """POST /threads/{thread_id}/runs/wait."""
+    return await _wait(context, await thread_run(context))
+
+
+async def stream(context: RequestContext) -> Response:
+    """POST /threads/{thread_id}/runs/stream."""
+    return await _stream(context, await thread_run(context))
+
+
+async def create_stateless(context: RequestContext) -> Response:
+    """POST /runs."""
+    return await _create(context, await stateless_run(context))
+
+
+async def wait_stateless(context: RequestContext) -> Response:
+    """POST /runs/wait."""
+    return await _wait(context, await stateless_run(context))
+
+
+async def stream_stateless(context: RequestContext) -> Response:
+    """POST /runs/stream."""
+    return await _stream(context, await stateless_run(context))
+
+
+async def existing_run(context: RequestContext, missing: str) -> Run:
+    """Return the visible run of the path. Raises: Problem 404 with the text `missing`, Unavailable."""
+    thread_id, run_id = context.path_id("thread"), RunId(context.path_id("run"))
+    await context.dependencies.caught_up.require(thread_id)
+    found = await context.dependencies.runs.get(run_id)
+    if found is None or found.thread_id != thread_id:
+        await context.dependencies.caught_up.require(thread_id, fresh=True)
+        raise Problem(404, missing)
+    return found
+
+
+async def get(context: RequestContext) -> Response:
+    """GET /threads/{thread_id}/runs/{run_id}."""
+    return json_response(run_json(await existing_run(context, "Not Found")))
+
+
+async def list_runs(context: RequestContext) -> Response:
+    """GET /threads/{thread_id}/runs, newest first."""
+    thread_id = ThreadId(context.path_id("thread"))
+    limit, offset = query_number(context, "limit", 10, 400), query_number(context, "offset", 0, 400)
+    if not 1 <= limit <= 1000 or offset < 0:
+        raise Problem(400, "limit: expected 1 to 1000; offset: expected 0 or more")
+    select = context.request.query_params.getlist("select")
+    unknown = [name for name in select if name not in SELECTABLE]
+    if unknown:
+        raise invalid(f"select: unknown field {unknown[0]!r}")
+    await existing_thread(context, thread_id, with_values=False)
+    status = context.request.query_params.get("status")
+    found = await context.dependencies.runs.of_thread(thread_id, status=status, limit=limit, offset=offset)
+    shown: list[Json] = [selected(run_json(run), select or None) for run in found]
+    return json_response(shown)
+
+
+async def join(context: RequestContext) -> Response:
+    """GET /threads/{thread_id}/runs/{run_id}/join."""
+    found = await _any_run(context)
+    headers = _location(found, "/join")
+    if context.head:
+        return Response(headers=headers, media_type="application/json")
+    waiting = RunWait(context.dependencies, found.run_id)
+    gone = (
+        on_client_gone(context, found.thread_id, found.run_id) if query_flag(context, "cancel_on_disconnect") else None
+    )
+    return BlockingResponse(joiners_document(context.dependencies, waiting), headers, waiting.close, gone)
+
+
+async def join_stream(context: RequestContext) -> Response:
+    """GET /threads/{thread_id}/runs/{run_id}/stream."""
+    found = await _any_run(context)
+    headers = _location(found, "/stream")
+    if context.head:
+        return Response(headers={**HEADERS, **headers})
+    events = await context.dependencies.streams.join(
+        found.thread_id,
+        found.run_id,
+        last_event_id=context.request.headers.get("last-event-id"),
+        modes=stream_modes(context.request.query_params.getlist("stream_mode")),
+    )
+    gone = (
+        on_client_gone(context, found.thread_id, found.run_id) if query_flag(context, "cancel_on_disconnect") else None
+    )
+    return SseResponse(events, headers, gone)
+
+
+async def _any_run(context: RequestContext) -> Run:
+    """Return the run of the path; one that took its temporary thread away can be joined too. Raises: Problem 404."""
+    thread_id, run_id = context.path_id("thread"), RunId(context.path_id("run"))
+    await context.dependencies.caught_up.require(thread_id)
+    found = await context.dependencies.runs.get(run_id, include_deleted=True)
+    if found is None or found.thread_id != thread_id or _is_gone(found):
+        await context.dependencies.caught_up.require(thread_id, fresh=True)
+        raise Problem(404, "Run not found")
+    return found
+
+
+def _is_gone(run: Run) -> bool:
+    deleted = run.deleted and run.status != "rollback"  # who joins that one is told that nothing is left
+    return deleted or (run.thread_deleted and not run.temporary)
+
+
+def _location(run: Run, last: str) -> dict[str, str]:
+    path = run_path(run.thread_id, run.run_id)
+    return {"Content-Location": path, "Location": path + last}

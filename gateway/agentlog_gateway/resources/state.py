@@ -1,0 +1,188 @@
+"""The routes of a thread's state: read, write, history. Source: Agent Server API, section 6."""
+
+from starlette.responses import Response
+
+from agentlog_commands.command import Decision, Refused
+from agentlog_commands.submit import Submitted, Voided
+from agentlog_commands.threads import UpdateState
+from agentlog_facts.graph_ports import LATEST, At, StateChange
+from agentlog_facts.ids import ThreadId
+from agentlog_facts.json_value import Json, JsonObject
+from agentlog_facts.thread import StateUpdated
+from agentlog_gateway.api.request_context import RequestContext, query_flag, query_number
+from agentlog_gateway.http.errors import Problem, invalid, thread_not_found
+from agentlog_gateway.http.responses import json_response
+from agentlog_gateway.resources.threads import existing_thread, thread_context
+from agentlog_gateway.schemas.requests import CheckpointRef, HistoryQuery, StateAtCheckpoint, StateUpdate
+from agentlog_gateway.schemas.responses import selected_state
+from agentlog_projections.models.threads import Thread
+
+
+def graph_of(thread: Thread) -> str | None:
+    """Return the graph that a thread's last run used, None before the first."""
+    graph_id = thread.metadata.get("graph_id")
+    return graph_id if isinstance(graph_id, str) else None
+
+
+def at_checkpoint(ref: CheckpointRef | None, checkpoint_id: str | None = None) -> At:
+    """Return which checkpoint a body means."""
+    if ref is None:
+        return At(checkpoint_id)
+    return At(ref.checkpoint_id or checkpoint_id, ref.checkpoint_ns or "", ref.checkpoint_map)
+
+
+def empty_snapshot(thread_id: str, at: At) -> JsonObject:
+    """Return the snapshot of a thread without state; a checkpoint id that was asked for is echoed."""
+    checkpoint: Json = None if at.checkpoint_id is None else {"checkpoint_id": at.checkpoint_id, "thread_id": thread_id}
+    return {
+        "values": {},
+        "next": [],
+        "tasks": [],
+        "metadata": None,
+        "created_at": None,
+        "checkpoint": checkpoint,
+        "parent_checkpoint": None,
+        "interrupts": [],
+        "checkpoint_id": at.checkpoint_id,
+        "parent_checkpoint_id": None,
+    }
+
+
+async def _snapshot(context: RequestContext, at: At, *, subgraphs: bool, select: list[str] | None) -> Response:
+    thread = await existing_thread(context, context.path_id("thread"), with_values=False)
+    graph_id = graph_of(thread)
+    if graph_id is None:
+        found = empty_snapshot(thread.thread_id, at)
+    else:
+        found = await context.dependencies.graphs.get_state(graph_id, thread.thread_id, at, subgraphs=subgraphs)
+    return json_response(selected_state(found, select))
+
+
+async def get(context: RequestContext) -> Response:
+    """GET /threads/{thread_id}/state."""
+    return await _snapshot(context, LATEST, subgraphs=query_flag(context, "subgraphs"), select=_select(context))
+
+
+async def get_at(context: RequestContext) -> Response:
+    """GET /threads/{thread_id}/state/{checkpoint_id}; an unknown id gives an empty snapshot."""
+    at = At(context.request.path_params["checkpoint_id"])
+    return await _snapshot(context, at, subgraphs=query_flag(context, "subgraphs"), select=_select(context))
+
+
+async def post_at(context: RequestContext) -> Response:
+    """POST /threads/{thread_id}/state/checkpoint."""
+    body = await context.body(StateAtCheckpoint)
+    return await _snapshot(context, at_checkpoint(body.checkpoint), subgraphs=body.subgraphs, select=body.select)
+
+
+def _select(context: RequestContext) -> list[str] | None:
+    names = [name for text in context.request.query_params.getlist("select") for name in text.split(",") if name]
+    return names or None
+
+
+async def get_history(context: RequestContext) -> Response:
+    """GET /threads/{thread_id}/history; a limit of zero or less returns nothing."""
+    limit = query_number(context, "limit", 1)
+    query = context.request.query_params
+    return await _history(context, LATEST, query.get("before"), limit, None, _select(context))
+
+
+async def post_history(context: RequestContext) -> Response:
+    """POST /threads/{thread_id}/history."""
+    body = await context.body(HistoryQuery)
+    before = _before(body.before)
+    return await _history(context, at_checkpoint(body.checkpoint), before, body.limit, body.metadata, body.select)
+
+
+def _before(given: str | JsonObject | None) -> str | None:
+    """Return the checkpoint id of `before`: itself, or in an object, flat or below `configurable`."""
+    if given is None or isinstance(given, str):
+        return given
+    nested = given.get("configurable")
+    found = (nested if isinstance(nested, dict) else given).get("checkpoint_id")
+    if not isinstance(found, str):
+        raise invalid("before: expected a checkpoint id, or an object with one")
+    return found
+
+
+async def _history(
+    context: RequestContext,
+    at: At,
+    before: str | None,
+    limit: int,
+    metadata: JsonObject | None,
+    select: list[str] | None,
+) -> Response:
+    thread = await existing_thread(context, context.path_id("thread"), with_values=False)
+    graph_id = graph_of(thread)
+    if graph_id is None or limit <= 0:
+        return json_response([])
+    found = await context.dependencies.graphs.get_history(
+        graph_id, thread.thread_id, at, before=before, limit=limit, metadata=metadata
+    )
+    return json_response([selected_state(snapshot, select) for snapshot in found])
+
+
+class StateWrite:
+    """One write of the state: computed anew for each try against what the thread is then."""
+
+    def __init__(self, context: RequestContext, thread_id: ThreadId, body: StateUpdate) -> None:
+        self._context = context
+        self._thread_id = thread_id
+        self._body = body
+        self.change: StateChange | None = None
+
+    async def decide(self) -> Decision:
+        """Read the thread, let the graph apply the values, decide. Raises: BadUpdate, Problem, Unavailable."""
+        found = await thread_context(self._context, self._thread_id)
+        thread = await self._context.dependencies.threads.get(self._thread_id)
+        if not found.state.exists or found.version is None or thread is None:
+            return Refused("thread_not_found")
+        self.change = await self._apply(thread)
+        command = UpdateState(self._thread_id, found.version, self.change.facts, self.change.updated)
+        return command.decide(found.state)
+
+    async def _apply(self, thread: Thread) -> StateChange:
+        graph_id = graph_of(thread)
+        if graph_id is None:
+            detail = f"Thread {self._thread_id} has no assigned graph ID: run an assistant on it first"
+            raise Problem(400, detail, reason="thread_without_graph")
+        return await self._context.dependencies.graphs.update_state(
+            graph_id,
+            self._thread_id,
+            self._body.values,
+            as_node=self._body.as_node,
+            at=at_checkpoint(self._body.checkpoint, self._body.checkpoint_id),
+            view=thread.values,
+        )
+
+
+async def post(context: RequestContext) -> Response:
+    """POST /threads/{thread_id}/state: the collected checkpoints and the new view in one commit."""
+    thread_id = ThreadId(context.path_id("thread"))
+    body = await context.body(StateUpdate)
+    write = StateWrite(context, thread_id, body)
+    done = await context.submit("UpdateState", thread_id, write.decide, serial=True, conflicts=True)
+    match done:
+        case Submitted():
+            return json_response(_checkpoint_answer(thread_id, done, write.change), context.token(done))
+        case Refused(reason="thread_busy"):
+            raise Problem(409, done.detail)
+        case Voided() if done.void.reason == "view_locked":
+            raise Problem(409, f"Thread {thread_id} has in-flight runs: [{done.void.found}]", reason="thread_busy")
+        case _:
+            raise thread_not_found(thread_id)
+
+
+def _checkpoint_answer(thread_id: str, done: Submitted, change: StateChange | None) -> JsonObject:
+    checkpoint: JsonObject
+    if change is not None and not done.duplicate:
+        checkpoint = change.checkpoint
+    else:
+        updated = next(fact for fact in done.facts if isinstance(fact, StateUpdated))
+        checkpoint = {
+            "thread_id": thread_id,
+            "checkpoint_ns": updated.checkpoint_ns,
+            "checkpoint_id": updated.checkpoint_id,
+        }
+    return {"checkpoint": checkpoint, "configurable": checkpoint, "checkpoint_id": checkpoint.get("checkpoint_id")}

@@ -1,0 +1,98 @@
+"""The routes about the server itself: health, version, documentation. Source: Agent Server API, section 3."""
+
+import asyncio
+import logging
+from importlib.metadata import version
+
+from starlette.responses import Response
+
+from agentlog_facts.errors import AgentlogError
+from agentlog_facts.json_value import Json, JsonObject
+from agentlog_facts.version import CONTRACT, VERSION
+from agentlog_gateway.api.dependencies import Check
+from agentlog_gateway.api.request_context import RequestContext, query_flag
+from agentlog_gateway.http.errors import Problem
+from agentlog_gateway.http.responses import json_response
+
+log = logging.getLogger(__name__)
+
+CHECK_S = 5.0
+
+FLAGS: JsonObject = {
+    "assistants": True,
+    "crons": False,
+    "langsmith": False,
+    "langsmith_tracing_replicas": False,
+    "langsmith_tracing_session_on_runs": False,
+}
+HOST: JsonObject = {
+    "kind": "self-hosted",
+    "project_id": None,
+    "host_revision_id": None,
+    "revision_id": None,
+    "tenant_id": None,
+}
+
+
+async def ok(context: RequestContext) -> Response:
+    """GET /ok; with check_db=1 every dependency is asked, and 500 names those that do not answer."""
+    if not query_flag(context, "check_db"):
+        return json_response({"ok": True, "services": {}})
+    asked = await _asked(context)
+    away = [name for name, fine in asked.items() if not fine]
+    if away:
+        raise Problem(500, f"no answer from: {', '.join(away)}")
+    dependencies: JsonObject = dict.fromkeys(asked, "ok")
+    return json_response({"ok": True, "services": dependencies})
+
+
+async def ready(context: RequestContext) -> Response:
+    """GET /ready: 200 while requests can be served, else 503; the body says what is not as it should be.
+
+    A stopped or unfinished partition takes only its own threads out of service, so it does not end readiness.
+    """
+    asked = await _asked(context)
+    dependencies: JsonObject = {name: "ok" if fine else "away" for name, fine in asked.items()}
+    found: JsonObject = {"ready": False, "services": dependencies, "partitions": None, "quarantined": None}
+    serving = False
+    if all(asked.values()):
+        health = await context.dependencies.health()
+        await context.dependencies.caught_up.ask()  # nobody is let write on to what is told here to be stopped
+        stopped: JsonObject = {str(number): why for number, why in health.stopped.items()}
+        building: list[Json] = list(health.building)
+        found["partitions"] = {"present": health.present, "building": building, "stopped": stopped}
+        found["quarantined"] = dict(health.parked)
+        serving = health.present > 0
+    found["ready"] = serving and context.dependencies.prepared.is_set()
+    return json_response(found, status=200 if found["ready"] else 503)
+
+
+async def _asked(context: RequestContext) -> dict[str, bool]:
+    """Ask every dependency, side by side."""
+    checks = context.dependencies.checks
+    answers = await asyncio.gather(*(_answers(name, check) for name, check in checks.items()))
+    return dict(zip(checks, answers, strict=True))
+
+
+async def _answers(name: str, check: Check) -> bool:
+    try:
+        async with asyncio.timeout(CHECK_S):
+            await check()
+    except (AgentlogError, TimeoutError) as error:
+        log.warning("dependency.away", extra={"dependency": name, "error": str(error)})
+        return False
+    return True
+
+
+async def info(context: RequestContext) -> Response:
+    """GET /info: `version` is that of the API, by which clients decide what they may ask; ours is under `server`."""
+    own: JsonObject = {"name": "agentlog", "version": VERSION}
+    langgraph = version("langgraph")
+    return json_response(
+        {"version": CONTRACT, "langgraph_py_version": langgraph, "flags": FLAGS, "host": HOST, "server": own}
+    )
+
+
+async def not_implemented(context: RequestContext) -> Response:
+    """Answer for an endpoint of the contract that this release does not have yet."""
+    raise Problem(404, f"not implemented by agentlog {VERSION}")

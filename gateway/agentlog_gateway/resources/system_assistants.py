@@ -1,0 +1,70 @@
+"""Decides that every loaded graph has its assistant, before the gateway calls itself ready. Source: section 4.1."""
+
+import asyncio
+import logging
+
+from agentlog_commands.assistants import EnsureSystemAssistant, system_assistant_id
+from agentlog_commands.command import Decision, Refused
+from agentlog_commands.identity import digest
+from agentlog_commands.submit import Intent, Voided
+from agentlog_facts.assistant import AssistantRevised, AssistantState
+from agentlog_facts.envelope import Actor, Cause
+from agentlog_facts.errors import AgentlogError, Unavailable
+from agentlog_facts.ids import Key
+from agentlog_gateway.api.dependencies import Dependencies
+from agentlog_projections.models.assistants import Assistant
+
+log = logging.getLogger(__name__)
+
+SYSTEM = Actor("system", "gateway")
+BACK_OFF_S = 0.05
+LONGEST_BACK_OFF_S = 2.0
+
+
+async def ensure_system_assistants(dependencies: Dependencies) -> None:
+    """Create or refresh the assistant of each graph; tries again until rows and log answer."""
+    for graph_id in dependencies.graphs.graph_ids():
+        back_off_s = BACK_OFF_S
+        while True:
+            try:
+                await _ensure(dependencies, graph_id)
+                break
+            except Unavailable as error:
+                log.info("assistants.waiting", extra={"graph": graph_id, "error": str(error)})
+                await asyncio.sleep(back_off_s)  # back-off while the projection is being built
+                back_off_s = min(2 * back_off_s, LONGEST_BACK_OFF_S)
+
+
+async def _ensure(dependencies: Dependencies, graph_id: str) -> None:
+    assistant_id = system_assistant_id(graph_id)
+    command = EnsureSystemAssistant(graph_id, dependencies.graphs.description(graph_id))
+    event_id = dependencies.ids.uuid7()
+
+    async def decide() -> Decision:
+        await dependencies.caught_up.require(assistant_id, fresh=True)
+        return command.decide(_state(await dependencies.assistants.get(assistant_id)))
+
+    intent = Intent(Key(assistant_id), event_id, digest(b""), Cause(SYSTEM, event_id), serial=True)
+    done = await dependencies.submitter.submit(
+        intent, decide, dependencies.clock.monotonic() + dependencies.limits.deadline_s
+    )
+    if isinstance(done, Voided) and done.void.reason != "exists":  # another gateway may have made it meanwhile
+        raise AgentlogError(f"assistant of graph {graph_id}: {done.void}")
+    if not isinstance(done, Refused):
+        log.info("assistant.ensured", extra={"graph": graph_id, "stream": f"assistant-{assistant_id}"})
+
+
+def _state(row: Assistant | None) -> AssistantState:
+    if row is None:
+        return AssistantState()
+    current = AssistantRevised(
+        row.assistant_id,
+        row.version,
+        row.graph_id,
+        row.config,
+        row.context,
+        row.metadata,
+        row.name,
+        row.description,
+    )
+    return AssistantState(exists=True, current=row.version, versions={row.version: current})

@@ -1,0 +1,180 @@
+"""Decides which request bodies are valid, field by field; openapi.json is generated from the same models.
+
+Unknown fields are ignored. Fields of the contract that this release does not know yet are refused, never ignored.
+Source: Agent Server API, sections 4 to 7.
+"""
+
+from typing import Annotated, Literal, TypeAlias
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetPydanticSchema
+from pydantic_core import CoreSchema, core_schema
+
+from agentlog_facts.json_value import Json, JsonObject
+from agentlog_facts.version import VERSION
+from agentlog_gateway.http.errors import invalid
+
+MOST = 2**31 - 1
+"""Larger numbers of rows are not counted to."""
+
+
+def _any_json(_source: object, _handler: object) -> CoreSchema:
+    return core_schema.any_schema()
+
+
+def _any_object(_source: object, _handler: object) -> CoreSchema:
+    return core_schema.dict_schema(keys_schema=core_schema.str_schema())
+
+
+def _canonical_uuid(text: str) -> str:
+    try:
+        return str(UUID(text))
+    except ValueError as error:
+        raise ValueError("must be a UUID") from error
+
+
+def _later(value: object) -> None:
+    if value is not None:
+        raise ValueError(f"this field is not supported yet by agentlog {VERSION}")
+
+
+# The values were parsed from JSON, so their parts need no second look.
+AnyJson: TypeAlias = Annotated[Json, GetPydanticSchema(_any_json)]
+AnyObject: TypeAlias = Annotated[JsonObject, GetPydanticSchema(_any_object)]
+Uuid: TypeAlias = Annotated[str, AfterValidator(_canonical_uuid), Field(json_schema_extra={"format": "uuid"})]
+NotSupported: TypeAlias = Annotated[None, BeforeValidator(_later), Field(description="not supported yet")]
+Limit: TypeAlias = Annotated[int, Field(ge=1, le=1000)]
+Offset: TypeAlias = Annotated[int, Field(ge=0, le=MOST)]
+IfExists: TypeAlias = Literal["raise", "do_nothing"]
+SortOrder: TypeAlias = Literal["asc", "desc"]
+ThreadStatus: TypeAlias = Literal["idle", "busy", "interrupted", "error"]
+ThreadSelect: TypeAlias = Literal[
+    "thread_id",
+    "created_at",
+    "updated_at",
+    "state_updated_at",
+    "metadata",
+    "config",
+    "status",
+    "values",
+    "interrupts",
+    "error",
+]
+AssistantSelect: TypeAlias = Literal[
+    "assistant_id",
+    "graph_id",
+    "name",
+    "description",
+    "config",
+    "context",
+    "metadata",
+    "version",
+    "created_at",
+    "updated_at",
+]
+
+
+class Body(BaseModel):
+    """A JSON body: types are not converted, unknown fields are ignored."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
+class ThreadCreate(Body):
+    """POST /threads."""
+
+    thread_id: Uuid | None = None
+    metadata: AnyObject = Field(default_factory=dict[str, Json])
+    if_exists: IfExists = "raise"
+    ttl: NotSupported = None
+    supersteps: NotSupported = None
+
+
+class ThreadPatch(Body):
+    """PATCH /threads/{thread_id}."""
+
+    metadata: AnyObject = Field(default_factory=dict[str, Json])
+    ttl: NotSupported = None
+
+
+class ThreadSearch(Body):
+    """POST /threads/search."""
+
+    ids: list[Uuid] = Field(default_factory=list[str])
+    metadata: AnyObject = Field(default_factory=dict[str, Json])
+    values: AnyObject = Field(default_factory=dict[str, Json])
+    status: ThreadStatus | None = None
+    limit: Limit = 10
+    offset: Offset = 0
+    sort_by: Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"] = "updated_at"
+    sort_order: SortOrder = "desc"
+    select: list[ThreadSelect] | None = None
+    extract: dict[str, str] | None = Field(None, max_length=10)
+
+
+class AssistantCount(Body):
+    """POST /assistants/count."""
+
+    metadata: AnyObject = Field(default_factory=dict[str, Json])
+    graph_id: str | None = None
+    name: str | None = None
+
+
+class AssistantSearch(AssistantCount):
+    """POST /assistants/search."""
+
+    limit: Limit = 10
+    offset: Offset = 0
+    sort_by: Literal["assistant_id", "created_at", "updated_at", "name", "graph_id"] = "created_at"
+    sort_order: SortOrder = "desc"
+    select: list[AssistantSelect] | None = None
+
+
+class CheckpointRef(Body):
+    """Which checkpoint is meant; only a namespace means the latest one of a subgraph."""
+
+    checkpoint_id: str | None = None
+    checkpoint_ns: str | None = None
+    thread_id: str | None = None
+    checkpoint_map: AnyObject | None = None
+
+
+class CheckpointTarget(CheckpointRef):
+    """The checkpoint that something is written on."""
+
+    checkpoint_id: Uuid | None = None
+
+
+class StateAtCheckpoint(Body):
+    """POST /threads/{thread_id}/state/checkpoint."""
+
+    checkpoint: CheckpointRef
+    subgraphs: bool = False
+    select: list[str] | None = None
+
+
+class StateUpdate(Body):
+    """POST /threads/{thread_id}/state."""
+
+    values: AnyObject | list[AnyJson] | None = None
+    as_node: str | None = None
+    checkpoint: CheckpointTarget | None = None
+    checkpoint_id: Uuid | None = None
+
+
+class HistoryQuery(Body):
+    """POST /threads/{thread_id}/history; `before` is a checkpoint id, or an object that holds one, flat or nested."""
+
+    limit: Limit = 1
+    before: str | AnyObject | None = None
+    metadata: AnyObject | None = None
+    checkpoint: CheckpointRef | None = None
+    select: list[str] | None = None
+
+
+def path_uuid(kind: str, text: str) -> str:
+    """Return the id of a path in canonical form. Raises: Problem 422."""
+    try:
+        return str(UUID(text))
+    except ValueError as error:
+        raise invalid(f"Invalid {kind} ID: must be a UUID") from error

@@ -1,0 +1,1 @@
+"""Streams of runs: cursors, order, encoding."""

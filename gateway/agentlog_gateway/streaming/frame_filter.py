@@ -1,0 +1,97 @@
+"""Decides which flushes of a thread a reader of one run is shown: pure, the same from any cursor and for every reader.
+
+A flush counts only if its (epoch, n) is above the last one seen on the thread, so a late worker's or a repeated flush
+never shows. A flush that names its `RunFinished` waits for the verdict over that fact, and what a worker says in the
+same epoch after it is not shown: its epoch is over or its attempt has stopped. A flush `of` a fact counts once.
+
+Whoever takes a claim away first puts a fence on the log. What the epoch says behind it is not shown, whether a reader
+knows of the release yet or not; only if that never came to be, and the run ended in this very epoch, it is shown then.
+"""
+
+from dataclasses import dataclass
+
+from agentlog_facts.frame import FrameRecord
+from agentlog_facts.ids import RunId
+from agentlog_facts.ports import PositionedFrames
+
+HELD = 8
+"""Most end flushes of one epoch that wait for a verdict; a worker repeats its end only while an outcome is unknown."""
+NOTHING_SEEN = (-1, -1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fence:
+    """The first fence of an epoch, and the last flush before it."""
+
+    epoch: int = -1
+    position: int = -1
+    last: tuple[int, int] = NOTHING_SEEN
+
+
+class EpochFilter:
+    """What one reader has seen of a thread, and which end flushes wait."""
+
+    def __init__(self, run_id: RunId, last: tuple[int, int] = NOTHING_SEEN) -> None:
+        self._run_id = run_id
+        self._last = last
+        self._held: list[PositionedFrames] = []
+        self._announced: set[str] = set()
+        self._fence = _Fence()
+        self._in_vain = False
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether an end waits for its verdict."""
+        return bool(self._held)
+
+    def announced(self, event_id: str | None) -> bool:
+        """Tell whether somebody's flush `of` this fact was shown."""
+        return event_id in self._announced
+
+    def accepts(self, flush: PositionedFrames) -> bool:
+        """Take the next flush of the thread; tell whether it is shown now."""
+        record = flush.record
+        if record.of is not None:
+            return record.run_id == self._run_id and self._announces(record.of)
+        if record.release is not None:
+            if record.epoch > self._fence.epoch:
+                self._fence = _Fence(record.epoch, flush.position, self._last)
+            return False
+        if (record.epoch, record.n) <= self._last:
+            return False
+        self._last = (record.epoch, record.n)
+        return record.run_id == self._run_id and self._speaks(flush, record)
+
+    def settle(self, finished_event_id: str | None) -> PositionedFrames | None:
+        """Return the flush that ends the run, now that its end is known; forget the others that waited."""
+        end = self._end(finished_event_id)
+        self._held = []
+        return None if finished_event_id in self._announced else end
+
+    def reopened(self, finished_event_id: str | None) -> int | None:
+        """Return the position from which all is to be read again: the run ended in the epoch that was fenced off there.
+
+        It counts from now on. None where nothing was kept back in vain.
+        """
+        end, fence = self._end(finished_event_id), self._fence
+        if self._in_vain or end is None or end.record.epoch != fence.epoch or end.position < fence.position:
+            return None
+        self._in_vain, self._last, self._held = True, fence.last, []
+        return fence.position
+
+    def _end(self, finished_event_id: str | None) -> PositionedFrames | None:
+        if finished_event_id is None:
+            return None
+        return next((flush for flush in self._held if flush.record.end == finished_event_id), None)
+
+    def _announces(self, event_id: str) -> bool:
+        known = event_id in self._announced
+        self._announced.add(event_id)
+        return not known
+
+    def _speaks(self, flush: PositionedFrames, record: FrameRecord) -> bool:
+        if self._held and self._held[-1].record.epoch < record.epoch:
+            self._held.clear()  # a later claim: no end of the earlier epoch was accepted
+        if record.end is not None:
+            self._held = [*self._held, flush][-HELD:]
+        return not self._held and (self._in_vain or record.epoch > self._fence.epoch)

@@ -1,0 +1,41 @@
+"""Decides `agentlog events`: the facts as they lie on the log, each commit with its verdict."""
+
+import asyncio
+from pathlib import Path
+
+import rich_click as click
+
+from agentlog_infra.console import CommandFailed, Status, put, put_json
+from agentlog_infra.settings import Settings
+from agentlog_infra.stack.addresses import joined
+
+
+@click.command()
+@click.option("--thread", "thread_id", help="Only this thread.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with what comes; Ctrl-C ends it.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document per line, the commit as stored in it.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Data directory whose stack is read.")
+def events(thread_id: str | None, follow: bool, as_json: bool, data_dir: Path | None) -> int:
+    """Show commits: time, stream, version, facts, actor, verdict. In order within a thread.
+
+    A commit that was not accepted changed nothing; it stays on the log as evidence.
+    """
+    settings = joined(Settings.load({"data_dir": data_dir}))
+    shown = asyncio.run(_show(settings, thread_id, follow=follow, as_json=as_json))
+    if thread_id and not shown:
+        raise CommandFailed(f"thread {thread_id} has nothing on the log", status=Status.NOT_FOUND)
+    return Status.OK
+
+
+async def _show(settings: Settings, thread_id: str | None, *, follow: bool, as_json: bool) -> int:
+    from agentlog_infra.cli.event_reader import Events
+
+    shown = 0
+    async with Events(settings) as log:
+        async for commit in log.read(thread_id=thread_id, follow=follow):
+            shown += 1
+            if as_json:
+                put_json(commit.as_json())
+            else:
+                put(commit.as_line())
+    return shown

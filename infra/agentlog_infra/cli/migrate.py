@@ -1,0 +1,40 @@
+"""Decides `agentlog migrate`: the database's schema, brought up or checked."""
+
+import asyncio
+from pathlib import Path
+
+import rich_click as click
+
+from agentlog_infra.console import Status, put, put_json, say
+from agentlog_infra.process.processors_jobs import pending_migrations, upgrade_schema
+from agentlog_infra.settings import Settings
+from agentlog_infra.stack.addresses import joined
+
+
+@click.group()
+def migrate() -> None:
+    """Bring the database to this version's schema."""
+
+
+@migrate.command()
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Data directory whose stack is changed.")
+def up(data_dir: Path | None) -> int:
+    """Apply what is missing, in one transaction; the database is made if it is missing."""
+    asyncio.run(upgrade_schema(joined(Settings.load({"data_dir": data_dir}))))
+    say("the schema is up to date")
+    return Status.OK
+
+
+@migrate.command()
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Data directory whose stack is asked.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def check(data_dir: Path | None, as_json: bool) -> int:
+    """Show what is missing and change nothing; exit status 3 if anything is."""
+    missing = asyncio.run(pending_migrations(joined(Settings.load({"data_dir": data_dir}))))
+    if as_json:
+        put_json(missing)
+    elif missing:
+        put("\n".join(missing))
+    else:
+        say("the schema is up to date")
+    return Status.DIFFERENCE if missing else Status.OK

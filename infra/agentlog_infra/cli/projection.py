@@ -1,0 +1,58 @@
+"""Decides `agentlog projection`: what could not be folded, and another try at it, by the room that owns the rows."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import rich_click as click
+
+from agentlog_infra.console import Status, put, put_json, put_table, say
+from agentlog_infra.process.processors_jobs import query_projection
+from agentlog_infra.settings import Settings
+from agentlog_infra.stack.addresses import joined
+
+DATA_DIR = click.option("--data-dir", type=click.Path(path_type=Path), help="Data directory whose stack is asked.")
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
+
+
+@click.group()
+def projection() -> None:
+    """Show what could not be folded, and try again."""
+
+
+@projection.command("list")
+@DATA_DIR
+@AS_JSON
+def show(data_dir: Path | None, as_json: bool) -> int:
+    """Show stopped partitions and quarantined aggregates; exit status 3 if there are any."""
+    status, said = asyncio.run(query_projection(joined(Settings.load({"data_dir": data_dir})), "list"))
+    found = json.loads(said)
+    if as_json:
+        put_json(found)
+        return status
+    for number, why in found["stopped"].items():
+        put(f"partition {number} is stopped: {why}")
+    columns = ("model", "key", "partition", "commits", "attempts", "error")
+    if found["quarantine"]:
+        put_table(columns, [[str(one[name]) for name in columns] for one in found["quarantine"]])
+    if status == Status.OK:
+        say("every partition is folded, and nothing is in quarantine")
+    return status
+
+
+@projection.command()
+@DATA_DIR
+@AS_JSON
+@click.option("--model", default="", help="Only this read model.")
+@click.option("--key", default="", help="Only this aggregate: the id of a thread, an assistant, ...")
+def retry(data_dir: Path | None, as_json: bool, model: str, key: str) -> int:
+    """Apply again, in order, what waits in quarantine; exit status 3 if some of it fails again, 5 if there is none."""
+    status, said = asyncio.run(query_projection(joined(Settings.load({"data_dir": data_dir})), "retry", model, key))
+    for line in said.splitlines():
+        if as_json:
+            put(line)
+        else:
+            one = json.loads(line)
+            outcome = f"failed again: {one['error']}" if one["error"] else f"applied {one['commits']} commits"
+            put(f"{one['model']} {one['key']}: {outcome}")
+    return status

@@ -1,0 +1,1 @@
+"""Adapters for Kafka: events, blobs, topics, connections."""

@@ -1,0 +1,79 @@
+"""A few consumers of one topic for reads at random places: taken for one read, given back, at most so many at once."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from agentlog_infra.kafka.connection import Connection, kafka_faults
+from agentlog_infra.kafka.shutdown import close_client
+
+RETRY_MS = 20
+"""A new consumer waits this long for the topic's metadata, then asks again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How consumers read; `wait_ms` is the longest poll of the broker while there is nothing."""
+
+    client_id: str
+    consumers: int
+    wait_ms: int
+    fetch_bytes: int
+
+
+class ConsumerPool:
+    """Lends consumers that stand nowhere: who takes one assigns and seeks."""
+
+    def __init__(self, connection: Connection, topic: str, reading: Reading) -> None:
+        self.topic = topic
+        self._connection = connection
+        self._reading = reading
+        self._idle: list[AIOKafkaConsumer] = []
+        self._turns = asyncio.Semaphore(reading.consumers)
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        while self._idle:
+            await close_client(self._idle.pop())
+
+    async def end(self, partition: int) -> int:
+        """Return the offset behind the last record. Raises: Unavailable."""
+        at = TopicPartition(self.topic, partition)
+        async with self.consumer() as consumer:
+            with kafka_faults(self.topic):
+                return (await consumer.end_offsets([at]))[at]
+
+    @asynccontextmanager
+    async def consumer(self) -> AsyncGenerator[AIOKafkaConsumer]:
+        """Lend a consumer; one that saw an exception is not lent again. Raises: Unavailable."""
+        broken: AIOKafkaConsumer | None = None
+        try:
+            async with self._turns:
+                consumer = broken = self._idle.pop() if self._idle else await self._connect()
+                yield consumer
+                self._idle.append(consumer)
+                broken = None
+        finally:
+            if broken is not None:  # the turn is given back already: nobody waits for this goodbye
+                await close_client(broken)
+
+    async def _connect(self) -> AIOKafkaConsumer:
+        consumer = AIOKafkaConsumer(
+            **self._connection,
+            client_id=self._reading.client_id,
+            auto_offset_reset="none",
+            enable_auto_commit=False,
+            fetch_max_wait_ms=self._reading.wait_ms,
+            retry_backoff_ms=RETRY_MS,
+            max_partition_fetch_bytes=self._reading.fetch_bytes,
+        )
+        try:
+            with kafka_faults(self.topic):
+                await consumer.start()
+        except BaseException:
+            await close_client(consumer)
+            raise
+        return consumer

@@ -1,0 +1,111 @@
+"""`agentlog.events` on Kafka: append a commit durably, read one back; large values go to blobs first."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from agentlog_facts.envelope import BlobRef, Draft, LogPosition, Recorded
+from agentlog_facts.errors import AgentlogError, Corrupt, OutcomeUnknown, Unavailable
+from agentlog_facts.ids import Key
+from agentlog_facts.json_value import Json, JsonObject, as_object, dump
+from agentlog_facts.ports import Blobs, RawRecord
+from agentlog_facts.vocabulary import blob_refs, decode_commit, encode_commit, encode_facts, parse_commit
+from agentlog_infra.kafka.blobs import KafkaBlobs
+from agentlog_infra.kafka.connection import EVENTS
+from agentlog_infra.kafka.partitioner import partition_of
+from agentlog_infra.kafka.producer import DurableProducer
+from agentlog_infra.kafka.reader import KafkaReader, Record
+
+RECORD_BYTES = 900 * 1024
+"""No record exceeds this, so that a stock Kafka takes it."""
+
+
+class KafkaLog:
+    """Keeps `ports.EventLog`."""
+
+    def __init__(
+        self, producer: DurableProducer, reader: KafkaReader, blobs: KafkaBlobs, partitions: int, topic: str = EVENTS
+    ) -> None:
+        self._topic = topic
+        self._producer = producer
+        self._reader = reader
+        self._blobs = blobs
+        self._partitions = partitions
+
+    def partition_of(self, key: Key) -> int:
+        """Return the partition of an aggregate key."""
+        return partition_of(key.encode(), self._partitions)
+
+    async def append(self, draft: Draft) -> LogPosition:
+        """Append one record, durable. Raises: Unavailable, OutcomeUnknown."""
+        facts = encode_facts(draft)
+        value = encode_commit(draft, facts)
+        if len(value) > RECORD_BYTES:
+            value = await self._with_blobs(draft, facts)
+        return await self._producer.send(self._topic, draft.key.encode(), value, self.partition_of(draft.key))
+
+    async def read(self, place: LogPosition) -> Recorded:
+        """Return the commit at a place. Raises: Unavailable, Corrupt, UnknownSchema."""
+        record = await self._reader.one(place.partition, place.offset)
+        if record is None:
+            raise Corrupt(f"{self._topic}-{place.partition}: no record at offset {place.offset}")
+        raw = raw_record(record)
+        return Recorded(place, await resolve(raw, self._blobs), raw.timestamp)
+
+    async def _with_blobs(self, draft: Draft, facts: list[Json]) -> bytes:
+        """Move the largest values to blobs until the commit fits into one record."""
+        blobs: list[BlobRef] = []
+        for field in _largest_first(facts):
+            try:
+                sha256 = await self._blobs.write(field.encoded)
+            except OutcomeUnknown as error:  # of the blob: the event itself was not handed over yet
+                raise Unavailable(str(error)) from error
+            blobs.append(BlobRef((field.fact, "data", field.name), sha256, len(field.encoded)))
+            field.data[field.name] = None
+            value = encode_commit(draft, facts, tuple(blobs))
+            if len(value) <= RECORD_BYTES:
+                return value
+        raise AgentlogError(f"{draft.stream}: a commit of {len(facts)} facts does not fit into {RECORD_BYTES} bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    fact: int
+    name: str
+    data: JsonObject
+    encoded: bytes
+
+
+def _largest_first(facts: list[Json]) -> list[_Field]:
+    found: list[_Field] = []
+    for number, fact in enumerate(facts):
+        data = as_object(as_object(fact, "fact")["data"], "data")
+        found += [_Field(number, name, data, dump(value)) for name, value in data.items()]
+    return sorted(found, key=lambda field: len(field.encoded), reverse=True)
+
+
+def raw_record(record: Record) -> RawRecord:
+    """Return a consumer's record as the core sees it."""
+    timestamp = datetime.fromtimestamp(record.timestamp / 1000, UTC)
+    return RawRecord(LogPosition(record.partition, record.offset), record.key, record.value, timestamp)
+
+
+async def resolve(raw: RawRecord, blobs: Blobs) -> Draft:
+    """Decode a record, fetching the values that lie on blobs. Raises: Corrupt, UnknownSchema, Unavailable."""
+    if raw.key is None or raw.value is None:
+        raise Corrupt(f"{EVENTS}-{raw.place.partition} offset {raw.place.offset}: a record without key or value")
+    record = parse_commit(raw.value)
+    for ref in blob_refs(record):
+        _put(record, ref, await blobs.read(ref.sha256))
+    try:
+        key = raw.key.decode()
+    except UnicodeDecodeError as error:
+        raise Corrupt(f"{EVENTS}-{raw.place.partition} offset {raw.place.offset}: key is not UTF-8") from error
+    return decode_commit(key, record)
+
+
+def _put(record: JsonObject, ref: BlobRef, value: Json) -> None:
+    match ref.at, record.get("facts"):
+        case (int(number), "data", str(name)), list() as facts if number < len(facts):
+            as_object(as_object(facts[number], "fact")["data"], "data")[name] = value
+        case _:
+            raise Corrupt(f"commit: a blob stands at {ref.at}, where no value of a fact is")

@@ -1,0 +1,1 @@
+"""The log of stream frames on the topic `outputs`."""

@@ -1,0 +1,82 @@
+"""How ranges of `agentlog.outputs` are read: some records at a time, through a small pool of consumers.
+
+No consumer is held while a client takes its time over what was read: each call reads one fetch and gives it back.
+"""
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
+
+from agentlog_facts.errors import AgentlogError, Corrupt, Gap, Unavailable
+from agentlog_facts.frame import position
+from agentlog_facts.ports import PositionedFrames
+from agentlog_infra.kafka.connection import OUTPUTS, Connection, kafka_faults
+from agentlog_infra.kafka.consumer_pool import ConsumerPool, Reading
+from agentlog_infra.kafka.outputs.records import Stored, decoded, parts_of
+
+POOL = 4
+PATIENCE_MS = 5_000
+FETCH_BYTES = 2 * 1024 * 1024
+FETCH_WAIT_MS = 5
+"""A consumer that is given another partition waits for the poll in flight first: so polls are short here."""
+
+
+def stored(record: ConsumerRecord[bytes, bytes]) -> Stored:
+    """Take over what agentlog reads of a consumer's record."""
+    return Stored(record.offset, record.key or b"", record.value or b"", record.headers)
+
+
+class FrameRanges:
+    """Reads `start <= offset < end` of a partition; at most POOL fetches at a time, the others wait their turn."""
+
+    def __init__(self, connection: Connection, topic: str = OUTPUTS) -> None:
+        self._pool = ConsumerPool(connection, topic, Reading("agentlog-frame-ranges", POOL, FETCH_WAIT_MS, FETCH_BYTES))
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await self._pool.stop()
+
+    async def end(self, partition: int) -> int:
+        """Return the offset behind the last record. Raises: Unavailable."""
+        return await self._pool.end(partition)
+
+    async def some(self, partition: int, start: int, end: int, base: int) -> list[Stored]:
+        """Return the first records of a range; none only if nothing lies in it. Raises: Unavailable, Gap."""
+        at = TopicPartition(self._pool.topic, partition)
+        async with self._pool.consumer() as consumer:
+            consumer.assign([at])
+            consumer.seek(at, start)
+            found: list[ConsumerRecord[bytes, bytes]] = []
+            outside: AgentlogError | None = None
+            with kafka_faults(f"{at.topic}-{partition}"):
+                try:
+                    found = (await consumer.getmany(at, timeout_ms=PATIENCE_MS)).get(at, [])
+                except OffsetOutOfRangeError:
+                    outside = await self._out_of_range(consumer, at, start, base)
+            consumer.pause(at)
+        if outside is not None:  # raised here: the consumer is as good as before
+            raise outside
+        if not found:
+            raise Unavailable(f"{at.topic}-{partition}: no records from {start} on within {PATIENCE_MS} ms")
+        return [stored(record) for record in found if record.offset < end]
+
+    async def flush(self, record: Stored, partition: int, base: int) -> PositionedFrames:
+        """Decode a record, collecting its value where that lies in parts. Raises: Corrupt, Unavailable, Gap."""
+        wanted = parts_of(record, base)
+        if not wanted:
+            return decoded(record, partition, base, record.value)
+        parts: dict[int, bytes] = {}
+        at, end = min(wanted), max(wanted) + 1
+        while at < end and (found := await self.some(partition, at, end, base)):
+            parts |= {part.offset: part.value for part in found if part.offset in wanted}
+            at = found[-1].offset + 1
+        if len(parts) < len(wanted):
+            raise Corrupt(f"outputs record {record.offset}: {len(parts)} of its {len(wanted)} parts are there")
+        return decoded(record, partition, base, b"".join(parts[offset] for offset in wanted))
+
+    async def _out_of_range(
+        self, consumer: AIOKafkaConsumer, at: TopicPartition, start: int, base: int
+    ) -> Gap | Unavailable:
+        oldest = (await consumer.beginning_offsets([at]))[at]
+        if start < oldest:
+            return Gap(f"{at.topic}-{at.partition}: {start} has expired", position(base, oldest))
+        return Unavailable(f"{at.topic}-{at.partition}: {start} is not there yet")

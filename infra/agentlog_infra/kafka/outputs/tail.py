@@ -1,0 +1,171 @@
+"""How the live end of one partition of `agentlog.outputs` reaches all its readers: one consumer, each record once."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+
+from agentlog_facts.errors import Corrupt, Gap, Unavailable
+from agentlog_facts.frame import position
+from agentlog_infra.kafka.connection import Connection, kafka_faults
+from agentlog_infra.kafka.outputs.buffer import FrameBuffer
+from agentlog_infra.kafka.outputs.ranges import FrameRanges, stored
+from agentlog_infra.kafka.outputs.records import PART_BYTES, Stored, parts_of
+from agentlog_infra.kafka.shutdown import close_client
+
+log = logging.getLogger(__name__)
+
+POLL_MS = 30_000
+RETRY_MS = 20
+"""A new consumer waits this long for the topic's metadata, then asks again."""
+WARM_S = 60.0
+"""How long a partition is tailed on without a reader: the next one then needs no connection."""
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 2.0
+
+
+class PartitionTail:
+    """Follows one partition from its end at the start on; connects again by itself and goes on where it was."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        at: TopicPartition,
+        base: int,
+        ranges: FrameRanges,
+        cold: Callable[["PartitionTail"], None],
+    ) -> None:
+        self._connection = connection
+        self._at = at
+        self._base = base
+        self._ranges = ranges
+        self._cold = cold
+        self._next = 0
+        self._readers: dict[bytes, list[FrameBuffer]] = {}
+        self._waiting = 0
+        self._cooling: asyncio.TimerHandle | None = None
+        loop = asyncio.get_running_loop()
+        self._ready: asyncio.Future[None] = loop.create_future()
+        self._task = loop.create_task(self._follow())
+        self._task.add_done_callback(self._ended)
+
+    async def enter(self, key: bytes) -> FrameBuffer:
+        """Return a reader that sees all that is acknowledged from now on. Raises: Unavailable."""
+        self._waiting += 1
+        try:
+            await asyncio.shield(self._ready)
+        finally:
+            self._waiting -= 1
+        if self._cooling is not None:
+            self._cooling.cancel()
+            self._cooling = None
+        buffer = FrameBuffer(position(self._base, self._next), lambda left: self._leave(key, left))
+        self._readers.setdefault(key, []).append(buffer)
+        return buffer
+
+    async def stop(self) -> None:
+        """Stop following; readers read on from the log."""
+        if self._cooling is not None:
+            self._cooling.cancel()
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    def _leave(self, key: bytes, buffer: FrameBuffer) -> None:
+        readers = self._readers.get(key, [])
+        if buffer in readers:
+            readers.remove(buffer)
+        if not readers:
+            self._readers.pop(key, None)
+        if not self._readers and self._cooling is None and not self._task.done():
+            self._cooling = asyncio.get_running_loop().call_later(WARM_S, self._cool)
+
+    def _cool(self) -> None:
+        self._cooling = None
+        if not self._readers and not self._waiting:
+            self._cold(self)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A reader never waits for a tail that is no more: it reads on from the log and enters a new one."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, Unavailable):
+            log.error("frames.tail_failed", extra={"partition": self._at.partition}, exc_info=error)
+        if not self._ready.done():
+            self._ready.set_exception(Unavailable(f"{self._at.topic}-{self._at.partition}: {error or 'stopped'}"))
+            self._ready.exception()  # nobody may be waiting: the fault is told to whoever comes
+        self._drop_readers()
+        if error is not None:
+            self._cold(self)
+
+    def _drop_readers(self, key: bytes | None = None) -> None:
+        for name in list(self._readers) if key is None else [key]:
+            for buffer in list(self._readers.get(name, ())):
+                buffer.overflow()
+
+    async def _follow(self) -> None:
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                await self._session()
+            except OffsetOutOfRangeError:
+                await self._lost()
+            except (KafkaError, OSError, TimeoutError, Unavailable) as error:
+                if not self._ready.done():
+                    raise Unavailable(f"{self._at.topic}-{self._at.partition}: {error}") from error
+                log.warning("frames.tail_away", extra={"partition": self._at.partition, "error": repr(error)})
+                await asyncio.sleep(pause_s)  # back-off between connection attempts, for as long as the log is away
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            else:
+                pause_s = FIRST_PAUSE_S
+
+    async def _lost(self) -> None:
+        """What comes next has expired (or the log is another one): readers find out from the log what is missing."""
+        log.error("frames.tail_lost", extra={"partition": self._at.partition, "offset": self._next})
+        self._drop_readers()
+        self._next = await self._ranges.end(self._at.partition)
+
+    async def _session(self) -> None:
+        consumer = AIOKafkaConsumer(
+            **self._connection,
+            client_id="agentlog-frame-tail",
+            auto_offset_reset="none",
+            enable_auto_commit=False,
+            fetch_max_wait_ms=1_000,
+            retry_backoff_ms=RETRY_MS,
+        )
+        try:
+            with kafka_faults(self._at.topic):
+                await consumer.start()
+                if not self._ready.done():
+                    self._next = (await consumer.end_offsets([self._at]))[self._at]
+            consumer.assign([self._at])
+            consumer.seek(self._at, self._next)
+            if not self._ready.done():
+                self._ready.set_result(None)
+            while True:
+                for records in (await consumer.getmany(self._at, timeout_ms=POLL_MS)).values():
+                    await self._hand_out(records)
+        finally:
+            await close_client(consumer)
+
+    async def _hand_out(self, records: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
+        for record in records:
+            if record.key is not None and record.key in self._readers:
+                await self._put(stored(record))
+            self._next = record.offset + 1
+
+    async def _put(self, record: Stored) -> None:
+        if record.is_part:
+            return
+        try:
+            flush = await self._ranges.flush(record, self._at.partition, self._base)
+        except Corrupt as error:
+            log.error("frames.unreadable", extra={"partition": self._at.partition, "error": str(error)})
+            return
+        except (Unavailable, Gap):  # its parts cannot be had now: readers try by themselves
+            self._drop_readers(record.key)
+            return
+        size_bytes = len(record.value) + PART_BYTES * len(parts_of(record, self._base))
+        for buffer in list(self._readers.get(record.key, ())):
+            buffer.put(flush, size_bytes)

@@ -1,0 +1,166 @@
+"""A producer whose acknowledgement means durable, and which is replaced when it stays silent.
+
+aiokafka's idempotent producer neither raises a time-out nor expires a batch, so the wait is bounded here. A producer is
+given up only after SILENCE_S without any acknowledgement or after a fatal error; its batches may still arrive, which
+is what `event_id` and `append_id` are for.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
+from aiokafka.structs import RecordMetadata
+
+from agentlog_facts.envelope import LogPosition
+from agentlog_facts.errors import OutcomeUnknown, Unavailable
+from agentlog_infra.kafka.connection import Connection, kafka_faults
+from agentlog_infra.kafka.shutdown import close_producer
+
+log = logging.getLogger(__name__)
+
+SILENCE_S = 10.0
+HAND_OVER_S = 5.0
+START_S = 10.0
+MAX_REQUEST_BYTES = 1_000_000
+NO_PLACE = -1
+"""Log start in an acknowledgement without a place: of a batch that Kafka knows as a repeat, and no longer where it lies
+(DUPLICATE_SEQUENCE_NUMBER), which aiokafka 0.14 calls a success. Its offset is no sign, it counts up from -1."""
+
+Compression: TypeAlias = Literal["gzip", "snappy", "lz4", "zstd"]
+"""History is kept for ever and is text that repeats itself: zstd stores a conversation in about a third."""
+
+
+class DurableProducer:
+    """One aiokafka producer at a time: acks=all, idempotent, in order per partition."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        client_id: str,
+        max_request_bytes: int = MAX_REQUEST_BYTES,
+        compression: Compression | None = "zstd",
+    ) -> None:
+        self._compression: Compression | None = compression
+        self._connection = connection
+        self._client_id = client_id
+        self._max_request_bytes = max_request_bytes
+        self._producer: AIOKafkaProducer | None = None
+        self._replacing: asyncio.Task[None] | None = None
+        self._last_ack = 0.0
+
+    async def start(self) -> None:
+        """Connect. Raises: Unavailable."""
+        self._producer = await self._connect()
+        self._last_ack = time.monotonic()
+
+    async def stop(self) -> None:
+        """Flush what was handed over, at most SILENCE_S, and disconnect."""
+        if self._replacing is not None:
+            self._replacing.cancel()
+            await asyncio.gather(self._replacing, return_exceptions=True)
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await close_producer(producer, SILENCE_S)
+
+    async def send(
+        self,
+        topic: str,
+        key: bytes,
+        value: bytes,
+        partition: int,
+        headers: Sequence[tuple[str, bytes]] | None = None,
+    ) -> LogPosition:
+        """Append one record and wait until the log has it.
+
+        Raises: Unavailable (nothing was handed over), OutcomeUnknown (no acknowledgement in time).
+        """
+        producer = self._producer
+        if producer is None:
+            raise Unavailable(f"{topic}: no connection to the log yet")
+        try:
+            with kafka_faults(topic):
+                async with asyncio.timeout(HAND_OVER_S):
+                    handed = await producer.send(topic, value, key, partition, headers=headers)
+        except Unavailable as error:
+            if _is_broken(error.__cause__):  # its sender died while nobody waited for an acknowledgement
+                self._replace(producer)
+            raise
+        handed.add_done_callback(_heard)
+        metadata = await self._acknowledged(topic, producer, handed)
+        self._last_ack = time.monotonic()
+        if metadata.log_start_offset == NO_PLACE:
+            raise OutcomeUnknown(f"{topic}: the log has the record, but does not say where")
+        return LogPosition(metadata.partition, metadata.offset)
+
+    async def _acknowledged(
+        self, topic: str, producer: AIOKafkaProducer, handed: asyncio.Future[RecordMetadata]
+    ) -> RecordMetadata:
+        try:
+            done, _ = await asyncio.wait({handed}, timeout=SILENCE_S)
+            if done:
+                return handed.result()
+        except KafkaError as error:
+            self._replace(producer)
+            raise OutcomeUnknown(f"{topic}: {type(error).__name__} {error}") from error
+        if time.monotonic() - self._last_ack >= SILENCE_S:
+            self._replace(producer)
+        raise OutcomeUnknown(f"{topic}: no acknowledgement within {SILENCE_S:g} s")
+
+    def _replace(self, old: AIOKafkaProducer) -> None:
+        if self._producer is old:
+            log.warning("producer.replaced", extra={"client": self._client_id})
+            self._producer = None
+            self._replacing = asyncio.get_running_loop().create_task(self._reconnect(old))
+
+    async def _reconnect(self, old: AIOKafkaProducer) -> None:
+        pause_s = 0.1
+        try:
+            await close_producer(old, 0)
+        except Exception:  # the old one is given up whatever it says
+            log.exception("producer.not_stopped", extra={"client": self._client_id})
+        while True:
+            try:
+                self._producer = await self._connect()
+                self._last_ack = time.monotonic()
+                return
+            except Unavailable as error:
+                log.warning("producer.unavailable", extra={"client": self._client_id, "error": str(error)})
+            except Exception:  # nobody else would connect again
+                log.exception("producer.not_connected", extra={"client": self._client_id})
+            await asyncio.sleep(pause_s)  # back-off between connection attempts, for as long as the log is away
+            pause_s = min(2 * pause_s, 2.0)
+
+    async def _connect(self) -> AIOKafkaProducer:
+        producer = AIOKafkaProducer(
+            **self._connection,
+            client_id=self._client_id,
+            acks="all",
+            enable_idempotence=True,
+            max_request_size=self._max_request_bytes,
+            compression_type=self._compression,
+            retry_backoff_ms=50,
+        )
+        try:
+            with kafka_faults(self._client_id):
+                async with asyncio.timeout(START_S):  # aiokafka 0.14 asks for a producer id for as long as it takes
+                    await producer.start()
+        except BaseException:
+            await close_producer(producer, 0)
+            raise
+        return producer
+
+
+def _is_broken(error: BaseException | None) -> bool:
+    """Tell whether a producer that refuses a record with this error will refuse all others too."""
+    passing = isinstance(error, KafkaTimeoutError | MessageSizeTooLargeError)
+    return isinstance(error, KafkaError) and not passing and not error.retriable
+
+
+def _heard(handed: asyncio.Future[RecordMetadata]) -> None:
+    """Take note of a failure that comes after its waiter gave up; asyncio would complain about it otherwise."""
+    if not handed.cancelled() and handed.exception() is not None:
+        log.info("producer.not_delivered", extra={"error": str(handed.exception())})

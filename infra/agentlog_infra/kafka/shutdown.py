@@ -1,0 +1,99 @@
+"""Decides how long a client of Kafka may take to go: over TLS a connection says goodbye, and may get no answer.
+
+On uvloop 0.23 that is so in one stop of three with a question in flight, and then it waits as long as it may: 30 s
+(uvloop issue 471). Nothing is left to say by then, so the connection is broken off instead: below TLS, since
+`transport.abort` does not end such a wait either.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+
+from aiokafka import AIOKafkaClient, AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import ProducerClosed
+
+GOODBYE_S = 0.5
+
+
+async def close_client(client: AIOKafkaConsumer | AIOKafkaAdminClient) -> None:
+    """Stop a consumer or an admin client; past GOODBYE_S its connections are broken off."""
+    with _broken_off(client._client):  # pyright: ignore[reportPrivateUsage]  # it tells of its connections nowhere else
+        if isinstance(client, AIOKafkaAdminClient):
+            await client.close()
+        else:
+            await _stop(client)
+
+
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    """Stop a consumer. aiokafka (0.14) stops half-way, as if the caller were cancelled, at a fetch that failed and
+    waits to ask again; the rest is done here.
+    """
+    try:
+        await consumer.stop()
+    except asyncio.CancelledError:
+        current = asyncio.current_task()
+        if current is None or current.cancelling():
+            raise
+        fetches = consumer._fetcher._pending_tasks  # pyright: ignore[reportPrivateUsage]  # no public way to them
+        for fetch in fetches:
+            fetch.cancel()
+        await asyncio.gather(*fetches, return_exceptions=True)
+        await consumer._client.close()  # pyright: ignore[reportPrivateUsage]  # as above
+
+
+async def close_producer(producer: AIOKafkaProducer, patience_s: float) -> None:
+    """Stop a producer; what it holds past `patience_s` is given up with its sender, and whoever waits for it told so.
+
+    Cancelling aiokafka's own `stop` (0.14) would leave the sender running, to deliver whenever its leader comes back.
+    """
+    stopping = asyncio.ensure_future(producer.stop())
+    try:
+        await asyncio.wait({stopping}, timeout=patience_s)
+    finally:
+        if not stopping.done():
+            _give_up(producer)
+    with _broken_off(producer.client):
+        if not (await asyncio.wait({stopping}, timeout=GOODBYE_S))[0]:
+            _give_up(producer)  # its sender waits for answers that are on their way: not for these either
+            await asyncio.wait({stopping})
+        if stopping.cancelled():  # together with its sender
+            await producer.client.close()
+        else:
+            stopping.result()
+
+
+def _give_up(producer: AIOKafkaProducer) -> None:
+    sender = producer._sender.sender_task  # pyright: ignore[reportPrivateUsage]  # no public way to it
+    if sender is not None:
+        sender.cancel()
+    holding = producer._message_accumulator  # pyright: ignore[reportPrivateUsage]  # as above
+    holding.fail_all(ProducerClosed())
+
+
+@contextmanager
+def _broken_off(client: AIOKafkaClient) -> Generator[None]:
+    """Let the connections of a client that is stopped end by GOODBYE_S, and at once if the stop is cancelled."""
+    known = client._conns.values()  # pyright: ignore[reportPrivateUsage]  # as above
+    writers = [link._writer for link in known]  # pyright: ignore[reportPrivateUsage]  # as above
+    links = [writer.transport for writer in writers if writer is not None]
+    encrypted = [link for link in links if link.get_extra_info("ssl_object") is not None]
+    alarm = asyncio.get_running_loop().call_later(GOODBYE_S, _break_off, encrypted)
+    try:
+        yield
+    except BaseException:
+        _break_off(encrypted)
+        raise
+    finally:
+        alarm.cancel()
+
+
+def _break_off(links: Sequence[asyncio.WriteTransport]) -> None:
+    for link in links:
+        found: socket.socket | None = link.get_extra_info("socket")
+        if found is not None and found.fileno() >= 0:  # else it is closed
+            with socket.socket(fileno=os.dup(found.fileno())) as ours, contextlib.suppress(OSError):  # gone already
+                ours.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,94 @@
+"""Decides which settings each topic must have, and which differences could cost history."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agentlog_infra.kafka.connection import BLOBS, EVENTS, OUTPUTS
+from agentlog_infra.kafka.producer import MAX_REQUEST_BYTES
+from agentlog_infra.settings import Settings
+
+MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+OPENING = "opening"
+"""Not a setting of Kafka's: the record that each partition of `events` begins with."""
+
+_FIXED = {
+    "partitions": "the partitions of a keyed topic are fixed at its creation; set AGENTLOG_PARTITIONS to what is there",
+    "replication.factor": "add replicas with kafka-reassign-partitions.sh, or set AGENTLOG_REPLICATION_FACTOR",
+}
+"""What `agentlog topics apply` cannot change, and what can be done instead."""
+_AT_LEAST = ("replication.factor", "min.insync.replicas", "max.message.bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class TopicChange:
+    """One difference: `found` is None for what is missing; `safe` tells whether a role may run in spite of it."""
+
+    topic: str
+    setting: str
+    found: str | None
+    needed: str
+    safe: bool = False
+
+    def __str__(self) -> str:
+        """Name topic, setting, value found and value needed."""
+        least = "at least " if self.setting in _AT_LEAST else ""
+        return f"topic {self.topic}: {self.setting} is {self.found or 'missing'}, needed {least}{self.needed}"
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why it cannot be changed, and what can be done instead; None where it can."""
+        return None if self.found is None else _FIXED.get(self.setting)
+
+    @property
+    def fix(self) -> str:
+        """What makes it right."""
+        return self.obstacle or "agentlog topics apply"
+
+
+def wanted(settings: Settings) -> Mapping[str, Mapping[str, str]]:
+    """Return the settings that each topic must have. Source: Apache Kafka documentation, "Topic Configs"."""
+    replicas = {"min.insync.replicas": str(settings.min_insync_replicas)}
+    history = {
+        "cleanup.policy": "delete",
+        "retention.ms": "-1",
+        "retention.bytes": "-1",
+        "unclean.leader.election.enable": "false",
+        "max.message.bytes": str(MAX_REQUEST_BYTES),
+    }
+    stamped = {"message.timestamp.type": "LogAppendTime"}
+    return {
+        EVENTS: history | replicas | stamped,
+        BLOBS: history | replicas,
+        OUTPUTS: {
+            "cleanup.policy": "delete",
+            "retention.ms": str(settings.outputs_retention_ms),
+            "max.message.bytes": str(MAX_MESSAGE_BYTES),
+        }
+        | replicas,
+    }
+
+
+def shape_changes(topic: str, partitions: int, replicas: int, settings: Settings) -> list[TopicChange]:
+    """Compare the number of partitions, and of replicas of the partition that has fewest."""
+    changes: list[TopicChange] = []
+    if partitions != settings.partitions:
+        changes.append(TopicChange(topic, "partitions", str(partitions), str(settings.partitions)))
+    if replicas < settings.replication_factor:
+        needed = str(settings.replication_factor)
+        changes.append(TopicChange(topic, "replication.factor", str(replicas), needed, safe=topic == OUTPUTS))
+    return changes
+
+
+def config_changes(topic: str, found: Mapping[str, str | None], settings: Settings) -> list[TopicChange]:
+    """Compare the settings in force, defaults of the cluster included."""
+    return [
+        TopicChange(topic, setting, found.get(setting), needed, safe=topic == OUTPUTS)
+        for setting, needed in wanted(settings)[topic].items()
+        if not _suffices(setting, found.get(setting), needed)
+    ]
+
+
+def _suffices(setting: str, found: str | None, needed: str) -> bool:
+    if setting in _AT_LEAST and found is not None:
+        return int(found) >= int(needed)
+    return found == needed

@@ -1,0 +1,1 @@
+"""Adapters for LangGraph: loading, executing and reading graphs."""

@@ -1,0 +1,1 @@
+"""LangGraph's checkpoint saver over the event log."""

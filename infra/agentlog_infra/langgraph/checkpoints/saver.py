@@ -1,0 +1,301 @@
+"""LangGraph's checkpoint saver over the log: which facts a call writes, and what reads give back.
+
+"Latest" and "before" follow the order of acceptance, never the clock inside a checkpoint id. Sync methods run on the
+saver's loop and are for other threads only (a sync node that invokes a subgraph).
+"""
+
+import hashlib
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from typing import Any, TypeGuard
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+    PendingWrite,
+    get_checkpoint_id,
+    get_serializable_checkpoint_metadata,
+)
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from agentlog_facts.checkpoint import CheckpointFact, CheckpointSaved, WritesSaved
+from agentlog_facts.checkpoint_ports import CheckpointReads, EncodedChannel, StoredCheckpoint, merged
+from agentlog_facts.errors import Corrupt
+from agentlog_facts.ids import ThreadId
+from agentlog_facts.json_value import Json, JsonObject
+from agentlog_infra.langgraph.checkpoints.channel_codec import ChannelCodec, exact
+from agentlog_infra.langgraph.checkpoints.channel_delta import ChannelDeltaEncoder, ChannelKey, empty
+from agentlog_infra.langgraph.checkpoints.journal import Journal
+from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads
+from agentlog_infra.langgraph.checkpoints.sync_saver import LoopBoundSaver
+from agentlog_infra.langgraph.value_json import to_object
+
+VERSION_DIGITS = 8
+PLAIN_FIELDS = ("v", "id", "ts", "channel_versions", "versions_seen", "updated_channels")
+"""What every reader of the log may rely on in a stored checkpoint."""
+
+
+class LogSaver(LoopBoundSaver):
+    """A `BaseCheckpointSaver` that appends facts to a journal and reads projected checkpoints.
+
+    It belongs to the loop it is made in. `token` makes channel versions unique over branches and attempts; take a
+    different one for every saver.
+    """
+
+    def __init__(self, reads: CheckpointReads, journal: Journal, serde: SerializerProtocol, token: str) -> None:
+        super().__init__(serde=serde)
+        self._reads = reads
+        self._journal = journal
+        self._codec = ChannelCodec(self.serde)
+        self._growth = ChannelDeltaEncoder(self._codec)
+        self._token = hashlib.sha256(token.encode()).hexdigest()[:8]
+        self._count = 0
+        self._unknown: set[tuple[str, str | None]] = set()
+
+    def get_next_version(self, current: str | None, channel: None) -> str:
+        """Return a version above `current`, unique over branches, runs and attempts."""
+        self._count += 1
+        number = int(current[:VERSION_DIGITS], 16) if current else 0
+        return f"{number + 1:0{VERSION_DIGITS}x}.{self._token}.{self._count:x}"
+
+    def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> "LogSaver":
+        """Return a clone that may revive these types too."""
+        clone = super().with_allowlist(extra_allowlist)
+        if clone is not self and isinstance(clone, LogSaver):
+            clone._codec = ChannelCodec(clone.serde)
+            return clone
+        return self
+
+    # writes
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Write one checkpoint with the channels that changed. Raises: AttemptLost, TypeError (cannot be stored)."""
+        return await self.here(self._put(config, checkpoint, metadata, new_versions))
+
+    async def _put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        conf = _conf(config)
+        thread_id, ns = ThreadId(str(conf["thread_id"])), str(conf.get("checkpoint_ns") or "")
+        parent = get_checkpoint_id(config)
+        saved = CheckpointSaved(
+            thread_id=thread_id,
+            run_id=self._journal.run_id,
+            checkpoint_ns=ns,
+            checkpoint_id=checkpoint["id"],
+            parent_checkpoint_id=None if (ns, parent) in self._unknown else parent,
+            checkpoint=self._plain(checkpoint),
+            metadata=to_object(get_serializable_checkpoint_metadata(config, metadata)),
+            channels=tuple(self._changed(thread_id, ns, checkpoint["channel_values"], new_versions)),
+        )
+        await self._write(thread_id, saved)
+        return address(thread_id, ns, checkpoint["id"])
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Write what a task produced, on the checkpoint it runs on. Raises: AttemptLost, TypeError."""
+        await self.here(self._put_writes(config, writes, task_id, task_path))
+
+    async def _put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
+    ) -> None:
+        conf = _conf(config)
+        entries: list[Json] = [
+            {"index": WRITES_IDX_MAP.get(channel, place), "channel": channel, "value": self._codec.encode(value)}
+            for place, (channel, value) in enumerate(writes)
+        ]
+        thread_id = ThreadId(str(conf["thread_id"]))
+        written = WritesSaved(
+            thread_id=thread_id,
+            run_id=self._journal.run_id,
+            checkpoint_ns=str(conf.get("checkpoint_ns") or ""),
+            checkpoint_id=str(conf["checkpoint_id"]),
+            task_id=task_id,
+            task_path=task_path,
+            writes=tuple(entries),
+        )
+        await self._write(thread_id, written)
+
+    async def _write(self, thread_id: ThreadId, fact: CheckpointFact) -> None:
+        if isinstance(self._reads, OverlaidReads):
+            self._reads.add(self._journal.stream(thread_id), (fact,))
+        await self._journal.write(thread_id, (fact,))
+
+    def _plain(self, checkpoint: Checkpoint) -> JsonObject:
+        plain: dict[str, object] = {}
+        rest: dict[str, object] = {}
+        for name, value in checkpoint.items():
+            if name != "channel_values":
+                (plain if name in PLAIN_FIELDS or exact(value) else rest)[name] = value
+        stored = to_object(plain)
+        return stored | {"encoded": self._codec.encode(rest)} if rest else stored
+
+    def _changed(
+        self, thread_id: ThreadId, ns: str, values: Mapping[str, object], versions: ChannelVersions
+    ) -> Iterator[JsonObject]:
+        stream = self._journal.stream(thread_id)
+        for channel, version in versions.items():
+            if channel in values:
+                key = ChannelKey(thread_id, ns, channel)
+                yield self._growth.entry(key, str(version), stream, values[channel])
+            else:
+                yield empty(channel, str(version))
+
+    # reads
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Return the checkpoint that the config names, else the namespace's latest. Raises: Unavailable."""
+        stored = await self.here(self._stored(config))
+        return None if stored is None else self._tuple(stored)
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """Yield checkpoints, newest first by order of acceptance. Raises: Unavailable."""
+        if limit is not None and limit <= 0:
+            return
+        conf = _conf(config or {})
+        ns = conf.get("checkpoint_ns")
+        query = self._reads.history(
+            ThreadId(str(conf["thread_id"])) if "thread_id" in conf else None,
+            None if ns is None else str(ns),
+            get_checkpoint_id(before) if before else None,
+            None if conf.get("checkpoint_id") else limit,
+            to_object(filter) if filter else None,
+        )
+        found = await self.here(query)
+        wanted = conf.get("checkpoint_id")
+        for stored in found:
+            if not wanted or stored.checkpoint_id == wanted:
+                yield self._tuple(stored)
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """Walk the parents of a checkpoint once, collecting each channel's writes down to its last stored value."""
+        return await self.here(self._delta_history(config, channels))
+
+    async def _delta_history(
+        self, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        found: dict[str, DeltaChannelHistory] = {channel: {"writes": []} for channel in channels}
+        remaining = set(channels)
+        stored = await self._stored(config) if channels else None
+        while remaining and stored is not None and stored.parent_checkpoint_id:
+            stored = await self._reads.get(stored.thread_id, stored.checkpoint_ns, stored.parent_checkpoint_id)
+            if stored is not None:
+                remaining -= self._collect(stored, remaining, found)
+        return found
+
+    def _collect(
+        self, stored: StoredCheckpoint, remaining: set[str], found: Mapping[str, DeltaChannelHistory]
+    ) -> set[str]:
+        """Put a parent's writes before those of its children; return the channels whose stored value ends the walk."""
+        older: dict[str, list[PendingWrite]] = {channel: [] for channel in remaining}
+        for write in merged(stored.writes):
+            if write.channel in older:
+                older[write.channel].append((write.task_id, write.channel, self._codec.decode(write.value)))
+        for channel, writes in older.items():
+            found[channel]["writes"][:0] = writes
+        ended = remaining & stored.channels.keys()
+        for channel in ended:
+            found[channel]["seed"] = self._value(stored.channels[channel])
+        return ended
+
+    async def _stored(self, config: RunnableConfig) -> StoredCheckpoint | None:
+        conf = _conf(config)
+        thread_id, ns = ThreadId(str(conf["thread_id"])), str(conf.get("checkpoint_ns") or "")
+        checkpoint_id = get_checkpoint_id(config)
+        if not checkpoint_id:
+            return await self._reads.latest(thread_id, ns)
+        found = await self._reads.get(thread_id, ns, str(checkpoint_id))
+        if found is None:
+            self._unknown.add((ns, str(checkpoint_id)))  # what starts there is a root
+        return found
+
+    def _tuple(self, stored: StoredCheckpoint) -> CheckpointTuple:
+        thread_id, ns, parent = stored.thread_id, stored.checkpoint_ns, stored.parent_checkpoint_id
+        for name, channel in stored.channels.items():
+            self._growth.seen(ChannelKey(thread_id, ns, name), channel)
+        return CheckpointTuple(
+            config=address(thread_id, ns, stored.checkpoint_id),
+            checkpoint=self._checkpoint(stored),
+            metadata=_metadata(stored.metadata),
+            parent_config=address(thread_id, ns, parent) if parent else None,
+            pending_writes=[(w.task_id, w.channel, self._codec.decode(w.value)) for w in merged(stored.writes)],
+        )
+
+    def _checkpoint(self, stored: StoredCheckpoint) -> Checkpoint:
+        plain: dict[str, Any] = {name: value for name, value in stored.checkpoint.items() if name != "encoded"}
+        rest = self._codec.decode(stored.checkpoint.get("encoded"))
+        if _is_fields(rest):
+            plain.update(rest)
+        plain["channel_versions"] = dict(plain.get("channel_versions", {}))  # langgraph changes these in place
+        plain["versions_seen"] = {node: dict(seen) for node, seen in plain.get("versions_seen", {}).items()}
+        plain["channel_values"] = {name: self._value(channel) for name, channel in stored.channels.items()}
+        if not _is_checkpoint(plain):
+            raise Corrupt(f"checkpoint {stored.checkpoint_id}: a field is missing")
+        return plain
+
+    def _value(self, channel: EncodedChannel) -> object:
+        return self._codec.decode_items(channel.items) if channel.kind == "list" else self._codec.decode(channel.value)
+
+
+class UpdateSaver(LogSaver):
+    """Saves what a command wrote as a step of the graph. Source: Agent Server API, section 13."""
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Write the checkpoint with source `loop`. Raises: AttemptLost, TypeError."""
+        return await super().aput(config, checkpoint, {**metadata, "source": "loop"}, new_versions)
+
+
+def address(thread_id: ThreadId, ns: str, checkpoint_id: str) -> RunnableConfig:
+    """Return the config that names a checkpoint."""
+    return {"configurable": {"thread_id": thread_id, "checkpoint_ns": ns, "checkpoint_id": checkpoint_id}}
+
+
+def _conf(config: RunnableConfig) -> Mapping[str, object]:
+    return config.get("configurable", {})
+
+
+def _metadata(stored: JsonObject) -> CheckpointMetadata:
+    fields: object = dict(stored)
+    return fields if _is_metadata(fields) else {}
+
+
+def _is_metadata(fields: object) -> TypeGuard[CheckpointMetadata]:
+    return isinstance(fields, dict)
+
+
+def _is_checkpoint(fields: object) -> TypeGuard[Checkpoint]:
+    return _is_fields(fields) and all(name in fields for name in ("v", "id", "ts"))
+
+
+def _is_fields(value: object) -> TypeGuard[dict[str, object]]:
+    return isinstance(value, dict)

@@ -1,0 +1,151 @@
+"""What `langgraph.json` says: which graphs to serve, from where, with which environment. Imports nothing of LangGraph.
+
+Source: langgraph.json as documented for the LangGraph CLI.
+"""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from agentlog_facts.errors import Misconfigured
+from agentlog_facts.json_value import Json, JsonObject, load_object
+from agentlog_infra.langgraph.unsupported_keys import UnsupportedKey, refuse, settled, unkept
+
+log = logging.getLogger(__name__)
+
+KNOWN = frozenset(
+    {
+        "$schema",
+        "api_version",
+        "auth",
+        "base_image",
+        "checkpointer",
+        "dependencies",
+        "dockerfile_lines",
+        "encryption",
+        "env",
+        "graphs",
+        "http",
+        "image_distro",
+        "keep_pkg_tools",
+        "node_version",
+        "pip_config_file",
+        "pip_installer",
+        "priority",
+        "python_version",
+        "source",
+        "store",
+        "ui",
+        "ui_config",
+        "webhooks",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSpec:
+    """One graph to serve: `source` is a file (`./agent.py`) or a module, `attribute` a (dotted) name in it."""
+
+    graph_id: str
+    source: str
+    attribute: str
+    description: str | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """Tell whether `source` is a path."""
+        return self.source.endswith(".py") or "/" in self.source
+
+
+@dataclass(frozen=True, slots=True)
+class GraphsConfig:
+    """A checked `langgraph.json`; `root` is its folder, `env` what user code finds set.
+
+    `document` is all of it, with what LANGGRAPH_HTTP and its like say in place of its keys.
+    """
+
+    path: Path
+    graphs: tuple[GraphSpec, ...]
+    dependencies: tuple[str, ...]
+    env: Mapping[str, str]
+    document: JsonObject
+
+    @property
+    def root(self) -> Path:
+        """Return the project's folder."""
+        return self.path.parent
+
+
+def load_config(path: Path) -> GraphsConfig:
+    """Read and check a `langgraph.json`; keys without effect are warned of.
+
+    Raises Misconfigured, naming file and key, also for keys that may not be ignored.
+    """
+    path = path.resolve()
+    document, env, found = _asked(path)
+    refuse(path, found)
+    for key in sorted(document.keys() - KNOWN):
+        log.warning("config.unknown_key", extra={"path": str(path), "key": key})
+    for one in found:
+        log.warning("config.key_without_effect", extra={"path": str(path), "key": one.key})
+    return GraphsConfig(path, _graphs(path, document), _dependencies(path, document), env, document)
+
+
+def unsupported_keys(path: Path) -> tuple[UnsupportedKey, ...]:
+    """Return what a `langgraph.json` and the environment ask for in vain. Raises: Misconfigured."""
+    return _asked(path.resolve())[2]
+
+
+def _asked(path: Path) -> tuple[JsonObject, Mapping[str, str], tuple[UnsupportedKey, ...]]:
+    """Return the document, its environment, and what is not kept of both."""
+    try:
+        document = load_object(path.read_bytes(), "the file")
+    except OSError as error:
+        raise Misconfigured(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise Misconfigured(f"{path}: {error}") from error
+    env = _env(path, document)
+    environment = {**env, **os.environ}
+    document = settled(document, environment)
+    return document, env, unkept(document, environment)
+
+
+def _graphs(path: Path, document: JsonObject) -> tuple[GraphSpec, ...]:
+    named = document.get("graphs")
+    if not isinstance(named, dict) or not named:
+        raise Misconfigured(f'{path}: graphs: expected {{"<id>": "./file.py:attribute"}}, found {_shown(named)}')
+    return tuple(_spec(path, graph_id, value) for graph_id, value in named.items())
+
+
+def _spec(path: Path, graph_id: str, value: Json) -> GraphSpec:
+    stated: JsonObject = value if isinstance(value, dict) else {"path": value}
+    target, description = stated.get("path"), stated.get("description")
+    source, colon, attribute = target.rpartition(":") if isinstance(target, str) else ("", "", "")
+    if not colon or not source or not attribute:
+        expected = "expected ./file.py:attribute or module:attribute"
+        raise Misconfigured(f"{path}: graphs.{graph_id}: {expected}, found {_shown(value)}")
+    return GraphSpec(graph_id, source, attribute, description if isinstance(description, str) else None)
+
+
+def _dependencies(path: Path, document: JsonObject) -> tuple[str, ...]:
+    named = document.get("dependencies", [])
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise Misconfigured(f"{path}: dependencies: expected a list of paths and packages, found {_shown(named)}")
+    return tuple(str(name) for name in named)
+
+
+def _env(path: Path, document: JsonObject) -> Mapping[str, str]:
+    env = document.get("env", {})
+    if isinstance(env, dict):
+        return {name: str(value) for name, value in env.items() if value is not None}
+    if isinstance(env, str) and (path.parent / env).is_file():
+        return {name: value for name, value in dotenv_values(path.parent / env).items() if value is not None}
+    raise Misconfigured(f"{path}: env: expected an object or the path of a file, found {_shown(env)}")
+
+
+def _shown(value: Json) -> str:
+    return "nothing" if value is None else repr(value)

@@ -1,0 +1,157 @@
+"""What LangGraph is given for a run: config, context, input or command, modes, as the API's fields mean them.
+
+Source: Agent Server API, sections 7.1, 7.2 (merge order) and 13.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any, Literal, TypeAlias
+from uuid import UUID
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.types import Command, Send, StreamMode
+
+from agentlog_facts.execution_port import RunAssignment
+from agentlog_facts.json_value import Json, JsonObject, as_object
+from agentlog_facts.version import VERSION
+
+Stops: TypeAlias = Literal["*"] | list[str] | None
+Durability: TypeAlias = Literal["sync", "async", "exit"]
+DURABILITIES: Mapping[str, Durability] = {"sync": "sync", "async": "async", "exit": "exit"}
+MODES: Mapping[str, StreamMode] = {
+    "values": "values",
+    "updates": "updates",
+    "messages": "messages",
+    "messages-tuple": "messages",
+    "custom": "custom",
+    "tasks": "tasks",
+    "checkpoints": "checkpoints",
+    "debug": "debug",
+}
+ADDRESS = ("checkpoint_id", "checkpoint_ns", "checkpoint_map")
+LANGGRAPH = version("langgraph")
+HOST = "self-hosted"
+"""What `langgraph_plan` and `langgraph_host` say of a server that is nobody's service."""
+
+
+def run_config(order: RunAssignment, *, from_checkpoint: bool, api_url: str | None = None) -> RunnableConfig:
+    """Return the config that nodes see; without `from_checkpoint` it starts at the thread's latest checkpoint.
+
+    assistant.config < run config (configurable by key); keys of the server always win.
+    """
+    theirs = _object(order.assistant, "config")
+    ours = _object(order.kwargs, "config")
+    configurable = _object(theirs, "configurable") | _object(ours, "configurable") | _server_keys(order)
+    if not from_checkpoint:
+        configurable = {name: value for name, value in configurable.items() if name not in ADDRESS}
+    config: RunnableConfig = {
+        "configurable": {name: value for name, value in configurable.items() if value is not None or name in ADDRESS},
+        "metadata": dict(_metadata(order, theirs, ours, api_url)),
+        "run_id": UUID(order.run_id),
+    }
+    tags = ours.get("tags") or theirs.get("tags")
+    if isinstance(tags, list):
+        config["tags"] = [str(tag) for tag in tags]
+    limit = ours.get("recursion_limit") or theirs.get("recursion_limit")
+    if isinstance(limit, int):
+        config["recursion_limit"] = limit
+    at_once = ours.get("max_concurrency") or theirs.get("max_concurrency")
+    if isinstance(at_once, int) and at_once is not True and at_once > 0:
+        config["max_concurrency"] = at_once
+    name = ours.get("run_name") or theirs.get("run_name")
+    if isinstance(name, str):
+        config["run_name"] = name
+    return config
+
+
+def _server_keys(order: RunAssignment) -> JsonObject:
+    return {
+        "run_id": order.run_id,
+        "thread_id": order.thread_id,
+        "graph_id": order.graph_id,
+        "assistant_id": order.assistant.get("assistant_id"),
+    }
+
+
+def _metadata(order: RunAssignment, theirs: JsonObject, ours: JsonObject, api_url: str | None) -> JsonObject:
+    """assistant < thread < config.metadata < run metadata; what identifies the run always wins."""
+    return {
+        "created_by": "system",
+        "graph_id": order.graph_id,
+        **_object(order.assistant, "metadata"),
+        **_object(theirs, "metadata"),
+        **order.thread_metadata,
+        **_object(ours, "metadata"),
+        **order.metadata,
+        "assistant_id": order.assistant.get("assistant_id"),
+        "run_id": order.run_id,
+        "thread_id": order.thread_id,
+        "run_attempt": order.attempt,
+        "langgraph_version": LANGGRAPH,
+        "langgraph_api_version": VERSION,
+        "langgraph_plan": HOST,
+        "langgraph_host": HOST,
+        **({} if api_url is None else {"langgraph_api_url": api_url}),
+    }
+
+
+def run_context(order: RunAssignment) -> JsonObject | None:
+    """Return the context: the assistant's, the run's by key over it; None when neither has any."""
+    return _object(order.assistant, "context") | _object(order.kwargs, "context") or None
+
+
+def run_input(kwargs: JsonObject) -> Any:  # Any: any JSON, or a Command; the graph's schema judges it
+    """Return the command if the run has one that says something, else its input."""
+    command = as_object(kwargs.get("command") or {}, "command")
+    return _command(command) if _given(command) else kwargs.get("input")
+
+
+def is_only_update(kwargs: JsonObject) -> bool:
+    """Tell whether a run has a command that writes values, and neither answers nor goes anywhere."""
+    command = kwargs.get("command")
+    return isinstance(command, dict) and bool(command.get("update")) and not {"resume", "goto"} & _given(command)
+
+
+def _given(command: JsonObject) -> set[str]:
+    return {name for name, value in command.items() if value is not None}
+
+
+def _command(stated: JsonObject) -> Command[str]:
+    return Command(resume=stated.get("resume"), update=_update(stated.get("update")), goto=_goto(stated.get("goto")))
+
+
+def _update(update: Json) -> Any:  # Any: an object, or a list of (key, value) pairs
+    if isinstance(update, list):
+        return [(str(pair[0]), pair[1]) for pair in update if isinstance(pair, list) and len(pair) == 2]
+    return update
+
+
+def _goto(goto: Json) -> Sequence[Send | str]:
+    stated = goto if isinstance(goto, list) else [] if goto is None else [goto]
+    return [Send(str(to.get("node")), to.get("input")) if isinstance(to, dict) else str(to) for to in stated]
+
+
+def stream_modes(kwargs: JsonObject) -> list[StreamMode]:
+    """Return LangGraph's modes for the ones asked for; a mode that it does not know is left out."""
+    asked = kwargs.get("stream_mode")
+    names = asked if isinstance(asked, list) else [asked]
+    modes: dict[StreamMode, None] = {MODES[name]: None for name in names if isinstance(name, str) and name in MODES}
+    return list(modes or {"values": None})
+
+
+def stops(kwargs: JsonObject, name: str) -> Stops:
+    """Return the nodes of `interrupt_before` or `interrupt_after`: all, some, or None."""
+    stated = kwargs.get(name)
+    if isinstance(stated, list):
+        return [str(node) for node in stated] or None
+    return "*" if stated == "*" else None
+
+
+def durability(kwargs: JsonObject) -> Durability:
+    """Return how durable each step is; the default is async."""
+    return DURABILITIES.get(str(kwargs.get("durability")), "async")
+
+
+def _object(stated: JsonObject, name: str) -> JsonObject:
+    value = stated.get(name)
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,88 @@
+"""How a LangGraph state snapshot looks in the API. Source: Agent Server API, sections 6.1 and 13."""
+
+from collections.abc import Mapping
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.types import PregelTask, StateSnapshot
+
+from agentlog_facts.graph_ports import ROOT
+from agentlog_facts.json_value import Json, JsonObject
+from agentlog_infra.langgraph.value_json import clean_text, interrupt_json, to_json, to_object
+
+ADDRESS = ("checkpoint_id", "thread_id", "checkpoint_ns", "checkpoint_map")
+"""What of a config names a checkpoint."""
+
+
+def snapshot_json(snapshot: StateSnapshot) -> JsonObject:
+    """Return a snapshot in the API's shape."""
+    checkpoint = address_json(snapshot.config)
+    parent = address_json(snapshot.parent_config) if snapshot.parent_config else None
+    return {
+        "values": values_json(snapshot.values),
+        "next": [*snapshot.next],
+        "tasks": [_task(task) for task in snapshot.tasks],
+        "metadata": _metadata(snapshot),
+        "created_at": snapshot.created_at,
+        "checkpoint": checkpoint if snapshot.metadata is not None or "checkpoint_id" in checkpoint else None,
+        "parent_checkpoint": parent,
+        "interrupts": [interrupt_json(interrupt) for interrupt in snapshot.interrupts],
+        "checkpoint_id": checkpoint.get("checkpoint_id"),
+        "parent_checkpoint_id": None if parent is None else parent.get("checkpoint_id"),
+    }
+
+
+def values_json(values: object) -> Json:
+    """Return the values of a state: an object for a graph with a schema, anything for an entrypoint."""
+    return to_json(values)
+
+
+def view_json(values: object) -> JsonObject:
+    """Return the values as the thread's row holds them; what is no object stands under ROOT."""
+    shown = to_json(values)
+    return shown if isinstance(shown, dict) else {ROOT: shown}
+
+
+def thread_interrupts(snapshot: StateSnapshot) -> JsonObject:
+    """Return {task id: [{id, value}]} of the tasks that wait for an answer."""
+    return {
+        task.id: [interrupt_json(interrupt) for interrupt in task.interrupts]
+        for task in snapshot.tasks
+        if task.interrupts
+    }
+
+
+def address_json(config: RunnableConfig) -> JsonObject:
+    """Return what of a config names a checkpoint: {checkpoint_id, thread_id, checkpoint_ns, checkpoint_map?}."""
+    conf: Mapping[str, object] = config.get("configurable", {})
+    shown = {name: conf[name] for name in ADDRESS if conf.get(name) is not None}
+    return to_object(shown)
+
+
+def _metadata(snapshot: StateSnapshot) -> JsonObject | None:
+    if snapshot.metadata is None:
+        return None
+    thread_id = snapshot.config.get("configurable", {}).get("thread_id")
+    return to_object(snapshot.metadata) | {"thread_id": to_json(thread_id)}
+
+
+def _task(task: PregelTask) -> JsonObject:
+    state = task.state
+    return {
+        "id": task.id,
+        "name": task.name,
+        "path": to_json(task.path),  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - as langgraph has it
+        "error": None if task.error is None else clean_text(_error_text(task.error)),
+        "interrupts": [interrupt_json(interrupt) for interrupt in task.interrupts],
+        "checkpoint": None if state is None or isinstance(state, StateSnapshot) else _subgraph_address(state),
+        "state": snapshot_json(state) if isinstance(state, StateSnapshot) else None,
+        "result": to_json(task.result),
+    }
+
+
+def _error_text(error: object) -> str:
+    """Return the unmasked repr; a saver that stored the error as text gives the text."""
+    return error if isinstance(error, str) else repr(error)
+
+
+def _subgraph_address(state: RunnableConfig) -> JsonObject:
+    return address_json(state)

@@ -1,0 +1,243 @@
+"""State and history of threads as the API shows them, and what a state update has to commit."""
+
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.errors import EmptyInputError, InvalidUpdateError
+from langgraph.types import StateSnapshot
+
+from agentlog_facts.checkpoint_ports import CheckpointReads
+from agentlog_facts.errors import AgentlogError
+from agentlog_facts.graph_ports import LATEST, At, BadUpdate, GraphFailed, StateChange, ThreadView
+from agentlog_facts.ids import RunId, ThreadId
+from agentlog_facts.json_value import Json, JsonObject
+from agentlog_facts.ports import Ids
+from agentlog_facts.state_diff import diff_state
+from agentlog_facts.store_ports import StoreReads
+from agentlog_facts.thread import StateUpdated
+from agentlog_infra.langgraph.checkpoints.filters import ExcludePendingWrites, ExcludeRun
+from agentlog_infra.langgraph.checkpoints.journal import CollectingJournal, ReadOnly
+from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads
+from agentlog_infra.langgraph.checkpoints.saver import LogSaver
+from agentlog_infra.langgraph.graphs import Access, Graph, Graphs
+from agentlog_infra.langgraph.snapshot_json import address_json, snapshot_json, thread_interrupts, view_json
+from agentlog_infra.langgraph.store import LogStore
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+REFUSED = (InvalidUpdateError, EmptyInputError, ValueError, TypeError, KeyError)
+"""What LangGraph raises for values, nodes and namespaces that do not fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateDependencies:
+    """What reading and updating states needs of the world."""
+
+    graphs: Graphs
+    reads: CheckpointReads
+    store: StoreReads
+    ids: Ids
+    serde: SerializerProtocol
+
+
+class LangGraphAccess:
+    """Keeps `GraphAccess`."""
+
+    def __init__(self, dependencies: StateDependencies) -> None:
+        self._dependencies = dependencies
+
+    def graph_ids(self) -> Sequence[str]:
+        """Return the ids of the loaded graphs, in the order of the configuration."""
+        return self._dependencies.graphs.ids()
+
+    def description(self, graph_id: str) -> str | None:
+        """Return a graph's description. Raises GraphNotFound."""
+        return self._dependencies.graphs.description(graph_id)
+
+    async def get_state(
+        self, graph_id: str, thread_id: ThreadId, at: At = LATEST, *, subgraphs: bool = False
+    ) -> JsonObject:
+        """Return a snapshot. Raises: GraphFailed, GraphNotFound, Unavailable."""
+        config = _config(thread_id, at)
+        return snapshot_json(await self._snapshot(graph_id, config, self._dependencies.reads, subgraphs=subgraphs))
+
+    async def get_history(
+        self,
+        graph_id: str,
+        thread_id: ThreadId,
+        at: At = LATEST,
+        *,
+        before: str | None = None,
+        limit: int = 1,
+        metadata: JsonObject | None = None,
+    ) -> list[JsonObject]:
+        """Return snapshots, newest first in log order. Raises: GraphFailed, GraphNotFound, Unavailable."""
+        config = _config(thread_id, at)
+        cursor = None if before is None else _config(thread_id, At(before))
+
+        async def ask(graph: Graph) -> list[JsonObject]:
+            history = graph.aget_state_history(config, filter=metadata, before=cursor, limit=limit)
+            return [snapshot_json(snapshot) async for snapshot in history]
+
+        return await self._read(graph_id, config, self._dependencies.reads, ask)
+
+    async def update_state(
+        self,
+        graph_id: str,
+        thread_id: ThreadId,
+        values: Json,
+        *,
+        as_node: str | None = None,
+        at: At = LATEST,
+        view: JsonObject | None = None,
+        metadata: JsonObject | None = None,
+    ) -> StateChange:
+        """Apply values and return what has to be committed.
+
+        Raises: BadUpdate, GraphFailed, GraphNotFound, Unavailable.
+        """
+        config = _config(thread_id, at)
+        config["metadata"] = {"graph_id": graph_id, "created_by": "system", **(metadata or {})}
+        asked = _Update(graph_id, thread_id, config, values, as_node)
+        try:
+            return await self._update(asked, self._dependencies.reads, view)
+        except BadUpdate:
+            if not await self._is_stuck(asked):
+                raise
+            return await self._update(asked, ExcludePendingWrites(self._dependencies.reads), view)
+
+    async def _update(self, asked: "_Update", reads: CheckpointReads, view: JsonObject | None) -> StateChange:
+        journal = CollectingJournal(asked.thread_id)
+        saver = LogSaver(OverlaidReads(reads), journal, self._dependencies.serde, self._dependencies.ids.uuid7())
+        async with self._opened(asked.graph_id, saver, Access("threads.update", self._store(), asked.config)) as graph:
+            written = await _updated(graph, asked)
+            snapshot = await graph.aget_state(_config(asked.thread_id, LATEST))
+        return _change(asked.thread_id, journal, address_json(written), snapshot, view)
+
+    def _store(self) -> LogStore:
+        """Return the store as code sees it that is asked for a state: to read, not to write."""
+        return LogStore(self._dependencies.store)
+
+    async def _is_stuck(self, asked: "_Update") -> bool:
+        """Tell whether it is the pending writes that the graph cannot take, and not the update."""
+        async with self._reading(asked.graph_id, asked.config, self._dependencies.reads) as graph:
+            try:
+                await graph.aget_state(asked.config)
+            except REFUSED:
+                return True
+        return False
+
+    async def view_without_run(self, graph_id: str, thread_id: ThreadId, run_id: RunId) -> ThreadView:
+        """Return the state that remains without what a run accepted. Raises as `view` does."""
+        return await self._view(graph_id, thread_id, ExcludeRun(self._dependencies.reads, run_id))
+
+    async def view(self, graph_id: str, thread_id: ThreadId) -> ThreadView:
+        """Return the state of the last accepted checkpoint. Raises: GraphFailed, GraphNotFound, Unavailable."""
+        return await self._view(graph_id, thread_id, self._dependencies.reads)
+
+    async def _view(self, graph_id: str, thread_id: ThreadId, reads: CheckpointReads) -> ThreadView:
+        return thread_view(await self._snapshot(graph_id, _config(thread_id, LATEST), reads))
+
+    async def _snapshot(
+        self, graph_id: str, config: RunnableConfig, reads: CheckpointReads, *, subgraphs: bool = False
+    ) -> StateSnapshot:
+        return await self._read(graph_id, config, reads, lambda graph: graph.aget_state(config, subgraphs=subgraphs))
+
+    async def _read(
+        self, graph_id: str, config: RunnableConfig, reads: CheckpointReads, ask: Callable[[Graph], Awaitable[T]]
+    ) -> T:
+        """Ask a graph; where it cannot apply the pending writes of a failed step, ask for the state before the step."""
+        async with self._reading(graph_id, config, reads) as graph:
+            try:
+                return await ask(graph)
+            except AgentlogError:
+                raise
+            except Exception as error:  # noqa: BLE001 - reducers are user code, they may raise anything
+                log.warning("state.writes_left_out", extra={"graph_id": graph_id, "error": type(error).__name__})
+        async with self._reading(graph_id, config, ExcludePendingWrites(reads)) as graph:
+            return await ask(graph)
+
+    @asynccontextmanager
+    async def _reading(self, graph_id: str, config: RunnableConfig, reads: CheckpointReads) -> AsyncGenerator[Graph]:
+        saver = LogSaver(reads, ReadOnly(), self._dependencies.serde, "read")
+        async with self._opened(graph_id, saver, Access("threads.read", self._store(), config)) as graph:
+            yield graph
+
+    @asynccontextmanager
+    async def _opened(self, graph_id: str, saver: LogSaver, access: Access) -> AsyncGenerator[Graph]:
+        """Open a graph; what its code raises meanwhile is a GraphFailed."""
+        try:
+            async with self._dependencies.graphs.open(graph_id, saver, access) as graph:
+                yield graph
+        except AgentlogError:
+            raise
+        except Exception as error:
+            raise GraphFailed(
+                f"graph {graph_id}: its code raised {type(error).__name__} when asked for state"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Update:
+    """A state update that was asked for."""
+
+    graph_id: str
+    thread_id: ThreadId
+    config: RunnableConfig
+    values: Json
+    as_node: str | None
+
+
+def thread_view(snapshot: StateSnapshot) -> ThreadView:
+    """Return what a thread's row shows of a snapshot."""
+    if snapshot.metadata is None:
+        return ThreadView()
+    checkpoint_id = address_json(snapshot.config).get("checkpoint_id")
+    return ThreadView(
+        values=view_json(snapshot.values),
+        next=snapshot.next,
+        interrupts=thread_interrupts(snapshot),
+        checkpoint_id=checkpoint_id if isinstance(checkpoint_id, str) else None,
+    )
+
+
+async def _updated(graph: Graph, asked: _Update) -> RunnableConfig:
+    try:
+        return await graph.aupdate_state(asked.config, asked.values, as_node=asked.as_node)
+    except REFUSED as error:
+        raise BadUpdate(str(error)) from error
+
+
+def _change(
+    thread_id: ThreadId,
+    journal: CollectingJournal,
+    checkpoint: JsonObject,
+    snapshot: StateSnapshot,
+    view: JsonObject | None,
+) -> StateChange:
+    shown = thread_view(snapshot)
+    updated = StateUpdated(
+        thread_id=thread_id,
+        checkpoint_ns=str(checkpoint.get("checkpoint_ns", "")),
+        checkpoint_id=str(checkpoint["checkpoint_id"]),
+        view=diff_state(view or {}, shown.values or {}),
+        next=shown.next,
+        interrupts=shown.interrupts,
+    )
+    return StateChange(tuple(journal.facts), updated, checkpoint)
+
+
+def _config(thread_id: ThreadId, at: At) -> RunnableConfig:
+    named: Mapping[str, object] = {
+        "checkpoint_ns": at.checkpoint_ns,
+        "checkpoint_id": at.checkpoint_id,
+        "checkpoint_map": at.checkpoint_map,
+    }
+    given = {name: value for name, value in named.items() if value}
+    return {"configurable": {"thread_id": thread_id, **given}}

@@ -1,0 +1,124 @@
+"""How files of a user's project become modules: their own names where they have one, else names of ours."""
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+
+from agentlog_facts.errors import Misconfigured
+from agentlog_infra.langgraph.config import GraphsConfig, GraphSpec
+
+SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages", "build", "dist"})
+
+
+def prepare(config: GraphsConfig) -> None:
+    """Make the project importable and set its environment, without overriding what is set already."""
+    for name in reversed([".", *config.dependencies]):
+        folder = (config.root / name).resolve()
+        if name.startswith(".") and folder.is_dir() and str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
+    _set_missing(config.env)
+
+
+def _set_missing(env: Mapping[str, str]) -> None:
+    for name, value in env.items():
+        os.environ.setdefault(name, value)
+
+
+def load_attribute(config: GraphsConfig, spec: GraphSpec) -> object:
+    """Import the object that a graph's spec names. Raises Misconfigured with file, line and error of user code."""
+    module = _module(config, spec)
+    found: object = module
+    for name in spec.attribute.split("."):
+        if not hasattr(found, name):
+            raise Misconfigured(f"graph {spec.graph_id}: {spec.source} has no attribute {spec.attribute}")
+        found = getattr(found, name)
+    return found
+
+
+def _module(config: GraphsConfig, spec: GraphSpec) -> ModuleType:
+    file = (config.root / spec.source).resolve()
+    if spec.is_file and not file.is_file():
+        raise Misconfigured(f"graph {spec.graph_id}: there is no file {spec.source} in {config.root}")
+    try:
+        return _from_file(config.root, file) if spec.is_file else importlib.import_module(spec.source)
+    except (Exception, SystemExit) as error:
+        raise Misconfigured(f"graph {spec.graph_id}: {explained(error, config.root)}") from error
+
+
+def _from_file(root: Path, file: Path) -> ModuleType:
+    """Import a file under the name by which the project's other modules would import it, if there is one."""
+    name = _own_name(file)
+    if name is not None:
+        return importlib.import_module(name)
+    name = f"agentlog_graph_{hashlib.sha256(os.path.relpath(file, root).encode()).hexdigest()[:12]}"
+    loaded = sys.modules.get(name)
+    if loaded is not None and loaded.__file__ == str(file):
+        return loaded
+    found = importlib.util.spec_from_file_location(name, file)
+    if found is None or found.loader is None:
+        raise ImportError(f"{file} is no Python file")
+    module = sys.modules[name] = importlib.util.module_from_spec(found)
+    try:
+        found.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _own_name(file: Path) -> str | None:
+    for folder in sys.path:
+        if folder and file.is_relative_to(folder):
+            parts = file.relative_to(folder).with_suffix("").parts
+            name = ".".join(parts)
+            if all(part.isidentifier() for part in parts) and _origin(name) == str(file):
+                return name
+    return None
+
+
+def _origin(name: str) -> str | None:
+    try:
+        found = importlib.util.find_spec(name)
+    except (ImportError, AttributeError, ValueError):
+        return None  # its parent is no package, or another module took the name
+    return None if found is None or found.origin is None else str(Path(found.origin).resolve())
+
+
+def explained(error: BaseException, root: Path) -> str:
+    """Return where in the user's project an error came from, and the error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).resolve().is_relative_to(root)]
+    what = f"{type(error).__name__}: {error}"
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename} line {error.lineno}: {what}"
+    return f"{own[-1].filename} line {own[-1].lineno}: {what}" if own else what
+
+
+def digest(root: Path) -> str:
+    """Return the digest of a project's Python files and its `langgraph.json`, paths included."""
+    total = hashlib.sha256()
+    for file in sorted(_sources(root)):
+        total.update(str(file.relative_to(root)).encode() + b"\0")
+        total.update(hashlib.sha256(file.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def _sources(root: Path) -> Iterator[Path]:
+    for folder, names, files in os.walk(root):
+        names[:] = [name for name in names if name not in SKIPPED and not _foreign(Path(folder) / name)]
+        yield from _python(Path(folder), files)
+
+
+def _python(folder: Path, files: Iterable[str]) -> Iterator[Path]:
+    return (folder / name for name in files if name.endswith(".py") or name == "langgraph.json")
+
+
+def _foreign(folder: Path) -> bool:
+    """Hidden folders and virtual environments are not the project's code."""
+    return folder.name.startswith(".") or (folder / "pyvenv.cfg").is_file()

@@ -1,0 +1,82 @@
+"""Decides how the embedded log is run: a child process on a loopback port that stays the same from start to start."""
+
+import asyncio
+import contextlib
+import json
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from agentlog_facts.errors import Unavailable
+from agentlog_infra.process.child import stop_child, write_atomically
+from agentlog_infra.process.ready_pipe import ReadyPipe
+from agentlog_infra.stack.data_dir import DataDir
+from agentlog_infra.stack.server import EmbeddedServer
+
+_HOST = "127.0.0.1"
+_START_SECS = 300.0  # a long log is scanned after a crash
+
+
+class EmbeddedBroker(EmbeddedServer):
+    """The single-node Kafka-protocol server, `python -m agentlog_broker`."""
+
+    name = "broker"
+    stop_steps = ((signal.SIGTERM, 20.0),)
+    orphan_steps = ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
+
+    def __init__(self, data_dir: DataDir) -> None:
+        super().__init__(data_dir)
+        self._port: int | None = None
+
+    @property
+    def address(self) -> str:
+        """Bootstrap servers for a Kafka client."""
+        if self._port is None:
+            raise Unavailable("the broker is not running")
+        return f"{_HOST}:{self._port}"
+
+    async def start(self) -> None:
+        """Start the server, on the port of the last start if that is free, and return when it listens."""
+        await self.end_orphan()
+        port = self._port or self._last_port()
+        with ReadyPipe() as ready:
+            words: list[str | Path] = [
+                "--data",
+                self.data_dir.broker,
+                "--port",
+                str(port),
+                "--ready-fd",
+                str(ready.child_end),
+            ]
+            await self._launch(
+                [sys.executable, "-m", "agentlog_broker", *words, "--die-with-parent"], ready_fd=ready.child_end
+            )
+            ready.started()
+            try:
+                async with asyncio.timeout(_START_SECS):
+                    said = await ready.line()
+            except TimeoutError as error:
+                raise Unavailable(f"the broker was not ready within {_START_SECS:.0f} s") from error
+            except asyncio.CancelledError:
+                await stop_child(self._running(), self.stop_steps)
+                raise
+        await self._accept(said)
+
+    async def _accept(self, said: dict[str, object]) -> None:
+        port = said.get("port")
+        if not isinstance(port, int):
+            await self._running().wait()
+            raise self._died()
+        self._port = port
+        write_atomically(self.data_dir.root / "broker.port.json", json.dumps({"port": port}))
+
+    def _last_port(self) -> int:
+        """Return the port of the last start if nobody listens there now, else 0: any free one."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            port = int(json.loads((self.data_dir.root / "broker.port.json").read_text())["port"])
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((_HOST, port))
+            return port
+        return 0

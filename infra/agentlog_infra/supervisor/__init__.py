@@ -1,0 +1,1 @@
+"""Supervision of the roles as child processes."""

@@ -1,0 +1,132 @@
+"""Decides how everything runs on one machine: servers, then topics and schema, then all roles, and back in reverse."""
+
+import asyncio
+import json
+import logging
+import signal
+import socket
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentlog_facts.errors import Misconfigured
+from agentlog_infra.console import Status
+from agentlog_infra.langgraph.config import unsupported_keys
+from agentlog_infra.langgraph.unsupported_keys import refuse
+from agentlog_infra.process.ports import demand_free
+from agentlog_infra.process.wait import first_to_end
+from agentlog_infra.redis.dead_workers import announcer
+from agentlog_infra.settings import Settings
+from agentlog_infra.stack.addresses import at, url_of
+from agentlog_infra.stack.data_dir import DataDir, Lock
+from agentlog_infra.stack.stack import External, Stack
+from agentlog_infra.supervisor.prepare import load_adapters, prepare
+from agentlog_infra.supervisor.reload import snapshot, wait_for_change
+from agentlog_infra.supervisor.supervisor import Supervisor, role_specs
+
+log = logging.getLogger(__name__)
+
+DEV_GRACE_SECS = 5.0
+_SAME_PRESS_SECS = 0.5  # a terminal and a wrapping script may both pass on one Ctrl-C
+
+
+@dataclass(frozen=True, slots=True)
+class DevServer:
+    """A running server: settings with its real addresses, its servers and its roles."""
+
+    settings: Settings
+    stack: Stack
+    supervisor: Supervisor
+    url: str
+
+    async def wait_failed(self) -> None:
+        """Wait until a server or a role cannot be kept running, and raise its error."""
+        await first_to_end(self.stack.wait_failed(), self.supervisor.wait_failed())
+
+    async def reload_on_change(self) -> None:
+        """Replace workers and gateway whenever a source file beside the configuration changes; never returns."""
+        folder = self.settings.config.absolute().parent
+        known = await asyncio.to_thread(snapshot, folder)
+        while True:
+            known = await wait_for_change(folder, known)
+            log.info("dev.reloading", extra={"folder": str(folder)})
+            await self.supervisor.reload()
+
+
+def graphs_of(config: Path) -> list[str]:
+    """Return the graph ids that a configuration names. Raises: Misconfigured."""
+    try:
+        graphs = json.loads(config.read_text())["graphs"]
+        return list(graphs)
+    except FileNotFoundError as error:
+        raise Misconfigured(f"{config} does not exist: name the langgraph.json with --config") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise Misconfigured(f"{config}: expected JSON with a `graphs` object: {error!r}") from error
+
+
+def free_port(host: str) -> int:
+    """Return a port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+@asynccontextmanager
+async def dev_server(settings: Settings, *, grace_secs: float) -> AsyncGenerator[DevServer]:
+    """Start everything, stop it in order at the end. Raises: what its parts raise; nothing is left running then."""
+    graphs_of(settings.config)
+    refuse(settings.config, unsupported_keys(settings.config))
+    demand_free(settings.host, settings.port)
+    external = External(settings.kafka_bootstrap, settings.database_uri, settings.redis_uri)
+    data_dir = DataDir.at(settings.data_dir)
+    data_dir.make()
+    with Lock(data_dir) as lock:
+        supervisor = Supervisor(role_specs(settings.workers, grace_secs), data_dir.run)
+        async with _loaded(), supervisor, Stack(data_dir.root, external, lock) as stack:
+            here = at(settings, stack.addresses)
+            await prepare(here)
+            environment = here.environment() | {"BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS": str(grace_secs)}
+            await supervisor.start(environment, announcer(here))
+            stack.publish(url_of(here))
+            try:
+                yield DevServer(here, stack, supervisor, url_of(here))
+            finally:
+                await supervisor.stop()
+
+
+@asynccontextmanager
+async def _loaded() -> AsyncGenerator[None]:
+    """Import slow adapters on a thread meanwhile; what needs them imports them again, and waits if it must."""
+    loading = asyncio.create_task(asyncio.to_thread(load_adapters))
+    try:
+        yield
+    finally:
+        await asyncio.gather(loading, return_exceptions=True)
+
+
+async def run_until_signal(main: Coroutine[object, object, int], kill: Callable[[], None]) -> int:
+    """Run `main`; the first SIGTERM or SIGINT cancels it (it stops in order), a second one calls `kill`.
+
+    Returns `main`'s status, 0 after one signal, 130 after more.
+    """
+    task = asyncio.create_task(main)
+    loop = asyncio.get_running_loop()
+    signals: list[float] = []
+
+    def on_signal(number: signal.Signals) -> None:
+        if signals and loop.time() - signals[0] < _SAME_PRESS_SECS:
+            return
+        signals.append(loop.time())
+        log.info("signal.received", extra={"signal": number.name, "count": len(signals)})
+        if len(signals) == 1:
+            task.cancel()
+        else:
+            kill()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return Status.OK if len(signals) == 1 else Status.INTERRUPTED

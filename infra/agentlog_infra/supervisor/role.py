@@ -1,0 +1,218 @@
+"""Decides how one role process lives under supervision: started, waited for, restarted when dead, stopped in order."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentlog_facts.errors import AgentlogError, Misconfigured, Unavailable
+from agentlog_infra.process.child import (
+    Identity,
+    Running,
+    identify,
+    signal_child,
+    stop_child,
+    stop_orphan,
+    write_atomically,
+)
+from agentlog_infra.process.ready_pipe import ReadyPipe
+from agentlog_infra.process.restart_budget import RestartBudget
+from agentlog_infra.supervisor.forkserver import ForkServer
+
+log = logging.getLogger(__name__)
+
+EXIT_MISCONFIGURED = 2
+EXIT_REPLACE = 75
+"""A worker that user code keeps from stopping ends like this; that is no defect and counts towards no limit."""
+START_SECS = 120.0  # graphs may import slowly
+
+
+@dataclass(frozen=True, slots=True)
+class RoleSpec:
+    """A process to run: `module` with `arguments`; one that executes runs gets an id of its own at each start.
+
+    `preload` is imported once, by the process that all roles are forked from.
+    """
+
+    name: str
+    module: str
+    arguments: tuple[str, ...] = ()
+    executes_runs: bool = False
+    stop_secs: float = 10.0
+    loads_graphs: bool = False
+    preload: str | None = None
+
+
+class RoleCrashes(AgentlogError):
+    """A role dies again and again: a defect, or a dependency that went away for good; its messages say which."""
+
+    code = "role_crashes"
+
+
+DeathHook = Callable[[str], Awaitable[None]]
+"""Told the id of a worker that ended without having given its runs back."""
+
+
+async def _nobody(worker_id: str) -> None:
+    raise Unavailable(f"worker {worker_id} died before anybody could be told")
+
+
+class Role:
+    """Keeps one role process running."""
+
+    def __init__(self, spec: RoleSpec, nursery: ForkServer, notes: Path, budget: RestartBudget) -> None:
+        self.spec = spec
+        self._nursery = nursery
+        self._environment: Mapping[str, str] = {}
+        self._note = notes / f"role-{spec.name.replace(',', '-')}.json"
+        self._on_worker_death: DeathHook = _nobody
+        self._budget = budget
+        self._process: Running | None = None
+        self._worker_id = self._told = ""
+        self._stopping = self._replacing = self._replaced = False
+        self._ready = asyncio.Event()
+        self._settled = asyncio.Event()  # ready, or broken by a change and waiting for the next one
+        self._changed = asyncio.Event()
+
+    @property
+    def pid(self) -> int | None:
+        """The process that runs now, None between two."""
+        running = self._process is not None and self._process.returncode is None
+        return self._process.pid if running and self._process else None
+
+    async def wait_ready(self) -> None:
+        """Wait until the role has said that it is ready; it waits again after each restart."""
+        await self._ready.wait()
+
+    async def run(self, environment: Mapping[str, str], on_worker_death: DeathHook) -> None:
+        """Let the role run with these variables, and keep it running until `stop`.
+
+        Raises: Misconfigured if it says that it cannot run, RoleCrashes if it dies too often, Unavailable if it never
+        gets ready.
+        """
+        self._environment, self._on_worker_death = environment, on_worker_death
+        while not self._stopping:
+            status = await self._one_life()
+            if self._stopping:
+                return
+            if not self._replacing:
+                await self._after_death(status)
+            self._replaced, self._replacing = self._replacing, False
+
+    async def restart(self) -> None:
+        """Replace the process, in order, by a new one (changed graphs); return when that is ready or cannot run.
+
+        One that cannot run is told on stderr and waits for the next change.
+        """
+        self._settled.clear()
+        self._replacing = True
+        self._changed.set()
+        await self._end()
+        await self._settled.wait()
+
+    async def stop(self) -> None:
+        """Ask the process to finish its work and wait, at most its own stop time; then kill it."""
+        self._stopping = True
+        await self._end()
+
+    async def _end(self) -> None:
+        if self._process is not None:
+            await stop_child(self._process, ((signal.SIGTERM, self.spec.stop_secs),))
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._stopping = True
+        if self._process is not None:
+            signal_child(self._process, signal.SIGKILL)
+
+    async def _one_life(self) -> int:
+        try:
+            await self._start()
+            status = await self._running().wait()
+        except BaseException:
+            if self._process is not None:
+                await stop_child(self._process, ())
+            raise
+        finally:
+            self._ready.clear()
+        self._note.unlink(missing_ok=True)
+        if status != 0 and self.spec.executes_runs:
+            await self._on_worker_death(self._worker_id)
+        return status
+
+    async def _start(self) -> None:
+        """Let the process run and wait for its line; one that ends before is left to the caller to see."""
+        self._worker_id = uuid.uuid4().hex if self.spec.executes_runs else ""
+        extra = {"AGENTLOG_WORKER_ID": self._worker_id} if self._worker_id else {}
+        with ReadyPipe() as ready:
+            self._process = process = await self._nursery.fork(
+                self.spec.module, self.spec.arguments, {**self._environment, **extra}, ready.child_end
+            )
+            ready.started()
+            self._remember(process.pid)
+            try:
+                async with asyncio.timeout(START_SECS):
+                    said = await ready.line()
+            except TimeoutError as error:
+                raise Unavailable(f"{self.spec.name} was not ready within {START_SECS:.0f} s") from error
+        self._told = str(said.get("error", ""))
+        if said and not self._told:
+            log.info("role.ready", extra={"role": self.spec.name, "pid": process.pid})
+            self._ready.set()
+            self._settled.set()
+
+    async def _after_death(self, status: int) -> None:
+        if status == EXIT_MISCONFIGURED and self._replaced:
+            await self._wait_for_change()
+            return
+        if status == EXIT_MISCONFIGURED:
+            why = self._told or "its message stands above"
+            raise Misconfigured(f"{self.spec.name} cannot run with this configuration\n{why}")
+        if status == EXIT_REPLACE:
+            log.warning("role.replaced", extra={"role": self.spec.name})
+            return
+        delay_secs = self._budget.next_delay_secs()
+        log.error("role.died", extra={"role": self.spec.name, "status": status, "again_in_secs": delay_secs})
+        if delay_secs is None:
+            raise RoleCrashes(f"{self.spec.name} dies again and again (last status {status})")
+        await asyncio.sleep(delay_secs)
+
+    async def _wait_for_change(self) -> None:
+        log.error("role.broken_by_change", extra={"role": self.spec.name})
+        self._changed.clear()
+        self._settled.set()
+        await self._changed.wait()
+
+    def _remember(self, pid: int) -> None:
+        started = identify(pid)
+        if started is not None:
+            found = {"pid": pid, "started": started.started, "worker_id": self._worker_id}
+            write_atomically(self._note, json.dumps(found))
+
+    def _running(self) -> Running:
+        if self._process is None:
+            raise Unavailable(f"{self.spec.name} is not running")
+        return self._process
+
+
+async def end_old_roles(notes: Path) -> list[str]:
+    """End role processes of an earlier start whose supervisor was killed; return the ids of the workers among them."""
+    workers: list[str] = []
+    for note in await asyncio.to_thread(_old_notes, notes):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            found = json.loads(note.read_text())
+            old = Identity(int(found["pid"]), str(found["started"]))
+            if not await stop_orphan(old, ((signal.SIGKILL, 10.0),)):
+                raise Unavailable(f"process {old.pid} of an earlier start does not end; kill it by hand")
+            workers += [str(found["worker_id"])] if found["worker_id"] else []
+        note.unlink(missing_ok=True)
+    return workers
+
+
+def _old_notes(notes: Path) -> list[Path]:
+    return sorted(notes.glob("role-*.json"))

@@ -1,0 +1,1 @@
+"""Periodic duties: reap lost runs, reconcile the queue, purge rows."""

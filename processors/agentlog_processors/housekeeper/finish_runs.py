@@ -1,0 +1,110 @@
+"""How a claim is taken from a worker, and a run ended in its place: release, wait for the verdict, read, then finish.
+
+Whoever is not the worker never writes under its epoch. Each step is safe to repeat and to do twice at once: event ids
+follow from run and epoch, and each commit demands the version of the thread that its decision read.
+"""
+
+import logging
+from dataclasses import dataclass
+from uuid import uuid5
+
+from agentlog_commands.claims import End, Release, as_asked
+from agentlog_commands.command import Decision, Refused
+from agentlog_commands.identity import NAMESPACE, digest
+from agentlog_commands.runs import FinishRun, ReleaseRun
+from agentlog_commands.submit import Intent, Outcome, Submitted
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.frame import FrameRecord
+from agentlog_facts.ids import Key, RunId, ThreadId
+from agentlog_facts.ports import FrameLog
+from agentlog_facts.thread import RunReleased
+from agentlog_processors.runs.dependencies import VERDICT, CommitWriter, FinalState
+from agentlog_processors.runs.output_fence import fence_off
+from agentlog_processors.worker.outcome import finished, last_frames
+from agentlog_projections.queries.worker import WorkerQueries
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinisher:
+    """Releases claims and ends runs for workers that do not."""
+
+    writer: CommitWriter
+    queries: WorkerQueries
+    outputs: FrameLog
+    views: FinalState
+
+    async def release(
+        self, thread_id: ThreadId, run_id: RunId, epoch: int, released: Release, end: End | None = None
+    ) -> bool:
+        """Take the claim with this epoch away; tell whether it was this call that did. Raises: Unavailable.
+
+        With `end` nobody claims the run again: it is ended now, or found as a leftover.
+        """
+
+        async def decide() -> Decision:
+            work = await self.queries.work(run_id)
+            if work is None or work.epoch != epoch:
+                return Refused("run_not_active")
+            fact = RunReleased(run_id, epoch, released.reason, released.counts)
+            stop = None if end is None or work.cancel is not None else end.request(self.writer.clock.now())
+            return ReleaseRun(thread_id, fact, version=work.version, stop=stop).decide()
+
+        intent = self._intent(thread_id, run_id, f"release:{epoch}")
+        await fence_off(self.outputs, thread_id, run_id, epoch, intent.event_id)
+        outcome = await self.writer.submitter.submit(intent, decide, self.writer.deadline(VERDICT))
+        done = _by_us(outcome)
+        fields = {"stream": f"thread-{thread_id}", "run_id": run_id, "epoch": epoch}
+        log.info("run.released", extra={**fields, "reason": released.reason, "by_us": done})
+        return done
+
+    async def finish(self, thread_id: ThreadId, run_id: RunId, end: End) -> bool:
+        """End a run that nobody has claimed, with the view of its last accepted checkpoint. Raises: Unavailable.
+
+        A rollback that was accepted since `end` was decided on comes before it.
+        """
+        outputs_to = await self._outputs_to(thread_id)
+
+        async def decide() -> Decision:
+            nonlocal end
+            work = await self.queries.work(run_id)
+            if work is None or not work.active or work.epoch is not None:
+                return Refused("run_not_active")
+            end = as_asked(end, work.cancel)
+            view = self.views.view_without_run(work) if end.rollback else self.views.view(work)
+            told = finished(work, end, await view, outputs_to)
+            return FinishRun(thread_id, told, work.temporary, version=work.version).decide()
+
+        intent = self._intent(thread_id, run_id, "finish")
+        outcome = await self.writer.submitter.submit(intent, decide, self.writer.deadline(VERDICT))
+        if _by_us(outcome):
+            log.info("run.ended_in_place", extra={"run_id": run_id, "status": end.status, "reason": end.reason})
+            await self._announce(thread_id, run_id, end, intent.event_id)
+        return _by_us(outcome)
+
+    async def _outputs_to(self, thread_id: ThreadId) -> int | None:
+        """Return where the run's flushes end; None while `outputs` is away, which holds up no end."""
+        try:
+            return await self.outputs.end(thread_id)
+        except Unavailable as error:
+            log.warning("outputs.end_unknown", extra={"stream": f"thread-{thread_id}", "error": str(error)})
+            return None
+
+    async def _announce(self, thread_id: ThreadId, run_id: RunId, end: End, event_id: str) -> None:
+        """Say the end on `outputs` too; readers who miss it end by the fact."""
+        record = FrameRecord(run_id, 0, 0, last_frames(end), end=event_id, of=event_id)
+        try:
+            await self.outputs.append(thread_id, record)
+        except Unavailable as error:
+            log.warning("outputs.end_not_said", extra={"run_id": run_id, "error": str(error)})
+
+    def _intent(self, thread_id: ThreadId, run_id: RunId, step: str) -> Intent:
+        event_id = str(uuid5(NAMESPACE, f"{run_id}:{step}"))
+        cause = self.writer.cause(run_id)
+        return Intent(Key(thread_id), event_id, digest(event_id.encode()), cause, serial=True)
+
+
+def _by_us(outcome: Outcome) -> bool:
+    """Tell whether the log has what was wanted, and nobody else had brought it there."""
+    return isinstance(outcome, Submitted) and not outcome.duplicate

@@ -1,0 +1,78 @@
+"""The queue is a cache of the rows: what is ready and missing in its lists is pushed again, delayed runs when due.
+
+If we die here: the next look, of any housekeeper, does the same; an id that lies in a list twice is claimed once.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict
+
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.ids import RunId
+from agentlog_facts.ports import RunQueue
+from agentlog_processors.runs.dependencies import WorkerTimeouts
+from agentlog_processors.runtime.service import pause
+from agentlog_projections.queries.worker import WorkerQueries
+
+log = logging.getLogger(__name__)
+
+READY = 10_000
+"""Most ready runs that one look pushes; the oldest come first, the next look takes the rest."""
+SOONEST_S = 0.01
+INSTANCE_S = 1.0
+"""How often Redis is asked whether it was emptied."""
+
+
+class ReconcileQueue:
+    """Compares rows and lists every `reconcile`, when a delayed run is due, and when Redis was emptied."""
+
+    name = "reconcile_queue"
+
+    def __init__(self, queries: WorkerQueries, queue: RunQueue, timeouts: WorkerTimeouts) -> None:
+        self._queries = queries
+        self._queue = queue
+        self._timeouts = timeouts
+        self._instance = ""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Reconcile until stopped."""
+        clock = asyncio.get_running_loop().time
+        due = clock()
+        while not stop.is_set():
+            try:
+                if clock() >= due or await self._emptied():
+                    await self.reconcile()
+                    due = clock() + await self._next_s()
+            except Unavailable as error:
+                log.warning("reconciler.blind", extra={"error": str(error)})
+                due = clock() + INSTANCE_S
+            await pause(stop, min(INSTANCE_S, max(due - clock(), SOONEST_S)))
+
+    async def reconcile(self) -> int:
+        """Push what is ready and missing; return how many. Raises: Unavailable."""
+        ready: defaultdict[str, list[RunId]] = defaultdict(list)
+        for run in await self._queries.ready(READY):
+            ready[run.graph_id].append(run.run_id)
+        pushed = 0
+        for graph_id, run_ids in ready.items():
+            queued = await self._queue.queued(graph_id)
+            missing = [run_id for run_id in run_ids if run_id not in queued]
+            if missing:
+                await self._queue.push(graph_id, missing)
+                pushed += len(missing)
+        if pushed:
+            log.info("queue.reconciled", extra={"pushed": pushed})
+        return pushed
+
+    async def _emptied(self) -> bool:
+        """Tell whether Redis holds other contents than at the last look."""
+        instance = await self._queue.instance()
+        emptied = instance != self._instance
+        self._instance = instance
+        return emptied
+
+    async def _next_s(self) -> float:
+        """Return when to look again: at the pace of `reconcile`, or as soon as the next delayed run is due."""
+        next_due = await self._queries.next_due()
+        pace = self._timeouts.reconcile
+        return (pace if next_due is None else min(pace, next_due)).total_seconds()

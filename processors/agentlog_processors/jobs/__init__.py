@@ -1,0 +1,1 @@
+"""One-off jobs: migrations, rebuild, projection commands."""

@@ -1,0 +1,92 @@
+"""The composition root of `projection list|retry`: what read models could not hold, and another try at it."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+
+from agentlog_facts.errors import AgentlogError
+from agentlog_infra.kafka.blobs import KafkaBlobs
+from agentlog_infra.kafka.connection import BLOBS, EVENTS, connection
+from agentlog_infra.kafka.event_log import KafkaLog
+from agentlog_infra.kafka.producer import DurableProducer
+from agentlog_infra.kafka.reader import KafkaReader
+from agentlog_infra.settings import Settings
+from agentlog_infra.stack.addresses import joined
+from agentlog_processors.jobs.migrate import DIFFERENCE, OK, USAGE, failed
+from agentlog_projections.models.registry import read_models
+from agentlog_projections.projector.quarantine import DETERMINISTIC, retry
+from agentlog_projections.queries.health import Parked, health, parked
+from agentlog_projections.sql.database import Pool, close, connect, open_pool
+
+NOT_FOUND = 5
+NAME = "agentlog-projection"
+
+
+def main(words: Sequence[str]) -> None:
+    """Do `list`, or `retry [MODEL [KEY]]` with an empty word for any; print JSON on stdout.
+
+    Exit status 3: something is (still) stopped or parked; 5: nothing to retry.
+    """
+    if list(words) != ["list"] and not (words and words[0] == "retry" and len(words) <= 3):
+        sys.stderr.write("usage: python -m agentlog_processors projection list | retry [MODEL [KEY]]\n")
+        sys.exit(USAGE)
+    try:
+        settings = joined(Settings.load())
+        sys.exit(asyncio.run(_list(settings) if words[0] == "list" else _retry(settings, *words[1:])))
+    except AgentlogError as error:
+        sys.exit(failed(error))
+
+
+async def _list(settings: Settings) -> int:
+    pool = await open_pool(settings.database_uri or "", 1)
+    try:
+        found, waiting = await health(pool), await parked(pool)
+    finally:
+        await pool.close()
+    document = asdict(found) | {"quarantine": [asdict(one) for one in waiting]}
+    sys.stdout.write(json.dumps(document) + "\n")
+    return DIFFERENCE if found.stopped or waiting else OK
+
+
+async def _retry(settings: Settings, model: str = "", key: str = "") -> int:
+    """Try every parked aggregate that fits, each in a transaction of its own. Raises: Unavailable."""
+    async with AsyncExitStack() as stack:
+        pool = await open_pool(settings.database_uri or "", 2)
+        stack.push_async_callback(pool.close)
+        chosen = [one for one in await parked(pool) if model in ("", one.model) and key in ("", one.key)]
+        if not chosen:
+            sys.stderr.write("nothing is parked under these names\n")
+            return NOT_FOUND
+        log = await _log(stack, settings, pool)
+        outcomes = [await _tried(settings, log, one) for one in chosen]
+    for one, error in zip(chosen, outcomes, strict=True):
+        line = {"model": one.model, "key": one.key, "commits": one.commits, "error": error}
+        sys.stdout.write(json.dumps(line) + "\n")
+    return OK if not any(outcomes) else DIFFERENCE
+
+
+async def _log(stack: AsyncExitStack, settings: Settings, pool: Pool) -> KafkaLog:
+    connected = connection(settings)
+    producer = DurableProducer(connected, NAME)  # only reads happen: it is never started
+    events, blobs = KafkaReader(connected, EVENTS, NAME), KafkaReader(connected, BLOBS, NAME)
+    stack.push_async_callback(events.stop)
+    stack.push_async_callback(blobs.stop)
+    return KafkaLog(producer, events, KafkaBlobs(producer, blobs, pool, settings.partitions), settings.partitions)
+
+
+async def _tried(settings: Settings, log: KafkaLog, one: Parked) -> str | None:
+    """Apply what waits of an aggregate and return why that failed. Raises: Unavailable."""
+    models, _ = read_models()
+    if one.model not in {model.name for model in models}:
+        return f"this release has no read model {one.model}"
+    connection_ = await connect(settings.database_uri or "", NAME)
+    try:
+        await retry(connection_, log, models, one.model, one.key)
+    except DETERMINISTIC as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        await close(connection_)
+    return None

@@ -1,0 +1,147 @@
+"""The composition root of `rebuild`: all rows folded anew from the first record, while everything else keeps running.
+
+Where there are live rows it happens beside them (`rebuild_beside`), however far behind the log they are. Where there
+are none, or when it is asked for, the fold goes into the live tables (`rebuild_in_place`): a running projector is
+fenced off and takes over again at the end, gateways answer 503 until the rows are there, and if this process is
+interrupted, whoever folds next goes on where it stopped.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from datetime import timedelta
+
+import asyncpg
+import uvloop
+
+from agentlog_facts.errors import AgentlogError, Conflict, Unavailable
+from agentlog_infra import logs
+from agentlog_infra.kafka.blobs import KafkaBlobs
+from agentlog_infra.kafka.connection import BLOBS, connection
+from agentlog_infra.kafka.event_tail import KafkaTail
+from agentlog_infra.kafka.partitioner import partition_of
+from agentlog_infra.kafka.producer import DurableProducer
+from agentlog_infra.kafka.reader import KafkaReader
+from agentlog_infra.postgres.migrate import make_database, whole
+from agentlog_infra.settings import Settings
+from agentlog_infra.stack.addresses import joined
+from agentlog_infra.system_ports import SystemClock, SystemIds
+from agentlog_processors.jobs.migrate import DIFFERENCE, OK, USAGE, failed, tables
+from agentlog_processors.jobs.rebuild_in_place import rebuild_in_place
+from agentlog_processors.jobs.rebuild_progress import Progress
+from agentlog_processors.jobs.rebuild_session import Cancelled, Found, RebuildDependencies, cancel
+from agentlog_processors.jobs.rebuild_shadow import Differs, Wish, rebuild_beside
+from agentlog_projections.projector.announcer import NullAnnouncer
+from agentlog_projections.projector.projector import tune_memory
+from agentlog_projections.projector.session import FoldPorts
+from agentlog_projections.rebuild import shadow_schema
+from agentlog_projections.sql import database
+from agentlog_projections.sql.database import translated
+
+INTERRUPTED = 130
+FETCH_WAIT_MS = 50
+"""How long the log may keep a question that it has no records for: the switch waits for such a one."""
+_WISHES: dict[str, Wish] = {"switch": "switch", "accept-differences": "accept", "check": "check"}
+_WORDS = (*_WISHES, "in-place", "cancel")
+_FOUND: Mapping[Found, str] = {
+    "nothing": "there is no rebuild to cancel",
+    "something": "cancelled; nothing of it was there",
+    "beside": "cancelled; the live rows are as they were",
+    "in place": "cancelled; the rows were folded in place: a projector that runs folds on where it stopped",
+    "switched": "too late to cancel: the rebuilt rows are the live ones; what they replaced is removed",
+}
+
+
+class NoRows(Conflict):
+    """There is nothing to compare with."""
+
+    code = "no_rows"
+
+
+def main(words: Sequence[str]) -> None:
+    """Do what the one word says; the exit status is 3 when rows differ and nobody said that this is all right."""
+    if len(words) != 1 or words[0] not in _WORDS:
+        sys.stderr.write(f"usage: python -m agentlog_processors rebuild {'|'.join(_WORDS)}\n")
+        sys.exit(USAGE)
+    try:
+        settings = joined(Settings.load())
+        logs.configure("WARNING" if settings.log_level == "INFO" else settings.log_level, as_json=settings.log_json)
+        sys.exit(uvloop.run(_main(words[0], settings)))
+    except Differs as error:
+        sys.stderr.write(f"error: {error}\n  fix: agentlog rebuild --accept-differences, if the live rows are wrong\n")
+        sys.exit(DIFFERENCE)
+    except AgentlogError as error:
+        sys.exit(INTERRUPTED if isinstance(error, Cancelled) and failed(error) else failed(error))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.stderr.write("interrupted\n")
+        sys.exit(INTERRUPTED)
+
+
+async def _main(word: str, settings: Settings) -> int:
+    current = asyncio.current_task()
+    if current is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, current.cancel)
+    if word == "cancel":
+        await cancel(settings.database_uri or "", lambda found: print(_FOUND[found], file=sys.stderr))
+        return OK
+    return await rebuild(settings, word)
+
+
+async def rebuild(settings: Settings, word: str) -> int:
+    """Fold everything anew and return the exit status.
+
+    Raises: Unavailable, Diverged, Differs, Conflict, Cancelled, Misconfigured.
+    """
+    tune_memory()
+    async with AsyncExitStack() as stack:
+        uri = settings.database_uri or ""
+        here = word == "in-place" or not await _has_rows(uri)
+        if here and word == "check":
+            raise NoRows("there are no rows that a rebuild could be compared with; agentlog rebuild makes them")
+        await make_database(uri)
+        dependencies = await _dependencies(stack, settings, "" if here else shadow_schema.SHADOW)
+        ends = await dependencies.ports.tail.ends()
+        dependencies.progress.begin(sum(ends.values()), len(ends))
+        equal = True
+        if here:
+            await rebuild_in_place(dependencies, dropping=word == "in-place")
+        else:
+            equal = (await rebuild_beside(dependencies, _WISHES[word])).equal
+        dependencies.progress.finish()
+        return OK if equal or word == "accept-differences" else DIFFERENCE
+
+
+async def _has_rows(uri: str) -> bool:
+    with translated("looking for rows"):
+        try:
+            looking = await shadow_schema.connect_plain(uri)
+        except Unavailable as error:
+            if isinstance(error.__cause__, asyncpg.InvalidCatalogNameError):
+                return False
+            raise
+        try:
+            return await shadow_schema.has_rows(looking)
+        finally:
+            await looking.close()
+
+
+async def _dependencies(stack: AsyncExitStack, settings: Settings, suffix: str) -> RebuildDependencies:
+    """Connect to the log. Whatever is folded here is announced by nobody: who takes over pushes what is ready."""
+    connected = connection(settings)
+    pool = await database.open_pool(settings.database_uri or "", 2)
+    stack.push_async_callback(pool.close)
+    reader = KafkaReader(connected, BLOBS, "agentlog-rebuild")
+    stack.push_async_callback(reader.stop)
+    producer = DurableProducer(connected, "agentlog-rebuild")
+    blobs = KafkaBlobs(producer, reader, pool, settings.partitions, schema=f"ledger{suffix}")
+    tail = KafkaTail(connected, blobs, settings.partitions, "agentlog-rebuild", fetch_wait_ms=FETCH_WAIT_MS)
+    await tail.start()
+    stack.push_async_callback(tail.stop)
+    ports = FoldPorts(tail, lambda key: partition_of(key.encode(), settings.partitions), SystemClock(), NullAnnouncer())
+    erased_after = timedelta(milliseconds=settings.outputs_retention_ms)
+    owner = f"rebuild-{SystemIds().uuid7()}"
+    return RebuildDependencies(
+        settings.database_uri or "", ports, whole(tables()), erased_after, owner, Progress(), print
+    )

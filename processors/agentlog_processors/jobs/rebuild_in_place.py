@@ -1,0 +1,81 @@
+"""Decides a rebuild into the live tables themselves: where there are no rows, or when it is asked for.
+
+| # | step | if we die here |
+|---|---|---|
+| 1 | fence the projector off; drop the tables and make them, in one transaction | the rows are as they were |
+| 2 | fold to the log's end; mutations are answered 503 | the projector takes over and folds on from there |
+"""
+
+from agentlog_facts.errors import Diverged, Unavailable
+from agentlog_processors.jobs.rebuild_session import (
+    Cancelled,
+    Connections,
+    RebuildDependencies,
+    raise_if_cancelled,
+    run_exclusively,
+)
+from agentlog_projections.models.registry import read_models
+from agentlog_projections.projector.ownership import fence_off
+from agentlog_projections.projector.session import FoldSettings, ProjectorSession
+from agentlog_projections.rebuild import shadow_schema
+from agentlog_projections.rebuild.shadow_schema import IN_PLACE, LEDGER, NAME
+from agentlog_projections.sql.database import Connection, connect
+
+
+async def rebuild_in_place(dependencies: RebuildDependencies, *, dropping: bool) -> None:
+    """Fold into the live tables. `dropping`: even if there are rows; else rows that came meanwhile are folded on.
+
+    Raises: RebuildRunning, Cancelled, Unavailable, Diverged, Misconfigured.
+    """
+    await run_exclusively(dependencies, _RebuildInPlace(dependencies, dropping=dropping))
+
+
+class _RebuildInPlace:
+    """Keeps `rebuild_tries.Rebuild`."""
+
+    def __init__(self, dependencies: RebuildDependencies, *, dropping: bool) -> None:
+        self._dependencies = dependencies
+        self._dropping = dropping
+        self._name = dependencies.owner + IN_PLACE
+
+    async def connect(self) -> Connection:
+        """Open the connection that folds; by its name a cancel finds it."""
+        return await connect(self._dependencies.database_uri, NAME)
+
+    async def make(self, to: Connections) -> None:
+        """Keep the projector off, then make the tables anew where that loses nothing, or is asked for."""
+        await self._fence(to)
+        if self._dropping or not await shadow_schema.has_rows(to.fold):
+            await shadow_schema.make(to.fold, (shadow_schema.DROP, *self._dependencies.ddl), LEDGER, self._name)
+        else:
+            await shadow_schema.sign(to.fold, LEDGER, self._name)
+
+    async def go_on(self, to: Connections) -> bool:
+        """Keep the projector off again. Raises: Cancelled."""
+        if await shadow_schema.signed(to.live, LEDGER) != self._name:
+            raise Cancelled("the rebuild was cancelled; a projector that runs folds on where it stopped")
+        await self._fence(to)
+        return True
+
+    async def run(self, to: Connections) -> None:
+        """Take every partition and fold until all are present. Raises: Diverged."""
+        settings = FoldSettings(self._dependencies.database_uri, self._dependencies.owner)
+        models, runs = read_models()
+        fold = ProjectorSession(to.fold, settings, self._dependencies.ports, models, runs)
+        await fold.begin()
+        total = sum(one.target for one in fold.partitions.values())
+        try:
+            while fold.behind:
+                await fold.cycle()
+                raise_if_cancelled()
+                if to.live.is_closed():
+                    raise Unavailable("the lock of rebuilds was lost")
+                self._dependencies.progress.show(sum(one.next_offset for one in fold.partitions.values()), total)
+        finally:
+            await fold.end()
+        for one in fold.partitions.values():
+            if one.stopped is not None:
+                raise Diverged(f"partition {one.number} stopped: {one.stopped}")
+
+    async def _fence(self, to: Connections) -> None:
+        await fence_off(to.fold, list(await self._dependencies.ports.tail.ends()), self._dependencies.owner)

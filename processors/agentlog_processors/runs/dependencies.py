@@ -1,0 +1,155 @@
+"""What the duties of a process share: ports, reads and settings, wired once in the composition root."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from agentlog_commands.claims import Limits
+from agentlog_commands.command import Accepted
+from agentlog_commands.identity import digest
+from agentlog_commands.submit import Intent, Submitter
+from agentlog_facts.envelope import Actor, Cause
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.execution_port import RunExecution
+from agentlog_facts.graph_ports import StoredState, ThreadView
+from agentlog_facts.guard import Verdict
+from agentlog_facts.ids import Key, RunId, ThreadId
+from agentlog_facts.json_value import JsonObject
+from agentlog_facts.notification import Hint
+from agentlog_facts.ports import Clock, EventLog, FrameLog, Ids, RunQueue
+from agentlog_processors.runs.output_offsets import CachedEndOffsets
+from agentlog_processors.runtime.loop_bridge import LoopBridge
+from agentlog_processors.runtime.user_loops import JobLoops
+from agentlog_projections.queries.worker import ExecutableRun, WorkerQueries
+
+log = logging.getLogger(__name__)
+
+TRIES = 10
+VERDICT = timedelta(seconds=30)
+"""How long an append may stay without a verdict before it is tried again."""
+BACK_OFF_S = 1.0
+
+
+class Hints(Protocol):
+    """The process's one subscription to hints."""
+
+    def listen(self, listener: Callable[[Hint], None]) -> None:
+        """Call `listener` with every hint from now on; it must not block."""
+        ...
+
+
+class ThreadStateReader(Protocol):
+    """The state of threads as the rows hold it; a part of `graph_access.GraphAccess`, called on any loop."""
+
+    def view(self, graph_id: str, thread_id: ThreadId) -> Coroutine[object, object, ThreadView]:
+        """Return the state of the last accepted checkpoint. Raises: Unavailable."""
+        ...
+
+    def view_without_run(
+        self, graph_id: str, thread_id: ThreadId, run_id: RunId
+    ) -> Coroutine[object, object, ThreadView]:
+        """Return the state that remains without what one run accepted. Raises: Unavailable."""
+        ...
+
+
+class StoredStateReader(Protocol):
+    """The state of threads without the code of their graphs, called on any loop."""
+
+    def channels(self, thread_id: ThreadId, without: RunId | None = None) -> Coroutine[object, object, StoredState]:
+        """Return what remains when all that the run `without` wrote is hidden. Raises: Unavailable."""
+        ...
+
+
+class FinalState(Protocol):
+    """The state that a run leaves to its thread, whatever the code of its graph does."""
+
+    async def view(self, work: ExecutableRun) -> ThreadView:
+        """Return the state of the last accepted checkpoint. Raises: Unavailable."""
+        ...
+
+    async def view_without_run(self, work: ExecutableRun) -> ThreadView:
+        """Return the state that remains without what the run accepted. Raises: Unavailable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerTimeouts:
+    """How long things may take; all of them are settings."""
+
+    jobs: int
+    lease_ttl: timedelta
+    lease_renew: timedelta
+    look: timedelta
+    reconcile: timedelta
+    grace: timedelta
+    limits: Limits
+    stubborn: timedelta = timedelta(seconds=60)
+    """How long user code may ignore that it shall stop before its process drains and restarts."""
+    pop: timedelta = timedelta(seconds=2)
+    alive: timedelta = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, slots=True)
+class CommitWriter:
+    """How a process writes to the log."""
+
+    submitter: Submitter
+    log: EventLog
+    clock: Clock
+    ids: Ids
+    actor: Actor
+
+    def cause(self, correlation_id: str, causation_id: str | None = None) -> Cause:
+        """Return the cause of what this process writes for a run."""
+        return Cause(self.actor, correlation_id, causation_id)
+
+    def deadline(self, length: timedelta) -> float:
+        """Return the moment `length` from now, as deadlines are given."""
+        return self.clock.monotonic() + length.total_seconds()
+
+    async def commit(self, key: Key, event_id: str, decision: Accepted, cause: Cause) -> Verdict:
+        """Append a commit and return its verdict, trying again under the same event id while none comes.
+
+        A second acceptance of the same intent shows as Duplicate. Raises: Unavailable after TRIES.
+        """
+        intent = Intent(key, event_id, digest(event_id.encode()), cause)
+        for _ in range(TRIES - 1):
+            try:
+                return await self._once(intent, decision)
+            except Unavailable as error:
+                log.warning("append.again", extra={"stream": decision.stream, "error": str(error)})
+                await asyncio.sleep(BACK_OFF_S)  # back-off: the log or the projector is away
+        return await self._once(intent, decision)
+
+    async def append(self, key: Key, decision: Accepted, cause: Cause) -> None:
+        """Append a commit without waiting for its verdict. Raises: Unavailable."""
+        event_id = self.ids.uuid7()
+        await self.log.append(self.submitter.draft(Intent(key, event_id, digest(event_id.encode()), cause), decision))
+
+    async def _once(self, intent: Intent, decision: Accepted) -> Verdict:
+        draft = self.submitter.draft(intent, decision)
+        _, verdict = await self.submitter.append(draft, self.deadline(VERDICT))
+        return verdict
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDependencies:
+    """What executing runs needs. `provenance` names the code of a graph for `RunClaimed`."""
+
+    worker: str
+    writer: CommitWriter
+    queries: WorkerQueries
+    queue: RunQueue
+    outputs: FrameLog
+    ends: CachedEndOffsets
+    execution: RunExecution
+    graph_ids: Sequence[str]
+    views: FinalState
+    provenance: Callable[[str], JsonObject]
+    hints: Hints
+    loops: JobLoops
+    bridge: LoopBridge
+    timeouts: WorkerTimeouts

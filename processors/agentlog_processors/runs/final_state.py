@@ -1,0 +1,110 @@
+"""How the state of threads is read through the code of their graphs, away from the service loop and within a time."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from typing import TypeVar
+
+from agentlog_facts.checkpoint_ports import CheckpointReads
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.graph_ports import ThreadView
+from agentlog_facts.ids import RunId
+from agentlog_facts.ports import Clock
+from agentlog_processors.runs.dependencies import StoredStateReader, ThreadStateReader
+from agentlog_processors.runs.timed_reads import TimedReads
+from agentlog_processors.runtime.user_loops import Job, JobLoops
+from agentlog_projections.queries.worker import ExecutableRun
+
+log = logging.getLogger(__name__)
+
+PATIENCE = timedelta(seconds=15)
+"""How long the code of a graph may take to show a state, while rows answer; its run is ended without it afterwards."""
+SHORTEST_LOOK_S = 0.05
+"""How often it is asked at most whether the patience is over."""
+PLAIN = ""
+"""Stands for a graph's id where no code of a graph is asked."""
+
+Found = TypeVar("Found")
+
+
+class FinalStateReader:
+    """Asks graphs for the state of threads on a loop for user code, since their own code may run for it.
+
+    A graph that is gone, raises or hangs cannot keep a run from its end: where the run leaves no checkpoint, the thread
+    goes on showing what it showed before; else what is stored, and as left to run the nodes that ask something. Rows
+    that are away are waited for as long as `reads` do, then nothing is said about the state. `graphs` and `plain` make
+    views over reads, which are called on the service loop.
+    """
+
+    def __init__(
+        self,
+        loops: JobLoops,
+        reads: CheckpointReads,
+        clock: Clock,
+        graphs: Callable[[CheckpointReads], ThreadStateReader],
+        plain: Callable[[CheckpointReads], StoredStateReader],
+        patience: timedelta = PATIENCE,
+    ) -> None:
+        self._loops = loops
+        self._reads = reads
+        self._clock = clock
+        self._graphs = graphs
+        self._plain = plain
+        self._patience_s = patience.total_seconds()
+
+    async def view(self, work: ExecutableRun) -> ThreadView:
+        """Return the state of the last accepted checkpoint. Raises: Unavailable."""
+        found = await self._of_graph(work, lambda views: views.view(work.graph_id, work.thread_id))
+        return found or await self._stored(work, None)
+
+    async def view_without_run(self, work: ExecutableRun) -> ThreadView:
+        """Return the state that remains without what the run accepted. Raises: Unavailable."""
+        found = await self._of_graph(
+            work, lambda views: views.view_without_run(work.graph_id, work.thread_id, work.run_id)
+        )
+        return found or await self._stored(work, work.run_id)
+
+    async def _of_graph(
+        self, work: ExecutableRun, ask: Callable[[ThreadStateReader], Coroutine[object, object, ThreadView]]
+    ) -> ThreadView | None:
+        reads = TimedReads(self._reads, self._clock)
+        try:
+            return await self._within(work.graph_id, reads, lambda: ask(self._graphs(reads)))
+        except Unavailable:
+            raise
+        except Exception:
+            fields = {"graph_id": work.graph_id, "stream": f"thread-{work.thread_id}"}
+            log.exception("view.without_graph", extra=fields)
+            return None
+
+    async def _stored(self, work: ExecutableRun, without: RunId | None) -> ThreadView:
+        reads = TimedReads(self._reads, self._clock)
+        found = await self._within(PLAIN, reads, lambda: self._plain(reads).channels(work.thread_id, without))
+        if found.run_id == work.run_id:
+            return ThreadView(found.values, found.asking, found.interrupts, found.checkpoint_id)
+        return ThreadView(work.values, work.next, found.interrupts, found.checkpoint_id)  # as it was shown before
+
+    async def _within(
+        self, graph_id: str, reads: TimedReads, reading: Callable[[], Coroutine[object, object, Found]]
+    ) -> Found:
+        job = self._loops.start(graph_id, reading)
+        try:
+            await self._wait(job, reads)
+        finally:
+            if not job.done.done():
+                job.cancel()
+        if not job.done.done():
+            raise TimeoutError(f"graph {graph_id}: no state after {self._patience_s:g} s")
+        if job.done.cancelled():
+            raise RuntimeError(f"graph {graph_id}: its code cancelled itself")
+        return job.done.result()
+
+    async def _wait(self, job: Job[Found], reads: TimedReads) -> None:
+        """Wait for a job, but no longer than the patience beside the time for which rows did not answer."""
+        began = self._clock.monotonic()
+        while not job.done.done():
+            left_s = self._patience_s - (self._clock.monotonic() - began - reads.waited_s)
+            if left_s <= 0:
+                return
+            await asyncio.wait({job.done}, timeout=max(left_s, SHORTEST_LOOK_S))

@@ -1,0 +1,42 @@
+"""Where a claim says that its frames begin: a recent end of the thread's partition of `outputs`, never a later one."""
+
+import logging
+from collections.abc import Callable
+
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.ids import Key, ThreadId
+from agentlog_facts.ports import Clock, FrameLog
+
+log = logging.getLogger(__name__)
+
+FRESH_S = 1.0
+
+
+class CachedEndOffsets:
+    """Remembers the end of each partition for FRESH_S: readers start at most that much too early, which is harmless."""
+
+    def __init__(self, outputs: FrameLog, partition_of: Callable[[Key], int], clock: Clock) -> None:
+        self._outputs = outputs
+        self._partition_of = partition_of
+        self._clock = clock
+        self._ends: dict[int, tuple[float, int]] = {}
+
+    async def at_most(self, thread_id: ThreadId) -> int:
+        """Return a position at or before the end: shortly, unless `outputs` is away, which holds up no claim.
+
+        Raises: Unavailable when it is away and was never seen.
+        """
+        partition = self._partition_of(Key(thread_id))
+        now = self._clock.monotonic()
+        known = self._ends.get(partition)
+        if known is not None and now - known[0] < FRESH_S:
+            return known[1]
+        try:
+            end = await self._outputs.end(thread_id)
+        except Unavailable as error:
+            if known is None:
+                raise
+            log.warning("outputs.end_unknown", extra={"partition": partition, "error": str(error)})
+            now, end = self._clock.monotonic(), known[1]  # not asked again by every claim
+        self._ends[partition] = (now, end)
+        return end

@@ -1,0 +1,1 @@
+"""Services, event loops and threads that processors run on."""

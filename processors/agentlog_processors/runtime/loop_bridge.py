@@ -1,0 +1,141 @@
+"""How code on a job's event loop awaits what lives on the service loop: the log, rows, queue and frames.
+
+User code has event loops in threads of their own, so that nothing it does stops leases, claims or other runs.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from agentlog_facts.checkpoint_ports import CheckpointReads, StoredCheckpoint
+from agentlog_facts.envelope import Draft, LogPosition, Recorded
+from agentlog_facts.ids import Key, RunId, ThreadId
+from agentlog_facts.json_value import JsonObject
+from agentlog_facts.ports import EventLog
+
+T = TypeVar("T")
+
+
+class LoopBridge:
+    """A way from any loop to the service loop (`home`) and back; a cancelled caller cancels its call."""
+
+    def __init__(self, home: asyncio.AbstractEventLoop) -> None:
+        self._home = home
+        self._calls: set[asyncio.Future[None]] = set()
+
+    @property
+    def home(self) -> asyncio.AbstractEventLoop:
+        """Return the service loop."""
+        return self._home
+
+    async def call(self, make: Callable[[], Awaitable[T]]) -> T:
+        """Await `make()` on the service loop and return what it returned, or raise what it raised."""
+        here = asyncio.get_running_loop()
+        if here is self._home:
+            return await make()
+        answer: asyncio.Future[T] = here.create_future()
+        started: list[asyncio.Task[None]] = []  # touched on the service loop only
+        self._home.call_soon_threadsafe(self._start, make, here, answer, started)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            # behind `_start`: a call that is given up before its first step is never made
+            self._home.call_soon_threadsafe(_give_up, started)
+            raise
+
+    def _start(
+        self,
+        make: Callable[[], Awaitable[T]],
+        there: asyncio.AbstractEventLoop,
+        answer: "asyncio.Future[T]",
+        started: "list[asyncio.Task[None]]",
+    ) -> None:
+        call = self._home.create_task(self._carry(make, there, answer))
+        started.append(call)
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+
+    async def _carry(
+        self, make: Callable[[], Awaitable[T]], there: asyncio.AbstractEventLoop, answer: "asyncio.Future[T]"
+    ) -> None:
+        try:
+            result = await make()
+        except asyncio.CancelledError:
+            _deliver(there, answer.cancel)
+            raise
+        except Exception as error:  # noqa: BLE001 - carried to the caller on its own loop, whatever it is
+            failure = error
+            _deliver(there, lambda: _fail(answer, failure))
+        else:
+            _deliver(there, lambda: _settle(answer, result))
+
+
+def _give_up(started: "Sequence[asyncio.Task[None]]") -> None:
+    for call in started:
+        call.cancel()
+
+
+def _deliver(there: asyncio.AbstractEventLoop, deliver: Callable[[], object]) -> None:
+    if not there.is_closed():
+        there.call_soon_threadsafe(deliver)
+
+
+def _settle(answer: "asyncio.Future[T]", result: T) -> None:
+    if not answer.done():
+        answer.set_result(result)
+
+
+def _fail(answer: "asyncio.Future[T]", error: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(error)
+
+
+class BridgedEventLog:
+    """Keeps `ports.EventLog` for callers on any loop."""
+
+    def __init__(self, bridge: LoopBridge, log: EventLog) -> None:
+        self._bridge = bridge
+        self._log = log
+
+    def partition_of(self, key: Key) -> int:
+        """Return the partition of a key (pure)."""
+        return self._log.partition_of(key)
+
+    async def append(self, draft: Draft) -> LogPosition:
+        """Append on the service loop. Raises: as `EventLog.append`."""
+        return await self._bridge.call(lambda: self._log.append(draft))
+
+    async def read(self, place: LogPosition) -> Recorded:
+        """Read on the service loop. Raises: as `EventLog.read`."""
+        return await self._bridge.call(lambda: self._log.read(place))
+
+
+class BridgedCheckpointReads:
+    """Keeps `checkpoint_reads.CheckpointReads` for callers on any loop."""
+
+    def __init__(self, bridge: LoopBridge, reads: CheckpointReads) -> None:
+        self._bridge = bridge
+        self._reads = reads
+
+    async def latest(self, thread_id: ThreadId, ns: str, exclude_run: RunId | None = None) -> StoredCheckpoint | None:
+        """Return the checkpoint of the namespace that was accepted last. Raises: Unavailable."""
+        return await self._bridge.call(lambda: self._reads.latest(thread_id, ns, exclude_run))
+
+    async def get(
+        self, thread_id: ThreadId, ns: str, checkpoint_id: str, exclude_run: RunId | None = None
+    ) -> StoredCheckpoint | None:
+        """Return one checkpoint. Raises: Unavailable."""
+        return await self._bridge.call(lambda: self._reads.get(thread_id, ns, checkpoint_id, exclude_run))
+
+    async def history(
+        self,
+        thread_id: ThreadId | None,
+        ns: str | None,
+        before_checkpoint_id: str | None = None,
+        limit: int | None = None,
+        metadata: JsonObject | None = None,
+    ) -> Sequence[StoredCheckpoint]:
+        """Return checkpoints, newest first. Raises: Unavailable."""
+        return await self._bridge.call(
+            lambda: self._reads.history(thread_id, ns, before_checkpoint_id, limit, metadata)
+        )

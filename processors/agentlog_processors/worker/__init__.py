@@ -1,0 +1,1 @@
+"""The worker: claim runs, execute them, end them."""

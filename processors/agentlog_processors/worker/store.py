@@ -1,0 +1,102 @@
+"""The store as the code of runs reaches it: from any loop, patient with rows and log that are away."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+
+from agentlog_commands.store import WriteItems
+from agentlog_facts import guard
+from agentlog_facts.envelope import Cause
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.json_value import dump
+from agentlog_facts.ports import Clock
+from agentlog_facts.store import StoreItemFact, store_key
+from agentlog_facts.store_ports import Condition, Namespace, StoredItem, StoreReads
+from agentlog_facts.vocabulary import encode_fact
+from agentlog_processors.runs.dependencies import CommitWriter
+from agentlog_processors.runs.retrying_reads import PATIENCE, retrying
+from agentlog_processors.runtime.loop_bridge import LoopBridge
+
+_WHAT = "store"
+COMMIT_BYTES = 512 * 1024
+"""From so many bytes of facts on, a batch begins another commit."""
+
+
+class RunStoreReads:
+    """Keeps `StoreReads`."""
+
+    def __init__(self, bridge: LoopBridge, reads: StoreReads, clock: Clock) -> None:
+        self._bridge = bridge
+        self._reads = reads
+        self._wait = (clock, PATIENCE.total_seconds())
+
+    async def item(self, namespace: Namespace, key: str) -> StoredItem | None:
+        """Return an item. Raises: Unavailable."""
+        ask = self._reads.item
+        return await self._bridge.call(lambda: retrying(_WHAT, lambda: ask(namespace, key), *self._wait))
+
+    async def search(
+        self, prefix: Namespace, where: Sequence[Condition], limit: int, offset: int
+    ) -> Sequence[StoredItem]:
+        """Return items under a prefix. Raises: Unavailable."""
+        ask = self._reads.search
+        return await self._bridge.call(lambda: retrying(_WHAT, lambda: ask(prefix, where, limit, offset), *self._wait))
+
+    async def namespaces(
+        self,
+        prefixes: Sequence[Namespace],
+        suffixes: Sequence[Namespace],
+        max_depth: int | None,
+        limit: int,
+        offset: int,
+    ) -> Sequence[Namespace]:
+        """Return namespaces. Raises: Unavailable."""
+        ask = self._reads.namespaces
+        return await self._bridge.call(
+            lambda: retrying(_WHAT, lambda: ask(prefixes, suffixes, max_depth, limit, offset), *self._wait)
+        )
+
+
+class RunStore(RunStoreReads):
+    """Keeps `StoreAccess`."""
+
+    def __init__(self, bridge: LoopBridge, reads: StoreReads, writer: CommitWriter) -> None:
+        super().__init__(bridge, reads, writer.clock)
+        self._writer = writer
+
+    async def write(self, facts: Sequence[StoreItemFact], cause: Cause) -> None:
+        """Append the facts, those of a namespace in one commit if a record holds them; wait until they are accepted.
+
+        Raises: Unavailable; then some may have been written, and none is being tried any more.
+        """
+        parts: dict[Namespace, list[StoreItemFact]] = {}
+        for fact in facts:
+            parts.setdefault(fact.namespace, []).append(fact)
+        commands = [[WriteItems(namespace, some) for some in _cut(part)] for namespace, part in parts.items()]
+        await self._bridge.call(lambda: self._write(commands, cause))
+
+    async def _write(self, commands: Sequence[Sequence[WriteItems]], cause: Cause) -> None:
+        ends = await asyncio.gather(*(self._commit(several, cause) for several in commands), return_exceptions=True)
+        for end in ends:  # all of them have ended: what came behind an error could undo a later write
+            if end is not None:
+                raise end
+
+    async def _commit(self, commands: Sequence[WriteItems], cause: Cause) -> None:
+        for command in commands:
+            event_id = self._writer.ids.uuid7()
+            verdict = await self._writer.commit(store_key(command.namespace), event_id, command.decide(), cause)
+            if isinstance(verdict, guard.Void):  # nothing is demanded, so only a broken partition says so
+                raise Unavailable(f"store {command.namespace}: the log did not take the items: {verdict.reason}")
+
+
+def _cut(facts: Sequence[StoreItemFact]) -> Iterator[tuple[StoreItemFact, ...]]:
+    """Cut facts into commits that records hold; moving many small values to blobs would only make them larger."""
+    part: list[StoreItemFact] = []
+    size_bytes = 0
+    for fact in facts:
+        own_bytes = len(dump(encode_fact(fact)))
+        if part and size_bytes + own_bytes > COMMIT_BYTES:
+            yield tuple(part)
+            part, size_bytes = [], 0
+        part.append(fact)
+        size_bytes += own_bytes
+    yield tuple(part)

@@ -1,0 +1,325 @@
+"""The read model `checkpoints`: tables of checkpoints, channel versions and pending writes, and what savers ask of them
+(port `CheckpointReads`)."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import asyncpg
+
+from agentlog_facts.checkpoint_ports import StoredCheckpoint, StoredWrite
+from agentlog_facts.ids import RunId, ThreadId
+from agentlog_facts.json_value import JsonObject, load, load_object
+from agentlog_facts.thread import ThreadCreated
+from agentlog_projections.models.channel_chains import ChannelChains, StoredVersion, VersionKey
+from agentlog_projections.models.checkpoint_fold import ChannelRow, CheckpointBatch, CheckpointRow, WriteRow
+from agentlog_projections.models.run_fold import encoded
+from agentlog_projections.sql.batch import Transaction
+from agentlog_projections.sql.caught_up import key_is_authoritative, require
+from agentlog_projections.sql.database import Pool, PooledConnection, reading
+from agentlog_projections.sql.read_model import Commit
+from agentlog_projections.sql.schema import PRELUDE, contained
+
+_CHECKPOINTS = """
+INSERT INTO read_v1.checkpoints AS t (thread_id, checkpoint_ns, checkpoint_id, seq, run_id, parent_checkpoint_id,
+                                      versions, checkpoint, metadata, hidden)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::json[], $8::bytea[],
+                     $9::json[], $10::bool[])
+ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id) DO UPDATE SET
+       seq = excluded.seq, run_id = excluded.run_id, parent_checkpoint_id = excluded.parent_checkpoint_id,
+       versions = excluded.versions, checkpoint = excluded.checkpoint, metadata = excluded.metadata,
+       hidden = excluded.hidden
+ WHERE t.seq < excluded.seq
+"""
+_CHANNELS = """
+INSERT INTO read_v1.channels (thread_id, checkpoint_ns, channel, version, seq, stream, kind, base_stream, base_version,
+                              length, payload)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::text[],
+                     $9::text[], $10::int[], $11::bytea[])
+ON CONFLICT DO NOTHING
+"""
+_WRITES = """
+INSERT INTO read_v1.writes AS t (thread_id, checkpoint_ns, checkpoint_id, run_id, task_id, idx, seq, channel, task_path,
+                                 value, hidden)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::bigint[], $8::text[],
+                     $9::text[], $10::bytea[], $11::bool[])
+ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, run_id, task_id, idx) DO UPDATE SET
+       seq = excluded.seq, channel = excluded.channel, task_path = excluded.task_path, value = excluded.value
+ WHERE excluded.idx < 0 AND t.seq < excluded.seq
+"""
+_HIDE_RUN = """
+WITH c AS (UPDATE read_v1.checkpoints SET hidden = true WHERE thread_id = $1 AND run_id = $2 AND NOT hidden)
+UPDATE read_v1.writes SET hidden = true WHERE thread_id = $1 AND run_id = $2 AND NOT hidden
+"""
+_HIDE = """
+UPDATE read_v1.checkpoints SET hidden = true
+ WHERE thread_id = $1 AND checkpoint_ns = $2 AND checkpoint_id = $3 AND NOT hidden
+"""
+_ERASE = tuple(f"DELETE FROM read_v1.{table} WHERE thread_id = $1" for table in ("checkpoints", "channels", "writes"))
+
+
+class CheckpointsModel:
+    """Folds checkpoints; it remembers nothing between batches."""
+
+    name: ClassVar[str] = "checkpoints"
+    version: ClassVar[int] = 1
+    tables: ClassVar[tuple[str, ...]] = ("checkpoints", "channels", "writes")
+    ddl: ClassVar[str] = f"""{PRELUDE}
+CREATE TABLE IF NOT EXISTS read_v1.checkpoints (
+    thread_id text NOT NULL, checkpoint_ns text NOT NULL, checkpoint_id text NOT NULL, seq bigint NOT NULL, run_id text,
+    parent_checkpoint_id text, versions json NOT NULL, checkpoint bytea NOT NULL, metadata json NOT NULL,
+    hidden bool NOT NULL, PRIMARY KEY (thread_id, checkpoint_ns, checkpoint_id)
+);
+CREATE INDEX IF NOT EXISTS checkpoints_order ON read_v1.checkpoints (thread_id, checkpoint_ns, seq);
+CREATE TABLE IF NOT EXISTS read_v1.channels (
+    thread_id text NOT NULL, checkpoint_ns text NOT NULL, channel text NOT NULL, version text NOT NULL,
+    seq bigint NOT NULL, stream text NOT NULL, kind text NOT NULL, base_stream text, base_version text, length int,
+    payload bytea NOT NULL, PRIMARY KEY (thread_id, checkpoint_ns, channel, version, seq)
+);
+CREATE TABLE IF NOT EXISTS read_v1.writes (
+    thread_id text NOT NULL, checkpoint_ns text NOT NULL, checkpoint_id text NOT NULL, run_id text NOT NULL,
+    task_id text NOT NULL, idx int NOT NULL, seq bigint NOT NULL, channel text NOT NULL, task_path text NOT NULL,
+    value bytea NOT NULL, hidden bool NOT NULL,
+    PRIMARY KEY (thread_id, checkpoint_ns, checkpoint_id, run_id, task_id, idx)
+);
+"""
+
+    def forget(self) -> None:
+        """Nothing is remembered."""
+
+    async def apply(self, tx: Transaction, batch: Sequence[Commit]) -> None:
+        """Collect the new rows; hiding and erasing earlier ones goes first."""
+        folded = CheckpointBatch()
+        for commit in batch:
+            first = commit.draft.facts[0]
+            if isinstance(first, ThreadCreated) and commit.ordinal:
+                folded.begin_again(first.thread_id)
+            folded.fold(commit)
+        _write(tx, folded)
+
+
+def _write(tx: Transaction, folded: CheckpointBatch) -> None:
+    for thread_id in folded.erased:
+        for sql in _ERASE:
+            tx.write_first(sql, thread_id)
+    for thread_id, run_id in folded.hidden_runs:
+        tx.write_first(_HIDE_RUN, thread_id, run_id)
+    for key in folded.hidden:
+        tx.write_first(_HIDE, *key)
+    if folded.checkpoints:
+        tx.write(_CHECKPOINTS, *zip(*map(_checkpoint, folded.checkpoints.values()), strict=True))
+    if folded.channels:
+        tx.write(_CHANNELS, *zip(*map(_channel, folded.channels), strict=True))
+    if folded.writes:
+        tx.write(_WRITES, *zip(*map(_pending_write, folded.writes.values()), strict=True))
+
+
+def _checkpoint(row: CheckpointRow) -> tuple[object, ...]:
+    return (
+        row.thread_id,
+        row.checkpoint_ns,
+        row.checkpoint_id,
+        row.seq,
+        row.run_id,
+        row.parent_checkpoint_id,
+        encoded(dict(row.versions.items())),
+        row.checkpoint,
+        row.metadata,
+        row.hidden,
+    )
+
+
+def _channel(row: ChannelRow) -> tuple[object, ...]:
+    return (
+        row.thread_id,
+        row.checkpoint_ns,
+        row.channel,
+        row.version,
+        row.seq,
+        row.stream,
+        row.kind,
+        row.base_stream,
+        row.base_version,
+        row.length,
+        row.payload,
+    )
+
+
+def _pending_write(row: WriteRow) -> tuple[object, ...]:
+    return (
+        row.thread_id,
+        row.checkpoint_ns,
+        row.checkpoint_id,
+        row.run_id,
+        row.task_id,
+        row.index,
+        row.seq,
+        row.channel,
+        row.task_path,
+        row.value,
+        row.hidden,
+    )
+
+
+_AUTHORITATIVE = f"""
+SELECT f.is_authoritative, c.* FROM (SELECT {key_is_authoritative("$1::text")} AS is_authoritative) f
+  LEFT JOIN LATERAL ({{what}}) c ON true
+ ORDER BY {{order}}
+"""
+_VISIBLE = """
+SELECT thread_id, checkpoint_ns, checkpoint_id, seq, run_id, parent_checkpoint_id, versions, checkpoint, metadata
+  FROM read_v1.checkpoints c
+ WHERE NOT hidden
+   AND NOT EXISTS (SELECT FROM read_v1.threads t WHERE t.thread_id = c.thread_id AND t.deleted_at IS NOT NULL)
+"""
+_ONE = f"{_VISIBLE} AND thread_id = $1 AND checkpoint_ns = $2 AND ($3::text IS NULL OR run_id IS DISTINCT FROM $3)"
+_LATEST = _AUTHORITATIVE.format(what=f"{_ONE} ORDER BY seq DESC LIMIT 1", order="c.seq")
+_GET = _AUTHORITATIVE.format(what=f"{_ONE} AND checkpoint_id = $4", order="c.seq")
+_MATCHES = """NOT EXISTS (SELECT FROM jsonb_each($4::jsonb) f
+                   WHERE (read_v1.searchable(metadata) -> f.key) IS DISTINCT FROM f.value)"""
+_HISTORY_OF_THREAD = f"""{_VISIBLE} AND thread_id = $1 AND ($2::text IS NULL OR checkpoint_ns = $2)
+   AND ($3::text IS NULL OR seq < (SELECT min(seq) FROM read_v1.checkpoints
+                                    WHERE thread_id = $1 AND checkpoint_id = $3
+                                      AND ($2::text IS NULL OR checkpoint_ns = $2)))
+   AND ($4::jsonb IS NULL OR {_MATCHES}) ORDER BY seq DESC LIMIT $5"""
+_HISTORY_OF_ALL = f"""{_VISIBLE} AND $1::text IS NULL AND ($2::text IS NULL OR checkpoint_ns = $2)
+   AND ($3::text IS NULL OR checkpoint_id < $3)
+   AND ($4::jsonb IS NULL OR {_MATCHES}) ORDER BY checkpoint_id DESC, thread_id, checkpoint_ns LIMIT $5"""
+_OF_THREAD = _AUTHORITATIVE.format(what=_HISTORY_OF_THREAD, order="c.seq DESC")
+_OF_ALL = _AUTHORITATIVE.format(what=_HISTORY_OF_ALL, order="c.checkpoint_id DESC, c.thread_id, c.checkpoint_ns")
+_CHAINS = """
+WITH RECURSIVE want AS (
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[])
+                  AS w(thread_id, checkpoint_ns, channel, version, seq)
+), chain AS (
+    SELECT c.thread_id, c.checkpoint_ns, c.channel, c.version, c.seq, c.kind, c.base_stream, c.base_version
+      FROM want w JOIN read_v1.channels c USING (thread_id, checkpoint_ns, channel, version) WHERE c.seq <= w.seq
+    UNION
+    SELECT b.thread_id, b.checkpoint_ns, b.channel, b.version, b.seq, b.kind, b.base_stream, b.base_version
+      FROM chain c JOIN read_v1.channels b
+        ON b.thread_id = c.thread_id AND b.checkpoint_ns = c.checkpoint_ns AND b.channel = c.channel
+       AND b.version = c.base_version AND b.stream = c.base_stream AND b.seq < c.seq
+     WHERE c.kind = 'append'
+)
+SELECT c.thread_id, c.checkpoint_ns, c.channel, c.version, c.seq, r.stream, c.kind, c.base_stream, c.base_version,
+       r.payload
+  FROM chain c JOIN read_v1.channels r USING (thread_id, checkpoint_ns, channel, version, seq)
+"""
+_WRITES_ON = """
+SELECT w.thread_id, w.checkpoint_ns, w.checkpoint_id, run_id, task_id, idx, seq, channel, task_path, value
+  FROM unnest($2::text[], $3::text[], $4::text[]) AS k(thread_id, checkpoint_ns, checkpoint_id)
+  JOIN read_v1.writes w USING (thread_id, checkpoint_ns, checkpoint_id)
+ WHERE NOT w.hidden AND ($5::text IS NULL OR w.run_id <> $5)
+"""
+_WRITES_AUTHORITATIVE = _AUTHORITATIVE.format(what=_WRITES_ON, order="c.seq, c.idx")
+"""The last question of a read: what the questions before it found counts only if the partition is still present."""
+
+
+class Checkpoints:
+    """Keeps `CheckpointReads` over the projected tables. While the partition is not present all raise Unavailable."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def latest(self, thread_id: ThreadId, ns: str, exclude_run: RunId | None = None) -> StoredCheckpoint | None:
+        """Return the checkpoint of the namespace that was accepted last. Raises: Unavailable."""
+        async with reading(self._pool, "checkpoints.latest") as connection:
+            rows = await connection.fetch(_LATEST, thread_id, ns, exclude_run)
+            return next(iter(await _complete(connection, rows, thread_id, exclude_run)), None)
+
+    async def get(
+        self, thread_id: ThreadId, ns: str, checkpoint_id: str, exclude_run: RunId | None = None
+    ) -> StoredCheckpoint | None:
+        """Return one checkpoint, with the writes that lie on it. Raises: Unavailable."""
+        async with reading(self._pool, "checkpoints.get") as connection:
+            rows = await connection.fetch(_GET, thread_id, ns, exclude_run, checkpoint_id)
+            return next(iter(await _complete(connection, rows, thread_id, exclude_run)), None)
+
+    async def history(
+        self,
+        thread_id: ThreadId | None,
+        ns: str | None,
+        before_checkpoint_id: str | None = None,
+        limit: int | None = None,
+        metadata: JsonObject | None = None,
+    ) -> Sequence[StoredCheckpoint]:
+        """Return checkpoints, newest first by order of acceptance (over all threads: by id). Raises: Unavailable."""
+        sql = _OF_ALL if thread_id is None else _OF_THREAD
+        async with reading(self._pool, "checkpoints.history") as connection:
+            rows = await connection.fetch(sql, thread_id, ns, before_checkpoint_id, contained(metadata), limit)
+            return await _complete(connection, rows, thread_id, None)
+
+
+async def _complete(
+    connection: PooledConnection, found: Sequence[asyncpg.Record], thread_id: ThreadId | None, exclude_run: RunId | None
+) -> list[StoredCheckpoint]:
+    """Add channels and writes to checkpoints: two questions, however many they are. Raises: Unavailable."""
+    require(found[0]["is_authoritative"], f"checkpoints of {thread_id or 'all threads'}")
+    rows = [row for row in found if row["thread_id"] is not None]
+    if not rows:
+        return []
+    versions = [{name: str(value) for name, value in load_object(row["versions"]).items()} for row in rows]
+    chains = ChannelChains.of(map(_version, await connection.fetch(_CHAINS, *_wanted(rows, versions))))
+    keys = [[row[name] for row in rows] for name in ("thread_id", "checkpoint_ns", "checkpoint_id")]
+    writes: dict[tuple[str, str, str], list[StoredWrite]] = {}
+    on_them = await connection.fetch(_WRITES_AUTHORITATIVE, thread_id, *keys, exclude_run)
+    require(on_them[0]["is_authoritative"], f"checkpoints of {thread_id or 'all threads'}")
+    for row in on_them if on_them[0]["thread_id"] is not None else ():
+        at = (row["thread_id"], row["checkpoint_ns"], row["checkpoint_id"])
+        writes.setdefault(at, []).append(_stored_write(row))
+    return [_stored(row, named, chains, writes) for row, named in zip(rows, versions, strict=True)]
+
+
+def _wanted(rows: Sequence[asyncpg.Record], versions: Sequence[Mapping[str, str]]) -> list[list[object]]:
+    """Return arrays (thread_id, ns, channel, version, seq): each version once, as of the newest checkpoint with it."""
+    newest: dict[VersionKey, int] = {}
+    for row, named in zip(rows, versions, strict=True):
+        for channel, version in named.items():
+            key = (row["thread_id"], row["checkpoint_ns"], channel, version)
+            newest[key] = max(newest.get(key, 0), row["seq"])
+    columns: list[list[object]] = [[key[place] for key in newest] for place in range(4)]
+    return [*columns, list(newest.values())]
+
+
+def _version(row: asyncpg.Record) -> StoredVersion:
+    return StoredVersion(
+        key=(row["thread_id"], row["checkpoint_ns"], row["channel"], row["version"]),
+        seq=row["seq"],
+        stream=row["stream"],
+        kind=row["kind"],
+        base_stream=row["base_stream"],
+        base_version=row["base_version"],
+        payload=row["payload"],
+    )
+
+
+def _stored_write(row: asyncpg.Record) -> StoredWrite:
+    return StoredWrite(
+        task_id=row["task_id"],
+        index=row["idx"],
+        channel=row["channel"],
+        value=load(row["value"]),
+        task_path=row["task_path"],
+        run_id=RunId(row["run_id"]) if row["run_id"] else None,
+        seq=row["seq"],
+    )
+
+
+def _stored(
+    row: asyncpg.Record,
+    versions: Mapping[str, str],
+    chains: ChannelChains,
+    writes: Mapping[tuple[str, str, str], Sequence[StoredWrite]],
+) -> StoredCheckpoint:
+    thread_id, ns, checkpoint_id = row["thread_id"], row["checkpoint_ns"], row["checkpoint_id"]
+    return StoredCheckpoint(
+        thread_id=ThreadId(thread_id),
+        checkpoint_ns=ns,
+        checkpoint_id=checkpoint_id,
+        parent_checkpoint_id=row["parent_checkpoint_id"],
+        run_id=RunId(row["run_id"]) if row["run_id"] else None,
+        seq=row["seq"],
+        checkpoint=load_object(row["checkpoint"]),
+        metadata=load_object(row["metadata"]),
+        channels=chains.channels(thread_id, ns, versions, row["seq"]),
+        writes=tuple(writes.get((thread_id, ns, checkpoint_id), ())),
+    )

@@ -1,0 +1,18 @@
+"""Which read models there are: the list that migrations, projector and rebuild share."""
+
+from collections.abc import Sequence
+
+from agentlog_projections.models.assistants import AssistantsModel
+from agentlog_projections.models.checkpoints import CheckpointsModel
+from agentlog_projections.models.runs import RunsModel
+from agentlog_projections.models.store import StoreItemsModel
+from agentlog_projections.models.threads import ThreadsModel
+from agentlog_projections.sql.read_model import ReadModel
+
+TYPES: tuple[type[ReadModel], ...] = (ThreadsModel, RunsModel, CheckpointsModel, AssistantsModel, StoreItemsModel)
+
+
+def read_models() -> tuple[Sequence[ReadModel], RunsModel]:
+    """Return one of each, and the one of the runs, which also says what is ready."""
+    runs = RunsModel()
+    return (ThreadsModel(), runs, CheckpointsModel(), AssistantsModel(), StoreItemsModel()), runs

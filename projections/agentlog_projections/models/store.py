@@ -1,0 +1,197 @@
+"""The read model `store_items`: what the store holds now, and the questions of graphs and clients about it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar
+
+import asyncpg
+
+from agentlog_facts.ids import Key
+from agentlog_facts.json_value import dump, load_object
+from agentlog_facts.store import StoreItemDeleted, StoreItemPut, store_key
+from agentlog_facts.store_ports import Condition, Namespace, StoredItem
+from agentlog_projections.models.run_fold import encoded
+from agentlog_projections.sql.batch import Transaction
+from agentlog_projections.sql.caught_up import key_is_authoritative, require
+from agentlog_projections.sql.database import Pool, reading
+from agentlog_projections.sql.read_model import Commit
+from agentlog_projections.sql.schema import PRELUDE, without_nul
+
+_DELETE = """
+DELETE FROM read_v1.store_items i USING unnest($1::text[], $2::text[]) AS gone(store, item_key)
+ WHERE i.store = gone.store AND i.item_key = gone.item_key
+"""
+_PUT = """
+INSERT INTO read_v1.store_items AS t
+       (store, item_key, partition, namespace, value, created_at, updated_at, thread_id, run_id, epoch)
+SELECT store, item_key, partition, ARRAY(
+           SELECT label FROM json_array_elements_text(labels) WITH ORDINALITY AS l(label, place) ORDER BY place
+       ), value, created_at, updated_at, thread_id, run_id, epoch
+  FROM unnest($1::text[], $2::text[], $3::int[], $4::json[], $5::json[], $6::timestamptz[], $7::timestamptz[],
+              $8::text[], $9::text[], $10::int[])
+    AS r(store, item_key, partition, labels, value, created_at, updated_at, thread_id, run_id, epoch)
+ON CONFLICT (store, item_key) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at,
+       thread_id = excluded.thread_id, run_id = excluded.run_id, epoch = excluded.epoch
+"""
+
+
+@dataclass(slots=True)
+class _Change:
+    """What a batch makes of an item. `deleted`: at some point of it; `row`: how it is put at the end, if it is."""
+
+    deleted: bool = False
+    row: tuple[object, ...] | None = None
+    created_at: datetime | None = None
+
+
+class StoreItemsModel:
+    """Folds the items; it remembers nothing between batches."""
+
+    name: ClassVar[str] = "store_items"
+    version: ClassVar[int] = 1
+    tables: ClassVar[tuple[str, ...]] = ("store_items",)
+    ddl: ClassVar[str] = f"""{PRELUDE}
+CREATE TABLE IF NOT EXISTS read_v1.store_items (
+    store text NOT NULL, item_key text COLLATE "C" NOT NULL, partition int NOT NULL,
+    namespace text[] COLLATE "C" NOT NULL,
+    value json NOT NULL, created_at timestamptz NOT NULL, updated_at timestamptz NOT NULL,
+    thread_id text, run_id text, epoch int,
+    PRIMARY KEY (store, item_key)
+);
+CREATE INDEX IF NOT EXISTS store_items_namespace ON read_v1.store_items (namespace);
+"""
+
+    def forget(self) -> None:
+        """Nothing is remembered."""
+
+    async def apply(self, tx: Transaction, batch: Sequence[Commit]) -> None:
+        """Collect what the batch makes of each item."""
+        changes: dict[tuple[Key, str], _Change] = {}
+        for commit in batch:
+            for fact in commit.draft.facts:
+                if isinstance(fact, StoreItemPut | StoreItemDeleted):
+                    change = changes.setdefault((commit.draft.key, fact.key), _Change())
+                    _take(change, commit, fact)
+        again = [place for place, change in changes.items() if change.deleted and change.row is not None]
+        if again:  # a new item under an old name
+            tx.write_first(_DELETE, *zip(*again, strict=True))
+        gone = [place for place, change in changes.items() if change.row is None]
+        if gone:
+            tx.write(_DELETE, *zip(*gone, strict=True))
+        rows = [change.row for change in changes.values() if change.row is not None]
+        if rows:
+            tx.write(_PUT, *zip(*rows, strict=True))
+
+
+def _take(change: _Change, commit: Commit, fact: StoreItemPut | StoreItemDeleted) -> None:
+    if isinstance(fact, StoreItemDeleted):
+        change.deleted, change.row, change.created_at = True, None, None
+        return
+    at = commit.draft.occurred_at
+    change.created_at = change.created_at or at
+    labels = dump(list(fact.namespace)).decode()
+    who = (fact.thread_id, fact.run_id, fact.epoch)
+    place = (commit.draft.key, fact.key, commit.place.partition)
+    change.row = (*place, labels, encoded(fact.value), change.created_at, at, *who)
+
+
+_SHOWN = "namespace, item_key, value, created_at, updated_at"
+_ITEM = f"""
+SELECT {key_is_authoritative("$1")} AS is_authoritative, i.* FROM (SELECT 1) AS one
+  LEFT JOIN read_v1.store_items i ON i.store = $1 AND i.item_key = $2
+"""
+_ALL_TOLD = key_is_authoritative("NULL::text")
+SEARCH = f"""
+SELECT {_ALL_TOLD} AS is_authoritative, f.* FROM (SELECT 1) AS one LEFT JOIN (
+    SELECT {_SHOWN}, store FROM read_v1.store_items i
+     WHERE namespace >= $1::text[] AND namespace < $7::text[] AND namespace[:cardinality($1::text[])] = $1::text[]
+       AND NOT EXISTS (
+           SELECT 1 FROM unnest($2::text[], $3::text[], $4::jsonb[]) AS c(field, comparison, operand),
+                  LATERAL (SELECT read_v1.searchable(i.value) -> c.field AS held) AS v,
+                  LATERAL (SELECT CASE WHEN jsonb_typeof(held) = 'number' THEN held::numeric END AS number,
+                                  CASE WHEN jsonb_typeof(operand) = 'number' THEN operand::numeric END AS bound) AS n
+            WHERE NOT coalesce(CASE comparison
+                  WHEN '$eq' THEN held = operand WHEN '$ne' THEN held IS DISTINCT FROM operand
+                  WHEN '$gt' THEN number > bound WHEN '$gte' THEN number >= bound
+                  WHEN '$lt' THEN number < bound WHEN '$lte' THEN number <= bound END, false))
+     ORDER BY updated_at DESC, store, item_key LIMIT $5 OFFSET $6
+) AS f ON true ORDER BY f.updated_at DESC, f.store, f.item_key
+"""
+_SEARCH_ALL = SEARCH.replace(" AND namespace < $7::text[]", "")
+_MATCHES = """
+NOT EXISTS (
+    SELECT 1 FROM unnest({paths}::json[]) AS p(path)
+     WHERE json_array_length(path) > cardinality(namespace) OR EXISTS (
+           SELECT 1 FROM json_array_elements_text(path) WITH ORDINALITY AS l(label, place)
+            WHERE label <> '*' AND label <> namespace[{place}]))
+"""
+_NAMESPACES = f"""
+SELECT {_ALL_TOLD} AS is_authoritative, f.* FROM (SELECT 1) AS one LEFT JOIN (
+    SELECT DISTINCT namespace[:coalesce($3::int, cardinality(namespace))] AS namespace FROM read_v1.store_items
+     WHERE {_MATCHES.format(paths="$1", place="place")}
+       AND {_MATCHES.format(paths="$2", place="cardinality(namespace) - json_array_length(path) + place")}
+     ORDER BY 1 LIMIT $4 OFFSET $5
+) AS f ON true ORDER BY f.namespace
+"""
+
+
+class StoreItems:
+    """Keeps `StoreReads` over the projected table."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def item(self, namespace: Namespace, key: str) -> StoredItem | None:
+        """Return an item. Raises: Unavailable."""
+        async with reading(self._pool, "store.item") as connection:
+            rows = await connection.fetch(_ITEM, store_key(namespace), key)
+        return next(iter(_items(rows)), None)
+
+    async def search(
+        self, prefix: Namespace, where: Sequence[Condition], limit: int, offset: int
+    ) -> Sequence[StoredItem]:
+        """Return items of namespaces that begin with `prefix`, the one put last first. Raises: Unavailable."""
+        names = [one.field.replace("\0", "\ufffd") for one in where]
+        fields = names, [one.comparison for one in where], [dump(without_nul(one.value)).decode() for one in where]
+        async with reading(self._pool, "store.search") as connection:
+            if prefix:
+                rows = await connection.fetch(SEARCH, list(prefix), *fields, limit, offset, end_of(prefix))
+            else:
+                rows = await connection.fetch(_SEARCH_ALL, [], *fields, limit, offset)
+        return _items(rows)
+
+    async def namespaces(
+        self,
+        prefixes: Sequence[Namespace],
+        suffixes: Sequence[Namespace],
+        max_depth: int | None,
+        limit: int,
+        offset: int,
+    ) -> Sequence[Namespace]:
+        """Return the namespaces that have items, in order, cut to `max_depth` labels. Raises: Unavailable."""
+        paths = [[dump(list(path)).decode() for path in several] for several in (prefixes, suffixes)]
+        async with reading(self._pool, "store.namespaces") as connection:
+            rows = await connection.fetch(_NAMESPACES, *paths, max_depth, limit, offset)
+        require(rows[0]["is_authoritative"], "store")
+        return [tuple(row["namespace"]) for row in rows if row["namespace"] is not None]
+
+
+def end_of(prefix: Namespace) -> list[str]:
+    """Return what sorts behind all namespaces that begin with `prefix`, so that a search reads no others' index."""
+    return [*prefix[:-1], f"{prefix[-1]}\x01"]  # the least label that is greater: there is no NUL
+
+
+def _items(rows: Sequence[asyncpg.Record]) -> list[StoredItem]:
+    require(rows[0]["is_authoritative"], "store")
+    return [
+        StoredItem(
+            namespace=tuple(row["namespace"]),
+            key=row["item_key"],
+            value=load_object(row["value"]),
+            created_at=row["created_at"],
+            updated_at=row["updated_at"],
+        )
+        for row in rows
+        if row["namespace"] is not None
+    ]

@@ -1,0 +1,210 @@
+"""Decides what a thread looks like after each of its facts; pure, no database.
+
+Rows are changed in place, by one batch at a time; a lost transaction drops them.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import IntEnum
+from typing import assert_never
+
+from agentlog_facts.assistant import AssistantCreated, AssistantRevised
+from agentlog_facts.checkpoint import CheckpointSaved, CheckpointsHidden, WritesSaved
+from agentlog_facts.envelope import Fact
+from agentlog_facts.json_value import JsonObject, as_object, dump, load_object
+from agentlog_facts.state_diff import apply_diff
+from agentlog_facts.store import StoreItemDeleted, StoreItemPut
+from agentlog_facts.system import CommandRefused, PartitionOpened
+from agentlog_facts.thread import (
+    RunAlive,
+    RunCancelRequested,
+    RunClaimed,
+    RunCreated,
+    RunDeleted,
+    RunFinished,
+    RunReleased,
+    StateUpdated,
+    ThreadCreated,
+    ThreadDeleted,
+    ThreadMetadataPatched,
+)
+from agentlog_projections.sql.read_model import Commit
+
+SERVER_KEYS = frozenset(
+    {"thread_id", "run_id", "graph_id", "assistant_id", "user_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map"}
+)
+STOPPED = frozenset({"UserInterrupt", "UserRollback"})
+"""Errors of runs that somebody stopped: they did not fail. Source: Agent Server API, sections 8 and 9."""
+SERVER_PREFIXES = ("langgraph_auth_", "langgraph_request_id", "__")
+"""Keys of `configurable` that the server sets for itself. Source: Agent Server API, section 7.2."""
+
+
+class Change(IntEnum):
+    """How much of a row a batch changed: each step includes the ones before it."""
+
+    NOTHING = 0
+    MARKS = 1
+    ROW = 2
+    VALUES = 3
+
+
+@dataclass(slots=True)
+class ThreadRow:
+    """A row of `threads`. `values_json` is JSON text; `loaded` tells whether it was read.
+
+    `active` maps each active run to whether it was ever claimed; `ordinal` counts the facts of the aggregate that are
+    folded in, which makes a second application of a commit harmless.
+    """
+
+    thread_id: str
+    partition: int
+    created_at: datetime
+    updated_at: datetime
+    state_updated_at: datetime
+    metadata: JsonObject
+    temporary: bool
+    status: str = "idle"
+    config: JsonObject = field(default_factory=JsonObject)
+    values_json: str | None = None
+    error: JsonObject | None = None
+    interrupts: JsonObject = field(default_factory=JsonObject)
+    next: tuple[str, ...] = ()
+    last_run_id: str | None = None
+    version: int = -1
+    meta_version: int | None = None
+    deleted_at: datetime | None = None
+    active: dict[str, bool] = field(default_factory=dict[str, bool])
+    ordinal: int = 0
+    loaded: bool = True
+    change: Change = Change.NOTHING
+
+    def mark(self, change: Change) -> None:
+        """Note that this much has to be written."""
+        if change > self.change:
+            self.change = change
+
+
+def moves_view(fact: object) -> bool:
+    """Tell whether a fact changes the values of its thread."""
+    return isinstance(fact, StateUpdated | RunFinished | RunDeleted) and bool(fact.view)
+
+
+def fold(row: ThreadRow | None, commit: Commit) -> ThreadRow | None:
+    """Fold one accepted commit into the row of its thread; None while there is no thread."""
+    for fact in commit.draft.facts:
+        if isinstance(fact, ThreadCreated):
+            if row is None or row.ordinal <= commit.ordinal:
+                row = _created(row, fact, commit)
+        elif row is not None and row.ordinal <= commit.ordinal:
+            _evolve(row, fact, commit.draft.occurred_at)
+    if row is not None and row.ordinal <= commit.ordinal:
+        _stamp(row, commit)
+    return row
+
+
+def _stamp(row: ThreadRow, commit: Commit) -> None:
+    row.ordinal = commit.ordinal + len(commit.draft.facts)
+    stream = commit.draft.stream
+    if stream.startswith("thread-"):
+        row.version = commit.version
+        row.mark(Change.MARKS)
+    elif stream.startswith("meta-"):
+        row.meta_version = commit.version
+        row.mark(Change.MARKS)
+
+
+def _created(old: ThreadRow | None, fact: ThreadCreated, commit: Commit) -> ThreadRow:
+    at = commit.draft.occurred_at
+    row = ThreadRow(fact.thread_id, commit.place.partition, at, at, at, dict(fact.metadata), fact.temporary)
+    row.meta_version = None if old is None else old.meta_version  # versions go on over a deletion
+    row.mark(Change.VALUES)
+    return row
+
+
+def _evolve(row: ThreadRow, fact: Fact, at: datetime) -> None:
+    match fact:
+        case RunCreated():
+            _run_created(row, fact)
+        case RunClaimed():
+            row.active[fact.run_id] = True
+            return
+        case RunFinished():
+            _run_finished(row, fact, at)
+        case RunDeleted() | StateUpdated():
+            _state_set(row, fact, at)
+        case ThreadMetadataPatched():
+            row.metadata = {**row.metadata, **fact.metadata}
+        case ThreadDeleted():
+            row.deleted_at = at
+            row.active = {}
+        case RunReleased() | RunAlive() | RunCancelRequested() | ThreadCreated():
+            return
+        case CheckpointSaved() | WritesSaved() | CheckpointsHidden():
+            return
+        case AssistantCreated() | AssistantRevised() | PartitionOpened() | CommandRefused():
+            return
+        case StoreItemPut() | StoreItemDeleted():
+            return
+        case _:
+            assert_never(fact)
+    row.updated_at = at
+    row.mark(Change.ROW)
+
+
+def _run_created(row: ThreadRow, fact: RunCreated) -> None:
+    names: JsonObject = {name: fact.assistant[name] for name in ("graph_id", "assistant_id") if name in fact.assistant}
+    row.metadata = {**row.metadata, **names}
+    row.config = shown_config(as_object(fact.kwargs.get("config") or {}, "config"))
+    row.active[fact.run_id] = False
+    row.status = "busy"
+
+
+def _run_finished(row: ThreadRow, fact: RunFinished, at: datetime) -> None:
+    ran = row.active.pop(fact.run_id, False) or fact.checkpoint_id is not None
+    _move(row, fact.view)
+    began = ran or bool(fact.view)
+    if began:  # a run that never began says nothing about the state
+        row.next, row.interrupts, row.last_run_id = fact.next, fact.interrupts, fact.run_id
+    if fact.status in ("error", "timeout") or (began and (fact.status != "rollback" or row.active)):
+        row.error = fact.error  # else as if it had never been; the run that waits next shows why that one is gone
+    row.state_updated_at = at
+    row.status = _status(row)
+
+
+def _state_set(row: ThreadRow, fact: RunDeleted | StateUpdated, at: datetime) -> None:
+    if isinstance(fact, RunDeleted):
+        row.active.pop(fact.run_id, None)
+    if isinstance(fact, StateUpdated) or fact.run_id == row.last_run_id:  # an older run has no part in the error
+        row.error = None
+    _move(row, fact.view)
+    row.next, row.interrupts = fact.next, fact.interrupts
+    row.state_updated_at = at
+    row.status = _status(row)
+
+
+def _move(row: ThreadRow, view: JsonObject) -> None:
+    if view:
+        before = {} if row.values_json is None else load_object(row.values_json, "values")
+        row.values_json = dump(apply_diff(before, view)).decode()
+        row.mark(Change.VALUES)
+
+
+def _status(row: ThreadRow) -> str:
+    if row.active:
+        return "busy"
+    if row.error is not None and row.error.get("error") not in STOPPED:
+        return "error"
+    return "interrupted" if row.next or row.interrupts else "idle"
+
+
+def shown_config(config: JsonObject) -> JsonObject:
+    """Return a run's config without what the server put there."""
+    configurable = as_object(config.get("configurable") or {}, "configurable")
+    own = {name: value for name, value in configurable.items() if not _is_server_key(name)}
+    shown: JsonObject = {name: value for name, value in config.items() if name not in ("configurable", "metadata")}
+    shown["configurable"] = own
+    return shown
+
+
+def _is_server_key(name: str) -> bool:
+    return name in SERVER_KEYS or name.startswith(SERVER_PREFIXES)

@@ -1,0 +1,1 @@
+"""The projector: assignment, fold, verdicts, announcements."""

@@ -1,0 +1,120 @@
+"""Decides what others hear after a commit: hints with verdicts, and ready runs. Losing any is harmless."""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.guard import Accepted, Duplicate, Void
+from agentlog_facts.ids import Key, RunId, category
+from agentlog_facts.notification import Hint, tries_of
+from agentlog_facts.ports import HintFeed, RunQueue
+from agentlog_facts.thread import (
+    RunCancelRequested,
+    RunCreated,
+    RunDeleted,
+    RunFinished,
+    RunReleased,
+    ThreadDeleted,
+)
+from agentlog_projections.models.runs import ReadyRun
+from agentlog_projections.projector.verdicts import Judged
+from agentlog_projections.sql.read_model import Commit
+
+log = logging.getLogger(__name__)
+
+MOST_WAITING = 1_000
+"""Announcements that may wait for Redis; beyond it they are dropped, and whoever misses one reads PostgreSQL."""
+
+
+class Announcer:
+    """Publishes in the order of commits, beside the fold, so that a slow Redis never slows it down."""
+
+    def __init__(self, feed: HintFeed, queue: RunQueue) -> None:
+        self._feed = feed
+        self._queue = queue
+        self._waiting: asyncio.Queue[tuple[Sequence[Hint], Sequence[ReadyRun]]] = asyncio.Queue(MOST_WAITING)
+
+    def announce(self, hints: Sequence[Hint], ready: Sequence[ReadyRun]) -> None:
+        """Take what shall be announced; return at once."""
+        try:
+            self._waiting.put_nowait((hints, ready))
+        except asyncio.QueueFull:
+            log.warning("projector.announcement_dropped", extra={"hints": len(hints), "ready": len(ready)})
+
+    async def run(self) -> None:
+        """Announce for ever."""
+        while True:
+            batch = [await self._waiting.get()]
+            while not self._waiting.empty():
+                batch.append(self._waiting.get_nowait())
+            ready = [run for _, runs in batch for run in runs]
+            await asyncio.gather(self._publish([hint for hints, _ in batch for hint in hints]), self._push(ready))
+
+    async def _publish(self, hints: Sequence[Hint]) -> None:
+        if hints:
+            await self._feed.publish(hints)
+
+    async def _push(self, ready: Sequence[ReadyRun]) -> None:
+        graphs: dict[str, list[RunId]] = {}
+        for run in ready:
+            graphs.setdefault(run.graph_id, []).append(run.run_id)
+        for graph_id, run_ids in graphs.items():
+            try:
+                await self._queue.push(graph_id, run_ids)
+            except Unavailable as error:
+                log.warning("projector.push_failed", extra={"runs": len(run_ids), "error": str(error)})
+
+
+class NullAnnouncer(Announcer):
+    """Announces nothing: for a fold of which nobody may hear."""
+
+    def __init__(self) -> None:
+        """Need neither feed nor queue."""
+
+    def announce(self, hints: Sequence[Hint], ready: Sequence[ReadyRun]) -> None:
+        """Keep it back."""
+
+
+def hint_of(partition: int, after: int, judged: Iterable[Judged]) -> Hint:
+    """Return what one partition's share of a batch says; it settles the offsets behind `after`, up to the last one."""
+    versions: dict[int, int] = {}
+    not_accepted: dict[int, Duplicate | Void] = {}
+    ended: list[str] = []
+    cancelled: list[str] = []
+    append_ids: list[str] = []
+    last = after
+    for one in judged:
+        last = one.read.raw.place.offset
+        append_ids.append("" if one.read.draft is None else one.read.draft.append_id)
+        if isinstance(one.verdict, Accepted):
+            versions[last] = one.verdict.version
+        else:
+            not_accepted[last] = one.verdict
+        if one.commit is not None:
+            ended.extend(one.commit.ended)
+            cancelled.extend(_stopped(one.commit))
+    return Hint(partition, after, last, versions, not_accepted, tuple(ended), tuple(cancelled), tries_of(append_ids))
+
+
+def somebody_waits(judged: Iterable[Judged]) -> bool:
+    """Tell whether a hint can be of use: nobody waits for the verdict over a checkpoint that was accepted."""
+    return any(one.commit is None or category(one.commit.draft.stream) != "run" for one in judged)
+
+
+def _stopped(commit: Commit) -> list[str]:
+    """Name the runs whose worker shall look at their row now: asked to stop, released, or hidden under its hands."""
+    found: list[str] = []
+    for fact in commit.draft.facts:
+        if isinstance(fact, RunCancelRequested | RunReleased):
+            found.append(fact.run_id)
+        elif isinstance(fact, RunDeleted | ThreadDeleted):
+            found.extend(commit.ended)
+    return found
+
+
+def may_be_ready(commits: Iterable[Commit]) -> list[Key]:
+    """Name the aggregates on which a run may wait for a worker now that did not before."""
+    waking = RunCreated | RunFinished | RunReleased | RunDeleted
+    keys = {c.draft.key: None for c in commits if any(isinstance(fact, waking) for fact in c.draft.facts)}
+    return list(keys)

@@ -1,0 +1,283 @@
+"""Decides what the ledger remembers: heads, the index of all records with their verdicts, and how far each partition is
+folded. Its tables are made by migrations; everything a verdict needs is here and in no read model."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
+
+from agentlog_facts.envelope import Actor, LogPosition
+from agentlog_facts.guard import EMPTY, Accepted, Duplicate, Prior, Void
+from agentlog_facts.ids import Key
+from agentlog_facts.json_value import Json, dump, load_object
+from agentlog_facts.notification import decode_verdict, encode_verdict
+from agentlog_facts.ports import Indexed, RawRecord
+from agentlog_facts.system import PartitionOpened
+from agentlog_facts.vocabulary import NAMES
+from agentlog_projections.projector.verdicts import MOST_NAMES, Judged, Known, Read, decode_head, encode_head
+from agentlog_projections.sql.batch import Transaction, Write
+from agentlog_projections.sql.database import Pool, reading
+from agentlog_projections.sql.lru import Lru
+
+HEADS_REMEMBERED = 20_000
+
+_KNOWN = """
+SELECT h.key, h.head, h.facts, NULL::text AS event_id, NULL::text AS body_sha256, NULL::bigint AS version
+  FROM unnest($1::text[]) AS k(key)
+ CROSS JOIN LATERAL (SELECT * FROM ledger.heads h WHERE h.key = k.key LIMIT 1) h
+UNION ALL
+SELECT i.key, NULL, NULL, i.event_id, i.body_sha256, i.version
+  FROM unnest($2::text[], $3::text[]) AS p(key, event_id)
+ CROSS JOIN LATERAL (SELECT * FROM ledger.log_index i
+                      WHERE i.key = p.key AND i.event_id = p.event_id AND i.verdict = 'accepted' LIMIT 1) i
+"""
+_INDEX = """
+INSERT INTO ledger.log_index (partition, "offset", key, event_id, append_id, body_sha256, stream, version, types, actor,
+                              occurred_at, recorded_at, verdict, detail)
+SELECT partition, "offset", key, event_id, append_id, body_sha256, stream, version, string_to_array(types, ','), actor,
+       occurred_at, recorded_at, verdict, detail
+  FROM unnest($1::int[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[],
+              $9::text[], $10::json[], $11::timestamptz[], $12::timestamptz[], $13::text[], $14::json[])
+       AS r(partition, "offset", key, event_id, append_id, body_sha256, stream, version, types, actor,
+            occurred_at, recorded_at, verdict, detail)
+"""
+_HEADS = """
+INSERT INTO ledger.heads (key, partition, facts, head)
+SELECT key, partition, facts, head FROM unnest($1::text[], $2::int[], $3::bigint[], $4::json[])
+       AS r(key, partition, facts, head)
+ON CONFLICT (key) DO UPDATE SET facts = excluded.facts, head = excluded.head
+"""
+FENCE = """
+UPDATE ledger.positions p
+   SET next_offset = n.next_offset, digest = n.digest, present = p.present OR n.present, stopped = NULL,
+       log_id = coalesce(n.log_id, p.log_id), generation = coalesce(n.generation, p.generation),
+       base = coalesce(n.base, p.base), partitions = coalesce(n.partitions, p.partitions)
+  FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::text[], $5::bool[], $6::text[], $7::int[], $8::bigint[],
+              $9::int[]) AS n(partition, previous, next_offset, digest, present, log_id, generation, base, partitions)
+ WHERE p.partition = n.partition AND p.next_offset = n.previous AND p.owner = $10
+RETURNING p.partition
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How far one batch takes one partition: from `previous` to `next_offset`; `last` is the last record folded."""
+
+    partition: int
+    previous: int
+    next_offset: int
+    last: RawRecord
+    present: bool
+    opened: PartitionOpened | None
+
+
+def digest(raw: RawRecord) -> str:
+    """Return the digest by which the last folded record is known again."""
+    return hashlib.sha256((raw.key or b"") + b"\n" + (raw.value or b"")).hexdigest()
+
+
+class LedgerFold:
+    """The ledger's memory and its writes. One writer at a time: `fence` makes every other one fail."""
+
+    def __init__(self) -> None:
+        self._known: Lru[Key, Known] = Lru(HEADS_REMEMBERED)
+
+    def forget(self) -> None:
+        """Drop what is remembered: the transaction was lost, or somebody else wrote."""
+        self._known.clear()
+
+    async def known(self, tx: Transaction, reads: Sequence[Read]) -> Mapping[Key, Known]:
+        """Return what is known of every aggregate in the batch; at most one question to the database."""
+        drafts = [read.draft for read in reads if read.draft is not None and read.void is None]
+        found: dict[Key, Known] = {}
+        missing: dict[Key, None] = {}
+        asked: list[tuple[Key, str]] = []
+        for draft in drafts:
+            aggregate = found.get(draft.key) or self._known.get(draft.key)
+            if aggregate is None:
+                missing[draft.key] = None
+            else:
+                found[draft.key] = aggregate
+            if aggregate is None or not aggregate.complete:
+                asked.append((draft.key, draft.event_id))
+        if missing or asked:
+            await self._load(tx, found, list(missing), asked)
+        return found
+
+    async def _load(
+        self, tx: Transaction, found: dict[Key, Known], missing: Sequence[Key], asked: Sequence[tuple[Key, str]]
+    ) -> None:
+        for key in missing:
+            found[key] = Known(EMPTY, priors={})
+        rows = await tx.fetch(_KNOWN, missing, [key for key, _ in asked], [event_id for _, event_id in asked])
+        for row in rows:
+            aggregate = found[Key(row["key"])]
+            if row["head"] is not None:
+                aggregate.head, aggregate.facts, aggregate.complete = decode_head(row["head"]), row["facts"], False
+            else:
+                aggregate.priors[row["event_id"]] = Prior(row["body_sha256"], row["version"])
+        for key in missing:
+            self._known.put(key, found[key])
+
+    def write(self, tx: Transaction, judged: Sequence[Judged], known: Mapping[Key, Known]) -> None:
+        """Collect the index rows of all records and the heads of all aggregates that accepted something."""
+        tx.write(_INDEX, *zip(*(_index_row(one) for one in judged), strict=True))
+        touched = {one.commit.draft.key: one.commit.place.partition for one in judged if one.commit is not None}
+        if touched:
+            heads = [known[key] for key in touched]
+            facts, stored = [head.facts for head in heads], [encode_head(head.head) for head in heads]
+            tx.write(_HEADS, list(touched), list(touched.values()), facts, stored)
+
+    def settle(self, known: Mapping[Key, Known]) -> None:
+        """Keep the memory small once the batch is committed."""
+        for aggregate in known.values():
+            aggregate.settle()
+
+
+def fence(steps: Sequence[Step], owner: str) -> Write:
+    """Move the positions on, only where nobody else did; fewer rows than steps means that somebody did."""
+    opened = [step.opened for step in steps]
+    return Write(
+        FENCE,
+        (
+            [step.partition for step in steps],
+            [step.previous for step in steps],
+            [step.next_offset for step in steps],
+            [digest(step.last) for step in steps],
+            [step.present for step in steps],
+            [None if o is None else o.log_id for o in opened],
+            [None if o is None else o.generation for o in opened],
+            [None if o is None else o.base for o in opened],
+            [None if o is None else o.partitions for o in opened],
+            owner,
+        ),
+    )
+
+
+def _index_row(one: Judged) -> tuple[object, ...]:
+    raw, draft, verdict = one.read.raw, one.read.draft, one.verdict
+    place = raw.place
+    kind = encode_verdict(verdict)
+    stored = dump(kind).decode()
+    if draft is None or (one.read.void is not None and one.read.void.reason == "unreadable"):
+        key = (raw.key or b"").decode("utf-8", "backslashreplace").replace("\x00", "\\x00")[:MOST_NAMES]
+        return (place.partition, place.offset, key, "", "", "", "", None, "", None, None, raw.timestamp, "void", stored)
+    return (
+        place.partition,
+        place.offset,
+        draft.key,
+        draft.event_id,
+        draft.append_id,
+        draft.body_sha256,
+        draft.stream,
+        verdict.version if isinstance(verdict, Accepted) else None,
+        ",".join([NAMES[type(fact)] for fact in draft.facts]),
+        _actor(draft.cause.actor),
+        draft.occurred_at,
+        raw.timestamp,
+        kind["verdict"],
+        stored,
+    )
+
+
+def _actor(actor: Actor) -> str:
+    told: dict[str, Json] = {"kind": actor.kind, "sub": actor.sub, "iss": actor.iss, "method": actor.method}
+    return dump(told | {"credential_id": actor.credential_id, "ip_hash": actor.ip_hash}).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRow:
+    """A row of `log_index` as people look at it."""
+
+    place: LogPosition
+    key: str
+    event_id: str
+    stream: str
+    version: int | None
+    types: tuple[str, ...]
+    occurred_at: datetime | None
+    recorded_at: datetime
+    verdict: Accepted | Duplicate | Void
+
+
+_ROW = 'SELECT partition, "offset", event_id, append_id, body_sha256, detail FROM ledger.log_index'
+_AT = """
+SELECT i.* FROM unnest($1::int[], $2::bigint[]) AS asked(partition, "offset")
+ CROSS JOIN LATERAL (SELECT partition, "offset", event_id, append_id, body_sha256, detail FROM ledger.log_index l
+                      WHERE l.partition = asked.partition AND l."offset" = asked."offset" LIMIT 1) i
+"""
+
+
+class Ledger:
+    """Questions to the ledger (port `LedgerReads`). All raise Unavailable when PostgreSQL does not answer."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def by_append(self, key: Key, append_id: str) -> Indexed | None:
+        """Return what became of one try, None while it is not projected; it may lie on the log twice."""
+        best = "ORDER BY verdict = 'accepted' DESC, \"offset\" LIMIT 1"
+        return await self._one(f"{_ROW} WHERE key = $1 AND append_id = $2 {best}", key, append_id)
+
+    async def accepted(self, key: Key, event_id: str) -> Indexed | None:
+        """Return the accepted commit of an intent."""
+        return await self._one(f"{_ROW} WHERE key = $1 AND event_id = $2 AND verdict = 'accepted'", key, event_id)
+
+    async def at(self, places: Sequence[LogPosition]) -> Sequence[Indexed]:
+        """Return the rows of those of the records that are projected, in any order."""
+        numbers, offsets = [place.partition for place in places], [place.offset for place in places]
+        async with reading(self._pool, "ledger.at") as connection:
+            return [_indexed(row) for row in await connection.fetch(_AT, numbers, offsets)]
+
+    async def present(self, partition: int) -> bool:
+        """Tell whether the partition was folded up to the log's end as seen when its projector started."""
+        sql = "SELECT present AND stopped IS NULL FROM ledger.positions WHERE partition = $1"
+        async with reading(self._pool, "ledger.present") as connection:
+            return bool(await connection.fetchval(sql, partition))
+
+    async def position(self, partition: int) -> int:
+        """Return the next offset to be folded."""
+        async with reading(self._pool, "ledger.position") as connection:
+            found = await connection.fetchval(
+                "SELECT next_offset FROM ledger.positions WHERE partition = $1", partition
+            )
+        return int(found or 0)
+
+    async def quarantined(self, key: Key) -> bool:
+        """Tell whether a read model has parked this aggregate: its rows are older than the log."""
+        sql = "SELECT EXISTS (SELECT FROM ledger.quarantine WHERE key = $1)"
+        async with reading(self._pool, "ledger.quarantined") as connection:
+            return bool(await connection.fetchval(sql, key))
+
+    async def of_key(self, key: Key, limit: int = 1000) -> list[IndexRow]:
+        """Return the newest rows of an aggregate, newest first."""
+        sql = 'SELECT * FROM ledger.log_index WHERE key = $1 ORDER BY "offset" DESC LIMIT $2'
+        async with reading(self._pool, "ledger.of_key") as connection:
+            rows = await connection.fetch(sql, key, limit)
+        return [
+            IndexRow(
+                LogPosition(row["partition"], row["offset"]),
+                row["key"],
+                row["event_id"],
+                row["stream"],
+                row["version"],
+                tuple(row["types"]),
+                row["occurred_at"],
+                row["recorded_at"],
+                decode_verdict(load_object(row["detail"])),
+            )
+            for row in rows
+        ]
+
+    async def _one(self, sql: str, *arguments: object) -> Indexed | None:
+        async with reading(self._pool, "ledger") as connection:
+            row = await connection.fetchrow(sql, *arguments)
+        return None if row is None else _indexed(row)
+
+
+def _indexed(row: asyncpg.Record) -> Indexed:
+    verdict = decode_verdict(load_object(row["detail"]))
+    place = LogPosition(row["partition"], row["offset"])
+    return Indexed(place, row["event_id"], row["append_id"], row["body_sha256"], verdict)

@@ -1,0 +1,209 @@
+"""Decides who folds which partition, from where, and whether it is still the same log.
+
+`positions.owner` names who folds a partition, and every transaction demands it together with the position: so one that
+was taken over, whether it knows or not, writes nothing. Who is alive (`heartbeat`) only decides who takes what.
+"""
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import asyncpg
+
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.ports import RawRecord
+from agentlog_projections.projector.assignment import ClusterState, PartitionOwner, Rebuild
+from agentlog_projections.projector.heartbeat import NOTIFY
+from agentlog_projections.projector.ledger import digest
+from agentlog_projections.sql.database import Connection
+
+log = logging.getLogger(__name__)
+
+LOCK_SECS = 60.0
+"""How long one rebuild waits for another."""
+LOCKS = 0x61676C70
+REBUILD = 1
+"""The two halves of the advisory lock under which everything is folded anew; meanwhile no projector folds."""
+RESUMABLE = 1_000
+"""A partition that was present, and is at most so many records behind at a restart, stays present: nothing of it is
+folded anew. More than that is a restored or long forgotten database."""
+
+NOWHERE = -1
+"""Stands for the next record of a partition of which nothing more is read."""
+
+_ALIVE = """
+SELECT array(SELECT m.owner
+               FROM ledger.projectors m
+               JOIN pg_stat_activity a ON a.pid = m.backend AND a.backend_start = m.backend_start
+              WHERE m.seen_at > clock_timestamp() - $1::interval
+              ORDER BY m.owner) AS alive,
+       (SELECT pid = pg_backend_pid()
+          FROM pg_locks
+         WHERE locktype = 'advisory' AND granted
+           AND classid = $2::bigint::oid AND objid = $3::bigint::oid AND objsubid = 2
+           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS rebuild_is_mine
+"""
+_OWNED = """
+SELECT partition, owner, next_offset, stopped IS NOT NULL AS stopped,
+       array(SELECT m.owner FROM ledger.projectors m WHERE p.partition = ANY(m.refused)) AS refused_by
+  FROM ledger.positions p
+"""
+_TAKE = """
+INSERT INTO ledger.positions AS p (partition, owner) SELECT n, $2 FROM unnest($1::int[]) AS n
+ON CONFLICT (partition) DO UPDATE SET owner = excluded.owner
+ WHERE $4 OR p.owner IS NULL OR p.owner = excluded.owner OR p.owner = ANY($3::text[])
+RETURNING partition, next_offset, digest, present, stopped
+"""
+_GIVE_UP = "UPDATE ledger.positions SET owner = NULL WHERE partition = ANY($1::int[]) AND owner = $2"
+_REFUSE = """
+WITH refused AS (UPDATE ledger.projectors SET refused = ARRAY(SELECT DISTINCT unnest(refused || $1::int[]))
+                  WHERE owner = $2)
+UPDATE ledger.positions SET owner = NULL WHERE partition = ANY($1::int[]) AND owner = $2
+"""
+_LOCK = "SELECT pg_advisory_lock($1, $2)"
+_REBUILDS: Mapping[bool | None, Rebuild] = {None: "none", True: "mine", False: "other"}
+_SAY = """
+UPDATE ledger.positions p SET present = n.present, stopped = n.stopped
+  FROM unnest($1::int[], $2::bool[], $3::text[]) AS n(partition, present, stopped)
+ WHERE p.partition = n.partition AND p.owner = $4
+"""
+
+
+class Fenced(Unavailable):
+    """Somebody else folds these partitions now, or their positions were reset: what is remembered counts no more."""
+
+    code = "fenced"
+
+
+@dataclass(slots=True)
+class Partition:
+    """A partition that this projector folds; `target` is the log's end as seen at the start.
+
+    `reading` is the offset of the next record to take from the tail; `verifying` while that one was folded before and
+    is read again to see whether it is still the same. `stopped` says why nothing more is folded; `unknown`: a newer
+    release may go on. `before` is why it stopped before: its row says so still, and it is not usable, until it has gone
+    on or is known to be as far as the log.
+    """
+
+    number: int
+    next_offset: int
+    digest: str | None
+    present: bool
+    target: int = 0
+    reading: int = 0
+    verifying: bool = False
+    stopped: str | None = None
+    unknown: bool = False
+    before: str | None = None
+
+    def begin(self, end: int) -> None:
+        """Place the partition before a log that ends at `end` now."""
+        self.target, self.verifying = end, self.next_offset > 0 and self.digest is not None
+        self.reading = self.next_offset - self.verifying
+        behind = end - self.next_offset
+        self.present = behind <= 0 or (self.present and behind <= RESUMABLE)
+        if behind < 0:
+            self.reading = NOWHERE
+            self.stopped = f"log diverged: expected a record at {self.next_offset - 1}, the log ends at {end}"
+
+    def stop(self, why: str, at: int, *, unknown: bool = False) -> None:
+        """Fold nothing from `at` on; what was read before is folded still."""
+        self.stopped, self.unknown, self.reading = why, unknown, max(at, self.next_offset)
+
+    def found_out(self) -> bool:
+        """Tell, once, whether its row is to say anew that it stopped, behind all that is folded, or that it did not."""
+        if self.reading != self.next_offset:
+            return False
+        if self.stopped is not None:
+            self.reading = NOWHERE
+        elif self.before is None or self.next_offset < self.target:
+            return False
+        self.before = None
+        return True
+
+    def take(self, raw: RawRecord) -> bool:
+        """Tell whether the record is the next one to fold; a record that should not be there stops the partition."""
+        offset = raw.place.offset
+        if self.stopped is not None or offset < self.reading:
+            return False
+        if offset > self.reading:
+            self.stop(f"log diverged: expected a record at {self.reading}, found {offset}", self.reading)
+            return False
+        self.reading = offset + 1
+        if self.verifying:
+            self.verifying = False
+            if digest(raw) != self.digest:
+                self.stopped = f"log diverged: the record at {offset} is not the one that was folded"
+            return False
+        return True
+
+    def folds(self, raw: RawRecord) -> bool:
+        """Tell whether a record that was taken comes before the one at which the partition has stopped since."""
+        return self.stopped is None or raw.place.offset < self.reading
+
+
+async def read_cluster_state(connection: Connection, lease: timedelta) -> ClusterState:
+    """Return who is alive, which is who was seen within `lease`, and who owns what."""
+    found = await connection.fetchrow(_ALIVE, lease, LOCKS, REBUILD)
+    if found is None:
+        raise TypeError("a question without FROM has one row")
+    owned = {row["partition"]: _owned(row) for row in await connection.fetch(_OWNED)}
+    return ClusterState(tuple(found["alive"]), owned, _REBUILDS[found["rebuild_is_mine"]])
+
+
+def _owned(row: asyncpg.Record) -> PartitionOwner:
+    return PartitionOwner(row["owner"], row["next_offset"], row["stopped"], frozenset(row["refused_by"]))
+
+
+async def take(
+    connection: Connection, partitions: Sequence[int], owner: str, seen: ClusterState
+) -> dict[int, Partition]:
+    """Become the owner of partitions and return how far they are folded; those somebody alive has now are left out."""
+    force = seen.rebuild == "mine"
+    rows = await connection.fetch(_TAKE, sorted(partitions), owner, seen.dead(), force)
+    return {row["partition"]: _partition(row) for row in sorted(rows, key=lambda row: int(row["partition"]))}
+
+
+async def give_up(connection: Connection, partitions: Sequence[int], owner: str) -> None:
+    """Let others take partitions, and tell them."""
+    await connection.execute(_GIVE_UP, partitions, owner)
+    await connection.execute(NOTIFY, owner)
+
+
+async def refuse(connection: Connection, partitions: Sequence[int], owner: str) -> None:
+    """Give partitions up for as long as this projector lives: they hold what it does not know. The others are told."""
+    await connection.execute(_REFUSE, partitions, owner)
+    await connection.execute(NOTIFY, owner)
+
+
+def _partition(row: asyncpg.Record) -> Partition:
+    return Partition(row["partition"], row["next_offset"], row["digest"], row["present"], before=row["stopped"])
+
+
+async def say(connection: Connection, partitions: Collection[Partition], owner: str) -> None:
+    """Store which partitions are present and which are stopped, and why."""
+    numbers, present = [one.number for one in partitions], [one.present for one in partitions]
+    await connection.execute(_SAY, numbers, present, [one.stopped or one.before for one in partitions], owner)
+    for one in partitions:
+        if one.stopped is not None:
+            log.error("projector.partition_stopped", extra={"partition": one.number, "reason": one.stopped})
+
+
+def check(partitions: Mapping[int, Partition], owner: str, seen: ClusterState) -> None:
+    """See whether the positions are still as we left them. Raises: Fenced."""
+    for number, one in partitions.items():
+        found = seen.owned.get(number)
+        if found is None or (found.owner, found.next_offset) != (owner, one.next_offset):
+            raise Fenced(f"partition {number}: expected position {one.next_offset} as {owner}, found {found}")
+
+
+async def fence_off(connection: Connection, partitions: Collection[int], owner: str) -> None:
+    """Keep projectors from all partitions for as long as the connection lives, and make who folds these let go.
+
+    What they have under way is committed or fails; they write nothing afterwards. One rebuild waits for another.
+    """
+    await connection.execute(_LOCK, LOCKS, REBUILD, timeout=LOCK_SECS)
+    if await connection.fetchval("SELECT to_regclass('ledger.positions')") is not None:
+        sql = "UPDATE ledger.positions SET owner = $2 WHERE partition = ANY($1::int[])"
+        await connection.execute(sql, sorted(partitions), owner)

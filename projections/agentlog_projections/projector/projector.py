@@ -1,0 +1,78 @@
+"""Decides how long the projector folds: session after session, each on a connection of its own, until it is stopped."""
+
+import asyncio
+import gc
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from agentlog_facts.errors import Diverged, Unavailable
+from agentlog_projections.models.runs import RunsModel
+from agentlog_projections.projector.heartbeat import heartbeat
+from agentlog_projections.projector.ownership import Fenced
+from agentlog_projections.projector.session import FoldPorts, FoldSettings, ProjectorSession
+from agentlog_projections.sql.database import TRANSIENT, close, connect
+from agentlog_projections.sql.read_model import ReadModel
+
+log = logging.getLogger(__name__)
+
+
+def tune_memory() -> None:
+    """Let Python look for cycles less often: a batch makes many objects and no cycles, and each look costs as much."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
+
+
+class Projector:
+    """Folds for ever. Faults that pass are retried with growing pauses, without a limit of time: the log waits."""
+
+    def __init__(self, settings: FoldSettings, ports: FoldPorts, models: Sequence[ReadModel], runs: RunsModel) -> None:
+        self._settings = settings
+        self._ports = ports
+        self._models = models
+        self._runs = runs
+        self._ready = asyncio.Event()
+
+    async def wait_ready(self) -> None:
+        """Return once our share of the partitions was taken for the first time; it may be none."""
+        await self._ready.wait()
+
+    async def run(self) -> None:
+        """Fold until cancelled. Raises only what says that our own code or data is wrong."""
+        pause = self._settings.first_pause
+        while True:
+            try:
+                async with self.session() as fold:
+                    self._ready.set()
+                    pause = self._settings.first_pause
+                    while True:
+                        await fold.cycle()
+            except Fenced as error:
+                log.warning("projector.fenced", extra={"reason": str(error)})
+                await asyncio.sleep(self._settings.first_pause.total_seconds())
+            except (Unavailable, Diverged, *TRANSIENT) as error:
+                text = f"{type(error).__name__}: {error}"
+                log.warning("projector.interrupted", extra={"reason": text, "again_in_secs": pause.total_seconds()})
+                await asyncio.sleep(pause.total_seconds())
+                pause = min(2 * pause, self._settings.longest_pause)
+
+    def session(self) -> "AbstractAsyncContextManager[ProjectorSession]":
+        """Reach the log, join the others, take partitions and read on there. Raises: Unavailable, TRANSIENT."""
+        return self._session()
+
+    @asynccontextmanager
+    async def _session(self) -> "AsyncGenerator[ProjectorSession]":
+        settings = self._settings
+        await self._ports.tail.ends()  # who does not reach the log must not be counted: the others would make room
+        async with heartbeat(settings.database_uri, settings.owner, settings.look_every) as member:
+            connection = await connect(settings.database_uri)
+            try:
+                fold = ProjectorSession(connection, settings, self._ports, self._models, self._runs, member)
+                try:
+                    await fold.begin()
+                    yield fold
+                finally:
+                    await fold.end()
+            finally:
+                await close(connection)  # before the partitions are given up: what it had under way is over then

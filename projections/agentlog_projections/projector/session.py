@@ -1,0 +1,366 @@
+"""Decides how the log becomes rows: read, judge, fold, commit, announce; one transaction a batch, fenced by position.
+
+Guard and folds are pure (`judge`, `*_rows`); this file owns the order of effects. What a crash costs: nothing, every
+step before the commit is done again, and everything after it is a hint.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import asyncpg
+
+from agentlog_facts.errors import Corrupt, UnknownSchema
+from agentlog_facts.guard import Void
+from agentlog_facts.ids import Key
+from agentlog_facts.ports import Clock, EventTail, RawRecord
+from agentlog_facts.system import PartitionOpened
+from agentlog_projections.models.runs import RunsModel
+from agentlog_projections.projector import ownership
+from agentlog_projections.projector.announcer import Announcer, hint_of, somebody_waits
+from agentlog_projections.projector.assignment import rebalance
+from agentlog_projections.projector.heartbeat import ProjectorHeartbeat
+from agentlog_projections.projector.isolated_fold import IsolatedFold
+from agentlog_projections.projector.ledger import LedgerFold, Step, fence
+from agentlog_projections.projector.ownership import Fenced, Partition
+from agentlog_projections.projector.quarantine import DETERMINISTIC, UNSTORABLE, Quarantine, execute, is_deterministic
+from agentlog_projections.projector.ready_runs import ReadyRunNotifier
+from agentlog_projections.projector.verdicts import Judged, Known, Read, judge, readable
+from agentlog_projections.sql.batch import Composer, Transaction, Write
+from agentlog_projections.sql.database import Connection
+from agentlog_projections.sql.read_model import ReadModel
+
+log = logging.getLogger(__name__)
+
+MOST_BYTES = 32 * 1024 * 1024
+"""A batch is cut behind so many bytes of values, blobs included."""
+MOST_REASON = 500
+READ_AHEAD = 200
+"""From so many records at once the fold counts as behind."""
+_BLOB_SIZE = re.compile(rb'"sha256":"[0-9a-f]{64}","size":(\d+)')
+_SQLSTATE_FENCED = "AL001"
+_FENCED = """
+SELECT CASE WHEN (SELECT count(*) FROM w0) = $1 THEN clock_timestamp() ELSE ledger.fenced() END
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FoldSettings:
+    """Where and how to fold. `owner` is unique per process; `partitions` None means a share of all.
+
+    A projector says every `look_every` that it is alive; the others take it for dead when that is `lease` ago.
+    """
+
+    database_uri: str
+    owner: str
+    partitions: frozenset[int] | None = None
+    max_records: int = 1_000
+    patience: timedelta = timedelta(seconds=1)
+    look_every: timedelta = timedelta(seconds=1)
+    lease: timedelta = timedelta(seconds=4)
+    first_pause: timedelta = timedelta(milliseconds=50)
+    longest_pause: timedelta = timedelta(seconds=2)
+
+
+@dataclass(frozen=True, slots=True)
+class FoldPorts:
+    """What a fold needs of the world. `partition_of` is the partitioner of the log."""
+
+    tail: EventTail
+    partition_of: Callable[[Key], int]
+    clock: Clock
+    announcer: Announcer
+
+
+class ProjectorSession:
+    """One session: from taking partitions to the first fault. All memory is its own and goes with it."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        settings: FoldSettings,
+        ports: FoldPorts,
+        models: Sequence[ReadModel],
+        runs: RunsModel,
+        member: ProjectorHeartbeat | None = None,
+    ) -> None:
+        """`member` tells when others come and go; without it they are looked for every `look_every` only."""
+        self._member = member
+        self._connection = connection
+        self._settings = settings
+        self._ports = ports
+        self._models = models
+        self._ledger = LedgerFold()
+        self._quarantine = Quarantine()
+        self._offers = ReadyRunNotifier(connection, ports.announcer, runs, self._quarantine)
+        self._composer = Composer()
+        self._careful = IsolatedFold(connection, models, self._quarantine, self._composer)
+        self._all: frozenset[int] = frozenset()
+        self._next_look = 0.0
+        self._ahead: asyncio.Task[tuple[list[list[Read]], bool]] | None = None
+        self.partitions: dict[int, Partition] = {}
+
+    @property
+    def behind(self) -> int:
+        """How many records are left before every partition that folds is present."""
+        return sum(max(0, one.target - one.next_offset) for one in self._folding())
+
+    async def begin(self) -> None:
+        """Take our share of the partitions and place the tail before their next records."""
+        await self.end()
+        self._forget()
+        tail, owner = self._ports.tail, self._settings.owner
+        if not self._all:
+            self._all = self._settings.partitions or frozenset(await tail.ends())
+        seen = await ownership.read_cluster_state(self._connection, self._settings.lease)
+        todo = rebalance(owner, self._all, seen)
+        if todo.give_up:
+            await ownership.give_up(self._connection, todo.give_up, owner)
+        before = self.partitions.keys()
+        wanted = (set(seen.of(owner)) & self._all - set(todo.give_up)) | set(todo.take)
+        self.partitions = await ownership.take(self._connection, sorted(wanted), owner, seen)
+        await self._quarantine.load(self._connection)
+        ends = await tail.ends()
+        for number in self._all:
+            if number in self.partitions:
+                self.partitions[number].begin(ends.get(number, 0))
+        await ownership.say(self._connection, self.partitions.values(), owner)
+        for number in ends:
+            one = self.partitions.get(number)
+            if one is None or one.stopped is not None:
+                tail.drop(number)
+            else:
+                tail.seek(number, one.reading)
+        fields = {"owner": owner, "partitions": sorted(self.partitions), "projectors": len(seen.alive)}
+        log.info("projector.took", extra={**fields, "behind": self.behind})
+        usable = [one.number for one in self._folding() if one.present and one.before is None]
+        await self._offers.all_of([number for number in usable if number not in before])
+
+    async def cycle(self) -> None:
+        """Fold what is there, or look after a while whether the share is still ours and still fair.
+
+        Raises: Fenced, Unavailable, TRANSIENT: the session is over.
+        """
+        await self._look()
+        batches = await self._arrived()
+        for reads in batches:
+            await self._commit(reads)
+        await self._say_stops()
+
+    async def end(self) -> None:
+        """Stop reading ahead."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.cancel()
+            await asyncio.gather(ahead, return_exceptions=True)
+
+    async def _arrived(self) -> list[list[Read]]:
+        """Return what was read, nothing when the others change first; much at once: the next is read meanwhile."""
+        if self._ahead is None:
+            self._ahead = asyncio.create_task(self._next(), name="read ahead")
+        if self._member is not None:
+            either: set[asyncio.Future[tuple[list[list[Read]], bool]] | asyncio.Future[None]]
+            either = {self._ahead, self._member.changed}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not self._ahead.done():
+                return []
+        batches, many = await self._ahead
+        self._ahead = asyncio.create_task(self._next(), name="read ahead") if many else None
+        return batches
+
+    async def _next(self) -> tuple[list[list[Read]], bool]:
+        """Read what comes next, and tell whether it is much."""
+        if not self.partitions:  # somebody else folds all of them
+            await asyncio.sleep(self._settings.look_every.total_seconds())
+            return [], False
+        raws = await self._ports.tail.poll(self._settings.max_records, self._settings.patience)
+        return await self._read(raws), len(raws) >= READ_AHEAD
+
+    def _folding(self) -> list[Partition]:
+        return [one for one in self.partitions.values() if one.stopped is None]
+
+    def _forget(self) -> None:
+        self._ledger.forget()
+        for model in self._models:
+            model.forget()
+
+    async def _look(self) -> None:
+        """See, now and then and when told to, whether positions were reset, and whether our share is still fair."""
+        now = self._ports.clock.monotonic()
+        told = self._member is not None and self._member.changed_since()
+        if not told and now < self._next_look:
+            return
+        self._next_look = now + self._settings.look_every.total_seconds()
+        seen = await ownership.read_cluster_state(self._connection, self._settings.lease)
+        ownership.check(self.partitions, self._settings.owner, seen)
+        if rebalance(self._settings.owner, self._all, seen):
+            await self.begin()
+
+    async def _read(self, raws: Sequence[RawRecord]) -> list[list[Read]]:
+        """Decode the records that are next on their partitions, cut into batches of bounded size."""
+        batches: list[list[Read]] = []
+        size = MOST_BYTES
+        for raw in raws:
+            one = self.partitions.get(raw.place.partition)
+            if one is None or not one.take(raw):
+                continue
+            read = await self._decode(raw, one)
+            if read is None:
+                continue
+            if size >= MOST_BYTES:
+                batches.append([])
+                size = 0
+            batches[-1].append(read)
+            size += _weight(raw)
+        return batches
+
+    async def _decode(self, raw: RawRecord, one: Partition) -> Read | None:
+        try:
+            draft = await self._ports.tail.resolve(raw)
+        except UnknownSchema as error:
+            one.stop(f"unknown schema at {raw.place.offset}: {error}", raw.place.offset, unknown=True)
+            return None
+        except Corrupt as error:
+            log.warning("projector.unreadable", extra={"partition": one.number, "offset": raw.place.offset})
+            return Read(raw, None, Void("unreadable", None, None, str(error)[:200].replace("\x00", "")))
+        return Read(raw, draft, readable(draft, raw, self._ports.partition_of))
+
+    async def _say_stops(self) -> None:
+        """Store which partitions stopped, and which did not although they had stopped before."""
+        found = [one for one in self.partitions.values() if one.found_out()]
+        if found:
+            await ownership.say(self._connection, found, self._settings.owner)
+        for one in found:
+            if one.stopped is not None:
+                self._ports.tail.drop(one.number)
+        await self._offers.all_of([one.number for one in found if one.stopped is None and one.present])
+        unknown = [one.number for one in found if one.unknown]
+        if unknown and self._member is not None:  # a rebuild has nobody to leave them to
+            await ownership.refuse(self._connection, unknown, self._settings.owner)
+            self.partitions = {n: one for n, one in self.partitions.items() if n not in unknown}
+
+    async def _commit(self, reads: Sequence[Read]) -> None:
+        reads = [read for read in reads if self.partitions[read.raw.place.partition].folds(read.raw)]
+        if not reads:
+            return
+        steps = self._steps(reads)
+        try:
+            judged, known = await self._folded(reads, steps)
+        except UNSTORABLE as error:
+            await self._commit_around(reads, error)
+            return
+        except asyncpg.PostgresError as error:
+            if error.sqlstate == _SQLSTATE_FENCED:
+                raise Fenced(str(error)) from error
+            raise
+        self._ledger.settle(known)
+        await self._committed(steps, judged, known)
+
+    async def _commit_around(self, reads: Sequence[Read], error: Exception) -> None:
+        """Find the record that the ledger cannot hold, by halves: its partition stops there, the others go on."""
+        self._forget()
+        if len(reads) == 1:
+            place = reads[0].raw.place
+            why = f"cannot be folded at {place.offset}: {type(error).__name__}: {error}"[:MOST_REASON]
+            self.partitions[place.partition].stop(why.replace("\x00", ""), place.offset)
+            return
+        half = len(reads) // 2
+        await self._commit(reads[:half])
+        await self._commit(reads[half:])
+
+    async def _folded(self, reads: Sequence[Read], steps: Sequence[Step]) -> tuple[list[Judged], Mapping[Key, Known]]:
+        try:
+            return await self._fold(reads, steps)
+        except DETERMINISTIC as error:
+            return await self._fold_carefully(reads, steps, error)
+
+    async def _fold(self, reads: Sequence[Read], steps: Sequence[Step]) -> tuple[list[Judged], Mapping[Key, Known]]:
+        """Judge and fold in memory, then write everything at once."""
+        tx = Transaction(self._connection)
+        known = await self._ledger.known(tx, reads)
+        judged = judge(reads, known)
+        tx.together.append(fence(steps, self._settings.owner))
+        self._ledger.write(tx, judged, known)
+        commits = [one.commit for one in judged if one.commit is not None]
+        for model in self._models:
+            folded, waiting = self._quarantine.split(model.name, commits)
+            await model.apply(tx, folded)
+            self._quarantine.park(tx, model.name, waiting)
+        tx.together.append(Write(_FENCED, (len(steps),)))
+        if tx.first:
+            async with self._connection.transaction():
+                await execute(self._connection, tx, self._composer)
+        else:
+            await execute(self._connection, tx, self._composer)
+        return judged, known
+
+    async def _fold_carefully(
+        self, reads: Sequence[Read], steps: Sequence[Step], error: Exception
+    ) -> tuple[list[Judged], Mapping[Key, Known]]:
+        """Fold again, each read model by itself, so that only what cannot be held is parked."""
+        if not is_deterministic(error) or getattr(error, "sqlstate", None) == _SQLSTATE_FENCED:
+            raise error
+        log.warning("projector.careful", extra={"records": len(reads), "reason": f"{type(error).__name__}: {error}"})
+        self._forget()
+        async with self._connection.transaction():
+            tx = Transaction(self._connection)
+            known = await self._ledger.known(tx, reads)
+            judged = judge(reads, known)
+            tx.together.append(fence(steps, self._settings.owner))
+            self._ledger.write(tx, judged, known)
+            tx.together.append(Write(_FENCED, (len(steps),)))
+            await execute(self._connection, tx, self._composer)
+            await self._careful.apply([one.commit for one in judged if one.commit is not None])
+        return judged, known
+
+    def _steps(self, reads: Sequence[Read]) -> list[Step]:
+        last: dict[int, RawRecord] = {}
+        opened: dict[int, PartitionOpened] = {}
+        for read in reads:
+            last[read.raw.place.partition] = read.raw
+            fact = None if read.draft is None or read.void is not None else read.draft.facts[0]
+            if isinstance(fact, PartitionOpened):
+                opened[read.raw.place.partition] = fact
+        steps: list[Step] = []
+        for number, raw in last.items():
+            one = self.partitions[number]
+            present = one.present or raw.place.offset + 1 >= one.target
+            steps.append(Step(number, one.next_offset, raw.place.offset + 1, raw, present, opened.get(number)))
+        return steps
+
+    async def _committed(self, steps: Sequence[Step], judged: Sequence[Judged], known: Mapping[Key, Known]) -> None:
+        """Remember how far we are and announce it, where the partition is present."""
+        arrived: list[int] = []
+        again: list[int] = []
+        for step in steps:
+            one = self.partitions[step.partition]
+            one.next_offset = step.next_offset
+            if step.present and not one.present:
+                one.present = True
+                arrived.append(step.partition)
+                log.info("projector.present", extra={"partition": step.partition, "position": step.next_offset})
+            elif step.present and one.before is not None:
+                again.append(step.partition)
+            one.before = None
+        telling = [step for step in steps if step.present and step.partition not in arrived]
+        if telling:
+            groups: dict[int, list[Judged]] = {step.partition: [] for step in telling}
+            for record in judged:
+                if record.read.raw.place.partition in groups:
+                    groups[record.read.raw.place.partition].append(record)
+            useful = [step for step in telling if somebody_waits(groups[step.partition])]
+            hints = [hint_of(step.partition, step.previous - 1, groups[step.partition]) for step in useful]
+            self._ports.announcer.announce(hints, [])
+            commits = [one.commit for group in groups.values() for one in group if one.commit is not None]
+            await self._offers.after(commits, known)
+        await self._offers.all_of(arrived + again)
+
+
+def _weight(raw: RawRecord) -> int:
+    """Return how many bytes a record stands for, blobs included."""
+    value = raw.value or b""
+    blobs = sum(int(size) for size in _BLOB_SIZE.findall(value)) if b'"blobs":[{' in value else 0
+    return len(value) + blobs

@@ -1,0 +1,133 @@
+"""Decides what became of each record of a batch: the guard over what the ledger knows; pure, no database."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from agentlog_facts.envelope import Draft
+from agentlog_facts.guard import EMPTY, Accepted, AggregateHead, Prior, RunHead, Verdict, Void, advance, guard
+from agentlog_facts.ids import Key, RunId, Stream, category
+from agentlog_facts.json_value import JsonObject, as_object, dump, load_object
+from agentlog_facts.ports import RawRecord
+from agentlog_facts.thread import RunCreated
+from agentlog_projections.sql.read_model import Commit
+
+MOST_PRIORS = 256
+"""Accepted event ids remembered of one aggregate; beyond it they are looked up in `log_index`."""
+
+MOST_NAMES = 600
+"""Characters of the names of one commit together: more than any writer of ours gives, and what an index can hold."""
+
+
+@dataclass(slots=True)
+class Known:
+    """What the ledger knows of an aggregate; `facts` counts the accepted ones.
+
+    `priors` holds accepted commits by event_id; all of them if `complete`, which spares the lookup.
+    """
+
+    head: AggregateHead = EMPTY
+    facts: int = 0
+    priors: dict[str, Prior] = field(default_factory=dict[str, Prior])
+    complete: bool = True
+
+    def accept(self, draft: Draft, version: int) -> None:
+        """Fold an accepted commit."""
+        self.head = advance(self.head, draft)
+        self.facts += len(draft.facts)
+        self.priors[draft.event_id] = Prior(draft.body_sha256, version)
+
+    def settle(self) -> None:
+        """Forget priors beyond the bound, between batches."""
+        if len(self.priors) > MOST_PRIORS or not self.complete:
+            self.priors.clear()
+            self.complete = False
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A record as it was read: its commit, or why it is void whatever the aggregate says."""
+
+    raw: RawRecord
+    draft: Draft | None
+    void: Void | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A record with its verdict, and what the read models fold if it was accepted."""
+
+    read: Read
+    verdict: Verdict
+    commit: Commit | None = None
+
+
+def judge(reads: Sequence[Read], known: Mapping[Key, Known]) -> list[Judged]:
+    """Give every record its verdict, in log order, and advance what is known."""
+    return [_judge(read, known) for read in reads]
+
+
+def _judge(read: Read, known: Mapping[Key, Known]) -> Judged:
+    draft = read.draft
+    if draft is None or read.void is not None:
+        return Judged(read, read.void or Void("unreadable"))
+    aggregate = known[draft.key]
+    verdict = guard(aggregate.head, aggregate.priors.get(draft.event_id), draft)
+    if not isinstance(verdict, Accepted):
+        return Judged(read, verdict)
+    before, ordinal = aggregate.head.runs, aggregate.facts
+    aggregate.accept(draft, verdict.version)
+    after = aggregate.head.runs
+    ended = tuple(run_id for run_id in before if run_id not in after) if before else ()
+    ended += _born_dead(draft, ended, after)
+    return Judged(read, verdict, Commit(read.raw.place, draft, verdict.version, ordinal, ended))
+
+
+def _born_dead(draft: Draft, ended: Sequence[RunId], after: Mapping[RunId, RunHead]) -> tuple[RunId, ...]:
+    """A run that was created and ended by one commit was never active before it."""
+    if len(draft.facts) < 2:
+        return ()
+    created = (RunId(fact.run_id) for fact in draft.facts if isinstance(fact, RunCreated))
+    return tuple(run_id for run_id in created if run_id not in after and run_id not in ended)
+
+
+def readable(draft: Draft, raw: RawRecord, partition_of: Callable[[Key], int]) -> Void | None:
+    """Return why a decoded record is void before any aggregate is asked: on the wrong partition, or badly named."""
+    names = f"{draft.key}{draft.stream}{draft.event_id}{draft.append_id}{draft.body_sha256}"
+    if "\x00" in names:
+        return Void("unreadable", None, "text", "NUL")
+    if len(names) > MOST_NAMES:
+        return Void("unreadable", None, f"at most {MOST_NAMES} characters of names", str(len(names)))
+    if category(draft.stream) == "partition":  # lies where it says, not where its key would put it
+        return None
+    wanted = partition_of(draft.key)
+    return (
+        None if wanted == raw.place.partition else Void("wrong_partition", None, str(wanted), str(raw.place.partition))
+    )
+
+
+def encode_head(head: AggregateHead) -> str:
+    """Return a head as it is stored; the order of runs matters (oldest first)."""
+    runs: JsonObject = {
+        run_id: {"attempt": run.attempt, "epoch": run.epoch, "cancelled": run.cancelled}
+        for run_id, run in head.runs.items()
+    }
+    return dump({"exists": head.exists, "versions": dict(head.versions.items()), "runs": runs}).decode()
+
+
+def decode_head(stored: str) -> AggregateHead:
+    """Undo `encode_head`; raise ValueError for another shape."""
+    record = load_object(stored, "head")
+    versions = as_object(record["versions"], "versions")
+    runs = as_object(record["runs"], "runs")
+    return AggregateHead(
+        exists=record["exists"] is True,
+        versions={Stream(name): version for name, version in versions.items() if isinstance(version, int)},
+        runs={RunId(run_id): _run_head(as_object(run, "run")) for run_id, run in runs.items()},
+    )
+
+
+def _run_head(stored: JsonObject) -> RunHead:
+    attempt, epoch = stored["attempt"], stored["epoch"]
+    if not isinstance(attempt, int) or not (epoch is None or isinstance(epoch, int)):
+        raise ValueError(f"run head: unknown shape {stored!r}")
+    return RunHead(attempt, epoch, stored["cancelled"] is True)

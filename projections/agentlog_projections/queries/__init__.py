@@ -1,0 +1,1 @@
+"""Queries over the rows that are no read model's own."""

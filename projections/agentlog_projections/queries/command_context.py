@@ -1,0 +1,275 @@
+"""Answers what a request needs before it decides or answers, in one question each, as of one snapshot."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
+
+from agentlog_facts.envelope import LogPosition
+from agentlog_facts.errors import Quarantined, Unavailable
+from agentlog_facts.guard import Void
+from agentlog_facts.ids import AssistantId, RunId, ThreadId, stream
+from agentlog_facts.json_value import Json, JsonObject, load, load_object
+from agentlog_facts.notification import decode_verdict
+from agentlog_facts.thread import RunState, RunStatus, ThreadState, named_interrupts
+from agentlog_projections.sql.caught_up import RUN_IS_AUTHORITATIVE, RUN_OR_NONE, require
+from agentlog_projections.sql.database import Pool, reading
+
+_RESUME = "r.kwargs->'command'->'resume'"
+_ANSWERS = f"""CASE coalesce(json_typeof({_RESUME}), 'null')
+             WHEN 'null' THEN NULL
+             WHEN 'object' THEN (SELECT coalesce(json_agg(name), '[]') FROM json_object_keys({_RESUME}) AS name)
+             ELSE '[]' END"""
+_ASKS = f"""CASE WHEN coalesce(json_typeof({_RESUME}), 'null') = 'null' THEN false ELSE EXISTS (
+                SELECT FROM read_v1.writes w WHERE w.thread_id = $1 AND w.run_id = r.run_id
+                   AND w.channel = '__interrupt__' AND NOT w.hidden) END"""
+_THREAD = """
+SELECT {more} p.present AND p.stopped IS NULL AS present,
+       EXISTS (SELECT FROM ledger.quarantine q WHERE q.key = $1) AS parked,
+       t.version, t.meta_version, t.temporary, t.metadata, t.deleted_at IS NOT NULL AS deleted,
+       (SELECT json_agg(json_build_array(r.run_id, r.status, r.due_at, r.temporary, r.attempt, r.epoch,
+                                         r.cancel->>'action', {answers}, {asks}) ORDER BY r.seq)
+          FROM read_v1.runs r
+         WHERE r.thread_id = $1 AND r.status IN ('pending', 'running') AND NOT r.deleted) AS runs
+  FROM ledger.positions p LEFT JOIN read_v1.threads t ON t.thread_id = $1 {join}
+ WHERE p.partition = $2
+"""
+_DECISION = _THREAD.format(more="", join="", answers=_ANSWERS, asks=_ASKS)
+_TARGET = _THREAD.format(
+    answers=_ANSWERS,
+    asks=_ASKS,
+    more="""a.graph_id, a.version AS assistant_version, a.config AS assistant_config, a.context AS assistant_context,
+            a.metadata AS assistant_metadata,""",
+    join="LEFT JOIN read_v1.assistants a ON a.assistant_id = $3 AND NOT a.deleted",
+)
+_TRIED = """
+SELECT detail FROM ledger.log_index
+ WHERE key = $1 AND event_id = $2 AND detail->>'reason' = 'version_conflict' AND detail->>'stream' = $3
+ ORDER BY "offset" LIMIT 1
+"""
+_RUNS_SINCE = """
+SELECT partition, "offset" FROM ledger.log_index
+ WHERE key = $1 AND stream = $2 AND verdict = 'accepted' AND version > $3 AND 'RunCreated' = ANY(types)
+ ORDER BY version
+"""
+_ENDS = f"""
+SELECT k.run_id, r.thread_id, r.status, coalesce((r.kwargs->>'resumable')::bool, false) AS resumable, r.epoch,
+       r.outputs_from, r.outputs_to, r.finished_event_id, r.error, r.deleted,
+       coalesce(t.version, -1) AS version
+  FROM unnest($1::text[]) AS k(run_id) {RUN_OR_NONE} LEFT JOIN read_v1.threads t ON t.thread_id = r.thread_id
+ WHERE {RUN_IS_AUTHORITATIVE}
+"""
+_RESULT = f"""
+SELECT {RUN_IS_AUTHORITATIVE} AS is_authoritative,
+       r.run_id, t.thread_id, r.graph_id, r.status, r.error, r.interrupts, r.checkpoint_id, r.deleted,
+       t.deleted_at IS NOT NULL AS thread_deleted, t.last_run_id = r.run_id AS newest,
+       CASE WHEN r.status NOT IN ('pending', 'running') AND t.last_run_id = r.run_id THEN t."values" END AS "values"
+  FROM (SELECT $1::text AS run_id) k {RUN_OR_NONE} LEFT JOIN read_v1.threads t ON t.thread_id = r.thread_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadContext:
+    """A thread as deciders see it. `version` is that of `thread-`, also of a deleted thread; None: it never was."""
+
+    state: ThreadState
+    version: int | None
+    meta_version: int | None
+    metadata: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class RunAssistant:
+    """What a run takes over from its assistant."""
+
+    assistant_id: AssistantId
+    graph_id: str
+    version: int
+    config: JsonObject
+    context: JsonObject
+    metadata: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """What a stream needs of a run, hidden or not. `version` is that of its thread's stream."""
+
+    run_id: RunId
+    thread_id: ThreadId
+    status: RunStatus
+    resumable: bool
+    epoch: int | None
+    outputs_from: int | None
+    outputs_to: int | None
+    finished_event_id: str | None
+    error: JsonObject | None
+    deleted: bool
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a blocking call answers from, hidden rows included. `values` are the thread's if this run moved it last
+    (`newest`) and is over; else its state lies at `checkpoint_id`."""
+
+    run_id: RunId
+    thread_id: ThreadId
+    graph_id: str
+    status: RunStatus
+    error: JsonObject | None
+    interrupts: JsonObject | None
+    checkpoint_id: str | None
+    deleted: bool
+    thread_deleted: bool
+    newest: bool
+    values: JsonObject | None
+
+
+class CommandContexts:
+    """Combined questions of the gateway. All raise Unavailable when PostgreSQL does not answer."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def thread(self, thread_id: ThreadId, partition: int) -> ThreadContext:
+        """Return a thread with its active runs.
+
+        Raises: Unavailable also while the partition is not present, Quarantined while a read model of it is parked.
+        """
+        async with reading(self._pool, "decisions.thread") as connection:
+            row = await connection.fetchrow(_DECISION, thread_id, partition)
+        return _thread(_usable(row, thread_id, partition))
+
+    async def run_target(
+        self, thread_id: ThreadId, partition: int, assistant_id: AssistantId
+    ) -> tuple[ThreadContext, RunAssistant | None]:
+        """Return what a new run needs: its thread as of `thread`, and its assistant. Raises: as `thread`."""
+        async with reading(self._pool, "decisions.run_target") as connection:
+            found = await connection.fetchrow(_TARGET, thread_id, partition, assistant_id)
+        row = _usable(found, thread_id, partition)
+        return _thread(row), _assistant(row, assistant_id)
+
+    async def first_tried_at(self, thread_id: ThreadId, event_id: str) -> int | None:
+        """Return the version of the thread that the first try of an intent relied on, if it came too late for it."""
+        name = stream("thread", thread_id)
+        async with reading(self._pool, "decisions.first_tried_at") as connection:
+            stored = await connection.fetchval(_TRIED, thread_id, event_id, name)
+        verdict = None if stored is None else decode_verdict(load_object(stored))
+        found = verdict.expected if isinstance(verdict, Void) else None
+        return None if found is None else int(found)
+
+    async def runs_since(self, thread_id: ThreadId, version: int) -> list[LogPosition]:
+        """Return where the runs lie on the log that came to a thread after this version of it, in order."""
+        async with reading(self._pool, "decisions.runs_since") as connection:
+            rows = await connection.fetch(_RUNS_SINCE, thread_id, stream("thread", thread_id), version)
+        return [LogPosition(row["partition"], row["offset"]) for row in rows]
+
+    async def ends(self, run_ids: Sequence[RunId]) -> Mapping[RunId, RunEnd | None]:
+        """Return the rows of these runs, hidden ones and those of deleted threads included; None: there is no such run.
+
+        Runs whose partition is not present are missing: nobody can tell.
+        """
+        async with reading(self._pool, "decisions.ends") as connection:
+            rows = await connection.fetch(_ENDS, list(run_ids))
+        return {RunId(row["run_id"]): None if row["thread_id"] is None else _end(row) for row in rows}
+
+    async def result(self, run_id: RunId) -> RunResult | None:
+        """Return a run with the state that it left, hidden or not.
+
+        Raises: Unavailable also while the partition is not present.
+        """
+        async with reading(self._pool, "decisions.result") as connection:
+            row = await connection.fetchrow(_RESULT, run_id)
+        require(row is not None and row["is_authoritative"], f"run {run_id}")
+        return None if row is None or row["thread_id"] is None else _result(row)
+
+
+def _usable(row: asyncpg.Record | None, thread_id: ThreadId, partition: int) -> asyncpg.Record:
+    if row is None or not row["present"]:
+        raise Unavailable(f"the projection is being built for partition {partition}, retry later")
+    if row["parked"]:
+        raise Quarantined(f"{thread_id}: its projection is parked after an error, an operator has to look")
+    return row
+
+
+def _assistant(row: asyncpg.Record, assistant_id: AssistantId) -> RunAssistant | None:
+    if row["graph_id"] is None:
+        return None
+    return RunAssistant(
+        assistant_id=assistant_id,
+        graph_id=row["graph_id"],
+        version=row["assistant_version"],
+        config=load_object(row["assistant_config"]),
+        context=load_object(row["assistant_context"]),
+        metadata=load_object(row["assistant_metadata"]),
+    )
+
+
+def _thread(row: asyncpg.Record) -> ThreadContext:
+    if row["version"] is None:
+        return ThreadContext(ThreadState(), None, None, {})
+    if row["deleted"]:
+        return ThreadContext(ThreadState(), row["version"], row["meta_version"], {})
+    stored = [] if row["runs"] is None else load(row["runs"])
+    states = [_state(run) for run in stored if isinstance(run, list)] if isinstance(stored, list) else []
+    metadata = load_object(row["metadata"])
+    graph_id = metadata.get("graph_id")
+    state = ThreadState(
+        exists=True,
+        temporary=row["temporary"],
+        graph_id=graph_id if isinstance(graph_id, str) else None,
+        runs={run.run_id: run for run in states},
+    )
+    return ThreadContext(state, row["version"], row["meta_version"], metadata)
+
+
+def _state(run: list[Json]) -> RunState:
+    run_id, status, due_at, temporary, attempt, epoch, cancel, names, asks = run
+    return RunState(
+        run_id=RunId(str(run_id)),
+        status="running" if status == "running" else "pending",
+        due_at=datetime.fromisoformat(due_at) if isinstance(due_at, str) else None,
+        temporary=temporary is True,
+        attempt=attempt if isinstance(attempt, int) else 0,
+        epoch=epoch if isinstance(epoch, int) else None,
+        cancel=None if cancel is None else ("rollback" if cancel == "rollback" else "interrupt"),
+        answers=named_interrupts(dict.fromkeys(map(str, names))) if isinstance(names, list) else None,
+        asks=asks is True,
+    )
+
+
+def _end(row: asyncpg.Record) -> RunEnd:
+    return RunEnd(
+        run_id=RunId(row["run_id"]),
+        thread_id=ThreadId(row["thread_id"]),
+        status=row["status"],
+        resumable=row["resumable"],
+        epoch=row["epoch"],
+        outputs_from=row["outputs_from"],
+        outputs_to=row["outputs_to"],
+        finished_event_id=row["finished_event_id"],
+        error=_object(row["error"]),
+        deleted=row["deleted"],
+        version=row["version"],
+    )
+
+
+def _result(row: asyncpg.Record) -> RunResult:
+    return RunResult(
+        run_id=RunId(row["run_id"]),
+        thread_id=ThreadId(row["thread_id"]),
+        graph_id=row["graph_id"],
+        status=row["status"],
+        error=_object(row["error"]),
+        interrupts=_object(row["interrupts"]),
+        checkpoint_id=row["checkpoint_id"],
+        deleted=row["deleted"],
+        thread_deleted=row["thread_deleted"],
+        newest=bool(row["newest"]),
+        values=_object(row["values"]),
+    )
+
+
+def _object(stored: str | None) -> JsonObject | None:
+    return None if stored is None else load_object(stored)

@@ -1,0 +1,1 @@
+"""Rebuilding projections: shadow schema, bounded reads, parity."""

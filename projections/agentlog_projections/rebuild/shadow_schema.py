@@ -1,0 +1,310 @@
+"""Decides where rows are folded anew: in schemas of their own beside the live ones, exchanged in one transaction.
+
+Statements name `ledger` and `read_v1`; a connection made here says `ledger_next` and `read_v1_next` instead. Renaming
+the schemas is the switch: whoever asks next, with a plan however old, is led to the new tables by PostgreSQL itself.
+The comment of a schema of the ledger is the name of the rebuild that made it, and goes with it.
+"""
+
+import re
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from agentlog_facts.errors import Conflict, Misconfigured, Unavailable
+from agentlog_projections.projector.heartbeat import CHANNEL
+from agentlog_projections.sql.database import CONNECT_SECS, IDLE_SECS, Connection, translated
+from agentlog_projections.sql.schema import SCHEMA
+
+if TYPE_CHECKING:
+    _Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    _Connection = asyncpg.Connection
+
+LEDGER = "ledger"
+LEDGER_TABLES = ("positions", "heads", "log_index", "quarantine", "blob_index", "blob_positions", "read_models")
+"""Those of the first release: live rows that lack one are damaged. What a later one added they may lack before
+`migrate up`, which refuses where a rebuild has to come first."""
+PROJECTORS = f"{LEDGER}.projectors"
+SHADOW, RETIRED = "_next", "_old"
+IN_PLACE = " in place"
+"""Behind the name of a rebuild that folds into the live tables, for as long as it does."""
+REBUILD_LOCK = 0x61676C72
+"""Advisory lock of the one rebuild that may run; it goes with its connection."""
+LOCK_PATIENCE = "2s"
+"""How long the switch may make the projector wait for statements that began before it."""
+READER_PATIENCE = "10s"
+"""How long what is replaced waits for who still reads it."""
+LONG_SECS = 3600.0
+"""The longest statement: a digest over a table."""
+NAME = "agentlog rebuild"
+"""What connections of a rebuild are called in the database."""
+_FOLDING = {
+    "application_name": NAME,
+    "synchronous_commit": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
+"""As of the projector's own connection; what a crash of PostgreSQL takes from the end is folded again."""
+
+DROP = f"DROP SCHEMA IF EXISTS {LEDGER}, {SCHEMA} CASCADE"
+"""Drops all live rows; for whoever folds in their place."""
+
+_NAMES = re.compile(rf"\b({LEDGER}|{SCHEMA})(?=\.)|(?<=IF NOT EXISTS )({LEDGER}|{SCHEMA})\b")
+_HOLDER = """
+SELECT pid FROM pg_locks
+ WHERE locktype = 'advisory' AND classid = 0 AND objid = $1 AND objsubid = 1 AND granted
+   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+_END_OTHERS = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+ WHERE application_name = $1 AND datname = current_database() AND pid <> pg_backend_pid() AND pid <> ALL($2::int[])
+"""
+_SIGNED = "SELECT obj_description(to_regnamespace($1)::oid, 'pg_namespace')"
+_FOLDED = (
+    (f"{LEDGER}.positions", f"SELECT EXISTS (SELECT FROM {LEDGER}.positions WHERE next_offset > 0)"),
+    (f"{LEDGER}.log_index", f"SELECT EXISTS (SELECT FROM {LEDGER}.log_index)"),
+)
+_POSITIONS = f"SELECT partition, next_offset, digest FROM {LEDGER}{{}}.positions"
+_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = $1 ORDER BY tablename"
+_STAND_STILL = f"""
+LOCK TABLE {LEDGER}.blob_index, {LEDGER}.blob_positions, {LEDGER}.positions IN SHARE ROW EXCLUSIVE MODE
+"""
+_INHERIT_PROJECTORS = f"INSERT INTO {LEDGER}{SHADOW}.projectors SELECT * FROM {PROJECTORS}"
+_TELL = f"SELECT pg_notify('{CHANNEL}', 'rebuilt')"
+_DISOWN = f"UPDATE {LEDGER}.positions SET owner = 'replaced by a rebuild'"
+_INHERIT = f"""
+UPDATE {LEDGER}{SHADOW}.positions n
+   SET owner = NULL, present = CASE WHEN same THEN l.present ELSE n.present END,
+       stopped = CASE WHEN same THEN l.stopped END
+  FROM {LEDGER}{SHADOW}.positions o LEFT JOIN {LEDGER}.positions l USING (partition),
+       LATERAL (SELECT l.partition IS NOT NULL AND (o.next_offset, coalesce(o.digest, ''))
+                                                 = (l.next_offset, coalesce(l.digest, '')) AS same) s
+ WHERE n.partition = o.partition
+"""
+
+
+class RebuildRunning(Conflict):
+    """Another rebuild holds the lock; only one may run."""
+
+    code = "rebuild_running"
+
+
+@lru_cache(maxsize=2048)
+def renamed(sql: str) -> str:
+    """Return the statement with the names of the tables beside the live ones."""
+    return _NAMES.sub(lambda found: found[0] + SHADOW, sql)
+
+
+class NextConnection(_Connection):
+    """Executes every statement in the schemas beside the live ones."""
+
+    async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:  # noqa: ASYNC109 - asyncpg's
+        """Execute, renamed."""
+        return await super().execute(renamed(query), *args, timeout=timeout)
+
+    async def fetch(  # type: ignore[override]  # record classes are not used
+        self,
+        query: str,
+        *args: object,
+        timeout: float | None = None,  # noqa: ASYNC109 - asyncpg's
+    ) -> list[asyncpg.Record]:
+        """Fetch rows, renamed."""
+        return await super().fetch(renamed(query), *args, timeout=timeout)
+
+    async def fetchrow(  # type: ignore[override]  # record classes are not used
+        self,
+        query: str,
+        *args: object,
+        timeout: float | None = None,  # noqa: ASYNC109 - asyncpg's
+    ) -> asyncpg.Record | None:
+        """Fetch a row, renamed."""
+        return await super().fetchrow(renamed(query), *args, timeout=timeout)
+
+    async def fetchval(
+        self,
+        query: str,
+        *args: object,
+        column: int = 0,
+        timeout: float | None = None,  # noqa: ASYNC109 - asyncpg's
+    ) -> object:
+        """Fetch a value, renamed."""
+        found: object = await super().fetchval(renamed(query), *args, column=column, timeout=timeout)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a partition is folded, and by which record it is known."""
+
+    next_offset: int
+    digest: str | None
+
+
+async def connect_next(uri: str) -> Connection:
+    """Open the connection that folds beside the live rows. Raises: Unavailable."""
+    with translated("connect"):
+        return await asyncpg.connect(
+            uri,
+            connection_class=NextConnection,
+            timeout=CONNECT_SECS,
+            command_timeout=LONG_SECS,
+            statement_cache_size=500,
+            max_cached_statement_lifetime=0,
+            max_cacheable_statement_size=0,
+            server_settings=_FOLDING,
+        )
+
+
+async def connect_plain(uri: str, name: str = NAME) -> Connection:
+    """Open a connection for few and long statements. Raises: Unavailable."""
+    settings = {"application_name": name, "TimeZone": "UTC", "jit": "off"}
+    with translated("connect"):
+        return await asyncpg.connect(uri, timeout=CONNECT_SECS, command_timeout=LONG_SECS, server_settings=settings)
+
+
+async def hold(connection: Connection) -> None:
+    """Become the one rebuild, as long as this connection lives. Raises: RebuildRunning."""
+    if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", REBUILD_LOCK):
+        holder = await connection.fetchval(_HOLDER, REBUILD_LOCK)
+        raise RebuildRunning(
+            f"another rebuild is running (connection {holder} of the database); "
+            "wait for its end, or cancel it: agentlog rebuild --cancel"
+        )
+
+
+async def hold_after(connection: Connection, patience_secs: float) -> None:
+    """Become the one rebuild once whoever is has ended. Raises: TimeoutError."""
+    await connection.execute(f"SELECT pg_advisory_lock({REBUILD_LOCK})", timeout=patience_secs)
+
+
+async def holder(connection: Connection) -> int | None:
+    """Return the server process of the connection that rebuilds, None when nobody does."""
+    found: int | None = await connection.fetchval(_HOLDER, REBUILD_LOCK)
+    return found
+
+
+async def end_others(connection: Connection, *mine: Connection) -> None:
+    """End what an earlier rebuild has under way: called by whoever has the lock, so it can do nothing good any more."""
+    await connection.execute(_END_OTHERS, NAME, [one.get_server_pid() for one in mine])
+
+
+async def end(connection: Connection, pid: int) -> bool:
+    """End a connection by its server process; tell whether it is gone."""
+    return bool(await connection.fetchval("SELECT pg_terminate_backend($1, 1000)", pid))
+
+
+async def has_rows(connection: Connection) -> bool:
+    """Tell whether there are live rows: any record was folded, however far behind the log that is.
+
+    Raises: Misconfigured when there are, but damaged ones.
+    """
+    for table, sql in _FOLDED:
+        if await _is_there(connection, table) and await connection.fetchval(sql):
+            await _demand_ledger(connection)
+            return True
+    return False
+
+
+async def _demand_ledger(connection: Connection) -> None:
+    for table in (f"{LEDGER}.{name}" for name in LEDGER_TABLES):
+        if not await _is_there(connection, table):
+            raise Misconfigured(
+                f"{table}: there are live rows, but not this table; agentlog rebuild --in-place drops what there is"
+            )
+
+
+async def _is_there(connection: Connection, table: str) -> bool:
+    return await connection.fetchval("SELECT to_regclass($1)", table) is not None
+
+
+async def sign(connection: Connection, schema: str, name: str | None) -> None:
+    """Let a schema bear the name of a rebuild, or none any more."""
+    text = "NULL" if name is None else f"'{name}'"
+    await connection.execute(f"COMMENT ON SCHEMA {schema} IS {text}")
+
+
+async def signed(connection: Connection, schema: str) -> str | None:
+    """Return the name of the rebuild that made a schema; None where none did, or there is no such schema."""
+    found: str | None = await connection.fetchval(_SIGNED, schema)
+    return found
+
+
+async def exists(connection: Connection, suffix: str) -> bool:
+    """Tell whether there are schemas with this suffix."""
+    names = [name + suffix for name in (LEDGER, SCHEMA)]
+    sql = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = ANY($1::text[]))"
+    return bool(await connection.fetchval(sql, names))
+
+
+async def make(connection: Connection, ddl: Sequence[str], schema: str, name: str) -> None:
+    """Make the tables of a rebuild of this name; beside the live ones over a connection of `connect_next`."""
+    async with connection.transaction():
+        await connection.execute("SET LOCAL synchronous_commit = on")  # lost in a crash, it would look like a cancel
+        for statements in ddl:
+            await connection.execute(statements)
+        await sign(connection, schema, name)
+
+
+async def remove(connection: Connection, *suffixes: str) -> None:
+    """Drop the schemas with these suffixes, table by table: whoever still reads one waits for no other.
+
+    Raises: Unavailable when somebody reads one for longer than `READER_PATIENCE`, TRANSIENT.
+    """
+    await connection.execute(f"SET lock_timeout = '{READER_PATIENCE}'; SET client_min_messages = warning")
+    for schema in (name + suffix for suffix in suffixes for name in (SCHEMA, LEDGER)):
+        try:
+            for row in await connection.fetch(_TABLES, schema):
+                await connection.execute(f'DROP TABLE IF EXISTS "{schema}"."{row["tablename"]}" CASCADE')
+            await connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
+        except asyncpg.LockNotAvailableError as error:
+            raise Unavailable(
+                f"{schema}: somebody has been reading it for {READER_PATIENCE}; it is removed by the next agentlog "
+                "rebuild, or by agentlog rebuild --cancel"
+            ) from error
+
+
+async def positions(connection: Connection, suffix: str = "") -> Mapping[int, Position]:
+    """Return how far each partition is folded."""
+    rows = await connection.fetch(_POSITIONS.format(suffix))
+    return {row["partition"]: Position(row["next_offset"], row["digest"]) for row in rows}
+
+
+async def analyze(connection: Connection) -> None:
+    """Let PostgreSQL count the new tables before anybody asks them."""
+    for schema in (LEDGER + SHADOW, SCHEMA + SHADOW):
+        for row in await connection.fetch(_TABLES, schema):
+            await connection.execute(f'ANALYZE "{schema}"."{row["tablename"]}"')
+
+
+@asynccontextmanager
+async def projector_paused(connection: Connection) -> AsyncGenerator[None]:
+    """Keep the live positions where they are for the length of the block, which is one transaction.
+
+    Reads go on; a projector waits, but never for one that stands still: this connection is ended once it has been
+    silent for `IDLE_SECS`. Raises: asyncpg.LockNotAvailableError, TRANSIENT.
+    """
+    async with connection.transaction():
+        await connection.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_SECS:.0f}s'")
+        await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_PATIENCE}'")
+        await connection.execute(_STAND_STILL)
+        yield
+
+
+async def exchange(connection: Connection) -> None:
+    """Put the new tables in place of the live ones, inside `projector_paused`; projectors have to take over again."""
+    await connection.execute(_DISOWN)
+    await connection.execute(_INHERIT)
+    if await _is_there(connection, PROJECTORS):
+        await connection.execute(_INHERIT_PROJECTORS)
+    for schema in (LEDGER, SCHEMA):
+        if await connection.fetchval("SELECT to_regnamespace($1)", schema) is not None:
+            await connection.execute(f"ALTER SCHEMA {schema} RENAME TO {schema}{RETIRED}")
+        await connection.execute(f"ALTER SCHEMA {schema}{SHADOW} RENAME TO {schema}")
+    await connection.execute(_TELL)

@@ -1,0 +1,1 @@
+"""PostgreSQL helpers shared by models, projector and queries."""

@@ -1,0 +1,80 @@
+"""What keeps `CheckpointReads`: a fold in memory, and the projected tables in PostgreSQL behind a real projector."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from tests.infra.langgraph.memory_checkpoints import MemoryCheckpoints, MemoryThreads
+from tests.projections.projector_env import ProjectorEnv, draft, env_in
+
+from agentlog_facts.checkpoint_ports import CheckpointReads
+from agentlog_facts.envelope import Fact
+from agentlog_facts.guard import Accepted, Void
+from agentlog_facts.ids import RunId, ThreadId, stream
+from agentlog_facts.thread import RunClaimed, RunCreated, ThreadCreated, ThreadDeleted
+from agentlog_infra.langgraph.checkpoints.journal import Commit
+from agentlog_projections.models.checkpoints import Checkpoints
+
+ByRun = Callable[[ThreadId, RunId, Sequence[Fact]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointEnv:
+    """Checkpoints to read, and ways to get facts there: on the thread's stream, or on that of a claimed run."""
+
+    reads: CheckpointReads
+    commit: Commit
+    commit_by_run: ByRun
+
+
+@asynccontextmanager
+async def memory(database: str) -> AsyncGenerator[CheckpointEnv]:
+    """Give a fold in memory."""
+    reads = MemoryCheckpoints()
+
+    async def by_run(thread_id: ThreadId, run_id: RunId, facts: Sequence[Fact]) -> None:
+        reads.fold(stream("run", run_id), facts)
+
+    yield CheckpointEnv(reads, MemoryThreads(reads).commit, by_run)
+
+
+@asynccontextmanager
+async def postgres(database: str) -> AsyncGenerator[CheckpointEnv]:
+    """Give the tables of a projector that folds a log in memory; `database` is the address of a migrated one."""
+    async with env_in(database) as env, env.projector():
+        await env.until(lambda: env.ledger.present(0))
+        await env.until(lambda: env.ledger.present(1))
+        log = _ProjectedLog(env)
+        yield CheckpointEnv(Checkpoints(env.pool), log.commit, log.commit_by_run)
+
+
+class _ProjectedLog:
+    """Commits and waits until they are projected."""
+
+    def __init__(self, env: ProjectorEnv) -> None:
+        self._env = env
+        self._runs: dict[RunId, int] = {}
+
+    async def commit(self, thread_id: ThreadId, facts: Sequence[Fact]) -> None:
+        name = stream("thread", thread_id)
+        [place] = self._env.append(draft(thread_id, *facts, demands={name: "exists"}))
+        await self._env.folded()
+        verdict = await self._env.verdict(place)
+        if isinstance(verdict, Void) and not isinstance(facts[0], ThreadDeleted):
+            await self._accepted(thread_id, ThreadCreated(thread_id, {}), *facts)
+
+    async def commit_by_run(self, thread_id: ThreadId, run_id: RunId, facts: Sequence[Fact]) -> None:
+        if run_id not in self._runs:
+            created = RunCreated(run_id, thread_id, {"graph_id": "g"}, {}, {}, "enqueue")
+            await self.commit(thread_id, (created,))
+            self._runs[run_id] = await self._accepted(thread_id, RunClaimed(run_id, "w", 1, 0))
+        await self._accepted(thread_id, *facts, on=f"run-{run_id}", epoch=self._runs[run_id])
+
+    async def _accepted(
+        self, thread_id: ThreadId, *facts: Fact, on: str | None = None, epoch: int | None = None
+    ) -> int:
+        [place] = self._env.append(draft(thread_id, *facts, stream=on, epoch=epoch))
+        await self._env.folded()
+        verdict = await self._env.verdict(place)
+        assert isinstance(verdict, Accepted), verdict
+        return verdict.version

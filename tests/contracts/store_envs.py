@@ -1,0 +1,51 @@
+"""What keeps `StoreReads`: a fold in memory, and the projected table in PostgreSQL behind a real projector."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from tests.fakes.memory_store import MemoryStore
+from tests.projections.projector_env import draft, env_in
+
+from agentlog_commands.store import WriteItems
+from agentlog_facts.store import StoreItemFact, store_key
+from agentlog_facts.store_ports import StoreReads
+from agentlog_projections.models.store import StoreItems
+
+Write = Callable[[Sequence[StoreItemFact]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreEnv:
+    """A store to read, and a way to get facts of one namespace there in one commit."""
+
+    reads: StoreReads
+    write: Write
+
+
+@asynccontextmanager
+async def memory(database: str) -> AsyncGenerator[StoreEnv]:
+    """Give a fold in memory."""
+    store = MemoryStore()
+
+    async def write(facts: Sequence[StoreItemFact]) -> None:
+        at = draft("any").occurred_at
+        for fact in facts:
+            store.fold(fact, at)
+
+    yield StoreEnv(store, write)
+
+
+@asynccontextmanager
+async def postgres(database: str) -> AsyncGenerator[StoreEnv]:
+    """Give the table of a projector that folds a log in memory; `database` is the address of a migrated one."""
+    async with env_in(database) as env, env.projector():
+        await env.until(lambda: env.ledger.present(0))
+        await env.until(lambda: env.ledger.present(1))
+
+        async def write(facts: Sequence[StoreItemFact]) -> None:
+            decision = WriteItems(facts[0].namespace, tuple(facts)).decide()
+            env.append(draft(store_key(facts[0].namespace), *decision.facts, stream=decision.stream))
+            await env.folded()
+
+        yield StoreEnv(StoreItems(env.pool), write)

@@ -1,0 +1,44 @@
+"""What a route sees of a request, whatever stands in its URL."""
+
+import pytest
+from httpx2 import ASGITransport, AsyncClient
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
+from tests.fakes.memory_log import MemoryLog
+from tests.gateway.web_env import NOWHERE, dependencies, detail
+
+from agentlog_facts.json_value import Json, JsonObject
+from agentlog_gateway.api.endpoint import Endpoint, Operation
+from agentlog_gateway.api.request_context import RequestContext, query_number
+from agentlog_gateway.http.responses import json_response
+from agentlog_projections.sql.database import open_pool
+
+
+async def ask(path: str) -> Response:
+    """Send a request to a route that tells what it sees."""
+
+    async def handler(context: RequestContext) -> Response:
+        query: JsonObject = dict(context.request.query_params)
+        path: Json = context.request.path_params["name"]
+        return json_response({"path": path, "query": query, "limit": query_number(context, "limit", 1)})
+
+    pool = await open_pool(NOWHERE, 2)
+    wired = dependencies(MemoryLog(), pool)
+    operation = Operation("GET", "/at/{name}", handler, "", "")
+    app = Starlette(routes=[Route("/at/{name}", Endpoint(lambda: wired, "/at/{name}", [operation]))])
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        answer = await client.get(path)
+    await pool.close()
+    return Response(answer.content, answer.status_code)
+
+
+async def test_a_nul_in_a_url_is_replaced_as_in_a_body() -> None:
+    answer = await ask("/at/a%00b?before=%00&c%00=d")
+    assert answer.body == '{"path":"a\ufffdb","query":{"before":"\ufffd","c\ufffd":"d"},"limit":1}'.encode()
+
+
+@pytest.mark.parametrize("number", [10**23, -(10**23), 2**31, "9" * 5000, "1.5", ""])
+async def test_a_number_that_nothing_can_count_to_is_refused(number: int | str) -> None:
+    answer = await ask(f"/at/a?limit={number}")
+    assert (answer.status_code, detail(bytes(answer.body))[:13]) == (422, "Invalid limit")

@@ -1,0 +1,61 @@
+"""How refused mutations are remembered: each one, and bursts as a count."""
+
+from tests.fakes.memory_log import MemoryLog
+from tests.fakes.ports import CountedIds, TestClock
+
+from agentlog_facts.envelope import ANONYMOUS, Actor, Cause
+from agentlog_facts.ids import Key
+from agentlog_facts.system import CommandRefused
+from agentlog_gateway.api.refusal_log import MOST, WINDOW_S, Refusal, Refusals
+
+
+def refusal(sub: str = ANONYMOUS.sub, reason: str = "thread_busy") -> Refusal:
+    return Refusal(Key("t-1"), "CreateRun", reason, "0" * 64, Cause(Actor("user", sub), "q-1"))
+
+
+def told(log: MemoryLog) -> list[int]:
+    """Return the counts of all facts on the log, all of them on the refusals of the aggregate."""
+    drafts = [draft for draft, _ in log.rows]
+    assert {draft.stream for draft in drafts} == {"refusals-t-1"}
+    assert len({draft.event_id for draft in drafts}) == len(drafts)
+    return [fact.count for draft in drafts for fact in draft.facts if isinstance(fact, CommandRefused)]
+
+
+async def test_ten_refusals_are_told_one_by_one_and_the_rest_of_the_minute_as_a_count() -> None:
+    log, clock = MemoryLog(), TestClock()
+    refusals = Refusals(log, clock, CountedIds())
+    for _ in range(MOST + 5):
+        await refusals.record(refusal())
+    assert told(log) == [1] * MOST
+    await refusals.tell(clock.monotonic() - WINDOW_S)
+    assert told(log) == [1] * MOST
+    clock.seconds += WINDOW_S
+    await refusals.tell(clock.monotonic() - WINDOW_S)
+    assert told(log) == [1] * MOST + [5]
+
+
+async def test_another_caller_or_reason_is_counted_apart() -> None:
+    log = MemoryLog()
+    refusals = Refusals(log, TestClock(), CountedIds())
+    for _ in range(MOST + 1):
+        await refusals.record(refusal())
+    await refusals.record(refusal(sub="other"))
+    await refusals.record(refusal(reason="run_not_active"))
+    assert told(log) == [1] * (MOST + 2)
+
+
+async def test_a_new_window_tells_the_count_of_the_old_one() -> None:
+    log, clock = MemoryLog(), TestClock()
+    refusals = Refusals(log, clock, CountedIds())
+    for _ in range(MOST + 2):
+        await refusals.record(refusal())
+    clock.seconds += WINDOW_S
+    await refusals.record(refusal())
+    await refusals.tell(clock.monotonic())
+    assert sorted(told(log)) == [1] * (MOST + 1) + [2]
+
+
+async def test_a_log_that_is_away_does_not_turn_a_refusal_into_a_fault() -> None:
+    log = MemoryLog(refuse=1)
+    await Refusals(log, TestClock(), CountedIds()).record(refusal())
+    assert log.rows == []

@@ -1,0 +1,190 @@
+"""A gateway that stops: what is in flight ends, nobody is accepted, and what stays open is cut so that it shows."""
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from tests.stack_fixtures import until
+
+from agentlog_gateway.http import server
+from agentlog_gateway.http.long_poll import BlockingResponse
+from agentlog_gateway.http.server import DrainingServer
+from agentlog_gateway.streaming.sse import SseResponse
+
+OPEN_S = 0.3
+
+
+class OneEvent:
+    """A stream that shows one event and then waits until it is closed."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._closed = asyncio.Event()
+        self._events = self._run()
+
+    async def _run(self) -> AsyncGenerator[bytes]:
+        yield b"event: metadata\r\ndata: {}\r\n\r\n"
+        await self._closed.wait()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._events
+
+    def close(self) -> None:
+        self._closed.set()
+
+    async def aclose(self) -> None:
+        self.close()
+        await self._events.aclose()
+
+
+class House:
+    """An application with an answer of each kind, and what became of them."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.entered = 0
+        self.gone: list[str] = []
+        self.port = 0
+        self.server: DrainingServer | None = None
+        self.app = Starlette(routes=[Route("/plain", self.plain), Route("/sse", self.sse), Route("/wait", self.wait)])
+
+    async def plain(self, request: Request) -> Response:
+        self.entered += 1
+        await self.go.wait()
+        return Response("done")
+
+    async def sse(self, request: Request) -> Response:
+        async def on_gone() -> None:
+            self.gone.append("sse")
+
+        self.entered += 1
+        return SseResponse(OneEvent(), on_gone=on_gone)
+
+    async def wait(self, request: Request) -> Response:
+        async def document() -> bytes:
+            await self.go.wait()
+            return b"{}"
+
+        async def on_gone() -> None:
+            self.gone.append("wait")
+
+        self.entered += 1
+        return BlockingResponse(document(), {}, lambda: None, on_gone)
+
+    async def open(self, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect and ask, on a connection that is to be kept."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        return reader, writer
+
+    def stop(self) -> None:
+        """Do what SIGTERM does."""
+        assert self.server is not None
+        self.server.should_exit = True
+
+
+@asynccontextmanager
+async def house(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[House]:
+    """Serve until the end of the block, where the server must have stopped or is stopped."""
+    monkeypatch.setattr(server, "OPEN_S", OPEN_S)
+    made = House()
+    config = uvicorn.Config(made.app, http="httptools", loop="none", log_config=None, lifespan="off")
+    listening = socket.create_server(("127.0.0.1", 0))
+    made.port = listening.getsockname()[1]
+    made.server = DrainingServer(config)
+    serving = asyncio.create_task(made.server.serve(sockets=[listening]))
+    try:
+        yield made
+    finally:
+        made.stop()
+        made.go.set()
+        async with asyncio.timeout(20):
+            await serving
+
+
+async def test_a_request_in_flight_is_answered_and_nobody_is_accepted_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with house(monkeypatch) as there:
+        reader, writer = await there.open("/plain")
+        await until(lambda: there.entered == 1)
+        there.stop()
+
+        await until(lambda: there.server is not None and not there.server.servers[0].is_serving())
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", there.port)
+        there.go.set()
+        answer = await reader.read()  # to the end of the connection: it is closed behind the answer
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"connection: close" in answer
+        assert answer.endswith(b"done")
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_an_idle_connection_may_bring_one_more_request_and_is_told_to_close(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "IDLE_S", 5.0)
+    async with house(monkeypatch) as there:
+        there.go.set()
+        reader, writer = await there.open("/plain")
+        first = await reader.readuntil(b"done")
+        assert b"connection: close" not in first
+        there.stop()
+        await until(lambda: there.server is not None and not there.server.servers[0].is_serving())
+        writer.write(b"GET /plain HTTP/1.1\r\nHost: x\r\n\r\n")
+        second = await reader.read()
+        assert b"connection: close" in second
+        assert second.endswith(b"done")
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_connection_whose_answer_began_before_is_not_closed_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client was not told, so it may send the next request at once; that one is told."""
+    monkeypatch.setattr(server, "IDLE_S", 5.0)
+    async with house(monkeypatch) as there:
+        reader, writer = await there.open("/wait")
+        assert b"connection: close" not in await reader.readuntil(b"\r\n\r\n")
+        there.stop()
+        await until(lambda: there.server is not None and not there.server.servers[0].is_serving())
+        there.go.set()
+        await reader.readuntil(b"\r\n0\r\n\r\n")
+        writer.write(b"GET /plain HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"connection: close" in answer
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.mark.parametrize("path", ["/sse", "/wait"])
+async def test_what_stays_open_is_cut_without_its_end_and_its_client_counts_as_there(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(monkeypatch) as there:
+        reader, writer = await there.open(path)
+        await reader.readuntil(b"\r\n\r\n")
+        there.stop()
+        rest = await reader.read()
+        assert not rest.endswith(b"0\r\n\r\n"), "the last chunk would say that this was all"
+        writer.close()
+        await writer.wait_closed()
+    assert there.gone == []
+
+
+@pytest.mark.parametrize("path", ["/sse", "/wait"])
+async def test_a_client_that_leaves_is_noticed(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with house(monkeypatch) as there:
+        reader, writer = await there.open(path)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        await until(lambda: there.gone == [path[1:]])

@@ -1,0 +1,161 @@
+"""Gateways over one log in memory whose rows follow at once, and a rival that is faster than one of them."""
+
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+from httpx2 import ASGITransport, AsyncClient
+from tests.facts.commits import commit
+from tests.fakes.memory_log import MemoryLog
+from tests.fakes.ports import CountedIds
+from tests.gateway.web_env import NOWHERE, dependencies
+
+from agentlog_commands.command import Decision
+from agentlog_commands.submit import Intent, Outcome, Submitter
+from agentlog_facts.envelope import Draft, Fact, LogPosition
+from agentlog_facts.errors import Contended, OutcomeUnknown
+from agentlog_facts.guard import Accepted, Verdict, Void
+from agentlog_facts.ids import AssistantId, Key, ThreadId, stream
+from agentlog_facts.thread import RunCreated, ThreadFact, ThreadState, evolve
+from agentlog_gateway.api.dependencies import Dependencies
+from agentlog_gateway.application import build_app
+from agentlog_gateway.http.cors import Cors
+from agentlog_projections.queries.command_context import CommandContexts, RunAssistant, ThreadContext
+from agentlog_projections.sql.database import open_pool
+
+THREAD = ThreadId("019ab000-0000-7000-8000-000000000001")
+ON_THREAD = stream("thread", THREAD)
+
+Happening = Callable[[], Awaitable[None]]
+
+
+@dataclass
+class RacedLog(MemoryLog):
+    """A log on which others may be fast: what happens once before the next append of a gateway, or before its verdict.
+
+    `deaf`: so many next verdicts do not come in time.
+    """
+
+    before_append: Happening | None = None
+    before_verdict: Happening | None = None
+    deaf: int = 0
+
+    async def append(self, draft: Draft) -> LogPosition:
+        happening, self.before_append = self.before_append, None
+        if happening is not None:
+            await happening()
+        return await super().append(draft)
+
+    async def wait(self, place: LogPosition, append_id: str, deadline: float) -> Verdict:
+        happening, self.before_verdict = self.before_verdict, None
+        if happening is not None:
+            await happening()
+        if self.deaf:
+            self.deaf -= 1
+            raise OutcomeUnknown("no verdict")
+        return await super().wait(place, append_id, deadline)
+
+    async def happen(self, *facts: Fact, epoch: int | None = None) -> int:
+        """Let a commit of somebody else on the thread be accepted; return the thread's version then."""
+        draft = replace(commit(*facts, stream=ON_THREAD, epoch=epoch), key=Key(THREAD))
+        await MemoryLog.append(self, draft)
+        verdict = self.rows[-1][1]
+        assert isinstance(verdict, Accepted), verdict
+        return verdict.version
+
+    @property
+    def verdicts(self) -> Counter[str]:
+        """Count the verdicts over what the gateways appended to the thread."""
+        mine = [
+            verdict for draft, verdict in self.rows if draft.stream == ON_THREAD and draft.cause.request is not None
+        ]
+        return Counter(one.reason if isinstance(one, Void) else type(one).__name__.lower() for one in mine)
+
+
+@dataclass
+class Rows(CommandContexts):
+    """What `CommandContexts` promises, folded from the log in memory. `asking`: runs that have come to an interrupt.
+
+    `after_look` happens once, after a thread was read; `graph_id` is that of every assistant.
+    """
+
+    log: MemoryLog
+    graph_id: str = "steps"
+    asking: set[str] = field(default_factory=set[str])
+    after_look: Happening | None = None
+
+    async def thread(self, thread_id: ThreadId, partition: int) -> ThreadContext:
+        found = self._thread()
+        happening, self.after_look = self.after_look, None
+        if happening is not None:
+            await happening()
+        return found
+
+    def _thread(self) -> ThreadContext:
+        state, version = ThreadState(), None
+        for draft, verdict in self.log.rows:
+            if draft.stream == ON_THREAD and isinstance(verdict, Accepted):
+                version = verdict.version
+                for fact in draft.facts:
+                    assert isinstance(fact, ThreadFact)
+                    state = evolve(state, fact, version)
+        runs = {run_id: replace(run, asks=run_id in self.asking) for run_id, run in state.runs.items()}
+        return ThreadContext(replace(state, runs=runs), version, None, {})
+
+    async def run_target(
+        self, thread_id: ThreadId, partition: int, assistant_id: AssistantId
+    ) -> tuple[ThreadContext, RunAssistant | None]:
+        return await self.thread(thread_id, partition), RunAssistant(assistant_id, self.graph_id, 1, {}, {}, {})
+
+    async def first_tried_at(self, thread_id: ThreadId, event_id: str) -> int | None:
+        tries = [
+            verdict for draft, verdict in self.log.rows if (str(draft.key), draft.event_id) == (thread_id, event_id)
+        ]
+        late = [int(one.expected or "") for one in tries if isinstance(one, Void) and one.reason == "version_conflict"]
+        return late[0] if late else None
+
+    async def runs_since(self, thread_id: ThreadId, version: int) -> list[LogPosition]:
+        return [
+            LogPosition(0, offset)
+            for offset, (draft, verdict) in enumerate(self.log.rows)
+            if draft.stream == ON_THREAD
+            and isinstance(verdict, Accepted)
+            and verdict.version > version
+            and any(isinstance(fact, RunCreated) for fact in draft.facts)
+        ]
+
+
+@dataclass(frozen=True)
+class Gateways:
+    """Two gateways, their log and their rows."""
+
+    log: RacedLog
+    rows: Rows
+    ids: CountedIds
+    one: AsyncClient
+    other: AsyncClient
+
+
+class Beaten(Submitter):
+    """Loses every race."""
+
+    async def submit(self, intent: Intent, decide: Callable[[], Awaitable[Decision]], deadline: float) -> Outcome:
+        raise Contended(f"{intent.key}: gave up")
+
+
+@asynccontextmanager
+async def two_gateways(submits: type[Submitter] = Submitter) -> AsyncGenerator[Gateways]:
+    """Give two gateways with a submitter each."""
+    log, ids, pool = RacedLog(), CountedIds(), await open_pool(NOWHERE, 2)
+    rows = Rows(log)
+    plain = [replace(dependencies(log, pool), contexts=rows, ids=ids) for _ in range(2)]
+    wired = [replace(one, submitter=submits(log, log, log, one.clock, ids)) for one in plain]
+    async with _client(wired[0]) as one, _client(wired[1]) as other:
+        yield Gateways(log, rows, ids, one, other)
+    await pool.close()
+
+
+def _client(wired: Dependencies) -> AsyncClient:
+    app = build_app(lambda: wired, Cors(allow_origins=["*"]))
+    return AsyncClient(transport=ASGITransport(app, raise_app_exceptions=False), base_url="http://test")

@@ -1,0 +1,101 @@
+"""What the gateway remembers of partitions: that one is there, for a moment; never that one is missing."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+from httpx2 import ASGITransport, AsyncClient
+from tests.fakes.memory_log import MemoryLog
+from tests.fakes.ports import TestClock
+from tests.gateway.web_env import NOWHERE, dependencies
+
+from agentlog_facts.errors import Unavailable
+from agentlog_gateway.application import build_app
+from agentlog_gateway.http.cors import Cors
+from agentlog_gateway.reads.caught_up import FRESH_S, CatchUpGate
+from agentlog_projections.queries.health import ProjectionHealth
+from agentlog_projections.sql.database import open_pool
+
+
+class States:
+    def __init__(self) -> None:
+        self.present = False
+        self.asked = 0
+
+    async def caught_up(self) -> Mapping[int, bool]:
+        self.asked += 1
+        return {0: self.present}
+
+
+class SlowAtFirst(States):
+    """The first answer is what was so when it was asked for; it arrives when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began, self.goes_on = asyncio.Event(), asyncio.Event()
+
+    async def caught_up(self) -> Mapping[int, bool]:
+        found = await super().caught_up()
+        if self.asked == 1:
+            self.began.set()
+            await self.goes_on.wait()
+        return found
+
+
+async def test_a_partition_that_was_missing_is_asked_about_again_at_once() -> None:
+    states = States()
+    caught_up = CatchUpGate(states, MemoryLog(), TestClock(), 1)
+    with pytest.raises(Unavailable, match="partition 0"):
+        await caught_up.require("t1")
+    states.present = True
+    await caught_up.require("t1")
+    await caught_up.require_all()
+
+
+async def test_a_partition_that_is_there_is_asked_about_now_and_then() -> None:
+    states, clock = States(), TestClock()
+    caught_up = CatchUpGate(states, MemoryLog(), clock, 1)
+    states.present = True
+    for _ in range(3):
+        await caught_up.require("t1")
+    assert states.asked == 1
+    clock.seconds += FRESH_S + 0.01
+    states.present = False
+    with pytest.raises(Unavailable):
+        await caught_up.require("t1")
+
+
+async def test_an_answer_that_was_overtaken_does_not_bring_back_a_partition_that_stopped() -> None:
+    states = SlowAtFirst()
+    states.present = True
+    caught_up = CatchUpGate(states, MemoryLog(), TestClock(), 1)
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(caught_up.ask())
+        await states.began.wait()
+        states.present = False
+        await caught_up.ask()
+        states.goes_on.set()
+        await first
+    with pytest.raises(Unavailable):
+        await caught_up.require("t1")
+
+
+async def test_nothing_is_written_to_a_partition_once_ready_has_told_that_it_is_stopped() -> None:
+    """It stopped between the two questions of /ready: a thread was begun there, and waited for its verdict in vain."""
+    states, log, pool = States(), MemoryLog(), await open_pool(NOWHERE, 1)
+    states.present = True
+
+    async def health() -> ProjectionHealth:
+        states.present = False
+        return ProjectionHealth(0, (), {0: "unknown schema"}, {})
+
+    caught_up = CatchUpGate(states, log, TestClock(), 1)
+    wired = replace(dependencies(log, pool), caught_up=caught_up, checks={"database": caught_up.ask}, health=health)
+    app = build_app(lambda: wired, Cors())
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        told = await client.get("/ready")
+        answer = await client.post("/threads", json={})
+    await pool.close()
+    assert told.json()["partitions"]["stopped"] == {"0": "unknown schema"}
+    assert (answer.status_code, log.records) == (503, [])

@@ -1,0 +1,500 @@
+"""What a client of a run's stream sees, whatever happens to the run, the connection and the log."""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import replace
+
+import pytest
+from tests.contracts.conftest import FramesEnv
+from tests.contracts.memory_frames import MemoryFrames
+from tests.gateway.stream_env import (
+    DEADLINE_S,
+    OTHER_THREAD,
+    RUN,
+    THREAD,
+    Event,
+    StreamEnv,
+    everything,
+    parsed,
+    some,
+    stream_env_over,
+)
+
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.frame import SLOTS, Frame, FrameRecord, event_id
+from agentlog_facts.ids import RunId, ThreadId
+from agentlog_facts.json_value import Json
+from agentlog_facts.ports import FrameTail, PositionedFrames
+from agentlog_gateway.streaming.cursor import stream_modes
+from agentlog_gateway.streaming.run_streams import RunEvents
+
+NOT_FOUND: Event = (None, "error", {"error": "HTTPException", "message": "404: Run not found"})
+
+
+@pytest.fixture
+async def memory() -> AsyncIterator[tuple[StreamEnv, MemoryFrames]]:
+    """Give streams over frames in memory."""
+    frames = MemoryFrames()
+    async with stream_env_over(frames, frames) as made:
+        yield made, frames
+
+
+@pytest.fixture
+async def told(memory: tuple[StreamEnv, MemoryFrames]) -> StreamEnv:
+    """Give a run that was created and claimed, and has said one value."""
+    made = memory[0]
+    made.create()
+    await made.claim()
+    await made.say(_value(0))
+    return made
+
+
+def _value(number: int, ns: str = "") -> Frame:
+    return Frame("values", {"n": number}, ns)
+
+
+def _said(events: list[Event]) -> list[tuple[str, Json]]:
+    return [(event, data) for _, event, data in events]
+
+
+async def _from_start(env: StreamEnv, run_id: RunId = RUN) -> list[Event]:
+    return await everything(await env.streams.join(THREAD, run_id, last_event_id="0"))
+
+
+async def test_a_stream_opened_before_its_run_shows_all_of_it_and_ends(
+    memory: tuple[StreamEnv, MemoryFrames],
+) -> None:
+    made, frames = memory
+    live = await made.streams.open(THREAD)
+    made.create(resumable=False)
+    events = live.events(RUN, resumable=False)
+    reading = asyncio.ensure_future(everything(events))
+    await made.claim()
+    await made.say(_value(1), _value(2, "child:1"))
+    await made.finish(_value(3))
+    values: list[tuple[str, Json]] = [("values", {"n": 1}), ("values|child:1", {"n": 2}), ("values", {"n": 3})]
+    assert (await reading)[1:] == [(None, *value) for value in values]
+    assert events.ended
+    assert frames.listeners() == 0
+
+
+async def test_a_run_that_ends_before_anybody_reads_its_stream_is_shown_whole(
+    memory: tuple[StreamEnv, MemoryFrames],
+) -> None:
+    made, _ = memory
+    live = await made.streams.open(THREAD)
+    made.create()
+    await made.claim()
+    await made.finish(_value(1))
+    await asyncio.sleep(0)  # one turn: the hint is heard while nobody watches
+    shown = await everything(live.events(RUN, resumable=True))
+    assert _said(shown)[1:] == [("values", {"n": 1})]
+    assert shown == await _from_start(made)
+
+
+async def test_an_end_waits_for_its_fact_and_a_void_one_is_never_shown(told: StreamEnv) -> None:
+    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="0")))
+    await told.say(Frame("values", {"n": "void end"}), end="void-finish")
+    await told.say(_value(5))  # what the stopped attempt says after its end
+    await told.claim()
+    await told.say(_value(6))
+    await told.finish(_value(7))
+    shown = await reading
+    assert [data for _, event, data in shown if event == "values"] == [{"n": 0}, {"n": 6}, {"n": 7}]
+    assert shown == await _from_start(told)
+
+
+async def test_late_and_repeated_flushes_and_those_of_other_runs_never_show(told: StreamEnv) -> None:
+    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="-")))
+    old = told.epoch
+    await told.say(_value(1))
+    await told.say(_value(1), n=told.n[old])
+    await told.claim()
+    await told.say(_value(-1), epoch=old, n=99)
+    await told.say(_value(-2), run_id=RunId("run-2"))
+    await told.say(_value(2))
+    await told.finish()
+    shown = await reading
+    assert [data for _, event, data in shown if event == "values"] == [{"n": 0}, {"n": 1}, {"n": 2}]
+    assert shown == await _from_start(told)
+
+
+async def test_what_an_attempt_says_behind_its_release_never_shows(told: StreamEnv) -> None:
+    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="0")))
+    await told.release()
+    live = await told.streams.join(THREAD, RUN)
+    await told.say(_value(-1))
+    joined = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="0")))
+    late = asyncio.ensure_future(everything(live))
+    await told.say(_value(-2), end="void-finish")
+    await told.claim()
+    await told.say(_value(1))
+    await told.finish(_value(2))
+    shown = await reading
+    assert [data for _, event, data in shown if event == "values"] == [{"n": 0}, {"n": 1}, {"n": 2}]
+    assert shown == await joined == await _from_start(told)
+    assert await late == shown[2:]
+
+
+async def test_a_release_that_never_came_to_be_hides_nothing(told: StreamEnv) -> None:
+    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="0")))
+    await told.fence()
+    await told.say(_value(1))
+    await told.fence()
+    await told.say(_value(2), n=told.n[told.epoch])
+    await told.say(_value(2))
+    await told.finish(_value(3))
+    shown = await reading
+    assert [data for _, event, data in shown if event == "values"] == [{"n": 0}, {"n": 1}, {"n": 2}, {"n": 3}]
+    assert shown == await _from_start(told)
+    assert shown[3:] == await everything(await told.streams.join(THREAD, RUN, last_event_id=shown[2][0]))
+
+
+async def test_a_reaped_run_ends_with_the_announced_error_once(told: StreamEnv) -> None:
+    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="-1")))
+    error = {"error": "TimeoutError", "message": ""}
+    await told.accept_end("timeout", outputs_to=await told.log.end(THREAD), error=dict(error))
+    await told.announce("finished", Frame("error", dict(error)))
+    await told.announce("finished", Frame("error", dict(error)))
+    shown = await reading
+    assert _said(shown)[1:] == [("values", {"n": 0}), ("error", error)]
+    assert shown == await _from_start(told)
+    assert shown[-1][0] is not None
+    assert await everything(await told.streams.join(THREAD, RUN, last_event_id=shown[-1][0])) == []
+
+
+async def test_a_failed_run_without_an_end_flush_ends_from_the_facts(
+    told: StreamEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentlog_gateway.streaming.run_stream.ANNOUNCED_S", 0.05)
+    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="0")))
+    error = {"error": "ValueError", "message": "no"}
+    await told.accept_end("error", outputs_to=await told.log.end(THREAD), error=dict(error))
+    assert (await reading)[-1] == (None, "error", error)
+
+
+async def test_a_pending_run_that_is_cancelled_closes_without_a_word(
+    memory: tuple[StreamEnv, MemoryFrames],
+) -> None:
+    made, _ = memory
+    live = await made.streams.open(THREAD)
+    made.create()
+    reading = asyncio.ensure_future(everything(live.events(RUN, resumable=True)))
+    await made.accept_end("interrupted")
+    assert await reading == []
+    assert await _from_start(made) == []
+
+
+async def test_the_end_comes_without_any_hint(told: StreamEnv) -> None:
+    told.hints.away = True
+    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="0")))
+    await told.finish(_value(1))
+    assert _said(await reading)[1:] == [("values", {"n": 0}), ("values", {"n": 1})]
+
+
+async def test_rows_that_are_away_delay_the_end_only(told: StreamEnv) -> None:
+    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="0")))
+    told.rows.away = True
+    await told.finish(_value(1))
+    asked = told.rows.asked
+    async with asyncio.timeout(DEADLINE_S):
+        await told.rows.asked_again(asked + 2)
+    assert not reading.done()
+    told.rows.away = False
+    assert _said(await reading)[-1] == ("values", {"n": 1})
+
+
+async def test_joins_of_unknown_runs_and_runs_of_other_threads_get_one_error(told: StreamEnv) -> None:
+    assert await everything(await told.streams.join(THREAD, RunId("nobody"))) == [NOT_FOUND]
+    assert await everything(await told.streams.join(OTHER_THREAD, RUN, last_event_id="0")) == [NOT_FOUND]
+
+
+async def test_a_run_deleted_while_streamed_ends_with_an_error_and_a_rolled_back_one_silently(
+    told: StreamEnv,
+) -> None:
+    joined = await told.streams.join(THREAD, RUN)
+    reading = asyncio.ensure_future(everything(joined))
+    told.rows.by_id[RUN] = replace(told.rows.by_id[RUN], deleted=True)
+    await told.hint()
+    assert await reading == [NOT_FOUND]
+    assert await everything(await told.streams.join(THREAD, RUN, last_event_id="0")) == [NOT_FOUND]
+
+    second = RunId("run-2")
+    told.create(second)
+    await told.claim(second)
+    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, second)))
+    told.rows.by_id[second] = replace(told.rows.by_id[second], deleted=True)
+    await told.accept_end("rollback", run_id=second)
+    assert await reading == []
+
+
+async def test_a_join_without_a_cursor_is_live_only(told: StreamEnv) -> None:
+    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN)))
+    await told.say(_value(1))
+    await told.finish()
+    assert _said(await reading) == [("values", {"n": 1})]
+    assert await everything(await told.streams.join(THREAD, RUN)) == []
+    assert await everything(await told.streams.join(THREAD, RUN, last_event_id="what?")) == []
+
+
+async def test_a_cursor_the_log_has_not_reached_replays_nothing(told: StreamEnv) -> None:
+    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="99999999-0")))
+    await told.say(_value(1))
+    await told.finish()
+    assert _said(await reading) == [("values", {"n": 1})]
+
+
+async def test_a_run_that_is_not_resumable_has_no_ids_and_ignores_cursors(
+    memory: tuple[StreamEnv, MemoryFrames],
+) -> None:
+    made, _ = memory
+    made.create(resumable=False)
+    await made.claim()
+    reading = asyncio.ensure_future(everything(await made.streams.join(THREAD, RUN, last_event_id="0")))
+    await made.say(_value(1))
+    await made.finish()
+    assert await reading == [(None, "values", {"n": 1})]
+    assert await everything(await made.streams.join(THREAD, RUN, last_event_id="0")) == []
+    replayed = await everything(made.streams.replay(THREAD, RUN))
+    assert [event for _, event, _ in replayed] == ["metadata", "values"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (["custom"], ["metadata", "custom", "error"]),
+        (["custom", "values"], ["metadata", "values", "values|child:1", "custom", "error"]),
+        (["custom,values"], ["metadata", "values", "values|child:1", "custom", "error"]),
+        (['["messages-tuple"]'], ["metadata", "messages", "messages/partial", "error"]),
+        (["nonsense"], ["error"]),
+        ([""], ["metadata", "values", "values|child:1", "custom", "messages", "messages/partial", "error"]),
+    ],
+)
+async def test_a_filter_keeps_its_modes_in_every_namespace(
+    memory: tuple[StreamEnv, MemoryFrames], asked: list[str], expected: list[str]
+) -> None:
+    made, _ = memory
+    made.create()
+    await made.claim()
+    await made.say(_value(0), _value(1, "child:1"), Frame("custom", 1))
+    await made.say(Frame("messages", []), Frame("messages/partial", []))
+    await made.finish(Frame("error", {}), status="error")
+    joined = await made.streams.join(THREAD, RUN, last_event_id="0", modes=stream_modes(asked))
+    assert [event for _, event, _ in await everything(joined)] == expected
+
+
+async def test_heartbeats_come_while_nothing_happens_and_between_events() -> None:
+    frames = MemoryFrames()
+    async with stream_env_over(frames, frames, heartbeat_s=0.02) as made:
+        live = await made.streams.open(THREAD)
+        made.create()
+        events = live.events(RUN, resumable=True)
+        beats = 0
+        async with asyncio.timeout(DEADLINE_S):
+            async for chunk in events:
+                assert chunk == b": heartbeat\r\n\r\n"
+                beats += 1
+                if beats == 3:
+                    break
+        await events.aclose()
+
+
+async def test_a_client_that_stops_reading_holds_bounded_memory_and_misses_nothing(told: StreamEnv) -> None:
+    joined = await told.streams.join(THREAD, RUN, last_event_id="0")
+    chunks = aiter(joined)
+    data = await anext(chunks)
+    for number in range(1, 1500):
+        await told.say(_value(number))
+    await told.finish()
+    async with asyncio.timeout(DEADLINE_S):
+        async for chunk in chunks:
+            data += chunk
+    assert parsed(data) == await _from_start(told)
+    assert len(parsed(data)) == 1501
+
+
+class Unsteady(MemoryFrames):
+    """Frames of a log that does not answer now and then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.faults = 0
+
+    async def tail(self, thread_id: ThreadId) -> FrameTail:
+        """Listen to a thread, if the log answers."""
+        self._answer()
+        return await super().tail(thread_id)
+
+    async def read(self, thread_id: ThreadId, start: int, end: int) -> AsyncGenerator[PositionedFrames]:
+        """Yield a range, and break off in the middle while there are faults left."""
+        async for flush in super().read(thread_id, start, end):
+            yield flush
+            self._answer()
+
+    def _answer(self) -> None:
+        if self.faults:
+            self.faults -= 1
+            raise Unavailable("frames: the log does not answer")
+
+
+async def test_a_log_that_breaks_off_in_the_middle_costs_time_and_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentlog_gateway.streaming.run_stream.RETRY_S", 0.001)
+    frames = Unsteady()
+    async with stream_env_over(frames, frames) as made:
+        made.create()
+        await made.claim()
+        for number in range(5):
+            await made.say(_value(number))
+        joined = await made.streams.join(THREAD, RUN, last_event_id="0")
+        frames.faults = 7
+        reading = asyncio.ensure_future(everything(joined))
+        await made.finish(_value(5))
+        shown = await reading
+        assert frames.faults == 0
+        assert shown == await _from_start(made)
+        assert [data for _, event, data in shown if event == "values"] == [{"n": n} for n in range(6)]
+
+
+async def test_a_log_that_stays_away_ends_the_stream_so_that_the_client_comes_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agentlog_gateway.streaming.run_stream.RETRY_S", 0.001)
+    monkeypatch.setattr("agentlog_gateway.streaming.run_stream.AWAY_S", 0.02)
+    frames = Unsteady()
+    async with stream_env_over(frames, frames) as made:
+        made.create()
+        await made.claim()
+        joined = await made.streams.join(THREAD, RUN, last_event_id="0")
+        frames.faults = 1_000_000
+        assert [event for _, event, _ in await everything(joined)] == ["metadata"]
+        assert not joined.ended
+
+
+async def test_what_expired_is_said_and_the_rest_is_shown(memory: tuple[StreamEnv, MemoryFrames]) -> None:
+    made, frames = memory
+    made.create()
+    await made.claim()
+    behind = [await made.say(_value(number)) for number in range(4)]
+    await frames.expire(THREAD, behind[1])
+    await made.finish()
+    shown = await _from_start(made)
+    assert [event for _, event, _ in shown] == ["gap", "values", "values"]
+    await frames.expire(THREAD, await made.log.end(THREAD))
+    assert [event for _, event, _ in await _from_start(made)] == ["gap"]
+
+
+@pytest.mark.timeout(20)
+async def test_a_run_whose_flushes_were_lost_with_the_end_of_outputs_shows_a_gap_and_its_end(
+    memory: tuple[StreamEnv, MemoryFrames],
+) -> None:
+    made, _ = memory
+    made.create()
+    await made.claim()
+    behind = await made.say(_value(0))
+    await made.accept_end("success", outputs_to=behind + 5 * SLOTS)
+    shown = await _from_start(made)
+    assert [event for _, event, _ in shown] == ["metadata", "values", "gap"]
+    assert shown[-1][2] == {"from": event_id(behind), "to": event_id(behind + 5 * SLOTS)}
+
+
+async def test_a_closed_stream_ends_and_gives_its_tail_back(memory: tuple[StreamEnv, MemoryFrames]) -> None:
+    made, frames = memory
+    live = await made.streams.open(THREAD)
+    made.create()
+    events = live.events(RUN, resumable=True)
+    reading = asyncio.ensure_future(everything(events))
+    await asyncio.sleep(0)
+    events.close()
+    assert await reading == []
+    assert not events.ended
+    assert frames.listeners() == 0
+
+
+async def _follow_with_cuts(env: StreamEnv, live: RunEvents, cuts: list[int]) -> list[Event]:
+    """Read a stream that breaks after so many events each time, and resume it behind the last event received."""
+    shown = await some(live, cuts[0])
+    for count in [*cuts[1:], 1_000_000]:
+        cursor = shown[-1][0] if shown else "0"
+        shown += await some(await env.streams.join(THREAD, RUN, last_event_id=cursor), count)
+    return shown
+
+
+async def _tell(env: StreamEnv, dice: random.Random) -> None:
+    """Tell a run with everything that may happen to it, in random order."""
+    for attempt in range(dice.randint(1, 3)):
+        if attempt:
+            await env.say(_value(-1), end=f"void-{attempt}")
+            if dice.random() < 0.7:
+                await env.release()
+                await env.say(_value(-5))
+        old = env.epoch
+        await env.claim()
+        for number in range(dice.randint(3, 30)):
+            match dice.randrange(9):
+                case 0:
+                    await env.say(_value(-2), epoch=old, n=10_000 + number)
+                case 1:
+                    await env.say(_value(-3), n=env.n[env.epoch])
+                case 2:
+                    await env.log.append(OTHER_THREAD, _other(number))
+                case 3:
+                    await (env.fence() if dice.random() < 0.1 else env.say(_value(number)))
+                case _:
+                    frames = [_value(number, dice.choice(["", "child:1"])) for _ in range(dice.randint(1, 5))]
+                    await env.say(*frames)
+            if dice.random() < 0.3:
+                await asyncio.sleep(0.001)  # one turn or two for the readers
+    if dice.random() < 0.5:
+        await env.finish(_value(99), _value(100))
+        return
+    await env.accept_end("error", outputs_to=await env.log.end(THREAD), error={"error": "E", "message": "m"})
+    await env.announce("finished", Frame("error", {"error": "E", "message": "m"}))
+
+
+def _other(number: int) -> FrameRecord:
+    return FrameRecord(RunId("run-x"), number, number, (_value(-4),))
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_a_stream_cut_five_times_and_resumed_equals_the_run_joined_from_its_start(
+    env: FramesEnv, seed: int
+) -> None:
+    dice = random.Random(seed)
+    async with stream_env_over(env.log, env.reads) as made:
+        live = await made.streams.open(THREAD)
+        made.create()
+        events = live.events(RUN, resumable=True)
+        telling = asyncio.ensure_future(_tell(made, dice))
+        resumed = await _follow_with_cuts(made, events, [dice.randint(1, 12) for _ in range(5)])
+        await telling
+        whole = await _from_start(made)
+    assert resumed == whole
+    assert len({at for at, _, _ in whole}) == len(whole)
+    assert not [data for _, _, data in whole if isinstance(data, dict) and str(data.get("n")).startswith("-")]
+
+
+async def test_a_replay_begins_once_the_rows_can_be_read(told: StreamEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentlog_gateway.streaming.run_stream.RETRY_S", 0.01)
+    told.rows.away = True
+    replayed = asyncio.ensure_future(everything(told.streams.replay(THREAD, RUN)))
+    await told.rows.asked_again(told.rows.asked + 3)
+    told.rows.away = False
+    await told.finish()
+    assert [event for _, event, _ in await replayed] == ["metadata", "values"]
+
+
+async def test_a_stream_goes_on_while_the_rows_are_built_anew(told: StreamEnv) -> None:
+    events = await told.streams.join(THREAD, RUN, last_event_id="-1")
+    reading = asyncio.create_task(everything(events))
+    told.rows.built = True
+    asked = told.rows.asked
+    await told.hint(RUN)
+    await told.rows.asked_again(asked + 2)
+    with pytest.raises(Unavailable):
+        await told.streams.join(THREAD, RUN)
+    assert not reading.done()
+    told.rows.built = False
+    await told.finish()
+    async with asyncio.timeout(DEADLINE_S):
+        assert NOT_FOUND not in await reading

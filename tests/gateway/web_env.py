@@ -1,0 +1,97 @@
+"""A gateway whose database does not answer: what can be said without rows, and what is said when they are missing."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from httpx2 import ASGITransport, AsyncClient
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from tests.contracts.memory_frames import MemoryFrames
+from tests.fakes.memory_log import MemoryLog
+from tests.gateway.stream_env import Hints, Rows
+
+import agentlog_infra.examples
+from agentlog_commands.submit import Submitter
+from agentlog_facts.json_value import JsonObject, as_object
+from agentlog_gateway.api.dependencies import Dependencies, Limits
+from agentlog_gateway.api.refusal_log import Refusals
+from agentlog_gateway.application import build_app
+from agentlog_gateway.http.cors import Cors
+from agentlog_gateway.reads.caught_up import CatchUpGate
+from agentlog_gateway.reads.consistency_token import ProjectionProgress
+from agentlog_gateway.streaming.run_streams import RunStreams
+from agentlog_infra.langgraph.config import load_config
+from agentlog_infra.langgraph.graphs import Graphs
+from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
+from agentlog_infra.redis.verdicts import HintVerdicts
+from agentlog_infra.system_ports import SystemClock, SystemIds
+from agentlog_projections.models.assistants import Assistants
+from agentlog_projections.models.checkpoints import Checkpoints
+from agentlog_projections.models.runs import Runs
+from agentlog_projections.models.store import StoreItems
+from agentlog_projections.models.threads import Threads
+from agentlog_projections.projector.ledger import Ledger
+from agentlog_projections.queries.command_context import CommandContexts
+from agentlog_projections.queries.health import health
+from agentlog_projections.sql.caught_up import PartitionCatchUp
+from agentlog_projections.sql.database import Pool, open_pool
+
+EXAMPLES = Path(agentlog_infra.examples.__file__).parent / "langgraph.json"
+NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
+BODY_BYTES = 1000
+
+
+def dependencies(log: MemoryLog, pool: Pool, config: Path = EXAMPLES) -> Dependencies:
+    """Wire a gateway as its composition root does, over a log in memory."""
+    clock, ids = SystemClock(), SystemIds()
+    graphs = Graphs.load(load_config(config))
+    contexts = CommandContexts(pool)
+    caught_up = CatchUpGate(PartitionCatchUp(pool), log, clock, 1)
+    return Dependencies(
+        clock=clock,
+        ids=ids,
+        log=log,
+        submitter=Submitter(log, log, log, clock, ids),
+        refusals=Refusals(log, clock, ids),
+        caught_up=caught_up,
+        progress=ProjectionProgress(Ledger(pool), 1, 1),
+        waits=HintVerdicts(Hints(), log, clock),
+        streams=RunStreams(MemoryFrames(), Rows(), Hints()),
+        graphs=LangGraphAccess(
+            StateDependencies(graphs, Checkpoints(pool), StoreItems(pool), ids, JsonPlusSerializer())
+        ),
+        contexts=contexts,
+        threads=Threads(pool),
+        runs=Runs(pool),
+        assistants=Assistants(pool),
+        limits=Limits(BODY_BYTES, 5, 1, 15),
+        checks={"database": caught_up.ask, "log": partial(log.position, 0)},
+        health=partial(health, pool),
+        prepared=asyncio.Event(),
+    )
+
+
+@asynccontextmanager
+async def without_database(*origins: str) -> AsyncGenerator[tuple[AsyncClient, MemoryLog]]:
+    """Give a client of such a gateway, and its log."""
+    log, pool = MemoryLog(), await open_pool(NOWHERE, 2)
+    wired = dependencies(log, pool)
+    transport = ASGITransport(
+        build_app(lambda: wired, Cors(allow_origins=list(origins or ("*",)))), raise_app_exceptions=False
+    )
+    async with AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client, log
+    await pool.close()
+
+
+def detail(content: bytes) -> str:
+    """Return what a refusal tells, after checking that it is one text without a traceback."""
+    told: JsonObject = as_object(json.loads(content))
+    assert list(told) == ["detail"]
+    text = told["detail"]
+    assert isinstance(text, str)
+    assert "Traceback" not in text
+    return text

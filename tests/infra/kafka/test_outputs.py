@@ -1,0 +1,100 @@
+"""What frames on Kafka do when the broker goes away, comes back, or had nobody listening for a while."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from tests.broker.servers import make_topic, until
+from tests.contracts.conftest import Server, connection_to
+from tests.contracts.test_frame_log import numbers, taken
+from tests.contracts.test_log_away import eventually
+
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.frame import Frame, FrameRecord
+from agentlog_facts.ids import RunId, ThreadId
+from agentlog_infra.kafka.outputs.frame_log import KafkaFrameLog, KafkaFrameReads
+
+THREAD = ThreadId("thread-a")
+
+
+def _flush(n: int) -> FrameRecord:
+    return FrameRecord(RunId("run-1"), 1, n, (Frame("values", n),))
+
+
+Frames = tuple[KafkaFrameLog, KafkaFrameReads]
+
+
+@asynccontextmanager
+async def outputs(bootstrap: str) -> AsyncGenerator[Frames]:
+    """Give both sides of outputs of its own."""
+    topic = await make_topic(bootstrap, "outputs")
+    connection = connection_to(bootstrap)
+    log, reads = KafkaFrameLog(connection, 1, _no_base, topic), KafkaFrameReads(connection, 1, _no_base, topic)
+    await log.start()
+    try:
+        yield log, reads
+    finally:
+        await log.stop()
+        await reads.stop()
+
+
+@pytest.fixture
+async def frames(own_server: Server) -> AsyncIterator[Frames]:
+    """Give both sides of the outputs of a server that may be killed."""
+    async with outputs(own_server.bootstrap) as made:
+        yield made
+
+
+def _no_base(partition: int) -> int:
+    return 0
+
+
+async def test_a_tail_goes_on_where_it_was_when_the_broker_was_killed_and_started_again(
+    own_server: Server, frames: Frames
+) -> None:
+    log, reads = frames
+    tail = await reads.tail(THREAD)
+    for n in range(5):
+        await log.append(THREAD, _flush(n))
+    before = await taken(tail, 5)
+    own_server.kill()
+    await asyncio.to_thread(own_server.start)
+    for n in range(5, 10):
+        await log.append(THREAD, _flush(n))
+    assert numbers([*before, *await taken(tail, 5)]) == list(range(10))
+    assert numbers([found async for found in reads.read(THREAD, 0, await reads.end(THREAD))]) == list(range(10))
+    tail.close()
+
+
+async def test_a_broker_that_is_away_is_said_to_be_unavailable_and_found_again(
+    own_server: Server, frames: Frames
+) -> None:
+    log, reads = frames
+    end = await log.append(THREAD, _flush(0))
+    own_server.kill()
+    with pytest.raises(Unavailable):
+        await reads.tail(THREAD)
+    with pytest.raises(Unavailable):
+        assert [found async for found in reads.read(THREAD, 0, end)] == []
+    await asyncio.to_thread(own_server.start)
+    tail = await eventually(lambda: reads.tail(THREAD))
+    await log.append(THREAD, _flush(1))
+    assert numbers(await taken(tail, 1)) == [1]
+    assert numbers([found async for found in reads.read(THREAD, 0, end)]) == [0]
+    tail.close()
+
+
+async def test_a_tail_without_readers_is_given_up_after_a_while(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentlog_infra.kafka.outputs.tail.WARM_S", 0.05)
+    async with outputs(kafka) as (log, reads):
+        first = await reads.tail(THREAD)
+        first.close()
+        second = await reads.tail(THREAD)
+        assert reads.tailed() == {0}
+        second.close()
+        await until(lambda: not reads.tailed(), "the tail is given up")
+        third = await reads.tail(THREAD)
+        await log.append(THREAD, _flush(0))
+        assert numbers(await taken(third, 1)) == [0]
+        third.close()

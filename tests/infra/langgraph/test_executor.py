@@ -1,0 +1,604 @@
+"""One attempt of a run: what it streams, what it leaves on the log, and what a second attempt makes of it."""
+
+import asyncio
+import importlib
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from tests.fakes.memory_store import MemoryStore
+from tests.infra.langgraph.memory_checkpoints import MemoryCheckpoints, MemoryLog, SlowLog
+from tests.infra.projects import loaded
+
+from agentlog_facts.checkpoint import CheckpointSaved
+from agentlog_facts.checkpoint_ports import StoredWrite
+from agentlog_facts.envelope import Actor, Cause
+from agentlog_facts.execution_port import AttemptLost, RunAssignment, RunOutcome
+from agentlog_facts.frame import Frame
+from agentlog_facts.graph_ports import ROOT, unrooted
+from agentlog_facts.ids import RunId, ThreadId
+from agentlog_facts.json_value import Json, JsonObject, as_object
+from agentlog_infra.langgraph.executor import ExecutorDependencies, LangGraphRuns
+from agentlog_infra.langgraph.graphs import Graphs
+from agentlog_infra.langgraph.run_config import run_config
+from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
+from agentlog_infra.system_ports import SystemClock, SystemIds
+
+SOURCE = """
+import asyncio
+import operator
+import threading
+from typing import Annotated, TypedDict
+from langgraph.func import entrypoint
+from langgraph.graph import START, StateGraph
+from langgraph.types import interrupt
+from langgraph.config import get_store, get_stream_writer
+
+class State(TypedDict):
+    said: Annotated[list[str], operator.add]
+
+calls = []
+waiting = asyncio.Event()
+
+def say(word):
+    def node(state):
+        calls.append(word)
+        return {"said": [word]}
+    return node
+
+def chain(*words):
+    builder = StateGraph(State)
+    for before, word in zip((START, *words), words):
+        builder.add_node(word, say(word))
+        builder.add_edge(before, word)
+    return builder
+
+steps = chain("a", "b", "c").compile()
+
+def ask(state):
+    calls.append("ask")
+    return {"said": [interrupt("who?"), interrupt("really?")]}
+
+asking = StateGraph(State).add_node("ask", ask).add_edge(START, "ask").compile()
+
+def fail(state):
+    raise ZeroDivisionError("secret")
+
+failing = chain("a").add_node("fail", fail).add_edge("a", "fail").compile()
+
+async def block(state):
+    waiting.set()
+    await asyncio.Event().wait()
+
+blocking = chain("a").add_node("block", block).add_edge("a", "block").compile()
+
+free = asyncio.Event()
+
+async def defy(state):
+    waiting.set()
+    while not free.is_set():
+        try:
+            await free.wait()
+        except asyncio.CancelledError:
+            calls.append("defied")
+    calls.append("went")
+
+defying = StateGraph(State).add_node("defy", defy).add_edge(START, "defy").compile()
+
+def call_sub(state):
+    get_stream_writer()({"in": "sub"})
+    return steps.invoke({"said": []})
+
+nested = StateGraph(State).add_node("outer", call_sub).add_edge(START, "outer").compile()
+sub_as_node = StateGraph(State).add_node("sub", asking).add_edge(START, "sub").compile()
+
+in_thread, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+def linger(state):
+    in_thread.set()
+    go_on.wait(30)
+    try:
+        return steps.invoke({"said": []})
+    except Exception as error:
+        calls.append(type(error).__name__)
+    finally:
+        ended.set()
+
+lingering = chain("a").add_node("linger", linger).add_edge("a", "linger").compile()
+
+def keep(state):
+    store = get_store()
+    store.put(("kept",), "before", {})
+    in_thread.set()
+    go_on.wait(30)
+    try:
+        store.put(("kept",), "after", {})
+    except Exception as error:
+        calls.append(type(error).__name__)
+    finally:
+        ended.set()
+
+keeping = StateGraph(State).add_node("keep", keep).add_edge(START, "keep").compile()
+
+inner = chain("a", "b", "c").compile(interrupt_before=["b"], interrupt_after=["b"])
+stops_inside = StateGraph(State).add_node("sub", inner).add_edge(START, "sub").compile()
+
+def first(state):
+    return {"said": [interrupt("first?")]}
+
+def second(state):
+    return {"said": [interrupt("second?")]}
+
+def unstorable(state):
+    return {"said": [threading.Lock()]}
+
+bad = chain("a").add_node("bad", unstorable).add_edge("a", "bad").compile()
+
+async def cancelled_factory(config):
+    raise asyncio.CancelledError("a library's own")
+
+@entrypoint()
+async def echo(text: str, *, previous: str | None = None) -> str:
+    return (previous or "") + text
+
+class Named(TypedDict):
+    name: str
+    other: int
+
+named = StateGraph(Named).add_node("only", lambda state: {}).add_edge(START, "only").compile()
+
+two = StateGraph(State).add_node("first", first).add_node("second", second)
+two = two.add_edge(START, "first").add_edge("first", "second").compile()
+sub_of_two = StateGraph(State).add_node("sub", two).add_edge(START, "sub").compile()
+
+both = StateGraph(State).add_node("first", first).add_node("second", second)
+both = both.add_edge(START, "first").add_edge(START, "second").compile()
+"""
+NAMES = (
+    "steps",
+    "asking",
+    "both",
+    "failing",
+    "blocking",
+    "defying",
+    "nested",
+    "lingering",
+    "keeping",
+    "sub_as_node",
+    "sub_of_two",
+    "stops_inside",
+    "echo",
+    "bad",
+    "named",
+    "cancelled_factory",
+)
+THREAD = ThreadId("t1")
+API_URL = "http://127.0.0.1:2024"
+
+
+@pytest.fixture
+def graphs(tmp_path: Path) -> Iterator[Graphs]:
+    with loaded(tmp_path, {"runs_project.py": SOURCE}, {name: f"./runs_project.py:{name}" for name in NAMES}) as found:
+        yield found
+
+
+class ExecutorEnv:
+    """A log whose facts are projected at once, and the runs executed over it."""
+
+    def __init__(self, graphs: Graphs, log: type[MemoryLog] = MemoryLog) -> None:
+        self.graphs = graphs
+        self.reads = MemoryCheckpoints()
+        self.log = log(self.reads)
+        self.store = MemoryStore()
+        serde = JsonPlusSerializer()
+        dependencies = ExecutorDependencies(
+            graphs, self.reads, self.store, self.log, SystemClock(), SystemIds(), serde, API_URL
+        )
+        self.runs = LangGraphRuns(dependencies)
+        self.access = LangGraphAccess(StateDependencies(graphs, self.reads, self.store, SystemIds(), serde))
+        self.frames: list[Frame] = []
+        self.stop = asyncio.Event()
+
+    async def run(self, graph_id: str, *, run: int = 1, attempt: int = 1, **kwargs: Json) -> RunOutcome:
+        return await self.runs.execute(self.order(graph_id, run, attempt, kwargs), self.frames.append, self.stop)
+
+    def order(self, graph_id: str, run: int, attempt: int, kwargs: JsonObject) -> RunAssignment:
+        run_id = RunId(f"00000000-0000-7000-8000-{run:012}")
+        versions = [draft for draft in self.log.drafts if draft.stream == f"run-{run_id}"]
+        return RunAssignment(
+            run_id=run_id,
+            thread_id=THREAD,
+            graph_id=graph_id,
+            epoch=run * 10 + attempt,
+            attempt=attempt,
+            assistant={"assistant_id": "as1", "config": {"configurable": {"mood": "good"}}},
+            kwargs=kwargs,
+            metadata={},
+            thread_metadata={},
+            cause=Cause(Actor("worker", "w1"), "c1"),
+            run_version=len(versions) - 1 if versions else None,
+        )
+
+    def of(self, mode: str) -> list[Json]:
+        return [frame.data for frame in self.frames if frame.event == mode]
+
+    def forget_after(self, checkpoints: int) -> None:
+        """Keep only what the log had when so many checkpoints were accepted, as after a crash."""
+        drafts, self.log.drafts = self.log.drafts, []
+        self.reads.folded = type(self.reads.folded)()
+        for draft in drafts:
+            if checkpoints == 0:
+                break
+            kept = draft.facts
+            self.log.drafts.append(draft)
+            self.reads.fold(draft.stream, kept)
+            checkpoints -= sum(isinstance(fact, CheckpointSaved) for fact in kept)
+
+
+@pytest.fixture
+async def env(graphs: Graphs) -> ExecutorEnv:
+    return ExecutorEnv(graphs)
+
+
+def calls() -> list[str]:
+    """Return the nodes that ran, as the project's module noted them."""
+    found: list[str] = vars(importlib.import_module("runs_project"))["calls"]
+    return found
+
+
+def waits() -> bool:
+    """Tell whether the node that blocks runs."""
+    waiting: asyncio.Event = vars(importlib.import_module("runs_project"))["waiting"]
+    return waiting.is_set()
+
+
+async def entered() -> None:
+    """Wait until the node that blocks runs."""
+    waiting: asyncio.Event = vars(importlib.import_module("runs_project"))["waiting"]
+    await waiting.wait()
+
+
+def freed() -> asyncio.Event:
+    """Return what the node that defies its cancel waits for."""
+    free: asyncio.Event = vars(importlib.import_module("runs_project"))["free"]
+    return free
+
+
+async def signalled(name: str) -> None:
+    """Wait for an event of a thread that runs a node."""
+    event: threading.Event = vars(importlib.import_module("runs_project"))[name]
+    assert await asyncio.to_thread(event.wait, 10)
+
+
+def let_go_on() -> None:
+    """Let the node that has_live_threads go on."""
+    event: threading.Event = vars(importlib.import_module("runs_project"))["go_on"]
+    event.set()
+
+
+def question(outcome: RunOutcome) -> Json:
+    """Return what the one open interrupt asks."""
+    [found] = outcome.interrupts.values()
+    assert isinstance(found, list)
+    [shown] = found
+    return as_object(shown)["value"]
+
+
+async def test_a_run_streams_what_was_asked_and_ends_with_the_state(env: ExecutorEnv) -> None:
+    outcome = await env.run("steps", input={"said": ["x"]}, stream_mode=["values", "updates"])
+    assert (outcome.status, outcome.error, outcome.next) == ("success", None, ())
+    assert outcome.values == {"said": ["x", "a", "b", "c"]}
+    assert env.of("values") == [{"said": ["x", *"abc"[:n]]} for n in range(4)]
+    assert env.of("updates") == [{word: {"said": [word]}} for word in "abc"]
+
+
+async def test_commits_demand_consecutive_versions_under_the_epoch(env: ExecutorEnv) -> None:
+    outcome = await env.run("steps", input={"said": []}, durability="sync")
+    demands = [next(iter(draft.demands.values())) for draft in env.log.drafts]
+    assert demands == ["absent", *range(len(demands) - 1)]
+    assert {draft.epoch for draft in env.log.drafts} == {11}
+    assert outcome.run_version == len(demands) - 1
+
+
+async def test_a_list_that_grew_is_stored_by_its_new_items(env: ExecutorEnv) -> None:
+    await env.run("steps", input={"said": ["x"]})
+    saved = [fact for draft in env.log.drafts for fact in draft.facts if isinstance(fact, CheckpointSaved)]
+    entries = [entry for fact in saved for entry in fact.channels if isinstance(entry, dict)]
+    said = [entry for entry in entries if entry["channel"] == "said"]
+    assert [entry["kind"] for entry in said] == ["full", "append", "append", "append"]
+    assert [entry.get("items") for entry in said[1:]] == [["a"], ["b"], ["c"]]
+
+
+async def test_the_next_run_continues_the_thread(env: ExecutorEnv) -> None:
+    await env.run("steps", input={"said": ["x"]})
+    outcome = await env.run("steps", run=2, input={"said": ["y"]})
+    assert outcome.values == {"said": ["x", "a", "b", "c", "y", "a", "b", "c"]}
+
+
+async def test_an_interrupt_waits_for_its_answers(env: ExecutorEnv) -> None:
+    first = await env.run("asking", input={"said": []}, stream_mode=["values", "updates"])
+    assert (first.status, first.next) == ("success", ("ask",))
+    assert question(first) == "who?"
+    second = await env.run("asking", run=2, command={"resume": "ann"})
+    assert second.next == ("ask",)
+    third = await env.run("asking", run=3, command={"resume": "yes"})
+    assert (third.values, third.interrupts, third.next) == ({"said": ["ann", "yes"]}, {}, ())
+
+
+async def test_a_resume_that_was_cut_off_counts_once(env: ExecutorEnv) -> None:
+    await env.run("asking", input={"said": []})
+    await env.run("asking", run=2, command={"resume": "ann"})
+    assert any(write.run_id == order_id(2) for write in await writes(env))  # the answer lies on the log already
+    again = await env.run("asking", run=2, attempt=2, command={"resume": "ann"})
+    assert question(again) == "really?"
+
+
+async def test_an_answer_that_a_subgraph_used_up_counts_once(env: ExecutorEnv) -> None:
+    await env.run("sub_of_two", input={"said": []})
+    cut_off = await env.run("sub_of_two", run=2, command={"resume": "a"})
+    assert question(cut_off) == "second?"
+    again = await env.run("sub_of_two", run=2, attempt=2, command={"resume": "a"})
+    assert question(again) == "second?"
+    last = await env.run("sub_of_two", run=3, command={"resume": "b"})
+    assert last.values == {"said": ["a", "b"]}
+
+
+async def test_an_update_that_was_cut_off_counts_once(env: ExecutorEnv) -> None:
+    await env.run("asking", input={"said": []})
+    command: JsonObject = {"resume": "ann", "update": {"said": ["noted"]}}
+    await env.run("asking", run=2, command=command)
+    await env.run("asking", run=2, attempt=2, command=command)
+    last = await env.run("asking", run=3, command={"resume": "yes"})
+    assert last.values == {"said": ["noted", "ann", "yes"]}
+
+
+async def test_an_error_is_an_outcome_and_shows_no_secret(env: ExecutorEnv) -> None:
+    outcome = await env.run("failing", input={"said": []})
+    assert outcome.status == "error"
+    assert outcome.error == {"error": "ZeroDivisionError", "message": "An internal error occurred"}
+    assert (outcome.values, outcome.next) == ({"said": ["a"]}, ("fail",))
+
+
+@pytest.mark.parametrize("command", [None, {}, {"resume": None}])
+async def test_no_input_on_a_new_thread_is_an_error(env: ExecutorEnv, command: JsonObject | None) -> None:
+    outcome = await env.run("steps", input=None, command=command)
+    assert outcome.error is not None
+    assert outcome.error["error"] == "EmptyInputError"
+    assert outcome.values is None
+
+
+async def test_a_second_attempt_goes_on_behind_the_last_checkpoint(env: ExecutorEnv) -> None:
+    await env.run("steps", input={"said": ["x"]}, durability="sync")
+    env.forget_after(3)  # input, first step, a
+    calls().clear()
+    outcome = await env.run("steps", attempt=2, input={"said": ["x"]})
+    assert outcome.values == {"said": ["x", "a", "b", "c"]}
+    assert "a" not in calls()
+
+
+async def test_a_second_attempt_without_a_checkpoint_starts_with_the_input(env: ExecutorEnv) -> None:
+    outcome = await env.run("steps", attempt=2, input={"said": ["x"]})
+    assert outcome.values == {"said": ["x", "a", "b", "c"]}
+
+
+@pytest.mark.parametrize(("key", "nodes"), [("interrupt_before", ["b"]), ("interrupt_after", ["a"])])
+async def test_a_second_attempt_does_not_pass_the_point_where_the_run_had_to_stop(
+    env: ExecutorEnv, key: str, nodes: list[Json]
+) -> None:
+    before, after = (nodes, None) if key == "interrupt_before" else (None, nodes)
+    first = await env.run("steps", input={"said": []}, interrupt_before=before, interrupt_after=after)
+    calls().clear()
+    again = await env.run("steps", attempt=2, input={"said": []}, interrupt_before=before, interrupt_after=after)
+    assert calls() == []
+    assert again == replace(first, checkpoint_id=again.checkpoint_id)
+    assert (again.status, again.next) == ("success", ("b",))
+    last = await env.run("steps", run=2, input=None, interrupt_before=before, interrupt_after=after)
+    assert last.values == {"said": ["a", "b", "c"]}
+
+
+async def test_a_second_attempt_does_not_pass_a_breakpoint_inside_a_subgraph(env: ExecutorEnv) -> None:
+    first = await env.run("stops_inside", input={"said": []})
+    again = await env.run("stops_inside", attempt=2, input={"said": []})
+    assert calls() == ["a"]
+    assert again == replace(first, checkpoint_id=again.checkpoint_id)
+    assert (again.status, again.next) == ("success", ("sub",))
+    for attempt in (1, 2):  # a human agreed; then the next breakpoint holds
+        second = await env.run("stops_inside", run=2, attempt=attempt, input=None)
+        assert (calls(), second.next) == (["a", "b"], ("sub",))
+    last = await env.run("stops_inside", run=3, input=None)
+    assert (calls(), last.next) == (["a", "b", "c"], ())
+    assert last.values == {"said": ["a", "b", "c"]}
+
+
+async def test_a_run_that_is_stopped_ends_as_interrupted(env: ExecutorEnv) -> None:
+    work = asyncio.create_task(env.run("blocking", input={"said": []}, stream_mode=["updates"]))
+    await entered()
+    env.stop.set()
+    outcome = await work
+    assert (outcome.status, outcome.values, outcome.next) == ("interrupted", {"said": ["a"]}, ("block",))
+
+
+@pytest.mark.parametrize("durability", ["async", "sync"])
+async def test_a_thread_that_goes_on_after_the_outcome_writes_nothing_behind_it(
+    env: ExecutorEnv, durability: str
+) -> None:
+    work = asyncio.create_task(env.run("lingering", input={"said": []}, durability=durability))
+    await signalled("in_thread")
+    env.stop.set()
+    outcome = await work
+    saved = len(env.log.drafts)
+    let_go_on()
+    await signalled("ended")
+    assert (len(env.log.drafts), outcome.run_version) == (saved, saved - 1)
+    assert calls() == ["a", "AttemptLost"]
+
+
+@pytest.mark.parametrize("drained", [False, True])
+async def test_a_thread_that_goes_on_after_its_run_puts_no_more_items(env: ExecutorEnv, drained: bool) -> None:
+    work = asyncio.create_task(env.run("keeping", input={"said": []}))
+    await signalled("in_thread")
+    if drained:
+        work.cancel()
+    else:
+        env.stop.set()
+    await asyncio.wait({work})
+    let_go_on()
+    await signalled("ended")
+    assert await env.store.item(("kept",), "before") is not None
+    assert await env.store.item(("kept",), "after") is None
+    assert calls() == ["AttemptLost"]
+
+
+async def test_a_drained_run_leaves_nothing_running(env: ExecutorEnv) -> None:
+    work = asyncio.create_task(env.run("blocking", input={"said": []}))
+    await entered()
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+    latest = await env.reads.latest(THREAD, "")
+    assert latest is not None
+    assert latest.channels["said"].items == ("a",)  # the step that was finished is on the log
+
+
+async def test_a_drained_run_is_over_only_when_its_code_is(env: ExecutorEnv) -> None:
+    work = asyncio.create_task(env.run("defying", input={"said": []}))
+    await entered()
+    for _ in range(3):
+        work.cancel()
+        assert not (await asyncio.wait({work}, timeout=0.05))[0]
+    freed().set()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert calls() == ["defied", "went"]
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+
+
+async def test_a_lost_append_stops_the_attempt(env: ExecutorEnv) -> None:
+    env.log.fails = True
+    with pytest.raises(AttemptLost):
+        await env.run("blocking", input={"said": []})
+
+
+@pytest.mark.parametrize("durability", ["async", "sync"])
+async def test_no_superstep_starts_before_the_log_has_the_one_before(graphs: Graphs, durability: str) -> None:
+    """So that a crash repeats at most one superstep, however slow the log is (decision 0015)."""
+    env = ExecutorEnv(graphs, SlowLog)
+    assert isinstance(env.log, SlowLog)
+    run = asyncio.create_task(env.run("blocking", input={"said": []}, durability=durability))
+    await asyncio.wait([run], timeout=0.5)
+    assert not waits()
+    env.log.gate.set()
+    await entered()
+    env.stop.set()
+    await run
+
+
+async def test_the_first_superstep_waits_for_nothing(graphs: Graphs) -> None:
+    env = ExecutorEnv(graphs, SlowLog)
+    assert isinstance(env.log, SlowLog)
+    run = asyncio.create_task(env.run("steps", input={"said": []}))
+    async with asyncio.timeout(5):
+        while calls() != ["a"]:
+            await asyncio.to_thread(lambda: None)
+    env.log.gate.set()
+    await run
+
+
+async def test_a_sync_node_may_invoke_a_graph(env: ExecutorEnv) -> None:
+    outcome = await env.run("nested", input={"said": []}, stream_mode=["values", "custom"])
+    assert outcome.values == {"said": ["a", "b", "c"]}
+    assert env.of("custom") == [{"in": "sub"}]
+
+
+async def test_a_subgraph_interrupts_at_the_root(env: ExecutorEnv) -> None:
+    first = await env.run("sub_as_node", input={"said": []})
+    assert len(first.interrupts) == 1
+    await env.run("sub_as_node", run=2, command={"resume": "a"})
+    last = await env.run("sub_as_node", run=3, command={"resume": "b"})
+    assert last.values == {"said": ["a", "b"]}
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+async def test_a_value_that_cannot_be_stored_fails_the_run(env: ExecutorEnv, durability: str) -> None:
+    outcome = await env.run("bad", input={"said": []}, durability=durability)
+    assert outcome.status == "error"
+    assert outcome.error is not None
+    assert outcome.error["error"] == "TypeError"
+    assert outcome.values == (None if durability == "exit" else {"said": ["a"]})
+
+
+async def test_an_entrypoint_remembers_what_it_returned(env: ExecutorEnv) -> None:
+    await env.run("echo", input="a")
+    outcome = await env.run("echo", run=2, input="b", stream_mode=["values", "updates"])
+    assert outcome.values == {ROOT: "ab"}
+    assert unrooted(outcome.values) == "ab"
+    assert env.of("values")[-1] == "ab"
+    assert env.of("updates") == [{"echo": "ab"}]
+    assert (await env.access.get_state("echo", THREAD))["values"] == "ab"
+
+
+async def test_only_the_last_state_is_saved_with_durability_exit(env: ExecutorEnv) -> None:
+    await env.run("steps", input={"said": []}, durability="exit")
+    saved = [fact for draft in env.log.drafts for fact in draft.facts if isinstance(fact, CheckpointSaved)]
+    assert len(saved) == 1
+
+
+def order_id(run: int) -> str:
+    return f"00000000-0000-7000-8000-{run:012}"
+
+
+async def writes(env: ExecutorEnv) -> tuple[StoredWrite, ...]:
+    latest = await env.reads.latest(THREAD, "")
+    assert latest is not None
+    return latest.writes
+
+
+async def test_a_factory_that_cancels_the_run_from_inside_loses_the_attempt(env: ExecutorEnv) -> None:
+    with pytest.raises(AttemptLost):
+        await env.run("cancelled_factory")
+
+
+async def test_updates_of_an_idle_thread_are_checkpoints_of_their_own(env: ExecutorEnv) -> None:
+    await env.run("named", input={"name": "x"})
+    updates: list[JsonObject] = [{"name": "y"}, {"name": "z"}, {"other": 1}]
+    for run, update in enumerate(updates, 2):
+        outcome = await env.run("named", run=run, command={"update": update, "resume": None, "goto": None})
+        assert (outcome.status, outcome.checkpoint_id is None) == ("success", False)
+    state = await env.access.get_state("named", THREAD)
+    assert (state["values"], as_object(state["metadata"])["source"]) == ({"name": "z", "other": 1}, "loop")
+    assert (await env.run("named", run=5, input={"other": 2})).values == {"name": "z", "other": 2}
+
+
+async def test_an_update_that_an_idle_thread_cannot_take_breaks_no_later_run(env: ExecutorEnv) -> None:
+    await env.run("steps", input={"said": []})
+    failed = await env.run("steps", run=2, command={"update": {"said": 5}})
+    assert (failed.status, as_object(failed.error)["error"]) == ("error", "TypeError")
+    assert (await env.access.get_state("steps", THREAD))["values"] == {"said": ["a", "b", "c"]}
+    assert (await env.run("steps", run=3, input={"said": []})).status == "success"
+
+
+async def test_an_update_of_a_waiting_thread_runs_its_node_again(env: ExecutorEnv) -> None:
+    await env.run("asking", input={"said": []})
+    outcome = await env.run("asking", run=2, command={"update": {"said": ["u"]}})
+    assert (outcome.status, outcome.next, outcome.values) == ("success", ("ask",), {"said": ["u"]})
+
+
+async def test_metadata_tells_where_a_run_is_executed(env: ExecutorEnv) -> None:
+    await env.run("steps", input={"said": []}, config={"max_concurrency": 2})
+    metadata = as_object((await env.access.get_state("steps", THREAD))["metadata"])
+    expected: JsonObject = {
+        "langgraph_plan": "self-hosted",
+        "langgraph_host": "self-hosted",
+        "langgraph_api_url": "http://127.0.0.1:2024",
+    }
+    assert expected.items() <= metadata.items()
+
+
+@pytest.mark.parametrize(("given", "expected"), [(3, 3), (0, None), (True, None), ("3", None), (None, None)])
+def test_at_most_so_many_tasks_run_at_once(env: ExecutorEnv, given: Json, expected: int | None) -> None:
+    order = env.order("steps", 1, 1, {"config": {"max_concurrency": given}})
+    assert run_config(order, from_checkpoint=True).get("max_concurrency") == expected

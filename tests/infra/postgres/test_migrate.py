@@ -1,0 +1,68 @@
+"""Migrations: a database is made, brought to the newest shape once, and refused when only a rebuild can help."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from tests.stack_fixtures import RunningStack
+
+from agentlog_facts.errors import Misconfigured, Unavailable
+from agentlog_infra.postgres.migrate import Tables, pending, upgrade
+
+NOTES = Tables("notes", 1, "CREATE SCHEMA IF NOT EXISTS read_v1; CREATE TABLE IF NOT EXISTS read_v1.notes (n int)")
+
+
+@pytest.fixture
+async def uri(stack: RunningStack) -> AsyncGenerator[str]:
+    """Name a database that is not there yet."""
+    name = f"migrate_{uuid4().hex}"
+    yield stack.postgres.replace("/postgres?", f"/{name}?")
+    admin = await asyncpg.connect(stack.postgres)
+    await admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    await admin.close()
+
+
+async def test_a_missing_database_is_made_and_brought_up_once(uri: str) -> None:
+    todo = await pending(uri, [NOTES])
+    assert todo[-3:] == ["ledger: revision 0002", "ledger: revision 0003", "read model notes: make version 1"]
+    assert await upgrade(uri, [NOTES]) == todo[1:]
+    assert await upgrade(uri, [NOTES]) == []
+    assert await pending(uri, [NOTES]) == []
+
+
+async def test_a_new_read_model_is_made_beside_the_others(uri: str) -> None:
+    await upgrade(uri, [NOTES])
+    other = Tables("others", 1, "CREATE TABLE read_v1.others (n int)")
+    assert await upgrade(uri, [NOTES, other]) == ["read model others: make version 1"]
+
+
+async def test_migrations_at_the_same_time_do_the_work_once(uri: str) -> None:
+    await upgrade(uri, [])
+    done = await asyncio.gather(*(upgrade(uri, [NOTES]) for _ in range(4)))
+    assert sorted(done) == [[], [], [], ["read model notes: make version 1"]]
+
+
+async def test_another_version_of_a_read_model_needs_a_rebuild(uri: str) -> None:
+    await upgrade(uri, [NOTES])
+    newer = replace(NOTES, version=2)
+    with pytest.raises(Misconfigured, match="expected version 2, found 1: agentlog rebuild"):
+        await upgrade(uri, [newer])
+    connection = await asyncpg.connect(uri)
+    await connection.execute("DROP SCHEMA ledger, read_v1 CASCADE")
+    await connection.close()
+    assert "read model notes: make version 2" in await upgrade(uri, [newer])
+
+
+async def test_a_failed_migration_leaves_nothing_behind(uri: str) -> None:
+    broken = Tables("broken", 1, "CREATE TABLE read_v1.broken (n nonsense)")
+    with pytest.raises(asyncpg.UndefinedObjectError):
+        await upgrade(uri, [NOTES, broken])
+    assert len(await pending(uri, [NOTES])) == 4
+
+
+async def test_a_server_that_is_away_is_unavailable(uri: str) -> None:
+    with pytest.raises(Unavailable):
+        await upgrade("postgresql://postgres@/x?host=/nowhere", [NOTES])

@@ -1,0 +1,242 @@
+"""Decides that role processes start together, come back when they die, and end all when one cannot run."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.stack_fixtures import until
+
+from agentlog_facts.errors import Misconfigured
+from agentlog_infra.console import Status, say_error
+from agentlog_infra.process.child import child_environment, identify, spawn
+from agentlog_infra.process.restart_budget import RestartBudget
+from agentlog_infra.supervisor.role import RoleCrashes, RoleSpec
+from agentlog_infra.supervisor.supervisor import Supervisor, role_specs
+
+TOYS = Path(__file__).with_name("toys")
+
+
+class Toys:
+    """A supervisor of toy roles, what they noted, and which workers were told dead."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.dead: list[str] = []
+        self.seen: Supervisor | None = None
+        self.environment = {
+            "TOY_NOTES": str(folder / "notes.jsonl"),
+            "TOY_BEHAVIOUR": str(folder / "behaviour.json"),
+        }
+
+    def behave(self, **wanted: str) -> None:
+        """Tell toys how to behave at their next start."""
+        (self.folder / "behaviour.json").write_text(json.dumps(wanted))
+
+    def notes(self, what: str) -> list[dict[str, str]]:
+        """Return the lines of one kind, in order."""
+        return [line for line in self.lines() if line["what"] == what]
+
+    def lines(self) -> list[dict[str, str]]:
+        """Return all lines, in order."""
+        path = self.folder / "notes.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    async def on_death(self, worker_id: str) -> None:
+        """Remember a worker that was told dead."""
+        self.dead.append(worker_id)
+
+    @asynccontextmanager
+    async def supervisor(
+        self, stages: Sequence[Sequence[RoleSpec]], budget: RestartBudget | None = None
+    ) -> AsyncGenerator[Supervisor]:
+        """Run toy roles."""
+        async with Supervisor(stages, self.folder, budget) as supervisor:
+            self.seen = supervisor
+            await supervisor.start(self.environment, self.on_death)
+            yield supervisor
+            await supervisor.stop()
+
+
+@pytest.fixture
+def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toys:
+    """Give a test its toys."""
+    monkeypatch.setenv("PYTHONPATH", str(TOYS))
+    return Toys(tmp_path)
+
+
+def toy(name: str, *, executes_runs: bool = False, loads_graphs: bool = False, stop_secs: float = 10.0) -> RoleSpec:
+    """Describe a toy role."""
+    return RoleSpec(
+        name, "toy_role", (name,), executes_runs, stop_secs, loads_graphs, preload="agentlog_infra.system_ports"
+    )
+
+
+async def test_roles_stop_in_the_order_of_their_stages(toys: Toys) -> None:
+    async with toys.supervisor([[toy("gateway")], [toy("worker", executes_runs=True)], [toy("projector")]]):
+        assert {line["role"] for line in toys.notes("started")} == {"gateway", "worker", "projector"}
+    assert [line["role"] for line in toys.notes("stopped")] == ["gateway", "worker", "projector"]
+    assert toys.dead == [], "a worker that was asked to stop and did gave its runs back itself"
+
+
+async def test_a_killed_worker_comes_back_and_its_runs_are_told_lost(toys: Toys) -> None:
+    async with toys.supervisor([[toy("worker", executes_runs=True)]]):
+        first = toys.notes("started")[0]
+        os.kill(int(first["pid"]), signal.SIGKILL)
+        await until(lambda: len(toys.notes("started")) == 2)
+        second = toys.notes("started")[1]
+        assert toys.dead == [first["worker"]]
+        assert second["worker"] not in ("", first["worker"])
+
+
+async def test_a_role_that_dies_again_and_again_ends_the_whole(toys: Toys, capsys: pytest.CaptureFixture[str]) -> None:
+    toys.behave(projector="dies")
+    with pytest.raises(RoleCrashes, match="projector dies again and again") as told:
+        async with toys.supervisor([[toy("gateway")], [toy("projector")]], RestartBudget(limit=3)):
+            pytest.fail("it counts as started")
+    assert say_error(told.value) == Status.FAILED
+    assert "fix: its last lines above" in capsys.readouterr().err
+    assert len([line for line in toys.notes("started") if line["role"] == "projector"]) == 4
+    assert toys.seen
+    assert all(role.pid is None for role in toys.seen.roles)
+
+
+async def test_a_worker_that_user_code_keeps_from_stopping_is_replaced_as_often_as_it_takes(toys: Toys) -> None:
+    toys.behave(worker="stuck")
+    async with toys.supervisor([[toy("worker", executes_runs=True)]], RestartBudget(limit=1)):
+        await until(lambda: len(toys.notes("started")) > 3)
+        toys.behave()
+        assert len(toys.dead) >= 2, "its runs are told lost"
+
+
+async def test_a_role_that_cannot_run_as_configured_is_not_tried_again(toys: Toys) -> None:
+    toys.behave(worker="misconfigured")
+    with pytest.raises(Misconfigured, match="worker cannot run with this configuration"):
+        async with toys.supervisor([[toy("gateway")], [toy("worker")]]):
+            pytest.fail("it counts as started")
+    assert len([line for line in toys.notes("started") if line["role"] == "worker"]) == 1
+    assert toys.seen
+    assert all(role.pid is None for role in toys.seen.roles)
+
+
+async def test_a_role_that_does_not_stop_in_its_time_is_killed(toys: Toys) -> None:
+    toys.behave(gateway="stubborn")
+    async with toys.supervisor([[toy("gateway", stop_secs=0.3)]]):
+        pid = int(toys.notes("started")[0]["pid"])
+    assert len(toys.notes("asked to stop")) == 1
+    assert not psutil.pid_exists(pid)
+
+
+async def test_a_changed_graph_replaces_only_roles_that_load_graphs(toys: Toys) -> None:
+    async with toys.supervisor([[toy("gateway", loads_graphs=True)], [toy("projector")]]) as supervisor:
+        await supervisor.reload()
+        assert sorted(line["role"] for line in toys.notes("started")) == ["gateway", "gateway", "projector"]
+
+
+async def test_a_change_that_breaks_a_graph_waits_for_the_next_change(toys: Toys) -> None:
+    async with toys.supervisor([[toy("gateway", loads_graphs=True)]]) as supervisor:
+        toys.behave(gateway="misconfigured")
+        await supervisor.reload()
+        assert supervisor.roles[0].pid is None
+        toys.behave(gateway="steady")
+        await supervisor.reload()
+        assert supervisor.roles[0].pid is not None
+
+
+async def test_roles_of_a_killed_supervisor_are_ended_and_their_runs_told_lost(toys: Toys) -> None:
+    left = await spawn([sys.executable, "-c", "import signal; signal.pause()"], death_signal=signal.SIGKILL)
+    found = identify(left.pid)
+    assert found is not None
+    note = {"pid": left.pid, "started": found.started, "worker_id": "w1"}
+    (toys.folder / "role-worker-1.json").write_text(json.dumps(note))
+    async with toys.supervisor([[toy("gateway")]]):
+        assert await left.wait() == -signal.SIGKILL
+        assert toys.dead == ["w1"]
+    assert not (toys.folder / "role-worker-1.json").exists()
+
+
+async def test_a_process_that_only_has_the_pid_of_an_old_role_is_left_alone(toys: Toys) -> None:
+    note = {"pid": os.getpid(), "started": "long ago", "worker_id": "w1"}
+    (toys.folder / "role-worker-1.json").write_text(json.dumps(note))
+    async with toys.supervisor([[toy("gateway")]]):
+        assert toys.dead == ["w1"]
+
+
+def test_when_the_supervisor_is_killed_its_roles_go_too(toys: Toys) -> None:
+    script = f"""\
+import asyncio
+from pathlib import Path
+from agentlog_infra.supervisor.role import RoleSpec
+from agentlog_infra.supervisor.supervisor import Supervisor
+async def told(worker_id): raise AssertionError
+async def main():
+    roles = [[RoleSpec("gateway", "toy_role", ("gateway",))]]
+    async with Supervisor(roles, Path({str(toys.folder)!r})) as supervisor:
+        await supervisor.start({toys.environment!r}, told)
+        print("ready", flush=True)
+        await asyncio.Event().wait()
+asyncio.run(main())
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=child_environment()) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"ready\n"
+        roles = psutil.Process(owner.pid).children()
+        owner.kill()
+        _, alive = psutil.wait_procs(roles, timeout=10)
+    assert len(roles) == 1
+    assert alive == []
+
+
+def test_the_budget_forgets_what_is_older_than_its_window() -> None:
+    now = [0.0]
+    budget = RestartBudget(limit=3, window_secs=60.0, clock=lambda: now[0])
+    assert [budget.next_delay_secs() for _ in range(3)] == [0.1, 0.2, 0.4]
+    assert budget.next_delay_secs() is None
+    now[0] = 60.0
+    assert budget.next_delay_secs() == 0.1
+
+
+def test_workers_stop_after_the_gateway_and_before_the_projector_whose_verdicts_they_need() -> None:
+    stages = [[spec.name for spec in stage] for stage in role_specs(workers=2, grace_secs=7.0)]
+    assert stages == [["gateway"], ["worker-1", "worker-2"], ["projector,housekeeper"]]
+    assert all(spec.stop_secs > 7.0 for spec in role_specs(2, 7.0)[1])
+
+
+async def test_a_role_that_fails_later_is_reported_to_who_waits(toys: Toys) -> None:
+    async with toys.supervisor([[toy("gateway")]], RestartBudget(limit=0)) as supervisor:
+        os.kill(int(toys.notes("started")[0]["pid"]), signal.SIGKILL)
+        with pytest.raises(RoleCrashes, match="last status -9"):
+            async with asyncio.timeout(10):
+                await supervisor.wait_failed()
+
+
+async def test_when_the_process_that_forks_roles_is_killed_all_roles_come_back(toys: Toys) -> None:
+    async with toys.supervisor([[toy("gateway")], [toy("worker", executes_runs=True)]]):
+        first = {int(line["pid"]) for line in toys.notes("started")}
+        nursery = psutil.Process(first.pop()).parent()
+        assert nursery is not None
+        nursery.kill()
+        await until(lambda: len(toys.notes("started")) == 4)
+        assert len(toys.dead) == 1
+
+
+async def test_a_role_is_shown_under_its_own_command_line(toys: Toys) -> None:
+    async with toys.supervisor([[toy("gateway")]]):
+        found = psutil.Process(int(toys.notes("started")[0]["pid"])).cmdline()
+    assert found[1:5] == ["-m", "toy_role", "gateway", "--ready-fd"]
+
+
+async def test_roles_that_are_forked_from_one_process_never_draw_the_same_ids(toys: Toys) -> None:
+    toys.behave(one="draws", two="draws")
+    async with toys.supervisor([[toy("one")], [toy("two")]]):
+        drawn = [set(line["what"].split()[1:]) for line in toys.lines() if line["what"].startswith("drew ")]
+    assert len(drawn) == 2
+    assert len(drawn[0]) == len(drawn[1]) == 3
+    assert not drawn[0] & drawn[1]

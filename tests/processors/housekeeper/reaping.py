@@ -1,0 +1,237 @@
+"""A reaper over a log in memory under the real guard; its rows are folded from that log, leases are never there."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from tests.contracts.memory_frames import MemoryFrames
+from tests.facts.commits import commit
+from tests.fakes.memory_log import MemoryLog
+from tests.fakes.ports import CountedIds, TestClock
+from tests.processors.examples import a_work
+
+from agentlog_commands.claims import CancelRequest, Claim, Limits
+from agentlog_commands.submit import Submitter
+from agentlog_facts.envelope import Actor, Fact, LogPosition
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.frame import FrameRecord
+from agentlog_facts.graph_ports import ThreadView
+from agentlog_facts.guard import Accepted, Verdict
+from agentlog_facts.ids import Key, RunId, Stream, ThreadId
+from agentlog_facts.json_value import as_object
+from agentlog_facts.thread import CancelAction, RunCreated, ThreadCreated
+from agentlog_processors.housekeeper.finish_runs import RunFinisher
+from agentlog_processors.housekeeper.reap_runs import ReapRuns
+from agentlog_processors.runs.dependencies import CommitWriter, WorkerTimeouts
+from agentlog_projections.models.run_fold import RunRow, created, evolve, run_of
+from agentlog_projections.queries.worker import ExecutableRun, UnfinishedRun, WorkerQueries
+from agentlog_projections.sql.read_model import Commit
+
+SECOND = timedelta(seconds=1)
+LIMITS = Limits(lost_after=30 * SECOND, run_time=60 * SECOND, retries=3, cancel_grace=15 * SECOND)
+TIMING = WorkerTimeouts(1, SECOND, SECOND, SECOND, SECOND, SECOND, LIMITS)
+
+
+@dataclass
+class MemoryRows(WorkerQueries):
+    """The rows of runs as the projection folds them, from what the log accepted."""
+
+    log: MemoryLog
+    looks: int = 0
+
+    def rows(self) -> dict[RunId, RunRow]:
+        """Fold the log."""
+        found: dict[RunId, RunRow] = {}
+        accepted = [(d, v, n) for n, (d, v) in enumerate(self.log.rows) if isinstance(v, Accepted)]
+        for draft, verdict, number in accepted:
+            folded = Commit(LogPosition(0, number), draft, verdict.version, 10 * number, ())
+            for fact in draft.facts:
+                run_id = run_of(fact)
+                if isinstance(fact, RunCreated):
+                    found[fact.run_id] = created(fact, folded, 10 * number)
+                elif run_id is not None:
+                    evolve(found[RunId(run_id)], fact, folded)
+        return found
+
+    async def work(self, run_id: RunId) -> ExecutableRun | None:
+        row = self.rows()[run_id]
+        thread_id = ThreadId(row.thread_id)
+        return replace(
+            a_work(),
+            run_id=run_id,
+            thread_id=thread_id,
+            attempt=row.attempt,
+            counted=row.counted_attempts,
+            epoch=row.epoch,
+            cancel=_cancel(row),
+            active=row.active,
+            version=self.log.heads[thread_id].versions[Stream(f"thread-{thread_id}")],
+        )
+
+    async def run_version(self, thread_id: ThreadId, run_id: RunId) -> int | None:
+        return self.log.heads[thread_id].versions.get(Stream(f"run-{run_id}"))
+
+    async def claims(self, limit: int) -> Sequence[Claim]:
+        return [_claim(row) for row in self.rows().values() if row.status == "running"]
+
+    async def with_progress(self, claim: Claim) -> Claim:
+        return claim
+
+    async def leftovers(self, retries: int) -> Sequence[UnfinishedRun]:
+        self.looks += 1  # this is what a look asks last
+        left = [r for r in self.rows().values() if r.status == "pending" and (r.cancel or r.counted_attempts > retries)]
+        return [UnfinishedRun(RunId(r.run_id), ThreadId(r.thread_id), r.counted_attempts, _cancel(r)) for r in left]
+
+
+def _claim(row: RunRow) -> Claim:
+    assert row.epoch is not None
+    assert row.claimed_at is not None
+    return Claim(
+        run_id=RunId(row.run_id),
+        thread_id=ThreadId(row.thread_id),
+        graph_id=row.graph_id,
+        worker=row.worker or "",
+        epoch=row.epoch,
+        attempt=row.attempt,
+        counted=row.counted_attempts,
+        claimed_at=row.claimed_at,
+        committed_at=None,
+        progressed=False,
+        cancel=_cancel(row),
+        temporary=False,
+    )
+
+
+def _cancel(row: RunRow) -> CancelRequest | None:
+    if row.cancel is None:
+        return None
+    action: CancelAction = "rollback" if row.cancel["action"] == "rollback" else "interrupt"
+    return CancelRequest(action, row.updated_at, as_object(row.cancel["error"]))
+
+
+class NoQueue:
+    """A Redis without any lease, always the same; keeps `RunQueue`."""
+
+    async def push(self, graph_id: str, run_ids: Sequence[RunId]) -> None:
+        raise Unavailable("nothing is pushed here")
+
+    async def pop(self, graph_ids: Sequence[str], patience: timedelta) -> RunId | None:
+        return None
+
+    async def queued(self, graph_id: str) -> frozenset[RunId]:
+        return frozenset()
+
+    async def renew_lease(self, run_id: RunId, epoch: int, worker: str, ttl: timedelta) -> None:
+        raise Unavailable("no lease is kept here")
+
+    async def drop_lease(self, run_id: RunId, epoch: int) -> None:
+        raise Unavailable("no lease is kept here")
+
+    async def leased(self, claims: Sequence[tuple[RunId, int]]) -> Sequence[bool]:
+        return [False] * len(claims)
+
+    async def instance(self) -> str:
+        return "one"
+
+    def dead_workers(self) -> AbstractAsyncContextManager[AsyncIterator[str]]:
+        return _nobody()
+
+
+@asynccontextmanager
+async def _nobody() -> AsyncGenerator[AsyncIterator[str]]:
+    async def none() -> AsyncIterator[str]:
+        await asyncio.get_running_loop().create_future()
+        yield ""
+
+    yield none()
+
+
+@dataclass
+class ToldViews:
+    """Shows {"x": 1} as the state of every thread; keeps `FinalState`.
+
+    `broken`: raises for these threads; `hanging`: never shows theirs, and says that it was `asked`.
+    """
+
+    broken: dict[ThreadId, Exception] = field(default_factory=dict[ThreadId, Exception])
+    hanging: set[ThreadId] = field(default_factory=set[ThreadId])
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def view(self, work: ExecutableRun) -> ThreadView:
+        if work.thread_id in self.hanging:
+            self.asked.set()
+            await asyncio.get_running_loop().create_future()
+        if work.thread_id in self.broken:
+            raise self.broken[work.thread_id]
+        return ThreadView({"x": 1}, ("left",), {}, "c1")
+
+    async def view_without_run(self, work: ExecutableRun) -> ThreadView:
+        return ThreadView()
+
+
+class Outputs(MemoryFrames):
+    """The outputs in memory: `fences` are those said, with the length of the log then. `away`, `silent`: they fail."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        super().__init__()
+        self.log = log
+        self.fences: list[tuple[str, int]] = []
+        self.away = self.silent = False
+
+    async def append(self, thread_id: ThreadId, record: FrameRecord) -> int:
+        """Append one flush. Raises: Unavailable."""
+        if self.away:
+            raise Unavailable("outputs are away")
+        if self.silent:
+            await asyncio.get_running_loop().create_future()
+        if record.release is not None:
+            self.fences.append((record.release, len(self.log.rows)))
+        return await super().append(thread_id, record)
+
+
+class Reaping:
+    """`given` puts facts on the log, `look` lets the reaper look once, `facts` says what was accepted on a thread."""
+
+    def __init__(self, look: timedelta = TIMING.look) -> None:
+        self.log, self.clock, self.views = MemoryLog(), TestClock(), ToldViews()
+        self.rows = MemoryRows(self.log)
+        submitter = Submitter(self.log, self.log, self.log, self.clock, CountedIds())
+        writer = CommitWriter(submitter, self.log, self.clock, CountedIds(), Actor("system", "housekeeper"))
+        queue = NoQueue()
+        self.outputs = Outputs(self.log)
+        self.ender = RunFinisher(writer, self.rows, self.outputs, self.views)
+        self.reaper = ReapRuns(self.ender, queue, queue, replace(TIMING, look=look))
+
+    async def looked(self) -> None:
+        """Let the reaper look once, and do what follows to the end."""
+        await self.reaper.look()
+        await self.reaper.idle()
+
+    async def append(self, thread: str, *facts: Fact, **how: int) -> Verdict:
+        name = Stream(f"thread-{thread}")
+        demands = {name: how["version"]} if "version" in how else {}
+        draft = replace(commit(*facts, stream=name, demands=demands), key=Key(thread), occurred_at=self.clock.now())
+        await self.log.append(draft)
+        return self.log.rows[-1][1]
+
+    async def given(self, thread: str, *facts: Fact) -> None:
+        """Append each fact as a commit of its own, as the housekeeper would; all of them have to be accepted."""
+        for fact in facts:
+            versions = self.log.heads[thread].versions
+            free = isinstance(fact, ThreadCreated | RunCreated)
+            how = {} if free else {"version": versions[Stream(f"thread-{thread}")]}
+            assert isinstance(await self.append(thread, fact, **how), Accepted), fact
+
+    def facts(self, thread: str) -> list[Fact]:
+        """Return what the log accepted on the thread, in order."""
+        found = [draft for draft, verdict in self.log.rows if isinstance(verdict, Accepted)]
+        return [fact for draft in found if draft.key == thread for fact in draft.facts]
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Let time pass until a condition holds; the caller sets the deadline."""
+    never = asyncio.get_running_loop().create_future()
+    while not holds():
+        await asyncio.wait({never}, timeout=0.005)

@@ -1,0 +1,181 @@
+"""What the reaper does about claims and leftovers: given facts on a log, when it looks, then facts."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from tests.contracts.memory_frames import MemoryFrames
+from tests.facts import commits as c
+from tests.processors.housekeeper.reaping import Reaping, until
+
+from agentlog_commands.claims import TIMED_OUT, End, Release, given_up, timed_out
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.guard import Void
+from agentlog_facts.ids import RunId, ThreadId
+from agentlog_facts.thread import RunCancelRequested, RunFinished, RunReleased, ThreadCreated
+
+R1 = RunId("r1")
+OVER_S = 60 + 15
+
+
+def thread(name: str) -> ThreadCreated:
+    return ThreadCreated(ThreadId(name), {})
+
+
+async def a_claimed_run(reaping: Reaping, name: str = "t1", run: str = "r1") -> None:
+    await reaping.given(name, thread(name), replace(c.run_created(run), thread_id=ThreadId(name)), c.run_claimed(run))
+
+
+async def test_a_run_over_its_time_is_stopped_released_and_ended() -> None:
+    reaping = Reaping()
+    await a_claimed_run(reaping)
+    reaping.clock.seconds = OVER_S
+    await reaping.looked()
+    asked, released, finished = reaping.facts("t1")[3:]
+    assert asked == RunCancelRequested(R1, "interrupt", reaping.clock.now(), TIMED_OUT)
+    assert released == RunReleased(R1, 2, "timeout", False)
+    assert isinstance(finished, RunFinished)
+    assert (finished.status, finished.error, finished.view) == ("timeout", TIMED_OUT, {"set": {"x": 1}})
+
+
+async def test_a_run_is_ended_with_its_deadline_however_far_apart_the_looks_are() -> None:
+    reaping, stop = Reaping(look=timedelta(hours=1)), asyncio.Event()
+    await a_claimed_run(reaping)
+    reaping.clock.seconds = OVER_S - 0.1
+    living = asyncio.create_task(reaping.reaper.run(stop))
+    async with asyncio.timeout(5):
+        await until(lambda: reaping.rows.looks > 0)
+        assert not isinstance(reaping.facts("t1")[-1], RunFinished)
+        reaping.clock.seconds = OVER_S
+        await until(lambda: isinstance(reaping.facts("t1")[-1], RunFinished))
+        stop.set()
+        await living
+
+
+async def test_nobody_claims_a_run_that_was_released_for_its_time() -> None:
+    reaping = Reaping()
+    await a_claimed_run(reaping)
+    await reaping.ender.release(ThreadId("t1"), R1, 2, Release("timeout", False), timed_out())
+    assert await reaping.append("t1", c.run_claimed(attempt=2)) == Void("cancel_requested")
+
+
+async def test_a_time_out_survives_a_reaper_that_died_before_the_end() -> None:
+    reaping = Reaping()
+    await a_claimed_run(reaping)
+    await reaping.ender.release(ThreadId("t1"), R1, 2, Release("timeout", False), timed_out())
+    await reaping.looked()
+    finished = reaping.facts("t1")[-1]
+    assert isinstance(finished, RunFinished)
+    assert (finished.status, finished.error) == ("timeout", TIMED_OUT)
+
+
+@pytest.mark.parametrize(("end", "released_first"), [(timed_out(), False), (given_up(4), False), (given_up(4), True)])
+async def test_a_rollback_counts_also_when_the_reaper_meant_to_end_the_run_otherwise(
+    end: End, released_first: bool
+) -> None:
+    reaping = Reaping()
+    await a_claimed_run(reaping)
+    steps = [
+        reaping.ender.release(ThreadId("t1"), R1, 2, Release(end.reason, True), end),
+        reaping.given("t1", replace(c.cancel_requested(), action="rollback")),
+    ]
+    for step in steps if released_first else reversed(steps):
+        await step
+    assert await reaping.ender.finish(ThreadId("t1"), R1, end)
+    finished = reaping.facts("t1")[-1]
+    assert isinstance(finished, RunFinished)
+    assert (finished.status, finished.view) == ("rollback", {})
+
+
+async def test_a_lost_run_is_released_without_a_request_to_stop() -> None:
+    reaping = Reaping()
+    await a_claimed_run(reaping)
+    reaping.clock.seconds = 31
+    for _ in range(3):  # the first look learns of the Redis, two more find no lease
+        await reaping.looked()
+    assert reaping.facts("t1")[3:] == [RunReleased(R1, 2, "lost", False)]
+
+
+async def test_a_released_run_that_is_cancelled_ends_with_the_state_of_its_last_checkpoint() -> None:
+    reaping = Reaping()
+    await a_claimed_run(reaping)
+    await reaping.given("t1", c.run_released(), replace(c.cancel_requested(), error={"error": "UserInterrupt"}))
+    await reaping.looked()
+    finished = reaping.facts("t1")[-1]
+    assert isinstance(finished, RunFinished)
+    assert (finished.status, finished.view, finished.next) == ("interrupted", {"set": {"x": 1}}, ("left",))
+
+
+async def test_a_run_that_cannot_be_ended_holds_up_no_other() -> None:
+    reaping = Reaping()
+    for name, run in (("t1", "r1"), ("t2", "r2"), ("t3", "r3")):
+        await a_claimed_run(reaping, name, run)
+    reaping.views.broken = {ThreadId("t1"): ValueError("user code"), ThreadId("t2"): Unavailable("rows are away")}
+    reaping.clock.seconds = OVER_S
+    await reaping.looked()
+    assert isinstance(reaping.facts("t3")[-1], RunFinished)
+    assert isinstance(reaping.facts("t1")[-1], RunReleased)
+    reaping.views.broken = {}
+    await reaping.looked()
+    assert [isinstance(reaping.facts(name)[-1], RunFinished) for name in ("t1", "t2")] == [True, True]
+
+
+async def test_a_run_is_ended_once_however_often_it_is_tried() -> None:
+    reaping = Reaping()
+    await a_claimed_run(reaping)
+    end = End("cancelled", "interrupted", {"error": "UserInterrupt"})
+    await reaping.ender.release(ThreadId("t1"), R1, 2, Release("cancelled", False), end)
+    assert await reaping.ender.finish(ThreadId("t1"), R1, end)
+    assert not await reaping.ender.finish(ThreadId("t1"), R1, end)
+
+
+async def test_a_state_that_never_comes_holds_up_no_later_look() -> None:
+    reaping = Reaping()
+    await a_claimed_run(reaping)
+    reaping.views.hanging = {ThreadId("t1")}
+    reaping.clock.seconds = OVER_S
+    await a_claimed_run(reaping, "t2", "r2")
+    async with asyncio.timeout(5):
+        await reaping.reaper.look()
+        await reaping.views.asked.wait()
+        reaping.clock.seconds = 2 * OVER_S
+        await reaping.reaper.look()
+        await until(lambda: isinstance(reaping.facts("t2")[-1], RunFinished))
+    assert [type(fact) for fact in reaping.facts("t1")[3:]] == [RunCancelRequested, RunReleased]
+    await reaping.reaper.leave()
+
+
+async def test_a_run_is_ended_while_outputs_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(frames: MemoryFrames, *_: object) -> int:
+        raise Unavailable("outputs: no leader")
+
+    reaping = Reaping()
+    await a_claimed_run(reaping)
+    reaping.clock.seconds = OVER_S
+    monkeypatch.setattr(MemoryFrames, "end", away)
+    monkeypatch.setattr(MemoryFrames, "append", away)
+    await reaping.reaper.look()
+    await reaping.reaper.idle()
+    finished = reaping.facts("t1")[-1]
+    assert isinstance(finished, RunFinished)
+    assert (finished.status, finished.outputs_to) == ("timeout", None)
+
+
+async def test_a_release_is_fenced_off_on_the_outputs_before_it_is_on_the_log() -> None:
+    reaping = Reaping()
+    await a_claimed_run(reaping)
+    await reaping.ender.release(ThreadId("t1"), R1, 2, Release("lost", False))
+    released = reaping.log.rows[-1][0]
+    assert released.facts == (RunReleased(R1, 2, "lost", False),)
+    assert reaping.outputs.fences == [(released.event_id, 3)]
+
+
+@pytest.mark.parametrize("how", ["away", "silent"])
+async def test_outputs_that_cannot_be_written_hold_up_no_release(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentlog_processors.runs.output_fence.FENCE_S", 0.05)
+    reaping = Reaping()
+    setattr(reaping.outputs, how, True)
+    await a_claimed_run(reaping)
+    async with asyncio.timeout(5):
+        assert await reaping.ender.release(ThreadId("t1"), R1, 2, Release("lost", False))

@@ -1,0 +1,207 @@
+"""A state can be had whatever the code of its graph does: given a graph that misbehaves, then the channels' values."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from tests.infra.langgraph.memory_checkpoints import MemoryCheckpoints
+from tests.processors.examples import a_work
+
+from agentlog_facts.checkpoint_ports import CheckpointReads, StoredCheckpoint
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.graph_ports import GraphNotFound, StoredState, ThreadView
+from agentlog_facts.ids import RunId, ThreadId
+from agentlog_infra.system_ports import SystemClock
+from agentlog_processors.runs.final_state import FinalStateReader
+from agentlog_processors.runtime.loop_bridge import BridgedCheckpointReads, LoopBridge
+from agentlog_processors.runtime.user_loops import JobLoops
+
+WORK = replace(a_work(), values={"x": 0}, next=("before",))
+LIMIT_S = 5.0
+PATIENCE = timedelta(milliseconds=500)
+Asking = Callable[[CheckpointReads], Coroutine[object, object, ThreadView]]
+STORED = StoredState({"x": 1}, ("ask",), {"task": [{"id": "i1", "value": "really?"}]}, "c1", RunId("another"))
+BEFORE = ThreadView({"x": 0}, ("before",), STORED.interrupts, "c1")
+
+
+class Code:
+    """A graph whose code does what the test says."""
+
+    def __init__(self, asking: Asking, reads: CheckpointReads) -> None:
+        self._asking = asking
+        self._reads = reads
+
+    async def view(self, graph_id: str, thread_id: ThreadId) -> ThreadView:
+        return await self._asking(self._reads)
+
+    async def view_without_run(self, graph_id: str, thread_id: ThreadId, run_id: RunId) -> ThreadView:
+        return await self._asking(self._reads)
+
+
+class Channels:
+    """Channels that say so much of a thread; without a run that wrote them, what was before."""
+
+    def __init__(self, stored: StoredState) -> None:
+        self._stored = stored
+
+    async def channels(self, thread_id: ThreadId, without: RunId | None = None) -> StoredState:
+        return STORED if without == self._stored.run_id else self._stored
+
+
+class LateRows(MemoryCheckpoints):
+    """Answers when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.let = asyncio.Event(), asyncio.Event()
+
+    async def latest(self, thread_id: ThreadId, ns: str, exclude_run: RunId | None = None) -> StoredCheckpoint | None:
+        self.asked.set()
+        await self.let.wait()
+        return await super().latest(thread_id, ns, exclude_run)
+
+
+@pytest.fixture
+async def loops() -> AsyncIterator[JobLoops]:
+    made = JobLoops(asyncio.get_running_loop(), asyncio.new_event_loop)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def free() -> Iterator[threading.Event]:
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def views(
+    loops: JobLoops, asking: Asking, stored: StoredState = STORED, rows: LateRows | None = None
+) -> FinalStateReader:
+    bridge, reads = LoopBridge(asyncio.get_running_loop()), rows or LateRows()
+    return FinalStateReader(
+        loops,
+        reads,
+        SystemClock(),
+        lambda reads: Code(asking, BridgedCheckpointReads(bridge, reads)),
+        lambda _: Channels(stored),
+        PATIENCE,
+    )
+
+
+def raising(error: BaseException) -> Asking:
+    async def asking(reads: CheckpointReads) -> ThreadView:
+        raise error
+
+    return asking
+
+
+async def hanging(reads: CheckpointReads) -> ThreadView:
+    await asyncio.Event().wait()
+    raise AssertionError("nobody sets it")
+
+
+async def test_a_graph_that_answers_is_believed(loops: JobLoops) -> None:
+    async def asking(reads: CheckpointReads) -> ThreadView:
+        return ThreadView({"x": 2}, ("next",))
+
+    assert await views(loops, asking).view(WORK) == ThreadView({"x": 2}, ("next",))
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("user code"), GraphNotFound("gone"), asyncio.CancelledError("a library's own")]
+)
+async def test_a_graph_that_is_gone_or_raises_is_done_without(loops: JobLoops, error: BaseException) -> None:
+    looped = views(loops, raising(error))
+    assert await looped.view(WORK) == BEFORE
+    assert await looped.view_without_run(WORK) == BEFORE
+
+
+async def test_what_is_left_behind_a_checkpoint_of_the_run_are_the_nodes_that_ask(loops: JobLoops) -> None:
+    own = replace(STORED, values={"x": 2}, checkpoint_id="c2", run_id=WORK.run_id)
+    looped = views(loops, raising(GraphNotFound("gone")), own)
+    assert await looped.view(WORK) == ThreadView({"x": 2}, ("ask",), own.interrupts, "c2")
+    assert await looped.view_without_run(WORK) == BEFORE
+
+
+async def test_a_graph_that_waits_for_ever_is_done_without(loops: JobLoops) -> None:
+    async def asking(reads: CheckpointReads) -> ThreadView:
+        try:
+            return await hanging(reads)
+        finally:
+            home.call_soon_threadsafe(stopped.set)
+
+    stopped, home = asyncio.Event(), asyncio.get_running_loop()
+    async with asyncio.timeout(LIMIT_S):
+        assert await views(loops, asking).view(WORK) == BEFORE
+        await stopped.wait()
+
+
+async def test_a_graph_that_blocks_its_loop_is_done_without(free: threading.Event) -> None:
+    loops = JobLoops(asyncio.get_running_loop(), asyncio.new_event_loop, isolated=True)
+    stopped = asyncio.Event()
+    home = asyncio.get_running_loop()
+
+    async def asking(reads: CheckpointReads) -> ThreadView:
+        free.wait(LIMIT_S * 2)
+        home.call_soon_threadsafe(stopped.set)
+        return ThreadView()
+
+    async with asyncio.timeout(LIMIT_S):
+        assert await views(loops, asking).view(WORK) == BEFORE
+        free.set()
+        await stopped.wait()
+    loops.close()
+
+
+async def test_rows_that_are_away_are_no_fault_of_the_graph(loops: JobLoops) -> None:
+    with pytest.raises(Unavailable):
+        await views(loops, raising(Unavailable("away"))).view(WORK)
+
+
+async def reading(reads: CheckpointReads) -> ThreadView:
+    """Ask the rows once."""
+    assert await reads.latest(WORK.thread_id, "") is None
+    return ThreadView({"read": True})
+
+
+async def test_a_graph_is_not_taken_for_one_that_hangs_because_rows_do_not_answer(loops: JobLoops) -> None:
+    rows = LateRows()
+    showing = asyncio.create_task(views(loops, reading, rows=rows).view_without_run(WORK))
+    await asyncio.wait_for(rows.asked.wait(), LIMIT_S)
+    assert not (await asyncio.wait({showing}, timeout=3 * PATIENCE.total_seconds()))[0]
+    rows.let.set()
+    assert await asyncio.wait_for(showing, LIMIT_S) == ThreadView({"read": True})
+
+
+async def test_a_graph_that_hangs_when_rows_have_answered_is_done_without(loops: JobLoops) -> None:
+    async def asking(reads: CheckpointReads) -> ThreadView:
+        await reading(reads)
+        return await hanging(reads)
+
+    rows = LateRows()
+    rows.let.set()
+    assert await asyncio.wait_for(views(loops, asking, rows=rows).view(WORK), LIMIT_S) == BEFORE
+
+
+async def test_a_graph_that_blocks_its_loop_when_rows_have_answered_is_done_without(free: threading.Event) -> None:
+    async def asking(reads: CheckpointReads) -> ThreadView:
+        question = asyncio.create_task(reading(reads))
+        await asyncio.sleep(0)  # the question is on its way
+        free.wait(LIMIT_S * 2)
+        try:
+            return await question
+        finally:
+            home.call_soon_threadsafe(stopped.set)
+
+    rows, stopped, home = LateRows(), asyncio.Event(), asyncio.get_running_loop()
+    rows.let.set()
+    loops = JobLoops(home, asyncio.new_event_loop, isolated=True)
+    async with asyncio.timeout(LIMIT_S):
+        assert await views(loops, asking, rows=rows).view(WORK) == BEFORE
+        free.set()
+        await stopped.wait()
+    loops.close()

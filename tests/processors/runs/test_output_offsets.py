@@ -1,0 +1,46 @@
+"""Where a claim says that its frames begin: given an end that was seen, when `outputs` is away, then an earlier one."""
+
+import pytest
+from tests.contracts.memory_frames import MemoryFrames
+from tests.fakes.ports import TestClock
+
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.frame import Frame, FrameRecord
+from agentlog_facts.ids import RunId, ThreadId
+from agentlog_processors.runs.output_offsets import FRESH_S, CachedEndOffsets
+
+THREAD = ThreadId("t1")
+
+
+class AwayFrames(MemoryFrames):
+    """Frames whose end cannot be asked for while they are `away`; counts the questions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.away = False
+        self.asked = 0
+
+    async def end(self, thread_id: ThreadId) -> int:
+        self.asked += 1
+        if self.away:
+            raise Unavailable("no leader")
+        return await super().end(thread_id)
+
+
+async def test_outputs_that_are_away_hold_up_no_claim_once_their_end_was_seen() -> None:
+    frames, clock = AwayFrames(), TestClock()
+    ends = CachedEndOffsets(frames, lambda _: 0, clock)
+    seen = await ends.at_most(THREAD)
+    await frames.append(THREAD, FrameRecord(RunId("r1"), 1, 0, (Frame("values", 1),)))
+    frames.away, clock.seconds = True, 2 * FRESH_S
+    assert [await ends.at_most(THREAD) for _ in range(5)] == [seen] * 5
+    assert frames.asked == 2, "an end that cannot be had is not asked for by every claim"
+    frames.away, clock.seconds = False, 4 * FRESH_S
+    assert await ends.at_most(THREAD) > seen
+
+
+async def test_outputs_that_were_never_seen_are_waited_for() -> None:
+    frames = AwayFrames()
+    frames.away = True
+    with pytest.raises(Unavailable):
+        await CachedEndOffsets(frames, lambda _: 0, TestClock()).at_most(THREAD)

@@ -1,0 +1,138 @@
+"""What a worker does for its claims: leases whatever the rows do, the log while Redis is away, and what rows tell."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from unittest.mock import Mock, create_autospec
+
+import pytest
+from tests.fakes.ports import TestClock
+from tests.processors.housekeeper.reaping import until
+from tests.processors.worker.test_claims import ACTOR, WORK, Claiming
+
+from agentlog_commands.claims import CancelRequest
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.ids import RunId
+from agentlog_facts.notification import Hint
+from agentlog_facts.ports import RunQueue
+from agentlog_facts.thread import RunAlive
+from agentlog_infra.system_ports import SystemClock
+from agentlog_processors.worker.attempt_control import Attempt
+from agentlog_processors.worker.keep_leases import KeepLeases
+from agentlog_projections.queries.worker import ClaimStatus
+
+WORKER = ACTOR.sub
+
+
+@pytest.mark.parametrize(("ends_meanwhile", "told"), [(False, 1), (True, 0)])
+async def test_a_worker_without_redis_tells_the_log_of_runs_that_have_not_ended_meanwhile(
+    ends_meanwhile: bool, told: int
+) -> None:
+    claiming, stop, queue = Claiming(), asyncio.Event(), create_autospec(RunQueue, instance=True)
+    active = {RunId(WORK.run_id): Attempt(WORK, 2, "e")}
+
+    async def away(*_: object) -> None:
+        stop.set()
+        if ends_meanwhile:
+            active.clear()
+        raise Unavailable("Redis does not answer")
+
+    queue.renew_lease.side_effect = away
+    dependencies = claiming.dependencies()
+    dependencies = replace(dependencies, queue=queue, writer=replace(dependencies.writer, clock=TestClock(step_s=1)))
+    async with asyncio.timeout(10):
+        await KeepLeases(dependencies, active).run(stop)
+    said = [fact for draft, _ in claiming.log.rows for fact in draft.facts]
+    assert said == [RunAlive(WORK.run_id)] * told
+
+
+@dataclass
+class Keeping:
+    """A worker's keeping of one claim, by the real clock; `marks` is what its rows say when they are asked."""
+
+    renew_every: timedelta
+    marks: Callable[[], Coroutine[object, object, Mapping[RunId, ClaimStatus]]]
+    queue: Mock = field(default_factory=lambda: create_autospec(RunQueue, instance=True))
+    active: dict[RunId, Attempt] = field(default_factory=dict[RunId, Attempt])
+    keep: KeepLeases = field(init=False)
+
+    def __post_init__(self) -> None:
+        dependencies = Claiming().dependencies()
+        dependencies.queries.marks = lambda _: self.marks()  # type: ignore[method-assign,assignment]  # told by the test
+        timeouts = replace(dependencies.timeouts, lease_renew=self.renew_every)
+        dependencies = replace(
+            dependencies, queue=self.queue, timeouts=timeouts, writer=replace(dependencies.writer, clock=SystemClock())
+        )
+        self.keep = KeepLeases(dependencies, self.active)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Keep for the length of the block."""
+        stop = asyncio.Event()
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            group.create_task(self.keep.run(stop))
+            yield
+            stop.set()
+
+
+async def test_leases_are_renewed_although_the_rows_do_not_answer() -> None:
+    asked = 0
+
+    async def silent() -> Mapping[RunId, ClaimStatus]:
+        nonlocal asked
+        asked += 1
+        never: asyncio.Future[Mapping[RunId, ClaimStatus]] = asyncio.get_running_loop().create_future()
+        return await never
+
+    keeping = Keeping(timedelta(seconds=0.05), silent)
+    keeping.active[WORK.run_id] = Attempt(WORK, 2, "e")
+    async with keeping.running():
+        await until(lambda: asked >= 2 and keeping.queue.renew_lease.call_count >= 3)
+
+
+async def test_a_cancel_that_is_heard_of_before_the_claim_is_known_is_noticed_at_once() -> None:
+    request = CancelRequest("interrupt", datetime(2026, 1, 2, tzinfo=UTC), {"error": "UserInterrupt"})
+
+    async def cancelled() -> Mapping[RunId, ClaimStatus]:
+        return {WORK.run_id: ClaimStatus(2, WORKER, request, 3)}
+
+    keeping, attempt = Keeping(timedelta(hours=1), cancelled), Attempt(WORK, 2, "e")
+    async with keeping.running():
+        keeping.keep.hear(Hint(0, 3, 4, cancelled=(WORK.run_id,)))
+        keeping.active[WORK.run_id] = attempt
+        await until(lambda: attempt.asked == "cancel")
+    assert attempt.cancel == request
+
+
+@pytest.mark.parametrize(("version", "asked"), [(1, None), (2, "stale")])
+async def test_rows_older_than_a_claim_say_nothing_about_it(version: int, asked: str | None) -> None:
+    looks = 0
+
+    async def unclaimed() -> Mapping[RunId, ClaimStatus]:
+        nonlocal looks
+        looks += 1
+        return {WORK.run_id: ClaimStatus(None, None, None, version)}
+
+    keeping, attempt = Keeping(timedelta(seconds=0.01), unclaimed), Attempt(WORK, 2, "e")
+    keeping.active[WORK.run_id] = attempt
+    async with keeping.running():
+        await until(lambda: looks >= 3)
+    assert attempt.asked == asked
+
+
+@pytest.mark.parametrize(("worker", "asked"), [(WORKER, None), ("another", "stale")])
+async def test_a_claim_of_the_same_epoch_on_a_restored_log_is_not_ours(worker: str, asked: str | None) -> None:
+    looks = 0
+
+    async def claimed() -> Mapping[RunId, ClaimStatus]:
+        nonlocal looks
+        looks += 1
+        return {WORK.run_id: ClaimStatus(2, worker, None, 2)}
+
+    keeping, attempt = Keeping(timedelta(seconds=0.01), claimed), Attempt(WORK, 2, "e")
+    keeping.active[WORK.run_id] = attempt
+    async with keeping.running():
+        await until(lambda: looks >= 3)
+    assert attempt.asked == asked

@@ -1,0 +1,59 @@
+"""What an attempt that ended without an end leaves on the log, and whether it counts towards the retries."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+from tests.contracts.memory_frames import MemoryFrames
+from tests.processors.worker.test_claims import WORK, Claiming, a_queued_run
+
+from agentlog_facts.errors import OutcomeUnknown, Unavailable
+from agentlog_facts.execution_port import AttemptLost
+from agentlog_facts.thread import RunReleased
+from agentlog_processors.runtime.user_loops import JobLoops
+from agentlog_processors.worker.attempt import carry_out, claim
+
+
+@pytest.fixture
+async def loops() -> AsyncIterator[JobLoops]:
+    made = JobLoops(asyncio.get_running_loop(), asyncio.new_event_loop)
+    yield made
+    made.close()
+
+
+async def released_after(loops: JobLoops, error: Exception) -> RunReleased:
+    """Let an attempt without a checkpoint end with an error, and return what follows, behind a fence on the outputs."""
+    claiming: Claiming = await a_queued_run(WORK)
+    outputs = MemoryFrames(base=0)
+    dependencies = replace(claiming.dependencies(), loops=loops, outputs=outputs)
+    dependencies.execution.execute.side_effect = error  # type: ignore[attr-defined]  # a mock with the port's shape
+    dependencies.queries.run_version.return_value = None  # type: ignore[attr-defined]  # as above
+    attempt = await claim(dependencies, WORK.run_id)
+    assert attempt is not None
+    await carry_out(dependencies, attempt)
+    released = claiming.log.rows[-1][0]
+    flushes = [flush.record async for flush in outputs.read(WORK.thread_id, 0, await outputs.end(WORK.thread_id))]
+    assert [flush.release for flush in flushes] == [None, released.event_id]
+    fact = released.facts[-1]
+    assert isinstance(fact, RunReleased)
+    return fact
+
+
+def lost(cause: BaseException) -> AttemptLost:
+    """Return what a saver raises whose append failed for this reason."""
+    error = AttemptLost("run-1: an append was lost, nothing more is written")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "error", [Unavailable("rows are away"), lost(Unavailable("the log is away")), lost(OutcomeUnknown("no answer"))]
+)
+async def test_an_outage_of_log_or_rows_costs_no_retry(loops: JobLoops, error: Exception) -> None:
+    assert await released_after(loops, error) == RunReleased(WORK.run_id, 2, "attempt_lost", counts=False)
+
+
+@pytest.mark.parametrize("error", [lost(asyncio.CancelledError()), ValueError("a bug")], ids=["cancelled", "bug"])
+async def test_what_would_happen_again_for_ever_does(loops: JobLoops, error: Exception) -> None:
+    assert await released_after(loops, error) == RunReleased(WORK.run_id, 2, "attempt_lost", counts=True)

@@ -1,0 +1,116 @@
+"""Which end follows from how an attempt went and what it was asked: given an outcome, when it ends, then facts."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from tests.processors.examples import a_work
+
+from agentlog_commands.claims import TIMED_OUT, CancelRequest
+from agentlog_facts.execution_port import RunOutcome
+from agentlog_facts.ids import stream
+from agentlog_facts.json_value import JsonObject
+from agentlog_facts.thread import CancelAction, RunFinished, RunStatus, ThreadDeleted
+from agentlog_processors.worker.attempt_control import Attempt
+from agentlog_processors.worker.outcome import end_of, finish, last_frames, seen
+
+STOPPED: JsonObject = {"error": "UserInterrupt", "message": "stop"}
+
+
+def outcome(status: RunStatus = "success", error: JsonObject | None = None) -> RunOutcome:
+    return RunOutcome(status, error, {"messages": ["a", "b"]}, (), {}, "checkpoint", 4)
+
+
+def an_attempt() -> Attempt:
+    return Attempt(a_work(), 7, "00000000-0000-7000-8000-000000000001")
+
+
+def cancel(action: CancelAction) -> CancelRequest:
+    return CancelRequest(action, datetime(2026, 1, 2, tzinfo=UTC), STOPPED)
+
+
+async def test_a_run_that_nobody_stopped_ends_as_it_went() -> None:
+    end = end_of(an_attempt(), outcome("error", {"error": "ValueError", "message": "no"}))
+    assert (end.status, end.error) == ("error", {"error": "ValueError", "message": "no"})
+
+
+async def test_a_cancelled_run_ends_interrupted_with_the_text_of_the_request() -> None:
+    attempt = an_attempt()
+    attempt.ask("cancel", cancel("interrupt"))
+    end = end_of(attempt, outcome("interrupted"))
+    assert (end.status, end.error, end.rollback) == ("interrupted", STOPPED, False)
+
+
+async def test_a_run_that_was_faster_than_its_cancel_ends_in_success() -> None:
+    attempt = an_attempt()
+    attempt.ask("cancel", cancel("interrupt"))
+    assert end_of(attempt, outcome("success")).status == "success"
+
+
+@pytest.mark.parametrize("status", ["success", "interrupted", "error"])
+async def test_a_rollback_takes_the_run_back_however_it_went(status: RunStatus) -> None:
+    attempt = an_attempt()
+    attempt.ask("cancel", cancel("rollback"))
+    end = end_of(attempt, outcome(status))
+    assert (end.status, end.rollback) == ("rollback", True)
+
+
+async def test_a_rollback_is_one_also_for_a_run_that_stops_for_its_time() -> None:
+    attempt = an_attempt()
+    attempt.ask("timeout")
+    attempt.ask("cancel", cancel("rollback"))
+    assert end_of(attempt, outcome("interrupted")).status == "rollback"
+
+
+async def test_a_run_that_stops_for_its_time_is_not_interrupted_by_a_later_request() -> None:
+    attempt = an_attempt()
+    attempt.ask("timeout")
+    attempt.ask("cancel", cancel("interrupt"))
+    assert end_of(attempt, outcome("interrupted")).status == "timeout"
+
+
+async def test_a_run_over_its_time_ends_in_timeout() -> None:
+    attempt = an_attempt()
+    attempt.ask("timeout")
+    assert (end_of(attempt, outcome("interrupted")).status, end_of(attempt, outcome("interrupted")).error) == (
+        "timeout",
+        TIMED_OUT,
+    )
+
+
+async def test_what_leaves_the_run_to_others_overrides_an_earlier_request() -> None:
+    attempt = an_attempt()
+    attempt.ask("cancel", cancel("interrupt"))
+    attempt.ask("stale")
+    attempt.ask("timeout")
+    assert attempt.asked == "stale"
+
+
+async def test_the_end_states_only_what_changed_in_the_view() -> None:
+    attempt = Attempt(replace(a_work(), values={"messages": ["a"]}), 7, "event")
+    command = finish(attempt, end_of(attempt, outcome()), seen(outcome()), 8192, 4, 7)
+    decision = command.decide()
+    fact = decision.facts[0]
+    assert isinstance(fact, RunFinished)
+    assert fact.view == {"append": {"messages": ["b"]}}
+    assert (fact.outputs_to, fact.checkpoint_id) == (8192, "checkpoint")
+
+
+async def test_the_end_is_fenced_and_demands_the_last_checkpoint_and_the_thread_as_it_was_seen() -> None:
+    attempt = an_attempt()
+    decision = finish(attempt, end_of(attempt, outcome()), seen(outcome()), None, 4, 9).decide()
+    assert decision.epoch == 7
+    assert decision.demands == {stream("run", attempt.work.run_id): 4, stream("thread", attempt.work.thread_id): 9}
+
+
+async def test_a_temporary_thread_goes_with_its_run() -> None:
+    attempt = Attempt(replace(a_work(), temporary=True), 7, "event")
+    decision = finish(attempt, end_of(attempt, outcome()), seen(outcome()), None, None, 7).decide()
+    assert [type(fact) for fact in decision.facts] == [RunFinished, ThreadDeleted]
+
+
+async def test_only_an_error_is_said_on_the_stream() -> None:
+    attempt = an_attempt()
+    failed = end_of(attempt, outcome("error", {"error": "ValueError", "message": "no"}))
+    assert [frame.event for frame in last_frames(failed)] == ["error"]
+    assert last_frames(end_of(attempt, outcome())) == ()

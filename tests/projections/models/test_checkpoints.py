@@ -1,0 +1,206 @@
+"""Checkpoints: given facts, applied twice, then what savers read back."""
+
+import pytest
+from tests.projections.facts import (
+    appended,
+    full,
+    run_claimed,
+    run_created,
+    run_deleted,
+    run_finished,
+    saved,
+    state_updated,
+    thread_created,
+    thread_deleted,
+    written,
+)
+from tests.projections.models.applying import Applying
+from tests.projections.projector_env import ProjectorEnv, draft
+
+from agentlog_facts.checkpoint import CheckpointsHidden
+from agentlog_facts.checkpoint_ports import EncodedChannel, StoredCheckpoint
+from agentlog_facts.envelope import Draft, Fact
+from agentlog_facts.ids import RunId, Stream, ThreadId
+from agentlog_projections.models.checkpoints import Checkpoints
+
+T1 = ThreadId("t1")
+R1 = RunId("r1")
+ON_R1 = Stream("run-r1")
+
+
+@pytest.fixture
+async def checkpoints(env: ProjectorEnv) -> Checkpoints:
+    await env.pool.execute("INSERT INTO ledger.positions (partition, present) VALUES (0, true)")
+    return Checkpoints(env.pool)
+
+
+def begun() -> list[Draft]:
+    return [draft("t1", thread_created(), run_created()), draft("t1", run_claimed())]
+
+
+def by_r1(*facts: Fact) -> Draft:
+    return draft("t1", *facts, stream="run-r1", epoch=1)
+
+
+async def latest(checkpoints: Checkpoints) -> StoredCheckpoint:
+    found = await checkpoints.latest(T1, "")
+    assert found is not None
+    return found
+
+
+async def test_the_latest_checkpoint_comes_back_with_its_channels(given: Applying, checkpoints: Checkpoints) -> None:
+    await given(*begun(), by_r1(saved("c1", full("x", "1", 5), full("y", "1", {"json": [1]}), metadata={"step": 1})))
+    found = await latest(checkpoints)
+    assert (found.checkpoint_id, found.run_id, found.metadata) == ("c1", "r1", {"step": 1})
+    assert found.channels["x"] == EncodedChannel("value", "1", ON_R1, value=5)
+    assert found.channels["y"] == EncodedChannel("value", "1", ON_R1, value={"json": [1]})
+
+
+async def test_latest_follows_the_order_of_acceptance_not_of_ids(given: Applying, checkpoints: Checkpoints) -> None:
+    await given(*begun(), by_r1(saved("z")), by_r1(saved("a")))
+    assert (await latest(checkpoints)).checkpoint_id == "a"
+    assert [one.checkpoint_id for one in await checkpoints.history(T1, "")] == ["a", "z"]
+    assert [one.checkpoint_id for one in await checkpoints.history(T1, None, "a")] == ["z"]
+    assert await checkpoints.history(T1, "", "unknown") == []
+
+
+async def test_appended_items_are_put_behind_their_base(given: Applying, checkpoints: Checkpoints) -> None:
+    await given(
+        *begun(),
+        by_r1(saved("c1", full("m", "1", {"items": ["a"]}))),
+        by_r1(saved("c2", appended("m", "2", ["b"], "1", 1, ON_R1))),
+        by_r1(saved("c3", appended("m", "3", ["c", "d"], "2", 2, ON_R1))),
+        by_r1(saved("c4", versions={"m": "3", "gone": "9"})),
+    )
+    history = await checkpoints.history(T1, "")
+    items = [one.channels["m"].items for one in history]
+    assert items == [("a", "b", "c", "d"), ("a", "b", "c", "d"), ("a", "b"), ("a",)]
+    assert history[0].channels["m"] == EncodedChannel(
+        "list", "3", ON_R1, items=("a", "b", "c", "d"), full_length=1, parts=2
+    )
+    assert list(history[0].channels) == ["m"]
+
+
+async def test_an_emptied_channel_has_no_value(given: Applying, checkpoints: Checkpoints) -> None:
+    await given(
+        *begun(),
+        by_r1(saved("c1", full("x", "1", 5))),
+        by_r1(saved("c2", {"channel": "x", "version": "2", "kind": "empty"})),
+    )
+    assert (await latest(checkpoints)).channels == {}
+
+
+async def test_a_version_that_two_branches_share_is_the_last_one_before_the_checkpoint(
+    given: Applying, checkpoints: Checkpoints
+) -> None:
+    await given(
+        *begun(),
+        by_r1(saved("c1", full("x", "1", "first"))),
+        draft("t1", run_finished(checkpoint_id="c1"), epoch=1),
+        draft("t1", saved("c2", full("x", "1", "second"), run=None), state_updated({"set": {"x": 1}})),
+    )
+    values = [one.channels["x"].value for one in await checkpoints.history(T1, "")]
+    assert values == ["second", "first"]
+
+
+async def test_writes_come_back_in_order_and_reserved_indexes_replace(
+    given: Applying, checkpoints: Checkpoints
+) -> None:
+    await given(
+        *begun(),
+        by_r1(saved("c1")),
+        by_r1(written("c1", "task", (0, "x", 1), (1, "y", 2))),
+        by_r1(written("c1", "task", (0, "x", "again"), (-3, "__interrupt__", "a"))),
+        by_r1(written("c1", "task", (-3, "__interrupt__", "b"))),
+    )
+    writes = (await latest(checkpoints)).writes
+    assert [(write.index, write.channel, write.value) for write in writes] == [
+        (0, "x", 1),
+        (1, "y", 2),
+        (-3, "__interrupt__", "b"),
+    ]
+
+
+async def test_deleting_a_run_hides_its_checkpoints_and_its_writes_on_others(
+    given: Applying, checkpoints: Checkpoints
+) -> None:
+    await given(
+        *begun(),
+        by_r1(saved("c1", full("m", "1", {"items": ["a"]})), written("c1", "task", (0, "x", 1))),
+        draft("t1", run_finished(checkpoint_id="c1"), epoch=1),
+        draft("t1", run_created("r2")),
+        draft("t1", run_claimed("r2")),
+        draft("t1", written("c1", "task", (-4, "__resume__", 1), run="r2"), stream="run-r2", epoch=4),
+        draft("t1", saved("c2", appended("m", "2", ["b"], "1", 1, ON_R1), run="r2"), stream="run-r2", epoch=4),
+        draft("t1", run_finished("r2", checkpoint_id="c2"), epoch=4),
+    )
+    without = await checkpoints.latest(T1, "", exclude_run=RunId("r2"))
+    assert without is not None
+    assert (without.checkpoint_id, [write.index for write in without.writes]) == ("c1", [0])
+    await given(draft("t1", run_deleted("r2")))
+    found = await latest(checkpoints)
+    assert (found.checkpoint_id, [write.index for write in found.writes]) == ("c1", [0])
+    assert await checkpoints.get(T1, "", "c2") is None
+
+
+async def test_a_checkpoint_that_builds_on_a_hidden_run_keeps_its_values(
+    given: Applying, checkpoints: Checkpoints
+) -> None:
+    await given(
+        *begun(),
+        by_r1(saved("c1", full("m", "1", {"items": ["a"]}))),
+        draft("t1", run_finished(checkpoint_id="c1"), epoch=1),
+        draft("t1", saved("c2", appended("m", "2", ["b"], "1", 1, ON_R1), run=None), state_updated({"set": {}})),
+        draft("t1", run_deleted("r1")),
+    )
+    history = await checkpoints.history(T1, "")
+    assert [(one.checkpoint_id, one.channels["m"].items) for one in history] == [("c2", ("a", "b"))]
+
+
+async def test_named_checkpoints_can_be_hidden(given: Applying, checkpoints: Checkpoints) -> None:
+    hidden = CheckpointsHidden(T1, ({"ns": "", "checkpoint_id": "c2"},), "prune")
+    await given(*begun(), by_r1(saved("c1")), by_r1(saved("c2")), draft("t1", hidden))
+    assert (await latest(checkpoints)).checkpoint_id == "c1"
+
+
+async def test_nothing_of_a_deleted_thread_shows_and_nothing_of_its_earlier_life(
+    given: Applying, checkpoints: Checkpoints
+) -> None:
+    await given(*begun(), by_r1(saved("c1", full("x", "1", 1)), written("c1", "task", (0, "x", 1))))
+    await given(draft("t1", thread_deleted()))
+    assert await checkpoints.latest(T1, "") is None
+    assert await checkpoints.history(T1, None) == []
+    await given(draft("t1", thread_created()))
+    assert await checkpoints.latest(T1, "") is None
+    await given(draft("t1", saved("c1", full("x", "1", 2), run=None), state_updated({"set": {"x": 2}})))
+    found = await latest(checkpoints)
+    assert (found.channels["x"].value, found.writes) == (2, ())
+
+
+async def test_history_is_filtered_by_metadata_before_it_is_limited(given: Applying, checkpoints: Checkpoints) -> None:
+    await given(
+        *begun(),
+        by_r1(saved("c1", metadata={"source": "input", "writes": {"a": 1}})),
+        by_r1(saved("c2", metadata={"source": "loop", "writes": {"a": 1, "b": "\x00"}})),
+        by_r1(saved("c3", metadata={"source": "loop"})),
+    )
+
+    async def found(**wanted: object) -> list[str]:
+        chosen = await checkpoints.history(T1, "", None, 1, dict(wanted))  # type: ignore[arg-type]  # JSON, from below
+        return [one.checkpoint_id for one in chosen]
+
+    assert await found(source="input") == ["c1"]
+    assert await found(source="loop") == ["c3"]
+    assert await found(writes={"a": 1}) == ["c1"]
+    assert await found(writes={"a": 1, "b": "\x00"}) == ["c2"]
+    assert await found(source="other") == []
+
+
+async def test_without_a_thread_the_history_is_that_of_all(given: Applying, checkpoints: Checkpoints) -> None:
+    await given(
+        *begun(),
+        by_r1(saved("c1")),
+        draft("t2", thread_created("t2")),
+        draft("t2", saved("c2", run=None, thread="t2")),
+    )
+    assert [one.checkpoint_id for one in await checkpoints.history(None, None)] == ["c2", "c1"]

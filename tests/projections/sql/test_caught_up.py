@@ -1,0 +1,106 @@
+"""Rows of a partition that is being built are believed by nobody: neither what they say nor that they are missing."""
+
+import pytest
+from tests.projections.facts import full, run_claimed, run_created, run_finished, saved, thread_created, written
+from tests.projections.projector_env import ProjectorEnv, draft
+
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.ids import Key, RunId, ThreadId
+from agentlog_projections.models.checkpoints import Checkpoints
+from agentlog_projections.queries.command_context import CommandContexts
+from agentlog_projections.queries.worker import ClaimStatus, WorkerQueries
+
+T1, R1, UNKNOWN = ThreadId("t1"), RunId("r1"), RunId("nobody")
+
+
+@pytest.fixture
+async def here(env: ProjectorEnv) -> ProjectorEnv:
+    """Give a claimed run with a checkpoint on `t1`, and an ended one on another partition."""
+    other = next(f"u{number}" for number in range(99) if env.log.partition_of(Key(f"u{number}")) != partition(env))
+    env.append(
+        draft("t1", thread_created(), run_created()),
+        draft("t1", run_claimed()),
+        draft("t1", saved("c1", full("x", "1", 1)), written("c1", "task", (0, "x", 1)), stream="run-r1", epoch=1),
+        draft(other, thread_created(other), run_created("r2", other)),
+        draft(other, run_claimed("r2")),
+        draft(other, run_finished("r2"), epoch=1),
+    )
+    async with env.projector():
+        await env.folded()
+        await env.until(lambda: env.ledger.present(0))
+        await env.until(lambda: env.ledger.present(1))
+    return env
+
+
+def partition(env: ProjectorEnv) -> int:
+    return env.log.partition_of(Key("t1"))
+
+
+async def being_built(env: ProjectorEnv, **changed: str) -> None:
+    """Say that the partition of `t1` is not present, or what is named of it."""
+    told = ", ".join(f"{name} = {value}" for name, value in (changed or {"present": "false"}).items())
+    await env.pool.execute(f"UPDATE ledger.positions SET {told} WHERE partition = $1", partition(env))
+
+
+@pytest.mark.parametrize("changed", [{"present": "false"}, {"stopped": "'log diverged'"}])
+async def test_a_partition_that_is_not_present_or_stopped_tells_nothing(
+    here: ProjectorEnv, changed: dict[str, str]
+) -> None:
+    duties, decisions, checkpoints = WorkerQueries(here.pool), CommandContexts(here.pool), Checkpoints(here.pool)
+    assert await duties.marks({R1: T1}) == {R1: ClaimStatus(1, "worker-1", None, 1)}
+    assert await duties.run_version(T1, R1) == 0
+    assert (await decisions.ends([R1])).keys() == {R1}
+    await being_built(here, **changed)
+    assert await duties.marks({R1: T1}) == {}
+    assert await decisions.ends([R1]) == {}
+    for answer in (
+        duties.run_version(T1, R1),
+        decisions.result(R1),
+        checkpoints.latest(T1, ""),
+        checkpoints.get(T1, "", "c1"),
+        checkpoints.history(T1, ""),
+        checkpoints.history(None, None),
+    ):
+        with pytest.raises(Unavailable, match="being built"):
+            await answer
+
+
+async def test_other_partitions_go_on_telling(here: ProjectorEnv) -> None:
+    await being_built(here)
+    found = await CommandContexts(here.pool).ends([R1, RunId("r2")])
+    assert [row and row.status for row in found.values()] == ["success"]
+    other = next(row for row in found.values() if row is not None)
+    marks = await WorkerQueries(here.pool).marks({R1: T1, other.run_id: other.thread_id})
+    assert marks == {other.run_id: ClaimStatus(None, "worker-1", None, 2)}
+    assert await Checkpoints(here.pool).latest(other.thread_id, "") is None
+    assert await WorkerQueries(here.pool).run_version(other.thread_id, other.run_id) is None
+
+
+async def test_a_missing_row_counts_once_everything_is_present(here: ProjectorEnv) -> None:
+    duties, decisions = WorkerQueries(here.pool), CommandContexts(here.pool)
+    assert await duties.marks({UNKNOWN: T1}) == {UNKNOWN: ClaimStatus(None, None, None, 1)}
+    assert await duties.marks({UNKNOWN: ThreadId("nobody")}) == {}
+    assert await decisions.ends([UNKNOWN]) == {UNKNOWN: None}
+    assert await decisions.result(UNKNOWN) is None
+    assert await Checkpoints(here.pool).latest(ThreadId("nobody"), "") is None
+
+
+@pytest.mark.parametrize("emptied", ["DELETE FROM ledger.positions", "UPDATE ledger.positions SET present = false"])
+async def test_empty_tables_say_nothing_is_known_instead_of_nothing_is_there(here: ProjectorEnv, emptied: str) -> None:
+    await here.reset()
+    await here.pool.execute(emptied)
+    duties, decisions = WorkerQueries(here.pool), CommandContexts(here.pool)
+    assert await duties.marks({R1: T1}) == {}
+    assert await decisions.ends([R1]) == {}
+    for answer in (duties.run_version(T1, R1), decisions.result(R1), Checkpoints(here.pool).latest(T1, "")):
+        with pytest.raises(Unavailable):
+            await answer
+
+
+async def test_an_unknown_aggregate_waits_for_partitions_that_nobody_has_taken_yet(here: ProjectorEnv) -> None:
+    await here.pool.execute("UPDATE ledger.positions SET partitions = 3")
+    assert await CommandContexts(here.pool).ends([R1, UNKNOWN]) != {}
+    assert UNKNOWN not in await CommandContexts(here.pool).ends([UNKNOWN])
+    assert await Checkpoints(here.pool).latest(T1, "") is not None
+    with pytest.raises(Unavailable):
+        await Checkpoints(here.pool).latest(ThreadId("nobody"), "")

@@ -1,0 +1,41 @@
+"""Questions to PostgreSQL: who gives one up is not held by a server that does not answer."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from tests.projections.projector_env import ProjectorEnv
+
+from agentlog_projections.sql.database import CONNECT_SECS, open_pool, reading
+
+
+@contextmanager
+def projector_paused(pid: int) -> Generator[None]:
+    """Let one process of the server stand still for the length of the block."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def test_who_gives_up_a_question_does_not_wait_for_the_server_and_the_next_one_is_answered(
+    env: ProjectorEnv,
+) -> None:
+    pool = await open_pool(env.uri, 1)
+    async with reading(pool, "who") as connection:
+        backend = int(await connection.fetchval("SELECT pg_backend_pid()"))
+    with projector_paused(backend):
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(0.1), reading(pool, "never") as connection:
+                await connection.fetchval("SELECT 1")
+            raise AssertionError("a process that stands still has answered")
+        except TimeoutError:
+            assert time.monotonic() - began < CONNECT_SECS / 2
+        async with asyncio.timeout(CONNECT_SECS / 2), reading(pool, "next") as connection:
+            assert await connection.fetchval("SELECT pg_backend_pid()") != backend
+    await pool.close()

@@ -1,0 +1,170 @@
+"""A cluster with a batch of runs in flight, what was noted beside it, and the checker's judgement over both."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tests.system.checker.fold import judge
+from tests.system.checker.invariants import Verdicts
+from tests.system.checker.judgement import judged_well
+from tests.system.checker.notes import Notes
+from tests.system.checker.records import read_topic
+from tests.system.checker.rows import read_queue
+from tests.system.checker.views import folded
+from tests.system.cluster import Cluster
+from tests.system.noted import Client, effects
+
+from agentlog_facts.json_value import Json, JsonObject
+
+RUNS = 20
+STEP_MS = 150
+END_S = 60.0
+LOOK_EVERY_S = 0.05
+SIZES = {"N_JOBS_PER_WORKER": "10", "AGENTLOG_REQUEST_DEADLINE_SECS": "8"}
+
+
+class FaultsEnv:
+    """A cluster, what was noted beside it since it began, and the batch of runs that is in flight."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.notes = Notes()
+        self.ana = Client(cluster.url, "ana", self.notes)
+        self.batch: dict[str, str] = {}
+
+    def forget_notes(self) -> None:
+        """Note anew from here on."""
+        self.notes = self.ana.notes = Notes(all_threads=False)
+
+    async def begin(self, runs: int = RUNS, **data: Json) -> None:
+        """Start a batch of runs on threads of their own, all at once."""
+        asking = [Client(self.cluster.url, f"starter-{number}", self.notes) for number in range(8)]
+        self.batch = {}
+
+        async def one(number: int) -> None:
+            client = asking[number % len(asking)]
+            thread = await client.thread()
+            work: JsonObject = {"sleep_ms": STEP_MS, "name": str(number), **data}
+            self.batch[await client.start(thread, work, {"stream_resumable": True})] = thread
+
+        await asyncio.gather(*(one(number) for number in range(runs)))
+
+    async def set_off(self, runs: int = RUNS, **data: Json) -> None:
+        """Start a batch and let it go once all of it is in flight: in the second of five steps."""
+        await until(self.cluster.settled, END_S, "all roles are back from the fault before")
+        gate = self.gate("go")
+        await self.in_flight(runs, gate, **data)
+        gate.touch()
+
+    def gate(self, name: str) -> Path:
+        """Return a gate that nobody has opened."""
+        return self.cluster.gates / f"{name}-{time.monotonic_ns()}"
+
+    async def in_flight(self, runs: int, gate: Path, later: Path | None = None, /, **data: Json) -> dict[str, str]:
+        """Start a batch and have all of it wait for the gate in the second of five steps; return it.
+
+        `later`: the gate of the fourth step.
+        """
+        hold: JsonObject = {"two": gate.name, **({"four": later.name} if later else {})}
+        await self.begin(runs, hold=hold, **data)
+        await until(lambda: held_at(self.cluster, "two", self.batch) == runs, END_S, "all runs are in flight")
+        return dict(self.batch)
+
+    @asynccontextmanager
+    async def busy(self) -> AsyncGenerator[None]:
+        """Have a client write and another read all the while."""
+        stop = asyncio.Event()
+        reading = asyncio.create_task(self._read(stop))
+        writing = asyncio.create_task(self._write(stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            await asyncio.gather(reading, writing)
+
+    async def _write(self, stop: asyncio.Event) -> None:
+        client = Client(self.cluster.url, f"writer-{time.monotonic_ns()}", self.notes)
+        while not stop.is_set():
+            thread = await client.thread()
+            run = await client.start(thread, {"name": "during"}, {"stream_resumable": True})
+            self.batch[run] = thread
+            await client.look(thread, run, with_token=True)
+            await pace(stop)
+
+    async def _read(self, stop: asyncio.Event) -> None:
+        client = Client(self.cluster.url, f"reader-{time.monotonic_ns()}", self.notes)
+        while not stop.is_set():
+            for run, thread in list(self.batch.items())[::5]:
+                await client.look(thread, run)
+                await pace(stop)
+
+    async def ends(self) -> None:
+        """Wait until all runs of the batch have ended; show what is left."""
+        left = dict(self.batch)
+        async with asyncio.timeout(END_S):
+            while left:
+                for run, thread in list(left.items()):
+                    if await self.ana.look(thread, run) in ("success", "error", "interrupted", "timeout"):
+                        del left[run]
+                if left:
+                    await asyncio.sleep(LOOK_EVERY_S)
+        self.notes.shown = [await self.ana.show(thread) for thread in self.batch.values()]
+
+    async def judged(self, stream_every: int = 4, gone: Collection[str] = (), *, ended: bool = True) -> Verdicts:
+        """Let the checker judge the whole log and all notes; every run of the batch has to be a success.
+
+        `gone`: runs that were taken off the log by hand. `ended`: every other run has to have its end too.
+        """
+        cluster, notes = self.cluster, self.notes
+        notes.effects = [one for one in effects(cluster.steps()) if one.run_id not in gone]
+        for run, thread in list(self.batch.items())[::stream_every]:
+            notes.streams[run] = await self.ana.stream(thread, run)
+        notes.queued = await read_queue(cluster.addresses["valkey"])
+        _, found = await judged_well(cluster.addresses["broker"], cluster.addresses["postgres"], notes, ended=ended)
+        assert {run: found.runs[run] for run in self.batch} == dict.fromkeys(self.batch, "success")
+        return found
+
+
+async def pace(stop: asyncio.Event, seconds: float = LOOK_EVERY_S) -> None:
+    """Let the server breathe between two requests."""
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return
+
+
+async def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Wait for a condition, at most so many seconds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
+        await asyncio.sleep(0.02)
+
+
+async def lasting(seconds: float) -> None:
+    """Let a fault last."""
+    await pace(asyncio.Event(), seconds)
+
+
+def held_at(cluster: Cluster, step: str, runs: Collection[str]) -> int:
+    """Return how many of the runs began a step."""
+    return len({line["run_id"] for line in cluster.steps() if line["step"] == step} & set(runs))
+
+
+def taken_over(env: FaultsEnv, worker: int) -> int:
+    """Return how many runs of the batch another process than this one executes."""
+    others = {line["run_id"] for line in env.cluster.steps() if str(line["pid"]) != str(worker)}
+    return len(others & env.batch.keys())
+
+
+async def standing(cluster: Cluster, runs: Collection[str]) -> tuple[int, int]:
+    """Return how many of the runs are claimed and how many wait, as the log has it."""
+    judged = judge(await read_topic(cluster.addresses["broker"], "agentlog.events"))
+    statuses = Counter(
+        status for thread in folded(judged).values() for run, status in thread.runs.items() if run in runs
+    )
+    return statuses["running"], statuses["pending"]
