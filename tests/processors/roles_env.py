@@ -1,4 +1,4 @@
-"""A fixture environment of real processes: embedded stack, projector with housekeeper, workers; runs are made as facts."""
+"""A fixture environment of real processes: embedded stack, projector with housekeeper, workers. Facts make its runs."""
 
 import asyncio
 import json
