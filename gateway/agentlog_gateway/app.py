@@ -10,12 +10,7 @@ from functools import partial
 from fastapi import FastAPI
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from agentlog_commands.submit import Submitter
-from agentlog_facts.envelope import LogPosition
-from agentlog_facts.errors import Misconfigured
 from agentlog_facts.ids import RunId
-from agentlog_facts.ports import EventLog
-from agentlog_facts.system import PartitionOpened
 from agentlog_gateway.api.dependencies import Dependencies, Limits
 from agentlog_gateway.api.refusal_log import Refusals
 from agentlog_gateway.application import build_app
@@ -27,19 +22,13 @@ from agentlog_gateway.streaming.hint_fanout import SharedHints
 from agentlog_gateway.streaming.run_streams import RunStreams
 from agentlog_gateway.streaming.run_watch import RunStatusRow
 from agentlog_infra import logs
+from agentlog_infra.adapters import Adapters, open_adapters
 from agentlog_infra.kafka import topics
-from agentlog_infra.kafka.blobs import KafkaBlobs
-from agentlog_infra.kafka.connection import BLOBS, EVENTS, connection
-from agentlog_infra.kafka.event_log import KafkaLog
+from agentlog_infra.kafka.connection import connection
 from agentlog_infra.kafka.outputs.frame_log import KafkaFrameReads
-from agentlog_infra.kafka.partition_header import partition_bases
-from agentlog_infra.kafka.producer import DurableProducer
-from agentlog_infra.kafka.reader import KafkaReader
 from agentlog_infra.langgraph.config import load_config
 from agentlog_infra.langgraph.graphs import Graphs
 from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
-from agentlog_infra.redis.feed import RedisFeed, redis_client
-from agentlog_infra.redis.verdicts import HintVerdicts
 from agentlog_infra.settings import Settings
 from agentlog_infra.stack.addresses import joined
 from agentlog_infra.system_ports import SystemClock, SystemIds
@@ -107,19 +96,6 @@ def _end_row(run: RunEnd) -> RunStatusRow:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Adapters:
-    """The adapters of the gateway, connected."""
-
-    log: KafkaLog
-    events: KafkaReader
-    pool: Pool
-    feed: RedisFeed
-    verdicts: HintVerdicts
-    frames: KafkaFrameReads
-    generation: int
-
-
 def load_settings() -> Settings:
     """Read the settings and set logging up. Raises: Misconfigured, Unavailable."""
     settings = joined(Settings.load())
@@ -135,56 +111,40 @@ async def open_gateway(settings: Settings) -> AsyncGenerator[Gateway]:
     graphs = Graphs.load(config)
     await topics.check(settings)
     async with AsyncExitStack() as stack:
-        dependencies = _dependencies(settings, await _adapters(stack, settings), graphs)
+        pool = await open_pool(settings.database_uri or "", settings.postgres_pool_max_size)
+        stack.push_async_callback(pool.close)
+        ledger = Ledger(pool)
+        adapters = await open_adapters(settings, NAME, pool, ledger, stack)
+        headers = await adapters.log.headers()
+        frames = KafkaFrameReads(connection(settings), settings.partitions, lambda partition: headers[partition].base)
+        stack.push_async_callback(frames.stop)
+        progress = ProjectionProgress(ledger, headers[0].generation, settings.partitions)
+        adapters.verdicts.listen(progress.hear)
+        dependencies = _dependencies(settings, adapters, pool, frames, graphs, progress)
         yield Gateway(dependencies, build_app(lambda: dependencies, cors))
 
 
-async def _adapters(stack: AsyncExitStack, settings: Settings) -> Adapters:
-    connected = connection(settings)
-    pool = await open_pool(settings.database_uri or "", settings.postgres_pool_max_size)
-    stack.push_async_callback(pool.close)
-    feed = RedisFeed(redis_client(settings), settings.redis_key_prefix, SystemIds())
-    stack.push_async_callback(feed.stop)
-    verdicts = HintVerdicts(feed, Ledger(pool), SystemClock())
-    await verdicts.start()
-    stack.push_async_callback(verdicts.stop)
-    producer = DurableProducer(connected, NAME)
-    await producer.start()
-    stack.push_async_callback(producer.stop)
-    events, blobs = KafkaReader(connected, EVENTS, NAME), KafkaReader(connected, BLOBS, NAME)
-    stack.push_async_callback(events.stop)
-    stack.push_async_callback(blobs.stop)
-    kafka = KafkaLog(producer, events, KafkaBlobs(producer, blobs, pool, settings.partitions), settings.partitions)
-    bases = await partition_bases(events, settings.partitions)
-    frames = KafkaFrameReads(connected, settings.partitions, bases.__getitem__)
-    stack.push_async_callback(frames.stop)
-    return Adapters(kafka, events, pool, feed, verdicts, frames, await _generation(kafka))
-
-
-async def _generation(events: EventLog) -> int:
-    """Return the generation of the log, from its first record. Raises: Unavailable, Misconfigured."""
-    first = (await events.read(LogPosition(0, 0))).draft.facts[0]
-    if not isinstance(first, PartitionOpened):
-        raise Misconfigured(f"{EVENTS}-0: expected PartitionOpened as the first record; run `agentlog topics apply`")
-    return first.generation
-
-
-def _dependencies(settings: Settings, adapters: Adapters, graphs: Graphs) -> Dependencies:
-    clock, ids, pool = SystemClock(), SystemIds(), adapters.pool
-    ledger, contexts, items = Ledger(pool), CommandContexts(pool), StoreItems(pool)
-    folded = ProjectionProgress(ledger, adapters.generation, settings.partitions)
-    adapters.verdicts.listen(folded.hear)
+def _dependencies(
+    settings: Settings,
+    adapters: Adapters,
+    pool: Pool,
+    frames: KafkaFrameReads,
+    graphs: Graphs,
+    progress: ProjectionProgress,
+) -> Dependencies:
+    clock, ids = SystemClock(), SystemIds()
+    contexts, items = CommandContexts(pool), StoreItems(pool)
     caught_up = CatchUpGate(PartitionCatchUp(pool), adapters.log, clock, settings.partitions)
     return Dependencies(
         clock=clock,
         ids=ids,
         log=adapters.log,
-        submitter=Submitter(adapters.log, adapters.verdicts, ledger, clock, ids),
+        submitter=adapters.submitter,
         refusals=Refusals(adapters.log, clock, ids),
         caught_up=caught_up,
-        progress=folded,
+        progress=progress,
         waits=adapters.verdicts,
-        streams=RunStreams(adapters.frames, EndRows(contexts), SharedHints(adapters.feed, adapters.verdicts)),
+        streams=RunStreams(frames, EndRows(contexts), SharedHints(adapters.feed, adapters.verdicts)),
         graphs=LangGraphAccess(StateDependencies(graphs, Checkpoints(pool), items, ids, JsonPlusSerializer())),
         contexts=contexts,
         threads=Threads(pool),
@@ -196,7 +156,7 @@ def _dependencies(settings: Settings, adapters: Adapters, graphs: Graphs) -> Dep
             settings.read_wait_secs,
             settings.cancel_grace_secs,
         ),
-        checks={"database": caught_up.ask, "redis": adapters.feed.ping, "log": partial(adapters.events.end, 0)},
+        checks={"database": caught_up.ask, "redis": adapters.feed.ping, "log": partial(adapters.log.end, 0)},
         health=partial(health, pool),
         prepared=asyncio.Event(),
     )

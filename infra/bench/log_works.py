@@ -15,12 +15,8 @@ from agentlog_commands.threads import CreateThread
 from agentlog_facts import guard
 from agentlog_facts.envelope import Actor, Cause, Draft
 from agentlog_facts.ids import Key, ThreadId
-from agentlog_infra.kafka.blobs import KafkaBlobs
-from agentlog_infra.kafka.connection import BLOBS, EVENTS, connection
+from agentlog_infra.adapters import open_adapters
 from agentlog_infra.kafka.event_log import KafkaLog
-from agentlog_infra.kafka.producer import DurableProducer
-from agentlog_infra.kafka.reader import KafkaReader
-from agentlog_infra.redis.feed import RedisFeed, redis_client
 from agentlog_infra.redis.verdicts import HintVerdicts
 from agentlog_infra.settings import Settings
 from agentlog_infra.stack.addresses import joined
@@ -80,23 +76,11 @@ def _new_thread() -> Draft:
 @asynccontextmanager
 async def open_writer(settings: Settings) -> AsyncGenerator[Writer]:
     """Connect a writer and let it write until every client under it is warm."""
-    connected = connection(settings)
     async with AsyncExitStack() as stack:
         pool = await open_pool(settings.database_uri or "", 2)
         stack.push_async_callback(pool.close)
-        feed = RedisFeed(redis_client(settings), settings.redis_key_prefix, SystemIds())
-        stack.push_async_callback(feed.stop)
-        verdicts = HintVerdicts(feed, Ledger(pool), SystemClock())
-        await verdicts.start()
-        stack.push_async_callback(verdicts.stop)
-        producer = DurableProducer(connected, "agentlog-bench")
-        await producer.start()
-        stack.push_async_callback(producer.stop)
-        events, blobs = (KafkaReader(connected, topic, "agentlog-bench") for topic in (EVENTS, BLOBS))
-        stack.push_async_callback(events.stop)
-        stack.push_async_callback(blobs.stop)
-        log = KafkaLog(producer, events, KafkaBlobs(producer, blobs, pool, settings.partitions), settings.partitions)
-        writer = Writer(log, verdicts)
+        adapters = await open_adapters(settings, "agentlog-bench", pool, Ledger(pool), stack)
+        writer = Writer(adapters.log, adapters.verdicts)
         for _ in range(WARM_COMMITS):
             await writer.write()
         yield writer

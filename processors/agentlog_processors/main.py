@@ -17,29 +17,22 @@ import uvloop
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from agentlog_commands.claims import Limits
-from agentlog_commands.submit import Submitter
 from agentlog_facts.checkpoint_ports import CheckpointReads
 from agentlog_facts.envelope import Actor, ActorKind
 from agentlog_facts.errors import AgentlogError, Misconfigured
 from agentlog_facts.ids import RunId
 from agentlog_infra import logs
+from agentlog_infra.adapters import Adapters, open_adapters, open_feed
 from agentlog_infra.kafka import topics
-from agentlog_infra.kafka.blobs import KafkaBlobs
-from agentlog_infra.kafka.connection import BLOBS, EVENTS, connection
-from agentlog_infra.kafka.event_log import KafkaLog
-from agentlog_infra.kafka.event_tail import KafkaTail
+from agentlog_infra.kafka.connection import connection
+from agentlog_infra.kafka.event_tail import open_event_tail
 from agentlog_infra.kafka.outputs.frame_log import KafkaFrameLog
-from agentlog_infra.kafka.partition_header import partition_bases
 from agentlog_infra.kafka.partitioner import partition_of
-from agentlog_infra.kafka.producer import DurableProducer
-from agentlog_infra.kafka.reader import KafkaReader
 from agentlog_infra.langgraph.checkpoints.channel_state import ChannelState
 from agentlog_infra.langgraph.config import load_config
 from agentlog_infra.langgraph.executor import ExecutorDependencies, LangGraphRuns
 from agentlog_infra.langgraph.graphs import Graphs
 from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
-from agentlog_infra.redis.feed import RedisFeed, redis_client
-from agentlog_infra.redis.verdicts import HintVerdicts
 from agentlog_infra.settings import Settings
 from agentlog_infra.stack.addresses import joined
 from agentlog_infra.system_ports import SystemClock, SystemIds
@@ -80,22 +73,19 @@ STOP = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
-class Adapters:
-    """The adapters that duties share."""
+class RoleAdapters:
+    """The adapters of worker and housekeeper, connected."""
 
     settings: Settings
     timeouts: WorkerTimeouts
     bridge: LoopBridge
     pool: Pool
-    feed: RedisFeed
-    verdicts: HintVerdicts
-    log: KafkaLog
+    shared: Adapters
     outputs: KafkaFrameLog
-    submitter: Submitter
 
     def writer(self, kind: ActorKind, name: str) -> CommitWriter:
         """Return the write side for an actor of this kind."""
-        return CommitWriter(self.submitter, self.log, SystemClock(), SystemIds(), Actor(kind, name))
+        return CommitWriter(self.shared.submitter, self.shared.log, SystemClock(), SystemIds(), Actor(kind, name))
 
 
 def main(words: Sequence[str]) -> None:
@@ -190,21 +180,10 @@ def _timeouts(settings: Settings) -> WorkerTimeouts:
 async def _projector(stack: AsyncExitStack, settings: Settings) -> list[Service]:
     """Return what folds the log into rows, and what announces it. Raises: Unavailable."""
     tune_memory()
-    connected = connection(settings)
     pool = await open_pool(settings.database_uri or "", 2)
     stack.push_async_callback(pool.close)
-    feed = RedisFeed(redis_client(settings), settings.redis_key_prefix, SystemIds())
-    stack.push_async_callback(feed.stop)
-    producer, reader = (
-        DurableProducer(connected, "agentlog-projector"),
-        KafkaReader(connected, BLOBS, "agentlog-projector"),
-    )
-    stack.push_async_callback(reader.stop)
-    tail = KafkaTail(
-        connected, KafkaBlobs(producer, reader, pool, settings.partitions), settings.partitions, "agentlog-projector"
-    )
-    await tail.start()
-    stack.push_async_callback(tail.stop)
+    feed = open_feed(settings, stack)
+    tail = await open_event_tail(settings, pool, "agentlog-projector", stack)
     announcer = Announcer(feed, feed)
     ports = FoldPorts(tail, lambda key: partition_of(key.encode(), settings.partitions), SystemClock(), announcer)
     fold = FoldSettings(settings.database_uri or "", owner=SystemIds().uuid7())
@@ -212,42 +191,20 @@ async def _projector(stack: AsyncExitStack, settings: Settings) -> list[Service]
     return [Endless("projector", projector.run), Endless("announcer", announcer.run)]
 
 
-async def _adapters(stack: AsyncExitStack, settings: Settings) -> Adapters:
-    """Connect to log, rows and queue; everything is closed with `stack`. Raises: Unavailable, Misconfigured."""
-    connected = connection(settings)
+async def _adapters(stack: AsyncExitStack, settings: Settings) -> RoleAdapters:
+    """Connect to log, rows and queue, until `stack` closes. Raises: Unavailable, Misconfigured."""
     pool = await open_pool(settings.database_uri or "", settings.postgres_pool_max_size)
     stack.push_async_callback(pool.close)
-    ledger = Ledger(pool)
-    feed = RedisFeed(redis_client(settings), settings.redis_key_prefix, SystemIds())
-    stack.push_async_callback(feed.stop)
-    verdicts = HintVerdicts(feed, ledger, SystemClock())
-    await verdicts.start()
-    stack.push_async_callback(verdicts.stop)
-    producer = DurableProducer(connected, "agentlog-duties")
-    await producer.start()
-    stack.push_async_callback(producer.stop)
-    blobs, events = KafkaReader(connected, BLOBS, "agentlog-duties"), KafkaReader(connected, EVENTS, "agentlog-duties")
-    stack.push_async_callback(blobs.stop)
-    stack.push_async_callback(events.stop)
-    kafka = KafkaLog(producer, events, KafkaBlobs(producer, blobs, pool, settings.partitions), settings.partitions)
-    bases = await partition_bases(events, settings.partitions)
-    outputs = KafkaFrameLog(connected, settings.partitions, bases.__getitem__)
+    shared = await open_adapters(settings, "agentlog-duties", pool, Ledger(pool), stack)
+    headers = await shared.log.headers()
+    outputs = KafkaFrameLog(connection(settings), settings.partitions, lambda partition: headers[partition].base)
     await outputs.start()
     stack.push_async_callback(outputs.stop)
-    return Adapters(
-        settings=settings,
-        timeouts=_timeouts(settings),
-        bridge=LoopBridge(asyncio.get_running_loop()),
-        pool=pool,
-        feed=feed,
-        verdicts=verdicts,
-        log=kafka,
-        outputs=outputs,
-        submitter=Submitter(kafka, verdicts, ledger, SystemClock(), SystemIds()),
-    )
+    bridge = LoopBridge(asyncio.get_running_loop())
+    return RoleAdapters(settings, _timeouts(settings), bridge, pool, shared, outputs)
 
 
-def _worker(adapters: Adapters, stack: AsyncExitStack) -> list[Service]:
+def _worker(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]:
     """Load the graphs and return what executes their runs. Raises: Misconfigured for a graph that cannot be loaded."""
     settings, bridge = adapters.settings, adapters.bridge
     graphs = Graphs.load(load_config(settings.config))
@@ -256,7 +213,7 @@ def _worker(adapters: Adapters, stack: AsyncExitStack) -> list[Service]:
     patient = RetryingReads(Checkpoints(adapters.pool), SystemClock())
     reads = BridgedCheckpointReads(bridge, patient)
     worker = settings.worker_id or SystemIds().uuid7()
-    events = BridgedEventLog(bridge, adapters.log)
+    events = BridgedEventLog(bridge, adapters.shared.log)
     api_url = f"http://{settings.host}:{settings.port}"
     writer = adapters.writer("worker", worker)
     store = RunStore(bridge, StoreItems(adapters.pool), writer)
@@ -268,14 +225,14 @@ def _worker(adapters: Adapters, stack: AsyncExitStack) -> list[Service]:
         worker=worker,
         writer=writer,
         queries=WorkerQueries(adapters.pool),
-        queue=adapters.feed,
+        queue=adapters.shared.feed,
         outputs=adapters.outputs,
-        ends=CachedEndOffsets(adapters.outputs, adapters.log.partition_of, SystemClock()),
+        ends=CachedEndOffsets(adapters.outputs, adapters.shared.log.partition_of, SystemClock()),
         execution=LangGraphRuns(run_tools),
         graph_ids=graphs.ids(),
         views=_views(adapters, loops, patient, lambda: graphs),
         provenance=provenance.__getitem__,
-        hints=adapters.verdicts,
+        hints=adapters.shared.verdicts,
         loops=loops,
         bridge=bridge,
         timeouts=adapters.timeouts,
@@ -284,7 +241,7 @@ def _worker(adapters: Adapters, stack: AsyncExitStack) -> list[Service]:
     return [ExecuteRuns(dependencies, active), KeepLeases(dependencies, active)]
 
 
-def _housekeeper(adapters: Adapters, stack: AsyncExitStack) -> list[Service]:
+def _housekeeper(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]:
     """Return reaper, reconciler and purge; graphs are loaded only when a run has to be ended for its worker."""
     loops = JobLoops(adapters.bridge.home, uvloop.new_event_loop)
     stack.callback(loops.close)
@@ -292,8 +249,8 @@ def _housekeeper(adapters: Adapters, stack: AsyncExitStack) -> list[Service]:
     views = _views(adapters, loops, Checkpoints(adapters.pool), LazyGraphs(adapters.settings))
     ender = RunFinisher(adapters.writer("system", "housekeeper"), queries, adapters.outputs, views)
     return [
-        ReapRuns(ender, adapters.feed, adapters.feed, adapters.timeouts),
-        ReconcileQueue(queries, adapters.feed, adapters.timeouts),
+        ReapRuns(ender, adapters.shared.feed, adapters.shared.feed, adapters.timeouts),
+        ReconcileQueue(queries, adapters.shared.feed, adapters.timeouts),
         PurgeRows(
             partial(purge_deleted, adapters.pool), timedelta(milliseconds=adapters.settings.outputs_retention_ms)
         ),
@@ -301,7 +258,7 @@ def _housekeeper(adapters: Adapters, stack: AsyncExitStack) -> list[Service]:
 
 
 def _views(
-    adapters: Adapters, loops: JobLoops, reads: CheckpointReads, graphs: Callable[[], Graphs]
+    adapters: RoleAdapters, loops: JobLoops, reads: CheckpointReads, graphs: Callable[[], Graphs]
 ) -> FinalStateReader:
     """Return the states that runs leave; `graphs` is asked on the loop where their code runs."""
     store = RunStoreReads(adapters.bridge, StoreItems(adapters.pool), SystemClock())

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -26,12 +26,8 @@ from agentlog_facts.envelope import ANONYMOUS, Cause
 from agentlog_facts.ids import Key, RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject, as_object, load
 from agentlog_facts.thread import CancelAction, RunCancelRequested, RunCreated, ThreadState
+from agentlog_infra.adapters import open_adapters
 from agentlog_infra.kafka import topics
-from agentlog_infra.kafka.blobs import KafkaBlobs
-from agentlog_infra.kafka.connection import BLOBS, EVENTS, connection
-from agentlog_infra.kafka.event_log import KafkaLog
-from agentlog_infra.kafka.producer import DurableProducer
-from agentlog_infra.kafka.reader import KafkaReader
 from agentlog_infra.postgres import migrate
 from agentlog_infra.process.child import child_environment
 from agentlog_infra.redis.dead_workers import announcer
@@ -294,25 +290,9 @@ async def open_town(stack: RunningStack) -> AsyncGenerator[RolesEnv]:
 
 
 @asynccontextmanager
-async def _connected(
-    settings: Settings,
-) -> AsyncGenerator[tuple[Pool, RedisFeed, HintVerdicts, Submitter]]:
-    connected = connection(settings)
-    pool = await open_pool(settings.database_uri or "", 4)
-    feed = RedisFeed(redis_client(settings), settings.redis_key_prefix, SystemIds())
-    ledger = Ledger(pool)
-    verdicts = HintVerdicts(feed, ledger, SystemClock())
-    await verdicts.start()
-    producer = DurableProducer(connected, "test")
-    await producer.start()
-    blobs, events = KafkaReader(connected, BLOBS, "test"), KafkaReader(connected, EVENTS, "test")
-    kafka = KafkaLog(producer, events, KafkaBlobs(producer, blobs, pool, settings.partitions), settings.partitions)
-    try:
-        yield pool, feed, verdicts, Submitter(kafka, verdicts, ledger, SystemClock(), SystemIds())
-    finally:
-        await verdicts.stop()
-        await producer.stop()
-        await blobs.stop()
-        await events.stop()
-        await feed.stop()
-        await pool.close()
+async def _connected(settings: Settings) -> AsyncGenerator[tuple[Pool, RedisFeed, HintVerdicts, Submitter]]:
+    async with AsyncExitStack() as stack:
+        pool = await open_pool(settings.database_uri or "", 4)
+        stack.push_async_callback(pool.close)
+        adapters = await open_adapters(settings, "test", pool, Ledger(pool), stack)
+        yield pool, adapters.feed, adapters.verdicts, adapters.submitter

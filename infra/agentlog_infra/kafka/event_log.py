@@ -1,26 +1,51 @@
 """`agentlog.events` on Kafka: append a commit durably, read one back; large values go to blobs first."""
 
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+
+import asyncpg
 
 from agentlog_facts.envelope import BlobRef, Draft, LogPosition, Recorded
 from agentlog_facts.errors import AgentlogError, Corrupt, OutcomeUnknown, Unavailable
 from agentlog_facts.ids import Key
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump
 from agentlog_facts.ports import Blobs, RawRecord
+from agentlog_facts.system import PartitionOpened
 from agentlog_facts.vocabulary import blob_refs, decode_commit, encode_commit, encode_facts, parse_commit
 from agentlog_infra.kafka.blobs import KafkaBlobs
-from agentlog_infra.kafka.connection import EVENTS
+from agentlog_infra.kafka.connection import BLOBS, EVENTS, connection
+from agentlog_infra.kafka.partition_header import partition_headers
 from agentlog_infra.kafka.partitioner import partition_of
 from agentlog_infra.kafka.producer import DurableProducer
 from agentlog_infra.kafka.reader import KafkaReader, Record
+from agentlog_infra.settings import Settings
 
 RECORD_BYTES = 900 * 1024
 """No record exceeds this, so that a stock Kafka takes it."""
 
 
+async def open_event_log(
+    settings: Settings, pool: asyncpg.Pool, client_id: str, stack: AsyncExitStack, *, appends: bool = True
+) -> "KafkaLog":
+    """Connect to `events` and `blobs`, until `stack` closes; `pool` holds the index of blobs.
+
+    Without `appends` no producer connects, and the log can only be read. Raises: Unavailable, Misconfigured.
+    """
+    connected = connection(settings)
+    producer = DurableProducer(connected, client_id)
+    if appends:
+        await producer.start()
+        stack.push_async_callback(producer.stop)
+    events, blobs = KafkaReader(connected, EVENTS, client_id), KafkaReader(connected, BLOBS, client_id)
+    stack.push_async_callback(events.stop)
+    stack.push_async_callback(blobs.stop)
+    return KafkaLog(producer, events, KafkaBlobs(producer, blobs, pool, settings.partitions), settings.partitions)
+
+
 class KafkaLog:
-    """Keeps `ports.EventLog`."""
+    """Implements `ports.EventLog`."""
 
     def __init__(
         self, producer: DurableProducer, reader: KafkaReader, blobs: KafkaBlobs, partitions: int, topic: str = EVENTS
@@ -50,6 +75,14 @@ class KafkaLog:
             raise Corrupt(f"{self._topic}-{place.partition}: no record at offset {place.offset}")
         raw = raw_record(record)
         return Recorded(place, await resolve(raw, self._blobs), raw.timestamp)
+
+    async def end(self, partition: int) -> int:
+        """Return the offset behind the last record of a partition. Raises: Unavailable."""
+        return await self._reader.end(partition)
+
+    async def headers(self) -> Sequence[PartitionOpened]:
+        """Return the first fact of every partition, in order. Raises: Unavailable, Misconfigured."""
+        return await partition_headers(self._reader, self._partitions)
 
     async def _with_blobs(self, draft: Draft, facts: list[Json]) -> bytes:
         """Move the largest values to blobs until the commit fits into one record."""

@@ -6,9 +6,11 @@ folds looks whether its last record is still there.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
+import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
@@ -16,9 +18,12 @@ from agentlog_facts.envelope import Draft
 from agentlog_facts.errors import Diverged, Unavailable
 from agentlog_facts.ports import RawRecord
 from agentlog_infra.kafka.blobs import KafkaBlobs
-from agentlog_infra.kafka.connection import EVENTS, Connection, kafka_faults
+from agentlog_infra.kafka.connection import BLOBS, EVENTS, Connection, connection, kafka_faults
 from agentlog_infra.kafka.event_log import raw_record, resolve
+from agentlog_infra.kafka.producer import DurableProducer
+from agentlog_infra.kafka.reader import KafkaReader
 from agentlog_infra.kafka.shutdown import close_client
+from agentlog_infra.settings import Settings
 
 if TYPE_CHECKING:
     from aiokafka.conn import AIOKafkaConnection
@@ -26,10 +31,35 @@ if TYPE_CHECKING:
     Links: TypeAlias = dict[tuple[object, object], AIOKafkaConnection]
 
 BOOTSTRAP = "bootstrap"
+FETCH_WAIT_MS = 100
+
+
+async def open_event_tail(
+    settings: Settings,
+    pool: asyncpg.Pool,
+    client_id: str,
+    stack: AsyncExitStack,
+    *,
+    schema: str = "ledger",
+    fetch_wait_ms: int = FETCH_WAIT_MS,
+) -> "KafkaTail":
+    """Connect a tail of `events`, until `stack` closes; `schema` of `pool` holds the index of blobs.
+
+    Raises: Unavailable, Misconfigured.
+    """
+    connected = connection(settings)
+    reader = KafkaReader(connected, BLOBS, client_id)
+    stack.push_async_callback(reader.stop)
+    producer = DurableProducer(connected, client_id)  # blobs are only read here: it never connects
+    blobs = KafkaBlobs(producer, reader, pool, settings.partitions, schema=schema)
+    tail = KafkaTail(connected, blobs, settings.partitions, client_id, fetch_wait_ms=fetch_wait_ms)
+    await tail.start()
+    stack.push_async_callback(tail.stop)
+    return tail
 
 
 class KafkaTail:
-    """Keeps `ports.EventTail`."""
+    """Implements `ports.EventTail`."""
 
     def __init__(
         self,
@@ -38,7 +68,7 @@ class KafkaTail:
         partitions: int,
         client_id: str,
         topic: str = EVENTS,
-        fetch_wait_ms: int = 100,
+        fetch_wait_ms: int = FETCH_WAIT_MS,
     ) -> None:
         """`fetch_wait_ms`: how long the broker may hold a question that it has no records for; what is asked of it
         over the same connection waits behind it, so a take-over takes as long."""

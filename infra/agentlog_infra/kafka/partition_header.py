@@ -1,7 +1,10 @@
-"""Where the positions of each partition begin, as its first record says: the same for events and outputs."""
+"""The first record of each partition of `events`: log id, generation, and the base of its positions.
+
+The bases count for `outputs` too.
+"""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from agentlog_facts.errors import Misconfigured
 from agentlog_facts.json_value import as_object
@@ -11,14 +14,13 @@ from agentlog_infra.kafka.connection import EVENTS
 from agentlog_infra.kafka.reader import KafkaReader
 
 
-async def partition_bases(reader: KafkaReader, partitions: int) -> Mapping[int, int]:
-    """Return the base of every partition, from `PartitionOpened`. Raises: Unavailable, Misconfigured."""
-    found = await asyncio.gather(*(opening(reader, partition) for partition in range(partitions)))
-    return {number: opened.base for number, opened in enumerate(found)}
+async def partition_headers(reader: KafkaReader, partitions: int) -> Sequence[PartitionOpened]:
+    """Return the first fact of every partition, in order. Raises: Unavailable, Misconfigured."""
+    return await asyncio.gather(*(partition_header(reader, partition) for partition in range(partitions)))
 
 
-async def opening(reader: KafkaReader, partition: int) -> PartitionOpened:
-    """Return what a partition of `events` begins with. Raises: Unavailable, Misconfigured."""
+async def partition_header(reader: KafkaReader, partition: int) -> PartitionOpened:
+    """Return the first fact of one partition. Raises: Unavailable, Misconfigured."""
     record = await reader.one(partition, 0)
     facts = None if record is None else parse_commit(record.value or b"").get("facts")
     fact = decode_fact(as_object(facts[0], "fact")) if isinstance(facts, list) and facts else None

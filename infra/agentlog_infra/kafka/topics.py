@@ -21,7 +21,7 @@ from agentlog_facts.system import PartitionOpened
 from agentlog_facts.vocabulary import encode_commit, encode_facts
 from agentlog_infra.kafka.connection import EVENTS, Connection, connection, kafka_faults
 from agentlog_infra.kafka.diagnosis import diagnose_connection
-from agentlog_infra.kafka.partition_header import opening
+from agentlog_infra.kafka.partition_header import partition_header
 from agentlog_infra.kafka.partitioner import partition_of
 from agentlog_infra.kafka.producer import DurableProducer
 from agentlog_infra.kafka.reader import KafkaReader
@@ -179,7 +179,7 @@ async def _open_partitions(settings: Settings) -> None:
             if await reader.end(partition) == 0:
                 await producer.send(EVENTS, *_opening(log_id, partition, settings.partitions), partition)
             if partition == 0:
-                log_id = (await opening(reader, 0)).log_id
+                log_id = (await partition_header(reader, 0)).log_id
     finally:
         await reader.stop()
         await producer.stop()

@@ -19,8 +19,8 @@ from agentlog_facts.ids import Key, RunId, ThreadId
 from agentlog_facts.ports import FrameLog
 from agentlog_facts.thread import RunReleased
 from agentlog_processors.runs.dependencies import VERDICT, CommitWriter, FinalState
+from agentlog_processors.runs.outcome import finished, last_frames
 from agentlog_processors.runs.output_fence import fence_off
-from agentlog_processors.worker.outcome import finished, last_frames
 from agentlog_projections.queries.worker import WorkerQueries
 
 log = logging.getLogger(__name__)

@@ -8,18 +8,14 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict
 
 from agentlog_facts.errors import AgentlogError
-from agentlog_infra.kafka.blobs import KafkaBlobs
-from agentlog_infra.kafka.connection import BLOBS, EVENTS, connection
-from agentlog_infra.kafka.event_log import KafkaLog
-from agentlog_infra.kafka.producer import DurableProducer
-from agentlog_infra.kafka.reader import KafkaReader
+from agentlog_infra.kafka.event_log import KafkaLog, open_event_log
 from agentlog_infra.settings import Settings
 from agentlog_infra.stack.addresses import joined
 from agentlog_processors.jobs.migrate import DIFFERENCE, OK, USAGE, failed
 from agentlog_projections.models.registry import read_models
 from agentlog_projections.projector.quarantine import DETERMINISTIC, retry
 from agentlog_projections.queries.health import Parked, health, parked
-from agentlog_projections.sql.database import Pool, close, connect, open_pool
+from agentlog_projections.sql.database import close, connect, open_pool
 
 NOT_FOUND = 5
 NAME = "agentlog-projection"
@@ -60,21 +56,12 @@ async def _retry(settings: Settings, model: str = "", key: str = "") -> int:
         if not chosen:
             sys.stderr.write("nothing is parked under these names\n")
             return NOT_FOUND
-        log = await _log(stack, settings, pool)
+        log = await open_event_log(settings, pool, NAME, stack, appends=False)
         outcomes = [await _tried(settings, log, one) for one in chosen]
     for one, error in zip(chosen, outcomes, strict=True):
         line = {"model": one.model, "key": one.key, "commits": one.commits, "error": error}
         sys.stdout.write(json.dumps(line) + "\n")
     return OK if not any(outcomes) else DIFFERENCE
-
-
-async def _log(stack: AsyncExitStack, settings: Settings, pool: Pool) -> KafkaLog:
-    connected = connection(settings)
-    producer = DurableProducer(connected, NAME)  # only reads happen: it is never started
-    events, blobs = KafkaReader(connected, EVENTS, NAME), KafkaReader(connected, BLOBS, NAME)
-    stack.push_async_callback(events.stop)
-    stack.push_async_callback(blobs.stop)
-    return KafkaLog(producer, events, KafkaBlobs(producer, blobs, pool, settings.partitions), settings.partitions)
 
 
 async def _tried(settings: Settings, log: KafkaLog, one: Parked) -> str | None:

@@ -18,12 +18,8 @@ import uvloop
 
 from agentlog_facts.errors import AgentlogError, Conflict, Unavailable
 from agentlog_infra import logs
-from agentlog_infra.kafka.blobs import KafkaBlobs
-from agentlog_infra.kafka.connection import BLOBS, connection
-from agentlog_infra.kafka.event_tail import KafkaTail
+from agentlog_infra.kafka.event_tail import open_event_tail
 from agentlog_infra.kafka.partitioner import partition_of
-from agentlog_infra.kafka.producer import DurableProducer
-from agentlog_infra.kafka.reader import KafkaReader
 from agentlog_infra.postgres.migrate import make_database, whole
 from agentlog_infra.settings import Settings
 from agentlog_infra.stack.addresses import joined
@@ -129,16 +125,11 @@ async def _has_rows(uri: str) -> bool:
 
 async def _dependencies(stack: AsyncExitStack, settings: Settings, suffix: str) -> RebuildDependencies:
     """Connect to the log. Whatever is folded here is announced by nobody: who takes over pushes what is ready."""
-    connected = connection(settings)
     pool = await database.open_pool(settings.database_uri or "", 2)
     stack.push_async_callback(pool.close)
-    reader = KafkaReader(connected, BLOBS, "agentlog-rebuild")
-    stack.push_async_callback(reader.stop)
-    producer = DurableProducer(connected, "agentlog-rebuild")
-    blobs = KafkaBlobs(producer, reader, pool, settings.partitions, schema=f"ledger{suffix}")
-    tail = KafkaTail(connected, blobs, settings.partitions, "agentlog-rebuild", fetch_wait_ms=FETCH_WAIT_MS)
-    await tail.start()
-    stack.push_async_callback(tail.stop)
+    tail = await open_event_tail(
+        settings, pool, "agentlog-rebuild", stack, schema=f"ledger{suffix}", fetch_wait_ms=FETCH_WAIT_MS
+    )
     ports = FoldPorts(tail, lambda key: partition_of(key.encode(), settings.partitions), SystemClock(), NullAnnouncer())
     erased_after = timedelta(milliseconds=settings.outputs_retention_ms)
     owner = f"rebuild-{SystemIds().uuid7()}"

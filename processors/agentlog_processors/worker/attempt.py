@@ -22,9 +22,10 @@ from agentlog_facts.ids import Key, RunId
 from agentlog_facts.json_value import JsonObject
 from agentlog_facts.thread import RunReleased
 from agentlog_processors.runs.dependencies import WorkerDependencies
+from agentlog_processors.runs.outcome import last_frames
 from agentlog_processors.runs.output_fence import fence_off
 from agentlog_processors.worker.attempt_control import Attempt, Stuck
-from agentlog_processors.worker.outcome import end_of, finish, last_frames, seen
+from agentlog_processors.worker.outcome import end_of, finish, seen
 from agentlog_processors.worker.write_outputs import FrameWriter
 from agentlog_projections.queries.worker import ExecutableRun
 

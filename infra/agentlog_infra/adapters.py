@@ -1,0 +1,46 @@
+"""The adapters that gateway, worker and housekeeper share: the log, Redis, verdicts, and the write side over them."""
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import asyncpg
+
+from agentlog_commands.submit import Submitter
+from agentlog_facts.ports import LedgerReads
+from agentlog_infra.kafka.event_log import KafkaLog, open_event_log
+from agentlog_infra.redis.feed import RedisFeed, redis_client
+from agentlog_infra.redis.verdicts import HintVerdicts
+from agentlog_infra.settings import Settings
+from agentlog_infra.system_ports import SystemClock, SystemIds
+
+
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    """Connected adapters of one process."""
+
+    log: KafkaLog
+    feed: RedisFeed
+    verdicts: HintVerdicts
+    submitter: Submitter
+
+
+async def open_adapters(
+    settings: Settings, client_id: str, pool: asyncpg.Pool, ledger: LedgerReads, stack: AsyncExitStack
+) -> Adapters:
+    """Connect to log and Redis, until `stack` closes; `ledger` reads the verdicts in `pool`.
+
+    Raises: Unavailable, Misconfigured.
+    """
+    feed = open_feed(settings, stack)
+    verdicts = HintVerdicts(feed, ledger, SystemClock())
+    await verdicts.start()
+    stack.push_async_callback(verdicts.stop)
+    log = await open_event_log(settings, pool, client_id, stack)
+    return Adapters(log, feed, verdicts, Submitter(log, verdicts, ledger, SystemClock(), SystemIds()))
+
+
+def open_feed(settings: Settings, stack: AsyncExitStack) -> RedisFeed:
+    """Return the feed of these settings; it connects when used and closes with `stack`. Raises: Misconfigured."""
+    feed = RedisFeed(redis_client(settings), settings.redis_key_prefix, SystemIds())
+    stack.push_async_callback(feed.stop)
+    return feed
