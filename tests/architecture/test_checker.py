@@ -61,7 +61,7 @@ def unjudged(text: str) -> bool:
 
 
 def test_whoever_hurts_a_server_has_its_log_judged_beside_the_verdicts_of_the_server() -> None:
-    files = [*sorted((TESTS / "system").glob("test_*.py")), TESTS / "infra" / "test_dev.py"]
+    files = [*sorted((TESTS / "system").glob("test_*.py")), TESTS / "infra" / "supervisor" / "test_dev_server.py"]
     texts = {path.name: path.read_text() for path in files}
     assert len([name for name, text in texts.items() if HARM.search(text)]) > 8
     assert {name for name, text in texts.items() if unjudged(text)} == set()
