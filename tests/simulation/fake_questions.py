@@ -149,8 +149,8 @@ def _run_version(postgres: Postgres, session: Connection, arguments: Sequence[ob
     rows = [row for row in _rows_of(postgres, "ledger.log_index") if row["key"] == key and row["stream"] == stream]
     versions = [_number(row["version"]) for row in rows if row["verdict"] == "accepted"]
     head = postgres.tables["ledger.heads"].get(key)
-    told = _all_present(postgres) if head is None else _is_present(postgres, head["partition"])
-    return [{"told": told, "version": max(versions, default=None)}]
+    authoritative = _all_present(postgres) if head is None else _is_present(postgres, head["partition"])
+    return [{"is_authoritative": authoritative, "version": max(versions, default=None)}]
 
 
 def _marks(postgres: Postgres, session: Connection, arguments: Sequence[object]) -> list[Row]:
