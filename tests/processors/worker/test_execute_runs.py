@@ -112,7 +112,7 @@ class Log:
 
     decided: list[Decided] = field(default_factory=list[Decided])
 
-    async def settle(self, decision: Decided) -> guard.Verdict:
+    async def commit(self, decision: Decided) -> guard.Verdict:
         self.decided.append(decision)
         return guard.Accepted(WORK.version + 1)
 
@@ -134,10 +134,10 @@ def at_work(
     dependencies.queries.work = AsyncMock(side_effect=lambda run_id: replace(WORK, run_id=run_id))  # type: ignore[method-assign]  # mocks
     dependencies.ends.at_most = AsyncMock(return_value=0)  # type: ignore[method-assign]  # mocks
 
-    async def settle(_: CommitWriter, key: Key, event_id: str, decision: Decided, cause: Cause) -> guard.Verdict:
-        return await log.settle(decision)
+    async def commit(_: CommitWriter, key: Key, event_id: str, decision: Decided, cause: Cause) -> guard.Verdict:
+        return await log.commit(decision)
 
-    monkeypatch.setattr(CommitWriter, "settle", settle)
+    monkeypatch.setattr(CommitWriter, "commit", commit)
     quick = replace(dependencies.timeouts, grace=timedelta(0), stubborn=timedelta(seconds=1), jobs=len(run_ids) + 1)
     return replace(dependencies, timeouts=quick)
 
