@@ -8,7 +8,7 @@ from agentlog_facts.assistant import AssistantCreated, AssistantRevised, Assista
 from agentlog_facts.ids import AssistantId, stream
 
 SYSTEM_NAMESPACE = UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
-"""Namespace of the ids of system assistants. Source: Agent Server API, section 1.2."""
+"""Namespace of the ids of system assistants. Source: docs/http-api.md, section 1.2."""
 
 
 def system_assistant_id(graph_id: str) -> AssistantId:

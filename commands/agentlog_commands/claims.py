@@ -9,7 +9,7 @@ from agentlog_facts.json_value import JsonObject
 from agentlog_facts.thread import CancelAction, RunStatus
 
 TIMED_OUT: JsonObject = {"error": "TimeoutError", "message": ""}
-"""Error of a run over its time limit. Source: Agent Server API, section 7.3."""
+"""Error of a run over its time limit. Source: docs/http-api.md, section 7.3."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class ClaimPolicy:
 def after_attempt(reason: str, counted: int, counts: bool, retries: int) -> Release | End:
     """Return what follows an attempt that ended without an end: another one, or an error after too many that count.
 
-    Source: Agent Server API, section 7.9 (BG_JOB_MAX_RETRIES).
+    Source: docs/http-api.md, section 7.9 (BG_JOB_MAX_RETRIES).
     """
     if not counts or counted < retries:
         return Release(reason, counts)

@@ -27,7 +27,7 @@ from agentlog_facts.thread import (
 )
 
 BUSY = "Thread is already running a task. Wait for it to finish or choose a different multitask strategy."
-"""Shown by clients. Source: Agent Server API, section 1.4."""
+"""Shown by clients. Source: docs/http-api.md, section 1.4."""
 ANSWERED = "The interrupt is being answered by run {run_id}. Wait for it to finish and look at what is open then."
 """Shown to the later of two answers to one interrupt."""
 
@@ -50,7 +50,7 @@ class CreateRun:
     def decide(self, state: ThreadState) -> Decision:
         """Create the thread with the run, queue behind what runs, stop what runs, or refuse.
 
-        Source: Agent Server API, section 8; an answer to what is being answered: decision 0019.
+        Source: docs/http-api.md, section 8; an answer to what is being answered: decision 0019.
         """
         name = thread_stream(self.run.thread_id)
         if not state.exists:
@@ -110,7 +110,7 @@ class CreateRun:
 
 
 def superseded(action: CancelAction, by: RunId) -> JsonObject:
-    """Return the error of a run that another one took the place of. Source: Agent Server API, section 8."""
+    """Return the error of a run that another one took the place of. Source: docs/http-api.md, section 8."""
     name = "UserRollback" if action == "rollback" else "UserInterrupt"
     return {"error": name, "message": f"superseded by run {by} (multitask_strategy={action})"}
 

@@ -77,7 +77,7 @@ class UpdateState:
     updated: StateUpdated
 
     def decide(self, state: ThreadState) -> Decision:
-        """Refuse while a run is active. Source: Agent Server API, section 6.3."""
+        """Refuse while a run is active. Source: docs/http-api.md, section 6.3."""
         if not state.exists:
             return Refused("thread_not_found")
         if state.busy:

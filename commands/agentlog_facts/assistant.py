@@ -10,7 +10,7 @@ from agentlog_facts.json_value import JsonObject
 
 @dataclass(frozen=True, slots=True)
 class AssistantCreated:
-    """An assistant exists with version 1."""
+    """An assistant was created, as version 1."""
 
     assistant_id: AssistantId
     graph_id: str
@@ -23,7 +23,7 @@ class AssistantCreated:
 
 @dataclass(frozen=True, slots=True)
 class AssistantRevised:
-    """The assistant got version n+1, stated whole."""
+    """The assistant got version n+1; the fact holds all of its fields."""
 
     assistant_id: AssistantId
     version: int

@@ -16,10 +16,10 @@ class CheckpointSaved:
 
     A channel is {channel, version, kind, ...}: kind `full` with `value`; kind `append` with `items` to be added to the
     list that `base` {version, length, stream} names; kind `empty` without value. `version` is str() of the one in
-    `channel_versions`. Values and items are encoded, see `checkpoint_reads.Encoded`: scalars as themselves, else
+    `channel_versions`. Values and items are encoded (`checkpoint_ports.Encoded`): scalars as themselves, else
     {"json": value} where JSON says it exactly, {"message": fields}, or {"type": tag, "base64": bytes of LangGraph's
     serializer}; a list that may grow is {"items": [encoded, ...]}.
-    `run_id` is the run whose claim wrote it, None outside a claim.
+    `run_id` is the run whose claim wrote it, None outside of a claim.
     """
 
     thread_id: ThreadId

@@ -12,7 +12,7 @@ SLOTS = 4096
 SLOTS_A_FRAME = 8
 MAX_FRAMES = SLOTS // SLOTS_A_FRAME
 START_CURSORS = frozenset({"0", "-", "-1"})
-"""Values of `Last-Event-ID` that mean: from the start. Source: Agent Server API, section 11."""
+"""Values of `Last-Event-ID` that mean: from the start. Source: docs/http-api.md, section 11."""
 
 
 @dataclass(frozen=True, slots=True)

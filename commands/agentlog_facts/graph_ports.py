@@ -105,7 +105,7 @@ class GraphAccess(Protocol):
     async def get_state(
         self, graph_id: str, thread_id: ThreadId, at: At = LATEST, *, subgraphs: bool = False
     ) -> JsonObject:
-        """Return a snapshot. Source: Agent Server API, section 6.1."""
+        """Return a snapshot. Source: docs/http-api.md, section 6.1."""
         ...
 
     async def get_history(
@@ -118,7 +118,10 @@ class GraphAccess(Protocol):
         limit: int = 1,
         metadata: JsonObject | None = None,
     ) -> list[JsonObject]:
-        """Return snapshots, newest first in log order; `before` is a checkpoint id. Source: section 6.2."""
+        """Return snapshots, newest first in log order; `before` is a checkpoint id.
+
+        Source: docs/http-api.md, section 6.2.
+        """
         ...
 
     async def update_state(

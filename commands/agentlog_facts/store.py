@@ -11,10 +11,10 @@ from agentlog_facts.json_value import JsonObject, dump
 
 @dataclass(frozen=True, slots=True)
 class StoreItemPut:
-    """An item has this value from here on; the last writer in log order wins.
+    """An item was put. The last writer in log order wins.
 
-    `thread_id`, `run_id`, `epoch` name the attempt whose code wrote it, None for a client. The epoch fences nothing
-    here: it tells which items an attempt wrote after it had lost its run.
+    `thread_id`, `run_id` and `epoch` name the attempt that wrote it, None for a client. The epoch fences nothing here:
+    it shows which items an attempt wrote after it had lost its run.
     """
 
     namespace: tuple[str, ...]
@@ -27,7 +27,7 @@ class StoreItemPut:
 
 @dataclass(frozen=True, slots=True)
 class StoreItemDeleted:
-    """An item is no longer there, or never was."""
+    """An item was deleted, whether it existed or not."""
 
     namespace: tuple[str, ...]
     key: str

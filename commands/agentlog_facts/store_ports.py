@@ -50,7 +50,7 @@ class Condition:
 def conditions(wanted: JsonObject | None) -> list[Condition]:
     """Return what a filter says: field -> value, or field -> {operator: value}. Raises: BadItem.
 
-    Source: Agent Server API, section 16.
+    Source: docs/http-api.md, section 16.
     """
     found: list[Condition] = []
     for field, value in (wanted or {}).items():

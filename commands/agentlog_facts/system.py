@@ -6,9 +6,9 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class PartitionOpened:
-    """The first record of a partition: which log this is and where its positions begin.
+    """The partition was opened: its first record, with the identity of the log and the base of its positions.
 
-    A position is `base` + offset, so that a restored or enlarged log (the next `generation`) never runs backwards.
+    A position is `base` + offset. So positions of a restored or enlarged log (the next `generation`) never go back.
     """
 
     log_id: str
@@ -20,7 +20,7 @@ class PartitionOpened:
 
 @dataclass(frozen=True, slots=True)
 class CommandRefused:
-    """A mutation was refused: reason and digest, no payload. `count` > 1 sums up a burst."""
+    """A mutation was refused: reason and digest, no payload. `count` > 1 sums up a burst of equal refusals."""
 
     command: str
     reason: str

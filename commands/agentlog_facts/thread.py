@@ -17,7 +17,7 @@ _INTERRUPT_ID = re.compile("[0-9a-f]{32}")
 
 @dataclass(frozen=True, slots=True)
 class ThreadCreated:
-    """A thread exists from here on; `temporary` threads go with the end of their only run."""
+    """A thread was created. A `temporary` thread is deleted at the end of its only run."""
 
     thread_id: ThreadId
     metadata: JsonObject
@@ -26,7 +26,7 @@ class ThreadCreated:
 
 @dataclass(frozen=True, slots=True)
 class ThreadMetadataPatched:
-    """Top-level keys were merged over the thread's metadata (a null is stored). Lies on the stream `meta-`."""
+    """Top-level keys were merged over the thread's metadata (a null is stored). This fact is on the stream `meta-`."""
 
     thread_id: ThreadId
     metadata: JsonObject
@@ -34,16 +34,16 @@ class ThreadMetadataPatched:
 
 @dataclass(frozen=True, slots=True)
 class ThreadDeleted:
-    """The thread, its runs and its checkpoints are gone for every reader."""
+    """The thread was deleted; no reader sees it, its runs or its checkpoints any more."""
 
     thread_id: ThreadId
 
 
 @dataclass(frozen=True, slots=True)
 class StateUpdated:
-    """Somebody wrote the state by hand; the checkpoints it made stand beside it in the same commit.
+    """A client updated the state; the checkpoints of the update are in the same commit.
 
-    `view` says what changed in the JSON view (see `view.py`); `next` names the nodes that would run next;
+    `view` is the change of the thread's JSON values (see `state_diff.py`); `next` names the nodes that would run next;
     `interrupts` maps a task id to its open interrupts.
     """
 
@@ -57,10 +57,10 @@ class StateUpdated:
 
 @dataclass(frozen=True, slots=True)
 class RunCreated:
-    """A run waits for a worker; everything it needs is here, so that folding it reads no other aggregate.
+    """A run waits for a worker. The fact holds everything that the run needs, so a fold reads no other aggregate.
 
     `assistant` is the resolved assistant: {assistant_id, graph_id, version, config, context, metadata};
-    `kwargs` is what the API shows under that name; `due_at` is when a delayed run may start.
+    `kwargs` is the stored request, as the API shows it; `due_at` is the earliest start of a delayed run.
     """
 
     run_id: RunId
@@ -75,9 +75,9 @@ class RunCreated:
 
 @dataclass(frozen=True, slots=True)
 class RunClaimed:
-    """A worker took the run; the version of this commit is the epoch that fences everything it writes.
+    """A worker claimed the run. The version of this commit is the epoch, which fences all writes of the worker.
 
-    `attempt` counts from 1; `outputs_from` is the position in `outputs` from which this attempt's frames come.
+    `attempt` counts from 1; the frames of this attempt begin at position `outputs_from` of `outputs`, or later.
     """
 
     run_id: RunId
@@ -88,9 +88,9 @@ class RunClaimed:
 
 @dataclass(frozen=True, slots=True)
 class RunReleased:
-    """The claim with this epoch is over without an end: the run is pending again.
+    """The claim with this epoch was revoked before the run ended; the run is pending again.
 
-    `counts` tells whether the attempt counts towards the retry limit (a drain does not).
+    `counts` tells whether the attempt counts towards the retry limit (a drained one does not).
     """
 
     run_id: RunId
@@ -101,14 +101,14 @@ class RunReleased:
 
 @dataclass(frozen=True, slots=True)
 class RunAlive:
-    """A worker that cannot reach Redis says on the log that it still executes the run."""
+    """A worker that cannot reach Redis still executes the run: a heartbeat on the log."""
 
     run_id: RunId
 
 
 @dataclass(frozen=True, slots=True)
 class RunCancelRequested:
-    """A running run has to stop; after `deadline` the reaper finishes it, lease or not."""
+    """An active run was asked to stop. After `deadline` the reaper ends it, with or without a lease."""
 
     run_id: RunId
     action: CancelAction
@@ -118,10 +118,10 @@ class RunCancelRequested:
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """The run's only end. `view`: its change of the thread's JSON view; `outputs_to`: position behind its last frame.
+    """The run ended, once. `view`: its change of the thread's values; `outputs_to`: the position after its last frame.
 
     `error` is {error, message} or None; `interrupts` maps task ids to open interrupts; `next` names the nodes left.
-    `checkpoint_id` is the run's last accepted root checkpoint, None when it wrote none.
+    `checkpoint_id` is the run's last accepted root checkpoint, None if it wrote none.
     """
 
     run_id: RunId
@@ -136,7 +136,7 @@ class RunFinished:
 
 @dataclass(frozen=True, slots=True)
 class RunDeleted:
-    """The run and everything accepted on its `run-` stream is hidden; `view` leads to the resulting state."""
+    """The run was deleted, with everything on its `run-` stream; `view` is the change to the remaining state."""
 
     run_id: RunId
     view: JsonObject

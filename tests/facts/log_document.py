@@ -18,8 +18,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "log.md"
 
 INTRODUCTION = """# The log
 
-Generated from the code by `python -m tests.facts.log_document` and compared with it by a test. What verifiers and
-other readers of the log may rely on: these shapes are for ever. A changed shape gets a new schema number.
+Generated from the code by `python -m tests.facts.log_document` and compared with it by a test.
+Verifiers and other readers of the log may rely on these shapes for ever: a changed shape gets a new schema number.
+The [glossary](glossary.md) defines the terms.
 
 | topic | key | value |
 |---|---|---|
@@ -28,14 +29,14 @@ other readers of the log may rely on: these shapes are for ever. A changed shape
 | `agentlog.blobs` | sha256 (hex) of the whole value | one part (at most 900 KiB) of a large JSON value; headers `part`, `parts`, `size` |
 
 - All values are JSON (UTF-8). Partition of a key: `murmur2(key) & 0x7fffffff mod partitions`, as in Java's client.
-- A commit on the log is an intent. Whether it counts is decided by the guard (`commands/agentlog_facts/guard.py`), in
-  log order, from the commits of the same key before it. Void commits stay as evidence and change nothing.
+- A commit on the log is an intent. The guard (`commands/agentlog_facts/guard.py`; its rules: `ARCHITECTURE.md`) decides
+  its verdict in log order, from the earlier commits of the same key. Void commits stay as evidence and change nothing.
 - `blobs` lists values that were too large for the record: `at` is the path inside `facts` where null stands instead.
 - The first record of every partition of `agentlog.events` is `PartitionOpened`. A position is `base` + offset.
-- A flush counts only if its (`epoch`, `n`) is above the last one on its thread. `end` names the `RunFinished` (event id)
-  that it waits for; `of` the fact that somebody else than the worker announces. `release` is a fence: it names a
-  `RunReleased` that is about to end the epoch, and is there before that fact is. Once the epoch has ended by one, nothing
-  of it behind its first fence counts.
+- A flush counts only if its (`epoch`, `n`) is above the last one on its thread. `end` is the event id of the
+  `RunFinished` that must be accepted before the flush counts. `of` is the event id of a fact that another process than
+  the worker announces. `release` makes the record a fence: it is the event id of a `RunReleased` that is appended after
+  the fence. If that fact is accepted, no flush of the epoch after its first fence counts.
 """
 
 

@@ -1,4 +1,4 @@
-"""What becomes of the runs of a thread when a new one takes their place. Source: Agent Server API, section 8."""
+"""What becomes of the runs of a thread when a new one takes their place. Source: docs/http-api.md, section 8."""
 
 import asyncio
 

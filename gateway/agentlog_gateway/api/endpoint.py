@@ -39,7 +39,7 @@ class Operation:
 
 
 def _without_nul(scope: Scope) -> Scope:
-    """Return the scope with NULs of its path and query replaced, as in bodies. Source: section 1.1."""
+    """Return the scope with the NULs of path and query replaced. Source: docs/http-api.md, section 1.1."""
     query: bytes = scope["query_string"]
     given: Mapping[str, str] = scope.get("path_params", {})
     path = {name: text.replace("\0", REPLACEMENT) for name, text in given.items()}

@@ -1,6 +1,6 @@
 """Decides which bytes are a JSON body: whatever the content type says, within the size and depth that the log can hold.
 
-Source: Agent Server API, section 1.1.
+Source: docs/http-api.md, section 1.1.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Decides which browsers may call: all of them, those that CORS_ALLOW_ORIGINS names, or what `http.cors` says.
 
-Source: Agent Server API, section 1.6, and `http.cors` of langgraph.json.
+Source: docs/http-api.md, section 1.6, and `http.cors` of langgraph.json.
 """
 
 from collections.abc import Sequence

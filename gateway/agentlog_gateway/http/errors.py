@@ -1,6 +1,6 @@
 """Decides what a client is told when something cannot be done: a status and one string `detail`, never a traceback.
 
-Source of statuses and texts: Agent Server API, sections 1.3 and 1.4.
+Source of statuses and texts: docs/http-api.md, sections 1.3 and 1.4.
 """
 
 import logging

@@ -1,6 +1,6 @@
 """Decides how a call that waits answers: status and headers at once, a newline every 5 s, then the JSON document.
 
-Source: Agent Server API, section 7.6.
+Source: docs/http-api.md, section 7.6.
 """
 
 import asyncio

@@ -31,7 +31,7 @@ def no_content(headers: Mapping[str, str] | None = None) -> Response:
 
 
 def page_response(rows: list[Json], offset: int, limit: int) -> Response:
-    """Return a page out of up to limit + 1 rows. Source: Agent Server API, section 1.5."""
+    """Return a page out of up to limit + 1 rows. Source: docs/http-api.md, section 1.5."""
     more = len(rows) > limit
     total = offset + min(len(rows), limit) + more
     headers = {"X-Pagination-Total": str(total)}

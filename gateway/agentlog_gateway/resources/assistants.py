@@ -1,4 +1,4 @@
-"""The routes of assistants (get, search, count), and which assistant a run means. Source: section 4."""
+"""Endpoints of assistants, and the assistant that a run names. Source: docs/http-api.md, section 4."""
 
 from starlette.responses import Response
 

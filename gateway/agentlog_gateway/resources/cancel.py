@@ -1,4 +1,4 @@
-"""The routes that end or remove a run: cancel and delete. Source: Agent Server API, section 9."""
+"""The routes that end or remove a run: cancel and delete. Source: docs/http-api.md, section 9."""
 
 import logging
 from collections.abc import Awaitable, Callable

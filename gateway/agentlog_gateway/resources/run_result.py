@@ -1,6 +1,6 @@
 """Decides when a run is over for whoever waits, and what wait and join answer then: from facts only.
 
-Source: Agent Server API, section 7.6; quirks 6 and 12 of section 27 are not copied.
+Source: docs/http-api.md, sections 7.6 and 27.
 """
 
 import asyncio

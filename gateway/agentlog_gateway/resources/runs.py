@@ -1,4 +1,4 @@
-"""The routes of runs: create, wait, stream, list, get, join. Source: Agent Server API, sections 7 and 11."""
+"""The routes of runs: create, wait, stream, list, get, join. Source: docs/http-api.md, sections 7 and 11."""
 
 from collections.abc import Awaitable, Callable
 

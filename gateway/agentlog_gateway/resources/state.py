@@ -1,4 +1,4 @@
-"""The routes of a thread's state: read, write, history. Source: Agent Server API, section 6."""
+"""The routes of a thread's state: read, write, history. Source: docs/http-api.md, section 6."""
 
 from starlette.responses import Response
 

@@ -1,4 +1,4 @@
-"""The routes about the server itself: health, version, documentation. Source: Agent Server API, section 3."""
+"""The routes about the server itself: health, version, documentation. Source: docs/http-api.md, section 3."""
 
 import asyncio
 import logging

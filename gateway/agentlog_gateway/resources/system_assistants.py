@@ -1,4 +1,4 @@
-"""Decides that every loaded graph has its assistant, before the gateway calls itself ready. Source: section 4.1."""
+"""Creation of one assistant per graph, before the gateway is ready. Source: docs/http-api.md, section 4.1."""
 
 import asyncio
 import logging

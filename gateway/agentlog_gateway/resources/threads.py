@@ -1,4 +1,4 @@
-"""The routes of threads: create, get, patch, delete, search. Source: Agent Server API, section 5."""
+"""The routes of threads: create, get, patch, delete, search. Source: docs/http-api.md, section 5."""
 
 from starlette.responses import Response
 

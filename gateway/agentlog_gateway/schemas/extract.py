@@ -1,4 +1,4 @@
-"""Decides what a search may lift out of threads: `alias: path`, dots and list places. Source: section 5.3."""
+"""Extraction paths of a thread search: `alias: path`. Source: docs/http-api.md, section 5.3."""
 
 import re
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Decides which request bodies are valid, field by field; openapi.json is generated from the same models.
 
 Unknown fields are ignored. Fields of the contract that this release does not know yet are refused, never ignored.
-Source: Agent Server API, sections 4 to 7.
+Source: docs/http-api.md, sections 4 to 7.
 """
 
 from typing import Annotated, Literal, TypeAlias

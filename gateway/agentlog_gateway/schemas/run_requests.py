@@ -1,4 +1,4 @@
-"""Decides which run requests are valid, field by field. Source: Agent Server API, section 7.1."""
+"""Decides which run requests are valid, field by field. Source: docs/http-api.md, section 7.1."""
 
 from typing import Annotated, Literal, TypeAlias
 
@@ -55,7 +55,7 @@ class Send(Body):
 
 
 class Command(Body):
-    """What to do on a thread that waits. Source: Agent Server API, section 13."""
+    """What to do on a thread that waits. Source: docs/http-api.md, section 13."""
 
     update: AnyObject | list[AnyJson] | None = None
     resume: AnyJson = None

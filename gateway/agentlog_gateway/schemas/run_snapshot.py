@@ -1,6 +1,6 @@
 """Decides what a new run is made of: assistant, thread and request merged, server keys on top.
 
-Source: Agent Server API, sections 7.1 and 7.2.
+Source: docs/http-api.md, sections 7.1 and 7.2.
 """
 
 from dataclasses import dataclass

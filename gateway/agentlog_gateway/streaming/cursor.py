@@ -34,7 +34,7 @@ Begin: TypeAlias = FromStart | LiveOnly | After
 
 
 def begin(last_event_id: str | None) -> Begin:
-    """Read `Last-Event-ID`; what cannot be read replays nothing. Source: Agent Server API, section 11."""
+    """Read `Last-Event-ID`; what cannot be read replays nothing. Source: docs/http-api.md, section 11."""
     if last_event_id is None:
         return LiveOnly()
     text = last_event_id.strip()
@@ -60,7 +60,7 @@ def stream_modes(values: Sequence[str]) -> Modes | None:
     """Read the query's `stream_mode`: repeated, separated by commas, or a JSON list; None = no filter.
 
     Both names of the messages modes pass both forms of their events: a run has one of the two. Unknown names match
-    nothing. Source: Agent Server API, section 11.
+    nothing. Source: docs/http-api.md, section 11.
     """
     names = {name for value in values for name in _names(value)} - {""}
     if not names:

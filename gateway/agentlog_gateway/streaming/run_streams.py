@@ -24,7 +24,7 @@ For the routes (`runs.py`) this is all:
 
 `RunEvents` is an async iterator of bytes (whole SSE events, heartbeat comments every 5 s of connection time); its
 `ended` tells whether the run's end was delivered; `close()` gives everything back and may be called at any time.
-It never raises for an unknown run: the contract has an `error` event for that (sections 10 and 11).
+It never raises for an unknown run: the contract has an `error` event for that (docs/http-api.md, sections 10.1 and 11).
 
     # wait and join (blocking calls) share the same watch: `.row` and `.gone` once the run is over, None when not yet
     watch = await streams.ends.wait(run_id, patience=timedelta(seconds=5))

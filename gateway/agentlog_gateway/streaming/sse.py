@@ -1,6 +1,6 @@
 """Decides how events look on the wire as server-sent events, and how a response of them is sent and given up.
 
-Source of the framing: Agent Server API, section 10.1.
+Source of the framing: docs/http-api.md, section 10.1.
 """
 
 import asyncio

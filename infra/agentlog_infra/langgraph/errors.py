@@ -1,4 +1,4 @@
-"""Which errors of user code show their message to clients. Source: Agent Server API, section 10.6."""
+"""Which errors of user code show their message to clients. Source: docs/http-api.md, section 10.6."""
 
 from typing import TypeGuard
 

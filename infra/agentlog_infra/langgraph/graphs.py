@@ -1,7 +1,7 @@
 """Which graphs a process serves and how one is opened: compiled once, given its checkpointer and store for each use.
 
 Accepted: a compiled graph, a StateGraph (compiled here), an entrypoint, a factory of these (sync, async, or an async
-context manager; called for each use). Source: Agent Server API, section 22.
+context manager; called for each use). Source: docs/http-api.md, section 22.
 """
 
 import copy

@@ -1,6 +1,6 @@
 """What LangGraph is given for a run: config, context, input or command, modes, as the API's fields mean them.
 
-Source: Agent Server API, sections 7.1, 7.2 (merge order) and 13.
+Source: docs/http-api.md, sections 7.1, 7.2 (merge order) and 13.
 """
 
 from collections.abc import Mapping, Sequence

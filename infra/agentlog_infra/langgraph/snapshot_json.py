@@ -1,4 +1,4 @@
-"""How a LangGraph state snapshot looks in the API. Source: Agent Server API, sections 6.1 and 13."""
+"""How a LangGraph state snapshot looks in the API. Source: docs/http-api.md, sections 6.1 and 13."""
 
 from collections.abc import Mapping
 

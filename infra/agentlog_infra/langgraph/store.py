@@ -57,7 +57,7 @@ class LogStore(BaseStore):
     put is accepted by the log, durable, and seen by everybody when the call returns. A node that runs again puts again.
     Made on the loop that the graph runs on. There is no index: a `query` is ignored, as the contract has it.
 
-    Raises BadItem, a ValueError, for what the store does not take. Source: Agent Server API, section 16.
+    Raises BadItem, a ValueError, for what the store does not take. Source: docs/http-api.md, section 16.
     """
 
     __slots__ = ("_loop", "_over", "_reads", "_writer")

@@ -34,9 +34,9 @@ SERVER_KEYS = frozenset(
     {"thread_id", "run_id", "graph_id", "assistant_id", "user_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map"}
 )
 STOPPED = frozenset({"UserInterrupt", "UserRollback"})
-"""Errors of runs that somebody stopped: they did not fail. Source: Agent Server API, sections 8 and 9."""
+"""Errors of runs that somebody stopped: they did not fail. Source: docs/http-api.md, sections 8 and 9."""
 SERVER_PREFIXES = ("langgraph_auth_", "langgraph_request_id", "__")
-"""Keys of `configurable` that the server sets for itself. Source: Agent Server API, section 7.2."""
+"""Keys of `configurable` that the server sets for itself. Source: docs/http-api.md, section 7.2."""
 
 
 class Change(IntEnum):

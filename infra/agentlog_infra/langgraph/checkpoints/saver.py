@@ -262,7 +262,7 @@ class LogSaver(LoopBoundSaver):
 
 
 class UpdateSaver(LogSaver):
-    """Saves what a command wrote as a step of the graph. Source: Agent Server API, section 13."""
+    """Saves what a command wrote as a step of the graph. Source: docs/http-api.md, section 13."""
 
     async def aput(
         self,
