@@ -9,7 +9,7 @@ from agentlog_projections.queries.worker import ExecutableRun
 
 
 def last_frames(end: End) -> tuple[Frame, ...]:
-    """Return what the stream says at its end: an error, else nothing. Source: Agent Server API, section 10.1."""
+    """Return what the stream says at its end: an error, else nothing. Source: docs/http-api.md, section 10.1."""
     shown: tuple[RunStatus, ...] = ("error", "timeout")
     return (Frame("error", end.error),) if end.status in shown else ()
 
