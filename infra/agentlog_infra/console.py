@@ -1,4 +1,4 @@
-"""Decides how the command line speaks: data to stdout, all else to stderr, and one exit status for each kind of end."""
+"""Output of the command line: data to stdout, everything else to stderr, and the exit statuses."""
 
 import json
 import sys
@@ -22,15 +22,15 @@ class Status(IntEnum):
 
 
 _FIXES = {
-    "port_taken": "choose another with --port, or stop that process",
+    "port_taken": "choose another port with --port, or stop that process",
     "data_dir_in_use": "stop that process, or choose another folder with --data-dir",
-    "role_crashes": "its last lines above (service.failed, role.failed) say why; nothing acknowledged is lost",
+    "role_crashes": "its last log lines (service.failed, role.failed) give the reason; nothing acknowledged is lost",
     "unavailable": "`agentlog doctor` shows which dependency does not answer",
 }
 
 
 class CommandFailed(AgentlogError):
-    """A command ended badly: what, why, how to go on, and the exit status."""
+    """A command failed: the error, its reason, a fix, and the exit status."""
 
     def __init__(self, what: str, *, why: str = "", fix: str = "", status: Status = Status.FAILED) -> None:
         super().__init__(what)
@@ -53,7 +53,7 @@ def put_json(found: object) -> None:
 
 
 def say_error(error: AgentlogError) -> Status:
-    """Print what, why and fix on stderr and return the exit status."""
+    """Print error, reason and fix on stderr, and return the exit status."""
     what, _, why = str(error).partition("\n")
     fix = _FIXES.get(error.code, "")
     status = Status.FAILED

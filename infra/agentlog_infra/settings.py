@@ -1,4 +1,4 @@
-"""Decides every setting of agentlog: its names, default and meaning; read once from the environment, then frozen.
+"""All settings of agentlog: names, defaults and meanings; read once from the environment, then frozen.
 
 Official names of the LangGraph server come first, so that a deployment written for it works unchanged; ours begin with
 AGENTLOG_. A name with _FILE appended names a file that holds the value (mounted secrets). Longer than a page because it
@@ -45,7 +45,9 @@ class Settings(BaseSettings):
         description="the langgraph.json that names the graphs",
     )
     data_dir: Path = Field(
-        Path(".agentlog"), validation_alias="AGENTLOG_DATA_DIR", description="folder of the embedded servers"
+        Path(".agentlog"),
+        validation_alias="AGENTLOG_DATA_DIR",
+        description="folder for the data of the embedded servers",
     )
     host: str = Field("127.0.0.1", validation_alias="AGENTLOG_HOST", description="address the gateway listens on")
     port: int = Field(2024, ge=0, le=65535, validation_alias="AGENTLOG_PORT", description="port the gateway listens on")
@@ -57,27 +59,29 @@ class Settings(BaseSettings):
         description="Kafka host:port list; unset: the embedded broker",
     )
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", validation_alias="AGENTLOG_KAFKA_SECURITY_PROTOCOL", description="how Kafka is spoken to"
+        "PLAINTEXT",
+        validation_alias="AGENTLOG_KAFKA_SECURITY_PROTOCOL",
+        description="protocol of the connections to Kafka",
     )
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "PLAIN", validation_alias="AGENTLOG_KAFKA_SASL_MECHANISM", description="how agentlog logs in at Kafka"
+        "PLAIN", validation_alias="AGENTLOG_KAFKA_SASL_MECHANISM", description="SASL mechanism of the login to Kafka"
     )
     kafka_sasl_username: str | None = Field(
-        None, validation_alias="AGENTLOG_KAFKA_SASL_USERNAME", description="user at Kafka"
+        None, validation_alias="AGENTLOG_KAFKA_SASL_USERNAME", description="user name for Kafka"
     )
     kafka_sasl_password: SecretStr | None = Field(
-        None, validation_alias="AGENTLOG_KAFKA_SASL_PASSWORD", description="password at Kafka"
+        None, validation_alias="AGENTLOG_KAFKA_SASL_PASSWORD", description="password for Kafka"
     )
     kafka_ssl_cafile: Path | None = Field(
         None,
         validation_alias="AGENTLOG_KAFKA_SSL_CAFILE",
-        description="PEM file of the authorities Kafka is trusted by",
+        description="PEM file of the certificate authorities for Kafka",
     )
     kafka_ssl_certfile: Path | None = Field(
-        None, validation_alias="AGENTLOG_KAFKA_SSL_CERTFILE", description="PEM file of our client certificate"
+        None, validation_alias="AGENTLOG_KAFKA_SSL_CERTFILE", description="PEM file of the client certificate for Kafka"
     )
     kafka_ssl_keyfile: Path | None = Field(
-        None, validation_alias="AGENTLOG_KAFKA_SSL_KEYFILE", description="PEM file of the certificate's key"
+        None, validation_alias="AGENTLOG_KAFKA_SSL_KEYFILE", description="PEM file of the client certificate's key"
     )
     kafka_ssl_keypassword: SecretStr | None = Field(
         None, validation_alias="AGENTLOG_KAFKA_SSL_KEYPASSWORD", description="password of the key file"
@@ -86,7 +90,7 @@ class Settings(BaseSettings):
         default_factory=_Chosen(64, 8),
         ge=1,
         validation_alias="AGENTLOG_PARTITIONS",
-        description="partitions of events and outputs, fixed at creation (64; embedded 8)",
+        description="partitions of each topic, fixed at creation (64; embedded 8)",
     )
     replication_factor: int = Field(
         default_factory=_Chosen(3, 1),
@@ -104,7 +108,7 @@ class Settings(BaseSettings):
         7 * DAY_MS,
         ge=1,
         validation_alias="AGENTLOG_OUTPUTS_RETENTION_MS",
-        description="how long stream frames are kept, and rows of a deleted thread hidden before they go",
+        description="how long stream frames and the hidden rows of deleted threads are kept",
     )
 
     # Rows and queue
@@ -115,7 +119,10 @@ class Settings(BaseSettings):
         description="PostgreSQL; unset: the embedded one",
     )
     postgres_pool_max_size: int = Field(
-        20, ge=2, validation_alias="LANGGRAPH_POSTGRES_POOL_MAX_SIZE", description="most connections of one process"
+        20,
+        ge=2,
+        validation_alias="LANGGRAPH_POSTGRES_POOL_MAX_SIZE",
+        description="maximum number of connections of one process",
     )
     redis_uri: str | None = Field(
         None,
@@ -123,9 +130,7 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("REDIS_URI", "REDIS_URI_CUSTOM"),
         description="Redis or Valkey; unset: the embedded Valkey",
     )
-    redis_key_prefix: str = Field(
-        "agentlog:", validation_alias="REDIS_KEY_PREFIX", description="first part of every key"
-    )
+    redis_key_prefix: str = Field("agentlog:", validation_alias="REDIS_KEY_PREFIX", description="prefix of every key")
 
     # HTTP
     max_request_body_bytes: int = Field(
@@ -152,12 +157,12 @@ class Settings(BaseSettings):
 
     # Runs
     jobs_per_worker: int = Field(
-        10, ge=1, validation_alias="N_JOBS_PER_WORKER", description="runs one worker executes at once"
+        10, ge=1, validation_alias="N_JOBS_PER_WORKER", description="number of runs that one worker executes at once"
     )
     isolated_loops: bool = Field(
         False,
         validation_alias="BG_JOB_ISOLATED_LOOPS",
-        description="give every run an event loop of its own, instead of only those of graphs that block theirs",
+        description="give every run its own event loop, not only runs of graphs that block theirs",
     )
     worker_id: str | None = Field(
         None,
@@ -165,13 +170,19 @@ class Settings(BaseSettings):
         description="name of this worker process in its claims; unset: a new one at each start",
     )
     workers: int = Field(
-        1, ge=1, validation_alias="AGENTLOG_WORKERS", description="worker processes that `agentlog dev` starts"
+        1,
+        ge=1,
+        validation_alias="AGENTLOG_WORKERS",
+        description="number of worker processes that `agentlog dev` starts",
     )
     run_timeout_secs: float = Field(
         86400.0, gt=0, validation_alias="BG_JOB_TIMEOUT_SECS", description="longest time one run may take"
     )
     run_max_retries: int = Field(
-        3, ge=0, validation_alias="BG_JOB_MAX_RETRIES", description="lost attempts without progress before a run fails"
+        3,
+        ge=0,
+        validation_alias="BG_JOB_MAX_RETRIES",
+        description="number of lost attempts without progress before a run fails",
     )
     shutdown_grace_secs: float = Field(
         180.0,
@@ -180,7 +191,7 @@ class Settings(BaseSettings):
         description="how long a stopping worker lets its runs finish before it gives them back",
     )
     lease_ttl_secs: float = Field(
-        15.0, gt=0, validation_alias="AGENTLOG_LEASE_TTL_SECS", description="life of a worker's lease on a run"
+        15.0, gt=0, validation_alias="AGENTLOG_LEASE_TTL_SECS", description="lifetime of a worker's lease on a run"
     )
     lease_renew_secs: float = Field(
         5.0, gt=0, validation_alias="AGENTLOG_LEASE_RENEW_SECS", description="how often a worker renews its leases"
@@ -192,7 +203,7 @@ class Settings(BaseSettings):
         30.0,
         gt=0,
         validation_alias="AGENTLOG_LOST_AFTER_SECS",
-        description="without a lease, a run counts as lost this long after its last commit",
+        description="time after its last commit when a run without a lease counts as lost",
     )
     reconcile_secs: float = Field(
         5.0,
@@ -204,20 +215,20 @@ class Settings(BaseSettings):
         15.0,
         gt=0,
         validation_alias="AGENTLOG_CANCEL_GRACE_SECS",
-        description="how long a worker has to end a cancelled run before it is ended for it",
+        description="how long a worker may take to end a cancelled run before the housekeeper ends it",
     )
     stuck_secs: float = Field(
         60.0,
         gt=0,
         validation_alias="AGENTLOG_STUCK_SECS",
-        description="how long user code may ignore that it shall stop before its worker is replaced",
+        description="how long user code may ignore the stop request before its worker is replaced",
     )
 
     # What it says
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", validation_alias="LOG_LEVEL", description="least serious log line that is written"
+        "INFO", validation_alias="LOG_LEVEL", description="minimum level of log lines"
     )
-    log_json: bool = Field(False, validation_alias="LOG_JSON", description="log lines as JSON instead of text")
+    log_json: bool = Field(False, validation_alias="LOG_JSON", description="write log lines as JSON instead of text")
 
     @field_validator("cors_allow_origins", mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""Decides `agentlog demo`: the main job once, against the server that runs on the data directory, else its own."""
+"""`agentlog demo`: one complete example, on the server of the data directory or on its own."""
 
 import asyncio
 import sys
@@ -19,14 +19,14 @@ _GRACE_SECS = 5.0
 
 @click.command()
 @click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="Folder of the log and the other servers [.agentlog]."
+    "--data-dir", type=click.Path(path_type=Path), help="Folder for the data of the embedded servers [.agentlog]."
 )
-@click.option("--port", type=click.IntRange(1, 65535), help="Port of the server it starts [a free one].")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of the server that it starts [a free one].")
 def demo(data_dir: Path | None, port: int | None) -> int:
-    """Do the main job once through the official SDK: stream, interrupt, resume, history, the facts on the log.
+    """Run one complete example through the official SDK: stream, interrupt, resume, history, facts on the log.
 
-    A server that runs on the data directory is used and left running; else one is started, with the example graphs,
-    and stopped at the end.
+    If a server runs on the data directory, the demo uses it and leaves it running. Otherwise it starts a server with
+    the example graphs, and stops it at the end.
     """
     settings = Settings.load({"data_dir": data_dir})
     if origin_of("log_level") == "default":

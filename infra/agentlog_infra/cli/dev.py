@@ -1,4 +1,4 @@
-"""Decides `agentlog dev`: everything on one machine and one port, for as long as it is not interrupted."""
+"""`agentlog dev`: the whole server on one machine and one port, until it is interrupted."""
 
 import asyncio
 import json
@@ -22,10 +22,10 @@ _STUDIO = "https://smith.langchain.com/studio/?baseUrl="
 @click.option("--host", help="Address to listen on [127.0.0.1].")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on [2024].")
 @click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="Folder of the log and the other servers [.agentlog]."
+    "--data-dir", type=click.Path(path_type=Path), help="Folder for the data of the embedded servers [.agentlog]."
 )
 @click.option("--no-reload", is_flag=True, help="Do not restart workers and gateway when a graph's files change.")
-@click.option("--n-jobs-per-worker", type=click.IntRange(1), help="Runs a worker executes at once [10].")
+@click.option("--n-jobs-per-worker", type=click.IntRange(1), help="Number of runs that a worker executes at once [10].")
 def dev(
     config: Path | None,
     host: str | None,
@@ -34,10 +34,10 @@ def dev(
     no_reload: bool,
     n_jobs_per_worker: int | None,
 ) -> int:
-    """Run the whole server on this machine: log, PostgreSQL, Valkey, gateway, worker and duties.
+    """Run the whole server on this machine: log, PostgreSQL, Valkey and all roles.
 
-    Ctrl-C stops it in order (runs get 5 s to finish, unless BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS says otherwise);
-    a second Ctrl-C stops it at once. Nothing acknowledged is lost either way.
+    Ctrl-C stops it in order: runs get 5 s to finish, or BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS if that is set.
+    A second Ctrl-C stops it at once. Neither loses anything that was acknowledged.
     """
     began = time.monotonic()
     flags = {"config": config, "host": host, "port": port, "data_dir": data_dir, "jobs_per_worker": n_jobs_per_worker}

@@ -1,4 +1,4 @@
-"""Decides what `agentlog doctor` looks at: each dependency with a remedy, each setting with its origin."""
+"""The checks of `agentlog doctor`: each dependency with a remedy, each setting with its origin."""
 
 import asyncio
 import json
@@ -36,14 +36,14 @@ _NOT_YET = (
     "REDIS_MAX_CONNECTIONS",
     "RESUMABLE_STREAM_TTL_SECONDS",
 )
-STOPPED = "unknown schema: start a release that knows it; log diverged: agentlog rebuild"
+STOPPED = "unknown schema: start a newer release; log diverged: agentlog rebuild"
 _LOW_DISK_BYTES = 2 * 1024**3
 _CHECK_SECS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was looked at, how it is, what was found, and what to do about it."""
+    """One check: its name, state, finding and remedy."""
 
     name: str
     state: State
@@ -53,7 +53,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class SettingShown:
-    """A setting as it is in force; secrets masked."""
+    """A setting in force; secrets are masked."""
 
     name: str
     value: str
@@ -63,7 +63,7 @@ class SettingShown:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything `agentlog doctor` says."""
+    """The whole report of `agentlog doctor`."""
 
     findings: tuple[Finding, ...]
     settings: tuple[SettingShown, ...]
@@ -79,7 +79,7 @@ class Report:
 
 
 async def examine(settings: Settings, flags: Sequence[str]) -> Report:
-    """Look at everything; the three servers side by side. Never raises for what it finds."""
+    """Run all checks, those of the three servers concurrently. Never raises for a finding."""
     local = [_python(), *_packages(), *_config(settings), _data_dir(settings), _account(), *_unused_names()]
     try:
         here = joined(settings)
@@ -139,7 +139,7 @@ def _data_dir(settings: Settings) -> Finding:
     if not os.access(existing, os.W_OK):
         return Finding("data dir", "failed", f"{place.root} is not writable", "choose another with --data-dir")
     if free < _LOW_DISK_BYTES:
-        return Finding("data dir", "warning", found, "make room: a full disk makes the log read-only")
+        return Finding("data dir", "warning", found, "free disk space: a full disk makes the log read-only")
     return Finding("data dir", "ok", found)
 
 
@@ -185,7 +185,7 @@ async def _rows(settings: Settings) -> Finding:
     async def look() -> Finding:
         missing = await pending_migrations(settings)
         if missing:
-            return Finding("postgres", "failed", f"schema lacks {', '.join(missing)}", "agentlog migrate up")
+            return Finding("postgres", "failed", f"missing migrations: {', '.join(missing)}", "agentlog migrate up")
         return Finding("postgres", "ok", shown(settings, "database_uri"))
 
     return await _look("postgres", "is PostgreSQL (DATABASE_URI) or the stack running?", look)

@@ -1,4 +1,4 @@
-"""Decides `agentlog doctor`: every dependency and setting, with a remedy for what is wrong."""
+"""`agentlog doctor`: every dependency and setting, with a remedy for each problem."""
 
 import asyncio
 import sys
@@ -15,13 +15,13 @@ _ASCII_MARKS = {"ok": "ok", "warning": "!", "failed": "X"}
 
 
 @click.command()
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Data directory whose stack is examined.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Data directory of the stack to check.")
 @click.option("--config", type=click.Path(path_type=Path), help="The langgraph.json that names the graphs.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def doctor(data_dir: Path | None, config: Path | None, as_json: bool) -> int:
-    """Check every dependency and show every setting with its origin; secrets are masked.
+    """Check every dependency, and show every setting with its origin; secrets are masked.
 
-    Exit status 1 if anything failed.
+    The exit status is 1 if a check failed.
     """
     flags = {name: value for name, value in {"data_dir": data_dir, "config": config}.items() if value is not None}
     report = asyncio.run(examine(Settings.load(flags), list(flags)))

@@ -1,4 +1,4 @@
-"""Decides how the facts on the log are shown: as stored, commit by commit, each with the verdict over it."""
+"""Reader of the commits on the log, each with its verdict."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence

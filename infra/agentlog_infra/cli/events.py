@@ -1,4 +1,4 @@
-"""Decides `agentlog events`: the facts as they lie on the log, each commit with its verdict."""
+"""`agentlog events`: the commits on the log with their facts and verdicts."""
 
 import asyncio
 from pathlib import Path
@@ -12,11 +12,11 @@ from agentlog_infra.stack.addresses import joined
 
 @click.command()
 @click.option("--thread", "thread_id", help="Only this thread.")
-@click.option("--follow", "-f", is_flag=True, help="Go on with what comes; Ctrl-C ends it.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document per line, the commit as stored in it.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Data directory whose stack is read.")
+@click.option("--follow", "-f", is_flag=True, help="Wait for new commits and show them; Ctrl-C ends it.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document per line, with the stored commit.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Data directory of the stack to read.")
 def events(thread_id: str | None, follow: bool, as_json: bool, data_dir: Path | None) -> int:
-    """Show commits: time, stream, version, facts, actor, verdict. In order within a thread.
+    """Show commits, in order within a thread: time, stream, version, facts, actor, verdict.
 
     A commit that was not accepted changed nothing; it stays on the log as evidence.
     """

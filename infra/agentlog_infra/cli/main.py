@@ -1,4 +1,4 @@
-"""Decides what the `agentlog` command offers; each subcommand is loaded only when it is called."""
+"""The `agentlog` command; a subcommand is imported only when it is called."""
 
 import os
 import sys
@@ -16,13 +16,16 @@ from agentlog_infra.console import Status, say, say_error
 _COMMANDS = {
     "dev": ("agentlog_infra.cli.dev:dev", "Run the whole server on this machine, with reload."),
     "serve": ("agentlog_infra.cli.serve:serve", "Run one role, or the embedded servers alone."),
-    "demo": ("agentlog_infra.cli.demo:demo", "Do the main job once through the official SDK."),
+    "demo": ("agentlog_infra.cli.demo:demo", "Run one complete example through the official SDK."),
     "events": ("agentlog_infra.cli.events:events", "Show the facts on the log, with their verdicts."),
     "doctor": ("agentlog_infra.cli.doctor:doctor", "Check every dependency and show every setting."),
-    "topics": ("agentlog_infra.cli.topics:topics", "Compare the log's topics with what they must be."),
-    "migrate": ("agentlog_infra.cli.migrate:migrate", "Bring the database to this version's schema."),
-    "projection": ("agentlog_infra.cli.projection:projection", "Show what could not be folded, and try again."),
-    "rebuild": ("agentlog_infra.cli.rebuild:rebuild", "ProjectorSession all rows anew from the log."),
+    "topics": ("agentlog_infra.cli.topics:topics", "Compare the topics of the log with the required settings."),
+    "migrate": ("agentlog_infra.cli.migrate:migrate", "Migrate the database to the schema of this version."),
+    "projection": (
+        "agentlog_infra.cli.projection:projection",
+        "Show stopped partitions and quarantined aggregates; retry them.",
+    ),
+    "rebuild": ("agentlog_infra.cli.rebuild:rebuild", "Fold all rows again from the log."),
 }
 _LISTING = "agentlog.listing"
 
@@ -56,10 +59,10 @@ class LazyGroup(click.RichGroup):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(VERSION, prog_name="agentlog")
-@click.option("--debug", is_flag=True, help="Show the trace of an error.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="When to use colour.")
 def agentlog(debug: bool, color: str) -> None:
-    """A LangGraph-compatible agent server whose only truth is an event log."""
+    """A LangGraph-compatible agent server whose only source of truth is an event log."""
     if color == "never":
         os.environ["NO_COLOR"] = "1"
     elif color == "always":
@@ -67,7 +70,7 @@ def agentlog(debug: bool, color: str) -> None:
 
 
 def main() -> None:
-    """Run the command and leave with its exit status; the trace of an error is shown only with --debug."""
+    """Run the command and leave with its exit status; show the traceback of an error only with --debug."""
     debug = "--debug" in sys.argv
     try:
         status = agentlog.main(prog_name="agentlog", standalone_mode=False)
@@ -88,7 +91,7 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001  the outermost loop: a trace helps nobody unasked
         if debug:
             traceback.print_exc()
-        say(f"error: {type(error).__name__}: {error}\n  fix: run `agentlog --debug ...` for the trace")
+        say(f"error: {type(error).__name__}: {error}\n  fix: run `agentlog --debug ...` for the traceback")
         status = Status.FAILED
     sys.exit(status if isinstance(status, int) else Status.OK)
 

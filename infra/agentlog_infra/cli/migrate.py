@@ -1,4 +1,4 @@
-"""Decides `agentlog migrate`: the database's schema, brought up or checked."""
+"""`agentlog migrate`: migrations of the database schema, applied or checked."""
 
 import asyncio
 from pathlib import Path
@@ -13,23 +13,23 @@ from agentlog_infra.stack.addresses import joined
 
 @click.group()
 def migrate() -> None:
-    """Bring the database to this version's schema."""
+    """Migrate the database to the schema of this version."""
 
 
 @migrate.command()
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Data directory whose stack is changed.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Data directory of the stack to change.")
 def up(data_dir: Path | None) -> int:
-    """Apply what is missing, in one transaction; the database is made if it is missing."""
+    """Apply missing migrations in one transaction; create the database if it is missing."""
     asyncio.run(upgrade_schema(joined(Settings.load({"data_dir": data_dir}))))
     say("the schema is up to date")
     return Status.OK
 
 
 @migrate.command()
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Data directory whose stack is asked.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Data directory of the stack to check.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def check(data_dir: Path | None, as_json: bool) -> int:
-    """Show what is missing and change nothing; exit status 3 if anything is."""
+    """Show missing migrations and change nothing; the exit status is 3 if there are any."""
     missing = asyncio.run(pending_migrations(joined(Settings.load({"data_dir": data_dir}))))
     if as_json:
         put_json(missing)

@@ -1,4 +1,4 @@
-"""Decides `agentlog projection`: what could not be folded, and another try at it, by the room that owns the rows."""
+"""`agentlog projection`: stopped partitions and quarantined aggregates, and their retry."""
 
 import asyncio
 import json
@@ -11,20 +11,20 @@ from agentlog_infra.process.processors_jobs import query_projection
 from agentlog_infra.settings import Settings
 from agentlog_infra.stack.addresses import joined
 
-DATA_DIR = click.option("--data-dir", type=click.Path(path_type=Path), help="Data directory whose stack is asked.")
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
+DATA_DIR = click.option("--data-dir", type=click.Path(path_type=Path), help="Data directory of the stack to use.")
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group()
 def projection() -> None:
-    """Show what could not be folded, and try again."""
+    """Show stopped partitions and quarantined aggregates; retry them."""
 
 
 @projection.command("list")
 @DATA_DIR
 @AS_JSON
 def show(data_dir: Path | None, as_json: bool) -> int:
-    """Show stopped partitions and quarantined aggregates; exit status 3 if there are any."""
+    """Show stopped partitions and quarantined aggregates; the exit status is 3 if there are any."""
     status, said = asyncio.run(query_projection(joined(Settings.load({"data_dir": data_dir})), "list"))
     found = json.loads(said)
     if as_json:
@@ -36,7 +36,7 @@ def show(data_dir: Path | None, as_json: bool) -> int:
     if found["quarantine"]:
         put_table(columns, [[str(one[name]) for name in columns] for one in found["quarantine"]])
     if status == Status.OK:
-        say("every partition is folded, and nothing is in quarantine")
+        say("no partition is stopped, and nothing is in quarantine")
     return status
 
 
@@ -46,7 +46,7 @@ def show(data_dir: Path | None, as_json: bool) -> int:
 @click.option("--model", default="", help="Only this read model.")
 @click.option("--key", default="", help="Only this aggregate: the id of a thread, an assistant, ...")
 def retry(data_dir: Path | None, as_json: bool, model: str, key: str) -> int:
-    """Apply again, in order, what waits in quarantine; exit status 3 if some of it fails again, 5 if there is none."""
+    """Apply quarantined commits again, in order; the exit status is 3 if one fails again, 5 if there are none."""
     status, said = asyncio.run(query_projection(joined(Settings.load({"data_dir": data_dir})), "retry", model, key))
     for line in said.splitlines():
         if as_json:

@@ -1,4 +1,4 @@
-"""Decides `agentlog rebuild`: all rows folded anew from the log, by the room that owns them."""
+"""`agentlog rebuild`: all rows folded again from the log."""
 
 import os
 import sys
@@ -9,22 +9,27 @@ import rich_click as click
 from agentlog_infra.settings import Settings
 from agentlog_infra.stack.addresses import joined
 
-_ONE_OF = "--check, --accept-differences, --in-place and --cancel exclude each other"
+_ONE_OF = "use only one of --check, --accept-differences, --in-place and --cancel"
 
 
 @click.command()
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Data directory whose rows are rebuilt.")
-@click.option("--check", is_flag=True, help="ProjectorSession and compare only; exit status 3 if any row differs.")
-@click.option("--accept-differences", is_flag=True, help="Switch although rows differ: the live ones are wrong.")
-@click.option("--in-place", is_flag=True, help="Drop the live rows first: less room, but 503 until it is done.")
-@click.option("--cancel", is_flag=True, help="End a rebuild that runs, and remove what an interrupted one left.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Data directory of the stack to rebuild.")
+@click.option("--check", is_flag=True, help="Fold and compare only; the exit status is 3 if any row differs.")
+@click.option("--accept-differences", is_flag=True, help="Switch even if rows differ, because the live rows are wrong.")
+@click.option(
+    "--in-place",
+    is_flag=True,
+    help="Drop the live rows first: needs less space, but requests get 503 until it is done.",
+)
+@click.option("--cancel", is_flag=True, help="End a running rebuild, and remove the leftovers of an interrupted one.")
 def rebuild(data_dir: Path | None, check: bool, accept_differences: bool, in_place: bool, cancel: bool) -> None:
-    """Fold all rows anew from the log, beside the live ones, compare both, and switch in one transaction.
+    """Fold all rows again from the log beside the live rows, compare both, and switch in one transaction.
 
-    The server goes on all the time. Where rows differ, nothing is switched and the exit status is 3, unless
-    --accept-differences says that the live rows are the wrong ones. Ctrl-C and --cancel leave the live rows as they
-    are, unless these are being folded in place: then a projector goes on with them. Only where there are no live rows,
-    and with --in-place, the fold goes into the tables themselves; --check never changes anything.
+    The server keeps running. If rows differ, nothing is switched and the exit status is 3, unless you give
+    --accept-differences. Ctrl-C and --cancel leave the live rows as they are.
+
+    With --in-place, or if there are no live rows, the rebuild folds into the live tables; if it is ended, a projector
+    continues it. --check never changes anything.
     """
     wishes = {"check": check, "accept-differences": accept_differences, "in-place": in_place, "cancel": cancel}
     asked = [word for word, said in wishes.items() if said] or ["switch"]

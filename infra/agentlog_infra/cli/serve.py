@@ -1,4 +1,4 @@
-"""Decides `agentlog serve`: one role in the foreground, or the three embedded servers alone."""
+"""`agentlog serve`: one role in the foreground, or the three embedded servers alone."""
 
 import asyncio
 import os
@@ -33,11 +33,11 @@ class RoleName(click.ParamType):
 
 @click.command()
 @click.argument("role", type=RoleName())
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Data directory whose stack is run or joined.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Data directory of the stack to run or join.")
 @click.option("--config", type=click.Path(path_type=Path), help="The langgraph.json that names the graphs.")
 @click.option("--host", help="Address the gateway listens on.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port the gateway listens on.")
-@click.option("--n-jobs-per-worker", type=click.IntRange(1), help="Runs a worker executes at once.")
+@click.option("--n-jobs-per-worker", type=click.IntRange(1), help="Number of runs that a worker executes at once.")
 def serve(
     role: str,
     data_dir: Path | None,
@@ -48,8 +48,8 @@ def serve(
 ) -> int:
     """Run ROLE: gateway, projector, worker, housekeeper (several joined by commas), or stack.
 
-    `stack` runs the embedded log, PostgreSQL and Valkey. A role finds them in the data directory's stack.json,
-    unless AGENTLOG_KAFKA_BOOTSTRAP, DATABASE_URI and REDIS_URI say otherwise.
+    `stack` runs the embedded log, PostgreSQL and Valkey. A role finds their addresses in the data directory's
+    stack.json; AGENTLOG_KAFKA_BOOTSTRAP, DATABASE_URI and REDIS_URI take precedence.
     """
     flags = {"config": config, "host": host, "port": port, "data_dir": data_dir, "jobs_per_worker": n_jobs_per_worker}
     settings = Settings.load(flags)

@@ -1,4 +1,4 @@
-"""Decides `agentlog topics`: how the log's topics differ from what they must be, and making them so."""
+"""`agentlog topics`: differences between the topics and the required settings, and applying these."""
 
 import asyncio
 from pathlib import Path
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @click.group()
 def topics() -> None:
-    """Compare the log's topics with what they must be."""
+    """Compare the topics of the log with the required settings."""
 
 
 @topics.command()
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Data directory whose stack is asked.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Data directory of the stack to check.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def plan(data_dir: Path | None, as_json: bool) -> int:
-    """Show differences and change nothing; exit status 3 if there are any."""
+    """Show differences and change nothing; the exit status is 3 if there are any."""
     from agentlog_infra.kafka.topics import plan as differences
 
     found = asyncio.run(differences(joined(Settings.load({"data_dir": data_dir}))))
@@ -32,10 +32,10 @@ def plan(data_dir: Path | None, as_json: bool) -> int:
 
 
 @topics.command()
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Data directory whose stack is changed.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Data directory of the stack to change.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def apply(data_dir: Path | None, as_json: bool) -> int:
-    """Create what is missing and change what may be changed; partitions and replicas never are."""
+    """Create missing topics and apply settings; never change partitions or replicas."""
     from agentlog_infra.kafka.topics import apply as change
 
     _show(asyncio.run(change(joined(Settings.load({"data_dir": data_dir})))), as_json=as_json)

@@ -60,7 +60,7 @@ def _refused_login(error: BaseException, where: str, connection: Connection) -> 
     if isinstance(error, UnsupportedSaslMechanismError):
         raise Misconfigured(f"AGENTLOG_KAFKA_SASL_MECHANISM: {where}: {error}") from error
     if isinstance(error, IllegalSaslStateError):
-        raise Misconfigured(f"{_PROTOCOL}: {where} takes no login at this port, {_found(connection)}") from error
+        raise Misconfigured(f"{_PROTOCOL}: {where} supports no login on this port, {_found(connection)}") from error
 
 
 def _refused_certificate(error: BaseException, where: str, connection: Connection) -> None:
@@ -73,7 +73,9 @@ def _refused_certificate(error: BaseException, where: str, connection: Connectio
         names = "AGENTLOG_KAFKA_SSL_CERTFILE, AGENTLOG_KAFKA_SSL_KEYFILE"
         raise Misconfigured(f"{names}: {where} does not accept our client certificate: {cause.reason}") from error
     if isinstance(error, ssl.SSLError):
-        raise Misconfigured(f"{_PROTOCOL}: {where} breaks TLS off: {error.reason}, {_found(connection)}") from error
+        raise Misconfigured(
+            f"{_PROTOCOL}: {where} aborts the TLS handshake: {error.reason}, {_found(connection)}"
+        ) from error
 
 
 def _other_protocol(error: BaseException, where: str, connection: Connection) -> None:
@@ -82,9 +84,9 @@ def _other_protocol(error: BaseException, where: str, connection: Connection) ->
     if isinstance(cause, asyncio.IncompleteReadError) and not encrypted and _is_alert(cause.expected):
         raise Misconfigured(f"{_PROTOCOL}: {where} answers in TLS, {_found(connection)}") from error
     if isinstance(error, ConnectionResetError) and encrypted:
-        raise Unavailable(f"{_PROTOCOL}: {where} ends the TLS handshake; does it speak TLS? {_found(connection)}")
+        raise Unavailable(f"{_PROTOCOL}: {where} closes the TLS handshake; does it use TLS? {_found(connection)}")
     if isinstance(cause, asyncio.IncompleteReadError):
-        told = "hangs up at the first question; does it want TLS or a login?"
+        told = "closes the connection at the first request; does it require TLS or a login?"
         raise Unavailable(f"{_PROTOCOL}: {where} {told} {_found(connection)}") from error
 
 

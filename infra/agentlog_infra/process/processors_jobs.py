@@ -18,7 +18,7 @@ async def upgrade_schema(settings: Settings) -> None:
     """Bring the schema up. Raises: Unavailable if that fails; the child has printed the reason on stderr."""
     status, _ = await _run(settings, "migrate", "up")
     if status != Status.OK:
-        raise Unavailable(f"the database's schema could not be brought up (status {status}); the reason stands above")
+        raise Unavailable(f"the database's schema could not be migrated (status {status}); the reason is printed above")
 
 
 async def pending_migrations(settings: Settings) -> list[str]:
@@ -36,9 +36,9 @@ async def query_projection(settings: Settings, *words: str) -> tuple[int, str]:
     """
     status, printed = await _run(settings, "projection", *words)
     if status == Status.UNREACHABLE:
-        raise Unavailable("the rows cannot be read; the reason stands above")
+        raise Unavailable("the rows cannot be read; the reason is printed above")
     if status not in _ANSWERED:
-        raise CommandFailed("the projection cannot be queried; the reason stands above")
+        raise CommandFailed("the projection cannot be queried; the reason is printed above")
     return status, printed
 
 
@@ -57,7 +57,7 @@ async def _run(settings: Settings, *words: str) -> tuple[int, str]:
         async with asyncio.timeout(LIMIT_SECS):
             printed, _ = await process.communicate()
     except TimeoutError as error:
-        raise Unavailable(f"{' '.join(words)} did not end within {LIMIT_SECS:.0f} s") from error
+        raise Unavailable(f"{' '.join(words)} did not finish within {LIMIT_SECS:.0f} s") from error
     finally:
         await stop_child(process, ())
     return process.returncode or 0, printed.decode()

@@ -150,7 +150,7 @@ class EmbeddedPostgres(EmbeddedServer):
             return
         log.warning("embedded.orphan_stopped", extra={"server": self.name, "pid": pid})
         if not await stop_orphan(found, self.orphan_steps):
-            raise Unavailable(f"postgres: process {pid} of an earlier start does not end; kill it by hand")
+            raise Unavailable(f"postgres: process {pid} of an earlier start does not exit; kill it yourself")
 
 
 def _lines(path: Path) -> list[str]:

@@ -74,7 +74,9 @@ class EmbeddedServer(ABC):
         if left is not None and left.alive():
             log.warning("embedded.orphan_stopped", extra={"server": self.name, "pid": left.pid})
             if not await stop_orphan(left, self.orphan_steps):
-                raise Unavailable(f"{self.name}: process {left.pid} of an earlier start does not end; kill it by hand")
+                raise Unavailable(
+                    f"{self.name}: process {left.pid} of an earlier start does not exit; kill it yourself"
+                )
         self._note.unlink(missing_ok=True)
 
     async def _launch(

@@ -108,7 +108,7 @@ class Stack:
             delay_secs = budget.next_delay_secs()
             log.error("embedded.died", extra={"server": server.name, "status": status})
             if delay_secs is None:
-                raise Unavailable(f"{server.name} dies again and again:\n{self.data_dir.log_tail(server.name)}")
+                raise Unavailable(f"{server.name} keeps crashing:\n{self.data_dir.log_tail(server.name)}")
             await asyncio.sleep(delay_secs)
             await server.start()
             self._write()

@@ -129,7 +129,9 @@ class ForkServer:
             self._control = None
         for answer in self._asked.values():
             if not answer.done():
-                answer.set_exception(Unavailable("the code of the roles could not be loaded; the reason stands above"))
+                answer.set_exception(
+                    Unavailable("the code of the roles could not be loaded; the reason is printed above")
+                )
         self._asked.clear()
         for fork in self._forks.values():
             fork.end(_KILLED)

@@ -1,4 +1,4 @@
-"""Decides how one role process lives under supervision: started, waited for, restarted when dead, stopped in order."""
+"""One supervised role process: start, readiness, restart after a crash, orderly stop."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 EXIT_MISCONFIGURED = 2
 EXIT_REPLACE = 75
-"""A worker that user code keeps from stopping ends like this; that is no defect and counts towards no limit."""
+"""Exit status of a worker whose user code ignores the stop request; it counts towards no restart limit."""
 START_SECS = 120.0  # graphs may import slowly
 
 
@@ -49,7 +49,7 @@ class RoleSpec:
 
 
 class RoleCrashes(AgentlogError):
-    """A role dies again and again: a defect, or a dependency that went away for good; its messages say which."""
+    """A role keeps crashing, because of a defect or a lost dependency; its log lines give the reason."""
 
     code = "role_crashes"
 
@@ -59,7 +59,7 @@ DeathHook = Callable[[str], Awaitable[None]]
 
 
 async def _nobody(worker_id: str) -> None:
-    raise Unavailable(f"worker {worker_id} died before anybody could be told")
+    raise Unavailable(f"worker {worker_id} died before its death could be reported")
 
 
 class Role:
@@ -171,7 +171,7 @@ class Role:
             await self._wait_for_change()
             return
         if status == EXIT_MISCONFIGURED:
-            why = self._told or "its message stands above"
+            why = self._told or "its message is printed above"
             raise Misconfigured(f"{self.spec.name} cannot run with this configuration\n{why}")
         if status == EXIT_REPLACE:
             log.warning("role.replaced", extra={"role": self.spec.name})
@@ -179,7 +179,7 @@ class Role:
         delay_secs = self._budget.next_delay_secs()
         log.error("role.died", extra={"role": self.spec.name, "status": status, "again_in_secs": delay_secs})
         if delay_secs is None:
-            raise RoleCrashes(f"{self.spec.name} dies again and again (last status {status})")
+            raise RoleCrashes(f"{self.spec.name} keeps crashing (last exit status {status})")
         await asyncio.sleep(delay_secs)
 
     async def _wait_for_change(self) -> None:
@@ -208,7 +208,7 @@ async def end_old_roles(notes: Path) -> list[str]:
             found = json.loads(note.read_text())
             old = Identity(int(found["pid"]), str(found["started"]))
             if not await stop_orphan(old, ((signal.SIGKILL, 10.0),)):
-                raise Unavailable(f"process {old.pid} of an earlier start does not end; kill it by hand")
+                raise Unavailable(f"process {old.pid} of an earlier start does not exit; kill it yourself")
             workers += [str(found["worker_id"])] if found["worker_id"] else []
         note.unlink(missing_ok=True)
     return workers

@@ -1,4 +1,4 @@
-"""Decides the tree of role processes: all start at once, one that cannot run ends all, they stop in a set order."""
+"""The supervisor of all role processes: concurrent start, restart, and stop in a fixed order."""
 
 import asyncio
 import logging

@@ -93,7 +93,7 @@ def test_a_taken_port_is_an_error_that_names_port_and_owner(tmp_path: Path) -> N
     assert f"port {port} on 127.0.0.1 is taken" in done.stderr
     if sys.platform == "linux":
         assert f"by process {os.getpid()}" in done.stderr
-    assert "fix: choose another with --port" in done.stderr
+    assert "fix: choose another port with --port" in done.stderr
     assert not (tmp_path / ".agentlog").exists()
 
 
