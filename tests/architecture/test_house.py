@@ -221,6 +221,18 @@ def _paces_a_loop(call: ast.Call, tree: ast.Module) -> bool:
     return isinstance(asked, ast.Constant) and isinstance(asked.value, int | float) and asked.value < 0.1
 
 
+def test_the_servers_keys_are_listed_in_one_module() -> None:
+    lists = {
+        named(path)
+        for path in modules(*ROOMS)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Set | ast.Tuple | ast.List)
+        for name in (part.value for part in node.elts if isinstance(part, ast.Constant))
+        if name in ("checkpoint_map", "user_id", "langgraph_request_id", "langgraph_auth")
+    }
+    assert lists == {"commands/agentlog_facts/configurable.py"}
+
+
 def test_casts_stay_in_the_vocabulary() -> None:
     casts = [
         f"{named(path)}:{node.lineno}"

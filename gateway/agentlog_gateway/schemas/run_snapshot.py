@@ -6,6 +6,7 @@ Source: docs/http-api.md, sections 7.1 and 7.2.
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from agentlog_facts.configurable import RESERVED_METADATA, is_reserved, is_server_key
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.thread import RunCreated
@@ -13,12 +14,6 @@ from agentlog_gateway.http.errors import Problem
 from agentlog_gateway.schemas.requests import CheckpointRef
 from agentlog_gateway.schemas.run_requests import Command, Send, StatelessRun, ThreadRun
 from agentlog_projections.queries.command_context import RunAssistant
-
-RESERVED_METADATA = frozenset({"run_id", "thread_id"})
-CHECKPOINT_KEYS = frozenset({"checkpoint_id", "checkpoint_ns", "checkpoint_map"})
-SERVER_KEYS = frozenset({"thread_id", "run_id", "graph_id", "assistant_id", "user_id", "langgraph_request_id"})
-SERVER_PREFIXES = ("langgraph_auth", "__")
-"""What a client's key may not begin with; LangGraph keeps its own under `__pregel_`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +93,7 @@ class RunRequest:
     def _config(self, configurable: JsonObject, metadata: JsonObject) -> JsonObject:
         given: JsonObject = self.body.config.model_dump(exclude_none=True, exclude={"configurable", "metadata"})
         merged: JsonObject = {"tags": [], **self.assistant.config, **given}
-        theirs = {name: value for name, value in configurable.items() if not name.startswith(SERVER_PREFIXES)}
+        theirs = {name: value for name, value in configurable.items() if not is_reserved(name)}
         merged["configurable"] = {**theirs, **self._checkpoint(), **self._server_keys()}
         merged["metadata"] = metadata
         return merged
@@ -128,11 +123,6 @@ class RunRequest:
             "__request_start_time_ms__": int(self.now.timestamp() * 1000),
             "__after_seconds__": self.body.after_seconds,
         }
-
-
-def is_server_key(name: str) -> bool:
-    """Tell whether a key of `configurable` is the server's, so that it is no context of the user."""
-    return name in SERVER_KEYS or name in CHECKPOINT_KEYS or name.startswith(SERVER_PREFIXES)
 
 
 def _own(configurable: JsonObject) -> JsonObject:

@@ -11,6 +11,7 @@ from uuid import UUID
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Send, StreamMode
 
+from agentlog_facts.configurable import CHECKPOINT_KEYS
 from agentlog_facts.execution_port import RunAssignment
 from agentlog_facts.json_value import Json, JsonObject, as_object
 from agentlog_facts.version import VERSION
@@ -28,7 +29,6 @@ MODES: Mapping[str, StreamMode] = {
     "checkpoints": "checkpoints",
     "debug": "debug",
 }
-ADDRESS = ("checkpoint_id", "checkpoint_ns", "checkpoint_map")
 LANGGRAPH = version("langgraph")
 HOST = "self-hosted"
 """What `langgraph_plan` and `langgraph_host` say of a server that is nobody's service."""
@@ -43,9 +43,11 @@ def run_config(order: RunAssignment, *, from_checkpoint: bool, api_url: str | No
     ours = _object(order.kwargs, "config")
     configurable = _object(theirs, "configurable") | _object(ours, "configurable") | _server_keys(order)
     if not from_checkpoint:
-        configurable = {name: value for name, value in configurable.items() if name not in ADDRESS}
+        configurable = {name: value for name, value in configurable.items() if name not in CHECKPOINT_KEYS}
     config: RunnableConfig = {
-        "configurable": {name: value for name, value in configurable.items() if value is not None or name in ADDRESS},
+        "configurable": {
+            name: value for name, value in configurable.items() if value is not None or name in CHECKPOINT_KEYS
+        },
         "metadata": dict(_metadata(order, theirs, ours, api_url)),
         "run_id": UUID(order.run_id),
     }

@@ -1,16 +1,14 @@
-"""How a LangGraph state snapshot looks in the API. Source: docs/http-api.md, sections 6.1 and 13."""
+"""JSON of LangGraph's state snapshots in the shape of the API. Source: docs/http-api.md, sections 6.1 and 13."""
 
 from collections.abc import Mapping
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import PregelTask, StateSnapshot
 
+from agentlog_facts.configurable import CHECKPOINT_ADDRESS
 from agentlog_facts.graph_ports import ROOT
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_infra.langgraph.value_json import clean_text, interrupt_json, to_json, to_object
-
-ADDRESS = ("checkpoint_id", "thread_id", "checkpoint_ns", "checkpoint_map")
-"""What of a config names a checkpoint."""
 
 
 def snapshot_json(snapshot: StateSnapshot) -> JsonObject:
@@ -52,9 +50,9 @@ def thread_interrupts(snapshot: StateSnapshot) -> JsonObject:
 
 
 def address_json(config: RunnableConfig) -> JsonObject:
-    """Return what of a config names a checkpoint: {checkpoint_id, thread_id, checkpoint_ns, checkpoint_map?}."""
+    """Return the keys of a config that name a checkpoint: checkpoint_id, thread_id, checkpoint_ns, checkpoint_map."""
     conf: Mapping[str, object] = config.get("configurable", {})
-    shown = {name: conf[name] for name in ADDRESS if conf.get(name) is not None}
+    shown = {name: conf[name] for name in CHECKPOINT_ADDRESS if conf.get(name) is not None}
     return to_object(shown)
 
 

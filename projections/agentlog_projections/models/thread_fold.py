@@ -1,4 +1,4 @@
-"""Decides what a thread looks like after each of its facts; pure, no database.
+"""Pure fold of a thread's facts into its row.
 
 Rows are changed in place, by one batch at a time; a lost transaction drops them.
 """
@@ -10,6 +10,7 @@ from typing import assert_never
 
 from agentlog_facts.assistant import AssistantCreated, AssistantRevised
 from agentlog_facts.checkpoint import CheckpointSaved, CheckpointsHidden, WritesSaved
+from agentlog_facts.configurable import is_hidden
 from agentlog_facts.envelope import Fact
 from agentlog_facts.json_value import JsonObject, as_object, dump, load_object
 from agentlog_facts.state_diff import apply_diff
@@ -30,13 +31,8 @@ from agentlog_facts.thread import (
 )
 from agentlog_projections.sql.read_model import Commit
 
-SERVER_KEYS = frozenset(
-    {"thread_id", "run_id", "graph_id", "assistant_id", "user_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map"}
-)
 STOPPED = frozenset({"UserInterrupt", "UserRollback"})
 """Errors of runs that somebody stopped: they did not fail. Source: docs/http-api.md, sections 8 and 9."""
-SERVER_PREFIXES = ("langgraph_auth_", "langgraph_request_id", "__")
-"""Keys of `configurable` that the server sets for itself. Source: docs/http-api.md, section 7.2."""
 
 
 class Change(IntEnum):
@@ -198,13 +194,9 @@ def _status(row: ThreadRow) -> str:
 
 
 def shown_config(config: JsonObject) -> JsonObject:
-    """Return a run's config without what the server put there."""
+    """Return a run's config without metadata and without the keys that rows hide."""
     configurable = as_object(config.get("configurable") or {}, "configurable")
-    own = {name: value for name, value in configurable.items() if not _is_server_key(name)}
+    own = {name: value for name, value in configurable.items() if not is_hidden(name)}
     shown: JsonObject = {name: value for name, value in config.items() if name not in ("configurable", "metadata")}
     shown["configurable"] = own
     return shown
-
-
-def _is_server_key(name: str) -> bool:
-    return name in SERVER_KEYS or name.startswith(SERVER_PREFIXES)

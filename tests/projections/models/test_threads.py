@@ -16,6 +16,7 @@ from tests.projections.projector_env import ProjectorEnv, draft
 
 from agentlog_facts.ids import ThreadId
 from agentlog_facts.json_value import JsonObject
+from agentlog_projections.models.thread_fold import shown_config
 from agentlog_projections.models.threads import Thread, ThreadFilter, Threads
 
 T1 = ThreadId("t1")
@@ -59,6 +60,11 @@ async def test_a_run_makes_the_thread_busy_and_stamps_graph_and_assistant(given:
     assert thread.status == "busy"
     assert thread.metadata == {"a": 1, "graph_id": "agent", "assistant_id": "a1"}
     assert thread.config == {"tags": ["x"], "configurable": {"own": 1}}
+
+
+def test_a_threads_config_hides_each_key_that_begins_like_one_of_the_server() -> None:
+    hidden: JsonObject = {"langgraph_request_id": "q", "langgraph_request_id_2": "q", "__x": 1, "checkpoint_id": "c"}
+    assert shown_config({"configurable": {**hidden, "own": 1}}) == {"configurable": {"own": 1}}
 
 
 async def test_the_end_of_a_run_moves_values_once_although_it_is_applied_twice(
