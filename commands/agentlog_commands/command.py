@@ -1,4 +1,4 @@
-"""What a decision is: facts with the demands under which they hold, or a reason to refuse."""
+"""Decisions: facts with the demands under which they hold, or a reason to refuse."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +12,7 @@ Reason: TypeAlias = Literal[
     "thread_not_found",
     "thread_exists",
     "thread_busy",
+    "context_and_configurable",
     "interrupt_answered",
     "assistant_not_found",
     "assistant_exists",

@@ -12,6 +12,7 @@ from tests.fakes.ports import CountedIds
 from tests.gateway.web_env import NOWHERE, dependencies
 
 from agentlog_commands.command import Decision
+from agentlog_commands.run_request import RunAssistant
 from agentlog_commands.submit import Intent, Outcome, Submitter
 from agentlog_facts.envelope import Draft, Fact, LogPosition
 from agentlog_facts.errors import Contended, OutcomeUnknown
@@ -21,7 +22,7 @@ from agentlog_facts.thread import RunCreated, ThreadFact, ThreadState, evolve
 from agentlog_gateway.api.dependencies import Dependencies
 from agentlog_gateway.application import build_app
 from agentlog_gateway.http.cors import Cors
-from agentlog_projections.queries.command_context import CommandContexts, RunAssistant, ThreadContext
+from agentlog_projections.queries.command_context import CommandContexts, ThreadContext
 from agentlog_projections.sql.database import open_pool
 
 THREAD = ThreadId("019ab000-0000-7000-8000-000000000001")

@@ -3,6 +3,7 @@
 from starlette.responses import Response
 
 from agentlog_commands.assistants import system_assistant_id
+from agentlog_commands.run_request import RunAssistant
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import AssistantId
 from agentlog_facts.json_value import Json
@@ -13,7 +14,6 @@ from agentlog_gateway.http.responses import json_response, page_response
 from agentlog_gateway.schemas.requests import AssistantCount, AssistantSearch, path_uuid
 from agentlog_gateway.schemas.responses import assistant_json, selected
 from agentlog_projections.models.assistants import AssistantFilter
-from agentlog_projections.queries.command_context import RunAssistant
 
 
 def assistant_of(dependencies: Dependencies, named: str) -> AssistantId:

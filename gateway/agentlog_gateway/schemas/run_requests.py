@@ -1,12 +1,22 @@
-"""Decides which run requests are valid, field by field. Source: docs/http-api.md, section 7.1."""
+"""Bodies of requests for runs, and the `RunRequest` that each of them means. Source: docs/http-api.md, section 7.1."""
 
+from dataclasses import replace
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
-from agentlog_facts.json_value import Json
+from agentlog_commands.run_request import Durability, RunRequest, Strategy
+from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.version import VERSION
-from agentlog_gateway.schemas.requests import AnyJson, AnyObject, Body, CheckpointTarget, NotSupported, Uuid
+from agentlog_gateway.schemas.requests import (
+    AnyJson,
+    AnyObject,
+    Body,
+    CheckpointRef,
+    CheckpointTarget,
+    NotSupported,
+    Uuid,
+)
 
 StreamMode: TypeAlias = Literal[
     "values", "messages", "messages-tuple", "tasks", "checkpoints", "updates", "events", "debug", "custom"
@@ -43,7 +53,6 @@ def _no_feedback(value: list[str]) -> list[str]:
 
 
 StreamModes: TypeAlias = Annotated[list[StreamMode], BeforeValidator(_as_list), AfterValidator(_supported_modes)]
-Strategy: TypeAlias = Literal["reject", "rollback", "interrupt", "enqueue"]
 Nodes: TypeAlias = Literal["*"] | list[str]
 
 
@@ -53,6 +62,10 @@ class Send(Body):
     node: str
     input: AnyJson
 
+    def stored(self) -> JsonObject:
+        """Return it as a run stores it."""
+        return {"node": self.node, "input": self.input}
+
 
 class Command(Body):
     """What to do on a thread that waits. Source: docs/http-api.md, section 13."""
@@ -60,6 +73,10 @@ class Command(Body):
     update: AnyObject | list[AnyJson] | None = None
     resume: AnyJson = None
     goto: str | list[str] | Send | list[Send] | None = None
+
+    def stored(self) -> JsonObject:
+        """Return it as a run stores it."""
+        return {"update": self.update, "resume": self.resume, "goto": _goto(self.goto)}
 
 
 class RunConfig(Body):
@@ -71,6 +88,11 @@ class RunConfig(Body):
     recursion_limit: Annotated[int, Field(ge=1)] | None = None
     configurable: AnyObject | None = None
     metadata: AnyObject | None = None
+
+    def stored(self) -> JsonObject:
+        """Return it as a run stores it: without fields that are null."""
+        given: JsonObject = self.model_dump(exclude_none=True, exclude={"configurable", "metadata"})
+        return {**given, "configurable": self.configurable or {}, "metadata": self.metadata or {}}
 
 
 class StatelessRun(Body):
@@ -91,12 +113,32 @@ class StatelessRun(Body):
     on_completion: Literal["delete", "keep"] = "delete"
     multitask_strategy: Strategy = "enqueue"
     after_seconds: Annotated[float, Field(le=MAX_DELAY_S)] = 0
-    durability: Literal["sync", "async", "exit"] | None = None
+    durability: Durability | None = None
     checkpoint_during: bool | None = None
     strict_resume: Annotated[bool, AfterValidator(_not_strict)] = False
     feedback_keys: Annotated[list[str], AfterValidator(_no_feedback)] = Field(default_factory=list[str])
     webhook: NotSupported = None
     langsmith_tracer: NotSupported = None
+
+    def request(self) -> RunRequest:
+        """Return the request for a run with a thread of its own."""
+        return RunRequest(
+            input=self.input,
+            command=None if self.command is None else self.command.stored(),
+            metadata=self.metadata,
+            config=self.config.stored(),
+            context=self.context or {},
+            interrupt_before=_nodes(self.interrupt_before),
+            interrupt_after=_nodes(self.interrupt_after),
+            stream_mode=self.stream_mode,
+            stream_subgraphs=self.stream_subgraphs,
+            stream_resumable=self.stream_resumable,
+            multitask_strategy=self.multitask_strategy,
+            after_seconds=self.after_seconds,
+            durability=self.durability or ("exit" if self.checkpoint_during is False else "async"),
+            creates_thread=True,
+            temporary=self.on_completion == "delete",
+        )
 
 
 class ThreadRun(StatelessRun):
@@ -105,3 +147,32 @@ class ThreadRun(StatelessRun):
     checkpoint: CheckpointTarget | None = None
     checkpoint_id: Uuid | None = None
     if_not_exists: Literal["create", "reject"] = "reject"
+
+    def request(self) -> RunRequest:
+        """Return the request for a run on a thread; `checkpoint_id` is the older name of the checkpoint's id."""
+        ref = self.checkpoint or CheckpointRef()
+        named: JsonObject = {
+            "checkpoint_id": ref.checkpoint_id or self.checkpoint_id,
+            "checkpoint_ns": ref.checkpoint_ns,
+            "checkpoint_map": ref.checkpoint_map,
+        }
+        return replace(
+            super().request(),
+            checkpoint={name: value for name, value in named.items() if value is not None},
+            creates_thread=self.if_not_exists == "create",
+            temporary=False,
+        )
+
+
+def _goto(goto: str | list[str] | Send | list[Send] | None) -> Json:
+    match goto:
+        case Send():
+            return goto.stored()
+        case list():
+            return [item.stored() if isinstance(item, Send) else item for item in goto]
+        case _:
+            return goto
+
+
+def _nodes(nodes: str | list[str] | None) -> Json:
+    return [*nodes] if isinstance(nodes, list) else nodes

@@ -1,4 +1,4 @@
-"""How one attempt of a run is executed by LangGraph: from the claim to the outcome that the worker records."""
+"""Execution of one attempt of a run by LangGraph, from the claim to the outcome that the worker records."""
 
 import asyncio
 import copy
@@ -13,6 +13,7 @@ from langgraph.constants import END
 from langgraph.pregel import Pregel
 from langgraph.types import StateSnapshot
 
+from agentlog_commands.run_request import Durability
 from agentlog_facts.checkpoint_ports import CheckpointReads, StoredCheckpoint, StoredWrite
 from agentlog_facts.errors import AgentlogError
 from agentlog_facts.execution_port import AttemptLost, Emit, RunAssignment, RunOutcome
@@ -28,7 +29,6 @@ from agentlog_infra.langgraph.checkpoints.saver import LogSaver, UpdateSaver, ad
 from agentlog_infra.langgraph.errors import error_json
 from agentlog_infra.langgraph.graphs import Access, Graph, Graphs
 from agentlog_infra.langgraph.run_config import (
-    Durability,
     Stops,
     durability,
     is_only_update,
@@ -65,7 +65,7 @@ class ExecutorDependencies:
 
 
 class LangGraphRuns:
-    """Keeps `RunExecution`."""
+    """Implements `execution_port.RunExecution`."""
 
     def __init__(self, dependencies: ExecutorDependencies) -> None:
         self._dependencies = dependencies

@@ -1,6 +1,6 @@
-"""What LangGraph is given for a run: config, context, input or command, modes, as the API's fields mean them.
+"""LangGraph's arguments for a run, read from what `RunCreated` holds: config, context, input or command, modes.
 
-Source: docs/http-api.md, sections 7.1, 7.2 (merge order) and 13.
+Source: docs/http-api.md, sections 7.1, 7.2 and 13. `agentlog_commands.run_request` merges what is stored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,13 @@ from uuid import UUID
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Send, StreamMode
 
+from agentlog_commands.run_request import Durability
 from agentlog_facts.configurable import CHECKPOINT_KEYS
 from agentlog_facts.execution_port import RunAssignment
 from agentlog_facts.json_value import Json, JsonObject, as_object
 from agentlog_facts.version import VERSION
 
 Stops: TypeAlias = Literal["*"] | list[str] | None
-Durability: TypeAlias = Literal["sync", "async", "exit"]
 DURABILITIES: Mapping[str, Durability] = {"sync": "sync", "async": "async", "exit": "exit"}
 MODES: Mapping[str, StreamMode] = {
     "values": "values",
@@ -31,42 +31,41 @@ MODES: Mapping[str, StreamMode] = {
 }
 LANGGRAPH = version("langgraph")
 HOST = "self-hosted"
-"""What `langgraph_plan` and `langgraph_host` say of a server that is nobody's service."""
+"""The value of `langgraph_plan` and `langgraph_host` for a server that is no hosted service."""
 
 
 def run_config(order: RunAssignment, *, from_checkpoint: bool, api_url: str | None = None) -> RunnableConfig:
     """Return the config that nodes see; without `from_checkpoint` it starts at the thread's latest checkpoint.
 
-    assistant.config < run config (configurable by key); keys of the server always win.
+    `RunCreated` holds the config merged. The ids of the attempt replace those in it.
     """
-    theirs = _object(order.assistant, "config")
-    ours = _object(order.kwargs, "config")
-    configurable = _object(theirs, "configurable") | _object(ours, "configurable") | _server_keys(order)
+    stored = _object(order.kwargs, "config")
+    configurable = _object(stored, "configurable") | _identity(order)
     if not from_checkpoint:
         configurable = {name: value for name, value in configurable.items() if name not in CHECKPOINT_KEYS}
     config: RunnableConfig = {
         "configurable": {
             name: value for name, value in configurable.items() if value is not None or name in CHECKPOINT_KEYS
         },
-        "metadata": dict(_metadata(order, theirs, ours, api_url)),
+        "metadata": dict(_metadata(order, api_url)),
         "run_id": UUID(order.run_id),
     }
-    tags = ours.get("tags") or theirs.get("tags")
-    if isinstance(tags, list):
+    tags = stored.get("tags")
+    if tags and isinstance(tags, list):
         config["tags"] = [str(tag) for tag in tags]
-    limit = ours.get("recursion_limit") or theirs.get("recursion_limit")
-    if isinstance(limit, int):
+    limit = stored.get("recursion_limit")
+    if limit and isinstance(limit, int):
         config["recursion_limit"] = limit
-    at_once = ours.get("max_concurrency") or theirs.get("max_concurrency")
+    at_once = stored.get("max_concurrency")
     if isinstance(at_once, int) and at_once is not True and at_once > 0:
         config["max_concurrency"] = at_once
-    name = ours.get("run_name") or theirs.get("run_name")
-    if isinstance(name, str):
+    name = stored.get("run_name")
+    if name and isinstance(name, str):
         config["run_name"] = name
     return config
 
 
-def _server_keys(order: RunAssignment) -> JsonObject:
+def _identity(order: RunAssignment) -> JsonObject:
     return {
         "run_id": order.run_id,
         "thread_id": order.thread_id,
@@ -75,15 +74,12 @@ def _server_keys(order: RunAssignment) -> JsonObject:
     }
 
 
-def _metadata(order: RunAssignment, theirs: JsonObject, ours: JsonObject, api_url: str | None) -> JsonObject:
-    """assistant < thread < config.metadata < run metadata; what identifies the run always wins."""
+def _metadata(order: RunAssignment, api_url: str | None) -> JsonObject:
+    """Return the run's metadata, over metadata that the thread got since, under the ids of the attempt."""
     return {
         "created_by": "system",
         "graph_id": order.graph_id,
-        **_object(order.assistant, "metadata"),
-        **_object(theirs, "metadata"),
         **order.thread_metadata,
-        **_object(ours, "metadata"),
         **order.metadata,
         "assistant_id": order.assistant.get("assistant_id"),
         "run_id": order.run_id,
@@ -98,12 +94,12 @@ def _metadata(order: RunAssignment, theirs: JsonObject, ours: JsonObject, api_ur
 
 
 def run_context(order: RunAssignment) -> JsonObject | None:
-    """Return the context: the assistant's, the run's by key over it; None when neither has any."""
-    return _object(order.assistant, "context") | _object(order.kwargs, "context") or None
+    """Return the context, None for an empty one."""
+    return _object(order.kwargs, "context") or None
 
 
 def run_input(kwargs: JsonObject) -> Any:  # Any: any JSON, or a Command; the graph's schema judges it
-    """Return the command if the run has one that says something, else its input."""
+    """Return the command if any of its fields is set, else the input."""
     command = as_object(kwargs.get("command") or {}, "command")
     return _command(command) if _given(command) else kwargs.get("input")
 
@@ -134,7 +130,7 @@ def _goto(goto: Json) -> Sequence[Send | str]:
 
 
 def stream_modes(kwargs: JsonObject) -> list[StreamMode]:
-    """Return LangGraph's modes for the ones asked for; a mode that it does not know is left out."""
+    """Return LangGraph's names of the modes that the run asked for, without modes that it does not know."""
     asked = kwargs.get("stream_mode")
     names = asked if isinstance(asked, list) else [asked]
     modes: dict[StreamMode, None] = {MODES[name]: None for name in names if isinstance(name, str) and name in MODES}

@@ -6,6 +6,7 @@ from datetime import datetime
 
 import asyncpg
 
+from agentlog_commands.run_request import RunAssistant
 from agentlog_facts.envelope import LogPosition
 from agentlog_facts.errors import Quarantined, Unavailable
 from agentlog_facts.guard import Void
@@ -76,18 +77,6 @@ class ThreadContext:
     state: ThreadState
     version: int | None
     meta_version: int | None
-    metadata: JsonObject
-
-
-@dataclass(frozen=True, slots=True)
-class RunAssistant:
-    """What a run takes over from its assistant."""
-
-    assistant_id: AssistantId
-    graph_id: str
-    version: int
-    config: JsonObject
-    context: JsonObject
     metadata: JsonObject
 
 

@@ -11,6 +11,7 @@ from tests.gateway.race_env import THREAD, Gateways, two_gateways
 from tests.gateway.web_env import detail
 from tests.stack_fixtures import until
 
+from agentlog_commands.run_request import BOTH_GIVEN
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.thread import RunCreated, ThreadCreated
 
@@ -47,6 +48,12 @@ async def post(
     body: JsonObject = {"assistant_id": "steps", "command": {"resume": answer}, "multitask_strategy": strategy}
     got = await client.post(PATH, json=body, headers={"Idempotency-Key": key} if key else {})
     return got.status_code, got.json() if got.status_code == 200 else detail(got.content)
+
+
+async def test_context_beside_configurable_is_refused_and_nothing_is_written(raced: Gateways) -> None:
+    body: JsonObject = {"assistant_id": "steps", "context": {"a": 1}, "config": {"configurable": {"a": 1}}}
+    got = await raced.one.post(PATH, json=body)
+    assert (got.status_code, detail(got.content), raced.log.verdicts) == (400, BOTH_GIVEN, {})
 
 
 @pytest.mark.parametrize("ends", [True, False])

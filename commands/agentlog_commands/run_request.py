@@ -1,0 +1,173 @@
+"""Request for a run, and the one place where assistant, thread and request are merged into `RunCreated`.
+
+Source: docs/http-api.md, sections 7.1 and 7.2.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal, TypeAlias
+
+from agentlog_commands.command import Refused
+from agentlog_facts.configurable import RESERVED_METADATA, is_reserved, is_server_key
+from agentlog_facts.ids import AssistantId, RunId, ThreadId
+from agentlog_facts.json_value import Json, JsonObject
+from agentlog_facts.thread import RunCreated
+
+Strategy: TypeAlias = Literal["reject", "rollback", "interrupt", "enqueue"]
+Durability: TypeAlias = Literal["sync", "async", "exit"]
+BOTH_GIVEN = "Cannot specify both config.configurable and context: give only one of the two"
+
+
+@dataclass(frozen=True, slots=True)
+class RunAssistant:
+    """The parts of an assistant that its runs take over."""
+
+    assistant_id: AssistantId
+    graph_id: str
+    version: int
+    config: JsonObject
+    context: JsonObject
+    metadata: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class RunIds:
+    """The ids under which a run comes to be; `request_id` is that of the request that asks for it."""
+
+    run_id: RunId
+    thread_id: ThreadId
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """A run as it is asked for, over HTTP or by anything else.
+
+    `config` is LangGraph's config with `configurable` and `metadata`. `checkpoint` holds the keys of `configurable`
+    that name the checkpoint to start from. `creates_thread`: a missing thread is made. `temporary`: the thread goes
+    with the end of the run.
+    """
+
+    input: Json = None
+    command: JsonObject | None = None
+    metadata: JsonObject = field(default_factory=dict[str, Json])
+    config: JsonObject = field(default_factory=dict[str, Json])
+    context: JsonObject = field(default_factory=dict[str, Json])
+    checkpoint: JsonObject = field(default_factory=dict[str, Json])
+    interrupt_before: Json = None
+    interrupt_after: Json = None
+    stream_mode: Sequence[str] = ("values",)
+    stream_subgraphs: bool = False
+    stream_resumable: bool = False
+    multitask_strategy: Strategy = "enqueue"
+    after_seconds: float = 0
+    durability: Durability = "async"
+    creates_thread: bool = False
+    temporary: bool = False
+
+    @property
+    def resumes(self) -> bool:
+        """Tell whether the run answers an interrupt."""
+        return self.command is not None and self.command.get("resume") is not None
+
+    @property
+    def new_thread(self) -> JsonObject | None:
+        """Return the metadata of the thread that is made where it is missing, None if none is made."""
+        return self.metadata if self.creates_thread else None
+
+    def resolve(
+        self, assistant: RunAssistant, thread_metadata: JsonObject, ids: RunIds, now: datetime
+    ) -> RunCreated | Refused:
+        """Return the fact, with everything that executing the run needs; refuse context beside configurable."""
+        given = _object(self.config, "configurable")
+        if given and self.context:
+            return Refused("context_and_configurable", BOTH_GIVEN)
+        metadata = self._metadata(assistant, thread_metadata)
+        config: JsonObject = {"tags": [], **assistant.config, **self.config}
+        config["configurable"] = self._configurable(assistant) | self._server_values(assistant, ids, now)
+        config["metadata"] = metadata
+        return RunCreated(
+            run_id=ids.run_id,
+            thread_id=ids.thread_id,
+            assistant=_assistant_json(assistant),
+            metadata=metadata,
+            kwargs=self._kwargs(config, self._context(assistant)),
+            multitask_strategy=self.multitask_strategy,
+            due_at=now + timedelta(seconds=self.after_seconds) if self.after_seconds > 0 else None,
+            temporary=self.temporary,
+        )
+
+    def _metadata(self, assistant: RunAssistant, thread_metadata: JsonObject) -> JsonObject:
+        """Assistant < thread < config.metadata < run metadata; the ids of graph and assistant stand over all."""
+        theirs, ours = _object(assistant.config, "metadata"), _object(self.config, "metadata")
+        given = [assistant.metadata, theirs, thread_metadata, ours, self.metadata]
+        merged = {name: value for part in given for name, value in part.items() if name not in RESERVED_METADATA}
+        return merged | {"graph_id": assistant.graph_id, "assistant_id": assistant.assistant_id}
+
+    def _context(self, assistant: RunAssistant) -> JsonObject:
+        """Assistant < run by key; what is given in `configurable` is context too, but for the server's keys."""
+        theirs, ours = _own(assistant.config), _own(self.config)
+        return {**theirs, **assistant.context, **ours, **self.context}
+
+    def _configurable(self, assistant: RunAssistant) -> JsonObject:
+        """Assistant < run by key; what is given in `context` stands here too."""
+        theirs, ours = _object(assistant.config, "configurable"), _object(self.config, "configurable")
+        merged = {**assistant.context, **theirs, **self.context, **ours}
+        return {name: value for name, value in merged.items() if not is_reserved(name)} | self.checkpoint
+
+    def _server_values(self, assistant: RunAssistant, ids: RunIds, now: datetime) -> JsonObject:
+        return {
+            "thread_id": ids.thread_id,
+            "run_id": ids.run_id,
+            "graph_id": assistant.graph_id,
+            "assistant_id": assistant.assistant_id,
+            "user_id": "",
+            "langgraph_auth_user": None,
+            "langgraph_auth_user_id": "",
+            "langgraph_auth_permissions": [],
+            "langgraph_request_id": ids.request_id,
+            "__request_start_time_ms__": int(now.timestamp() * 1000),
+            "__after_seconds__": self.after_seconds,
+        }
+
+    def _kwargs(self, config: JsonObject, context: JsonObject) -> JsonObject:
+        command = self.command
+        return {
+            "input": None if command is not None else self.input,
+            "command": None if command is None else {name: command.get(name) for name in ("update", "resume", "goto")},
+            "config": config,
+            "context": context,
+            "stream_mode": [*self.stream_mode],
+            "interrupt_before": self.interrupt_before,
+            "interrupt_after": self.interrupt_after,
+            "webhook": None,
+            "feedback_keys": None,
+            "temporary": self.temporary,
+            "subgraphs": self.stream_subgraphs,
+            "resumable": self.stream_resumable,
+            "checkpoint_during": self.durability != "exit",
+            "durability": self.durability,
+        }
+
+
+def _assistant_json(assistant: RunAssistant) -> JsonObject:
+    return {
+        "assistant_id": assistant.assistant_id,
+        "graph_id": assistant.graph_id,
+        "version": assistant.version,
+        "config": assistant.config,
+        "context": assistant.context,
+        "metadata": assistant.metadata,
+    }
+
+
+def _own(config: JsonObject) -> JsonObject:
+    """Return what of `configurable` is the user's."""
+    configurable = _object(config, "configurable")
+    return {name: value for name, value in configurable.items() if not is_server_key(name)}
+
+
+def _object(holder: JsonObject, name: str) -> JsonObject:
+    value = holder.get(name)
+    return value if isinstance(value, dict) else {}
