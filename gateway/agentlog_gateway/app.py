@@ -153,7 +153,6 @@ def _dependencies(
         limits=Limits(
             settings.max_request_body_bytes,
             settings.request_deadline_secs,
-            settings.read_wait_secs,
             settings.cancel_grace_secs,
         ),
         checks={"database": caught_up.ask, "redis": adapters.feed.ping, "log": partial(adapters.log.end, 0)},

@@ -148,12 +148,6 @@ class Settings(BaseSettings):
         validation_alias="AGENTLOG_REQUEST_DEADLINE_SECS",
         description="how long a mutation waits for its verdict before it answers 504",
     )
-    read_wait_secs: float = Field(
-        5.0,
-        gt=0,
-        validation_alias="AGENTLOG_READ_WAIT_SECS",
-        description="how long a GET waits until the projection has reached its consistency token",
-    )
 
     # Runs
     jobs_per_worker: int = Field(
@@ -191,25 +185,11 @@ class Settings(BaseSettings):
         description="how long a stopping worker lets its runs finish before it gives them back",
     )
     lease_ttl_secs: float = Field(
-        15.0, gt=0, validation_alias="AGENTLOG_LEASE_TTL_SECS", description="lifetime of a worker's lease on a run"
-    )
-    lease_renew_secs: float = Field(
-        5.0, gt=0, validation_alias="AGENTLOG_LEASE_RENEW_SECS", description="how often a worker renews its leases"
-    )
-    look_secs: float = Field(
-        5.0, gt=0, validation_alias="AGENTLOG_LOOK_SECS", description="how often the reaper looks for lost runs"
-    )
-    lost_after_secs: float = Field(
-        30.0,
+        15.0,
         gt=0,
-        validation_alias="AGENTLOG_LOST_AFTER_SECS",
-        description="time after its last commit when a run without a lease counts as lost",
-    )
-    reconcile_secs: float = Field(
-        5.0,
-        gt=0,
-        validation_alias="AGENTLOG_RECONCILE_SECS",
-        description="how often the queue is compared with the rows",
+        validation_alias="AGENTLOG_LEASE_TTL_SECS",
+        description="lifetime of a worker's lease on a run; a third of it is how often leases are renewed, lost runs "
+        "looked for and the queue compared; after twice that time without a commit a run without a lease is lost",
     )
     cancel_grace_secs: float = Field(
         15.0,
@@ -229,6 +209,27 @@ class Settings(BaseSettings):
         "INFO", validation_alias="LOG_LEVEL", description="minimum level of log lines"
     )
     log_json: bool = Field(False, validation_alias="LOG_JSON", description="write log lines as JSON instead of text")
+
+    # Times that follow from the lease
+    @property
+    def lease_renew_secs(self) -> float:
+        """Return how often a worker renews its leases: two renewals may fail before a lease ends."""
+        return self.lease_ttl_secs / 3
+
+    @property
+    def look_secs(self) -> float:
+        """Return how often the reaper looks for lost runs."""
+        return self.lease_ttl_secs / 3
+
+    @property
+    def reconcile_secs(self) -> float:
+        """Return how often the queue is compared with the rows."""
+        return self.lease_ttl_secs / 3
+
+    @property
+    def lost_after_secs(self) -> float:
+        """Return how long after its last commit a run without a lease counts as lost."""
+        return self.lease_ttl_secs * 2
 
     @field_validator("cors_allow_origins", mode="before")
     @classmethod

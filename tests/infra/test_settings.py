@@ -41,10 +41,6 @@ DEFAULTS = {
     "BG_JOB_MAX_RETRIES": "3",
     "BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS": "180.0",
     "AGENTLOG_LEASE_TTL_SECS": "15.0",
-    "AGENTLOG_LEASE_RENEW_SECS": "5.0",
-    "AGENTLOG_LOOK_SECS": "5.0",
-    "AGENTLOG_LOST_AFTER_SECS": "30.0",
-    "AGENTLOG_RECONCILE_SECS": "5.0",
     "AGENTLOG_CANCEL_GRACE_SECS": "15.0",
     "AGENTLOG_STUCK_SECS": "60.0",
     "LOG_LEVEL": "INFO",
@@ -186,3 +182,14 @@ def test_reading_settings_loads_neither_langgraph_nor_kafka() -> None:
     words = [sys.executable, "-c", script % (heavy,)]
     done = subprocess.run(words, capture_output=True, text=True, env=child_environment(os.environ), check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_times_of_leases_follow_from_their_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _lease_times() == (5.0, 5.0, 5.0, 30.0)
+    monkeypatch.setenv("AGENTLOG_LEASE_TTL_SECS", "6")
+    assert _lease_times() == (2.0, 2.0, 2.0, 12.0)
+
+
+def _lease_times() -> tuple[float, float, float, float]:
+    found = Settings.load()
+    return found.lease_renew_secs, found.look_secs, found.reconcile_secs, found.lost_after_secs

@@ -43,11 +43,7 @@ from agentlog_projections.sql.database import Pool, open_pool
 LIMIT_S = 40.0
 EXAMPLES = Path(agentlog_infra.__file__).parent / "examples" / "langgraph.json"
 FAST = {
-    "AGENTLOG_LEASE_TTL_SECS": "1.5",
-    "AGENTLOG_LEASE_RENEW_SECS": "0.5",
-    "AGENTLOG_LOOK_SECS": "0.5",
-    "AGENTLOG_LOST_AFTER_SECS": "1",
-    "AGENTLOG_RECONCILE_SECS": "1",
+    "AGENTLOG_LEASE_TTL_SECS": "1",
     "BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS": "1",
     "BG_JOB_MAX_RETRIES": "1",
     "AGENTLOG_PARTITIONS": "2",

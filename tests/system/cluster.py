@@ -29,11 +29,7 @@ IN_STACK = {"broker": "kafka", "postgres": "postgres", "valkey": "redis"}
 ELSEWHERE = {"broker": "127.0.0.1:9", "postgres": "postgresql://nowhere/none", "valkey": "redis://nowhere"}
 SHAPE = {"AGENTLOG_PARTITIONS": "8", "AGENTLOG_REPLICATION_FACTOR": "1", "AGENTLOG_MIN_INSYNC_REPLICAS": "1"}
 SHORT_LEASES = {
-    "AGENTLOG_LEASE_TTL_SECS": "2",
-    "AGENTLOG_LEASE_RENEW_SECS": "0.5",
-    "AGENTLOG_LOOK_SECS": "0.5",
-    "AGENTLOG_LOST_AFTER_SECS": "2",
-    "AGENTLOG_RECONCILE_SECS": "1",
+    "AGENTLOG_LEASE_TTL_SECS": "1.5",
     "BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS": "5",
 }
 START_S = 60.0

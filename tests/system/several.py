@@ -27,11 +27,7 @@ TWO_OF_EACH = tuple(
     f"{role}-{number}" for role in ("projector", "housekeeper", "worker", "gateway") for number in (1, 2)
 )
 SHORT = {
-    "AGENTLOG_LEASE_TTL_SECS": "2",
-    "AGENTLOG_LEASE_RENEW_SECS": "0.5",
-    "AGENTLOG_LOOK_SECS": "0.5",
-    "AGENTLOG_LOST_AFTER_SECS": "2",
-    "AGENTLOG_RECONCILE_SECS": "1",
+    "AGENTLOG_LEASE_TTL_SECS": "1.5",
     "BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS": "5",
     "LOG_JSON": "true",
 }

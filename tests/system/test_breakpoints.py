@@ -29,10 +29,7 @@ from agentlog_processors.runs.final_state import PATIENCE
 
 GRAPHS = Path(__file__).parent / "graphs" / "langgraph.json"
 QUICK = {
-    "AGENTLOG_LOOK_SECS": "0.5",
-    "AGENTLOG_LOST_AFTER_SECS": "3",
-    "AGENTLOG_LEASE_TTL_SECS": "2",
-    "AGENTLOG_LEASE_RENEW_SECS": "0.5",
+    "AGENTLOG_LEASE_TTL_SECS": "1.5",
     "AGENTLOG_CANCEL_GRACE_SECS": "2",
     "N_JOBS_PER_WORKER": "24",
     "BG_JOB_ISOLATED_LOOPS": "true",

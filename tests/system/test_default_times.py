@@ -19,17 +19,11 @@ CLOCK_S = 0.5
 """How long before its append a commit was written at most."""
 
 
-def seconds(name: str) -> float:
-    """Return a time as it comes."""
-    default = Settings.model_fields[name].default
-    assert isinstance(default, int | float), name
-    return float(default)
-
-
 @pytest.mark.full
 @pytest.mark.timeout(300)
 async def test_a_worker_may_stand_still_for_less_than_a_lease_and_is_replaced_when_it_does_for_longer() -> None:
-    lease, lost, look = seconds("lease_ttl_secs"), seconds("lost_after_secs"), seconds("look_secs")
+    settings = Settings.model_construct()
+    lease, lost, look = settings.lease_ttl_secs, settings.lost_after_secs, settings.look_secs
     longest = max(lost, lease) + 2 * look + SLOW_S
     with running_cluster({"N_JOBS_PER_WORKER": str(RUNS)}, workers=1, times={}) as cluster:
         env = FaultsEnv(cluster)

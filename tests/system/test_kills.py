@@ -20,7 +20,7 @@ RUNS = 20
 STEPS = ["one", "two", "three", "four", "five"]
 STEP_MS = 150
 END_S = 90.0
-IN_FLIGHT = {"N_JOBS_PER_WORKER": str(RUNS), "AGENTLOG_LOST_AFTER_SECS": "5", "AGENTLOG_LOOK_SECS": "1"}
+IN_FLIGHT = {"N_JOBS_PER_WORKER": str(RUNS), "AGENTLOG_LEASE_TTL_SECS": "3"}
 
 
 async def start_runs(ana: Client, durability: str) -> dict[str, str]:

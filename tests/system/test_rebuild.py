@@ -227,7 +227,7 @@ class InFlight:
 
 @pytest.mark.timeout(240)
 async def test_runs_streams_and_waits_in_flight_outlive_a_database_that_is_dropped_and_rebuilt() -> None:
-    with running_server({"AGENTLOG_LEASE_RENEW_SECS": "1"}) as server:
+    with running_server({"AGENTLOG_LEASE_TTL_SECS": "3"}) as server:
         held, passing = InFlight(server), InFlight(server)
         await held.begin()
         await passing.begin()

@@ -39,7 +39,6 @@ class Limits:
 
     body_bytes: int
     deadline_s: float
-    read_wait_s: float
     cancel_grace_s: float
 
 

@@ -16,7 +16,7 @@ from agentlog_gateway.api.request_context import Handler, RequestContext
 from agentlog_gateway.http.body import REPLACEMENT
 from agentlog_gateway.http.errors import failure_response, problem_response, server_error
 from agentlog_gateway.http.responses import TOKEN_HEADER
-from agentlog_gateway.reads.consistency_token import parse_token
+from agentlog_gateway.reads.consistency_token import WAIT_S, parse_token
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Endpoint:
         try:
             token = context.request.headers.get(TOKEN_HEADER)
             if token is not None:
-                await context.dependencies.progress.wait(parse_token(token), context.dependencies.limits.read_wait_s)
+                await context.dependencies.progress.wait(parse_token(token), WAIT_S)
             return await handler(context)
         except ClientDisconnect:
             return None

@@ -13,6 +13,8 @@ from agentlog_facts.notification import Hint
 from agentlog_gateway.http.errors import invalid
 from agentlog_gateway.http.responses import TOKEN_HEADER
 
+WAIT_S = 5.0
+"""How long a read waits until the projection has reached its consistency token."""
 LOOK_S = 0.5
 """The safety net: how often a reader that waits for a hint looks at the position itself."""
 
