@@ -1,30 +1,36 @@
-"""Decides which tests run here: the release numbers only with --full, and none for which a needed program is missing.
+"""Which tests run: the release numbers with --full, the fast ones with --fast, none that lacks a program it needs.
 
 A missing program skips the test with its reason; where CI is set it fails the test instead, because CI has everything.
 """
 
 import os
 import signal
+import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
 from tests.programs import find
+from tests.slow_tests import ProcessGuard, is_slow
 
 pytest_plugins = ["tests.stack_fixtures"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --full, which asks for the release numbers instead of the small ones."""
+    """Add --full, which asks for the release numbers instead of the small ones, and --fast."""
     parser.addoption("--full", action="store_true", default=False, help="run the release numbers")
+    parser.addoption("--fast", action="store_true", default=False, help="run no test that is slow: under a minute")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Judge no example by the clock of a busy machine; ask for ten times as many where the release numbers are."""
-    examples = 1000 if config.getoption("--full") else 100
+    """Judge no example by the clock of a busy machine; run more where the release numbers are, fewer with --fast."""
+    examples = 1000 if config.getoption("--full") else 25 if config.getoption("--fast") else 100
     settings.register_profile(
         "agentlog", deadline=None, max_examples=examples, suppress_health_check=[HealthCheck.too_slow]
     )
     settings.load_profile("agentlog")
+    guard = ProcessGuard()
+    config.pluginmanager.register(guard)
+    sys.addaudithook(guard.heard)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts background jobs so, and children inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -36,12 +42,16 @@ def full(pytestconfig: pytest.Config) -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what only --full runs."""
-    if config.getoption("--full"):
-        return
+    """Mark what is slow; skip what only --full runs, and leave out with --fast what is slow."""
     for item in items:
-        if item.get_closest_marker("full"):
+        if is_slow(item):
+            item.add_marker("slow")
+        if item.get_closest_marker("full") and not config.getoption("--full"):
             item.add_marker(pytest.mark.skip(reason="a release number: runs with --full"))
+    if config.getoption("--fast"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in set(slow)]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

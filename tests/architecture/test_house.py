@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
@@ -73,9 +74,15 @@ def packages() -> list[Path]:
     return [ROOT / name for name in listed]
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    """Return what a module says; each is read once."""
+    return ast.parse(path.read_text())
+
+
 def first_words(path: Path) -> str:
     """Return a module's docstring, or nothing."""
-    return ast.get_docstring(ast.parse(path.read_text())) or ""
+    return ast.get_docstring(parsed(path)) or ""
 
 
 def test_the_root_holds_the_rooms_and_documents_only() -> None:
@@ -113,7 +120,7 @@ def test_a_module_over_400_lines_says_why() -> None:
 def test_a_function_over_40_lines_is_in_a_module_that_says_why() -> None:
     too_long: list[str] = []
     for path in modules(*ROOMS):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or node.lineno) - node.body[0].lineno + 1
                 if lines > MOST_FUNCTION_LINES and "longer than" not in first_words(path).lower():
@@ -137,7 +144,7 @@ def test_whatever_the_product_imports_is_a_dependency_of_its_own() -> None:
 def imported(path: Path) -> set[str]:
     """Return the first part of every module that a module imports, wherever in it."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             names.update(alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -187,7 +194,7 @@ def test_a_room_explains_itself_on_one_page(room: str) -> None:
 def test_no_error_is_swallowed() -> None:
     swallowed: list[str] = []
     for path in modules(*ROOMS, "tests"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ExceptHandler) and _catches_all(node) and isinstance(node.body[0], ast.Pass):
                 swallowed.append(f"{named(path)}:{node.lineno}")
     assert swallowed == []
@@ -202,7 +209,7 @@ def _catches_all(handler: ast.ExceptHandler) -> bool:
 def test_no_test_waits_by_sleeping() -> None:
     sleeping: list[str] = []
     for path in modules("tests"):
-        tree = ast.parse(path.read_text())
+        tree = parsed(path)
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in (
                 "time.sleep",
@@ -238,7 +245,7 @@ def test_casts_stay_in_the_vocabulary() -> None:
         f"{named(path)}:{node.lineno}"
         for path in modules(*ROOMS, "tests")
         if path.name != "vocabulary.py"
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("cast", "typing.cast")
     ]
     assert casts == []

@@ -152,6 +152,7 @@ async def fill(client: AIOKafkaProducer, topic: str, acked: list[int]) -> None:
         acked.append((await client.send_and_wait(topic, b"%04d" % number * 500)).offset)
 
 
+@pytest.mark.slow
 @pytest.mark.needs("mount", "umount")
 async def test_a_file_system_that_is_really_full_loses_nothing_and_goes_on_when_there_is_room(
     small_disk: Path,

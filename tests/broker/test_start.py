@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from tests.broker.servers import ROOT, BrokerProcess, launch, make_topic, until
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_second_start_names_the_owner_of_the_directory(start_broker: Callable[..., BrokerProcess]) -> None:
     broker = start_broker()

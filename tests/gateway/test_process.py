@@ -5,9 +5,12 @@ import socket
 import subprocess
 import sys
 
+import pytest
 from tests.gateway.web_env import EXAMPLES
 
 from agentlog_infra.process.child import child_environment
+
+pytestmark = pytest.mark.slow
 
 
 def started(**settings: str) -> "subprocess.CompletedProcess[str]":

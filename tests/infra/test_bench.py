@@ -76,6 +76,7 @@ async def test_stored_bytes_are_those_of_the_batches_on_the_log(
     assert found == plain if compression is None else 3 * BATCH_HEADER_BYTES < found < plain / 5
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_every_row_is_measured_on_a_server_of_its_own() -> None:
     env = {name: value for name, value in os.environ.items() if not name.startswith("AGENTLOG_")}

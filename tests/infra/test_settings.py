@@ -176,6 +176,7 @@ def test_settings_are_frozen() -> None:
         Settings.load().port = 1
 
 
+@pytest.mark.slow
 def test_reading_settings_loads_neither_langgraph_nor_kafka() -> None:
     script = "import agentlog_infra.settings, sys; print([n for n in sys.modules if n.split('.')[0] in %r])"
     heavy = ("langgraph", "langchain_core", "aiokafka", "asyncpg", "redis", "fastapi")

@@ -11,6 +11,8 @@ import pytest
 
 from agentlog_infra.process.child import child_environment
 
+pytestmark = pytest.mark.slow
+
 HEAVY = ("langgraph", "langchain_core", "aiokafka", "asyncpg", "redis", "fastapi", "pydantic", "alembic")
 COMMANDS = ("dev", "serve", "demo", "events", "doctor", "topics", "migrate", "rebuild")
 

@@ -24,6 +24,8 @@ from agentlog_infra.stack.postgres import EmbeddedPostgres
 from agentlog_infra.stack.socket_dirs import reachable
 from agentlog_infra.stack.stack import Addresses, External, Stack, join
 
+pytestmark = pytest.mark.slow
+
 GONE_SECS = 20
 NO_BROKER = External(kafka="127.0.0.1:1")
 ONLY_POSTGRES = External(kafka="127.0.0.1:1", redis="redis://127.0.0.1:1")

@@ -6,6 +6,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from agentlog_infra.process.child import identify
 from agentlog_infra.stack.data_dir import DataDir
 from agentlog_infra.stack.stack_file import join_roles, living_roles, write_stack
@@ -34,6 +36,7 @@ def test_roles_that_join_at_once_are_all_there_and_stay_when_the_owner_writes(tm
     assert json.loads(data_dir.stack_file.read_text())["format"] == 2
 
 
+@pytest.mark.slow
 def test_a_role_that_ended_drops_out(tmp_path: Path) -> None:
     data_dir = made(tmp_path)
     write_stack(data_dir, {"format": 1})

@@ -23,6 +23,8 @@ from tests.system.checker.judgement import judged_well
 from agentlog_infra.process.child import child_environment, spawn, stop_child
 from agentlog_infra.supervisor.dev_server import free_port
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(str(files("agentlog_infra") / "examples" / "langgraph.json"))
 OUR_SETTINGS = ("AGENTLOG_", "DATABASE_URI", "POSTGRES_URI", "REDIS_URI")
 

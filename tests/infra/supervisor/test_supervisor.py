@@ -21,6 +21,8 @@ from agentlog_infra.process.restart_budget import RestartBudget
 from agentlog_infra.supervisor.role import RoleCrashes, RoleSpec
 from agentlog_infra.supervisor.supervisor import Supervisor, role_specs
 
+pytestmark = pytest.mark.slow
+
 TOYS = Path(__file__).with_name("toys")
 
 

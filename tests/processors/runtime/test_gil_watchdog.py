@@ -3,7 +3,11 @@
 import subprocess
 import sys
 
+import pytest
+
 from agentlog_infra.process.child import child_environment
+
+pytestmark = pytest.mark.slow
 
 HELD = """
 import asyncio, ctypes

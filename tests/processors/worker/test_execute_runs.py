@@ -194,6 +194,7 @@ main.main(["worker"])
 """
 
 
+@pytest.mark.slow
 def test_a_process_ends_by_a_foreign_error_too_while_user_code_holds_a_thread() -> None:
     elsewhere = {
         "AGENTLOG_KAFKA_BOOTSTRAP": "127.0.0.1:9",

@@ -9,6 +9,8 @@ import pytest
 from tests.processors.roles_env import RolesEnv, open_town, prepare, servers, start_role, surroundings
 from tests.stack_fixtures import RunningStack
 
+pytestmark = pytest.mark.slow
+
 STEPS = ["one", "two", "three", "four", "five"]
 
 
