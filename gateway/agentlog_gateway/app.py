@@ -2,15 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 
 from fastapi import FastAPI
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from agentlog_facts.ids import RunId
 from agentlog_gateway.api.dependencies import Dependencies, Limits
 from agentlog_gateway.api.refusal_log import Refusals
 from agentlog_gateway.application import build_app
@@ -18,9 +16,8 @@ from agentlog_gateway.http.cors import cors_of
 from agentlog_gateway.reads.caught_up import CatchUpGate
 from agentlog_gateway.reads.consistency_token import ProjectionProgress
 from agentlog_gateway.resources.system_assistants import ensure_system_assistants
-from agentlog_gateway.streaming.hint_fanout import SharedHints
 from agentlog_gateway.streaming.run_streams import RunStreams
-from agentlog_gateway.streaming.run_watch import RunStatusRow
+from agentlog_gateway.streaming.run_watcher import RunWatcher
 from agentlog_infra import logs
 from agentlog_infra.adapters import Adapters, open_adapters
 from agentlog_infra.kafka import topics
@@ -38,8 +35,9 @@ from agentlog_projections.models.runs import Runs
 from agentlog_projections.models.store import StoreItems
 from agentlog_projections.models.threads import Threads
 from agentlog_projections.projector.ledger import Ledger
-from agentlog_projections.queries.command_context import CommandContexts, RunEnd
+from agentlog_projections.queries.command_context import CommandContexts
 from agentlog_projections.queries.health import health
+from agentlog_projections.queries.run_status import RunStatusRows
 from agentlog_projections.sql.caught_up import PartitionCatchUp
 from agentlog_projections.sql.database import Pool, open_pool
 
@@ -59,41 +57,13 @@ class Gateway:
     async def run(self) -> None:
         """Run the background services until cancelled; the first that fails ends all."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.dependencies.streams.run(), name="streams")
+            tasks.create_task(self.dependencies.run_watcher.run(), name="run watcher")
             tasks.create_task(self.dependencies.refusals.run(), name="refusals")
             tasks.create_task(self._prepare(), name="assistants")
 
     async def _prepare(self) -> None:
         await ensure_system_assistants(self.dependencies)
         self.ready.set()
-
-
-@dataclass(frozen=True, slots=True)
-class EndRows:
-    """Keeps `run_ends.RunRows` over the projections."""
-
-    contexts: CommandContexts
-
-    async def rows(self, run_ids: Sequence[RunId]) -> Mapping[RunId, RunStatusRow | None]:
-        """Return the rows of which can be told. Raises: Unavailable."""
-        found = await self.contexts.ends(run_ids)
-        return {run_id: None if run is None else _end_row(run) for run_id, run in found.items()}
-
-
-def _end_row(run: RunEnd) -> RunStatusRow:
-    return RunStatusRow(
-        run_id=run.run_id,
-        thread_id=run.thread_id,
-        status=run.status,
-        resumable=run.resumable,
-        epoch=run.epoch,
-        outputs_from=run.outputs_from,
-        outputs_to=run.outputs_to,
-        finished_event_id=run.finished_event_id,
-        error=run.error,
-        deleted=run.deleted,
-        version=run.version,
-    )
 
 
 def load_settings() -> Settings:
@@ -133,7 +103,8 @@ def _dependencies(
     progress: ProjectionProgress,
 ) -> Dependencies:
     clock, ids = SystemClock(), SystemIds()
-    contexts, items = CommandContexts(pool), StoreItems(pool)
+    items, run_watcher = StoreItems(pool), RunWatcher(RunStatusRows(pool))
+    adapters.verdicts.listen(run_watcher.hear)
     caught_up = CatchUpGate(PartitionCatchUp(pool), adapters.log, clock, settings.partitions)
     return Dependencies(
         clock=clock,
@@ -143,10 +114,10 @@ def _dependencies(
         refusals=Refusals(adapters.log, clock, ids),
         caught_up=caught_up,
         progress=progress,
-        waits=adapters.verdicts,
-        streams=RunStreams(frames, EndRows(contexts), SharedHints(adapters.feed, adapters.verdicts)),
+        run_watcher=run_watcher,
+        streams=RunStreams(frames, run_watcher),
         graphs=LangGraphAccess(StateDependencies(graphs, Checkpoints(pool), items, ids, JsonPlusSerializer())),
-        contexts=contexts,
+        contexts=CommandContexts(pool),
         threads=Threads(pool),
         runs=Runs(pool),
         assistants=Assistants(pool),

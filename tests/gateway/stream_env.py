@@ -1,8 +1,8 @@
 """A run told by hand, and a client that reads its stream: what streams need, without worker, projector and Redis."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -13,8 +13,10 @@ from agentlog_facts.json_value import Json, JsonObject, load
 from agentlog_facts.notification import Hint
 from agentlog_facts.ports import FrameLog, FrameReads
 from agentlog_facts.thread import RunStatus
-from agentlog_gateway.streaming.run_streams import RunEvents, RunStreams
-from agentlog_gateway.streaming.run_watch import RunStatusRow
+from agentlog_gateway.streaming.run_stream import RunEvents
+from agentlog_gateway.streaming.run_streams import RunStreams
+from agentlog_gateway.streaming.run_watcher import RunWatcher
+from agentlog_projections.queries.run_status import RunStatusRow
 
 THREAD = ThreadId("thread-1")
 OTHER_THREAD = ThreadId("thread-2")
@@ -39,7 +41,9 @@ class Rows:
         async with self._asking:
             await self._asking.wait_for(lambda: self.asked >= count)
 
-    async def rows(self, run_ids: Sequence[RunId]) -> Mapping[RunId, RunStatusRow | None]:
+    async def rows(
+        self, run_ids: Sequence[RunId], with_values: Collection[RunId] = ()
+    ) -> Mapping[RunId, RunStatusRow | None]:
         """Return the rows, None where there is none; while they are `built` nothing is told."""
         async with self._asking:
             self.asked += 1
@@ -52,33 +56,14 @@ class Rows:
 class Hints:
     """Hints in memory; `away` loses them, as an emptied Redis does."""
 
-    def __init__(self) -> None:
+    def __init__(self, listener: Callable[[Hint], None]) -> None:
         self.away = False
-        self._listening: list[asyncio.Queue[Hint]] = []
+        self._listener = listener
 
-    async def publish(self, hints: Sequence[Hint]) -> None:
-        """Announce to whoever listens."""
-        for hint in () if self.away else hints:
-            for queue in self._listening:
-                queue.put_nowait(hint)
-
-    def subscribe(self) -> AbstractAsyncContextManager[AsyncIterator[Hint]]:
-        """Yield hints from now on."""
-        return self._subscribed()
-
-    @asynccontextmanager
-    async def _subscribed(self) -> AsyncGenerator[AsyncIterator[Hint]]:
-        queue: asyncio.Queue[Hint] = asyncio.Queue()
-        self._listening.append(queue)
-        try:
-            yield _each(queue)
-        finally:
-            self._listening.remove(queue)
-
-
-async def _each(queue: "asyncio.Queue[Hint]") -> AsyncGenerator[Hint]:
-    while True:
-        yield await queue.get()
+    def publish(self, hint: Hint) -> None:
+        """Announce to the listener."""
+        if not self.away:
+            self._listener(hint)
 
 
 @dataclass
@@ -155,7 +140,7 @@ class StreamEnv:
 
     async def hint(self, run_id: RunId = RUN) -> None:
         """Announce that something terminal was accepted for a run."""
-        await self.hints.publish([Hint(0, 0, 1, ended=(run_id,))])
+        self.hints.publish(Hint(0, 0, 1, ended=(run_id,)))
 
 
 @asynccontextmanager
@@ -163,13 +148,12 @@ async def stream_env_over(
     log: FrameLog, reads: FrameReads, heartbeat_s: float = 5.0, look_every_s: float = 0.2
 ) -> AsyncGenerator[StreamEnv]:
     """Run the streams of a gateway."""
-    rows, hints = Rows(), Hints()
-    streams = RunStreams(reads, rows, hints, timedelta(seconds=look_every_s), timedelta(seconds=heartbeat_s))
-    serving = asyncio.ensure_future(streams.run())
-    await asyncio.sleep(0)  # one turn: it subscribes
-    await asyncio.sleep(0)
+    rows = Rows()
+    watcher = RunWatcher(rows, timedelta(seconds=look_every_s))
+    streams = RunStreams(reads, watcher, timedelta(seconds=heartbeat_s))
+    serving = asyncio.ensure_future(watcher.run())
     try:
-        yield StreamEnv(log, streams, rows, hints)
+        yield StreamEnv(log, streams, rows, Hints(watcher.hear))
     finally:
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)

@@ -11,7 +11,7 @@ from httpx2 import ASGITransport, AsyncClient
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from tests.contracts.memory_frames import MemoryFrames
 from tests.fakes.memory_log import MemoryLog
-from tests.gateway.stream_env import Hints, Rows
+from tests.gateway.stream_env import Rows
 
 import agentlog_infra.examples
 from agentlog_commands.submit import Submitter
@@ -23,10 +23,10 @@ from agentlog_gateway.http.cors import Cors
 from agentlog_gateway.reads.caught_up import CatchUpGate
 from agentlog_gateway.reads.consistency_token import ProjectionProgress
 from agentlog_gateway.streaming.run_streams import RunStreams
+from agentlog_gateway.streaming.run_watcher import RunWatcher
 from agentlog_infra.langgraph.config import load_config
 from agentlog_infra.langgraph.graphs import Graphs
 from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
-from agentlog_infra.redis.verdicts import HintVerdicts
 from agentlog_infra.system_ports import SystemClock, SystemIds
 from agentlog_projections.models.assistants import Assistants
 from agentlog_projections.models.checkpoints import Checkpoints
@@ -48,7 +48,7 @@ def dependencies(log: MemoryLog, pool: Pool, config: Path = EXAMPLES) -> Depende
     """Wire a gateway as its composition root does, over a log in memory."""
     clock, ids = SystemClock(), SystemIds()
     graphs = Graphs.load(load_config(config))
-    contexts = CommandContexts(pool)
+    run_watcher = RunWatcher(Rows())
     caught_up = CatchUpGate(PartitionCatchUp(pool), log, clock, 1)
     return Dependencies(
         clock=clock,
@@ -58,12 +58,12 @@ def dependencies(log: MemoryLog, pool: Pool, config: Path = EXAMPLES) -> Depende
         refusals=Refusals(log, clock, ids),
         caught_up=caught_up,
         progress=ProjectionProgress(Ledger(pool), 1, 1),
-        waits=HintVerdicts(Hints(), log, clock),
-        streams=RunStreams(MemoryFrames(), Rows(), Hints()),
+        run_watcher=run_watcher,
+        streams=RunStreams(MemoryFrames(), run_watcher),
         graphs=LangGraphAccess(
             StateDependencies(graphs, Checkpoints(pool), StoreItems(pool), ids, JsonPlusSerializer())
         ),
-        contexts=contexts,
+        contexts=CommandContexts(pool),
         threads=Threads(pool),
         runs=Runs(pool),
         assistants=Assistants(pool),

@@ -32,10 +32,8 @@ from agentlog_infra.postgres import migrate
 from agentlog_infra.process.child import child_environment
 from agentlog_infra.redis.dead_workers import announcer
 from agentlog_infra.redis.feed import RedisFeed, redis_client
-from agentlog_infra.redis.verdicts import HintVerdicts
 from agentlog_infra.settings import Settings
 from agentlog_infra.system_ports import SystemClock, SystemIds
-from agentlog_processors.runtime.service import first
 from agentlog_projections.models.registry import TYPES
 from agentlog_projections.projector.ledger import Ledger
 from agentlog_projections.sql.database import Pool, open_pool
@@ -84,7 +82,6 @@ class RolesEnv:
     environment: Mapping[str, str]
     pool: Pool
     submitter: Submitter
-    verdicts: HintVerdicts
     feed: RedisFeed
     roles: list[Role] = field(default_factory=list[Role])
 
@@ -153,10 +150,10 @@ class RolesEnv:
 
     async def until(self, run: RunId, *statuses: str) -> asyncpg.Record:
         """Wait until the run's row has one of these statuses."""
-        with self.verdicts.run_ended(run) as ended:
-            async with asyncio.timeout(LIMIT_S):
-                while (row := await self.row(run))["status"] not in statuses:
-                    await first(0.05, ended)
+        never = asyncio.get_running_loop().create_future()
+        async with asyncio.timeout(LIMIT_S):
+            while (row := await self.row(run))["status"] not in statuses:
+                await asyncio.wait({never}, timeout=0.02)
         return row
 
     async def until_traced(self, run: RunId, step: str, edge: str, times: int = 1) -> None:
@@ -276,8 +273,8 @@ async def prepare(stack: RunningStack) -> None:
 async def open_town(stack: RunningStack) -> AsyncGenerator[RolesEnv]:
     """Connect; every role that is started here ends with it."""
     settings = settings_of(stack)
-    async with _connected(settings) as (pool, feed, verdicts, submitter):
-        env = RolesEnv(stack.data_dir, settings, surroundings(stack), pool, submitter, verdicts, feed)
+    async with _connected(settings) as (pool, feed, submitter):
+        env = RolesEnv(stack.data_dir, settings, surroundings(stack), pool, submitter, feed)
         try:
             yield env
         finally:
@@ -286,9 +283,9 @@ async def open_town(stack: RunningStack) -> AsyncGenerator[RolesEnv]:
 
 
 @asynccontextmanager
-async def _connected(settings: Settings) -> AsyncGenerator[tuple[Pool, RedisFeed, HintVerdicts, Submitter]]:
+async def _connected(settings: Settings) -> AsyncGenerator[tuple[Pool, RedisFeed, Submitter]]:
     async with AsyncExitStack() as stack:
         pool = await open_pool(settings.database_uri or "", 4)
         stack.push_async_callback(pool.close)
         adapters = await open_adapters(settings, "test", pool, Ledger(pool), stack)
-        yield pool, adapters.feed, adapters.verdicts, adapters.submitter
+        yield pool, adapters.feed, adapters.submitter

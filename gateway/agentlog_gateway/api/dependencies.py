@@ -1,10 +1,9 @@
-"""What the routes work with: ports and queries, wired once in the composition root."""
+"""Dependencies of the endpoints: ports and queries, wired once in the composition root."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from agentlog_commands.submit import Submitter
 from agentlog_facts.graph_ports import GraphAccess
@@ -13,6 +12,7 @@ from agentlog_gateway.api.refusal_log import Refusals
 from agentlog_gateway.reads.caught_up import CatchUpGate
 from agentlog_gateway.reads.consistency_token import ProjectionProgress
 from agentlog_gateway.streaming.run_streams import RunStreams
+from agentlog_gateway.streaming.run_watcher import RunWatcher
 from agentlog_projections.models.assistants import Assistants
 from agentlog_projections.models.runs import Runs
 from agentlog_projections.models.threads import Threads
@@ -23,14 +23,6 @@ Check: TypeAlias = Callable[[], Awaitable[object]]
 """Asks a dependency for any answer. Raises: AgentlogError."""
 HealthQuery: TypeAlias = Callable[[], Awaitable[ProjectionHealth]]
 """Asks how the projection is. Raises: Unavailable."""
-
-
-class RunWaits(Protocol):
-    """How a blocking call learns that a run may have ended."""
-
-    def run_ended(self, run_id: str) -> AbstractContextManager[asyncio.Event]:
-        """Give an event that is set when a hint says that the run ended; read the row after entering."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +48,7 @@ class Dependencies:
     refusals: Refusals
     caught_up: CatchUpGate
     progress: ProjectionProgress
-    waits: RunWaits
+    run_watcher: RunWatcher
     streams: RunStreams
     graphs: GraphAccess
     contexts: CommandContexts

@@ -1,4 +1,4 @@
-"""Decides how a call that waits answers: status and headers at once, a newline every 5 s, then the JSON document.
+"""Response of a waiting call: status and headers at once, a newline every 5 s, then the JSON document.
 
 Source: docs/http-api.md, section 7.6.
 """
@@ -20,19 +20,17 @@ HEARTBEAT_S = 5.0
 
 
 class BlockingResponse(Response):
-    """Send the document once it is there; `on_gone` is awaited when the client goes away before, `close` always."""
+    """Send the document once it is there; `on_gone` is awaited when the client goes away before."""
 
     def __init__(
         self,
         document: Awaitable[bytes],
         headers: Mapping[str, str],
-        close: Callable[[], None],
         on_gone: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         super().__init__(headers={**headers, "Content-Type": JSON})
         del self.headers["content-length"]
         self._document = document
-        self._close = close
         self._on_gone = on_gone
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,7 +48,6 @@ class BlockingResponse(Response):
             document.cancel()
             gone.cancel()
             await asyncio.gather(document, gone, return_exceptions=True)
-            self._close()  # a document that was cancelled before its first step has given nothing back
         if left and not was_cut(scope) and self._on_gone is not None:
             log.info("wait.client_gone")
             await self._on_gone()

@@ -21,7 +21,7 @@ from agentlog_gateway.api.request_context import RequestContext, query_flag
 from agentlog_gateway.http.errors import Problem, invalid
 from agentlog_gateway.http.long_poll import BlockingResponse
 from agentlog_gateway.http.responses import no_content, run_path
-from agentlog_gateway.resources.run_result import RunWait, cancelled_document
+from agentlog_gateway.resources.run_result import cancelled_document
 from agentlog_gateway.resources.threads import thread_context
 from agentlog_projections.models.runs import Run
 
@@ -68,21 +68,15 @@ async def cancel(context: RequestContext) -> Response:
     action = _action(context.request.query_params.get("action", "interrupt"))
     await context.raw_body()
     waiting = query_flag(context, "wait")
-    wait = RunWait(context.dependencies, run_id)
-    try:
-        done = await context.submit(
-            "CancelRun", thread_id, Cancellation(context, thread_id, run_id, action, CANCEL_ROUTE).decide, serial=True
-        )
-        if not isinstance(done, Submitted):
-            raise await _refusal(context, thread_id, run_id)
-        headers = {**context.token(done), "Content-Location": run_path(thread_id, run_id)}
-        if waiting:
-            headers["Location"] = run_path(thread_id, run_id, "/join")
-            return BlockingResponse(cancelled_document(wait), headers, wait.close)
-    except BaseException:
-        wait.close()
-        raise
-    wait.close()
+    done = await context.submit(
+        "CancelRun", thread_id, Cancellation(context, thread_id, run_id, action, CANCEL_ROUTE).decide, serial=True
+    )
+    if not isinstance(done, Submitted):
+        raise await _refusal(context, thread_id, run_id)
+    headers = {**context.token(done), "Content-Location": run_path(thread_id, run_id)}
+    if waiting:
+        headers["Location"] = run_path(thread_id, run_id, "/join")
+        return BlockingResponse(cancelled_document(context.dependencies, run_id), headers)
     return Response(status_code=202, headers=headers)
 
 

@@ -1,4 +1,4 @@
-"""The routes of runs: create, wait, stream, list, get, join. Source: docs/http-api.md, sections 7 and 11."""
+"""Endpoints of runs: create, wait, stream, list, get, join. Source: docs/http-api.md, sections 7 and 11."""
 
 from collections.abc import Awaitable, Callable
 
@@ -12,7 +12,7 @@ from agentlog_gateway.http.long_poll import BlockingResponse
 from agentlog_gateway.http.responses import json_response, run_path
 from agentlog_gateway.resources.cancel import on_client_gone
 from agentlog_gateway.resources.run_creation import NewRun, RunCreation
-from agentlog_gateway.resources.run_result import RunWait, creators_document, joiners_document
+from agentlog_gateway.resources.run_result import creators_document, joiners_document
 from agentlog_gateway.resources.threads import existing_thread
 from agentlog_gateway.schemas.responses import new_run_json, run_json, selected
 from agentlog_gateway.schemas.run_requests import StatelessRun, ThreadRun
@@ -52,14 +52,9 @@ async def _create(context: RequestContext, creation: RunCreation) -> Response:
 
 
 async def _wait(context: RequestContext, creation: RunCreation) -> Response:
-    wait = RunWait(context.dependencies, creation.run_id)
-    try:
-        new = await creation.create()
-    except BaseException:
-        wait.close()
-        raise
-    document = creators_document(context.dependencies, wait, look_first=new.done.duplicate)
-    return BlockingResponse(document, new.headers(context, "/join"), wait.close, _on_disconnect(context, creation, new))
+    new = await creation.create()
+    document = creators_document(context.dependencies, new.run.run_id, look_first=new.done.duplicate)
+    return BlockingResponse(document, new.headers(context, "/join"), _on_disconnect(context, creation, new))
 
 
 async def _stream(context: RequestContext, creation: RunCreation) -> Response:
@@ -153,11 +148,10 @@ async def join(context: RequestContext) -> Response:
     headers = _location(found, "/join")
     if context.head:
         return Response(headers=headers, media_type="application/json")
-    waiting = RunWait(context.dependencies, found.run_id)
     gone = (
         on_client_gone(context, found.thread_id, found.run_id) if query_flag(context, "cancel_on_disconnect") else None
     )
-    return BlockingResponse(joiners_document(context.dependencies, waiting), headers, waiting.close, gone)
+    return BlockingResponse(joiners_document(context.dependencies, found.run_id), headers, gone)
 
 
 async def join_stream(context: RequestContext) -> Response:

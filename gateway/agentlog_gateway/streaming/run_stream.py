@@ -17,8 +17,9 @@ from agentlog_facts.json_value import Json
 from agentlog_facts.ports import FrameReads, FrameTail, PositionedFrames
 from agentlog_gateway.streaming.cursor import After, Begin, LiveOnly, Modes
 from agentlog_gateway.streaming.frame_filter import EpochFilter
-from agentlog_gateway.streaming.run_watch import RunStatusRow, RunWatcher
+from agentlog_gateway.streaming.run_watcher import RunWatcher
 from agentlog_gateway.streaming.sse import HEARTBEAT, Framer, frame
+from agentlog_projections.queries.run_status import RunStatusRow
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class RunEvents:
         self._beat_due = False
         self._heartbeat: asyncio.TimerHandle | None = None
         self._question: asyncio.TimerHandle | None = None
-        self._watch = sources.ends.watch(run_id, self._poke)
+        self._watch = sources.ends.subscribe(run_id, self._poke)
         self._chunks = self._run()
 
     def enter_by(self, enter: Callable[[], Awaitable[None]]) -> None:
@@ -109,7 +110,7 @@ class RunEvents:
     def close(self) -> None:
         """Give everything back; the iteration ends."""
         self._closed = True
-        self._sources.ends.unwatch(self._watch)
+        self._sources.ends.unsubscribe(self._watch)
         for timer in (self._heartbeat, self._question):
             if timer is not None:
                 timer.cancel()

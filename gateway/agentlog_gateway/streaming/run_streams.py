@@ -1,66 +1,28 @@
-"""Decides what a client of a run's stream is sent, from where, and when the stream ends.
-
-For the routes (`runs.py`) this is all:
-
-    streams = RunStreams(frames, rows, hints)          # composition root; `streams.run()` under its task group
-
-    # POST .../runs/stream: enter before the run exists, so that nothing of it can be missed
-    live = await streams.open(thread_id)                # Unavailable -> 503
-    try:
-        ... create the run; on refusal or duplicate `live.close()` ...
-    except BaseException:
-        live.close()
-        raise
-    events = live.events(run_id, resumable=resumable)   # RunEvents
-
-    # a repeated Idempotency-Key on POST .../runs/stream: the first run from its start
-    events = streams.replay(thread_id, run_id)          # never fails: the run exists, so the answer is 200
-
-    # GET .../runs/{run_id}/stream: `last_event_id` = header or None, `modes` = join.stream_modes(values) or None
-    events = await streams.join(thread_id, run_id, last_event_id=last_event_id, modes=modes)
-
-    # each way; `on_gone` is awaited once when the client goes away before the run's end (cancel_on_disconnect)
-    return SseResponse(events, headers={"Location": ..., "Content-Location": ...}, on_gone=cancel or None)
-
-`RunEvents` is an async iterator of bytes (whole SSE events, heartbeat comments every 5 s of connection time); its
-`ended` tells whether the run's end was delivered; `close()` gives everything back and may be called at any time.
-It never raises for an unknown run: the contract has an `error` event for that (docs/http-api.md, sections 10.1 and 11).
-
-    # wait and join (blocking calls) share the same watch: `.row` and `.gone` once the run is over, None when not yet
-    watch = await streams.ends.wait(run_id, patience=timedelta(seconds=5))
-"""
+"""Streams of runs: opened before their run exists, replayed from its start, or joined behind a cursor."""
 
 from datetime import timedelta
 
 from agentlog_facts.frame import SLOTS
 from agentlog_facts.ids import RunId, ThreadId
-from agentlog_facts.ports import FrameReads, FrameTail, HintFeed
+from agentlog_facts.ports import FrameReads, FrameTail
 from agentlog_gateway.streaming.cursor import After, Begin, FromStart, LiveOnly, Modes, begin
 from agentlog_gateway.streaming.run_stream import RunEvents, Sources
-from agentlog_gateway.streaming.run_watch import LOOK_EVERY, RunRows, RunStatusRow, RunWatcher
+from agentlog_gateway.streaming.run_watcher import RunWatcher
 from agentlog_gateway.streaming.sse import HEARTBEAT_S, Framer
-
-__all__ = ["OpenStream", "RunEvents", "RunRows", "RunStatusRow", "RunStreams"]
 
 
 class RunStreams:
-    """All streams of runs of a gateway; `run()` is to be supervised by the composition root."""
+    """All streams of runs of a gateway."""
 
     def __init__(
         self,
         frames: FrameReads,
-        rows: RunRows,
-        hints: HintFeed,
-        look_every: timedelta = LOOK_EVERY,
+        run_watcher: RunWatcher,
         heartbeat: timedelta = timedelta(seconds=HEARTBEAT_S),
     ) -> None:
-        self.ends = RunWatcher(rows, hints, look_every)
+        self._run_watcher = run_watcher
         self._frames = frames
-        self._sources = Sources(frames, self.ends, Framer(), heartbeat.total_seconds())
-
-    async def run(self) -> None:
-        """Serve the watches until cancelled."""
-        await self.ends.run()
+        self._sources = Sources(frames, run_watcher, Framer(), heartbeat.total_seconds())
 
     async def open(self, thread_id: ThreadId) -> "OpenStream":
         """Listen to a thread before a run of it is created. Raises: Unavailable."""
@@ -88,10 +50,10 @@ class RunStreams:
         self, events: RunEvents, thread_id: ThreadId, run_id: RunId, where: Begin, only_resumable: bool = False
     ) -> None:
         """The tail is entered before the row is read: what the row does not know of yet comes by the tail."""
-        row = await self.ends.look(run_id)
+        row = await self._run_watcher.look(run_id)
         if row is not None and row.thread_id == thread_id and not row.ended:
             events.listen(await self._frames.tail(thread_id))
-            row = await self.ends.look(run_id)
+            row = await self._run_watcher.look(run_id)
         if row is not None and only_resumable and not row.resumable:
             where = LiveOnly()
         events.begin(await self._known(thread_id, where), row)

@@ -1,4 +1,4 @@
-"""What became of a record, which runs ended and which shall stop: by hint, else by a look into PostgreSQL.
+"""Verdicts over appended records, by hint or else by a look into PostgreSQL; hands hints on to listeners.
 
 A verdict belongs to a try, not to a place: once a log was restored, its offsets stand for other records than those of
 which hints and rows tell.
@@ -7,8 +7,7 @@ which hints and rows tell.
 import asyncio
 import logging
 from collections import defaultdict, deque
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agentlog_facts.envelope import LogPosition
@@ -44,7 +43,7 @@ class _Asked:
 
 
 class HintVerdicts:
-    """Keeps `ports.Verdicts`; also wakes whoever watches a run. One per process, on one event loop."""
+    """Implements `ports.Verdicts` and hands each hint to its listeners. One per process, on one event loop."""
 
     def __init__(self, feed: HintFeed, ledger: LedgerReads, clock: Clock) -> None:
         self._feed = feed
@@ -53,8 +52,6 @@ class HintVerdicts:
         self._recent: defaultdict[int, deque[Hint]] = defaultdict(lambda: deque(maxlen=REMEMBERED))
         self._asked: defaultdict[int, dict[_Asked, None]] = defaultdict(dict)
         self._somebody_asks = asyncio.Event()
-        self._ended: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
-        self._cancelled: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._listeners: list[Callable[[Hint], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -90,18 +87,6 @@ class HintVerdicts:
         if asked.verdict.done():
             return asked.verdict.result()
         raise OutcomeUnknown("outcome unknown, retry with the same Idempotency-Key")
-
-    @contextmanager
-    def run_ended(self, run_id: str) -> Generator[asyncio.Event]:
-        """Give an event that is set when a hint says that the run ended; read the row after entering."""
-        with _watch(self._ended, run_id) as event:
-            yield event
-
-    @contextmanager
-    def run_cancelled(self, run_id: str) -> Generator[asyncio.Event]:
-        """Give an event that is set when a hint says that the run shall stop; read the row after entering."""
-        with _watch(self._cancelled, run_id) as event:
-            yield event
 
     def listen(self, listener: Callable[[Hint], None]) -> None:
         """Call `listener` with every hint from now on; it must not block."""
@@ -156,8 +141,6 @@ class HintVerdicts:
         for asked in self._asked[hint.partition]:
             if hint.after < asked.place.offset <= hint.to:
                 asked.settle(hint.verdict(asked.place.offset, asked.append_id))
-        _wake(self._ended, hint.ended)
-        _wake(self._cancelled, hint.cancelled)
         for listener in self._listeners:
             listener(hint)
 
@@ -166,21 +149,3 @@ def _tell_end(task: "asyncio.Task[None]") -> None:
     """Say that hints are not heard any more, or lost ones not looked for."""
     if not task.cancelled():
         log.error("verdicts.ended", extra={"task": task.get_name()}, exc_info=task.exception())
-
-
-@contextmanager
-def _watch(registry: defaultdict[str, set[asyncio.Event]], name: str) -> Generator[asyncio.Event]:
-    event = asyncio.Event()
-    registry[name].add(event)
-    try:
-        yield event
-    finally:
-        registry[name].discard(event)
-        if not registry[name]:
-            del registry[name]
-
-
-def _wake(registry: defaultdict[str, set[asyncio.Event]], names: tuple[str, ...]) -> None:
-    for name in names:
-        for event in registry.get(name, ()):
-            event.set()

@@ -1,6 +1,5 @@
-"""Answers what a request needs before it decides or answers, in one question each, as of one snapshot."""
+"""Combined queries for the command side: each returns what a decision needs as of one snapshot."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,8 +12,7 @@ from agentlog_facts.guard import Void
 from agentlog_facts.ids import AssistantId, RunId, ThreadId, stream
 from agentlog_facts.json_value import Json, JsonObject, load, load_object
 from agentlog_facts.notification import decode_verdict
-from agentlog_facts.thread import RunState, RunStatus, ThreadState, named_interrupts
-from agentlog_projections.sql.caught_up import RUN_IS_AUTHORITATIVE, RUN_OR_NONE, require
+from agentlog_facts.thread import RunState, ThreadState, named_interrupts
 from agentlog_projections.sql.database import Pool, reading
 
 _RESUME = "r.kwargs->'command'->'resume'"
@@ -54,20 +52,6 @@ SELECT partition, "offset" FROM ledger.log_index
  WHERE key = $1 AND stream = $2 AND verdict = 'accepted' AND version > $3 AND 'RunCreated' = ANY(types)
  ORDER BY version
 """
-_ENDS = f"""
-SELECT k.run_id, r.thread_id, r.status, coalesce((r.kwargs->>'resumable')::bool, false) AS resumable, r.epoch,
-       r.outputs_from, r.outputs_to, r.finished_event_id, r.error, r.deleted,
-       coalesce(t.version, -1) AS version
-  FROM unnest($1::text[]) AS k(run_id) {RUN_OR_NONE} LEFT JOIN read_v1.threads t ON t.thread_id = r.thread_id
- WHERE {RUN_IS_AUTHORITATIVE}
-"""
-_RESULT = f"""
-SELECT {RUN_IS_AUTHORITATIVE} AS is_authoritative,
-       r.run_id, t.thread_id, r.graph_id, r.status, r.error, r.interrupts, r.checkpoint_id, r.deleted,
-       t.deleted_at IS NOT NULL AS thread_deleted, t.last_run_id = r.run_id AS newest,
-       CASE WHEN r.status NOT IN ('pending', 'running') AND t.last_run_id = r.run_id THEN t."values" END AS "values"
-  FROM (SELECT $1::text AS run_id) k {RUN_OR_NONE} LEFT JOIN read_v1.threads t ON t.thread_id = r.thread_id
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,41 +62,6 @@ class ThreadContext:
     version: int | None
     meta_version: int | None
     metadata: JsonObject
-
-
-@dataclass(frozen=True, slots=True)
-class RunEnd:
-    """What a stream needs of a run, hidden or not. `version` is that of its thread's stream."""
-
-    run_id: RunId
-    thread_id: ThreadId
-    status: RunStatus
-    resumable: bool
-    epoch: int | None
-    outputs_from: int | None
-    outputs_to: int | None
-    finished_event_id: str | None
-    error: JsonObject | None
-    deleted: bool
-    version: int
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """What a blocking call answers from, hidden rows included. `values` are the thread's if this run moved it last
-    (`newest`) and is over; else its state lies at `checkpoint_id`."""
-
-    run_id: RunId
-    thread_id: ThreadId
-    graph_id: str
-    status: RunStatus
-    error: JsonObject | None
-    interrupts: JsonObject | None
-    checkpoint_id: str | None
-    deleted: bool
-    thread_deleted: bool
-    newest: bool
-    values: JsonObject | None
 
 
 class CommandContexts:
@@ -153,25 +102,6 @@ class CommandContexts:
         async with reading(self._pool, "decisions.runs_since") as connection:
             rows = await connection.fetch(_RUNS_SINCE, thread_id, stream("thread", thread_id), version)
         return [LogPosition(row["partition"], row["offset"]) for row in rows]
-
-    async def ends(self, run_ids: Sequence[RunId]) -> Mapping[RunId, RunEnd | None]:
-        """Return the rows of these runs, hidden ones and those of deleted threads included; None: there is no such run.
-
-        Runs whose partition is not present are missing: nobody can tell.
-        """
-        async with reading(self._pool, "decisions.ends") as connection:
-            rows = await connection.fetch(_ENDS, list(run_ids))
-        return {RunId(row["run_id"]): None if row["thread_id"] is None else _end(row) for row in rows}
-
-    async def result(self, run_id: RunId) -> RunResult | None:
-        """Return a run with the state that it left, hidden or not.
-
-        Raises: Unavailable also while the partition is not present.
-        """
-        async with reading(self._pool, "decisions.result") as connection:
-            row = await connection.fetchrow(_RESULT, run_id)
-        require(row is not None and row["is_authoritative"], f"run {run_id}")
-        return None if row is None or row["thread_id"] is None else _result(row)
 
 
 def _usable(row: asyncpg.Record | None, thread_id: ThreadId, partition: int) -> asyncpg.Record:
@@ -226,39 +156,3 @@ def _state(run: list[Json]) -> RunState:
         answers=named_interrupts(dict.fromkeys(map(str, names))) if isinstance(names, list) else None,
         asks=asks is True,
     )
-
-
-def _end(row: asyncpg.Record) -> RunEnd:
-    return RunEnd(
-        run_id=RunId(row["run_id"]),
-        thread_id=ThreadId(row["thread_id"]),
-        status=row["status"],
-        resumable=row["resumable"],
-        epoch=row["epoch"],
-        outputs_from=row["outputs_from"],
-        outputs_to=row["outputs_to"],
-        finished_event_id=row["finished_event_id"],
-        error=_object(row["error"]),
-        deleted=row["deleted"],
-        version=row["version"],
-    )
-
-
-def _result(row: asyncpg.Record) -> RunResult:
-    return RunResult(
-        run_id=RunId(row["run_id"]),
-        thread_id=ThreadId(row["thread_id"]),
-        graph_id=row["graph_id"],
-        status=row["status"],
-        error=_object(row["error"]),
-        interrupts=_object(row["interrupts"]),
-        checkpoint_id=row["checkpoint_id"],
-        deleted=row["deleted"],
-        thread_deleted=row["thread_deleted"],
-        newest=bool(row["newest"]),
-        values=_object(row["values"]),
-    )
-
-
-def _object(stored: str | None) -> JsonObject | None:
-    return None if stored is None else load_object(stored)

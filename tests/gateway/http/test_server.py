@@ -76,7 +76,7 @@ class House:
             self.gone.append("wait")
 
         self.entered += 1
-        return BlockingResponse(document(), {}, lambda: None, on_gone)
+        return BlockingResponse(document(), {}, on_gone)
 
     async def open(self, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect and ask, on a connection that is to be kept."""

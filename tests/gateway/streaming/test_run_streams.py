@@ -27,7 +27,7 @@ from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json
 from agentlog_facts.ports import FrameTail, PositionedFrames
 from agentlog_gateway.streaming.cursor import stream_modes
-from agentlog_gateway.streaming.run_streams import RunEvents
+from agentlog_gateway.streaming.run_stream import RunEvents
 
 NOT_FOUND: Event = (None, "error", {"error": "HTTPException", "message": "404: Run not found"})
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 from tests.facts import commits as c
@@ -195,15 +195,18 @@ async def test_a_question_that_hangs_is_given_up_and_asked_anew(monkeypatch: pyt
         assert await waiting == Accepted(3)
 
 
-async def test_who_watches_a_run_is_woken() -> None:
+async def test_a_listener_gets_every_hint() -> None:
     async with verdicts(MemoryLog()) as (made, feed):
-        with made.run_ended("r1") as ended, made.run_cancelled("r2") as cancelled:
-            await feed.publish([Hint(0, 0, 1, {1: 0}, ended=("r1",), cancelled=("r2",))])
-            await asyncio.wait_for(asyncio.gather(ended.wait(), cancelled.wait()), 10)
+        hints = [Hint(0, 0, 1, {1: 0}, ended=("r1",), cancelled=("r2",)), Hint(0, 1, 2)]
+        got: list[Hint] = []
+        made.listen(got.append)
+        await heard(made, feed, *hints)
+        assert got == hints
 
 
 async def heard(made: HintVerdicts, feed: Feed, *hints: Hint) -> None:
     """Publish hints and wait until they were heard."""
-    with made.run_ended("marker") as seen:
-        await feed.publish([*hints[:-1], replace(hints[-1], ended=("marker",))])
-        await asyncio.wait_for(seen.wait(), 10)
+    heard_last = asyncio.Event()
+    made.listen(lambda hint: heard_last.set() if hint is hints[-1] else None)
+    await feed.publish(hints)
+    await asyncio.wait_for(heard_last.wait(), 10)

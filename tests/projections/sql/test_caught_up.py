@@ -7,7 +7,7 @@ from tests.projections.projector_env import ProjectorEnv, draft
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import Key, RunId, ThreadId
 from agentlog_projections.models.checkpoints import Checkpoints
-from agentlog_projections.queries.command_context import CommandContexts
+from agentlog_projections.queries.run_status import RunStatusRows
 from agentlog_projections.queries.worker import ClaimStatus, WorkerQueries
 
 T1, R1, UNKNOWN = ThreadId("t1"), RunId("r1"), RunId("nobody")
@@ -46,16 +46,15 @@ async def being_built(env: ProjectorEnv, **changed: str) -> None:
 async def test_a_partition_that_is_not_present_or_stopped_tells_nothing(
     here: ProjectorEnv, changed: dict[str, str]
 ) -> None:
-    duties, decisions, checkpoints = WorkerQueries(here.pool), CommandContexts(here.pool), Checkpoints(here.pool)
+    duties, statuses, checkpoints = WorkerQueries(here.pool), RunStatusRows(here.pool), Checkpoints(here.pool)
     assert await duties.marks({R1: T1}) == {R1: ClaimStatus(1, "worker-1", None, 1)}
     assert await duties.run_version(T1, R1) == 0
-    assert (await decisions.ends([R1])).keys() == {R1}
+    assert (await statuses.rows([R1])).keys() == {R1}
     await being_built(here, **changed)
     assert await duties.marks({R1: T1}) == {}
-    assert await decisions.ends([R1]) == {}
+    assert await statuses.rows([R1]) == {}
     for answer in (
         duties.run_version(T1, R1),
-        decisions.result(R1),
         checkpoints.latest(T1, ""),
         checkpoints.get(T1, "", "c1"),
         checkpoints.history(T1, ""),
@@ -67,7 +66,7 @@ async def test_a_partition_that_is_not_present_or_stopped_tells_nothing(
 
 async def test_other_partitions_go_on_telling(here: ProjectorEnv) -> None:
     await being_built(here)
-    found = await CommandContexts(here.pool).ends([R1, RunId("r2")])
+    found = await RunStatusRows(here.pool).rows([R1, RunId("r2")])
     assert [row and row.status for row in found.values()] == ["success"]
     other = next(row for row in found.values() if row is not None)
     marks = await WorkerQueries(here.pool).marks({R1: T1, other.run_id: other.thread_id})
@@ -77,11 +76,10 @@ async def test_other_partitions_go_on_telling(here: ProjectorEnv) -> None:
 
 
 async def test_a_missing_row_counts_once_everything_is_present(here: ProjectorEnv) -> None:
-    duties, decisions = WorkerQueries(here.pool), CommandContexts(here.pool)
+    duties, statuses = WorkerQueries(here.pool), RunStatusRows(here.pool)
     assert await duties.marks({UNKNOWN: T1}) == {UNKNOWN: ClaimStatus(None, None, None, 1)}
     assert await duties.marks({UNKNOWN: ThreadId("nobody")}) == {}
-    assert await decisions.ends([UNKNOWN]) == {UNKNOWN: None}
-    assert await decisions.result(UNKNOWN) is None
+    assert await statuses.rows([UNKNOWN]) == {UNKNOWN: None}
     assert await Checkpoints(here.pool).latest(ThreadId("nobody"), "") is None
 
 
@@ -89,18 +87,18 @@ async def test_a_missing_row_counts_once_everything_is_present(here: ProjectorEn
 async def test_empty_tables_say_nothing_is_known_instead_of_nothing_is_there(here: ProjectorEnv, emptied: str) -> None:
     await here.reset()
     await here.pool.execute(emptied)
-    duties, decisions = WorkerQueries(here.pool), CommandContexts(here.pool)
+    duties, statuses = WorkerQueries(here.pool), RunStatusRows(here.pool)
     assert await duties.marks({R1: T1}) == {}
-    assert await decisions.ends([R1]) == {}
-    for answer in (duties.run_version(T1, R1), decisions.result(R1), Checkpoints(here.pool).latest(T1, "")):
+    assert await statuses.rows([R1]) == {}
+    for answer in (duties.run_version(T1, R1), Checkpoints(here.pool).latest(T1, "")):
         with pytest.raises(Unavailable):
             await answer
 
 
 async def test_an_unknown_aggregate_waits_for_partitions_that_nobody_has_taken_yet(here: ProjectorEnv) -> None:
     await here.pool.execute("UPDATE ledger.positions SET partitions = 3")
-    assert await CommandContexts(here.pool).ends([R1, UNKNOWN]) != {}
-    assert UNKNOWN not in await CommandContexts(here.pool).ends([UNKNOWN])
+    assert await RunStatusRows(here.pool).rows([R1, UNKNOWN]) != {}
+    assert UNKNOWN not in await RunStatusRows(here.pool).rows([UNKNOWN])
     assert await Checkpoints(here.pool).latest(T1, "") is not None
     with pytest.raises(Unavailable):
         await Checkpoints(here.pool).latest(ThreadId("nobody"), "")

@@ -1,0 +1,194 @@
+"""Watcher of runs: wakes streams and waiting calls once a run is over.
+
+A hint costs one look at the rows for all subscriptions of a run together. Polling every `look_every` replaces hints
+that were lost (Redis away, emptied).
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Protocol
+
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.ids import RunId
+from agentlog_facts.notification import Hint
+from agentlog_projections.queries.run_status import RunStatusRow
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = timedelta(seconds=2)
+PATIENCE_S = 60.0
+"""Rows that stay away longer end a waiting call; the client comes back by itself."""
+REMEMBERED = 4096
+"""Ended runs that are remembered: a run may end between its creation's verdict and the subscription to it."""
+
+
+class RunRows(Protocol):
+    """Status rows of runs by id."""
+
+    async def rows(
+        self, run_ids: Sequence[RunId], with_values: Collection[RunId] = ()
+    ) -> Mapping[RunId, RunStatusRow | None]:
+        """Return the rows, hidden ones and those of deleted threads included; None: there is no such run.
+
+        Runs are missing while their rows are being built. Raises: Unavailable.
+        """
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class RunSubscription:
+    """One subscription to a run's end.
+
+    `row` is set when the run ended, `gone` when there is no such run (any more), `fault` while the rows have been away
+    for PATIENCE_S. `wake` is called for each of these.
+    """
+
+    run_id: RunId
+    wake: Callable[[], None]
+    with_values: bool = False
+    row: RunStatusRow | None = None
+    gone: bool = False
+    fault: Unavailable | None = None
+    since: float = field(default_factory=lambda: asyncio.get_running_loop().time())
+    ended_at: float | None = None
+    away_since: float | None = None
+
+    @property
+    def over(self) -> bool:
+        """Tell whether nothing more will happen to the run."""
+        return self.ended_at is not None
+
+    def settle(self, row: RunStatusRow | None) -> None:
+        """Take a row that was read; wake the subscriber when it says that the run is over."""
+        self.fault = self.away_since = None
+        if self.over or (row is not None and not row.ended):
+            return
+        self.row, self.gone = row, row is None or (row.deleted and row.status != "rollback")
+        self.ended_at = asyncio.get_running_loop().time()
+        self.wake()
+
+    def miss(self, error: Unavailable) -> None:
+        """Take note that the row could not be read."""
+        now = asyncio.get_running_loop().time()
+        self.away_since = now if self.away_since is None else self.away_since
+        if not self.over and now - self.away_since > PATIENCE_S:
+            self.fault = error
+            self.wake()
+
+
+class RunWatcher:
+    """All subscriptions of a gateway to runs; `run()` serves them, `hear()` takes the hints."""
+
+    def __init__(self, rows: RunRows, look_every: timedelta = LOOK_EVERY) -> None:
+        self._rows = rows
+        self._look_every_s = look_every.total_seconds()
+        self._subscriptions: dict[RunId, set[RunSubscription]] = {}
+        self._recent: OrderedDict[RunId, None] = OrderedDict()
+        self._asked: set[RunId] = set()
+        self._asking = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._answer())
+            tasks.create_task(self._poll())
+
+    def hear(self, hint: Hint) -> None:
+        """Take a hint: look at the runs that it names."""
+        ended = [RunId(run_id) for run_id in hint.ended]
+        for run_id in ended:
+            self._recent[run_id] = None
+        while len(self._recent) > REMEMBERED:
+            self._recent.popitem(last=False)
+        self.ask(ended)
+
+    async def look(self, run_id: RunId) -> RunStatusRow | None:
+        """Return the row of a run. Raises: Unavailable, also while its rows are being built."""
+        found = await self._rows.rows([run_id])
+        if run_id not in found:
+            raise _being_built(run_id)
+        return found[run_id]
+
+    def subscribe(self, run_id: RunId, wake: Callable[[], None], *, with_values: bool = False) -> RunSubscription:
+        """Subscribe to a run's end; give the subscription back with `unsubscribe`."""
+        made = RunSubscription(run_id, wake, with_values)
+        self._subscriptions.setdefault(run_id, set()).add(made)
+        if run_id in self._recent:
+            self.ask([run_id])
+        return made
+
+    def unsubscribe(self, subscription: RunSubscription) -> None:
+        """End a subscription; more than once does no harm."""
+        others = self._subscriptions.get(subscription.run_id, set())
+        others.discard(subscription)
+        if not others:
+            self._subscriptions.pop(subscription.run_id, None)
+
+    def ask(self, run_ids: Iterable[RunId]) -> None:
+        """Look at the rows of these runs soon: there is reason to believe that they ended."""
+        self._asked.update(run_id for run_id in run_ids if run_id in self._subscriptions)
+        if self._asked:
+            self._asking.set()
+
+    async def outcome(
+        self, run_id: RunId, *, look_first: bool = False, with_values: bool = False
+    ) -> RunStatusRow | None:
+        """Wait until a run is over and return its row, None when there is no such run.
+
+        `look_first`: it may have ended long ago. Raises: Unavailable once the rows have been away for PATIENCE_S.
+        """
+        woken = asyncio.Event()
+        subscription = self.subscribe(run_id, woken.set, with_values=with_values)
+        try:
+            if look_first:
+                self.ask([run_id])
+            await woken.wait()
+        finally:
+            self.unsubscribe(subscription)
+        if subscription.fault is not None:
+            raise subscription.fault
+        return subscription.row
+
+    async def _answer(self) -> None:
+        while True:
+            await self._asking.wait()
+            self._asking.clear()
+            asked, self._asked = sorted(self._asked), set()
+            with_values = {run_id for run_id in asked if any(one.with_values for one in self._of(run_id))}
+            try:
+                found = await self._rows.rows(asked, with_values)
+            except Unavailable as error:  # `_poll` asks again
+                log.warning("run_ends.unavailable", extra={"error": str(error)})
+                for one in [one for run_id in asked for one in self._of(run_id)]:
+                    one.miss(error)
+                continue
+            for run_id in asked:
+                self._settle(run_id, found, run_id in with_values)
+
+    def _of(self, run_id: RunId) -> tuple[RunSubscription, ...]:
+        return tuple(self._subscriptions.get(run_id, ()))
+
+    def _settle(self, run_id: RunId, found: Mapping[RunId, RunStatusRow | None], with_values: bool) -> None:
+        for one in self._of(run_id):
+            if run_id not in found:  # `_poll` asks again
+                one.miss(_being_built(run_id))
+            elif one.with_values and not with_values:  # it came while the rows were read
+                self.ask([run_id])
+            else:
+                one.settle(found[run_id])
+
+    async def _poll(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._look_every_s)  # the safety net, in case hints do not come
+            old = loop.time() - self._look_every_s
+            everybody = [one for of_run in self._subscriptions.values() for one in of_run]
+            self.ask({one.run_id for one in everybody if not one.over and one.since <= old})
+
+
+def _being_built(run_id: RunId) -> Unavailable:
+    return Unavailable(f"run {run_id}: the projection is being built, retry later")
