@@ -49,6 +49,7 @@ class PositionedFrames:
     """A flush with the position (see `frame.position`) of its first slot, and the record's offset on its partition.
 
     `checksum` is one of the stored bytes: a log that was restored and grew again has another record at the same offset.
+    `size_bytes` is the size of the stored value.
     """
 
     partition: int
@@ -56,6 +57,7 @@ class PositionedFrames:
     position: int
     record: FrameRecord
     checksum: int = 0
+    size_bytes: int = 0
 
 
 class EventLog(Protocol):

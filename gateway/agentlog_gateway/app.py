@@ -18,6 +18,7 @@ from agentlog_gateway.reads.consistency_token import ProjectionProgress
 from agentlog_gateway.resources.system_assistants import ensure_system_assistants
 from agentlog_gateway.streaming.run_streams import RunStreams
 from agentlog_gateway.streaming.run_watcher import RunWatcher
+from agentlog_gateway.streaming.sse import Framer
 from agentlog_infra import logs
 from agentlog_infra.adapters import Adapters, open_adapters
 from agentlog_infra.kafka import topics
@@ -116,6 +117,7 @@ def _dependencies(
         progress=progress,
         run_watcher=run_watcher,
         streams=RunStreams(frames, run_watcher),
+        framer=Framer(),
         graphs=LangGraphAccess(StateDependencies(graphs, Checkpoints(pool), items, ids, JsonPlusSerializer())),
         contexts=CommandContexts(pool),
         threads=Threads(pool),

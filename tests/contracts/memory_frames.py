@@ -24,9 +24,8 @@ class MemoryFrames:
         """Append one flush; return the position behind it."""
         value, headers = encode_record(record)
         offset = len(self._flushes)
-        flush = PositionedFrames(
-            PARTITION, offset, position(self._base, offset), decode_record(value, [(n, v) for n, v in headers])
-        )
+        at, stored = position(self._base, offset), decode_record(value, [(n, v) for n, v in headers])
+        flush = PositionedFrames(PARTITION, offset, at, stored, size_bytes=len(value))
         self._flushes.append((thread_id, flush))
         for listening, buffer in list(self._readers):
             if listening == thread_id:

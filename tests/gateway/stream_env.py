@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -13,9 +13,11 @@ from agentlog_facts.json_value import Json, JsonObject, load
 from agentlog_facts.notification import Hint
 from agentlog_facts.ports import FrameLog, FrameReads
 from agentlog_facts.thread import RunStatus
-from agentlog_gateway.streaming.run_stream import RunEvents
+from agentlog_gateway.streaming.run_stream import RunStream
 from agentlog_gateway.streaming.run_streams import RunStreams
 from agentlog_gateway.streaming.run_watcher import RunWatcher
+from agentlog_gateway.streaming.sse import Framer, SseEncoder
+from agentlog_gateway.streaming.stream_modes import Modes
 from agentlog_projections.queries.run_status import RunStatusRow
 
 THREAD = ThreadId("thread-1")
@@ -171,23 +173,33 @@ def parsed(data: bytes) -> list[Event]:
     return found
 
 
-async def everything(events: RunEvents) -> list[Event]:
+async def encoded(events: RunStream, modes: Modes | None = None) -> AsyncGenerator[bytes]:
+    """Yield what is sent to a client that reads a stream by server-sent events."""
+    encoder = SseEncoder(Framer(), modes)
+    async for batch in events:
+        chunk = encoder.encode(batch)
+        if chunk:
+            yield chunk
+
+
+async def everything(events: RunStream, modes: Modes | None = None) -> list[Event]:
     """Read a stream to its end."""
     data = b""
     async with asyncio.timeout(DEADLINE_S):
-        async for chunk in events:
+        async for chunk in encoded(events, modes):
             data += chunk
     await events.aclose()
     return parsed(data)
 
 
-async def some(events: RunEvents, count: int) -> list[Event]:
+async def some(events: RunStream, count: int) -> list[Event]:
     """Read a stream until so many events came, or to its end; then go away without a word."""
     found: list[Event] = []
     async with asyncio.timeout(DEADLINE_S):
-        async for chunk in events:
-            found += parsed(chunk)
-            if len(found) >= count:
-                break
+        async with aclosing(encoded(events)) as chunks:
+            async for chunk in chunks:
+                found += parsed(chunk)
+                if len(found) >= count:
+                    break
     await events.aclose()
     return found[:count]

@@ -24,6 +24,7 @@ from agentlog_gateway.reads.caught_up import CatchUpGate
 from agentlog_gateway.reads.consistency_token import ProjectionProgress
 from agentlog_gateway.streaming.run_streams import RunStreams
 from agentlog_gateway.streaming.run_watcher import RunWatcher
+from agentlog_gateway.streaming.sse import Framer
 from agentlog_infra.langgraph.config import load_config
 from agentlog_infra.langgraph.graphs import Graphs
 from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
@@ -60,6 +61,7 @@ def dependencies(log: MemoryLog, pool: Pool, config: Path = EXAMPLES) -> Depende
         progress=ProjectionProgress(Ledger(pool), 1, 1),
         run_watcher=run_watcher,
         streams=RunStreams(MemoryFrames(), run_watcher),
+        framer=Framer(),
         graphs=LangGraphAccess(
             StateDependencies(graphs, Checkpoints(pool), StoreItems(pool), ids, JsonPlusSerializer())
         ),

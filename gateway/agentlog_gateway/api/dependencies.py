@@ -13,6 +13,7 @@ from agentlog_gateway.reads.caught_up import CatchUpGate
 from agentlog_gateway.reads.consistency_token import ProjectionProgress
 from agentlog_gateway.streaming.run_streams import RunStreams
 from agentlog_gateway.streaming.run_watcher import RunWatcher
+from agentlog_gateway.streaming.sse import Framer
 from agentlog_projections.models.assistants import Assistants
 from agentlog_projections.models.runs import Runs
 from agentlog_projections.models.threads import Threads
@@ -50,6 +51,7 @@ class Dependencies:
     progress: ProjectionProgress
     run_watcher: RunWatcher
     streams: RunStreams
+    framer: Framer
     graphs: GraphAccess
     contexts: CommandContexts
     threads: Threads

@@ -16,8 +16,9 @@ from agentlog_gateway.resources.run_result import creators_document, joiners_doc
 from agentlog_gateway.resources.threads import existing_thread
 from agentlog_gateway.schemas.responses import new_run_json, run_json, selected
 from agentlog_gateway.schemas.run_requests import StatelessRun, ThreadRun
-from agentlog_gateway.streaming.cursor import stream_modes
-from agentlog_gateway.streaming.sse import HEADERS, SseResponse
+from agentlog_gateway.streaming.sse import SseEncoder
+from agentlog_gateway.streaming.sse_response import HEADERS, SseResponse
+from agentlog_gateway.streaming.stream_modes import stream_modes
 from agentlog_projections.models.runs import Run
 
 SELECTABLE = frozenset(
@@ -70,7 +71,8 @@ async def _stream(context: RequestContext, creation: RunCreation) -> Response:
         events = context.dependencies.streams.replay(new.run.thread_id, new.run.run_id)
     else:
         events = live.events(new.run.run_id, resumable=creation.body.stream_resumable)
-    return SseResponse(events, headers, _on_disconnect(context, creation, new))
+    encoder = SseEncoder(context.dependencies.framer)
+    return SseResponse(events, encoder.encode, headers, _on_disconnect(context, creation, new))
 
 
 def _on_disconnect(context: RequestContext, creation: RunCreation, new: NewRun) -> Callable[[], Awaitable[None]] | None:
@@ -164,12 +166,12 @@ async def join_stream(context: RequestContext) -> Response:
         found.thread_id,
         found.run_id,
         last_event_id=context.request.headers.get("last-event-id"),
-        modes=stream_modes(context.request.query_params.getlist("stream_mode")),
     )
+    modes = stream_modes(context.request.query_params.getlist("stream_mode"))
     gone = (
         on_client_gone(context, found.thread_id, found.run_id) if query_flag(context, "cancel_on_disconnect") else None
     )
-    return SseResponse(events, headers, gone)
+    return SseResponse(events, SseEncoder(context.dependencies.framer, modes).encode, headers, gone)
 
 
 async def _any_run(context: RequestContext) -> Run:

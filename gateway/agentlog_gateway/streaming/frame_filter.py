@@ -1,4 +1,4 @@
-"""Decides which flushes of a thread a reader of one run is shown: pure, the same from any cursor and for every reader.
+"""Filter of a thread's flushes for a reader of one run: pure, the same from any cursor and for every reader.
 
 A flush counts only if its (epoch, n) is above the last one seen on the thread, so a late worker's or a repeated flush
 never shows. A flush that names its `RunFinished` waits for the verdict over that fact, and what a worker says in the

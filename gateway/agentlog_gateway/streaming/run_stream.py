@@ -1,7 +1,7 @@
-"""Decides, for one client of one run, which bytes come next: ranges from the log, then the tail, then the end.
+"""Stream of one run for one client: ranges from the log, then the live tail, then the end, as typed events in order.
 
-What was shown is kept in the cursor and the order, so that every step can be taken again after a fault. Heartbeats and
-the run's end arrive as pokes of the tail: no task and no timer per event.
+Progress is kept apart from reading, so that every step can be repeated after a fault. Heartbeats and the run's end
+arrive as pokes of the tail: there is no task and no timer per event.
 """
 
 import asyncio
@@ -11,14 +11,21 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from agentlog_facts.errors import Gap, SlowReader, Unavailable
-from agentlog_facts.frame import SLOTS, event_id
+from agentlog_facts.frame import SLOTS
 from agentlog_facts.ids import RunId, ThreadId
-from agentlog_facts.json_value import Json
-from agentlog_facts.ports import FrameReads, FrameTail, PositionedFrames
-from agentlog_gateway.streaming.cursor import After, Begin, LiveOnly, Modes
-from agentlog_gateway.streaming.frame_filter import EpochFilter
+from agentlog_facts.json_value import JsonObject
+from agentlog_facts.ports import FrameReads, FrameTail
+from agentlog_gateway.streaming.cursor import Begin
 from agentlog_gateway.streaming.run_watcher import RunWatcher
-from agentlog_gateway.streaming.sse import HEARTBEAT, Framer, frame
+from agentlog_gateway.streaming.stream_event import (
+    EventBatch,
+    StreamEnd,
+    StreamEvent,
+    StreamGap,
+    StreamHeartbeat,
+    StreamNotFound,
+)
+from agentlog_gateway.streaming.stream_progress import StreamProgress
 from agentlog_projections.queries.run_status import RunStatusRow
 
 log = logging.getLogger(__name__)
@@ -34,11 +41,9 @@ SEARCHED = 4096 * SLOTS
 AWAY_S = 60.0
 """A log that stays away longer ends the stream; the client comes back by itself."""
 RETRY_S = 0.5
-CHUNK_BYTES = 64 * 1024
-NOWHERE = 1 << 62
-"""Cursor of a run that never put anything on the log."""
-NOT_FOUND: Json = {"error": "HTTPException", "message": "404: Run not found"}
-INTERNAL: Json = {"error": "InternalError", "message": "An internal error occurred"}
+BATCH_BYTES = 64 * 1024
+"""A range is handed on in batches of about this size, so that a slow client holds little of it."""
+INTERNAL: JsonObject = {"error": "InternalError", "message": "An internal error occurred"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,71 +51,53 @@ class Sources:
     """What all streams of a gateway share."""
 
     frames: FrameReads
-    ends: RunWatcher
-    framer: Framer
+    run_watcher: RunWatcher
     heartbeat_s: float
 
 
-class RunEvents:
-    """One client's events of one run, as bytes; one task iterates it, once."""
+class RunStream:
+    """One client's events of one run, in batches; one task iterates it, once."""
 
-    def __init__(
-        self, sources: Sources, thread_id: ThreadId, run_id: RunId, modes: Modes | None, with_ids: bool = False
-    ) -> None:
+    def __init__(self, sources: Sources, thread_id: ThreadId, run_id: RunId, *, resumable: bool = False) -> None:
         self.ended = False
         self._sources = sources
         self._frames = sources.frames
         self._thread_id = thread_id
-        self._modes = modes
-        self._with_ids = with_ids
-        self._order = EpochFilter(run_id)
+        self._progress = StreamProgress(run_id, resumable=resumable)
         self._tail: FrameTail | None = None
         self._enter: Callable[[], Awaitable[None]] | None = None  # listens and begins, when that is left to the reader
-        self._cursor = NOWHERE  # no flush before it is looked at again
-        self._after = -1  # no event up to it is shown
-        self._until: int | None = None  # where the run's flushes end, once that is known
-        self._silent = False
         self._closed = False
+        self._away_since: float | None = None
         self._beat_due = False
         self._heartbeat: asyncio.TimerHandle | None = None
         self._question: asyncio.TimerHandle | None = None
-        self._watch = sources.ends.subscribe(run_id, self._poke)
-        self._chunks = self._run()
+        self._subscription = sources.run_watcher.subscribe(run_id, self._poke)
+        self._batches = self._run()
 
     def enter_by(self, enter: Callable[[], Awaitable[None]]) -> None:
         """Let the reader call `listen` and `begin` by this, again and again while rows or log are away."""
         self._enter = enter
 
     def listen(self, tail: FrameTail) -> None:
-        """Take what the thread says from here on."""
+        """Take every flush of the thread from here on."""
         self._tail = tail
-        self._cursor = tail.start
+        self._progress.cursor = tail.start
 
     def begin(self, where: Begin, row: RunStatusRow | None) -> None:
         """Set where the client begins, by the run's row; None when there is no such run."""
         row = None if row is None or row.thread_id != self._thread_id else row
-        self._watch.settle(row)
-        if row is None or self._watch.gone:
-            return
-        self._with_ids = row.resumable
-        if isinstance(where, LiveOnly):
-            self._silent = row.ended
-            # without a claim, none of the epochs so far counts any more
-            self._order = EpochFilter(self._watch.run_id, (row.version if row.epoch is None else row.epoch, -1))
-        elif row.outputs_from is not None:
-            self._cursor = row.outputs_from
-            if isinstance(where, After) and where.position >= row.outputs_from:
-                # the flush at the cursor is read again: it tells which (epoch, n) the client has seen
-                self._cursor, self._after = where.position - where.position % SLOTS, where.position
+        self._subscription.settle(row)
+        if row is not None and not self._subscription.gone:
+            self._progress.begin(where, row)
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield chunks of whole events and heartbeats until the run's end, or until closed."""
-        return self._chunks
+    def __aiter__(self) -> AsyncIterator[EventBatch]:
+        """Yield events and heartbeats until the run's end, or until closed."""
+        return self._batches
 
     def close(self) -> None:
-        """Give everything back; the iteration ends."""
+        """Give everything back; the iteration ends. May be called at any time."""
         self._closed = True
-        self._sources.ends.unsubscribe(self._watch)
+        self._sources.run_watcher.unsubscribe(self._subscription)
         for timer in (self._heartbeat, self._question):
             if timer is not None:
                 timer.cancel()
@@ -120,181 +107,163 @@ class RunEvents:
     async def aclose(self) -> None:
         """Close, and wait until nothing of it runs; for the task that iterates."""
         self.close()
-        await self._chunks.aclose()
+        await self._batches.aclose()
 
-    async def _run(self) -> AsyncGenerator[bytes]:
+    async def _run(self) -> AsyncGenerator[EventBatch]:
+        """Read part after part to the end of the run, again from the cursor after each fault."""
         self._next_heartbeat()
-        away_since: float | None = None
         try:
             while not self._closed and not self.ended:
                 try:
-                    async with aclosing(self._attempt()) as chunks:
-                        async for chunk in chunks:
-                            away_since = None
-                            yield chunk
-                except SlowReader:
-                    self._drop_tail()
-                except Gap as gap:
-                    yield self._skip(gap)
-                except Unavailable as error:
-                    self._drop_tail()
-                    away_since = away_since or asyncio.get_running_loop().time()
-                    if self._gives_up(away_since, error):
-                        return
-                    await asyncio.sleep(RETRY_S)  # back-off before the log is asked again
-                    yield HEARTBEAT
+                    async with aclosing(self._parts()) as parts:
+                        async for part in parts:
+                            if self._closed:
+                                return
+                            async with aclosing(part) as batches:
+                                async for batch in batches:
+                                    self._away_since = None
+                                    yield self._with_heartbeat(batch) if self._beat_due else batch
+                    self.ended = not self._closed
+                except (SlowReader, Gap, Unavailable) as fault:
+                    for event in await self._recovered(fault):
+                        yield [event]
         finally:
             self.close()
 
-    def _gives_up(self, away_since: float, error: Unavailable) -> bool:
-        late = asyncio.get_running_loop().time() - away_since > AWAY_S
-        if late:
-            log.error("stream.given_up", extra={"stream": self._thread_id, "error": str(error)})
-        return late
+    async def _recovered(self, fault: SlowReader | Gap | Unavailable) -> EventBatch:
+        """Get ready to read on behind a fault, or give up; return what the client is sent meanwhile."""
+        match fault:
+            case SlowReader():
+                self._drop_tail()
+                return []
+            case Gap():
+                return [self._skip(fault)]
+            case Unavailable():
+                self._drop_tail()
+                if self._gives_up(fault):
+                    self.close()
+                    return []
+                await asyncio.sleep(RETRY_S)  # back-off before the log is asked again
+                return [StreamHeartbeat()]
 
-    async def _attempt(self) -> AsyncGenerator[bytes]:
-        """Go on from the cursor to the end of the run."""
+    async def _parts(self) -> AsyncGenerator[AsyncGenerator[EventBatch]]:
+        """Yield what is to be read: the range up to the tail, the tail until the run is over, what is left, the end."""
         if self._enter is not None:
             await self._enter()
             self._enter = None
-        while not self._closed and not self._watch.over:
+        while not self._subscription.over:
             if self._tail is None:
                 self._tail = await self._frames.tail(self._thread_id)
-            async for chunk in self._range(self._tail.start):
-                yield chunk
-            async for chunk in self._listened(self._tail, lambda: self._watch.over):
-                yield chunk
-        if self._closed:
-            return
-        row = self._watch.row
-        if row is None or self._watch.gone:
-            yield frame("error", NOT_FOUND)
-        elif not self._silent:
-            async for chunk in self._rest(row):
-                yield chunk
-        self.ended = not self._closed
+            yield self._range(self._tail.start)
+            yield self._listened(self._tail, lambda: self._subscription.over)
+        row = self._subscription.row
+        if row is None or self._subscription.gone:
+            yield _only(StreamNotFound())
+        elif self._progress.silent:
+            yield _only(StreamEnd(row.status))
+        else:
+            async with aclosing(self._rest(row)) as parts:
+                async for part in parts:
+                    yield part
 
-    async def _rest(self, row: RunStatusRow) -> AsyncGenerator[bytes]:
-        """Show what is left of a run that has ended, and its end."""
-        if self._until is None:
-            self._until = await self._frames.end(self._thread_id) if row.outputs_to is None else row.outputs_to
-        until = self._until
+    async def _rest(self, row: RunStatusRow) -> AsyncGenerator[AsyncGenerator[EventBatch]]:
+        """Yield what is left of a run that has ended, and its end."""
+        progress, until = self._progress, self._progress.until
+        if until is None:
+            until = await self._frames.end(self._thread_id) if row.outputs_to is None else row.outputs_to
+            progress.finish(row.finished_event_id, until)
         if self._tail is not None and row.outputs_to is not None:  # all of it is on the log, so the tail brings it now
-            async for chunk in self._range(min(self._tail.start, until)):
-                yield chunk
-            async for chunk in self._listened(self._tail, lambda: self._cursor >= until, LATE_S):
-                yield chunk
-        if self._cursor < until and (end_of_log := await self._frames.end(self._thread_id)) < until:
-            async for chunk in self._range(end_of_log):
-                yield chunk
-            yield self._skip(Gap(f"{end_of_log} is the end of the log", until))  # restored, or cut: the rest is gone
-        async for chunk in self._range(until):
-            yield chunk
-        fence = self._order.reopened(row.finished_event_id)
-        if fence is not None:
-            self._cursor = fence
-            async for chunk in self._range(until):
-                yield chunk
-        end = self._order.settle(row.finished_event_id)
+            yield self._range(min(self._tail.start, until))
+            yield self._listened(self._tail, lambda: progress.cursor >= until, LATE_S)
+        if progress.cursor < until and (end_of_log := await self._frames.end(self._thread_id)) < until:
+            yield self._range(end_of_log)
+            gap = Gap(f"{end_of_log} is the end of the log", until)
+            yield _only(self._skip(gap))  # restored, or cut: the rest is gone
+        yield self._range(until)
+        if progress.reopen():
+            yield self._range(until)
+        end = progress.end_flush()
         if end is not None:
-            yield self._bytes(end)
-        elif row.status in ("error", "timeout") and not self._announced():
-            async for chunk in self._announcement(until):
-                yield chunk
-            if not self._announced() and not self._closed:
-                yield frame("error", INTERNAL if row.error is None else row.error)
+            yield _only(end)
+        elif row.status in ("error", "timeout") and not progress.announced:
+            yield await self._announcement(until)
+            if not progress.announced:
+                yield _only(StreamEnd(row.status, INTERNAL if row.error is None else row.error))
+                return
+        yield _only(StreamEnd(row.status))
 
-    async def _announcement(self, until: int) -> AsyncGenerator[bytes]:
-        """Show the end that somebody else than the worker announces behind the run's last flush."""
+    async def _announcement(self, until: int) -> AsyncGenerator[EventBatch]:
+        """Return where the end is announced if not by the run's worker: behind the run's last flush."""
         if self._tail is None:
-            end = min(await self._frames.end(self._thread_id), until + SEARCHED)
-            async for chunk in self._range(end):
-                yield chunk
-            return
-        left = ANNOUNCED_S - (asyncio.get_running_loop().time() - (self._watch.ended_at or 0.0))
-        async for chunk in self._listened(self._tail, self._announced, left):
-            yield chunk
+            return self._range(min(await self._frames.end(self._thread_id), until + SEARCHED))
+        left = ANNOUNCED_S - (asyncio.get_running_loop().time() - (self._subscription.ended_at or 0.0))
+        return self._listened(self._tail, lambda: self._progress.announced, left)
 
-    async def _range(self, end: int) -> AsyncGenerator[bytes]:
-        """Show what the log holds from the cursor up to `end`."""
-        if self._cursor >= end:
+    async def _range(self, end: int) -> AsyncGenerator[EventBatch]:
+        """Read what the log holds from the cursor up to `end`."""
+        progress = self._progress
+        if progress.cursor >= end:
             return
-        ready = bytearray()
+        batch: EventBatch = []
+        size_bytes = 0
         fault: Unavailable | None = None
-        async with aclosing(self._frames.read(self._thread_id, self._cursor, end)) as flushes:
+        async with aclosing(self._frames.read(self._thread_id, progress.cursor, end)) as flushes:
             try:
                 async for flush in flushes:
-                    ready += self._show(flush)
-                    if len(ready) > CHUNK_BYTES or self._beat_due:
-                        yield self._flushed(ready)
+                    shown = progress.show(flush)
+                    if shown is not None:
+                        batch.append(shown)
+                        size_bytes += flush.size_bytes
+                    if size_bytes > BATCH_BYTES or self._beat_due:
+                        yield batch
+                        batch, size_bytes = [], 0
                     if self._closed:
                         return
-                self._cursor = max(self._cursor, end)
+                progress.cursor = max(progress.cursor, end)
             except Unavailable as error:
                 fault = error
-        if ready:
-            yield self._flushed(ready)
+        if batch:
+            yield batch
         if fault is not None:
             raise fault
 
     async def _listened(
         self, tail: FrameTail, enough: Callable[[], bool], seconds: float | None = None
-    ) -> AsyncGenerator[bytes]:
-        """Show what the tail brings until there is enough, or for so many seconds."""
-        loop = asyncio.get_running_loop()
+    ) -> AsyncGenerator[EventBatch]:
+        """Read what the tail brings until there is enough, or for so many seconds."""
+        loop, show = asyncio.get_running_loop(), self._progress.show
         until = None if seconds is None else loop.time() + seconds
         alarm = None if until is None else loop.call_at(until, tail.poke)
         try:
             while not self._closed and not enough() and (until is None or loop.time() < until):
-                flushes = await tail.next()
-                chunk = self._show(flushes[0]) if len(flushes) == 1 else b"".join(map(self._show, flushes))
-                if self._beat_due:
-                    chunk = self._flushed(bytearray(chunk))
-                if self._order.holds and self._question is None:
+                batch: EventBatch = [shown for flush in await tail.next() if (shown := show(flush)) is not None]
+                if self._progress.holds and self._question is None:
                     self._question = loop.call_later(ASK_S, self._ask)
-                if chunk:
-                    yield chunk
+                if batch or self._beat_due:
+                    yield batch
         finally:
             if alarm is not None:
                 alarm.cancel()
 
-    def _show(self, flush: PositionedFrames) -> bytes:
-        """Return what the client is to see of a flush now; its end waits in the order."""
-        if flush.position < self._cursor:
-            return b""
-        self._cursor = flush.position + SLOTS
-        of = flush.record.of
-        if self._until is not None and flush.position >= self._until and (of is None or of != self._finished()):
-            return b""
-        return self._bytes(flush) if self._order.accepts(flush) else b""
+    def _with_heartbeat(self, batch: EventBatch) -> EventBatch:
+        self._next_heartbeat()
+        return [*batch, StreamHeartbeat()]
 
-    def _bytes(self, flush: PositionedFrames) -> bytes:
-        return self._sources.framer.framed(flush, self._with_ids).select(self._modes, self._after)
+    def _gives_up(self, error: Unavailable) -> bool:
+        now = asyncio.get_running_loop().time()
+        self._away_since = self._away_since or now
+        late = now - self._away_since > AWAY_S
+        if late:
+            log.error("stream.given_up", extra={"stream": self._thread_id, "error": str(error)})
+        return late
 
-    def _flushed(self, ready: bytearray) -> bytes:
-        if self._beat_due:
-            ready += HEARTBEAT
-            self._next_heartbeat()
-        chunk = bytes(ready)
-        ready.clear()
-        return chunk
-
-    def _skip(self, gap: Gap) -> bytes:
-        """Go on behind what has expired, and say so."""
-        missing: Json = {"from": event_id(self._cursor), "to": event_id(gap.available_from)}
+    def _skip(self, gap: Gap) -> StreamGap:
         log.warning("stream.gap", extra={"stream": self._thread_id, "to": gap.available_from})
-        self._cursor = max(gap.available_from, self._cursor + SLOTS)
-        return frame("gap", missing)
-
-    def _finished(self) -> str | None:
-        return None if self._watch.row is None else self._watch.row.finished_event_id
-
-    def _announced(self) -> bool:
-        return self._order.announced(self._finished())
+        return self._progress.skip(gap)
 
     def _ask(self) -> None:
         self._question = None
-        self._sources.ends.ask([self._watch.run_id])
+        self._sources.run_watcher.ask([self._subscription.run_id])
 
     def _next_heartbeat(self) -> None:
         self._beat_due = False
@@ -312,3 +281,7 @@ class RunEvents:
         tail, self._tail = self._tail, None
         if tail is not None:
             tail.close()
+
+
+async def _only(event: StreamEvent) -> AsyncGenerator[EventBatch]:
+    yield [event]

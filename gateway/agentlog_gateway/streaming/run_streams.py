@@ -5,10 +5,11 @@ from datetime import timedelta
 from agentlog_facts.frame import SLOTS
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.ports import FrameReads, FrameTail
-from agentlog_gateway.streaming.cursor import After, Begin, FromStart, LiveOnly, Modes, begin
-from agentlog_gateway.streaming.run_stream import RunEvents, Sources
+from agentlog_gateway.streaming.cursor import After, Begin, FromStart, LiveOnly, begin
+from agentlog_gateway.streaming.run_stream import RunStream, Sources
 from agentlog_gateway.streaming.run_watcher import RunWatcher
-from agentlog_gateway.streaming.sse import HEARTBEAT_S, Framer
+
+HEARTBEAT = timedelta(seconds=5)
 
 
 class RunStreams:
@@ -18,27 +19,25 @@ class RunStreams:
         self,
         frames: FrameReads,
         run_watcher: RunWatcher,
-        heartbeat: timedelta = timedelta(seconds=HEARTBEAT_S),
+        heartbeat: timedelta = HEARTBEAT,
     ) -> None:
         self._run_watcher = run_watcher
         self._frames = frames
-        self._sources = Sources(frames, run_watcher, Framer(), heartbeat.total_seconds())
+        self._sources = Sources(frames, run_watcher, heartbeat.total_seconds())
 
     async def open(self, thread_id: ThreadId) -> "OpenStream":
         """Listen to a thread before a run of it is created. Raises: Unavailable."""
         return OpenStream(self._sources, thread_id, await self._frames.tail(thread_id))
 
-    def replay(self, thread_id: ThreadId, run_id: RunId) -> RunEvents:
+    def replay(self, thread_id: ThreadId, run_id: RunId) -> RunStream:
         """Return the events of a run from its start, resumable or not; rows and log are first asked by its reader."""
-        events = RunEvents(self._sources, thread_id, run_id, None)
+        events = RunStream(self._sources, thread_id, run_id)
         events.enter_by(lambda: self._enter(events, thread_id, run_id, FromStart()))
         return events
 
-    async def join(
-        self, thread_id: ThreadId, run_id: RunId, *, last_event_id: str | None = None, modes: Modes | None = None
-    ) -> RunEvents:
+    async def join(self, thread_id: ThreadId, run_id: RunId, *, last_event_id: str | None = None) -> RunStream:
         """Return the events of a run behind a cursor, or from now on. Raises: Unavailable."""
-        events = RunEvents(self._sources, thread_id, run_id, modes)
+        events = RunStream(self._sources, thread_id, run_id)
         try:
             await self._enter(events, thread_id, run_id, begin(last_event_id), only_resumable=True)
         except BaseException:
@@ -47,7 +46,7 @@ class RunStreams:
         return events
 
     async def _enter(
-        self, events: RunEvents, thread_id: ThreadId, run_id: RunId, where: Begin, only_resumable: bool = False
+        self, events: RunStream, thread_id: ThreadId, run_id: RunId, where: Begin, only_resumable: bool = False
     ) -> None:
         """The tail is entered before the row is read: what the row does not know of yet comes by the tail."""
         row = await self._run_watcher.look(run_id)
@@ -73,9 +72,9 @@ class OpenStream:
         self._thread_id = thread_id
         self._tail = tail
 
-    def events(self, run_id: RunId, *, resumable: bool) -> RunEvents:
+    def events(self, run_id: RunId, *, resumable: bool) -> RunStream:
         """Return all events of a run that was created after this was opened."""
-        events = RunEvents(self._sources, self._thread_id, run_id, None, with_ids=resumable)
+        events = RunStream(self._sources, self._thread_id, run_id, resumable=resumable)
         events.listen(self._tail)
         return events
 

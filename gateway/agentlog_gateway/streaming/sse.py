@@ -1,36 +1,31 @@
-"""Decides how events look on the wire as server-sent events, and how a response of them is sent and given up.
+"""Encoding of stream events as server-sent events.
 
 Source of the framing: docs/http-api.md, section 10.1.
 """
 
-import asyncio
-import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
-
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from typing import TypeAlias, assert_never
 
 from agentlog_facts.frame import event_id, wire_events
 from agentlog_facts.ids import RunId
 from agentlog_facts.json_value import Json, dump
 from agentlog_facts.ports import PositionedFrames
-from agentlog_gateway.http.server import stays_open, was_cut
-from agentlog_gateway.streaming.cursor import Modes, kind
-
-log = logging.getLogger(__name__)
+from agentlog_gateway.streaming.stream_event import (
+    StreamEnd,
+    StreamEvent,
+    StreamFlush,
+    StreamGap,
+    StreamHeartbeat,
+    StreamNotFound,
+)
+from agentlog_gateway.streaming.stream_modes import Modes, kind
 
 HEARTBEAT = b": heartbeat\r\n\r\n"
-HEARTBEAT_S = 5.0
 CACHE_BYTES = 32 * 1024 * 1024
 Known: TypeAlias = tuple[int, int, RunId, int, int, int, bool]
-HEADERS = {
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-store",
-    "X-Accel-Buffering": "no",
-}
+NOT_FOUND: Json = {"error": "HTTPException", "message": "404: Run not found"}
 
 
 def frame(event: str, data: Json, position: int | None = None) -> bytes:
@@ -100,65 +95,28 @@ def _framed(flush: PositionedFrames, with_ids: bool) -> Framed:
     return Framed(events, b"".join(event.data for event in events))
 
 
-class Events(Protocol):
-    """A stream of bytes that knows whether it came to its end."""
+class SseEncoder:
+    """Encodes the events of one client; `modes` are those that it wants, None: all."""
 
-    @property
-    def ended(self) -> bool:
-        """Tell whether everything was delivered."""
-        ...
+    def __init__(self, framer: Framer, modes: Modes | None = None) -> None:
+        self._framer = framer
+        self._modes = modes
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield chunks of whole events."""
-        ...
+    def encode(self, events: Sequence[StreamEvent]) -> bytes:
+        """Return whole server-sent events and comments; nothing where the client wants none of them."""
+        return self._encoded(events[0]) if len(events) == 1 else b"".join(map(self._encoded, events))
 
-    def close(self) -> None:
-        """Give everything back; the iteration ends. May be called at any time."""
-        ...
-
-    async def aclose(self) -> None:
-        """Close and wait until nothing of it runs; for the task that iterates."""
-        ...
-
-
-class SseResponse(Response):
-    """Send events as they come; notice at once when the client goes away.
-
-    `on_gone` is awaited when it went away before the end. It is not when the server stops: then the run goes on.
-    """
-
-    def __init__(
-        self,
-        events: Events,
-        headers: Mapping[str, str] | None = None,
-        on_gone: Callable[[], Awaitable[None]] | None = None,
-    ) -> None:
-        super().__init__(headers={**HEADERS, **(headers or {})})
-        del self.headers["content-length"]
-        self._events = events
-        self._on_gone = on_gone
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer; returns when the events ended or the client is gone."""
-        stays_open(scope)
-        gone = asyncio.ensure_future(self._leaves(receive))
-        try:
-            await self._send(send)
-        finally:
-            left = gone.done() and not gone.cancelled() and gone.exception() is None
-            gone.cancel()
-            await self._events.aclose()
-        if left and not self._events.ended and not was_cut(scope) and self._on_gone is not None:
-            log.info("stream.client_gone")
-            await self._on_gone()
-
-    async def _leaves(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self._events.close()
-
-    async def _send(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async for chunk in self._events:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    def _encoded(self, event: StreamEvent) -> bytes:
+        match event:
+            case StreamFlush():
+                return self._framer.framed(event.flush, event.resumable).select(self._modes, event.after)
+            case StreamHeartbeat():
+                return HEARTBEAT
+            case StreamGap():
+                return frame("gap", {"from": event_id(event.start), "to": event_id(event.to)})
+            case StreamEnd():
+                return b"" if event.error is None else frame("error", event.error)
+            case StreamNotFound():
+                return frame("error", NOT_FOUND)
+            case _:
+                assert_never(event)

@@ -16,7 +16,7 @@ from tests.stack_fixtures import until
 from agentlog_gateway.http import server
 from agentlog_gateway.http.long_poll import BlockingResponse
 from agentlog_gateway.http.server import DrainingServer
-from agentlog_gateway.streaming.sse import SseResponse
+from agentlog_gateway.streaming.sse_response import SseResponse
 
 OPEN_S = 0.3
 
@@ -65,7 +65,7 @@ class House:
             self.gone.append("sse")
 
         self.entered += 1
-        return SseResponse(OneEvent(), on_gone=on_gone)
+        return SseResponse(OneEvent(), bytes, on_gone=on_gone)
 
     async def wait(self, request: Request) -> Response:
         async def document() -> bytes:

@@ -15,6 +15,7 @@ from tests.gateway.stream_env import (
     THREAD,
     Event,
     StreamEnv,
+    encoded,
     everything,
     parsed,
     some,
@@ -26,8 +27,8 @@ from agentlog_facts.frame import SLOTS, Frame, FrameRecord, event_id
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json
 from agentlog_facts.ports import FrameTail, PositionedFrames
-from agentlog_gateway.streaming.cursor import stream_modes
-from agentlog_gateway.streaming.run_stream import RunEvents
+from agentlog_gateway.streaming.run_stream import RunStream
+from agentlog_gateway.streaming.stream_modes import stream_modes
 
 NOT_FOUND: Event = (None, "error", {"error": "HTTPException", "message": "404: Run not found"})
 
@@ -280,8 +281,8 @@ async def test_a_filter_keeps_its_modes_in_every_namespace(
     await made.say(_value(0), _value(1, "child:1"), Frame("custom", 1))
     await made.say(Frame("messages", []), Frame("messages/partial", []))
     await made.finish(Frame("error", {}), status="error")
-    joined = await made.streams.join(THREAD, RUN, last_event_id="0", modes=stream_modes(asked))
-    assert [event for _, event, _ in await everything(joined)] == expected
+    joined = await made.streams.join(THREAD, RUN, last_event_id="0")
+    assert [event for _, event, _ in await everything(joined, stream_modes(asked))] == expected
 
 
 async def test_heartbeats_come_while_nothing_happens_and_between_events() -> None:
@@ -292,7 +293,7 @@ async def test_heartbeats_come_while_nothing_happens_and_between_events() -> Non
         events = live.events(RUN, resumable=True)
         beats = 0
         async with asyncio.timeout(DEADLINE_S):
-            async for chunk in events:
+            async for chunk in encoded(events):
                 assert chunk == b": heartbeat\r\n\r\n"
                 beats += 1
                 if beats == 3:
@@ -302,7 +303,7 @@ async def test_heartbeats_come_while_nothing_happens_and_between_events() -> Non
 
 async def test_a_client_that_stops_reading_holds_bounded_memory_and_misses_nothing(told: StreamEnv) -> None:
     joined = await told.streams.join(THREAD, RUN, last_event_id="0")
-    chunks = aiter(joined)
+    chunks = encoded(joined)
     data = await anext(chunks)
     for number in range(1, 1500):
         await told.say(_value(number))
@@ -411,7 +412,7 @@ async def test_a_closed_stream_ends_and_gives_its_tail_back(memory: tuple[Stream
     assert frames.listeners() == 0
 
 
-async def _follow_with_cuts(env: StreamEnv, live: RunEvents, cuts: list[int]) -> list[Event]:
+async def _follow_with_cuts(env: StreamEnv, live: RunStream, cuts: list[int]) -> list[Event]:
     """Read a stream that breaks after so many events each time, and resume it behind the last event received."""
     shown = await some(live, cuts[0])
     for count in [*cuts[1:], 1_000_000]:

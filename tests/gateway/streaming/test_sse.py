@@ -10,8 +10,10 @@ from starlette.types import Message
 from agentlog_facts.frame import SLOTS, Frame, FrameRecord, encode_record
 from agentlog_facts.ids import RunId
 from agentlog_facts.ports import PositionedFrames
-from agentlog_gateway.streaming.cursor import After, FromStart, LiveOnly, begin, stream_modes
-from agentlog_gateway.streaming.sse import Framer, SseResponse, frame
+from agentlog_gateway.streaming.cursor import After, FromStart, LiveOnly, begin
+from agentlog_gateway.streaming.sse import Framer, frame
+from agentlog_gateway.streaming.sse_response import SseResponse
+from agentlog_gateway.streaming.stream_modes import stream_modes
 from agentlog_infra.kafka.outputs.records import Stored, decoded
 
 
@@ -126,8 +128,8 @@ def test_a_filter_comes_repeated_with_commas_or_as_json() -> None:
 
 async def _answer(
     events: Endless, connection: Connection, on_gone: Callable[[], Awaitable[None]] | None = None
-) -> SseResponse:
-    response = SseResponse(events, {"Location": "/there"}, on_gone)
+) -> SseResponse[bytes]:
+    response = SseResponse(events, bytes, {"Location": "/there"}, on_gone)
     async with asyncio.timeout(10):
         await response({"type": "http"}, connection.receive, connection.send)
     return response

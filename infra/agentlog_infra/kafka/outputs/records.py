@@ -56,4 +56,5 @@ def parts_of(stored: Stored, base: int) -> list[int]:
 def decoded(stored: Stored, partition: int, base: int, value: bytes) -> PositionedFrames:
     """Return the flush of a record. Raises: Corrupt."""
     at = position(base, stored.offset)
-    return PositionedFrames(partition, stored.offset, at, decode_record(value, stored.headers), crc32(value))
+    record = decode_record(value, stored.headers)
+    return PositionedFrames(partition, stored.offset, at, record, crc32(value), len(value))
