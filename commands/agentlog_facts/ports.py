@@ -145,10 +145,6 @@ class LedgerReads(Protocol):
         """Return the rows of those of the records that are projected, in any order."""
         ...
 
-    async def present(self, partition: int) -> bool:
-        """Tell whether the partition was folded up to the log's end as seen when its projector started."""
-        ...
-
     async def position(self, partition: int) -> int:
         """Return the next offset to be folded."""
         ...

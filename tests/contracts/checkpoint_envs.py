@@ -42,8 +42,8 @@ async def memory(database: str) -> AsyncGenerator[CheckpointEnv]:
 async def postgres(database: str) -> AsyncGenerator[CheckpointEnv]:
     """Give the tables of a projector that folds a log in memory; `database` is the address of a migrated one."""
     async with env_in(database) as env, env.projector():
-        await env.until(lambda: env.ledger.present(0))
-        await env.until(lambda: env.ledger.present(1))
+        await env.until(lambda: env.caught_up(0))
+        await env.until(lambda: env.caught_up(1))
         log = _ProjectedLog(env)
         yield CheckpointEnv(Checkpoints(env.pool), log.commit, log.commit_by_run)
 

@@ -40,8 +40,8 @@ async def memory(database: str) -> AsyncGenerator[StoreEnv]:
 async def postgres(database: str) -> AsyncGenerator[StoreEnv]:
     """Give the table of a projector that folds a log in memory; `database` is the address of a migrated one."""
     async with env_in(database) as env, env.projector():
-        await env.until(lambda: env.ledger.present(0))
-        await env.until(lambda: env.ledger.present(1))
+        await env.until(lambda: env.caught_up(0))
+        await env.until(lambda: env.caught_up(1))
 
         async def write(facts: Sequence[StoreItemFact]) -> None:
             decision = WriteItems(facts[0].namespace, tuple(facts)).decide()

@@ -66,9 +66,6 @@ class MemoryLog:
     async def at(self, places: Sequence[LogPosition]) -> Sequence[Indexed]:
         return [self._indexed(place.offset) for place in places if place.offset < len(self.rows)]
 
-    async def present(self, partition: int) -> bool:
-        return True
-
     async def position(self, partition: int) -> int:
         return len(self.records)
 

@@ -27,6 +27,8 @@ from agentlog_projections.projector.announcer import Announcer
 from agentlog_projections.projector.ledger import Ledger
 from agentlog_projections.projector.projector import Projector
 from agentlog_projections.projector.session import FoldPorts, FoldSettings
+from agentlog_projections.queries.health import parked
+from agentlog_projections.sql.caught_up import PartitionCatchUp
 from agentlog_projections.sql.database import Pool, open_pool
 from agentlog_projections.sql.read_model import ReadModel
 
@@ -272,6 +274,14 @@ class ProjectorEnv:
         found = await self.ledger.at([place])
         assert found, f"{place} is not projected"
         return found[0].verdict
+
+    async def caught_up(self, partition: int) -> bool:
+        """Tell whether the rows of a partition are to be relied on."""
+        return (await PartitionCatchUp(self.pool).caught_up()).get(partition, False)
+
+    async def parked(self) -> list[tuple[str, str]]:
+        """Return which aggregates are parked, by read model."""
+        return [(one.model, one.key) for one in await parked(self.pool)]
 
     async def dump(self) -> dict[str, str]:
         """Return a digest of the rows of every table, in order of their text; who folds and presence left out."""

@@ -50,11 +50,6 @@ def _one_position(postgres: Postgres, session: Connection, arguments: Sequence[o
     return [] if row is None else [{"next_offset": row["next_offset"]}]
 
 
-def _present(postgres: Postgres, session: Connection, arguments: Sequence[object]) -> list[Row]:
-    row = postgres.tables["ledger.positions"].get(arguments[0])
-    return [] if row is None else [{"present": row["present"] and row["stopped"] is None}]
-
-
 def _known(postgres: Postgres, session: Connection, arguments: Sequence[object]) -> list[Row]:
     none: Row = {"head": None, "facts": None, "event_id": None, "body_sha256": None, "version": None}
     heads = postgres.tables["ledger.heads"]
@@ -266,7 +261,6 @@ QUESTIONS: list[tuple[str, Statement]] = [
     ("pg_try_advisory_lock($2, p)", _lock),
     ("SELECT partition, owner, next_offset, stopped IS NOT NULL AS stopped", _positions),
     ("SELECT next_offset FROM ledger.positions WHERE partition = $1", _one_position),
-    ("SELECT present AND stopped IS NULL FROM ledger.positions WHERE partition = $1", _present),
     ("SELECT DISTINCT model, key FROM ledger.quarantine", _none),
     ("SELECT h.key, h.head, h.facts", _known),
     ("FROM read_v1.runs WHERE run_id = ANY($1::text[])", _load_runs),

@@ -1,6 +1,6 @@
 """The read model `runs`: one row a run, how facts change it (see `run_rows`), and the questions it answers."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
@@ -9,11 +9,11 @@ import asyncpg
 
 from agentlog_facts.ids import RunId, ThreadId, rest
 from agentlog_facts.json_value import JsonObject, load, load_object
-from agentlog_facts.thread import RunCreated, RunState, ThreadCreated, ThreadDeleted
+from agentlog_facts.thread import RunCreated, ThreadCreated, ThreadDeleted
 from agentlog_projections.models.run_fold import RunRow, created, evolve, fixed, mutable, run_of
 from agentlog_projections.sql.batch import Transaction
-from agentlog_projections.sql.claimable import QUEUE_ORDER, READY
-from agentlog_projections.sql.database import Executor, Pool, reading
+from agentlog_projections.sql.claimable import ReadyRun
+from agentlog_projections.sql.database import Pool, reading
 from agentlog_projections.sql.lru import Lru
 from agentlog_projections.sql.read_model import Commit
 from agentlog_projections.sql.schema import PRELUDE
@@ -49,25 +49,6 @@ _TOUCH = f"""
 UPDATE read_v1.runs t SET last_commit_at = r.last_commit_at, ordinal = r.ordinal
   FROM unnest($1::text[], $2::timestamptz[], $3::bigint[]) AS r(run_id, last_commit_at, ordinal), {_ROW_OF}
 """
-_READY = f"""
-SELECT DISTINCT ON (r.thread_id) r.run_id, r.graph_id, r.due_at
-  FROM read_v1.runs r
- WHERE {READY}
-   AND {{which}}
- ORDER BY {QUEUE_ORDER}
-"""
-_READY_OF_THREADS = _READY.format(which="r.thread_id = ANY($1::text[])")
-_READY_OF_PARTITIONS = _READY.format(which="r.partition = ANY($1::int[])")
-_PRESENT = "r.partition IN (SELECT partition FROM ledger.positions WHERE present AND stopped IS NULL)"
-_DUE = f"SELECT run_id, graph_id FROM ({_READY.format(which=_PRESENT)}) AS ready WHERE due_at IS NOT NULL"
-
-
-@dataclass(frozen=True, slots=True)
-class ReadyRun:
-    """A run that a worker may claim now."""
-
-    run_id: RunId
-    graph_id: str
 
 
 class RunsModel:
@@ -194,20 +175,6 @@ def _end_all(rows: Sequence[RunRow], commit: Commit, ordinal: int, changed: dict
             changed[row.run_id] = row
 
 
-async def ready_of_threads(connection: Executor, thread_ids: Sequence[str]) -> list[ReadyRun]:
-    """Return the runs that may be claimed now on these threads, by PostgreSQL's clock."""
-    return [_ready(row) for row in await connection.fetch(_READY_OF_THREADS, thread_ids)]
-
-
-async def ready_of_partitions(connection: Executor, partitions: Sequence[int]) -> list[ReadyRun]:
-    """Return all runs that may be claimed now, for partitions that have just become present."""
-    return [_ready(row) for row in await connection.fetch(_READY_OF_PARTITIONS, partitions)]
-
-
-def _ready(row: asyncpg.Record) -> ReadyRun:
-    return ReadyRun(RunId(row["run_id"]), row["graph_id"])
-
-
 def _loaded(found: asyncpg.Record) -> RunRow:
     return RunRow(
         run_id=found["run_id"],
@@ -310,33 +277,6 @@ class Runs:
                 f"{sql} ORDER BY r.seq DESC LIMIT $3 OFFSET $4", thread_id, status, limit, offset
             )
         return [_run(row) for row in rows]
-
-    async def active(self, thread_id: ThreadId) -> Mapping[RunId, RunState]:
-        """Return the runs without an end, oldest first, as deciders see them."""
-        sql = f"""SELECT r.run_id, r.status, r.due_at, r.temporary, r.attempt, r.epoch, r.cancel
-                    FROM read_v1.runs r JOIN read_v1.threads t USING (thread_id)
-                   WHERE r.thread_id = $1 AND r.status IN ('pending', 'running') AND {_VISIBLE} ORDER BY r.seq"""
-        async with reading(self._pool, "runs.active") as connection:
-            rows = await connection.fetch(sql, thread_id)
-        return {RunId(row["run_id"]): _state(row) for row in rows}
-
-    async def due(self) -> list[ReadyRun]:
-        """Return the delayed runs that are due and first on their thread, in partitions that are present."""
-        async with reading(self._pool, "runs.due") as connection:
-            return [_ready(row) for row in await connection.fetch(_DUE)]
-
-
-def _state(row: asyncpg.Record) -> RunState:
-    cancel = _object(row["cancel"])
-    return RunState(
-        run_id=RunId(row["run_id"]),
-        status="running" if row["status"] == "running" else "pending",
-        due_at=row["due_at"],
-        temporary=row["temporary"],
-        attempt=row["attempt"],
-        epoch=row["epoch"],
-        cancel=None if cancel is None else ("rollback" if cancel["action"] == "rollback" else "interrupt"),
-    )
 
 
 def _run(row: asyncpg.Record) -> Run:

@@ -17,8 +17,8 @@ from agentlog_facts.thread import (
     RunReleased,
     ThreadDeleted,
 )
-from agentlog_projections.models.runs import ReadyRun
 from agentlog_projections.projector.verdicts import Judged
+from agentlog_projections.sql.claimable import ReadyRun
 from agentlog_projections.sql.read_model import Commit
 
 log = logging.getLogger(__name__)

@@ -1,18 +1,15 @@
-"""Decides what is parked when a batch cannot be folded as a whole: each read model, then each aggregate by itself."""
+"""Fold of a batch that fails as a whole: model by model, then aggregate by aggregate, parking those that fail."""
 
 from collections.abc import Sequence
 
-import asyncpg
-
-from agentlog_facts.errors import Corrupt
-from agentlog_projections.projector.quarantine import Quarantine, execute, is_deterministic
+from agentlog_projections.projector.quarantine import DETERMINISTIC, Quarantine, execute, is_deterministic
 from agentlog_projections.sql.batch import Composer, Transaction
 from agentlog_projections.sql.database import Connection
 from agentlog_projections.sql.read_model import Commit, ReadModel, by_key
 
 
 class IsolatedFold:
-    """Applies read models inside the caller's transaction, so that only what cannot be held is parked."""
+    """Applies read models inside the caller's transaction and parks only the aggregates that they cannot hold."""
 
     def __init__(
         self, connection: Connection, models: Sequence[ReadModel], quarantine: Quarantine, composer: Composer
@@ -44,15 +41,7 @@ class IsolatedFold:
                 tx = Transaction(self._connection)
                 await model.apply(tx, commits)
                 await execute(self._connection, tx, self._composer)
-        except (
-            ArithmeticError,
-            AttributeError,
-            LookupError,
-            TypeError,
-            ValueError,
-            Corrupt,
-            asyncpg.PostgresError,
-        ) as error:
+        except DETERMINISTIC as error:
             model.forget()
             if not is_deterministic(error):
                 raise

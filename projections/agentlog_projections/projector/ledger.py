@@ -4,12 +4,11 @@ folded. Its tables are made by migrations; everything a verdict needs is here an
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 import asyncpg
 
 from agentlog_facts.envelope import Actor, LogPosition
-from agentlog_facts.guard import EMPTY, Accepted, Duplicate, Prior, Void
+from agentlog_facts.guard import EMPTY, Accepted, Prior
 from agentlog_facts.ids import Key
 from agentlog_facts.json_value import Json, dump, load_object
 from agentlog_facts.notification import decode_verdict, encode_verdict
@@ -187,21 +186,6 @@ def _actor(actor: Actor) -> str:
     return dump(told | {"credential_id": actor.credential_id, "ip_hash": actor.ip_hash}).decode()
 
 
-@dataclass(frozen=True, slots=True)
-class IndexRow:
-    """A row of `log_index` as people look at it."""
-
-    place: LogPosition
-    key: str
-    event_id: str
-    stream: str
-    version: int | None
-    types: tuple[str, ...]
-    occurred_at: datetime | None
-    recorded_at: datetime
-    verdict: Accepted | Duplicate | Void
-
-
 _ROW = 'SELECT partition, "offset", event_id, append_id, body_sha256, detail FROM ledger.log_index'
 _AT = """
 SELECT i.* FROM unnest($1::int[], $2::bigint[]) AS asked(partition, "offset")
@@ -231,12 +215,6 @@ class Ledger:
         async with reading(self._pool, "ledger.at") as connection:
             return [_indexed(row) for row in await connection.fetch(_AT, numbers, offsets)]
 
-    async def present(self, partition: int) -> bool:
-        """Tell whether the partition was folded up to the log's end as seen when its projector started."""
-        sql = "SELECT present AND stopped IS NULL FROM ledger.positions WHERE partition = $1"
-        async with reading(self._pool, "ledger.present") as connection:
-            return bool(await connection.fetchval(sql, partition))
-
     async def position(self, partition: int) -> int:
         """Return the next offset to be folded."""
         async with reading(self._pool, "ledger.position") as connection:
@@ -244,32 +222,6 @@ class Ledger:
                 "SELECT next_offset FROM ledger.positions WHERE partition = $1", partition
             )
         return int(found or 0)
-
-    async def quarantined(self, key: Key) -> bool:
-        """Tell whether a read model has parked this aggregate: its rows are older than the log."""
-        sql = "SELECT EXISTS (SELECT FROM ledger.quarantine WHERE key = $1)"
-        async with reading(self._pool, "ledger.quarantined") as connection:
-            return bool(await connection.fetchval(sql, key))
-
-    async def of_key(self, key: Key, limit: int = 1000) -> list[IndexRow]:
-        """Return the newest rows of an aggregate, newest first."""
-        sql = 'SELECT * FROM ledger.log_index WHERE key = $1 ORDER BY "offset" DESC LIMIT $2'
-        async with reading(self._pool, "ledger.of_key") as connection:
-            rows = await connection.fetch(sql, key, limit)
-        return [
-            IndexRow(
-                LogPosition(row["partition"], row["offset"]),
-                row["key"],
-                row["event_id"],
-                row["stream"],
-                row["version"],
-                tuple(row["types"]),
-                row["occurred_at"],
-                row["recorded_at"],
-                decode_verdict(load_object(row["detail"])),
-            )
-            for row in rows
-        ]
 
     async def _one(self, sql: str, *arguments: object) -> Indexed | None:
         async with reading(self._pool, "ledger") as connection:

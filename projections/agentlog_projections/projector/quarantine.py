@@ -1,4 +1,4 @@
-"""Decides what happens to an aggregate that a read model cannot hold: its commits wait, in order, for `retry`."""
+"""Quarantine of aggregates that a read model cannot hold: their commits are parked, in order, until `retry`."""
 
 import logging
 from collections.abc import Collection, Sequence
@@ -10,15 +10,15 @@ from agentlog_facts.errors import Corrupt
 from agentlog_facts.ids import Key
 from agentlog_facts.ports import EventLog
 from agentlog_projections.sql.batch import Composer, Transaction
-from agentlog_projections.sql.database import TRANSIENT, Connection, Executor, Pool, reading, translated
+from agentlog_projections.sql.database import TRANSIENT, Connection, Executor, translated
 from agentlog_projections.sql.read_model import Commit, ReadModel
 
 log = logging.getLogger(__name__)
 
 DETERMINISTIC = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, Corrupt, asyncpg.PostgresError)
-"""What the same commit would raise again; faults of the database that may pass are told apart by `TRANSIENT`."""
+"""Errors that the same commit would raise again, but for those of `TRANSIENT`, which are faults of the database."""
 UNSTORABLE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
-"""What PostgreSQL says of a value that no column or index can hold: the record is to blame, not our code or tables."""
+"""Errors of PostgreSQL about a value that no column or index can hold: the fault is the record's, not ours."""
 
 _PARK = """
 INSERT INTO ledger.quarantine (model, key, partition, "offset", error, version, ordinal, ended)
@@ -41,13 +41,13 @@ _MOST_ERROR = 500
 
 
 class Quarantine:
-    """Which aggregates are parked for which read model."""
+    """The aggregates that are parked, by read model."""
 
     def __init__(self) -> None:
         self._parked: set[tuple[str, str]] = set()
 
     async def load(self, connection: Executor) -> None:
-        """Read who is parked."""
+        """Read which aggregates are parked."""
         rows = await connection.fetch("SELECT DISTINCT model, key FROM ledger.quarantine")
         self._parked = {(row["model"], row["key"]) for row in rows}
 
@@ -56,7 +56,7 @@ class Quarantine:
         return (model, key) in self._parked
 
     def split(self, model: str, commits: Sequence[Commit]) -> tuple[Sequence[Commit], Sequence[Commit]]:
-        """Return what the model may fold and what waits behind parked commits."""
+        """Return the commits that the model may fold, and those that wait behind parked ones."""
         if not self._parked:
             return commits, ()
         waiting = [commit for commit in commits if self.holds(model, commit.draft.key)]
@@ -84,13 +84,6 @@ def is_deterministic(error: BaseException) -> bool:
     return isinstance(error, DETERMINISTIC) and not isinstance(error, TRANSIENT)
 
 
-async def parked(pool: Pool) -> list[tuple[str, Key]]:
-    """Return which aggregates are parked for which read model. Raises: Unavailable."""
-    async with reading(pool, "quarantine") as connection:
-        rows = await connection.fetch("SELECT DISTINCT model, key FROM ledger.quarantine ORDER BY model, key")
-    return [(row["model"], Key(row["key"])) for row in rows]
-
-
 async def retry(connection: Connection, log_: EventLog, models: Collection[ReadModel], model: str, key: Key) -> int:
     """Apply the parked commits of an aggregate again, in order, and return how many there were.
 
@@ -101,7 +94,7 @@ async def retry(connection: Connection, log_: EventLog, models: Collection[ReadM
     with translated(f"retry of {model} {key}"):
         await connection.execute(_TRY, model, key)
         async with connection.transaction():
-            await connection.execute(_LET_GO, model, key)  # from here on nobody parks more of it
+            await connection.execute(_LET_GO, model, key)  # from here on no projector parks more of it
             parked = await connection.fetch(_PARKED, model, key)
             chosen.forget()
             for row in parked:
@@ -120,7 +113,7 @@ async def _apply(connection: Connection, model: ReadModel, commit: Commit) -> No
 
 
 async def execute(connection: Executor, tx: Transaction, composer: Composer) -> None:
-    """Send what was collected, inside the caller's transaction."""
+    """Send the collected writes, inside the caller's transaction."""
     for write in tx.first:
         await connection.execute(write.sql, *write.arguments)
     if tx.together:

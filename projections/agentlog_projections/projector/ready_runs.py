@@ -1,31 +1,34 @@
-"""Decides which runs workers are offered: after a commit, and where a partition comes into use.
+"""Notifier of workers: it announces the runs that may be claimed after a commit, and where a partition comes into use.
 
-Losing an offer is harmless: the housekeeper makes it again.
+A lost announcement is harmless: the housekeeper makes it again.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 
-from agentlog_facts.ids import Key
-from agentlog_projections.models.runs import ReadyRun, RunsModel, ready_of_partitions, ready_of_threads
+from agentlog_facts.ids import Key, RunId
+from agentlog_projections.models.runs import RunsModel
 from agentlog_projections.projector.announcer import Announcer, may_be_ready
 from agentlog_projections.projector.quarantine import Quarantine
 from agentlog_projections.projector.verdicts import Known
-from agentlog_projections.sql.database import Connection
+from agentlog_projections.sql.claimable import ReadyRun, ready_runs
+from agentlog_projections.sql.database import Connection, Executor
 from agentlog_projections.sql.read_model import Commit
+
+_OF_THREADS = ready_runs("r.thread_id = ANY($1::text[])")
+_OF_PARTITIONS = ready_runs("r.partition = ANY($1::int[])")
 
 
 class ReadyRunNotifier:
-    """Offers runs of the partitions that one fold holds."""
+    """Announces the ready runs of the partitions that one session holds."""
 
     def __init__(self, connection: Connection, announcer: Announcer, runs: RunsModel, quarantine: Quarantine) -> None:
-        """What is quarantined is not offered."""
         self._connection = connection
         self._announcer = announcer
         self._runs = runs
         self._quarantine = quarantine
 
     async def after(self, commits: Collection[Commit], known: Mapping[Key, Known]) -> None:
-        """Offer the runs that may be claimed now: known ones at once, the others by a look at the rows."""
+        """Announce the runs that these commits made ready; where memory does not tell, the rows do."""
         ready: list[ReadyRun] = []
         unsure: list[Key] = []
         for key in may_be_ready(commits):
@@ -43,7 +46,21 @@ class ReadyRunNotifier:
             self._announcer.announce([], ready)
 
     async def all_of(self, partitions: Sequence[int]) -> None:
-        """Offer all waiting runs of partitions of which nothing was offered until now."""
+        """Announce all ready runs of partitions of which nothing was announced until now."""
         ready = await ready_of_partitions(self._connection, partitions) if partitions else []
         if ready:
             self._announcer.announce([], ready)
+
+
+async def ready_of_threads(connection: Executor, thread_ids: Sequence[str]) -> list[ReadyRun]:
+    """Return the runs that may be claimed now on these threads."""
+    return await _ready(connection, _OF_THREADS, thread_ids)
+
+
+async def ready_of_partitions(connection: Executor, partitions: Sequence[int]) -> list[ReadyRun]:
+    """Return the runs that may be claimed now in these partitions."""
+    return await _ready(connection, _OF_PARTITIONS, partitions)
+
+
+async def _ready(connection: Executor, sql: str, *arguments: object) -> list[ReadyRun]:
+    return [ReadyRun(RunId(row["run_id"]), row["graph_id"]) for row in await connection.fetch(sql, *arguments)]

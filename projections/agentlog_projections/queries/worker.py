@@ -14,7 +14,7 @@ from agentlog_commands.claims import CancelRequest, Claim
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import JsonObject, as_object, load_object
 from agentlog_projections.sql.caught_up import key_is_authoritative, require
-from agentlog_projections.sql.claimable import FIRST, NOT_QUARANTINED, QUEUE_ORDER, READY
+from agentlog_projections.sql.claimable import FIRST, NOT_QUARANTINED, READY, ReadyRun, ready_runs
 from agentlog_projections.sql.database import Pool, translated
 
 _WORK = f"""
@@ -57,13 +57,8 @@ SELECT EXISTS (
    WHERE c.key = $1 AND c.stream = 'thread-' || $1 AND c.version = $2 AND c.verdict = 'accepted'
      AND l.stream = 'run-' || $3 AND l.verdict = 'accepted' AND 'CheckpointSaved' = ANY(l.types))
 """
-_READY = f"""
-SELECT DISTINCT ON (r.thread_id) r.run_id, r.graph_id, r.created_at
-  FROM read_v1.runs r JOIN ledger.positions p ON p.partition = r.partition AND p.present AND p.stopped IS NULL
- WHERE {READY}
- ORDER BY {QUEUE_ORDER}
-"""
-_READY_FIRST = f"SELECT run_id, graph_id FROM ({_READY}) AS ready ORDER BY created_at LIMIT $1"
+_CAUGHT_UP = "r.partition IN (SELECT partition FROM ledger.positions WHERE present AND stopped IS NULL)"
+_READY = f"SELECT run_id, graph_id FROM ({ready_runs(_CAUGHT_UP)}) AS ready ORDER BY created_at LIMIT $1"
 _LEFTOVERS = f"""
 SELECT r.run_id, r.thread_id, r.cancel::text AS cancel, r.counted_attempts
   FROM read_v1.runs r JOIN ledger.positions p ON p.partition = r.partition AND p.present AND p.stopped IS NULL
@@ -130,14 +125,6 @@ class UnfinishedRun:
     cancel: CancelRequest | None
 
 
-@dataclass(frozen=True, slots=True)
-class ReadyRun:
-    """A run that may be claimed now: first in line on its thread, due, nothing claimed on the thread."""
-
-    run_id: RunId
-    graph_id: str
-
-
 class WorkerQueries:
     """Reads for processors. Every method raises Unavailable when PostgreSQL does not answer."""
 
@@ -201,7 +188,7 @@ class WorkerQueries:
     async def ready(self, limit: int) -> Sequence[ReadyRun]:
         """Return runs that may be claimed now, the oldest first."""
         with translated("duties"):
-            rows = await self._pool.fetch(_READY_FIRST, limit)
+            rows = await self._pool.fetch(_READY, limit)
         return [ReadyRun(RunId(row["run_id"]), row["graph_id"]) for row in rows]
 
     async def next_due(self) -> timedelta | None:

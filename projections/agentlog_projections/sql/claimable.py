@@ -1,10 +1,14 @@
-"""Decides in SQL which run of a thread may be claimed: one rule for pushes, looks at the queue, and claims.
+"""The rule in SQL for the run of a thread that may be claimed: one for pushes, for the reconciler and for claims.
 
-The line of a thread: a run that was released goes on first, since its checkpoints are the thread's last; then the
-oldest. Nobody is next while one is claimed, or waits, cancelled, to be ended in its worker's place: its end is to be
-written before another one starts on the thread's checkpoints. Nor on a thread in quarantine: its rows are not to be
-believed. Due is judged by PostgreSQL's clock.
+In the queue of a thread a released run comes first, since its checkpoints are the thread's last; then the oldest run.
+No run is ready while another one is claimed, or is cancelled and waits for the housekeeper to end it: that end has to
+be written before the next run starts on the thread's checkpoints. No run of a quarantined thread is ready: its rows
+are not reliable. PostgreSQL's clock tells whether a run is due.
 """
+
+from dataclasses import dataclass
+
+from agentlog_facts.ids import RunId
 
 WAITING = """{run}.status = 'pending' AND {run}.cancel IS NULL AND NOT {run}.deleted
    AND ({run}.due_at IS NULL OR {run}.due_at <= clock_timestamp())"""
@@ -29,3 +33,22 @@ FIRST = f"""NOT EXISTS (SELECT FROM read_v1.runs o
                     WHERE o.thread_id = r.thread_id AND (o.attempt = 0, o.seq) < (r.attempt = 0, r.seq)
                       AND {WAITING.format(run="o")})"""
 """Holds for the run that is first in its line."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyRun:
+    """A run that may be claimed now: first in the queue of its thread, due, nothing claimed on the thread."""
+
+    run_id: RunId
+    graph_id: str
+
+
+def ready_runs(where: str) -> str:
+    """Return the SQL for the ready runs `r` that meet a condition: run_id, graph_id, created_at, one run a thread."""
+    return f"""
+SELECT DISTINCT ON (r.thread_id) r.run_id, r.graph_id, r.created_at
+  FROM read_v1.runs r
+ WHERE {READY}
+   AND {where}
+ ORDER BY {QUEUE_ORDER}
+"""

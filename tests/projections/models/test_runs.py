@@ -1,5 +1,6 @@
 """Runs: given facts, applied twice, then rows; and the questions about them."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 
@@ -19,7 +20,11 @@ from tests.projections.models.applying import Applying
 from tests.projections.projector_env import START, ProjectorEnv, draft
 
 from agentlog_facts.ids import RunId, Stream, ThreadId
-from agentlog_projections.models.runs import Run, Runs, ready_of_partitions, ready_of_threads
+from agentlog_facts.thread import RunState
+from agentlog_projections.models.runs import Run, Runs
+from agentlog_projections.projector.ready_runs import ready_of_partitions, ready_of_threads
+from agentlog_projections.queries.command_context import CommandContexts
+from agentlog_projections.queries.worker import WorkerQueries
 
 R1 = RunId("r1")
 T1 = ThreadId("t1")
@@ -28,6 +33,17 @@ T1 = ThreadId("t1")
 @pytest.fixture
 def runs(env: ProjectorEnv) -> Runs:
     return Runs(env.pool)
+
+
+@pytest.fixture
+async def contexts(env: ProjectorEnv) -> CommandContexts:
+    await env.pool.execute("INSERT INTO ledger.positions (partition, present) VALUES (0, true)")
+    return CommandContexts(env.pool)
+
+
+async def active(contexts: CommandContexts) -> Mapping[RunId, RunState]:
+    """Return the runs of t1 without an end, as deciders see them."""
+    return (await contexts.thread(T1, 0)).state.runs
 
 
 async def of(runs: Runs, run_id: RunId = R1) -> Run:
@@ -46,7 +62,7 @@ async def test_a_new_run_is_pending_and_shows_what_was_asked(given: Applying, ru
 
 
 async def test_a_claim_sets_epoch_and_attempt_and_the_first_attempt_says_where_outputs_begin(
-    given: Applying, runs: Runs
+    given: Applying, runs: Runs, contexts: CommandContexts
 ) -> None:
     await given(
         draft("t1", thread_created(), run_created()),
@@ -56,7 +72,7 @@ async def test_a_claim_sets_epoch_and_attempt_and_the_first_attempt_says_where_o
     )
     run = await of(runs)
     assert (run.status, run.attempt, run.epoch, run.outputs_from) == ("running", 2, 3, 7)
-    state = (await runs.active(T1))[R1]
+    state = (await active(contexts))[R1]
     assert (state.status, state.attempt, state.epoch) == ("running", 2, 3)
 
 
@@ -80,7 +96,9 @@ async def test_a_checkpoint_of_the_run_shows_that_it_lives(given: Applying, env:
     assert await env.pool.fetchval("SELECT last_commit_at FROM read_v1.runs") == checkpoint.occurred_at
 
 
-async def test_the_end_is_kept_with_all_that_waiters_need(given: Applying, runs: Runs) -> None:
+async def test_the_end_is_kept_with_all_that_waiters_need(
+    given: Applying, runs: Runs, contexts: CommandContexts
+) -> None:
     finished = draft(
         "t1",
         run_finished(status="error", error={"error": "E", "message": "m"}, following=("b",), checkpoint_id="c9"),
@@ -95,16 +113,16 @@ async def test_the_end_is_kept_with_all_that_waiters_need(given: Applying, runs:
         "c9",
     )
     assert (run.finished_event_id, run.outputs_to, run.epoch) == (finished.event_id, 99, None)
-    assert await runs.active(T1) == {}
+    assert await active(contexts) == {}
 
 
-async def test_a_cancel_request_is_seen_by_deciders(given: Applying, runs: Runs) -> None:
+async def test_a_cancel_request_is_seen_by_deciders(given: Applying, runs: Runs, contexts: CommandContexts) -> None:
     await given(
         draft("t1", thread_created(), run_created()),
         draft("t1", run_claimed()),
         draft("t1", cancel_requested(), demands={Stream("thread-t1"): 1}),
     )
-    assert (await runs.active(T1))[R1].cancel == "interrupt"
+    assert (await active(contexts))[R1].cancel == "interrupt"
     assert (await of(runs)).cancel == {
         "action": "interrupt",
         "deadline": "2026-01-02T03:04:05.678901+00:00",
@@ -151,7 +169,7 @@ async def test_a_stateless_run_can_be_waited_for_after_its_thread_has_gone(given
     assert (run.status, run.deleted, run.thread_deleted) == ("success", False, True)
 
 
-async def test_deleting_a_thread_hides_its_active_runs(given: Applying, runs: Runs) -> None:
+async def test_deleting_a_thread_hides_its_active_runs(given: Applying, runs: Runs, contexts: CommandContexts) -> None:
     await given(
         draft("t1", thread_created(), run_created("r1")),
         draft("t1", run_created("r2")),
@@ -161,7 +179,7 @@ async def test_deleting_a_thread_hides_its_active_runs(given: Applying, runs: Ru
     for run_id in (RunId("r1"), RunId("r2")):
         run = await of(runs, run_id)
         assert (run.deleted, run.thread_deleted, run.epoch) == (True, True, None)
-    assert await runs.active(T1) == {}
+    assert await active(contexts) == {}
 
 
 async def test_the_runs_of_an_earlier_life_never_show(given: Applying, runs: Runs) -> None:
@@ -204,8 +222,9 @@ async def test_ready_is_the_oldest_run_that_is_due_where_none_is_claimed(given: 
         assert [run.run_id for run in await ready_of_threads(connection, ["t1", "t2"])] == ["first"]
 
 
-async def test_only_present_partitions_have_due_runs(given: Applying, env: ProjectorEnv, runs: Runs) -> None:
+async def test_only_present_partitions_have_due_runs(given: Applying, env: ProjectorEnv) -> None:
+    queries = WorkerQueries(env.pool)
     await given(draft("t1", thread_created(), run_created(due_at=START)))
-    assert await runs.due() == []
+    assert await queries.ready(10) == []
     await env.pool.execute("INSERT INTO ledger.positions (partition, present) VALUES (0, true)")
-    assert [run.run_id for run in await runs.due()] == ["r1"]
+    assert [run.run_id for run in await queries.ready(10)] == ["r1"]

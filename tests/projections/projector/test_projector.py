@@ -32,7 +32,7 @@ from agentlog_projections.models.runs import RunsModel
 from agentlog_projections.models.threads import ThreadFilter, Threads, ThreadsModel
 from agentlog_projections.projector.announcer import Announcer
 from agentlog_projections.projector.ownership import RESUMABLE, Partition, fence_off
-from agentlog_projections.projector.quarantine import is_deterministic, parked, retry
+from agentlog_projections.projector.quarantine import is_deterministic, retry
 from agentlog_projections.projector.session import FoldPorts, ProjectorSession
 from agentlog_projections.rebuild.shadow_schema import DROP
 from agentlog_projections.sql.batch import Transaction
@@ -149,10 +149,10 @@ async def test_a_partition_counts_as_present_only_once_it_is_caught_up(env: Proj
         await transaction.start()
         await blocker.execute("INSERT INTO ledger.heads VALUES ($1, 0, 0, '{}')", here)
         async with env.projector(max_records=1):
-            await env.until(lambda: env.ledger.present(1))
-            assert not await env.ledger.present(0)
+            await env.until(lambda: env.caught_up(1))
+            assert not await env.caught_up(0)
             await transaction.rollback()
-            await env.until(lambda: env.ledger.present(0))
+            await env.until(lambda: env.caught_up(0))
     env.append(*(draft(here, patched({}, here), stream=f"meta-{here}") for _ in range(3)))
     env.append(draft(other, thread_created(other)))
     async with env.pool.acquire() as blocker:
@@ -161,7 +161,7 @@ async def test_a_partition_counts_as_present_only_once_it_is_caught_up(env: Proj
         await blocker.execute("SELECT FROM ledger.heads FOR UPDATE")
         async with env.projector() as projector:  # a short way behind is no reason to turn anybody away
             await projector.wait_ready()
-            assert await env.ledger.present(0)
+            assert await env.caught_up(0)
             assert not await position(env, 0, RESUMABLE + 5)
             await transaction.rollback()
             await env.folded()
@@ -293,8 +293,8 @@ async def test_another_log_stops_the_partition_and_leaves_the_others(env: Projec
         env.append(draft(other, run_created("r1", other)))
         await env.until(lambda: position(env, 1, 2))
         await env.until(lambda: stopped(env, 0, "log diverged"))
-        assert not await env.ledger.present(0)
-        assert await env.ledger.present(1)
+        assert not await env.caught_up(0)
+        assert await env.caught_up(1)
 
 
 def test_a_log_that_lacks_the_last_record_stops_the_partition_at_once() -> None:
@@ -431,7 +431,7 @@ async def test_what_a_read_model_cannot_hold_is_parked_in_order_and_the_rest_goe
         await env.folded()
         versions = [await env.verdict(place) for place in places]
         assert versions == [Accepted(0), Accepted(0), Accepted(0), Accepted(1), Accepted(0)]
-        assert await parked(env.pool) == [("threads", "bad")]
+        assert await env.parked() == [("threads", "bad")]
         places += env.append(
             draft("bad", patched({"last": 1}, "bad"), stream="meta-bad"),
             draft("good", patched({"too": 1}, "good"), stream="meta-good"),
@@ -459,10 +459,10 @@ async def test_parked_commits_are_applied_in_order_once_the_model_can_hold_them(
         with pytest.raises(ValueError, match="cannot hold"):
             await retry(connection, env.log, picky()[0], "threads", Key("bad"))  # type: ignore[arg-type]  # reads only
         async with env.projector():
-            await env.until(lambda: env.ledger.present(0))
+            await env.until(lambda: env.caught_up(0))
             count = await retry(connection, env.log, read_models()[0], "threads", Key("bad"))  # type: ignore[arg-type]  # reads only
             assert count > 0
-            assert await parked(env.pool) == []
+            assert await env.parked() == []
             env.append(draft("bad", patched({"last": 1}, "bad"), stream="meta-bad"))
             await env.folded()
             found = await Threads(env.pool).search(ThreadFilter())
@@ -480,7 +480,7 @@ async def test_what_postgres_cannot_hold_is_parked_for_that_read_model_only(env:
     )
     async with env.projector():
         await env.folded()
-    assert await parked(env.pool) == [("checkpoints", "t1")]
+    assert await env.parked() == [("checkpoints", "t1")]
     found = await Threads(env.pool).search(ThreadFilter())
     assert [(thread.status, thread.values) for thread in found] == [("idle", {"x": 1})]
 
@@ -528,7 +528,7 @@ async def test_what_is_parked_while_a_retry_waits_for_the_projector_is_retried_t
         assert await retrying == len(places)
     finally:
         await connection.close()
-    assert await parked(env.pool) == []
+    assert await env.parked() == []
 
 
 class LosingThreads(ThreadsModel):
@@ -555,5 +555,5 @@ async def test_who_loses_its_partitions_while_it_folds_carefully_begins_again(en
         env.append(draft("t1", thread_created("t1")))
         await env.folded()
     assert LosingThreads.lost
-    assert await parked(env.pool) == []
+    assert await env.parked() == []
     assert await Threads(env.pool).count(ThreadFilter()) == 1

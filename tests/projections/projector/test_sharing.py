@@ -225,7 +225,7 @@ async def test_who_does_not_know_a_schema_gives_its_partition_up_and_who_knows_i
         await owned_by(env, old, None)
         assert await owners(env) == [None, old]
         assert await stopped(env, 0, "unknown schema at 1: future")
-        assert not await env.ledger.present(0)
+        assert not await env.caught_up(0)
         async with env.projector(owner="new"):
             await env.folded()
             assert await owners(env) == ["new", old]
@@ -302,13 +302,13 @@ async def test_a_stopped_partition_is_not_usable_for_a_moment_when_shares_change
         await fold.cycle()
         assert await stopped(env, 0, "log diverged")
         await fold.begin()  # as at each change of shares: taken, and its last record not read again yet
-        assert not await env.ledger.present(0)
+        assert not await env.caught_up(0)
         await fold.cycle()
-        assert not await env.ledger.present(0)
+        assert not await env.caught_up(0)
     env.log.records[0][:] = [record]
     async with env.projector():
         await env.folded()
-    assert await env.ledger.present(0)
+    assert await env.caught_up(0)
 
 
 async def test_a_partition_that_stopped_counts_again_with_the_first_record_behind(env: ProjectorEnv) -> None:
@@ -323,10 +323,10 @@ async def test_a_partition_that_stopped_counts_again_with_the_first_record_behin
     async with projector_paused(env, replace(env.settings, max_records=1)) as (fold, _):
         await fold.cycle()  # the last record that was folded, read again
         assert await env.ledger.position(0) == 1
-        assert not await env.ledger.present(0)
+        assert not await env.caught_up(0)
         await fold.cycle()
         assert await env.ledger.position(0) == 2
-        assert await env.ledger.present(0)
+        assert await env.caught_up(0)
 
 
 async def test_runs_of_a_stopped_partition_are_offered_again_once_it_goes_on(env: ProjectorEnv) -> None:
@@ -341,7 +341,7 @@ async def test_runs_of_a_stopped_partition_are_offered_again_once_it_goes_on(env
     env.log.unknown.clear()
     async with env.projector():
         await env.until(lambda: env.feed.pushed)
-        assert await env.ledger.present(0), "nobody could claim it before"
+        assert await env.caught_up(0), "nobody could claim it before"
 
 
 async def test_everything_before_an_unknown_schema_is_folded_also_where_much_is_read_ahead(env: ProjectorEnv) -> None:

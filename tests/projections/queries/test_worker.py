@@ -16,7 +16,7 @@ from tests.projections.projector_env import START, ProjectorEnv, draft
 
 from agentlog_facts.envelope import Draft
 from agentlog_facts.ids import RunId, Stream
-from agentlog_projections.models.runs import ready_of_threads
+from agentlog_projections.projector.ready_runs import ready_of_threads
 from agentlog_projections.queries.worker import WorkerQueries
 
 ON_THREAD = Stream("thread-t1")

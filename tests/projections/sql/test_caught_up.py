@@ -27,8 +27,8 @@ async def here(env: ProjectorEnv) -> ProjectorEnv:
     )
     async with env.projector():
         await env.folded()
-        await env.until(lambda: env.ledger.present(0))
-        await env.until(lambda: env.ledger.present(1))
+        await env.until(lambda: env.caught_up(0))
+        await env.until(lambda: env.caught_up(1))
     return env
 
 
