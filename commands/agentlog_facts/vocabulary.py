@@ -1,6 +1,7 @@
-"""Wire names: which class a stored `{type, schema, data}` is, upcasters of old schemas, commits to bytes and back.
+"""Encoding of commits: wire names and schemas of facts, upcasters of old schemas, commits to bytes and back.
 
-Names and schema numbers are data: never renamed, never reused. A changed shape is a new schema number and an upcaster.
+The wire name of a fact is the name of its class. Names and schema numbers are data: never renamed, never reused. A
+changed shape is a new schema number and an upcaster.
 """
 
 import types
@@ -10,35 +11,14 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
-from agentlog_facts import assistant, checkpoint, store, system, thread
 from agentlog_facts.envelope import RULES, SPEC, Actor, ActorKind, BlobRef, Cause, Demand, Draft, Fact, Request
 from agentlog_facts.errors import Corrupt, UnknownSchema
 from agentlog_facts.guard import VoidReason
 from agentlog_facts.ids import Key, Stream
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load_object
 
-FACTS: Mapping[str, type[Fact]] = {
-    "ThreadCreated": thread.ThreadCreated,
-    "ThreadMetadataPatched": thread.ThreadMetadataPatched,
-    "ThreadDeleted": thread.ThreadDeleted,
-    "StateUpdated": thread.StateUpdated,
-    "RunCreated": thread.RunCreated,
-    "RunClaimed": thread.RunClaimed,
-    "RunReleased": thread.RunReleased,
-    "RunAlive": thread.RunAlive,
-    "RunCancelRequested": thread.RunCancelRequested,
-    "RunFinished": thread.RunFinished,
-    "RunDeleted": thread.RunDeleted,
-    "AssistantCreated": assistant.AssistantCreated,
-    "AssistantRevised": assistant.AssistantRevised,
-    "CheckpointSaved": checkpoint.CheckpointSaved,
-    "WritesSaved": checkpoint.WritesSaved,
-    "CheckpointsHidden": checkpoint.CheckpointsHidden,
-    "StoreItemPut": store.StoreItemPut,
-    "StoreItemDeleted": store.StoreItemDeleted,
-    "PartitionOpened": system.PartitionOpened,
-    "CommandRefused": system.CommandRefused,
-}
+FACTS: Mapping[str, type[Fact]] = {cls.__name__: cls for cls in get_args(Fact)}
+"""The class of each wire name."""
 NAMES: Mapping[type[Fact], str] = {cls: name for name, cls in FACTS.items()}
 SCHEMAS: Mapping[str, int] = dict.fromkeys(FACTS, 1)
 """The newest schema number of each fact type."""

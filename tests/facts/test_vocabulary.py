@@ -12,6 +12,36 @@ from agentlog_facts.errors import Corrupt, UnknownSchema
 from agentlog_facts.json_value import JsonObject, dump, load_object
 from agentlog_facts.vocabulary import decode_commit, decode_fact, encode_commit, encode_fact, encode_facts, parse_commit
 
+RELEASED = {
+    "ThreadCreated": 1,
+    "ThreadMetadataPatched": 1,
+    "ThreadDeleted": 1,
+    "StateUpdated": 1,
+    "RunCreated": 1,
+    "RunClaimed": 1,
+    "RunReleased": 1,
+    "RunAlive": 1,
+    "RunCancelRequested": 1,
+    "RunFinished": 1,
+    "RunDeleted": 1,
+    "AssistantCreated": 1,
+    "AssistantRevised": 1,
+    "CheckpointSaved": 1,
+    "WritesSaved": 1,
+    "CheckpointsHidden": 1,
+    "StoreItemPut": 1,
+    "StoreItemDeleted": 1,
+    "PartitionOpened": 1,
+    "CommandRefused": 1,
+}
+"""Wire names of releases, with the schema of their first one: logs hold them for ever."""
+
+
+def test_a_released_wire_name_stays_known_and_its_schema_never_falls() -> None:
+    assert {name: vocabulary.SCHEMAS.get(name, 0) >= schema for name, schema in RELEASED.items()} == dict.fromkeys(
+        RELEASED, True
+    )
+
 
 def test_every_fact_type_has_an_example() -> None:
     assert {type(fact) for fact in EXAMPLES} == set(vocabulary.FACTS.values())

@@ -8,14 +8,9 @@ from datetime import datetime
 from enum import IntEnum
 from typing import assert_never
 
-from agentlog_facts.assistant import AssistantCreated, AssistantRevised
-from agentlog_facts.checkpoint import CheckpointSaved, CheckpointsHidden, WritesSaved
 from agentlog_facts.configurable import is_hidden
-from agentlog_facts.envelope import Fact
 from agentlog_facts.json_value import JsonObject, as_object, dump, load_object
 from agentlog_facts.state_diff import apply_diff
-from agentlog_facts.store import StoreItemDeleted, StoreItemPut
-from agentlog_facts.system import CommandRefused, PartitionOpened
 from agentlog_facts.thread import (
     RunAlive,
     RunCancelRequested,
@@ -27,6 +22,7 @@ from agentlog_facts.thread import (
     StateUpdated,
     ThreadCreated,
     ThreadDeleted,
+    ThreadFact,
     ThreadMetadataPatched,
 )
 from agentlog_projections.sql.read_model import Commit
@@ -91,7 +87,7 @@ def fold(row: ThreadRow | None, commit: Commit) -> ThreadRow | None:
         if isinstance(fact, ThreadCreated):
             if row is None or row.ordinal <= commit.ordinal:
                 row = _created(row, fact, commit)
-        elif row is not None and row.ordinal <= commit.ordinal:
+        elif isinstance(fact, ThreadFact) and row is not None and row.ordinal <= commit.ordinal:
             _evolve(row, fact, commit.draft.occurred_at)
     if row is not None and row.ordinal <= commit.ordinal:
         _stamp(row, commit)
@@ -117,7 +113,7 @@ def _created(old: ThreadRow | None, fact: ThreadCreated, commit: Commit) -> Thre
     return row
 
 
-def _evolve(row: ThreadRow, fact: Fact, at: datetime) -> None:
+def _evolve(row: ThreadRow, fact: ThreadFact, at: datetime) -> None:
     match fact:
         case RunCreated():
             _run_created(row, fact)
@@ -134,12 +130,6 @@ def _evolve(row: ThreadRow, fact: Fact, at: datetime) -> None:
             row.deleted_at = at
             row.active = {}
         case RunReleased() | RunAlive() | RunCancelRequested() | ThreadCreated():
-            return
-        case CheckpointSaved() | WritesSaved() | CheckpointsHidden():
-            return
-        case AssistantCreated() | AssistantRevised() | PartitionOpened() | CommandRefused():
-            return
-        case StoreItemPut() | StoreItemDeleted():
             return
         case _:
             assert_never(fact)
