@@ -145,6 +145,10 @@ class LedgerReads(Protocol):
         """Return the rows of those of the records that are projected, in any order."""
         ...
 
+    async def knows(self, key: Key) -> bool:
+        """Tell whether anything was ever accepted of an aggregate. Raises: Unavailable also while that is unknown."""
+        ...
+
     async def position(self, partition: int) -> int:
         """Return the next offset to be folded."""
         ...

@@ -111,6 +111,7 @@ def _dependencies(
         clock=clock,
         ids=ids,
         log=adapters.log,
+        ledger=Ledger(pool),
         submitter=adapters.submitter,
         refusals=Refusals(adapters.log, clock, ids),
         caught_up=caught_up,

@@ -66,6 +66,9 @@ class MemoryLog:
     async def at(self, places: Sequence[LogPosition]) -> Sequence[Indexed]:
         return [self._indexed(place.offset) for place in places if place.offset < len(self.rows)]
 
+    async def knows(self, key: Key) -> bool:
+        return bool(self.heads[key].versions)
+
     async def position(self, partition: int) -> int:
         return len(self.records)
 

@@ -55,6 +55,7 @@ def dependencies(log: MemoryLog, pool: Pool, config: Path = EXAMPLES) -> Depende
         clock=clock,
         ids=ids,
         log=log,
+        ledger=log,
         submitter=Submitter(log, log, log, clock, ids),
         refusals=Refusals(log, clock, ids),
         caught_up=caught_up,

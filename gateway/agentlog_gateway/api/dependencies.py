@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from agentlog_commands.submit import Submitter
 from agentlog_facts.graph_ports import GraphAccess
-from agentlog_facts.ports import Clock, EventLog, Ids
+from agentlog_facts.ports import Clock, EventLog, Ids, LedgerReads
 from agentlog_gateway.api.refusal_log import Refusals
 from agentlog_gateway.reads.caught_up import CatchUpGate
 from agentlog_gateway.reads.consistency_token import ProjectionProgress
@@ -45,6 +45,7 @@ class Dependencies:
     clock: Clock
     ids: Ids
     log: EventLog
+    ledger: LedgerReads
     submitter: Submitter
     refusals: Refusals
     caught_up: CatchUpGate

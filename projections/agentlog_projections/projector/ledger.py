@@ -1,5 +1,7 @@
-"""Decides what the ledger remembers: heads, the index of all records with their verdicts, and how far each partition is
-folded. Its tables are made by migrations; everything a verdict needs is here and in no read model."""
+"""Ledger of the projector: aggregate heads, the index of all records with their verdicts, positions of partitions.
+
+Migrations make its tables. Everything a verdict needs is here and in no read model.
+"""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -17,6 +19,7 @@ from agentlog_facts.system import PartitionOpened
 from agentlog_facts.vocabulary import NAMES
 from agentlog_projections.projector.verdicts import MOST_NAMES, Judged, Known, Read, decode_head, encode_head
 from agentlog_projections.sql.batch import Transaction, Write
+from agentlog_projections.sql.caught_up import key_is_authoritative, require
 from agentlog_projections.sql.database import Pool, reading
 from agentlog_projections.sql.lru import Lru
 
@@ -187,6 +190,10 @@ def _actor(actor: Actor) -> str:
 
 
 _ROW = 'SELECT partition, "offset", event_id, append_id, body_sha256, detail FROM ledger.log_index'
+_KNOWS = f"""
+SELECT EXISTS (SELECT FROM ledger.heads WHERE key = $1) AS known,
+       {key_is_authoritative("$1::text")} AS is_authoritative
+"""
 _AT = """
 SELECT i.* FROM unnest($1::int[], $2::bigint[]) AS asked(partition, "offset")
  CROSS JOIN LATERAL (SELECT partition, "offset", event_id, append_id, body_sha256, detail FROM ledger.log_index l
@@ -214,6 +221,13 @@ class Ledger:
         numbers, offsets = [place.partition for place in places], [place.offset for place in places]
         async with reading(self._pool, "ledger.at") as connection:
             return [_indexed(row) for row in await connection.fetch(_AT, numbers, offsets)]
+
+    async def knows(self, key: Key) -> bool:
+        """Tell whether anything was ever accepted of an aggregate. Raises: Unavailable also while that is unknown."""
+        async with reading(self._pool, "ledger.knows") as connection:
+            row = await connection.fetchrow(_KNOWS, key)
+        require(row is not None and (row["known"] or row["is_authoritative"]), f"aggregate {key}")
+        return row is not None and bool(row["known"])
 
     async def position(self, partition: int) -> int:
         """Return the next offset to be folded."""

@@ -1,16 +1,22 @@
 """Verdicts: what the ledger says of each record, in rows, in answers and in hints."""
 
 import re
+from datetime import timedelta
 from hashlib import sha256
 
+import pytest
 from tests.projections.facts import patched, run_created, thread_created, thread_deleted
 from tests.projections.projector_env import ProjectorEnv, draft
 
+from agentlog_facts.assistant import AssistantCreated
 from agentlog_facts.envelope import Draft, LogPosition
+from agentlog_facts.errors import Unavailable
 from agentlog_facts.guard import Accepted, Duplicate, Void
-from agentlog_facts.ids import Key, Stream
+from agentlog_facts.ids import AssistantId, Key, Stream
+from agentlog_facts.store import StoreItemPut
 from agentlog_facts.system import PartitionOpened
 from agentlog_facts.vocabulary import encode_commit, encode_facts
+from agentlog_projections.queries.purge import purge_deleted
 
 ON_T1 = Stream("thread-t1")
 
@@ -122,6 +128,27 @@ async def test_the_ledger_answers_by_place_by_intent_and_by_try(env: ProjectorEn
     assert await env.ledger.accepted(Key("t1"), "e2") is None
     rows = await env.pool.fetch("SELECT types FROM ledger.log_index WHERE key = 't1'")
     assert [row["types"] for row in rows] == [["ThreadCreated"], ["ThreadCreated"]]
+
+
+async def test_the_ledger_knows_an_aggregate_of_any_kind_from_its_first_accepted_commit_on(env: ProjectorEnv) -> None:
+    assistant = AssistantCreated(AssistantId("a1"), "agent", {}, {}, {}, "agent", None)
+    await env.given(
+        draft("a1", assistant, stream="assistant-a1"),
+        draft("s1", StoreItemPut(("users",), "name", {}), stream="store-s1"),
+        draft("t1", thread_created()),
+        draft("t1", thread_deleted()),
+        draft("t2", run_created(thread="t2"), demands={Stream("thread-t2"): "exists"}),
+    )
+    await purge_deleted(env.pool, timedelta())
+    assert [await env.ledger.knows(Key(name)) for name in ("a1", "s1", "t1", "t2", "t3")] == [True] * 3 + [False] * 2
+
+
+async def test_the_ledger_says_of_no_aggregate_that_it_never_was_while_rows_are_being_built(env: ProjectorEnv) -> None:
+    await env.given(draft("t1", thread_created()))
+    await env.pool.execute("UPDATE ledger.positions SET present = false")
+    assert await env.ledger.knows(Key("t1"))
+    with pytest.raises(Unavailable):
+        await env.ledger.knows(Key("t2"))
 
 
 async def test_a_partition_that_nobody_folded_is_not_present(env: ProjectorEnv) -> None:
