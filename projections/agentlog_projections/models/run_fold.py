@@ -1,4 +1,4 @@
-"""Decides what a run looks like after each of its facts; pure, no database.
+"""Fold of facts into the row of their run; pure, no database.
 
 Rows are changed in place, by one batch at a time; a lost transaction drops them.
 """
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from agentlog_facts.envelope import Fact
-from agentlog_facts.json_value import Json, JsonObject, dump
+from agentlog_facts.json_value import JsonObject
 from agentlog_facts.thread import (
     RunAlive,
     RunCancelRequested,
@@ -23,8 +23,26 @@ RunFact = RunCreated | RunClaimed | RunReleased | RunAlive | RunCancelRequested 
 
 
 @dataclass(slots=True)
+class RunOrigin:
+    """The part of a row of `runs` that never changes; `seq` orders the runs of a thread."""
+
+    thread_id: str
+    partition: int
+    seq: int
+    assistant_id: str
+    graph_id: str
+    assistant: JsonObject
+    created_at: datetime
+    metadata: JsonObject
+    kwargs: JsonObject
+    multitask_strategy: str
+    due_at: datetime | None
+    temporary: bool
+
+
+@dataclass(slots=True)
 class RunRow:
-    """The part of a row of `runs` that changes; `created` is the fact with the rest until the row is written.
+    """The part of a row of `runs` that changes, and what is asked of the other one; `origin` until the row is written.
 
     `outputs_from` is that of the first attempt; `counted_attempts` the lost attempts that count towards the limit;
     `last_commit_at` when the writer of the run's last commit made it; `ordinal` counts the folded facts.
@@ -37,9 +55,7 @@ class RunRow:
     due_at: datetime | None
     updated_at: datetime
     last_commit_at: datetime
-    created: RunCreated | None = None
-    created_at: datetime | None = None
-    partition: int = 0
+    origin: RunOrigin | None = None
     status: str = "pending"
     attempt: int = 0
     counted_attempts: int = 0
@@ -73,17 +89,29 @@ def run_of(fact: Fact) -> str | None:
 def created(fact: RunCreated, commit: Commit, seq: int) -> RunRow:
     """Return the row of a new run; `seq` orders the runs of a thread."""
     at = commit.draft.occurred_at
+    origin = RunOrigin(
+        thread_id=fact.thread_id,
+        partition=commit.place.partition,
+        seq=seq,
+        assistant_id=str(fact.assistant.get("assistant_id", "")),
+        graph_id=str(fact.assistant.get("graph_id", "")),
+        assistant=fact.assistant,
+        created_at=at,
+        metadata=fact.metadata,
+        kwargs=fact.kwargs,
+        multitask_strategy=fact.multitask_strategy,
+        due_at=fact.due_at,
+        temporary=fact.temporary,
+    )
     return RunRow(
         run_id=fact.run_id,
-        thread_id=fact.thread_id,
-        graph_id=str(fact.assistant.get("graph_id", "")),
+        thread_id=origin.thread_id,
+        graph_id=origin.graph_id,
         seq=seq,
-        due_at=fact.due_at,
+        due_at=origin.due_at,
         updated_at=at,
         last_commit_at=at,
-        created=fact,
-        created_at=at,
-        partition=commit.place.partition,
+        origin=origin,
         ordinal=seq + 1,
     )
 
@@ -133,54 +161,3 @@ def hides(fact: Fact) -> str | None:
             return str(fact.run_id)
         case _:
             return None
-
-
-def encoded(value: Json) -> str | None:
-    """Return JSON text, None for nothing."""
-    return None if value is None else dump(value).decode()
-
-
-def mutable(row: RunRow) -> tuple[object, ...]:
-    """Return the columns that change, in the order of the statements in `runs`."""
-    return (
-        row.run_id,
-        row.status,
-        row.updated_at,
-        row.attempt,
-        row.counted_attempts,
-        row.epoch,
-        row.worker,
-        row.claimed_at,
-        encoded(row.cancel),
-        row.outputs_from,
-        row.outputs_to,
-        encoded(row.error),
-        encoded(row.interrupts),
-        None if row.next is None else encoded(list(row.next)),
-        row.checkpoint_id,
-        row.finished_event_id,
-        row.last_commit_at,
-        row.deleted,
-        row.ordinal,
-    )
-
-
-def fixed(row: RunRow) -> tuple[object, ...]:
-    """Return the columns that never change; raise ValueError where the fact that says them is not at hand."""
-    fact = row.created
-    if fact is None:
-        raise ValueError(f"run {row.run_id}: expected the fact that created it")
-    return (
-        row.thread_id,
-        row.partition,
-        row.seq,
-        str(fact.assistant.get("assistant_id", "")),
-        row.graph_id,
-        encoded(fact.assistant),
-        row.created_at,
-        encoded(fact.metadata),
-        encoded(fact.kwargs),
-        fact.multitask_strategy,
-        row.due_at,
-        fact.temporary,
-    )

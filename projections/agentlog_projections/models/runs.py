@@ -1,4 +1,4 @@
-"""The read model `runs`: one row a run, how facts change it (see `run_rows`), and the questions it answers."""
+"""Read model `runs`: one row a run, folded by `run_fold`, and the questions it answers."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -8,11 +8,12 @@ from typing import ClassVar
 import asyncpg
 
 from agentlog_facts.ids import RunId, ThreadId, rest
-from agentlog_facts.json_value import JsonObject, load, load_object
+from agentlog_facts.json_value import JsonObject, load_object
 from agentlog_facts.thread import RunCreated, ThreadCreated, ThreadDeleted
-from agentlog_projections.models.run_fold import RunRow, created, evolve, fixed, mutable, run_of
+from agentlog_projections.models.run_fold import RunOrigin, RunRow, created, evolve, run_of
 from agentlog_projections.sql.batch import Transaction
 from agentlog_projections.sql.claimable import ReadyRun
+from agentlog_projections.sql.columns import Column, Columns, texts
 from agentlog_projections.sql.database import Pool, reading
 from agentlog_projections.sql.lru import Lru
 from agentlog_projections.sql.read_model import Commit
@@ -20,34 +21,61 @@ from agentlog_projections.sql.schema import PRELUDE
 
 REMEMBERED = 20_000
 
-_MUTABLE = """status, updated_at, attempt, counted_attempts, epoch, worker, claimed_at, cancel, outputs_from,
-outputs_to, error, interrupts, next, checkpoint_id, finished_event_id, last_commit_at, deleted, ordinal"""
-_MUTABLE_TYPES = """$2::text[], $3::timestamptz[], $4::int[], $5::int[], $6::bigint[], $7::text[], $8::timestamptz[],
-$9::json[], $10::bigint[], $11::bigint[], $12::json[], $13::json[], $14::json[], $15::text[], $16::text[],
-$17::timestamptz[], $18::bool[], $19::bigint[]"""
-_FIXED = """thread_id, partition, seq, assistant_id, graph_id, assistant, created_at, metadata, kwargs,
-multitask_strategy, due_at, temporary"""
-_FIXED_TYPES = """$20::text[], $21::int[], $22::bigint[], $23::text[], $24::text[], $25::json[], $26::timestamptz[],
-$27::json[], $28::json[], $29::text[], $30::timestamptz[], $31::bool[]"""
-_SET = ", ".join(f"{name.strip()} = r.{name.strip()}" for name in _MUTABLE.split(","))
-_SET_AGAIN = ", ".join(f"{name.strip()} = excluded.{name.strip()}" for name in _MUTABLE.split(","))
-_LOAD = f"SELECT run_id, thread_id, graph_id, seq, due_at, {_MUTABLE} FROM read_v1.runs WHERE run_id = ANY($1::text[])"
+COLUMNS = Columns(
+    Column("run_id", "text PRIMARY KEY"),
+    Column("thread_id", "text NOT NULL"),
+    Column("partition", "int NOT NULL"),
+    Column("seq", "bigint NOT NULL"),
+    Column("assistant_id", "text NOT NULL"),
+    Column("graph_id", "text NOT NULL"),
+    Column("assistant", "json NOT NULL", load_object),
+    Column("status", "text NOT NULL"),
+    Column("created_at", "timestamptz NOT NULL"),
+    Column("updated_at", "timestamptz NOT NULL"),
+    Column("metadata", "json NOT NULL", load_object),
+    Column("kwargs", "json NOT NULL", load_object),
+    Column("multitask_strategy", "text NOT NULL"),
+    Column("due_at", "timestamptz"),
+    Column("temporary", "bool NOT NULL"),
+    Column("attempt", "int NOT NULL"),
+    Column("counted_attempts", "int NOT NULL"),
+    Column("epoch", "bigint"),
+    Column("worker", "text"),
+    Column("claimed_at", "timestamptz"),
+    Column("cancel", "json", load_object),
+    Column("outputs_from", "bigint"),
+    Column("outputs_to", "bigint"),
+    Column("error", "json", load_object),
+    Column("interrupts", "json", load_object),
+    Column("next", "json", texts),
+    Column("checkpoint_id", "text"),
+    Column("finished_event_id", "text"),
+    Column("last_commit_at", "timestamptz NOT NULL"),
+    Column("deleted", "bool NOT NULL"),
+    Column("ordinal", "bigint NOT NULL"),
+)
+"""Those of `RunOrigin` never change, the others are of `RunRow`; those that `Run` names too are shown."""
+_FIXED = COLUMNS.of(RunOrigin)
+_MUTABLE = COLUMNS.without(*_FIXED)
+_TOUCHED = COLUMNS.only("run_id", "last_commit_at", "ordinal")
+_ALL = _MUTABLE + _FIXED
+_LOADED = COLUMNS.of(RunRow)
+_LOAD = f"SELECT {_LOADED.names} FROM read_v1.runs WHERE run_id = ANY($1::text[])"
 _INSERT = f"""
-INSERT INTO read_v1.runs (run_id, {_MUTABLE}, {_FIXED})
-SELECT run_id, {_MUTABLE}, {_FIXED} FROM unnest($1::text[], {_MUTABLE_TYPES}, {_FIXED_TYPES})
-    AS r(run_id, {_MUTABLE}, {_FIXED})
-ON CONFLICT (run_id) DO UPDATE SET {_SET_AGAIN}
+INSERT INTO read_v1.runs ({_ALL.names})
+SELECT {_ALL.names} FROM {_ALL.unnested}
+ON CONFLICT (run_id) DO UPDATE SET {_MUTABLE.without("run_id").assigned("excluded")}
 """
 # By ctid: joined by run_id, the planner may read the whole table, as it was small when the plan was made.
 _ROW_OF = """LATERAL (SELECT ctid AS at FROM read_v1.runs o WHERE o.run_id = r.run_id LIMIT 1) o
  WHERE t.ctid = o.at"""
 _UPDATE = f"""
-UPDATE read_v1.runs t SET {_SET}
-  FROM unnest($1::text[], {_MUTABLE_TYPES}) AS r(run_id, {_MUTABLE}), {_ROW_OF}
+UPDATE read_v1.runs t SET {_MUTABLE.without("run_id").assigned("r")}
+  FROM {_MUTABLE.unnested}, {_ROW_OF}
 """
 _TOUCH = f"""
-UPDATE read_v1.runs t SET last_commit_at = r.last_commit_at, ordinal = r.ordinal
-  FROM unnest($1::text[], $2::timestamptz[], $3::bigint[]) AS r(run_id, last_commit_at, ordinal), {_ROW_OF}
+UPDATE read_v1.runs t SET {_TOUCHED.without("run_id").assigned("r")}
+  FROM {_TOUCHED.unnested}, {_ROW_OF}
 """
 
 
@@ -59,13 +87,7 @@ class RunsModel:
     tables: ClassVar[tuple[str, ...]] = ("runs",)
     ddl: ClassVar[str] = f"""{PRELUDE}
 CREATE TABLE IF NOT EXISTS read_v1.runs (
-    run_id text PRIMARY KEY, thread_id text NOT NULL, partition int NOT NULL, seq bigint NOT NULL,
-    assistant_id text NOT NULL, graph_id text NOT NULL, assistant json NOT NULL, status text NOT NULL,
-    created_at timestamptz NOT NULL, updated_at timestamptz NOT NULL, metadata json NOT NULL, kwargs json NOT NULL,
-    multitask_strategy text NOT NULL, due_at timestamptz, temporary bool NOT NULL, attempt int NOT NULL,
-    counted_attempts int NOT NULL, epoch bigint, worker text, claimed_at timestamptz, cancel json, outputs_from bigint,
-    outputs_to bigint, error json, interrupts json, next json, checkpoint_id text, finished_event_id text,
-    last_commit_at timestamptz NOT NULL, deleted bool NOT NULL, ordinal bigint NOT NULL
+    {COLUMNS.definitions}
 ) WITH (fillfactor = 70);
 CREATE INDEX IF NOT EXISTS runs_of_thread ON read_v1.runs (thread_id, seq);
 CREATE INDEX IF NOT EXISTS runs_active ON read_v1.runs (thread_id, seq) WHERE status IN ('pending', 'running');
@@ -75,7 +97,7 @@ CREATE INDEX IF NOT EXISTS runs_active ON read_v1.runs (thread_id, seq) WHERE st
         self._rows: Lru[str, RunRow] = Lru(REMEMBERED)
 
     def forget(self) -> None:
-        """Drop what is remembered of rows."""
+        """Forget all rows."""
         self._rows.clear()
 
     async def apply(self, tx: Transaction, batch: Sequence[Commit]) -> None:
@@ -99,7 +121,7 @@ CREATE INDEX IF NOT EXISTS runs_active ON read_v1.runs (thread_id, seq) WHERE st
                 elif run_id not in new:
                     missing[run_id] = None
         if missing:
-            rows |= {found["run_id"]: _loaded(found) for found in await tx.fetch(_LOAD, list(missing))}
+            rows |= {found["run_id"]: _LOADED.read(RunRow, found) for found in await tx.fetch(_LOAD, list(missing))}
         return rows
 
     def _fold(self, tx: Transaction, commit: Commit, rows: dict[str, RunRow], changed: dict[str, RunRow]) -> None:
@@ -128,17 +150,17 @@ CREATE INDEX IF NOT EXISTS runs_active ON read_v1.runs (thread_id, seq) WHERE st
             changed[row.run_id] = row
 
     def _write(self, tx: Transaction, rows: Sequence[RunRow]) -> None:
-        new = [row for row in rows if row.created is not None]
-        old = [row for row in rows if row.created is None and row.changed]
-        touched = [row for row in rows if row.created is None and not row.changed and row.touched]
+        new = [row for row in rows if row.origin is not None]
+        old = [row for row in rows if row.origin is None and row.changed]
+        touched = [row for row in rows if row.origin is None and not row.changed and row.touched]
         if new:
-            tx.write(_INSERT, *zip(*((*mutable(row), *fixed(row)) for row in new), strict=True))
+            tx.write(_INSERT, *_MUTABLE.arguments(new), *_FIXED.arguments([row.origin for row in new]))
         if old:
-            tx.write(_UPDATE, *zip(*(mutable(row) for row in old), strict=True))
+            tx.write(_UPDATE, *_MUTABLE.arguments(old))
         if touched:
-            tx.write(_TOUCH, *zip(*((row.run_id, row.last_commit_at, row.ordinal) for row in touched), strict=True))
+            tx.write(_TOUCH, *_TOUCHED.arguments(touched))
         for row in rows:
-            row.created, row.changed, row.touched = None, False, False
+            row.origin, row.changed, row.touched = None, False, False
             self._rows.put(row.run_id, row)
 
     def ready_of(self, run_ids: Collection[str]) -> ReadyRun | None:
@@ -173,43 +195,6 @@ def _end_all(rows: Sequence[RunRow], commit: Commit, ordinal: int, changed: dict
             row.deleted, row.epoch, row.updated_at = True, None, commit.draft.occurred_at
             row.changed, row.ordinal = True, ordinal + 1
             changed[row.run_id] = row
-
-
-def _loaded(found: asyncpg.Record) -> RunRow:
-    return RunRow(
-        run_id=found["run_id"],
-        thread_id=found["thread_id"],
-        graph_id=found["graph_id"],
-        seq=found["seq"],
-        due_at=found["due_at"],
-        updated_at=found["updated_at"],
-        last_commit_at=found["last_commit_at"],
-        status=found["status"],
-        attempt=found["attempt"],
-        counted_attempts=found["counted_attempts"],
-        epoch=found["epoch"],
-        worker=found["worker"],
-        claimed_at=found["claimed_at"],
-        cancel=_object(found["cancel"]),
-        outputs_from=found["outputs_from"],
-        outputs_to=found["outputs_to"],
-        error=_object(found["error"]),
-        interrupts=_object(found["interrupts"]),
-        next=_texts(found["next"]),
-        checkpoint_id=found["checkpoint_id"],
-        finished_event_id=found["finished_event_id"],
-        deleted=found["deleted"],
-        ordinal=found["ordinal"],
-    )
-
-
-def _object(stored: str | None) -> JsonObject | None:
-    return None if stored is None else load_object(stored)
-
-
-def _texts(stored: str | None) -> tuple[str, ...] | None:
-    value = None if stored is None else load(stored)
-    return tuple(str(item) for item in value) if isinstance(value, list) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +236,7 @@ _RUN = """
 SELECT r.*, t.deleted_at IS NOT NULL AS thread_deleted
   FROM read_v1.runs r JOIN read_v1.threads t USING (thread_id)
 """
+_SHOWN = COLUMNS.of(Run)
 _VISIBLE = "NOT r.deleted AND t.deleted_at IS NULL"
 
 
@@ -280,30 +266,4 @@ class Runs:
 
 
 def _run(row: asyncpg.Record) -> Run:
-    return Run(
-        run_id=RunId(row["run_id"]),
-        thread_id=ThreadId(row["thread_id"]),
-        assistant_id=row["assistant_id"],
-        graph_id=row["graph_id"],
-        assistant=load_object(row["assistant"]),
-        status=row["status"],
-        created_at=row["created_at"],
-        updated_at=row["updated_at"],
-        metadata=load_object(row["metadata"]),
-        kwargs=load_object(row["kwargs"]),
-        multitask_strategy=row["multitask_strategy"],
-        due_at=row["due_at"],
-        temporary=row["temporary"],
-        attempt=row["attempt"],
-        epoch=row["epoch"],
-        cancel=_object(row["cancel"]),
-        outputs_from=row["outputs_from"],
-        outputs_to=row["outputs_to"],
-        error=_object(row["error"]),
-        interrupts=_object(row["interrupts"]),
-        next=_texts(row["next"]),
-        checkpoint_id=row["checkpoint_id"],
-        finished_event_id=row["finished_event_id"],
-        deleted=row["deleted"],
-        thread_deleted=row["thread_deleted"],
-    )
+    return _SHOWN.read(Run, row, thread_deleted=row["thread_deleted"])

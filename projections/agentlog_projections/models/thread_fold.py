@@ -35,14 +35,14 @@ class Change(IntEnum):
     """How much of a row a batch changed: each step includes the ones before it."""
 
     NOTHING = 0
-    MARKS = 1
+    STAMPS = 1
     ROW = 2
     VALUES = 3
 
 
 @dataclass(slots=True)
 class ThreadRow:
-    """A row of `threads`. `values_json` is JSON text; `loaded` tells whether it was read.
+    """A row of `threads`. `values` is JSON text; `loaded` tells whether it was read.
 
     `active` maps each active run to whether it was ever claimed; `ordinal` counts the facts of the aggregate that are
     folded in, which makes a second application of a commit harmless.
@@ -57,7 +57,7 @@ class ThreadRow:
     temporary: bool
     status: str = "idle"
     config: JsonObject = field(default_factory=JsonObject)
-    values_json: str | None = None
+    values: str | None = None
     error: JsonObject | None = None
     interrupts: JsonObject = field(default_factory=JsonObject)
     next: tuple[str, ...] = ()
@@ -99,10 +99,10 @@ def _stamp(row: ThreadRow, commit: Commit) -> None:
     stream = commit.draft.stream
     if stream.startswith("thread-"):
         row.version = commit.version
-        row.mark(Change.MARKS)
+        row.mark(Change.STAMPS)
     elif stream.startswith("meta-"):
         row.meta_version = commit.version
-        row.mark(Change.MARKS)
+        row.mark(Change.STAMPS)
 
 
 def _created(old: ThreadRow | None, fact: ThreadCreated, commit: Commit) -> ThreadRow:
@@ -170,8 +170,8 @@ def _state_set(row: ThreadRow, fact: RunDeleted | StateUpdated, at: datetime) ->
 
 def _move(row: ThreadRow, view: JsonObject) -> None:
     if view:
-        before = {} if row.values_json is None else load_object(row.values_json, "values")
-        row.values_json = dump(apply_diff(before, view)).decode()
+        before = {} if row.values is None else load_object(row.values, "values")
+        row.values = dump(apply_diff(before, view)).decode()
         row.mark(Change.VALUES)
 
 
