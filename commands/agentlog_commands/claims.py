@@ -42,7 +42,7 @@ class Claim:
     cancel: CancelRequest | None
     temporary: bool
 
-    def deadline(self, limits: "Limits") -> datetime:
+    def deadline(self, limits: "ClaimLimits") -> datetime:
         """Return when the run is ended in place of its worker, lease or not."""
         if self.cancel is not None:
             return self.cancel.deadline
@@ -50,7 +50,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ClaimLimits:
     """How long a claim may be silent, how long a run may take, how many lost attempts it may have.
 
     `cancel_grace`: how long a worker may take to stop a run that is over its time.
@@ -107,16 +107,16 @@ class ClaimPolicy:
     dead: bool
     now: datetime
 
-    def decide(self, limits: Limits) -> ClaimAction:
+    def decide(self, limits: ClaimLimits) -> ClaimAction:
         """End what is overdue, lease or not; release what is lost, until that happened too often."""
         return self._overdue(limits) or self._lost(limits)
 
-    def _overdue(self, limits: Limits) -> End | None:
+    def _overdue(self, limits: ClaimLimits) -> End | None:
         if self.now < self.claim.deadline(limits):
             return None
         return timed_out() if self.claim.cancel is None else cancelled(self.claim.cancel)
 
-    def _lost(self, limits: Limits) -> ClaimAction:
+    def _lost(self, limits: ClaimLimits) -> ClaimAction:
         heard = self.claim.committed_at or self.claim.claimed_at
         silent = self.unleased_looks >= 2 and self.now - heard >= limits.lost_after
         if not (silent or self.dead):

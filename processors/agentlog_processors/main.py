@@ -16,7 +16,7 @@ from functools import partial
 import uvloop
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from agentlog_commands.claims import Limits
+from agentlog_commands.claims import ClaimLimits
 from agentlog_facts.checkpoint_ports import CheckpointReads
 from agentlog_facts.envelope import Actor, ActorKind
 from agentlog_facts.errors import AgentlogError, Misconfigured
@@ -159,7 +159,7 @@ def _timeouts(settings: Settings) -> WorkerTimeouts:
     def seconds(length: float) -> timedelta:
         return timedelta(seconds=length)
 
-    limits = Limits(
+    limits = ClaimLimits(
         seconds(settings.lost_after_secs),
         seconds(settings.run_timeout_secs),
         settings.run_max_retries,

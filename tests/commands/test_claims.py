@@ -7,10 +7,10 @@ from agentlog_commands.claims import (
     CancelRequest,
     Claim,
     ClaimAction,
+    ClaimLimits,
     ClaimPolicy,
     End,
     Keep,
-    Limits,
     Release,
     after_attempt,
     cancelled as cancelled_end,
@@ -20,7 +20,7 @@ from agentlog_commands.claims import (
 from agentlog_facts.ids import RunId, ThreadId
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
-LIMITS = Limits(lost_after=timedelta(seconds=30), run_time=timedelta(hours=1), retries=3)
+LIMITS = ClaimLimits(lost_after=timedelta(seconds=30), run_time=timedelta(hours=1), retries=3)
 CLAIM = Claim(
     run_id=RunId("run"),
     thread_id=ThreadId("thread"),

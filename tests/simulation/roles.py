@@ -15,7 +15,7 @@ from tests.simulation.fake_sql import understand
 from tests.simulation.loop import Process, SimLoop, passes
 from tests.simulation.network import Network
 
-from agentlog_commands.claims import Limits
+from agentlog_commands.claims import ClaimLimits
 from agentlog_commands.identity import digest
 from agentlog_commands.submit import Submitter
 from agentlog_facts.checkpoint import CheckpointSaved
@@ -58,7 +58,7 @@ TIMING = WorkerTimeouts(
     look=SECOND,
     reconcile=5 * SECOND,
     grace=2 * SECOND,
-    limits=Limits(lost_after=2 * SECOND, run_time=2 * VERDICT, retries=3, cancel_grace=2 * SECOND),
+    limits=ClaimLimits(lost_after=2 * SECOND, run_time=2 * VERDICT, retries=3, cancel_grace=2 * SECOND),
     pop=SECOND,
     alive=2 * SECOND,
 )

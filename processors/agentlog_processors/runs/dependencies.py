@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from agentlog_commands.claims import Limits
+from agentlog_commands.claims import ClaimLimits
 from agentlog_commands.command import Accepted
 from agentlog_commands.identity import digest
 from agentlog_commands.submit import Intent, Submitter
@@ -85,7 +85,7 @@ class WorkerTimeouts:
     look: timedelta
     reconcile: timedelta
     grace: timedelta
-    limits: Limits
+    limits: ClaimLimits
     stubborn: timedelta = timedelta(seconds=60)
     """How long user code may ignore that it shall stop before its process drains and restarts."""
     pop: timedelta = timedelta(seconds=2)

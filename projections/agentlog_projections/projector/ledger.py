@@ -64,7 +64,7 @@ RETURNING p.partition
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Advance:
     """How far one batch takes one partition: from `previous` to `next_offset`; `last` is the last record folded."""
 
     partition: int
@@ -138,7 +138,7 @@ class LedgerFold:
             aggregate.settle()
 
 
-def fence(steps: Sequence[Step], owner: str) -> Write:
+def fence(steps: Sequence[Advance], owner: str) -> Write:
     """Move the positions on, only where nobody else did; fewer rows than steps means that somebody did."""
     opened = [step.opened for step in steps]
     return Write(

@@ -77,7 +77,7 @@ class Fenced(Unavailable):
 
 
 @dataclass(slots=True)
-class Partition:
+class FoldedPartition:
     """A partition that this projector folds; `target` is the log's end as seen at the start.
 
     `reading` is the offset of the next record to take from the tail; `verifying` while that one was folded before and
@@ -158,7 +158,7 @@ def _owned(row: asyncpg.Record) -> PartitionOwner:
 
 async def take(
     connection: Connection, partitions: Sequence[int], owner: str, seen: ClusterState
-) -> dict[int, Partition]:
+) -> dict[int, FoldedPartition]:
     """Become the owner of partitions and return how far they are folded; those somebody alive has now are left out."""
     force = seen.rebuild == "mine"
     rows = await connection.fetch(_TAKE, sorted(partitions), owner, seen.dead(), force)
@@ -177,11 +177,11 @@ async def refuse(connection: Connection, partitions: Sequence[int], owner: str) 
     await connection.execute(NOTIFY, owner)
 
 
-def _partition(row: asyncpg.Record) -> Partition:
-    return Partition(row["partition"], row["next_offset"], row["digest"], row["present"], before=row["stopped"])
+def _partition(row: asyncpg.Record) -> FoldedPartition:
+    return FoldedPartition(row["partition"], row["next_offset"], row["digest"], row["present"], before=row["stopped"])
 
 
-async def say(connection: Connection, partitions: Collection[Partition], owner: str) -> None:
+async def say(connection: Connection, partitions: Collection[FoldedPartition], owner: str) -> None:
     """Store which partitions are present and which are stopped, and why."""
     numbers, present = [one.number for one in partitions], [one.present for one in partitions]
     await connection.execute(_SAY, numbers, present, [one.stopped or one.before for one in partitions], owner)
@@ -190,7 +190,7 @@ async def say(connection: Connection, partitions: Collection[Partition], owner: 
             log.error("projector.partition_stopped", extra={"partition": one.number, "reason": one.stopped})
 
 
-def check(partitions: Mapping[int, Partition], owner: str, seen: ClusterState) -> None:
+def check(partitions: Mapping[int, FoldedPartition], owner: str, seen: ClusterState) -> None:
     """See whether the positions are still as we left them. Raises: Fenced."""
     for number, one in partitions.items():
         found = seen.owned.get(number)

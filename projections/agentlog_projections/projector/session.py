@@ -24,8 +24,8 @@ from agentlog_projections.projector.announcer import Announcer, hint_of, somebod
 from agentlog_projections.projector.assignment import rebalance
 from agentlog_projections.projector.heartbeat import ProjectorHeartbeat
 from agentlog_projections.projector.isolated_fold import IsolatedFold
-from agentlog_projections.projector.ledger import LedgerFold, Step, fence
-from agentlog_projections.projector.ownership import Fenced, Partition
+from agentlog_projections.projector.ledger import Advance, LedgerFold, fence
+from agentlog_projections.projector.ownership import Fenced, FoldedPartition
 from agentlog_projections.projector.quarantine import DETERMINISTIC, UNSTORABLE, Quarantine, execute, is_deterministic
 from agentlog_projections.projector.ready_runs import ReadyRunNotifier
 from agentlog_projections.projector.verdicts import Judged, Known, Read, judge, readable
@@ -101,7 +101,7 @@ class ProjectorSession:
         self._all: frozenset[int] = frozenset()
         self._next_look = 0.0
         self._ahead: asyncio.Task[tuple[list[list[Read]], bool]] | None = None
-        self.partitions: dict[int, Partition] = {}
+        self.partitions: dict[int, FoldedPartition] = {}
 
     @property
     def behind(self) -> int:
@@ -179,7 +179,7 @@ class ProjectorSession:
         raws = await self._ports.tail.poll(self._settings.max_records, self._settings.patience)
         return await self._read(raws), len(raws) >= READ_AHEAD
 
-    def _folding(self) -> list[Partition]:
+    def _folding(self) -> list[FoldedPartition]:
         return [one for one in self.partitions.values() if one.stopped is None]
 
     def _forget(self) -> None:
@@ -217,7 +217,7 @@ class ProjectorSession:
             size += _weight(raw)
         return batches
 
-    async def _decode(self, raw: RawRecord, one: Partition) -> Read | None:
+    async def _decode(self, raw: RawRecord, one: FoldedPartition) -> Read | None:
         try:
             draft = await self._ports.tail.resolve(raw)
         except UnknownSchema as error:
@@ -271,13 +271,15 @@ class ProjectorSession:
         await self._commit(reads[:half])
         await self._commit(reads[half:])
 
-    async def _folded(self, reads: Sequence[Read], steps: Sequence[Step]) -> tuple[list[Judged], Mapping[Key, Known]]:
+    async def _folded(
+        self, reads: Sequence[Read], steps: Sequence[Advance]
+    ) -> tuple[list[Judged], Mapping[Key, Known]]:
         try:
             return await self._fold(reads, steps)
         except DETERMINISTIC as error:
             return await self._fold_carefully(reads, steps, error)
 
-    async def _fold(self, reads: Sequence[Read], steps: Sequence[Step]) -> tuple[list[Judged], Mapping[Key, Known]]:
+    async def _fold(self, reads: Sequence[Read], steps: Sequence[Advance]) -> tuple[list[Judged], Mapping[Key, Known]]:
         """Judge and fold in memory, then write everything at once."""
         tx = Transaction(self._connection)
         known = await self._ledger.known(tx, reads)
@@ -298,7 +300,7 @@ class ProjectorSession:
         return judged, known
 
     async def _fold_carefully(
-        self, reads: Sequence[Read], steps: Sequence[Step], error: Exception
+        self, reads: Sequence[Read], steps: Sequence[Advance], error: Exception
     ) -> tuple[list[Judged], Mapping[Key, Known]]:
         """Fold again, each read model by itself, so that only what cannot be held is parked."""
         if not is_deterministic(error) or getattr(error, "sqlstate", None) == _SQLSTATE_FENCED:
@@ -316,7 +318,7 @@ class ProjectorSession:
             await self._careful.apply([one.commit for one in judged if one.commit is not None])
         return judged, known
 
-    def _steps(self, reads: Sequence[Read]) -> list[Step]:
+    def _steps(self, reads: Sequence[Read]) -> list[Advance]:
         last: dict[int, RawRecord] = {}
         opened: dict[int, PartitionOpened] = {}
         for read in reads:
@@ -324,14 +326,14 @@ class ProjectorSession:
             fact = None if read.draft is None or read.void is not None else read.draft.facts[0]
             if isinstance(fact, PartitionOpened):
                 opened[read.raw.place.partition] = fact
-        steps: list[Step] = []
+        steps: list[Advance] = []
         for number, raw in last.items():
             one = self.partitions[number]
             present = one.present or raw.place.offset + 1 >= one.target
-            steps.append(Step(number, one.next_offset, raw.place.offset + 1, raw, present, opened.get(number)))
+            steps.append(Advance(number, one.next_offset, raw.place.offset + 1, raw, present, opened.get(number)))
         return steps
 
-    async def _committed(self, steps: Sequence[Step], judged: Sequence[Judged], known: Mapping[Key, Known]) -> None:
+    async def _committed(self, steps: Sequence[Advance], judged: Sequence[Judged], known: Mapping[Key, Known]) -> None:
         """Remember how far we are and announce it, where the partition is present."""
         arrived: list[int] = []
         again: list[int] = []

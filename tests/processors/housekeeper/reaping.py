@@ -12,7 +12,7 @@ from tests.fakes.memory_log import MemoryLog
 from tests.fakes.ports import CountedIds, TestClock
 from tests.processors.examples import a_work
 
-from agentlog_commands.claims import CancelRequest, Claim, Limits
+from agentlog_commands.claims import CancelRequest, Claim, ClaimLimits
 from agentlog_commands.submit import Submitter
 from agentlog_facts.envelope import Actor, Fact, LogPosition
 from agentlog_facts.errors import Unavailable
@@ -30,7 +30,7 @@ from agentlog_projections.queries.worker import ExecutableRun, UnfinishedRun, Wo
 from agentlog_projections.sql.read_model import Commit
 
 SECOND = timedelta(seconds=1)
-LIMITS = Limits(lost_after=30 * SECOND, run_time=60 * SECOND, retries=3, cancel_grace=15 * SECOND)
+LIMITS = ClaimLimits(lost_after=30 * SECOND, run_time=60 * SECOND, retries=3, cancel_grace=15 * SECOND)
 TIMING = WorkerTimeouts(1, SECOND, SECOND, SECOND, SECOND, SECOND, LIMITS)
 
 

@@ -14,7 +14,7 @@ from tests.fakes.ports import CountedIds
 from tests.processors.examples import a_work
 from tests.processors.housekeeper.reaping import MemoryRows, ToldViews
 
-from agentlog_commands.claims import Limits
+from agentlog_commands.claims import ClaimLimits
 from agentlog_commands.submit import Submitter
 from agentlog_facts.checkpoint import WritesSaved
 from agentlog_facts.envelope import Actor, Fact
@@ -114,7 +114,7 @@ class Ending:
             hints=create_autospec(Hints, instance=True),
             loops=self._loops,
             bridge=LoopBridge(asyncio.get_running_loop()),
-            timeouts=WorkerTimeouts(1, SECOND, SECOND, SECOND, SECOND, SECOND, Limits(SECOND, 60 * SECOND, 1)),
+            timeouts=WorkerTimeouts(1, SECOND, SECOND, SECOND, SECOND, SECOND, ClaimLimits(SECOND, 60 * SECOND, 1)),
         )
 
 

@@ -13,7 +13,7 @@ from tests.fakes.memory_log import MemoryLog
 from tests.fakes.ports import CountedIds
 from tests.processors.examples import a_work
 
-from agentlog_commands.claims import Limits
+from agentlog_commands.claims import ClaimLimits
 from agentlog_commands.submit import Submitter
 from agentlog_facts.envelope import Actor, Cause
 from agentlog_facts.execution_port import Emit, RunAssignment, RunExecution, RunOutcome
@@ -107,7 +107,7 @@ def worker(loops: JobLoops, queue: Hanging, execution: Execution | InAThread) ->
         hints=create_autospec(Hints, instance=True),
         loops=loops,
         bridge=LoopBridge(asyncio.get_running_loop()),
-        timeouts=WorkerTimeouts(1, SECOND, SECOND, SECOND, SECOND, SECOND, Limits(SECOND, 60 * SECOND, 1, SECOND)),
+        timeouts=WorkerTimeouts(1, SECOND, SECOND, SECOND, SECOND, SECOND, ClaimLimits(SECOND, 60 * SECOND, 1, SECOND)),
     )
 
 

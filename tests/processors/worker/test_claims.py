@@ -13,7 +13,7 @@ from tests.fakes.memory_log import MemoryLog
 from tests.fakes.ports import CountedIds, TestClock
 from tests.processors.examples import a_work
 
-from agentlog_commands.claims import Limits
+from agentlog_commands.claims import ClaimLimits
 from agentlog_commands.submit import Submitter
 from agentlog_facts.envelope import Actor, Fact
 from agentlog_facts.execution_port import RunExecution
@@ -72,7 +72,7 @@ class Claiming:
             hints=create_autospec(Hints, instance=True),
             loops=create_autospec(JobLoops, instance=True),
             bridge=LoopBridge(asyncio.get_running_loop()),
-            timeouts=WorkerTimeouts(1, SECOND, SECOND, SECOND, SECOND, SECOND, Limits(SECOND, 60 * SECOND, 1)),
+            timeouts=WorkerTimeouts(1, SECOND, SECOND, SECOND, SECOND, SECOND, ClaimLimits(SECOND, 60 * SECOND, 1)),
         )
 
 

@@ -31,7 +31,7 @@ from agentlog_projections.models.registry import read_models
 from agentlog_projections.models.runs import RunsModel
 from agentlog_projections.models.threads import ThreadFilter, Threads, ThreadsModel
 from agentlog_projections.projector.announcer import Announcer
-from agentlog_projections.projector.ownership import RESUMABLE, Partition, fence_off
+from agentlog_projections.projector.ownership import RESUMABLE, FoldedPartition, fence_off
 from agentlog_projections.projector.quarantine import is_deterministic, retry
 from agentlog_projections.projector.session import FoldPorts, ProjectorSession
 from agentlog_projections.rebuild.shadow_schema import DROP
@@ -298,7 +298,7 @@ async def test_another_log_stops_the_partition_and_leaves_the_others(env: Projec
 
 
 def test_a_log_that_lacks_the_last_record_stops_the_partition_at_once() -> None:
-    one = Partition(0, next_offset=3, digest="of the record at 2", present=True)
+    one = FoldedPartition(0, next_offset=3, digest="of the record at 2", present=True)
     one.begin(5)
     assert not one.take(RawRecord(LogPosition(0, 4), b"t1", b"{}", START))
     assert one.found_out()
