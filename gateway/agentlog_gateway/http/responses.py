@@ -1,9 +1,8 @@
-"""Decides how answers look: compact JSON, times with microseconds, pagination, ids and tokens in headers."""
+"""HTTP responses: compact JSON, times with microseconds, pagination, ids and tokens in headers."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-import orjson
 from starlette.responses import Response
 
 from agentlog_facts.json_value import Json, dump
@@ -12,17 +11,9 @@ JSON = "application/json"
 TOKEN_HEADER = "X-Consistency-Token"
 
 
-def encode(value: Json) -> bytes:
-    """Return compact JSON; numbers that orjson cannot hold go the slower way."""
-    try:
-        return orjson.dumps(value)
-    except TypeError:
-        return dump(value)
-
-
 def json_response(value: Json, headers: Mapping[str, str] | None = None, status: int = 200) -> Response:
     """Return an answer with a JSON body."""
-    return Response(encode(value), status, dict(headers or {}), JSON)
+    return Response(dump(value), status, dict(headers or {}), JSON)
 
 
 def no_content(headers: Mapping[str, str] | None = None) -> Response:

@@ -5,9 +5,8 @@ Source: docs/http-api.md, sections 7.6 and 27.
 
 from agentlog_facts.graph_ports import At, GraphNotFound, unrooted
 from agentlog_facts.ids import RunId
-from agentlog_facts.json_value import Json, JsonObject
+from agentlog_facts.json_value import Json, JsonObject, dump
 from agentlog_gateway.api.dependencies import Dependencies
-from agentlog_gateway.http.responses import encode
 from agentlog_projections.queries.run_status import RunStatusRow
 
 NO_RUN: JsonObject = {"__error__": {"error": "HTTPException", "message": "404: Run not found"}}
@@ -16,7 +15,7 @@ NO_RUN: JsonObject = {"__error__": {"error": "HTTPException", "message": "404: R
 async def creators_document(dependencies: Dependencies, run_id: RunId, *, look_first: bool = False) -> bytes:
     """Return the response to the creator of a run: values, interrupts or the error."""
     found = await dependencies.run_watcher.outcome(run_id, look_first=look_first, with_values=True)
-    return encode(NO_RUN if found is None else await result_json(dependencies, found))
+    return dump(NO_RUN if found is None else await result_json(dependencies, found))
 
 
 async def joiners_document(dependencies: Dependencies, run_id: RunId) -> bytes:
@@ -25,8 +24,8 @@ async def joiners_document(dependencies: Dependencies, run_id: RunId) -> bytes:
     if found is not None and found.status == "rollback":
         return b"{}"
     if found is None or (found.deleted and not found.thread_deleted):
-        return encode(NO_RUN)
-    return encode(await result_json(dependencies, found))
+        return dump(NO_RUN)
+    return dump(await result_json(dependencies, found))
 
 
 async def cancelled_document(dependencies: Dependencies, run_id: RunId) -> bytes:

@@ -1,4 +1,4 @@
-"""Decides how a child process is started, recognised later and stopped, so that none outlives its parent."""
+"""Child processes: started so that none outlives its parent, recognised after a restart, and stopped."""
 
 import asyncio
 import contextlib
@@ -65,7 +65,10 @@ class Identity:
 
 
 def started_at(pid: int) -> str | None:
-    """Return an opaque start time of a running process, None if there is none or only its zombie."""
+    """Return an opaque start time of a running process, None if there is none or only its zombie.
+
+    `psutil.Process.create_time` would not do: on Linux it moves when the system's clock is set.
+    """
     if sys.platform != "linux":
         return _started_by_ps(pid)
     try:
@@ -89,12 +92,11 @@ def identify(pid: int) -> Identity | None:
 
 def command_line(pid: int) -> list[str]:
     """Return the arguments of a process, empty if it does not run or may not be read."""
-    if sys.platform != "linux":
-        done = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
-        return done.stdout.split()
+    import psutil  # here: it is slow to load, and most starts need it for nothing
+
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
-    except OSError:
+        return psutil.Process(pid).cmdline()
+    except psutil.Error:
         return []
 
 

@@ -1,15 +1,10 @@
-"""Decides what is said when a TCP port is taken: which process holds it, where the system tells."""
+"""Check that a TCP port is free; the error names the process that holds it, where the system tells."""
 
-import contextlib
 import errno
-import os
 import socket
-from pathlib import Path
 
 from agentlog_facts.errors import Conflict
 from agentlog_infra.process.child import command_line
-
-_LISTENING = "0A"
 
 
 class PortTaken(Conflict):
@@ -37,29 +32,12 @@ def _by_whom(port: int) -> str:
 
 
 def owner_of(port: int) -> int | None:
-    """Return the pid that listens on a TCP port, None where /proc does not tell (other systems, other users)."""
-    wanted = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
-    if not wanted:
+    """Return the pid that listens on a TCP port, None where the system does not tell (processes of other users)."""
+    import psutil  # here: it is slow to load, and needed only where a port is taken
+
+    try:
+        found = psutil.net_connections("tcp")
+    except (psutil.Error, OSError):
         return None
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if any(_target(handle) in wanted for handle in (entry / "fd").iterdir()):
-                return int(entry.name)
-    return None
-
-
-def _target(handle: Path) -> str:
-    with contextlib.suppress(OSError):
-        return os.readlink(handle)
-    return ""
-
-
-def _listening_inodes(port: int) -> set[str]:
-    found: set[str] = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with contextlib.suppress(OSError):
-            for line in Path(table).read_text().splitlines()[1:]:
-                fields = line.split()
-                if int(fields[1].rpartition(":")[2], 16) == port and fields[3] == _LISTENING:
-                    found.add(fields[9])
-    return found
+    pids = (one.pid for one in found if one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.port == port)
+    return next((pid for pid in pids if pid is not None), None)

@@ -146,7 +146,7 @@ class EmbeddedPostgres(EmbeddedServer):
 
     async def _stop_if_ours(self, pid: int) -> None:
         words, found = command_line(pid), identify(pid)
-        if found is None or "postgres" not in words[0] or str(self.home.rows) not in words:
+        if found is None or str(self.home.rows) not in words or "postgres" not in words[0]:
             return
         log.warning("embedded.orphan_stopped", extra={"server": self.name, "pid": pid})
         if not await stop_orphan(found, self.orphan_steps):
