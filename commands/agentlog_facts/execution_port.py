@@ -1,7 +1,7 @@
 """The seam between the worker and what executes a graph: what goes in, what comes out, and who stops what."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeAlias
 
@@ -65,14 +65,6 @@ class RunOutcome:
 
 class RunExecution(Protocol):
     """Executes graphs. Call it in the loop that runs user code; everything it needs of the service loop is bridged."""
-
-    def graph_ids(self) -> Sequence[str]:
-        """Return the ids of the loaded graphs."""
-        ...
-
-    def provenance(self, graph_id: str) -> JsonObject:
-        """Return what a claim records of the code: {graph_id, graph_digest, langgraph, server}."""
-        ...
 
     async def execute(self, order: RunAssignment, emit: Emit, stop: asyncio.Event) -> RunOutcome:
         """Execute until the graph ends, interrupts, fails, or `stop` is set (then the outcome is `interrupted`).

@@ -185,10 +185,6 @@ class RunQueue(Protocol):
         """Set or prolong the lease of a claim. Raises: Unavailable."""
         ...
 
-    async def drop_lease(self, run_id: RunId, epoch: int) -> None:
-        """Give a lease back. Raises: Unavailable."""
-        ...
-
     async def leased(self, claims: Sequence[tuple[RunId, int]]) -> Sequence[bool]:
         """Tell for each (run, epoch) whether its lease is there. Raises: Unavailable."""
         ...

@@ -107,11 +107,6 @@ class Server:
         """Return what it stores into; there is one once it was started."""
         return self._store
 
-    @property
-    def has_failed(self) -> bool:
-        """Tell whether it cannot go on and has said why."""
-        return self._store.failed.is_set()
-
     async def failed(self) -> None:
         """Return when the server cannot go on and has said why."""
         await self._store.failed.wait()

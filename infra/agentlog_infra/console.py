@@ -15,7 +15,6 @@ class Status(IntEnum):
     FAILED = 1
     USAGE = 2
     DIFFERENCE = 3
-    NOT_AUTHORISED = 4
     NOT_FOUND = 5
     UNREACHABLE = 6
     INTERRUPTED = 130

@@ -177,9 +177,6 @@ class MemoryFeed:
     async def renew_lease(self, run_id: RunId, epoch: int, worker: str, ttl: timedelta) -> None:
         raise NotImplementedError
 
-    async def drop_lease(self, run_id: RunId, epoch: int) -> None:
-        raise NotImplementedError
-
     async def leased(self, claims: Sequence[tuple[RunId, int]]) -> Sequence[bool]:
         raise NotImplementedError
 

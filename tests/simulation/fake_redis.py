@@ -165,9 +165,6 @@ class SimFeed:
 
         await self._call(renew)
 
-    async def drop_lease(self, run_id: RunId, epoch: int) -> None:
-        await self._call(lambda: self._redis.leases.pop((run_id, epoch), None))
-
     async def leased(self, claims: Sequence[tuple[RunId, int]]) -> Sequence[bool]:
         redis = self._redis
         return await redis.network.call(

@@ -196,12 +196,6 @@ class Execution:
         self._wiring = wiring
         self._env = wiring.env
 
-    def graph_ids(self) -> Sequence[str]:
-        return (GRAPH,)
-
-    def provenance(self, graph_id: str) -> JsonObject:
-        return {"graph_id": graph_id}
-
     async def execute(self, order: RunAssignment, emit: Emit, stop: asyncio.Event) -> RunOutcome:
         steps, version = order.kwargs["steps"], order.run_version
         assert isinstance(steps, int)

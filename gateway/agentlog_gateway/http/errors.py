@@ -11,7 +11,6 @@ from starlette.responses import Response
 
 from agentlog_facts.errors import AgentlogError, OutcomeUnknown, Unavailable
 from agentlog_facts.json_value import dump
-from agentlog_facts.version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +39,6 @@ class Problem(Exception):
 def invalid(detail: str) -> Problem:
     """Return the answer to a request that is wrong in itself."""
     return Problem(422, detail)
-
-
-def not_supported(what: str) -> Problem:
-    """Return the answer to a field or value of the contract that this release does not know yet."""
-    return Problem(422, f"{what} is not supported yet by agentlog {VERSION}")
 
 
 def thread_not_found(thread_id: str) -> Problem:

@@ -70,14 +70,6 @@ class LangGraphRuns:
     def __init__(self, dependencies: ExecutorDependencies) -> None:
         self._dependencies = dependencies
 
-    def graph_ids(self) -> Sequence[str]:
-        """Return the ids of the loaded graphs."""
-        return self._dependencies.graphs.ids()
-
-    def provenance(self, graph_id: str) -> JsonObject:
-        """Return what a claim records of the code."""
-        return self._dependencies.graphs.provenance(graph_id)
-
     async def execute(self, order: RunAssignment, emit: Emit, stop: asyncio.Event) -> RunOutcome:
         """Execute one attempt. Raises: AttemptLost, Unavailable."""
         try:

@@ -164,11 +164,6 @@ class RedisFeed:
                 "SET", self._lease(run_id, epoch), worker, "PX", int(ttl.total_seconds() * 1000)
             )
 
-    async def drop_lease(self, run_id: RunId, epoch: int) -> None:
-        """Give a lease back. Raises: Unavailable."""
-        async with _answered("lease"):
-            await self._redis.execute_command("DEL", self._lease(run_id, epoch))
-
     async def leased(self, claims: Sequence[tuple[RunId, int]]) -> Sequence[bool]:
         """Tell for each claim whether its lease is there. Raises: Unavailable."""
         if not claims:

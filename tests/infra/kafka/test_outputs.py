@@ -14,6 +14,7 @@ from agentlog_facts.errors import Unavailable
 from agentlog_facts.frame import Frame, FrameRecord
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_infra.kafka.outputs.frame_log import KafkaFrameLog, KafkaFrameReads
+from agentlog_infra.kafka.outputs.tail import PartitionTail
 
 THREAD = ThreadId("thread-a")
 
@@ -86,14 +87,22 @@ async def test_a_broker_that_is_away_is_said_to_be_unavailable_and_found_again(
 
 
 async def test_a_tail_without_readers_is_given_up_after_a_while(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped: list[PartitionTail] = []
+
+    class Watched(PartitionTail):
+        async def stop(self) -> None:
+            await super().stop()
+            stopped.append(self)
+
     monkeypatch.setattr("agentlog_infra.kafka.outputs.tail.WARM_S", 0.05)
+    monkeypatch.setattr("agentlog_infra.kafka.outputs.frame_log.PartitionTail", Watched)
     async with outputs(kafka) as (log, reads):
         first = await reads.tail(THREAD)
         first.close()
         second = await reads.tail(THREAD)
-        assert reads.tailed() == {0}
+        assert stopped == []
         second.close()
-        await until(lambda: not reads.tailed(), "the tail is given up")
+        await until(lambda: len(stopped) == 1, "the tail is given up")
         third = await reads.tail(THREAD)
         await log.append(THREAD, _flush(0))
         assert numbers(await taken(third, 1)) == [0]

@@ -126,9 +126,6 @@ class NoQueue:
     async def renew_lease(self, run_id: RunId, epoch: int, worker: str, ttl: timedelta) -> None:
         raise Unavailable("no lease is kept here")
 
-    async def drop_lease(self, run_id: RunId, epoch: int) -> None:
-        raise Unavailable("no lease is kept here")
-
     async def leased(self, claims: Sequence[tuple[RunId, int]]) -> Sequence[bool]:
         return [False] * len(claims)
 

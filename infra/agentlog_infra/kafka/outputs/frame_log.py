@@ -132,10 +132,6 @@ class KafkaFrameReads:
         partition = partition_of(thread_id.encode(), self._partitions)
         return position(self._base(partition), await self._ranges.end(partition))
 
-    def tailed(self) -> frozenset[int]:
-        """Return the partitions that are followed now."""
-        return frozenset(self._tails)
-
     def _cold(self, tail: PartitionTail) -> None:
         """Forget a tail that nobody needs, or that is no more."""
         for partition, known in list(self._tails.items()):
