@@ -1,1 +1,1 @@
-"""What can be read: one file per read model with its table, how facts change it, and its queries."""
+"""Projections: rows in PostgreSQL, folded from the log, and the questions that they answer."""

@@ -1,4 +1,4 @@
-"""The read model `assistants`: the current version and all versions of each assistant, and the questions about them."""
+"""Read model `assistants`: the current version and all versions of each assistant, and the questions about them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which read models there are: the list that migrations, projector and rebuild share."""
+"""Registry of read models: the list that migrations, projector and rebuild share."""
 
 from collections.abc import Sequence
 

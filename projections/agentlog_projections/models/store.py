@@ -1,4 +1,4 @@
-"""The read model `store_items`: what the store holds now, and the questions of graphs and clients about it."""
+"""Read model `store_items`: the items of the store, and the questions of graphs and clients about them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

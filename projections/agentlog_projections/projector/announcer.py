@@ -1,4 +1,4 @@
-"""Decides what others hear after a commit: hints with verdicts, and ready runs. Losing any is harmless."""
+"""Announcer of committed batches: hints with verdicts, and ready runs. A lost one is harmless."""
 
 import asyncio
 import logging

@@ -1,11 +1,11 @@
-"""Decides which partitions a projector gives up or takes, from who is alive and who owns what: everybody gets as many.
+"""Rebalancing of partitions among the live projectors: pure, and the same for all that see the same cluster.
 
-Pure, and the same for all who see the same: so two of them do not reach for one partition. Where they see different
-things for a moment, both may try; the condition on owner and position of every transaction lets one of them write.
+So two projectors do not reach for one partition. Where they see different things for a moment, both may try; the
+condition on owner and position in every transaction lets one of them write.
 
-Who met what its release does not know has given that partition up, and leaves it to the others for as long as there are
-any; when they are gone, it goes on where they got past that place. Partitions that the same projectors can fold are
-shared evenly among those: so none goes back and forth between two releases.
+A projector that met a record of a newer release has given that partition up. It leaves the partition to the other
+projectors for as long as there are any; when they are gone, it goes on if they got past that record. Partitions that
+the same projectors can fold are shared evenly among those, so none goes back and forth between two releases.
 """
 
 from collections import Counter

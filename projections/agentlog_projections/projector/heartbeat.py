@@ -1,8 +1,7 @@
-"""Decides how a projector is known to be alive: a heartbeat in PostgreSQL, on a connection of its own.
+"""Heartbeat of a projector in PostgreSQL, on a connection of its own.
 
-Nothing rests on it but how fast partitions change hands: whoever is taken for dead and is not finds its transactions
-void. A projector that was killed is known by its connection, which went with it; one that stands still, or whose
-machine is gone, by a heartbeat that is overdue.
+Only the speed of a takeover depends on it: a live projector that is taken for dead finds its transactions void. The
+connection of a killed projector ends with it; one that hangs, or whose machine is gone, has an overdue heartbeat.
 """
 
 import asyncio

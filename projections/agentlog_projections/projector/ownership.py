@@ -1,7 +1,8 @@
-"""Decides who folds which partition, from where, and whether it is still the same log.
+"""Ownership of partitions: which projector folds which one, from where, and whether it is still the same log.
 
-`positions.owner` names who folds a partition, and every transaction demands it together with the position: so one that
-was taken over, whether it knows or not, writes nothing. Who is alive (`heartbeat`) only decides who takes what.
+`positions.owner` names the projector that folds a partition, and every transaction demands it together with the
+position: so a projector that was replaced, whether it knows or not, writes nothing. Heartbeats (`heartbeat`) decide
+only which projector takes which partition.
 """
 
 import logging

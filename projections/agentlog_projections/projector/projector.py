@@ -1,4 +1,4 @@
-"""Decides how long the projector folds: session after session, each on a connection of its own, until it is stopped."""
+"""Projector: session after session, each on a connection of its own, until it is stopped."""
 
 import asyncio
 import gc

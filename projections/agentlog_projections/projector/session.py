@@ -1,7 +1,7 @@
-"""Decides how the log becomes rows: read, judge, fold, commit, announce; one transaction a batch, fenced by position.
+"""Session of a projector: read, judge, fold, commit, announce; one transaction a batch, fenced by position.
 
-Guard and folds are pure (`judge`, `*_rows`); this file owns the order of effects. What a crash costs: nothing, every
-step before the commit is done again, and everything after it is a hint.
+Guard and folds are pure (`verdicts`, `thread_fold`, `run_fold`); this file owns the order of effects. A crash costs
+nothing: every step before the commit is done again, and everything after it is a hint.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Decides what became of each record of a batch: the guard over what the ledger knows; pure, no database."""
+"""Verdicts over a batch of records: the guard over the heads that the ledger knows; pure, no database."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Answers how the projection is: which partitions are folded, being built or stopped, and what is in quarantine."""
+"""Health of the projection: partitions that are folded, being built or stopped, and quarantined aggregates."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Decides what is left of deleted threads once nobody can follow their streams any more: nothing but the log."""
+"""Purge of deleted threads once the retention of their streams is over: only the log keeps them."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""Decides where a fold ends that must not run ahead of another one: a tail that shows nothing past bounds."""
+"""Tail of the log that ends at given offsets, for a fold that must not run ahead of another one."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta

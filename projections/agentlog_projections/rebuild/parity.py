@@ -1,8 +1,8 @@
-"""Decides whether two sets of tables hold the same rows: counts and digests per table and partition, and who differs.
+"""Comparison of two sets of tables: counts and digests per table and partition, and the aggregates that differ.
 
-A digest is the sum of two 64-bit hashes over the text of each row, so it needs no order. Left out is what the log does
-not determine: who folds now, how often a retry failed, the index of blobs (a cache), and deleted threads that the
-housekeeper may already have erased.
+A digest is the sum of two 64-bit hashes over the text of each row, so it needs no order. The comparison leaves out what
+the log does not determine: the owners of partitions, how often a retry failed, the index of blobs (a cache), and
+deleted threads that the housekeeper may already have erased.
 """
 
 import hashlib

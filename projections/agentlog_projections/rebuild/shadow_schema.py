@@ -1,8 +1,8 @@
-"""Decides where rows are folded anew: in schemas of their own beside the live ones, exchanged in one transaction.
+"""Shadow schemas of a rebuild: tables beside the live ones, exchanged with them in one transaction.
 
 Statements name `ledger` and `read_v1`; a connection made here says `ledger_next` and `read_v1_next` instead. Renaming
-the schemas is the switch: whoever asks next, with a plan however old, is led to the new tables by PostgreSQL itself.
-The comment of a schema of the ledger is the name of the rebuild that made it, and goes with it.
+the schemas is the switch: PostgreSQL itself leads the next statement of every session, with a plan however old, to the
+new tables. The comment of a ledger's schema is the name of the rebuild that made it, and goes with it.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Decides how a batch reaches PostgreSQL: what its writers collect goes as one statement, which is one transaction."""
+"""Writes of a batch, collected by read models and sent to PostgreSQL as one statement, which is one transaction."""
 
 import re
 from collections.abc import Sequence

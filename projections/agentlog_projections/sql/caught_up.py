@@ -1,7 +1,7 @@
-"""Answers which partitions are folded so far that their rows may be believed, and says so inside other questions.
+"""Catch-up state of partitions: which rows are authoritative, as a query and as SQL inside other questions.
 
-A row counts only while its partition is present. That a row is missing counts only once the partition of its aggregate
-is present; where nobody knows the aggregate, once all partitions are.
+A row counts only while its partition is present. The absence of a row counts only once the partition of its aggregate
+is present; for an aggregate that the ledger does not know, once all partitions are.
 """
 
 from collections.abc import Mapping

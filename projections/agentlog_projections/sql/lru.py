@@ -1,4 +1,4 @@
-"""A bounded memory of what was read or written last: the least recently used goes first, by weight."""
+"""Cache that forgets the least recently used entries once they weigh too much."""
 
 from collections import OrderedDict
 from typing import Generic, TypeVar

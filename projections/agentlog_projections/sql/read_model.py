@@ -1,4 +1,4 @@
-"""What a batch of records has become once it is judged: the input of every read model."""
+"""Read model interface, and the accepted commits that it folds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the tables of all read models share: their schema, and how stored JSON is searched."""
+"""Schema that the tables of all read models share, and the search of stored JSON."""
 
 from agentlog_facts.json_value import Json, JsonObject, dump
 
