@@ -30,6 +30,7 @@ from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
 from agentlog_infra.settings import Settings
 from agentlog_infra.stack.addresses import joined
 from agentlog_infra.system_ports import SystemClock, SystemIds
+from agentlog_postgres.connection import Pool, open_pool
 from agentlog_projections.models.assistants import Assistants
 from agentlog_projections.models.checkpoints import Checkpoints
 from agentlog_projections.models.runs import Runs
@@ -40,7 +41,6 @@ from agentlog_projections.queries.command_context import CommandContexts
 from agentlog_projections.queries.health import health
 from agentlog_projections.queries.run_status import RunStatusRows
 from agentlog_projections.sql.caught_up import PartitionCatchUp
-from agentlog_projections.sql.database import Pool, open_pool
 
 log = logging.getLogger(__name__)
 

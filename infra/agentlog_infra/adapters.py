@@ -3,8 +3,6 @@
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-import asyncpg
-
 from agentlog_commands.submit import Submitter
 from agentlog_facts.ports import LedgerReads
 from agentlog_infra.kafka.event_log import KafkaLog, open_event_log
@@ -12,6 +10,7 @@ from agentlog_infra.redis.feed import RedisFeed, redis_client
 from agentlog_infra.redis.verdicts import HintVerdicts
 from agentlog_infra.settings import Settings
 from agentlog_infra.system_ports import SystemClock, SystemIds
+from agentlog_postgres.connection import Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +24,7 @@ class Adapters:
 
 
 async def open_adapters(
-    settings: Settings, client_id: str, pool: asyncpg.Pool, ledger: LedgerReads, stack: AsyncExitStack
+    settings: Settings, client_id: str, pool: Pool, ledger: LedgerReads, stack: AsyncExitStack
 ) -> Adapters:
     """Connect to log and Redis, until `stack` closes; `ledger` reads the verdicts in `pool`.
 

@@ -21,8 +21,8 @@ from agentlog_infra.redis.verdicts import HintVerdicts
 from agentlog_infra.settings import Settings
 from agentlog_infra.stack.addresses import joined
 from agentlog_infra.system_ports import SystemClock, SystemIds
+from agentlog_postgres.connection import open_pool
 from agentlog_projections.projector.ledger import Ledger
-from agentlog_projections.sql.database import open_pool
 from bench.client import STEPS, Client
 from bench.log_reads import count as count_log
 from bench.storage import LONG, SHORT, storage

@@ -36,6 +36,7 @@ from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
 from agentlog_infra.settings import Settings
 from agentlog_infra.stack.addresses import joined
 from agentlog_infra.system_ports import SystemClock, SystemIds
+from agentlog_postgres.connection import Pool, open_pool
 from agentlog_processors.housekeeper.finish_runs import RunFinisher
 from agentlog_processors.housekeeper.purge_rows import PurgeRows
 from agentlog_processors.housekeeper.reap_runs import ReapRuns
@@ -61,7 +62,6 @@ from agentlog_projections.projector.projector import Projector, tune_memory
 from agentlog_projections.projector.session import FoldPorts, FoldSettings
 from agentlog_projections.queries.purge import purge_deleted
 from agentlog_projections.queries.worker import WorkerQueries
-from agentlog_projections.sql.database import Pool, open_pool
 
 log = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from agentlog_facts.thread import RunCreated, ThreadFact, ThreadState, evolve
 from agentlog_gateway.api.dependencies import Dependencies
 from agentlog_gateway.application import build_app
 from agentlog_gateway.http.cors import Cors
+from agentlog_postgres.connection import open_pool
 from agentlog_projections.queries.command_context import CommandContexts, ThreadContext
-from agentlog_projections.sql.database import open_pool
 
 THREAD = ThreadId("019ab000-0000-7000-8000-000000000001")
 ON_THREAD = stream("thread", THREAD)

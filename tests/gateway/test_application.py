@@ -16,7 +16,7 @@ from agentlog_gateway.api.dependencies import Dependencies
 from agentlog_gateway.application import build_app
 from agentlog_gateway.http.cors import Cors, cors_of
 from agentlog_gateway.routes import NOT_IMPLEMENTED, OPERATIONS
-from agentlog_projections.sql.database import open_pool
+from agentlog_postgres.connection import open_pool
 
 UUID = "019ab000-0000-7000-8000-000000000001"
 

@@ -29,6 +29,7 @@ from agentlog_infra.langgraph.config import load_config
 from agentlog_infra.langgraph.graphs import Graphs
 from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
 from agentlog_infra.system_ports import SystemClock, SystemIds
+from agentlog_postgres.connection import Pool, open_pool
 from agentlog_projections.models.assistants import Assistants
 from agentlog_projections.models.checkpoints import Checkpoints
 from agentlog_projections.models.runs import Runs
@@ -38,7 +39,6 @@ from agentlog_projections.projector.ledger import Ledger
 from agentlog_projections.queries.command_context import CommandContexts
 from agentlog_projections.queries.health import health
 from agentlog_projections.sql.caught_up import PartitionCatchUp
-from agentlog_projections.sql.database import Pool, open_pool
 
 EXAMPLES = Path(agentlog_infra.examples.__file__).parent / "langgraph.json"
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"

@@ -24,10 +24,10 @@ from agentlog_gateway.http.cors import Cors
 from agentlog_infra.kafka.partitioner import partition_of
 from agentlog_infra.postgres.migrate import upgrade
 from agentlog_infra.system_ports import SystemClock
+from agentlog_postgres.connection import connect_projector, open_pool
 from agentlog_projections.models.registry import read_models
 from agentlog_projections.projector.announcer import NullAnnouncer
 from agentlog_projections.projector.session import FoldPorts, FoldSettings, ProjectorSession
-from agentlog_projections.sql.database import connect, open_pool
 
 
 @pytest.fixture(params=versions())
@@ -51,7 +51,7 @@ async def fold(history: Path, uri: str, most: int) -> None:
     log = RecordedLog(history)
     outside = FoldPorts(log, lambda key: partition_of(key.encode(), PARTITIONS), SystemClock(), NullAnnouncer())
     models, runs = read_models()
-    connection = await connect(uri)
+    connection = await connect_projector(uri)
     try:
         folding = ProjectorSession(connection, FoldSettings(uri, "history", max_records=most), outside, models, runs)
         await folding.begin()

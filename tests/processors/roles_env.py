@@ -34,9 +34,9 @@ from agentlog_infra.redis.dead_workers import announcer
 from agentlog_infra.redis.feed import RedisFeed, redis_client
 from agentlog_infra.settings import Settings
 from agentlog_infra.system_ports import SystemClock, SystemIds
+from agentlog_postgres.connection import Pool, open_pool
 from agentlog_projections.models.registry import TYPES
 from agentlog_projections.projector.ledger import Ledger
-from agentlog_projections.sql.database import Pool, open_pool
 
 LIMIT_S = 40.0
 EXAMPLES = Path(agentlog_infra.__file__).parent / "examples" / "langgraph.json"

@@ -21,6 +21,7 @@ from agentlog_facts.notification import Hint
 from agentlog_facts.ports import RawRecord
 from agentlog_facts.vocabulary import decode_commit, encode_commit, encode_facts, parse_commit
 from agentlog_infra.postgres.migrate import Tables, upgrade
+from agentlog_postgres.connection import Pool, open_pool
 from agentlog_projections.models.registry import TYPES, read_models
 from agentlog_projections.models.runs import RunsModel
 from agentlog_projections.projector.announcer import Announcer
@@ -29,7 +30,6 @@ from agentlog_projections.projector.projector import Projector
 from agentlog_projections.projector.session import FoldPorts, FoldSettings
 from agentlog_projections.queries.health import parked
 from agentlog_projections.sql.caught_up import PartitionCatchUp
-from agentlog_projections.sql.database import Pool, open_pool
 from agentlog_projections.sql.read_model import ReadModel
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)

@@ -27,6 +27,7 @@ from agentlog_facts.graph_ports import ThreadView
 from agentlog_facts.ids import Key, RunId, Stream, ThreadId
 from agentlog_facts.json_value import JsonObject
 from agentlog_infra.redis.verdicts import HintVerdicts
+from agentlog_postgres.connection import Pool, open_pool
 from agentlog_processors.housekeeper.finish_runs import RunFinisher
 from agentlog_processors.housekeeper.reap_runs import ReapRuns
 from agentlog_processors.housekeeper.reconcile_queue import ReconcileQueue
@@ -46,7 +47,6 @@ from agentlog_projections.projector.projector import Projector
 from agentlog_projections.projector.session import FoldPorts, FoldSettings
 from agentlog_projections.queries.command_context import CommandContexts
 from agentlog_projections.queries.worker import ExecutableRun, WorkerQueries
-from agentlog_projections.sql.database import Pool, open_pool
 from agentlog_projections.sql.read_model import ReadModel
 
 GRAPH = "agent"

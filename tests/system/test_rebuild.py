@@ -19,9 +19,9 @@ from tests.system.test_large_values import rebuild
 
 from agentlog_facts.json_value import JsonObject, as_object, load
 from agentlog_infra.postgres.migrate import make_database, upgrade
+from agentlog_postgres.connection import connect_projector
 from agentlog_projections.projector.ownership import fence_off
 from agentlog_projections.rebuild.shadow_schema import DROP
-from agentlog_projections.sql.database import connect
 
 THREADS = 24
 ANSWERS = 200
@@ -164,7 +164,7 @@ async def everything(url: str, body: JsonObject | None = None, opened: asyncio.E
 async def tables_stay_empty(server: RunningServer) -> None:
     """Make the tables again, but let nobody fold into them, while workers, streams and waits look at them twice."""
     await make_database(server.postgres)
-    connection = await connect(server.postgres)
+    connection = await connect_projector(server.postgres)
     try:
         await fence_off(connection, range(PARTITIONS), "a rebuild that has just begun")
         await upgrade(server.postgres, TABLES)

@@ -16,8 +16,8 @@ from agentlog_facts.vocabulary import parse_commit
 from agentlog_infra.kafka.connection import EVENTS, connection, kafka_faults
 from agentlog_infra.kafka.partitioner import partition_of
 from agentlog_infra.kafka.shutdown import close_client
-from agentlog_infra.postgres.pool import database_faults
 from agentlog_infra.settings import Settings
+from agentlog_postgres.connection import Connection, connect, translated
 
 _BATCH = 500
 _PATIENCE_MS = 1000
@@ -89,14 +89,13 @@ class Events:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._consumer: AIOKafkaConsumer | None = None
-        self._database: asyncpg.Connection | None = None
+        self._database: Connection | None = None
 
     async def __aenter__(self) -> Self:
         """Connect to PostgreSQL; readers of the log connect when used. Raises: Unavailable."""
         if self._settings.database_uri is None:
             raise Unavailable("DATABASE_URI: expected the address of PostgreSQL, found nothing")
-        with database_faults():
-            self._database = await asyncpg.connect(self._settings.database_uri)
+        self._database = await connect(self._settings.database_uri, "agentlog events")
         return self
 
     async def __aexit__(
@@ -170,7 +169,7 @@ class Events:
         if not offsets or self._database is None:
             return {}
         try:
-            with database_faults():
+            with translated("verdicts"):
                 rows = await self._database.fetch(_VERDICTS, partition, offsets)
         except Unavailable as error:
             if isinstance(error.__cause__, asyncpg.UndefinedTableError):

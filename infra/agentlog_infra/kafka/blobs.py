@@ -8,15 +8,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import asyncpg
-
 from agentlog_facts.errors import Corrupt, Unavailable
 from agentlog_facts.json_value import Json, load
 from agentlog_infra.kafka.connection import BLOBS, kafka_faults
 from agentlog_infra.kafka.partitioner import partition_of
 from agentlog_infra.kafka.producer import DurableProducer
 from agentlog_infra.kafka.reader import KafkaReader
-from agentlog_infra.postgres.pool import database_faults
+from agentlog_postgres.connection import Pool, translated
 
 PART_BYTES = 900 * 1024
 
@@ -51,7 +49,7 @@ class KafkaBlobs:
         self,
         producer: DurableProducer,
         reader: KafkaReader,
-        pool: asyncpg.Pool | None,
+        pool: "Pool | None",
         partitions: int,
         topic: str = BLOBS,
         schema: str = "ledger",
@@ -101,14 +99,14 @@ class KafkaBlobs:
         return value
 
     async def _find(self, sha256: str) -> _Entry | None:
-        with database_faults():
+        with translated("blob index"):
             row = await self._rows().fetchrow(self._find_sql, sha256)
         return None if row is None else _Entry(sha256, row["first_offset"], row["parts"], 0)
 
     async def _fold(self, partition: int) -> None:
         with kafka_faults(self._topic):
             end = await self._reader.end(partition)
-        with database_faults():
+        with translated("blob index"):
             start = await self._rows().fetchval(self._position_sql, partition) or 0
         entries = [
             _Entry(
@@ -117,12 +115,12 @@ class KafkaBlobs:
             async for record in self._reader.read(partition, start, end)
             if record.key is not None and _number(record.headers, "part") == 0
         ]
-        with database_faults():
+        with translated("blob index"):
             async with self._rows().acquire() as connection, connection.transaction():
                 await connection.execute(self._index_sql, *_columns(entries, partition))
                 await connection.execute(self._move_sql, partition, end, start)
 
-    def _rows(self) -> asyncpg.Pool:
+    def _rows(self) -> Pool:
         if self._pool is None:
             raise Unavailable("blobs: this process has no database to find them with")
         return self._pool

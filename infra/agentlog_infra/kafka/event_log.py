@@ -5,8 +5,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import asyncpg
-
 from agentlog_facts.envelope import BlobRef, Draft, LogPosition, Recorded
 from agentlog_facts.errors import AgentlogError, Corrupt, OutcomeUnknown, Unavailable
 from agentlog_facts.ids import Key
@@ -21,13 +19,14 @@ from agentlog_infra.kafka.partitioner import partition_of
 from agentlog_infra.kafka.producer import DurableProducer
 from agentlog_infra.kafka.reader import KafkaReader, Record
 from agentlog_infra.settings import Settings
+from agentlog_postgres.connection import Pool
 
 RECORD_BYTES = 900 * 1024
 """No record exceeds this, so that a stock Kafka takes it."""
 
 
 async def open_event_log(
-    settings: Settings, pool: asyncpg.Pool, client_id: str, stack: AsyncExitStack, *, appends: bool = True
+    settings: Settings, pool: Pool, client_id: str, stack: AsyncExitStack, *, appends: bool = True
 ) -> "KafkaLog":
     """Connect to `events` and `blobs`, until `stack` closes; `pool` holds the index of blobs.
 

@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
-import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
@@ -24,6 +23,7 @@ from agentlog_infra.kafka.producer import DurableProducer
 from agentlog_infra.kafka.reader import KafkaReader
 from agentlog_infra.kafka.shutdown import close_client
 from agentlog_infra.settings import Settings
+from agentlog_postgres.connection import Pool
 
 if TYPE_CHECKING:
     from aiokafka.conn import AIOKafkaConnection
@@ -36,7 +36,7 @@ FETCH_WAIT_MS = 100
 
 async def open_event_tail(
     settings: Settings,
-    pool: asyncpg.Pool,
+    pool: Pool,
     client_id: str,
     stack: AsyncExitStack,
     *,

@@ -5,20 +5,18 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 from urllib.parse import urlsplit
 
 import asyncpg
 
-from agentlog_facts.errors import Misconfigured, Unavailable
+from agentlog_facts.errors import Misconfigured
+from agentlog_postgres.connection import Connection, DatabaseMissing, connect
 
 log = logging.getLogger(__name__)
 
 _FOLDER = Path(__file__).parent / "migrations"
 _LOCK = 0x61676C67  # one migration at a time
-_CONNECT_SECS = 10.0
-
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+_NAME = "agentlog migrate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +49,8 @@ async def upgrade(database_uri: str, read_models: Sequence[Tables]) -> list[str]
 async def pending(database_uri: str, read_models: Sequence[Tables]) -> list[str]:
     """Return what `upgrade` would do, in order; empty when the database has the newest shape. Raises: Unavailable."""
     try:
-        connection = await _connect(database_uri)
-    except asyncpg.InvalidCatalogNameError:
+        connection = await connect(database_uri, _NAME)
+    except DatabaseMissing:
         return [f"database {_database_of(database_uri)}: make it", *_all(read_models)]
     try:
         return await _pending(connection, read_models)
@@ -138,26 +136,17 @@ def _alembic_sql(revision: str | None) -> str:
     return buffer.getvalue()
 
 
-async def _connect(database_uri: str, database: str | None = None) -> Connection:
-    try:
-        return await asyncpg.connect(database_uri, timeout=_CONNECT_SECS, database=database)
-    except asyncpg.InvalidCatalogNameError:
-        raise
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise Unavailable(f"DATABASE_URI: PostgreSQL does not answer: {type(error).__name__}: {error}") from error
-
-
 async def _connect_or_create(database_uri: str) -> Connection:
     try:
-        return await _connect(database_uri)
-    except asyncpg.InvalidCatalogNameError:
+        return await connect(database_uri, _NAME)
+    except DatabaseMissing:
         await _create(database_uri)
-        return await _connect(database_uri)
+        return await connect(database_uri, _NAME)
 
 
 async def _create(database_uri: str) -> None:
     name = _database_of(database_uri)
-    connection = await _connect(database_uri, "template1" if name == "postgres" else "postgres")
+    connection = await connect(database_uri, _NAME, database="template1" if name == "postgres" else "postgres")
     try:
         await connection.execute('CREATE DATABASE "{}" TEMPLATE template0'.format(name.replace('"', '""')))
     except (asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):  # made by somebody else meanwhile

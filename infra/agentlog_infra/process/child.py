@@ -39,6 +39,7 @@ _ROOMS = (
     "agentlog_processors",
     "agentlog_gateway",
     "agentlog_infra",
+    "agentlog_postgres",
     "agentlog_broker",
 )
 

@@ -11,11 +11,11 @@ from agentlog_facts.errors import AgentlogError
 from agentlog_infra.kafka.event_log import KafkaLog, open_event_log
 from agentlog_infra.settings import Settings
 from agentlog_infra.stack.addresses import joined
+from agentlog_postgres.connection import close, connect_projector, open_pool
 from agentlog_processors.jobs.migrate import DIFFERENCE, OK, USAGE, failed
 from agentlog_projections.models.registry import read_models
 from agentlog_projections.projector.quarantine import DETERMINISTIC, retry
 from agentlog_projections.queries.health import Parked, health, parked
-from agentlog_projections.sql.database import close, connect, open_pool
 
 NOT_FOUND = 5
 NAME = "agentlog-projection"
@@ -69,7 +69,7 @@ async def _tried(settings: Settings, log: KafkaLog, one: Parked) -> str | None:
     models, _ = read_models()
     if one.model not in {model.name for model in models}:
         return f"this release has no read model {one.model}"
-    connection_ = await connect(settings.database_uri or "", NAME)
+    connection_ = await connect_projector(settings.database_uri or "", NAME)
     try:
         await retry(connection_, log, models, one.model, one.key)
     except DETERMINISTIC as error:

@@ -13,10 +13,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 
-import asyncpg
 import uvloop
 
-from agentlog_facts.errors import AgentlogError, Conflict, Unavailable
+from agentlog_facts.errors import AgentlogError, Conflict
 from agentlog_infra import logs
 from agentlog_infra.kafka.event_tail import open_event_tail
 from agentlog_infra.kafka.partitioner import partition_of
@@ -24,6 +23,7 @@ from agentlog_infra.postgres.migrate import make_database, whole
 from agentlog_infra.settings import Settings
 from agentlog_infra.stack.addresses import joined
 from agentlog_infra.system_ports import SystemClock, SystemIds
+from agentlog_postgres.connection import DatabaseMissing, open_pool, translated
 from agentlog_processors.jobs.migrate import DIFFERENCE, OK, USAGE, failed, tables
 from agentlog_processors.jobs.rebuild_in_place import rebuild_in_place
 from agentlog_processors.jobs.rebuild_progress import Progress
@@ -33,8 +33,6 @@ from agentlog_projections.projector.announcer import NullAnnouncer
 from agentlog_projections.projector.projector import tune_memory
 from agentlog_projections.projector.session import FoldPorts
 from agentlog_projections.rebuild import shadow_schema
-from agentlog_projections.sql import database
-from agentlog_projections.sql.database import translated
 
 INTERRUPTED = 130
 FETCH_WAIT_MS = 50
@@ -113,10 +111,8 @@ async def _has_rows(uri: str) -> bool:
     with translated("looking for rows"):
         try:
             looking = await shadow_schema.connect_plain(uri)
-        except Unavailable as error:
-            if isinstance(error.__cause__, asyncpg.InvalidCatalogNameError):
-                return False
-            raise
+        except DatabaseMissing:
+            return False
         try:
             return await shadow_schema.has_rows(looking)
         finally:
@@ -125,7 +121,7 @@ async def _has_rows(uri: str) -> bool:
 
 async def _dependencies(stack: AsyncExitStack, settings: Settings, suffix: str) -> RebuildDependencies:
     """Connect to the log. Whatever is folded here is announced by nobody: who takes over pushes what is ready."""
-    pool = await database.open_pool(settings.database_uri or "", 2)
+    pool = await open_pool(settings.database_uri or "", 2)
     stack.push_async_callback(pool.close)
     tail = await open_event_tail(
         settings, pool, "agentlog-rebuild", stack, schema=f"ledger{suffix}", fetch_wait_ms=FETCH_WAIT_MS

@@ -7,6 +7,7 @@
 """
 
 from agentlog_facts.errors import Diverged, Unavailable
+from agentlog_postgres.connection import Connection, connect_projector
 from agentlog_processors.jobs.rebuild_session import (
     Cancelled,
     Connections,
@@ -19,7 +20,6 @@ from agentlog_projections.projector.ownership import fence_off
 from agentlog_projections.projector.session import FoldSettings, ProjectorSession
 from agentlog_projections.rebuild import shadow_schema
 from agentlog_projections.rebuild.shadow_schema import IN_PLACE, LEDGER, NAME
-from agentlog_projections.sql.database import Connection, connect
 
 
 async def rebuild_in_place(dependencies: RebuildDependencies, *, dropping: bool) -> None:
@@ -40,7 +40,7 @@ class _RebuildInPlace:
 
     async def connect(self) -> Connection:
         """Open the connection that folds; by its name a cancel finds it."""
-        return await connect(self._dependencies.database_uri, NAME)
+        return await connect_projector(self._dependencies.database_uri, NAME)
 
     async def make(self, to: Connections) -> None:
         """Keep the projector off, then make the tables anew where that loses nothing, or is asked for."""

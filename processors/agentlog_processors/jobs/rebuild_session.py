@@ -13,11 +13,11 @@ from datetime import timedelta
 from typing import Literal, Protocol, TypeAlias
 
 from agentlog_facts.errors import AgentlogError, Unavailable
+from agentlog_postgres.connection import TRANSIENT, Connection, translated
 from agentlog_processors.jobs.rebuild_progress import Progress
 from agentlog_projections.projector.session import FoldPorts
 from agentlog_projections.rebuild import shadow_schema
 from agentlog_projections.rebuild.shadow_schema import IN_PLACE, LEDGER, RETIRED, SHADOW
-from agentlog_projections.sql.database import TRANSIENT, Connection, translated
 
 log = logging.getLogger(__name__)
 

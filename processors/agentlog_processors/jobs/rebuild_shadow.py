@@ -16,6 +16,7 @@ from typing import Literal, TypeAlias
 import asyncpg
 
 from agentlog_facts.errors import Conflict, Corrupt, Unavailable
+from agentlog_postgres.connection import Connection
 from agentlog_processors.jobs.rebuild_session import (
     Cancelled,
     Connections,
@@ -29,7 +30,6 @@ from agentlog_projections.rebuild import shadow_schema
 from agentlog_projections.rebuild.bounded_tail import BoundedTail
 from agentlog_projections.rebuild.parity import Parity, Side, differences, sums, tables_of
 from agentlog_projections.rebuild.shadow_schema import LEDGER, SHADOW, Position
-from agentlog_projections.sql.database import Connection
 
 Wish: TypeAlias = Literal["switch", "accept", "check"]
 """Switch if all rows are the same, switch in any case, or only compare."""

@@ -10,9 +10,9 @@ import asyncpg
 from agentlog_facts.assistant import AssistantCreated, AssistantRevised
 from agentlog_facts.ids import AssistantId
 from agentlog_facts.json_value import JsonObject, load_object
+from agentlog_postgres.connection import Pool, reading
 from agentlog_projections.sql.batch import Transaction
 from agentlog_projections.sql.columns import encoded
-from agentlog_projections.sql.database import Pool, reading
 from agentlog_projections.sql.read_model import Commit
 from agentlog_projections.sql.schema import PRELUDE, contained
 

@@ -10,12 +10,12 @@ from agentlog_facts.checkpoint_ports import StoredCheckpoint, StoredWrite
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import JsonObject, load, load_object
 from agentlog_facts.thread import ThreadCreated
+from agentlog_postgres.connection import Pool, PooledConnection, reading
 from agentlog_projections.models.channel_chains import ChannelChains, StoredVersion, VersionKey
 from agentlog_projections.models.checkpoint_fold import ChannelRow, CheckpointBatch, CheckpointRow, WriteRow
 from agentlog_projections.sql.batch import Transaction
 from agentlog_projections.sql.caught_up import key_is_authoritative, require
 from agentlog_projections.sql.columns import encoded
-from agentlog_projections.sql.database import Pool, PooledConnection, reading
 from agentlog_projections.sql.read_model import Commit
 from agentlog_projections.sql.schema import PRELUDE, contained
 

@@ -10,11 +10,11 @@ import asyncpg
 from agentlog_facts.ids import RunId, ThreadId, rest
 from agentlog_facts.json_value import JsonObject, load_object
 from agentlog_facts.thread import RunCreated, ThreadCreated, ThreadDeleted
+from agentlog_postgres.connection import Pool, reading
 from agentlog_projections.models.run_fold import RunOrigin, RunRow, created, evolve, run_of
 from agentlog_projections.sql.batch import Transaction
 from agentlog_projections.sql.claimable import ReadyRun
 from agentlog_projections.sql.columns import Column, Columns, texts
-from agentlog_projections.sql.database import Pool, reading
 from agentlog_projections.sql.lru import Lru
 from agentlog_projections.sql.read_model import Commit
 from agentlog_projections.sql.schema import PRELUDE

@@ -11,10 +11,10 @@ from agentlog_facts.ids import Key
 from agentlog_facts.json_value import dump, load_object
 from agentlog_facts.store import StoreItemDeleted, StoreItemPut, store_key
 from agentlog_facts.store_ports import Condition, Namespace, StoredItem
+from agentlog_postgres.connection import Pool, reading
 from agentlog_projections.sql.batch import Transaction
 from agentlog_projections.sql.caught_up import key_is_authoritative, require
 from agentlog_projections.sql.columns import encoded
-from agentlog_projections.sql.database import Pool, reading
 from agentlog_projections.sql.read_model import Commit
 from agentlog_projections.sql.schema import PRELUDE, without_nul
 

@@ -9,10 +9,10 @@ import asyncpg
 
 from agentlog_facts.ids import Key, ThreadId
 from agentlog_facts.json_value import JsonObject, load_object
+from agentlog_postgres.connection import Pool, reading
 from agentlog_projections.models.thread_fold import Change, ThreadRow, fold, moves_view
 from agentlog_projections.sql.batch import Transaction
 from agentlog_projections.sql.columns import Column, Columns, texts
-from agentlog_projections.sql.database import Pool, reading
 from agentlog_projections.sql.lru import Lru
 from agentlog_projections.sql.read_model import Commit, by_key
 from agentlog_projections.sql.schema import PRELUDE, contained

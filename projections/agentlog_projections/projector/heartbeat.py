@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import asyncpg
 
-from agentlog_projections.sql.database import TRANSIENT, Connection, close, connect
+from agentlog_postgres.connection import TRANSIENT, Connection, close, connect_projector
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class ProjectorHeartbeat:
 @asynccontextmanager
 async def heartbeat(database_uri: str, owner: str, beat: timedelta) -> AsyncGenerator[ProjectorHeartbeat]:
     """Be one of the projectors for the length of the block. Raises: Unavailable, TRANSIENT."""
-    connection = await connect(database_uri, "agentlog projector heartbeat")
+    connection = await connect_projector(database_uri, "agentlog projector heartbeat")
     try:
         member = ProjectorHeartbeat(connection, owner, beat)
         await member.join()

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from agentlog_postgres.connection import Connection
 from agentlog_projections.projector.quarantine import DETERMINISTIC, Quarantine, execute, is_deterministic
 from agentlog_projections.sql.batch import Composer, Transaction
-from agentlog_projections.sql.database import Connection
 from agentlog_projections.sql.read_model import Commit, ReadModel, by_key
 
 

@@ -17,10 +17,10 @@ from agentlog_facts.notification import decode_verdict, encode_verdict
 from agentlog_facts.ports import Indexed, RawRecord
 from agentlog_facts.system import PartitionOpened
 from agentlog_facts.vocabulary import NAMES
+from agentlog_postgres.connection import Pool, reading
 from agentlog_projections.projector.verdicts import MOST_NAMES, Judged, Known, Read, decode_head, encode_head
 from agentlog_projections.sql.batch import Transaction, Write
 from agentlog_projections.sql.caught_up import key_is_authoritative, require
-from agentlog_projections.sql.database import Pool, reading
 from agentlog_projections.sql.lru import Lru
 
 HEADS_REMEMBERED = 20_000

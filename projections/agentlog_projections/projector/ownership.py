@@ -14,10 +14,10 @@ import asyncpg
 
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.ports import RawRecord
+from agentlog_postgres.connection import Connection
 from agentlog_projections.projector.assignment import ClusterState, PartitionOwner, Rebuild
 from agentlog_projections.projector.heartbeat import NOTIFY
 from agentlog_projections.projector.ledger import digest
-from agentlog_projections.sql.database import Connection
 
 log = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from agentlog_facts.errors import Diverged, Unavailable
+from agentlog_postgres.connection import TRANSIENT, close, connect_projector
 from agentlog_projections.models.runs import RunsModel
 from agentlog_projections.projector.heartbeat import heartbeat
 from agentlog_projections.projector.ownership import Fenced
 from agentlog_projections.projector.session import FoldPorts, FoldSettings, ProjectorSession
-from agentlog_projections.sql.database import TRANSIENT, close, connect
 from agentlog_projections.sql.read_model import ReadModel
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Projector:
         settings = self._settings
         await self._ports.tail.ends()  # who does not reach the log must not be counted: the others would make room
         async with heartbeat(settings.database_uri, settings.owner, settings.look_every) as member:
-            connection = await connect(settings.database_uri)
+            connection = await connect_projector(settings.database_uri)
             try:
                 fold = ProjectorSession(connection, settings, self._ports, self._models, self._runs, member)
                 try:

@@ -9,8 +9,8 @@ from agentlog_facts.envelope import LogPosition
 from agentlog_facts.errors import Corrupt
 from agentlog_facts.ids import Key
 from agentlog_facts.ports import EventLog
+from agentlog_postgres.connection import TRANSIENT, Connection, Executor, translated
 from agentlog_projections.sql.batch import Composer, Transaction
-from agentlog_projections.sql.database import TRANSIENT, Connection, Executor, translated
 from agentlog_projections.sql.read_model import Commit, ReadModel
 
 log = logging.getLogger(__name__)

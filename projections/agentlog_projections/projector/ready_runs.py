@@ -6,12 +6,12 @@ A lost announcement is harmless: the housekeeper makes it again.
 from collections.abc import Collection, Mapping, Sequence
 
 from agentlog_facts.ids import Key, RunId
+from agentlog_postgres.connection import Connection, Executor
 from agentlog_projections.models.runs import RunsModel
 from agentlog_projections.projector.announcer import Announcer, may_be_ready
 from agentlog_projections.projector.quarantine import Quarantine
 from agentlog_projections.projector.verdicts import Known
 from agentlog_projections.sql.claimable import ReadyRun, ready_runs
-from agentlog_projections.sql.database import Connection, Executor
 from agentlog_projections.sql.read_model import Commit
 
 _OF_THREADS = ready_runs("r.thread_id = ANY($1::text[])")

@@ -18,6 +18,7 @@ from agentlog_facts.guard import Void
 from agentlog_facts.ids import Key
 from agentlog_facts.ports import Clock, EventTail, RawRecord
 from agentlog_facts.system import PartitionOpened
+from agentlog_postgres.connection import Connection
 from agentlog_projections.models.runs import RunsModel
 from agentlog_projections.projector import ownership
 from agentlog_projections.projector.announcer import Announcer, hint_of, somebody_waits
@@ -30,7 +31,6 @@ from agentlog_projections.projector.quarantine import DETERMINISTIC, UNSTORABLE,
 from agentlog_projections.projector.ready_runs import ReadyRunNotifier
 from agentlog_projections.projector.verdicts import Judged, Known, Read, judge, readable
 from agentlog_projections.sql.batch import Composer, Transaction, Write
-from agentlog_projections.sql.database import Connection
 from agentlog_projections.sql.read_model import ReadModel
 
 log = logging.getLogger(__name__)

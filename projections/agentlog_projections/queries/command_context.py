@@ -13,7 +13,7 @@ from agentlog_facts.ids import AssistantId, RunId, ThreadId, stream
 from agentlog_facts.json_value import Json, JsonObject, load, load_object
 from agentlog_facts.notification import decode_verdict
 from agentlog_facts.thread import RunState, ThreadState, named_interrupts
-from agentlog_projections.sql.database import Pool, reading
+from agentlog_postgres.connection import Pool, reading
 
 _RESUME = "r.kwargs->'command'->'resume'"
 _ANSWERS = f"""CASE coalesce(json_typeof({_RESUME}), 'null')

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agentlog_facts.ids import Key
-from agentlog_projections.sql.database import Pool, reading
+from agentlog_postgres.connection import Pool, reading
 
 MOST_PARKED = 1_000
 """Parked aggregates that are named; `health` counts all."""

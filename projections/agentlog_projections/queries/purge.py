@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from agentlog_projections.sql.database import Pool, reading
+from agentlog_postgres.connection import Pool, reading
 
 ERASED = frozenset({"threads", "runs", "checkpoints", "channels", "writes"})
 """The tables whose rows go with their thread; an item of the store stays, it only names the thread that wrote it."""

@@ -8,8 +8,8 @@ import asyncpg
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import JsonObject, load_object
 from agentlog_facts.thread import RunStatus
+from agentlog_postgres.connection import Pool, reading
 from agentlog_projections.sql.caught_up import RUN_IS_AUTHORITATIVE, RUN_OR_NONE
-from agentlog_projections.sql.database import Pool, reading
 
 _ROWS = f"""
 SELECT k.run_id, r.thread_id, r.status, coalesce((r.kwargs->>'resumable')::bool, false) AS resumable, r.epoch,

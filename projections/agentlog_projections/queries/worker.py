@@ -13,9 +13,9 @@ import asyncpg
 from agentlog_commands.claims import CancelRequest, Claim
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import JsonObject, as_object, load_object
+from agentlog_postgres.connection import Pool, translated
 from agentlog_projections.sql.caught_up import key_is_authoritative, require
 from agentlog_projections.sql.claimable import FIRST, NOT_QUARANTINED, READY, ReadyRun, ready_runs
-from agentlog_projections.sql.database import Pool, translated
 
 _WORK = f"""
 SELECT r.run_id, r.thread_id, r.graph_id, r.assistant::text AS assistant, r.kwargs::text AS kwargs,

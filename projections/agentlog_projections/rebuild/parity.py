@@ -10,9 +10,9 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from agentlog_postgres.connection import Connection
 from agentlog_projections.queries.purge import ERASED
 from agentlog_projections.rebuild.shadow_schema import LEDGER
-from agentlog_projections.sql.database import Connection
 from agentlog_projections.sql.read_model import ReadModel
 from agentlog_projections.sql.schema import SCHEMA
 

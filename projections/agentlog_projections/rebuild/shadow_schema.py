@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from agentlog_facts.errors import Conflict, Misconfigured, Unavailable
+from agentlog_postgres.connection import IDLE_SECS, Connection, connect, connect_folding
 from agentlog_projections.projector.heartbeat import CHANNEL
-from agentlog_projections.sql.database import CONNECT_SECS, IDLE_SECS, Connection, translated
 from agentlog_projections.sql.schema import SCHEMA
 
 if TYPE_CHECKING:
@@ -42,16 +42,8 @@ LONG_SECS = 3600.0
 """The longest statement: a digest over a table."""
 NAME = "agentlog rebuild"
 """What connections of a rebuild are called in the database."""
-_FOLDING = {
-    "application_name": NAME,
-    "synchronous_commit": "off",
-    "plan_cache_mode": "force_generic_plan",
-    "enable_seqscan": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-    "jit": "off",
-}
-"""As of the projector's own connection; what a crash of PostgreSQL takes from the end is folded again."""
+_FOLDING = {"synchronous_commit": "off"}
+"""Server settings: a crash of PostgreSQL may take commits from the end; they are folded again."""
 
 DROP = f"DROP SCHEMA IF EXISTS {LEDGER}, {SCHEMA} CASCADE"
 """Drops all live rows; for whoever folds in their place."""
@@ -149,24 +141,12 @@ class Position:
 
 async def connect_next(uri: str) -> Connection:
     """Open the connection that folds beside the live rows. Raises: Unavailable."""
-    with translated("connect"):
-        return await asyncpg.connect(
-            uri,
-            connection_class=NextConnection,
-            timeout=CONNECT_SECS,
-            command_timeout=LONG_SECS,
-            statement_cache_size=500,
-            max_cached_statement_lifetime=0,
-            max_cacheable_statement_size=0,
-            server_settings=_FOLDING,
-        )
+    return await connect_folding(uri, NAME, _FOLDING, statement_secs=LONG_SECS, connection_class=NextConnection)
 
 
 async def connect_plain(uri: str, name: str = NAME) -> Connection:
-    """Open a connection for few and long statements. Raises: Unavailable."""
-    settings = {"application_name": name, "TimeZone": "UTC", "jit": "off"}
-    with translated("connect"):
-        return await asyncpg.connect(uri, timeout=CONNECT_SECS, command_timeout=LONG_SECS, server_settings=settings)
+    """Open a connection for few and long statements. Raises: DatabaseMissing, Unavailable."""
+    return await connect(uri, name, statement_secs=LONG_SECS)
 
 
 async def hold(connection: Connection) -> None:

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import asyncpg
 
-from agentlog_projections.sql.database import Executor
+from agentlog_postgres.connection import Executor
 
 Argument: TypeAlias = object
 _PARAMETER = re.compile(r"\$(\d+)")

@@ -7,7 +7,7 @@ is present; for an aggregate that the ledger does not know, once all partitions 
 from collections.abc import Mapping
 
 from agentlog_facts.errors import Unavailable
-from agentlog_projections.sql.database import Pool, reading
+from agentlog_postgres.connection import Pool, reading
 
 _PRESENT = "SELECT partition, present AND stopped IS NULL AS present FROM ledger.positions"
 _ALL = """

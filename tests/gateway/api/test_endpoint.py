@@ -12,7 +12,7 @@ from agentlog_facts.json_value import Json, JsonObject
 from agentlog_gateway.api.endpoint import Endpoint, Operation
 from agentlog_gateway.api.request_context import RequestContext, query_number
 from agentlog_gateway.http.responses import json_response
-from agentlog_projections.sql.database import open_pool
+from agentlog_postgres.connection import open_pool
 
 
 async def ask(path: str) -> Response:

@@ -21,7 +21,7 @@ from agentlog_gateway.api.dependencies import Dependencies
 from agentlog_gateway.api.refusal_recorder import note_refusal
 from agentlog_gateway.api.request_context import RequestContext
 from agentlog_gateway.http.errors import Problem
-from agentlog_projections.sql.database import open_pool
+from agentlog_postgres.connection import open_pool
 
 T1, A1 = ThreadId("t-1"), AssistantId("a-1")
 NAMESPACE = ("users", "ana")

@@ -12,7 +12,7 @@ from agentlog_commands.command import Decision, Refused
 from agentlog_commands.submit import Intent, Outcome, Submitter, Voided
 from agentlog_facts.guard import Void
 from agentlog_gateway.api.request_context import RequestContext
-from agentlog_projections.sql.database import open_pool
+from agentlog_postgres.connection import open_pool
 
 
 class Losing(Submitter):

@@ -14,8 +14,8 @@ from agentlog_facts.errors import Unavailable
 from agentlog_gateway.application import build_app
 from agentlog_gateway.http.cors import Cors
 from agentlog_gateway.reads.caught_up import FRESH_S, CatchUpGate
+from agentlog_postgres.connection import open_pool
 from agentlog_projections.queries.health import ProjectionHealth
-from agentlog_projections.sql.database import open_pool
 
 
 class States:

@@ -28,6 +28,7 @@ from agentlog_facts.ports import RawRecord
 from agentlog_facts.store import StoreItemPut, store_key
 from agentlog_facts.thread import ThreadDeleted, ThreadMetadataPatched
 from agentlog_infra.postgres.migrate import whole
+from agentlog_postgres.connection import Connection
 from agentlog_processors.jobs.rebuild_session import Found, cancel
 from agentlog_processors.jobs.rebuild_shadow import Differs
 from agentlog_projections.queries.purge import purge_deleted
@@ -42,7 +43,6 @@ from agentlog_projections.rebuild.shadow_schema import (
     remove,
     renamed,
 )
-from agentlog_projections.sql.database import Connection
 
 SAYS = "CREATE TABLE ledger.said AS SELECT current_setting('synchronous_commit') AS said"
 STALL_S = 10.0

@@ -27,6 +27,7 @@ from agentlog_facts.ids import Key
 from agentlog_facts.notification import Hint
 from agentlog_facts.ports import RawRecord
 from agentlog_infra.postgres.migrate import upgrade
+from agentlog_postgres.connection import connect_projector
 from agentlog_projections.models.registry import read_models
 from agentlog_projections.models.runs import RunsModel
 from agentlog_projections.models.threads import ThreadFilter, Threads, ThreadsModel
@@ -36,7 +37,6 @@ from agentlog_projections.projector.quarantine import is_deterministic, retry
 from agentlog_projections.projector.session import FoldPorts, ProjectorSession
 from agentlog_projections.rebuild.shadow_schema import DROP
 from agentlog_projections.sql.batch import Transaction
-from agentlog_projections.sql.database import connect
 from agentlog_projections.sql.read_model import Commit, ReadModel
 
 
@@ -185,7 +185,7 @@ async def test_a_rebuild_takes_the_partitions_and_the_projector_has_them_back_af
     async with env.projector(owner="projector"):
         await env.folded()
         before = await env.dump()
-        rebuilding = await connect(env.uri)
+        rebuilding = await connect_projector(env.uri)
         try:
             await fence_off(rebuilding, [0, 1], "rebuild")
             await env.reset()
@@ -454,7 +454,7 @@ async def test_parked_commits_are_applied_in_order_once_the_model_can_hold_them(
     )
     async with env.projector(picky()):
         await env.folded()
-    connection = await connect(env.uri)
+    connection = await connect_projector(env.uri)
     try:
         with pytest.raises(ValueError, match="cannot hold"):
             await retry(connection, env.log, picky()[0], "threads", Key("bad"))  # type: ignore[arg-type]  # reads only
@@ -512,7 +512,7 @@ async def test_what_is_parked_while_a_retry_waits_for_the_projector_is_retried_t
         await env.folded()
     moved = await env.pool.fetchrow('DELETE FROM ledger.quarantine WHERE "offset" = $1 RETURNING *', places[2].offset)
     assert moved is not None
-    connection = await connect(env.uri)
+    connection = await connect_projector(env.uri)
     try:
         async with env.pool.acquire() as folding:
             transaction = folding.transaction()

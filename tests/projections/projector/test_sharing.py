@@ -15,12 +15,12 @@ from tests.projections.projector_env import MemoryTail, ProjectorEnv, WallClock,
 
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.guard import Accepted
+from agentlog_postgres.connection import close, connect_projector
 from agentlog_projections.models.registry import read_models
 from agentlog_projections.projector.announcer import Announcer
 from agentlog_projections.projector.heartbeat import ProjectorHeartbeat, heartbeat
 from agentlog_projections.projector.ownership import Fenced
 from agentlog_projections.projector.session import READ_AHEAD, FoldPorts, FoldSettings, ProjectorSession
-from agentlog_projections.sql.database import close, connect
 
 NEVER = timedelta(hours=1)
 OWNERS = "SELECT partition, owner FROM ledger.positions ORDER BY partition"
@@ -48,7 +48,7 @@ async def projector_paused(
     env: ProjectorEnv, settings: FoldSettings
 ) -> AsyncGenerator[tuple[ProjectorSession, ProjectorHeartbeat]]:
     """Give a projector that was seen once, owns its share, and does nothing by itself any more."""
-    heartbeat, connection = await connect(env.uri), await connect(env.uri)
+    heartbeat, connection = await connect_projector(env.uri), await connect_projector(env.uri)
     try:
         member = ProjectorHeartbeat(heartbeat, settings.owner, NEVER)
         await member.join()

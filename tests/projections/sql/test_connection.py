@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from tests.projections.projector_env import ProjectorEnv
 
-from agentlog_projections.sql.database import CONNECT_SECS, open_pool, reading
+from agentlog_postgres.connection import CONNECT_SECS, open_pool, reading
 
 
 @contextmanager

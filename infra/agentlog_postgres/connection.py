@@ -1,8 +1,8 @@
-"""Decides how read models reach PostgreSQL, and which of its faults may pass by themselves."""
+"""Connections to PostgreSQL and the one translation of its faults."""
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeAlias
 
@@ -18,6 +18,8 @@ Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 CONNECT_SECS = 10.0
 STATEMENT_SECS = 60.0
 IDLE_SECS = 3.0
+PROJECTOR = {"idle_in_transaction_session_timeout": f"{IDLE_SECS:.0f}s"}
+"""Server settings of a projector: one that hangs in a transaction must not keep its rows from its successor."""
 
 _MISSING = (
     asyncpg.UndefinedTableError,
@@ -51,11 +53,17 @@ TRANSIENT = (
 """Faults that say nothing about the data: the same statement may succeed later or on another connection."""
 
 
+class DatabaseMissing(Unavailable):
+    """The database does not exist (yet): `agentlog migrate up` or a rebuild makes it."""
+
+
 @contextmanager
 def translated(what: str) -> Generator[None]:
-    """Turn faults of the database into Unavailable, naming what was asked."""
+    """Turn faults of PostgreSQL into Unavailable, with a message that names the operation."""
     try:
         yield
+    except asyncpg.InvalidCatalogNameError as error:
+        raise DatabaseMissing(f"{what}: {error}") from error
     except TRANSIENT as error:
         raise Unavailable(f"{what}: PostgreSQL does not answer: {type(error).__name__}: {error}") from error
 
@@ -81,26 +89,55 @@ async def _as_it_is(connection: Connection) -> None:
     """Give a connection back without a word."""
 
 
-async def connect(uri: str, name: str = "agentlog projector") -> Connection:
-    """Open a connection that folds: one plan a statement, whatever its size. Raises: Unavailable."""
+async def connect(
+    uri: str, name: str, *, database: str | None = None, statement_secs: float = STATEMENT_SECS
+) -> Connection:
+    """Open a connection for plain statements; `name` shows in `pg_stat_activity`.
+
+    Raises: DatabaseMissing, Unavailable.
+    """
+    settings = {"application_name": name, "TimeZone": "UTC", "jit": "off"}
+    with translated("connect"):
+        return await asyncpg.connect(
+            uri, timeout=CONNECT_SECS, database=database, command_timeout=statement_secs, server_settings=settings
+        )
+
+
+async def connect_projector(uri: str, name: str = "agentlog projector") -> Connection:
+    """Open a connection of a projector, or of a process that folds in its place. Raises: Unavailable."""
+    return await connect_folding(uri, name, PROJECTOR)
+
+
+async def connect_folding(
+    uri: str,
+    name: str,
+    more: Mapping[str, str],
+    *,
+    statement_secs: float = STATEMENT_SECS,
+    connection_class: type[Connection] | None = None,
+) -> Connection:
+    """Open a connection that folds: one plan a statement, whatever its size; `more` adds server settings.
+
+    Raises: DatabaseMissing, Unavailable.
+    """
     with translated("connect"):
         return await asyncpg.connect(
             uri,
+            connection_class=connection_class or asyncpg.Connection,
             timeout=CONNECT_SECS,
-            command_timeout=STATEMENT_SECS,
+            command_timeout=statement_secs,
             statement_cache_size=500,
             max_cached_statement_lifetime=0,
             max_cacheable_statement_size=0,
             server_settings={
                 "application_name": name,
-                # A projector that stands still amid a transaction must not keep its rows from who takes over.
-                "idle_in_transaction_session_timeout": f"{IDLE_SECS:.0f}s",
                 # Every statement looks rows up by key; PostgreSQL would keep plans made for empty tables.
                 "plan_cache_mode": "force_generic_plan",
                 "enable_seqscan": "off",
                 "enable_hashjoin": "off",
                 "enable_mergejoin": "off",
                 "jit": "off",
+                **more,
             },
         )
 

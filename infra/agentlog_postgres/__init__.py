@@ -1,0 +1,1 @@
+"""Connections to PostgreSQL, for the rooms infra and projections alike."""
