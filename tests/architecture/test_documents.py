@@ -1,7 +1,9 @@
-"""References from code and documents: cited sections, headings, files and links exist."""
+"""References from code and documents: cited sections, headings, files, links and classes exist."""
 
+import ast
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ _HEADING = re.compile(r"^#{2,4} (.+)$", re.MULTILINE)
 _CITED_HEADING = re.compile(r'ARCHITECTURE\.md, "([^"]+)"')
 _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"(?:\./)?[\w-]+(?:[./][\w.-]+)*\.(?:py|md|sh|toml)|[\w.-]+(?:/[\w.-]+)*/")
+_CLASS = re.compile(r"`([a-z]\w*)\.([A-Z]\w*)`")
 _LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
@@ -44,6 +47,13 @@ def cited_sections() -> Iterator[tuple[Path, str, str]]:
         for document, numbers in _SECTIONS.findall(prose(path)):
             for number in re.findall(_NUMBER, numbers):
                 yield path, document, number
+
+
+def docstrings(path: Path) -> Iterator[str]:
+    """Yield the docstrings of a module, of attributes too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.value.value
 
 
 def slug(heading: str) -> str:
@@ -111,3 +121,17 @@ def test_a_room_lists_its_packages(room: str) -> None:
     found = {path.parent.name for root in below for path in root.glob("*/__init__.py")}
     page = (ROOT / room / "README.md").read_text()
     assert [name for name in sorted(found) if f"`{name}`" not in page and f"`{name}/`" not in page] == []
+
+
+def test_every_class_that_a_docstring_names_by_its_module_exists() -> None:
+    known: dict[str, str] = {}
+    for path in modules(*ROOMS, "tests"):
+        known[path.stem] = known.get(path.stem, "") + path.read_text()
+    missing = [
+        f"{named(path)}: `{module}.{name}`"
+        for path in modules(*ROOMS, "tests")
+        for text in docstrings(path)
+        for module, name in _CLASS.findall(text)
+        if not re.search(rf"^(?:class )?{name}\b", known.get(module, ""), re.MULTILINE) and find_spec(module) is None
+    ]
+    assert missing == []

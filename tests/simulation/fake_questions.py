@@ -93,7 +93,7 @@ def _place(run: Row) -> tuple[bool, int]:
 
 
 def _first_in_line(postgres: Postgres) -> list[Row]:
-    """Return the runs that may be claimed: see `readiness`."""
+    """Return the runs that may be claimed: see `claimable`."""
     lines: dict[object, list[Row]] = {}
     taken: set[object] = set()
     for run in _rows_of(postgres, "read_v1.runs"):

@@ -31,7 +31,7 @@ async def rebuild_in_place(dependencies: RebuildDependencies, *, dropping: bool)
 
 
 class _RebuildInPlace:
-    """Keeps `rebuild_tries.Rebuild`."""
+    """Implements `rebuild_session.Rebuild`."""
 
     def __init__(self, dependencies: RebuildDependencies, *, dropping: bool) -> None:
         self._dependencies = dependencies

@@ -59,7 +59,7 @@ async def rebuild_beside(dependencies: RebuildDependencies, wish: Wish) -> Parit
 
 
 class _RebuildBeside:
-    """Keeps `rebuild_tries.Rebuild`; a later try goes on where the fold of an earlier one stopped."""
+    """Implements `rebuild_session.Rebuild`; a later try continues where the fold of an earlier one stopped."""
 
     def __init__(self, dependencies: RebuildDependencies, wish: Wish) -> None:
         """`parity` is what the last comparison found."""

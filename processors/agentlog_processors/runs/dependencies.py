@@ -42,7 +42,7 @@ class Hints(Protocol):
 
 
 class ThreadStateReader(Protocol):
-    """The state of threads as the rows hold it; a part of `graph_access.GraphAccess`, called on any loop."""
+    """The state of threads as the rows hold it; a part of `graph_ports.GraphAccess`, called on any loop."""
 
     def view(self, graph_id: str, thread_id: ThreadId) -> Coroutine[object, object, ThreadView]:
         """Return the state of the last accepted checkpoint. Raises: Unavailable."""

@@ -111,7 +111,7 @@ class BridgedEventLog:
 
 
 class BridgedCheckpointReads:
-    """Keeps `checkpoint_reads.CheckpointReads` for callers on any loop."""
+    """Implements `checkpoint_ports.CheckpointReads` for callers on any loop."""
 
     def __init__(self, bridge: LoopBridge, reads: CheckpointReads) -> None:
         self._bridge = bridge
