@@ -127,7 +127,7 @@ async def nothing_is_left(server: RunningServer) -> None:
 
 async def cancelled(server: RunningServer, one: Rebuild, moment: Moment) -> None:
     status, _, told = await rebuilt(server, "--cancel")
-    due = "the rebuilt rows are the live ones" if moment == "switched" else "the live rows are as they were"
+    due = "the rebuilt rows are live" if moment == "switched" else "the live rows are as they were"
     assert (status, due in told, await schemas(server.postgres)) == (0, True, LIVE), told
     one.tell(signal.SIGCONT)
     status, _, told = await one.ended()
@@ -183,7 +183,7 @@ async def test_a_rebuild_whose_database_or_log_is_killed_goes_on_and_proves_the_
     async with writers.going(3):
         for moment in MOMENTS if full else HITS * MOMENTS[1:2]:
             told = await rebuilt_although_killed(server, moment, SERVERS[name])
-            interrupted += "interrupted, going on" in told
+            interrupted += "interrupted, continuing" in told
             if interrupted and not full:
                 break
     assert interrupted, "it was over before it noticed"
@@ -228,7 +228,7 @@ async def test_a_rebuild_in_place_that_is_cancelled_ends_and_the_projector_goes_
     before = await rows(uri)
     async with paused(server, "in place", "--in-place") as one:
         status, _, told = await rebuilt(server, "--cancel")
-        assert (status, "cancelled; the rows were folded in place" in told) == (0, True), told
+        assert (status, "cancelled; it folded in place" in told) == (0, True), told
         await until(lambda: answers_200(server), within_secs=STALL_S)
         one.tell(signal.SIGCONT)
         status, _, told = await one.ended()
@@ -259,7 +259,7 @@ async def test_a_cancel_that_comes_behind_the_switch_says_so_whoever_still_reads
             one.tell(signal.SIGCONT)
             status, _, told = await rebuilt(server, "--cancel")
             assert (status, "Traceback" in told) == (6, False), told
-            assert "the rebuilt rows are the live ones" in told
+            assert "the rebuilt rows are live" in told
             assert "read_v1_old" in told
             status, _, told = await one.ended()
             assert (status, "switched" in told) == (0, True), told

@@ -54,7 +54,7 @@ async def _retry(settings: Settings, model: str = "", key: str = "") -> int:
         stack.push_async_callback(pool.close)
         chosen = [one for one in await parked(pool) if model in ("", one.model) and key in ("", one.key)]
         if not chosen:
-            sys.stderr.write("nothing is parked under these names\n")
+            sys.stderr.write("nothing is quarantined under these names\n")
             return NOT_FOUND
         log = await open_event_log(settings, pool, NAME, stack, appends=False)
         outcomes = [await _tried(settings, log, one) for one in chosen]

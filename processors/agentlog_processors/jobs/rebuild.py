@@ -41,10 +41,10 @@ _WISHES: dict[str, Wish] = {"switch": "switch", "accept-differences": "accept", 
 _WORDS = (*_WISHES, "in-place", "cancel")
 _FOUND: Mapping[Found, str] = {
     "nothing": "there is no rebuild to cancel",
-    "something": "cancelled; nothing of it was there",
+    "something": "cancelled; it had created nothing yet",
     "beside": "cancelled; the live rows are as they were",
-    "in place": "cancelled; the rows were folded in place: a projector that runs folds on where it stopped",
-    "switched": "too late to cancel: the rebuilt rows are the live ones; what they replaced is removed",
+    "in place": "cancelled; it folded in place: a running projector continues from where it stopped",
+    "switched": "too late to cancel: the rebuilt rows are live; the replaced rows are removed",
 }
 
 

@@ -53,7 +53,7 @@ class _RebuildInPlace:
     async def go_on(self, to: Connections) -> bool:
         """Keep the projector off again. Raises: Cancelled."""
         if await shadow_schema.signed(to.live, LEDGER) != self._name:
-            raise Cancelled("the rebuild was cancelled; a projector that runs folds on where it stopped")
+            raise Cancelled("the rebuild was cancelled; a running projector continues from where it stopped")
         await self._fence(to)
         return True
 

@@ -110,8 +110,10 @@ async def run_exclusively(dependencies: RebuildDependencies, rebuild: Rebuild) -
                 if stage == "making":  # it might have been cancelled, and nothing is there to tell
                     raise Unavailable(f"the rebuild was interrupted before it began: {reason}") from error
                 if attempt + 1 == TRIES:
-                    raise Unavailable(f"the rebuild was interrupted {TRIES} times, at last by: {reason}") from error
-                dependencies.progress.note(f"interrupted, going on: {reason}")
+                    raise Unavailable(
+                        f"the rebuild was interrupted {TRIES} times; the last reason: {reason}"
+                    ) from error
+                dependencies.progress.note(f"interrupted, continuing: {reason}")
                 await asyncio.sleep(0.2 * 2**attempt)
     finally:
         if stage != "asking":

@@ -93,7 +93,7 @@ class _RebuildBeside:
             if self._wish == "check":
                 return
             if self._wish == "switch" and not self.parity.equal:
-                raise Differs("the rebuilt rows are not the live ones; the live rows stay")
+                raise Differs("the rebuilt rows differ from the live rows; the live rows stay")
             raise_if_cancelled()
             await one.switch()
         finally:
@@ -132,9 +132,7 @@ class _Try:
             now = await self._bounds()
             if sum(now.values()) - sum(bounds.values()) <= CLOSE:
                 return
-        raise Unavailable(
-            "the log grows faster than it can be folded beside the live rows; try again when it is quieter"
-        )
+        raise Unavailable("the log grows faster than the rebuild can fold it; try again at a quieter time")
 
     async def _fold_to(self, bounds: Mapping[int, int]) -> None:
         """Fold exactly up to the bounds. Raises: Corrupt when a partition stops before."""
@@ -197,7 +195,7 @@ class _Try:
             except asyncpg.LockNotAvailableError:
                 self._dependencies.progress.note("waiting for a long transaction on the live rows")
         else:
-            raise Unavailable("the projector could not be held: the live rows stay")
+            raise Unavailable("the projector could not be paused; the live rows stay")
         self._dependencies.progress.note("switched")
 
     async def _behind(self, bounds: Mapping[int, int]) -> int:

@@ -196,7 +196,7 @@ async def _demand_ledger(connection: Connection) -> None:
     for table in (f"{LEDGER}.{name}" for name in LEDGER_TABLES):
         if not await _is_there(connection, table):
             raise Misconfigured(
-                f"{table}: there are live rows, but not this table; agentlog rebuild --in-place drops what there is"
+                f"{table}: live rows exist, but this table is missing; agentlog rebuild --in-place drops them first"
             )
 
 
@@ -245,8 +245,8 @@ async def remove(connection: Connection, *suffixes: str) -> None:
             await connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
         except asyncpg.LockNotAvailableError as error:
             raise Unavailable(
-                f"{schema}: somebody has been reading it for {READER_PATIENCE}; it is removed by the next agentlog "
-                "rebuild, or by agentlog rebuild --cancel"
+                f"{schema}: a reader has held it for {READER_PATIENCE}; the next agentlog rebuild, "
+                "or agentlog rebuild --cancel, removes it"
             ) from error
 
 

@@ -37,7 +37,7 @@ async def test_rows_are_rows_however_far_behind_the_log_they_are(env: ProjectorE
 
 async def test_damaged_rows_are_left_alone(env: ProjectorEnv) -> None:
     await env.pool.execute("DROP TABLE ledger.quarantine")
-    with pytest.raises(Misconfigured, match=r"ledger\.quarantine: there are live rows, but not this table"):
+    with pytest.raises(Misconfigured, match=r"ledger\.quarantine: live rows exist, but this table is missing"):
         await rows_are_there(env)
 
 

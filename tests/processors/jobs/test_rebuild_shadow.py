@@ -218,7 +218,7 @@ async def test_who_still_reads_what_was_replaced_keeps_it_and_a_cancel_says_that
     try:
         await reader.execute("BEGIN; SELECT FROM read_v1.threads")
         assert (await rebuilt(env))[0].equal
-        with pytest.raises(Unavailable, match=r"read_v1_old: somebody has been reading it"):
+        with pytest.raises(Unavailable, match=r"read_v1_old: a reader has held it"):
             await cancel(env.uri, said.append)
     finally:
         await reader.close()
