@@ -1,4 +1,4 @@
-"""Decides what the demo shows: the main job once, through the official SDK, ending with the facts on the log."""
+"""The script of `agentlog demo`: one complete example through the official SDK, then its facts on the log."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, TextIO
@@ -21,7 +21,7 @@ class DemoFailed(Exception):
 
 
 async def run_demo(url: str, out: TextIO, events: ThreadEvents) -> int:
-    """Do the main job against the server at `url` and tell it on `out`; return the exit status, 0 or 1.
+    """Run the example against the server at `url` and narrate it on `out`; return the exit status, 0 or 1.
 
     Raises: whatever the SDK raises when the server cannot be reached or refuses.
     """
@@ -83,7 +83,7 @@ class Demo:
         _expect(last == ANSWER, ANSWER, last)
 
     async def _facts(self) -> None:
-        self._say("6. the thread's facts as they lie on the log")
+        self._say("6. the thread's facts on the log")
         count = 0
         async for line in self._events(self._thread_id):
             self._say(f"     {line}")
