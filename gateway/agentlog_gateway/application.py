@@ -1,4 +1,4 @@
-"""Decides what stands around the routes: CORS, documentation, trailing slashes, and the last line against defects."""
+"""The FastAPI application: the operations, their documentation, CORS, trailing slashes, a response for any defect."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -21,11 +21,24 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 def build_app(dependencies: Callable[[], Dependencies], cors: Cors, lifespan: Lifespan | None = None) -> FastAPI:
-    """Return the application; `services` is called for each request, after the lifespan has begun."""
-    app = FastAPI(title="agentlog", version=VERSION, openapi_url=None, docs_url=None, redoc_url=None, lifespan=lifespan)
+    """Return the application; `dependencies` is called for each request, after the lifespan has begun."""
+    app = FastAPI(
+        title="agentlog",
+        version=VERSION,
+        description="An agent server whose truth is a log.",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+
+    def openapi(request: Request) -> Response:
+        """GET /openapi.json; Starlette runs it in a thread, for the first call takes long."""
+        return JSONResponse(openapi_document(app, OPERATIONS, str(request.base_url).rstrip("/")))
+
     for path, operations in operations_by_path().items():
         app.router.routes.append(Route(path, Endpoint(dependencies, path, operations)))
-    app.router.routes.append(Route("/openapi.json", _openapi))
+    app.router.routes.append(Route("/openapi.json", openapi))
     app.router.routes.append(Route("/docs", _docs))
     app.add_middleware(
         CORSMiddleware,
@@ -39,11 +52,6 @@ def build_app(dependencies: Callable[[], Dependencies], cors: Cors, lifespan: Li
         max_age=cors.max_age,
     )
     return app
-
-
-async def _openapi(request: Request) -> Response:
-    """GET /openapi.json."""
-    return JSONResponse(openapi_document(OPERATIONS, str(request.base_url).rstrip("/")))
 
 
 async def _docs(_request: Request) -> Response:

@@ -1,11 +1,21 @@
-"""The table of all operations: what is answered, and what of the contract is not implemented yet."""
+"""The table of all operations: those that are served, and those of the contract that are not implemented yet."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from agentlog_gateway.api.endpoint import Operation
 from agentlog_gateway.resources import assistants, cancel, runs, state, system, threads
+from agentlog_gateway.schemas.queries import (
+    CancelQuery,
+    HealthCheckQuery,
+    JoinQuery,
+    JoinStreamQuery,
+    PastStatesQuery,
+    RunListQuery,
+    StateQuery,
+)
 from agentlog_gateway.schemas.requests import (
+    AnyJson,
     AssistantCount,
     AssistantSearch,
     HistoryQuery,
@@ -15,6 +25,16 @@ from agentlog_gateway.schemas.requests import (
     ThreadPatch,
     ThreadSearch,
 )
+from agentlog_gateway.schemas.response_models import (
+    AssistantResponse,
+    HealthResponse,
+    InfoResponse,
+    ReadinessResponse,
+    RunResponse,
+    StateResponse,
+    StateUpdateResponse,
+    ThreadResponse,
+)
 from agentlog_gateway.schemas.run_requests import StatelessRun, ThreadRun
 
 THREAD = "/threads/{thread_id}"
@@ -23,21 +43,23 @@ RUN = RUNS + "/{run_id}"
 NO_CONTENT: Mapping[int, str] = MappingProxyType({204: "Done"})
 
 OPERATIONS: Sequence[Operation] = (
-    Operation("POST", RUNS + "/wait", runs.wait, "Create a run and wait for its result", "runs", ThreadRun),
-    Operation("POST", RUNS + "/stream", runs.stream, "Create a run and stream it", "runs", ThreadRun, streams=True),
-    Operation("POST", RUNS, runs.create, "Create a background run", "runs", ThreadRun),
-    Operation("GET", RUNS, runs.list_runs, "List runs", "runs", query=("limit", "offset", "status", "select")),
-    Operation("GET", RUN, runs.get, "Get a run", "runs"),
-    Operation("DELETE", RUN, cancel.delete, "Delete a run", "runs", answers=NO_CONTENT),
-    Operation("GET", RUN + "/join", runs.join, "Wait for a run", "runs", query=("cancel_on_disconnect",)),
+    Operation("POST", RUNS + "/wait", runs.wait, "Create a run and wait for its result", "runs", AnyJson, ThreadRun),
+    Operation(
+        "POST", RUNS + "/stream", runs.stream, "Create a run and stream it", "runs", body=ThreadRun, streams=True
+    ),
+    Operation("POST", RUNS, runs.create, "Create a background run", "runs", RunResponse, ThreadRun),
+    Operation("GET", RUNS, runs.list_runs, "List runs", "runs", list[RunResponse], query=RunListQuery),
+    Operation("GET", RUN, runs.get, "Get a run", "runs", RunResponse),
+    Operation("DELETE", RUN, cancel.delete, "Delete a run", "runs", also=NO_CONTENT),
+    Operation("GET", RUN + "/join", runs.join, "Wait for a run", "runs", AnyJson, query=JoinQuery),
     Operation(
         "GET",
         RUN + "/stream",
         runs.join_stream,
         "Join the stream of a run",
         "runs",
+        query=JoinStreamQuery,
         streams=True,
-        query=("stream_mode", "cancel_on_disconnect"),
     ),
     Operation(
         "POST",
@@ -45,28 +67,32 @@ OPERATIONS: Sequence[Operation] = (
         cancel.cancel,
         "Cancel a run",
         "runs",
-        answers={202: "The run was asked to stop", 200: "The run has stopped"},
-        query=("wait", "action"),
+        AnyJson,
+        query=CancelQuery,
+        also={200: "The run has stopped", 202: "The run was asked to stop"},
     ),
-    Operation("POST", "/runs/wait", runs.wait_stateless, "Run without a thread and wait", "stateless", StatelessRun),
+    Operation(
+        "POST", "/runs/wait", runs.wait_stateless, "Run without a thread and wait", "stateless", AnyJson, StatelessRun
+    ),
     Operation(
         "POST",
         "/runs/stream",
         runs.stream_stateless,
         "Run without a thread and stream",
         "stateless",
-        StatelessRun,
+        body=StatelessRun,
         streams=True,
     ),
-    Operation("POST", "/runs", runs.create_stateless, "Run without a thread", "stateless", StatelessRun),
-    Operation("GET", THREAD + "/state", state.get, "Get the state", "threads", query=("subgraphs", "select")),
-    Operation("POST", THREAD + "/state", state.post, "Update the state", "threads", StateUpdate),
+    Operation("POST", "/runs", runs.create_stateless, "Run without a thread", "stateless", RunResponse, StatelessRun),
+    Operation("GET", THREAD + "/state", state.get, "Get the state", "threads", StateResponse, query=StateQuery),
+    Operation("POST", THREAD + "/state", state.post, "Update the state", "threads", StateUpdateResponse, StateUpdate),
     Operation(
         "POST",
         THREAD + "/state/checkpoint",
         state.post_at,
         "Get the state at a checkpoint",
         "threads",
+        StateResponse,
         StateAtCheckpoint,
     ),
     Operation(
@@ -75,7 +101,8 @@ OPERATIONS: Sequence[Operation] = (
         state.get_at,
         "Get the state at a checkpoint",
         "threads",
-        query=("subgraphs", "select"),
+        StateResponse,
+        query=StateQuery,
     ),
     Operation(
         "GET",
@@ -83,21 +110,57 @@ OPERATIONS: Sequence[Operation] = (
         state.get_history,
         "List past states",
         "threads",
-        query=("limit", "before", "select"),
+        list[StateResponse],
+        query=PastStatesQuery,
     ),
-    Operation("POST", THREAD + "/history", state.post_history, "List past states", "threads", HistoryQuery),
-    Operation("POST", "/threads", threads.create, "Create a thread", "threads", ThreadCreate),
-    Operation("POST", "/threads/search", threads.search, "Search threads", "threads", ThreadSearch),
-    Operation("GET", THREAD, threads.get, "Get a thread", "threads"),
-    Operation("PATCH", THREAD, threads.patch, "Merge metadata", "threads", ThreadPatch),
-    Operation("DELETE", THREAD, threads.delete, "Delete a thread", "threads", answers=NO_CONTENT),
-    Operation("POST", "/assistants/search", assistants.search, "Search assistants", "assistants", AssistantSearch),
-    Operation("POST", "/assistants/count", assistants.count, "Count assistants", "assistants", AssistantCount),
-    Operation("GET", "/assistants/{assistant_id}", assistants.get, "Get an assistant", "assistants"),
-    Operation("GET", "/ok", system.ok, "Health", "system", query=("check_db",)),
-    Operation("GET", "/", system.ok, "Health", "system", query=("check_db",)),
-    Operation("GET", "/ready", system.ready, "Readiness, and what is not as it should be", "system"),
-    Operation("GET", "/info", system.info, "Version and features", "system"),
+    Operation(
+        "POST",
+        THREAD + "/history",
+        state.post_history,
+        "List past states",
+        "threads",
+        list[StateResponse],
+        HistoryQuery,
+    ),
+    Operation("POST", "/threads", threads.create, "Create a thread", "threads", ThreadResponse, ThreadCreate),
+    Operation(
+        "POST", "/threads/search", threads.search, "Search threads", "threads", list[ThreadResponse], ThreadSearch
+    ),
+    Operation("GET", THREAD, threads.get, "Get a thread", "threads", ThreadResponse),
+    Operation(
+        "PATCH",
+        THREAD,
+        threads.patch,
+        "Merge metadata",
+        "threads",
+        ThreadResponse,
+        ThreadPatch,
+        also={204: "Done, with Prefer: return=minimal"},
+    ),
+    Operation("DELETE", THREAD, threads.delete, "Delete a thread", "threads", also=NO_CONTENT),
+    Operation(
+        "POST",
+        "/assistants/search",
+        assistants.search,
+        "Search assistants",
+        "assistants",
+        list[AssistantResponse],
+        AssistantSearch,
+    ),
+    Operation("POST", "/assistants/count", assistants.count, "Count assistants", "assistants", int, AssistantCount),
+    Operation("GET", "/assistants/{assistant_id}", assistants.get, "Get an assistant", "assistants", AssistantResponse),
+    Operation("GET", "/ok", system.ok, "Health", "system", HealthResponse, query=HealthCheckQuery),
+    Operation("GET", "/", system.ok, "Health", "system", HealthResponse, query=HealthCheckQuery),
+    Operation(
+        "GET",
+        "/ready",
+        system.ready,
+        "Readiness, and what is not as it should be",
+        "system",
+        ReadinessResponse,
+        also={503: "Not ready"},
+    ),
+    Operation("GET", "/info", system.info, "Version and features", "system", InfoResponse),
 )
 
 NOT_IMPLEMENTED: Sequence[tuple[str, str]] = (

@@ -1,4 +1,4 @@
-"""Decides what /docs shows: every operation of openapi.json on one page that loads nothing from elsewhere."""
+"""The page under /docs: every operation of openapi.json; it loads nothing from elsewhere."""
 
 from collections.abc import Sequence
 from html import escape
@@ -34,7 +34,7 @@ def _section(tag: str, operations: Sequence[Operation]) -> str:
 
 
 def _row(operation: Operation) -> str:
-    query = f"?{', '.join(operation.query)}" if operation.query else ""
+    query = f"?{', '.join(operation.query.model_fields)}" if operation.query else ""
     body = operation.body.__name__ if operation.body is not None else ""
     cells = (operation.method, f"{operation.path}{query}", operation.summary, body)
     return "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"

@@ -1,11 +1,10 @@
-"""Decides which handler answers a method on a path, and turns everything it raises into an answer."""
+"""ASGI application of one path: the handler of each method, and a response for everything that a handler raises."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -17,6 +16,8 @@ from agentlog_gateway.http.body import REPLACEMENT
 from agentlog_gateway.http.errors import failure_response, problem_response, server_error
 from agentlog_gateway.http.responses import TOKEN_HEADER
 from agentlog_gateway.reads.consistency_token import WAIT_S, parse_token
+from agentlog_gateway.schemas.queries import QueryString
+from agentlog_gateway.schemas.requests import Body
 
 log = logging.getLogger(__name__)
 
@@ -25,17 +26,22 @@ _REPLACEMENT = quote(REPLACEMENT).encode()
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One documented operation. `answers`: status -> what it means; `streams`: the answer is SSE."""
+    """One documented operation.
+
+    `answer`: the type of what a 200 holds, None where there is no 200; `streams`: a 200 holds server-sent events;
+    `also`: what other statuses mean. `body` and `query`: the models that the handler reads its request with.
+    """
 
     method: str
     path: str
     handler: Handler
     summary: str
     tag: str
-    body: type[BaseModel] | None = None
-    answers: Mapping[int, str] | None = None
+    answer: object = None
+    body: type[Body] | None = None
+    query: type[QueryString] | None = None
+    also: Mapping[int, str] = field(default_factory=dict[int, str])
     streams: bool = False
-    query: Sequence[str] = ()
 
 
 def _without_nul(scope: Scope) -> Scope:

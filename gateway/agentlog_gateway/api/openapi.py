@@ -1,65 +1,89 @@
-"""Decides what openapi.json says: every operation that is answered, with the models that check its body."""
+"""FastAPI's OpenAPI document of the operations, made from the models of their paths, queries, bodies and responses.
+
+FastAPI documents the operations, and `Endpoint` serves them: see decision 0024.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from inspect import Parameter, Signature
+from typing import Annotated
+from uuid import UUID
 
-from pydantic.json_schema import models_json_schema
+from fastapi import APIRouter, FastAPI, Path, Query
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse, Response
 
-from agentlog_facts.json_value import Json, JsonObject, as_object
-from agentlog_facts.version import VERSION
+from agentlog_facts.json_value import JsonObject
 from agentlog_gateway.api.endpoint import Operation
+from agentlog_gateway.schemas.response_models import ErrorResponse
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
-REF = "#/components/schemas/{model}"
+_UUIDS = frozenset({"thread_id", "run_id"})
 
 
-def openapi_document(operations: Sequence[Operation], url: str) -> JsonObject:
-    """Return the OpenAPI 3.1 document."""
-    models = {operation.body for operation in operations if operation.body is not None}
-    modes = [(model, "validation") for model in sorted(models, key=lambda model: model.__name__)]
-    _, found = models_json_schema([(model, "validation") for model, _ in modes], ref_template=REF)
-    schemas = as_object(found.get("$defs", {}), "$defs")
-    schemas["Problem"] = {"type": "object", "properties": {"detail": {"type": "string"}}, "required": ["detail"]}
-    paths: JsonObject = {}
+def openapi_document(app: FastAPI, operations: Sequence[Operation], url: str) -> JsonObject:
+    """Return the OpenAPI 3.1 document of a server at `url`; the first call makes it, which takes 0.1 s."""
+    if app.openapi_schema is None:
+        routes = documented(operations).routes
+        app.openapi_schema = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=routes
+        )
+    return {**app.openapi_schema, "servers": [{"url": url}]}
+
+
+def documented(operations: Sequence[Operation]) -> APIRouter:
+    """Declare operations to FastAPI."""
+    router = APIRouter()
     for operation in operations:
-        as_object(paths.setdefault(operation.path, {}))[operation.method.lower()] = _operation(operation)
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": "agentlog", "version": VERSION, "description": "An agent server whose truth is a log."},
-        "servers": [{"url": url}],
-        "paths": paths,
-        "components": {"schemas": schemas},
-    }
+        statuses = _statuses(operation)
+        status, text = next(iter(statuses.items()))
+        router.add_api_route(
+            operation.path,
+            _Declaration(operation),
+            methods=[operation.method],
+            operation_id=f"{operation.method.lower()}{re.sub(r'[^a-z_]+', '_', operation.path)}",
+            summary=operation.summary,
+            tags=[operation.tag],
+            status_code=status,
+            response_description=text,
+            response_model=operation.answer,
+            response_class=Response if operation.answer is None else JSONResponse,
+            responses=_responses(operation, statuses),
+        )
+    return router
 
 
-def _operation(operation: Operation) -> JsonObject:
-    parameters: list[Json] = [_parameter(name, "path") for name in _PARAMETER.findall(operation.path)]
-    parameters += [_parameter(name, "query") for name in operation.query]
-    told: JsonObject = {
-        "operationId": f"{operation.method.lower()}{re.sub(r'[^a-z_]+', '_', operation.path)}",
-        "summary": operation.summary,
-        "tags": [operation.tag],
-        "parameters": parameters,
-        "responses": _responses(operation),
-    }
-    if operation.body is not None:
-        schema: JsonObject = {"$ref": REF.format(model=operation.body.__name__)}
-        told["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
-    return told
-
-
-def _parameter(name: str, place: str) -> JsonObject:
-    schema: JsonObject = {"type": "string"}
-    if place == "path" and name != "checkpoint_id":
-        schema["format"] = "uuid"
-    return {"name": name, "in": place, "required": place == "path", "schema": schema}
-
-
-def _responses(operation: Operation) -> JsonObject:
-    answers = operation.answers or {200: "Success"}
-    told: JsonObject = {str(status): {"description": text} for status, text in answers.items()}
+def _statuses(operation: Operation) -> dict[int, str]:
+    """Return what each status means, that of success first."""
     if operation.streams:
-        told["200"] = {"description": "Server-sent events", "content": {"text/event-stream": {}}}
-    problem: JsonObject = {"application/json": {"schema": {"$ref": REF.format(model="Problem")}}}
-    told["4XX"] = {"description": "Refused", "content": problem}
-    return told
+        return {200: "Server-sent events", **operation.also}
+    return {**operation.also} if operation.answer is None else {200: "Success", **operation.also}
+
+
+def _responses(operation: Operation, statuses: Mapping[int, str]) -> dict[int | str, dict[str, object]]:
+    """Return what FastAPI does not know of the responses by itself."""
+    found: dict[int | str, dict[str, object]] = {status: {"description": text} for status, text in statuses.items()}
+    if operation.streams:
+        found[200]["content"] = {"text/event-stream": {}}
+    return {**found, "4XX": {"description": "Refused", "model": ErrorResponse}}
+
+
+class _Declaration:
+    """An operation in the form that FastAPI reads: the signature of a function. Nobody calls it."""
+
+    def __init__(self, operation: Operation) -> None:
+        self.__doc__ = None  # FastAPI would show the class's to clients
+        self.__signature__ = Signature(list(_parameters(operation)))
+
+    def __call__(self) -> None:
+        raise AssertionError("an Endpoint serves the operations")
+
+
+def _parameters(operation: Operation) -> Iterator[Parameter]:
+    for name in _PARAMETER.findall(operation.path):
+        kind = UUID if name in _UUIDS else str
+        yield Parameter(name, Parameter.KEYWORD_ONLY, annotation=Annotated[kind, Path()])
+    if operation.query is not None:
+        yield Parameter("query", Parameter.KEYWORD_ONLY, annotation=Annotated[operation.query, Query()])
+    if operation.body is not None:
+        yield Parameter("body", Parameter.KEYWORD_ONLY, annotation=operation.body)

@@ -1,4 +1,4 @@
-"""One HTTP request as the routes see it: who asks, what for, and under which identity it is written to the log."""
+"""One HTTP request as the routes see it: its query and body, its identity on the log, and how it submits commands."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -20,13 +20,15 @@ from agentlog_gateway.api.dependencies import Dependencies
 from agentlog_gateway.http.body import parse_body, read_body
 from agentlog_gateway.http.errors import Problem, invalid
 from agentlog_gateway.http.responses import TOKEN_HEADER
-from agentlog_gateway.schemas.requests import MOST, Body, path_uuid
+from agentlog_gateway.schemas.queries import QueryString
+from agentlog_gateway.schemas.requests import Body, path_uuid
 
 IDEMPOTENCY_HEADER = "idempotency-key"
 LONGEST_KEY = 255
 LONGEST_REQUEST_ID = 128
 
 _Model = TypeVar("_Model", bound=Body)
+_Query = TypeVar("_Query", bound=QueryString)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,11 @@ class RequestContext:
     def path_id(self, kind: str) -> str:
         """Return `{kind}_id` of the path. Raises: Problem 422 when it is no UUID."""
         return path_uuid(kind, self.request.path_params[f"{kind}_id"])
+
+    def query(self, model: type[_Query]) -> _Query:
+        """Return the checked query. Raises: Problem."""
+        given = self.request.query_params
+        return model.model_validate({name: given.getlist(name) for name in model.model_fields if name in given})
 
     async def raw_body(self) -> bytes:
         """Return the body as received. Raises: Problem 413."""
@@ -194,20 +201,3 @@ def is_uuid(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def query_flag(context: RequestContext, name: str) -> bool:
-    """Read a loosely written flag: 1, true, yes, on; anything else is false."""
-    return context.request.query_params.get(name, "").lower() in {"1", "true", "yes", "on"}
-
-
-def query_number(context: RequestContext, name: str, default: int, status: int = 422) -> int:
-    """Read a whole number that a database can count to. Raises: Problem."""
-    text = context.request.query_params.get(name, str(default))
-    try:
-        number = int(text)
-    except ValueError as error:
-        raise Problem(status, f"Invalid {name} {text}") from error
-    if abs(number) > MOST:
-        raise Problem(status, f"Invalid {name}: expected at most {MOST}")
-    return number

@@ -17,12 +17,13 @@ from agentlog_facts.ids import Key, RunId, ThreadId
 from agentlog_facts.json_value import JsonObject
 from agentlog_facts.state_diff import diff_state
 from agentlog_facts.thread import CancelAction
-from agentlog_gateway.api.request_context import RequestContext, query_flag
-from agentlog_gateway.http.errors import Problem, invalid
+from agentlog_gateway.api.request_context import RequestContext
+from agentlog_gateway.http.errors import Problem
 from agentlog_gateway.http.long_poll import BlockingResponse
 from agentlog_gateway.http.responses import no_content, run_path
 from agentlog_gateway.resources.run_result import cancelled_document
 from agentlog_gateway.resources.threads import thread_context
+from agentlog_gateway.schemas.queries import CancelQuery
 from agentlog_projections.models.runs import Run
 
 log = logging.getLogger(__name__)
@@ -65,27 +66,18 @@ class Cancellation:
 async def cancel(context: RequestContext) -> Response:
     """POST /threads/{thread_id}/runs/{run_id}/cancel."""
     thread_id, run_id = ThreadId(context.path_id("thread")), RunId(context.path_id("run"))
-    action = _action(context.request.query_params.get("action", "interrupt"))
+    query = context.query(CancelQuery)
     await context.raw_body()
-    waiting = query_flag(context, "wait")
     done = await context.submit(
-        "CancelRun", thread_id, Cancellation(context, thread_id, run_id, action, CANCEL_ROUTE).decide, serial=True
+        "CancelRun", thread_id, Cancellation(context, thread_id, run_id, query.action, CANCEL_ROUTE).decide, serial=True
     )
     if not isinstance(done, Submitted):
         raise await _refusal(context, thread_id, run_id)
     headers = {**context.token(done), "Content-Location": run_path(thread_id, run_id)}
-    if waiting:
+    if query.wait:
         headers["Location"] = run_path(thread_id, run_id, "/join")
         return BlockingResponse(cancelled_document(context.dependencies, run_id), headers)
     return Response(status_code=202, headers=headers)
-
-
-def _action(text: str) -> CancelAction:
-    match text:
-        case "interrupt" | "rollback":
-            return text
-        case _:
-            raise invalid(f"action: expected interrupt or rollback, found {text!r}")
 
 
 async def _refusal(context: RequestContext, thread_id: ThreadId, run_id: RunId) -> Problem:

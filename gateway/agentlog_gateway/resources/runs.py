@@ -6,7 +6,7 @@ from starlette.responses import Response
 
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json
-from agentlog_gateway.api.request_context import RequestContext, query_flag, query_number
+from agentlog_gateway.api.request_context import RequestContext
 from agentlog_gateway.http.errors import Problem, invalid
 from agentlog_gateway.http.long_poll import BlockingResponse
 from agentlog_gateway.http.responses import json_response, run_path
@@ -14,6 +14,7 @@ from agentlog_gateway.resources.cancel import on_client_gone
 from agentlog_gateway.resources.run_creation import NewRun, RunCreation
 from agentlog_gateway.resources.run_result import creators_document, joiners_document
 from agentlog_gateway.resources.threads import existing_thread
+from agentlog_gateway.schemas.queries import JoinQuery, JoinStreamQuery, RunListQuery
 from agentlog_gateway.schemas.responses import new_run_json, run_json, selected
 from agentlog_gateway.schemas.run_requests import StatelessRun, ThreadRun
 from agentlog_gateway.streaming.sse import SseEncoder
@@ -130,17 +131,17 @@ async def get(context: RequestContext) -> Response:
 async def list_runs(context: RequestContext) -> Response:
     """GET /threads/{thread_id}/runs, newest first."""
     thread_id = ThreadId(context.path_id("thread"))
-    limit, offset = query_number(context, "limit", 10, 400), query_number(context, "offset", 0, 400)
-    if not 1 <= limit <= 1000 or offset < 0:
+    query = context.query(RunListQuery)
+    if not 1 <= query.limit <= 1000 or query.offset < 0:
         raise Problem(400, "limit: expected 1 to 1000; offset: expected 0 or more")
-    select = context.request.query_params.getlist("select")
-    unknown = [name for name in select if name not in SELECTABLE]
+    unknown = [name for name in query.select if name not in SELECTABLE]
     if unknown:
         raise invalid(f"select: unknown field {unknown[0]!r}")
     await existing_thread(context, thread_id, with_values=False)
-    status = context.request.query_params.get("status")
-    found = await context.dependencies.runs.of_thread(thread_id, status=status, limit=limit, offset=offset)
-    shown: list[Json] = [selected(run_json(run), select or None) for run in found]
+    found = await context.dependencies.runs.of_thread(
+        thread_id, status=query.status, limit=query.limit, offset=query.offset
+    )
+    shown: list[Json] = [selected(run_json(run), query.select or None) for run in found]
     return json_response(shown)
 
 
@@ -150,9 +151,7 @@ async def join(context: RequestContext) -> Response:
     headers = _location(found, "/join")
     if context.head:
         return Response(headers=headers, media_type="application/json")
-    gone = (
-        on_client_gone(context, found.thread_id, found.run_id) if query_flag(context, "cancel_on_disconnect") else None
-    )
+    gone = _on_leaving(context, found, context.query(JoinQuery))
     return BlockingResponse(joiners_document(context.dependencies, found.run_id), headers, gone)
 
 
@@ -162,16 +161,18 @@ async def join_stream(context: RequestContext) -> Response:
     headers = _location(found, "/stream")
     if context.head:
         return Response(headers={**HEADERS, **headers})
+    query = context.query(JoinStreamQuery)
     events = await context.dependencies.streams.join(
         found.thread_id,
         found.run_id,
         last_event_id=context.request.headers.get("last-event-id"),
     )
-    modes = stream_modes(context.request.query_params.getlist("stream_mode"))
-    gone = (
-        on_client_gone(context, found.thread_id, found.run_id) if query_flag(context, "cancel_on_disconnect") else None
-    )
-    return SseResponse(events, SseEncoder(context.dependencies.framer, modes).encode, headers, gone)
+    encoder = SseEncoder(context.dependencies.framer, stream_modes(query.stream_mode))
+    return SseResponse(events, encoder.encode, headers, _on_leaving(context, found, query))
+
+
+def _on_leaving(context: RequestContext, run: Run, query: JoinQuery) -> Callable[[], Awaitable[None]] | None:
+    return on_client_gone(context, run.thread_id, run.run_id) if query.cancel_on_disconnect else None
 
 
 async def _any_run(context: RequestContext) -> Run:

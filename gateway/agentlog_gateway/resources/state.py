@@ -9,10 +9,11 @@ from agentlog_facts.graph_ports import LATEST, At, StateChange
 from agentlog_facts.ids import ThreadId
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.thread import StateUpdated
-from agentlog_gateway.api.request_context import RequestContext, query_flag, query_number
+from agentlog_gateway.api.request_context import RequestContext
 from agentlog_gateway.http.errors import Problem, invalid, thread_not_found
 from agentlog_gateway.http.responses import json_response
 from agentlog_gateway.resources.threads import existing_thread, thread_context
+from agentlog_gateway.schemas.queries import PastStatesQuery, StateQuery
 from agentlog_gateway.schemas.requests import CheckpointRef, HistoryQuery, StateAtCheckpoint, StateUpdate
 from agentlog_gateway.schemas.responses import selected_state
 from agentlog_projections.models.threads import Thread
@@ -60,13 +61,14 @@ async def _snapshot(context: RequestContext, at: At, *, subgraphs: bool, select:
 
 async def get(context: RequestContext) -> Response:
     """GET /threads/{thread_id}/state."""
-    return await _snapshot(context, LATEST, subgraphs=query_flag(context, "subgraphs"), select=_select(context))
+    query = context.query(StateQuery)
+    return await _snapshot(context, LATEST, subgraphs=query.subgraphs, select=query.select)
 
 
 async def get_at(context: RequestContext) -> Response:
     """GET /threads/{thread_id}/state/{checkpoint_id}; an unknown id gives an empty snapshot."""
-    at = At(context.request.path_params["checkpoint_id"])
-    return await _snapshot(context, at, subgraphs=query_flag(context, "subgraphs"), select=_select(context))
+    at, query = At(context.request.path_params["checkpoint_id"]), context.query(StateQuery)
+    return await _snapshot(context, at, subgraphs=query.subgraphs, select=query.select)
 
 
 async def post_at(context: RequestContext) -> Response:
@@ -75,16 +77,10 @@ async def post_at(context: RequestContext) -> Response:
     return await _snapshot(context, at_checkpoint(body.checkpoint), subgraphs=body.subgraphs, select=body.select)
 
 
-def _select(context: RequestContext) -> list[str] | None:
-    names = [name for text in context.request.query_params.getlist("select") for name in text.split(",") if name]
-    return names or None
-
-
 async def get_history(context: RequestContext) -> Response:
     """GET /threads/{thread_id}/history; a limit of zero or less returns nothing."""
-    limit = query_number(context, "limit", 1)
-    query = context.request.query_params
-    return await _history(context, LATEST, query.get("before"), limit, None, _select(context))
+    query = context.query(PastStatesQuery)
+    return await _history(context, LATEST, query.before, query.limit, None, query.select)
 
 
 async def post_history(context: RequestContext) -> Response:

@@ -10,9 +10,10 @@ from agentlog_facts.errors import AgentlogError
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.version import CONTRACT, VERSION
 from agentlog_gateway.api.dependencies import Check
-from agentlog_gateway.api.request_context import RequestContext, query_flag
+from agentlog_gateway.api.request_context import RequestContext
 from agentlog_gateway.http.errors import Problem
 from agentlog_gateway.http.responses import json_response
+from agentlog_gateway.schemas.queries import HealthCheckQuery
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ HOST: JsonObject = {
 
 async def ok(context: RequestContext) -> Response:
     """GET /ok; with check_db=1 every dependency is asked, and 500 names those that do not answer."""
-    if not query_flag(context, "check_db"):
+    if not context.query(HealthCheckQuery).check_db:
         return json_response({"ok": True, "services": {}})
     asked = await _asked(context)
     away = [name for name, fine in asked.items() if not fine]

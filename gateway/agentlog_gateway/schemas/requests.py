@@ -1,4 +1,4 @@
-"""Decides which request bodies are valid, field by field; openapi.json is generated from the same models.
+"""Bodies of requests, field by field; openapi.json is made from the same models.
 
 Unknown fields are ignored. Fields of the contract that this release does not know yet are refused, never ignored.
 Source: docs/http-api.md, sections 4 to 7.

@@ -1,4 +1,4 @@
-"""Decides how rows look in API answers. Source: docs/http-api.md, sections 4.1, 5.1 and 7.2."""
+"""JSON of threads, runs, assistants and states in responses. Source: docs/http-api.md, sections 4.1, 5.1 and 7.2."""
 
 from collections.abc import Sequence
 

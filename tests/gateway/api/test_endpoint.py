@@ -10,8 +10,9 @@ from tests.gateway.web_env import NOWHERE, dependencies, detail
 
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_gateway.api.endpoint import Endpoint, Operation
-from agentlog_gateway.api.request_context import RequestContext, query_number
+from agentlog_gateway.api.request_context import RequestContext
 from agentlog_gateway.http.responses import json_response
+from agentlog_gateway.schemas.queries import PastStatesQuery
 from agentlog_postgres.connection import open_pool
 
 
@@ -21,7 +22,7 @@ async def ask(path: str) -> Response:
     async def handler(context: RequestContext) -> Response:
         query: JsonObject = dict(context.request.query_params)
         path: Json = context.request.path_params["name"]
-        return json_response({"path": path, "query": query, "limit": query_number(context, "limit", 1)})
+        return json_response({"path": path, "query": query, "limit": context.query(PastStatesQuery).limit})
 
     pool = await open_pool(NOWHERE, 2)
     wired = dependencies(MemoryLog(), pool)

@@ -1,0 +1,168 @@
+"""Response bodies of the API, field by field, as openapi.json documents them; tests hold the responses to these models.
+
+Source: docs/http-api.md, sections 3, 4.1, 5.1, 6 and 7.2.
+"""
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from agentlog_commands.run_request import Strategy
+from agentlog_facts.json_value import Json
+from agentlog_facts.thread import RunStatus
+from agentlog_gateway.schemas.requests import AnyJson, AnyObject, ThreadStatus
+
+
+class ErrorResponse(BaseModel):
+    """A refusal."""
+
+    detail: str
+
+
+class AssistantResponse(BaseModel):
+    """An assistant."""
+
+    assistant_id: UUID
+    graph_id: str
+    config: AnyObject
+    context: AnyObject
+    metadata: AnyObject
+    name: str
+    created_at: datetime
+    updated_at: datetime
+    version: int
+    description: str | None
+
+
+class InterruptResponse(BaseModel):
+    """A question that a graph asks."""
+
+    id: str
+    value: AnyJson
+    response_schema: AnyJson = None
+
+
+class ErrorDescription(BaseModel):
+    """An exception of a graph: its class and its text."""
+
+    error: str
+    message: str
+
+
+class ThreadResponse(BaseModel):
+    """A thread; `select` leaves fields out, and `extracted` is there where a search asks for it."""
+
+    thread_id: UUID
+    created_at: datetime
+    updated_at: datetime
+    state_updated_at: datetime
+    metadata: AnyObject
+    status: ThreadStatus
+    config: AnyObject
+    values: AnyJson = Field(description="the last state, null before the first")
+    error: ErrorDescription | None
+    interrupts: dict[str, list[InterruptResponse]] = Field(description="open questions by the id of their task")
+    extracted: AnyObject = Field(default_factory=dict[str, Json])
+
+
+class RunResponse(BaseModel):
+    """A run; `select` leaves fields out."""
+
+    run_id: UUID
+    thread_id: UUID
+    assistant_id: UUID
+    created_at: datetime
+    updated_at: datetime
+    status: RunStatus
+    metadata: AnyObject
+    kwargs: AnyObject = Field(description="what the run was created with")
+    multitask_strategy: Strategy
+    langsmith_session_name: None
+
+
+class CheckpointAddress(BaseModel):
+    """What names a checkpoint."""
+
+    thread_id: str
+    checkpoint_id: str | None = None
+    checkpoint_ns: str = ""
+    checkpoint_map: AnyObject | None = None
+
+
+class TaskResponse(BaseModel):
+    """A task of a step; one that is a subgraph has its checkpoint, or its state where that was asked for."""
+
+    id: str
+    name: str
+    path: AnyJson
+    error: str | None
+    interrupts: list[InterruptResponse]
+    checkpoint: CheckpointAddress | None
+    state: "StateResponse | None"
+    result: AnyJson
+
+
+class StateResponse(BaseModel):
+    """The state of a thread at a checkpoint; `select` leaves fields out."""
+
+    values: AnyJson
+    next: list[str]
+    tasks: list[TaskResponse]
+    metadata: AnyObject | None
+    created_at: datetime | None
+    checkpoint: CheckpointAddress | None
+    parent_checkpoint: CheckpointAddress | None
+    interrupts: list[InterruptResponse]
+    checkpoint_id: str | None
+    parent_checkpoint_id: str | None
+
+
+class StateUpdateResponse(BaseModel):
+    """The checkpoint that an update of the state made, under three names."""
+
+    checkpoint: CheckpointAddress
+    configurable: CheckpointAddress
+    checkpoint_id: str
+
+
+class HealthResponse(BaseModel):
+    """The server answers; `services` names the dependencies that were asked."""
+
+    ok: Literal[True]
+    services: dict[str, Literal["ok"]]
+
+
+class PartitionsResponse(BaseModel):
+    """Partitions of the log in the projection: how many are folded, which are being built, which stopped and why."""
+
+    present: int
+    building: list[int]
+    stopped: dict[str, str]
+
+
+class ReadinessResponse(BaseModel):
+    """Whether requests can be served, and what is not as it should be."""
+
+    ready: bool
+    services: dict[str, Literal["ok", "away"]]
+    partitions: PartitionsResponse | None
+    quarantined: dict[str, int] | None = Field(description="number of aggregates by read model")
+
+
+class ServerResponse(BaseModel):
+    """The server itself."""
+
+    name: str
+    version: str
+
+
+class InfoResponse(BaseModel):
+    """Version of the API, features, and the server."""
+
+    version: str
+    langgraph_py_version: str
+    flags: dict[str, bool]
+    host: dict[str, str | None]
+    server: ServerResponse

@@ -1,0 +1,140 @@
+"""The models of openapi.json describe what is really answered: the same fields, and values that fit."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointMetadata
+from langgraph.types import Interrupt, PregelTask, StateSnapshot
+from pydantic import BaseModel
+from tests.gateway.web_env import without_database
+
+from agentlog_facts.graph_ports import At
+from agentlog_facts.ids import AssistantId, RunId, ThreadId
+from agentlog_facts.json_value import JsonObject, as_object
+from agentlog_gateway.resources.state import empty_snapshot
+from agentlog_gateway.schemas.response_models import (
+    AssistantResponse,
+    HealthResponse,
+    InfoResponse,
+    ReadinessResponse,
+    RunResponse,
+    StateResponse,
+    TaskResponse,
+    ThreadResponse,
+)
+from agentlog_gateway.schemas.responses import assistant_json, run_json, thread_json
+from agentlog_infra.langgraph.snapshot_json import snapshot_json
+from agentlog_projections.models.assistants import Assistant
+from agentlog_projections.models.runs import Run
+from agentlog_projections.models.threads import Thread
+
+AT = datetime(2026, 1, 2, tzinfo=UTC)
+UUID = "019ab000-0000-7000-8000-000000000001"
+ERROR: JsonObject = {"error": "ValueError", "message": "no"}
+ASSISTANT = Assistant(AssistantId(UUID), 1, "agent", "agent", None, {}, {}, {}, AT, AT)
+THREAD = Thread(
+    thread_id=ThreadId(UUID),
+    partition=0,
+    created_at=AT,
+    updated_at=AT,
+    state_updated_at=AT,
+    metadata={"a": 1},
+    status="interrupted",
+    config={},
+    values={"x": 1},
+    error=ERROR,
+    interrupts={UUID: [{"id": "0" * 32, "value": "why?"}]},
+    next=("a",),
+    last_run_id=None,
+    version=1,
+    meta_version=None,
+    temporary=False,
+    deleted_at=None,
+)
+RUN = Run(
+    run_id=RunId(UUID),
+    thread_id=ThreadId(UUID),
+    assistant_id=UUID,
+    graph_id="agent",
+    assistant={},
+    status="success",
+    created_at=AT,
+    updated_at=AT,
+    metadata={},
+    kwargs={"input": {}},
+    multitask_strategy="enqueue",
+    due_at=None,
+    temporary=False,
+    attempt=1,
+    epoch=None,
+    cancel=None,
+    outputs_from=None,
+    outputs_to=None,
+    error=None,
+    interrupts=None,
+    next=None,
+    checkpoint_id=None,
+    finished_event_id=None,
+    deleted=False,
+    thread_deleted=False,
+)
+
+
+def snapshot(*tasks: PregelTask) -> StateSnapshot:
+    """Return a snapshot of LangGraph's with these tasks."""
+    config: RunnableConfig = {"configurable": {"thread_id": UUID, "checkpoint_id": UUID, "checkpoint_ns": ""}}
+    asked = tuple(interrupt for task in tasks for interrupt in task.interrupts)
+    metadata: CheckpointMetadata = {"source": "loop", "step": 1}
+    return StateSnapshot({"x": 1}, ("a",), config, metadata, AT.isoformat(), config, tasks, asked)
+
+
+def fits(model: type[BaseModel], shown: JsonObject) -> None:
+    """Check that a response has the fields of its model, and that they hold such values."""
+    optional = {name for name, field in model.model_fields.items() if not field.is_required()}
+    assert set(shown) | optional == set(model.model_fields)
+    model.model_validate(shown)
+
+
+@pytest.mark.parametrize("row", [THREAD, replace(THREAD, status="idle", values=None, error=None, interrupts={})])
+def test_a_thread(row: Thread) -> None:
+    fits(ThreadResponse, thread_json(row))
+
+
+def test_a_run() -> None:
+    fits(RunResponse, run_json(RUN))
+
+
+def test_an_assistant() -> None:
+    fits(AssistantResponse, assistant_json(ASSISTANT))
+
+
+@pytest.mark.parametrize("at", [At(), At(UUID)])
+def test_a_state_that_is_not_there(at: At) -> None:
+    fits(StateResponse, empty_snapshot(UUID, at))
+
+
+def test_a_state_with_a_question_a_failure_and_subgraphs() -> None:
+    inner = snapshot(PregelTask("1", "b", ("__pregel_pull", "b"), error=ValueError("no")))
+    address: RunnableConfig = {"configurable": {"thread_id": UUID, "checkpoint_ns": "child:1"}}
+    shown = snapshot_json(
+        snapshot(
+            PregelTask("2", "a", ("__pregel_pull", "a"), interrupts=(Interrupt("why?", id="0" * 32),)),
+            PregelTask("3", "child", ("__pregel_pull", "child"), state=inner),
+            PregelTask("4", "child", ("__pregel_pull", "child"), state=address),
+        )
+    )
+    fits(StateResponse, shown)
+    tasks = shown["tasks"]
+    assert isinstance(tasks, list)
+    for task in tasks:
+        fits(TaskResponse, as_object(task))
+
+
+async def test_the_server_itself() -> None:
+    async with without_database() as (client, _):
+        ok, info, ready = await client.get("/ok"), await client.get("/info"), await client.get("/ready")
+    fits(HealthResponse, as_object(ok.json()))
+    fits(InfoResponse, as_object(info.json()))
+    fits(ReadinessResponse, as_object(ready.json()))
