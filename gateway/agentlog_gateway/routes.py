@@ -155,7 +155,7 @@ OPERATIONS: Sequence[Operation] = (
         "GET",
         "/ready",
         system.ready,
-        "Readiness, and what is not as it should be",
+        "Readiness, with the state of dependencies and partitions",
         "system",
         ReadinessResponse,
         also={503: "Not ready"},
