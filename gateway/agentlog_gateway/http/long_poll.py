@@ -34,7 +34,7 @@ class BlockingResponse(Response):
         self._on_gone = on_gone
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer; what the document raises cuts the connection, and the client comes back by `Location`."""
+        """Answer; an error of the document cuts the connection, and the client comes back by `Location`."""
         stays_open(scope)
         document = asyncio.ensure_future(self._document)
         gone = asyncio.ensure_future(_leaves(receive))

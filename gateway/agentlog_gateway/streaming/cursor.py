@@ -8,17 +8,17 @@ from agentlog_facts.frame import START_CURSORS, parse_event_id
 
 @dataclass(frozen=True, slots=True)
 class FromStart:
-    """Everything the run said."""
+    """Begin with the first event of the run."""
 
 
 @dataclass(frozen=True, slots=True)
 class LiveOnly:
-    """What the run says from now on."""
+    """Begin with the next event of the run."""
 
 
 @dataclass(frozen=True, slots=True)
 class After:
-    """What the run said behind this position."""
+    """Begin behind this position."""
 
     position: int
 
@@ -27,7 +27,7 @@ Begin: TypeAlias = FromStart | LiveOnly | After
 
 
 def begin(last_event_id: str | None) -> Begin:
-    """Read `Last-Event-ID`; what cannot be read replays nothing. Source: docs/http-api.md, section 11."""
+    """Read `Last-Event-ID`; unreadable text replays nothing. Source: docs/http-api.md, section 11."""
     if last_event_id is None:
         return LiveOnly()
     text = last_event_id.strip()

@@ -1,11 +1,12 @@
 """Filter of a thread's flushes for a reader of one run: pure, the same from any cursor and for every reader.
 
 A flush counts only if its (epoch, n) is above the last one seen on the thread, so a late worker's or a repeated flush
-never shows. A flush that names its `RunFinished` waits for the verdict over that fact, and what a worker says in the
-same epoch after it is not shown: its epoch is over or its attempt has stopped. A flush `of` a fact counts once.
+never shows. A flush that names its `RunFinished` waits for the verdict over that fact. Later flushes of the same
+epoch are not shown: the epoch is over or its attempt has stopped. A flush `of` a fact counts once.
 
-Whoever takes a claim away first puts a fence on the log. What the epoch says behind it is not shown, whether a reader
-knows of the release yet or not; only if that never came to be, and the run ended in this very epoch, it is shown then.
+Before a claim is revoked, a fence record is appended. Flushes of the epoch behind the fence are not shown, whether a
+reader knows of the release yet or not. They are shown once it is known that the release is void and the run ended in
+this very epoch.
 """
 
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class _Fence:
 
 
 class EpochFilter:
-    """What one reader has seen of a thread, and which end flushes wait."""
+    """State of one reader: the last flush of the thread it has seen, and the end flushes that wait."""
 
     def __init__(self, run_id: RunId, last: tuple[int, int] = NOTHING_SEEN) -> None:
         self._run_id = run_id

@@ -48,7 +48,7 @@ INTERNAL: JsonObject = {"error": "InternalError", "message": "An internal error 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What all streams of a gateway share."""
+    """Ports and times that all streams of a gateway share."""
 
     frames: FrameReads
     run_watcher: RunWatcher
@@ -131,7 +131,7 @@ class RunStream:
             self.close()
 
     async def _recovered(self, fault: SlowReader | Gap | Unavailable) -> EventBatch:
-        """Get ready to read on behind a fault, or give up; return what the client is sent meanwhile."""
+        """Prepare to read on after a fault, or give up; return the events that tell the client of it."""
         match fault:
             case SlowReader():
                 self._drop_tail()
@@ -147,7 +147,7 @@ class RunStream:
                 return [StreamHeartbeat()]
 
     async def _parts(self) -> AsyncGenerator[AsyncGenerator[EventBatch]]:
-        """Yield what is to be read: the range up to the tail, the tail until the run is over, what is left, the end."""
+        """Yield the parts: the range up to the tail, the tail until the run is over, the rest of the run, its end."""
         if self._enter is not None:
             await self._enter()
             self._enter = None
@@ -167,7 +167,7 @@ class RunStream:
                     yield part
 
     async def _rest(self, row: RunStatusRow) -> AsyncGenerator[AsyncGenerator[EventBatch]]:
-        """Yield what is left of a run that has ended, and its end."""
+        """Yield the parts that are left of a run that has ended, and its end."""
         progress, until = self._progress, self._progress.until
         if until is None:
             until = await self._frames.end(self._thread_id) if row.outputs_to is None else row.outputs_to
@@ -193,14 +193,14 @@ class RunStream:
         yield _only(StreamEnd(row.status))
 
     async def _announcement(self, until: int) -> AsyncGenerator[EventBatch]:
-        """Return where the end is announced if not by the run's worker: behind the run's last flush."""
+        """Return the part behind the run's last flush, where another process than the worker announces the end."""
         if self._tail is None:
             return self._range(min(await self._frames.end(self._thread_id), until + SEARCHED))
         left = ANNOUNCED_S - (asyncio.get_running_loop().time() - (self._subscription.ended_at or 0.0))
         return self._listened(self._tail, lambda: self._progress.announced, left)
 
     async def _range(self, end: int) -> AsyncGenerator[EventBatch]:
-        """Read what the log holds from the cursor up to `end`."""
+        """Read the log from the cursor up to `end`."""
         progress = self._progress
         if progress.cursor >= end:
             return
@@ -230,7 +230,7 @@ class RunStream:
     async def _listened(
         self, tail: FrameTail, enough: Callable[[], bool], seconds: float | None = None
     ) -> AsyncGenerator[EventBatch]:
-        """Read what the tail brings until there is enough, or for so many seconds."""
+        """Read the tail until there is `enough`, or for so many seconds."""
         loop, show = asyncio.get_running_loop(), self._progress.show
         until = None if seconds is None else loop.time() + seconds
         alarm = None if until is None else loop.call_at(until, tail.poke)

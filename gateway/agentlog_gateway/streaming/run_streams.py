@@ -9,21 +9,18 @@ from agentlog_gateway.streaming.cursor import After, Begin, FromStart, LiveOnly,
 from agentlog_gateway.streaming.run_stream import RunStream, Sources
 from agentlog_gateway.streaming.run_watcher import RunWatcher
 
-HEARTBEAT = timedelta(seconds=5)
+HEARTBEAT_EVERY = timedelta(seconds=5)
 
 
 class RunStreams:
     """All streams of runs of a gateway."""
 
     def __init__(
-        self,
-        frames: FrameReads,
-        run_watcher: RunWatcher,
-        heartbeat: timedelta = HEARTBEAT,
+        self, frames: FrameReads, run_watcher: RunWatcher, heartbeat_every: timedelta = HEARTBEAT_EVERY
     ) -> None:
         self._run_watcher = run_watcher
         self._frames = frames
-        self._sources = Sources(frames, run_watcher, heartbeat.total_seconds())
+        self._sources = Sources(frames, run_watcher, heartbeat_every.total_seconds())
 
     async def open(self, thread_id: ThreadId) -> "OpenStream":
         """Listen to a thread before a run of it is created. Raises: Unavailable."""
@@ -48,7 +45,7 @@ class RunStreams:
     async def _enter(
         self, events: RunStream, thread_id: ThreadId, run_id: RunId, where: Begin, only_resumable: bool = False
     ) -> None:
-        """The tail is entered before the row is read: what the row does not know of yet comes by the tail."""
+        """Enter the tail before the row is read: the tail brings every flush that is younger than the row."""
         row = await self._run_watcher.look(run_id)
         if row is not None and row.thread_id == thread_id and not row.ended:
             events.listen(await self._frames.tail(thread_id))

@@ -62,8 +62,8 @@ class Framed:
 class Framer:
     """Frames each flush once and hands the same bytes to every reader, as long as they are recent.
 
-    What was framed is known by what it is, not by its place alone: at the same place of a log that was restored lies
-    the output of somebody else.
+    The cache key names the flush and the checksum of its bytes, not its position alone: after a log is restored, the
+    same position can hold the output of another run.
     """
 
     def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:

@@ -31,7 +31,7 @@ class Events(Protocol[BatchRead]):
         ...
 
     def __aiter__(self) -> AsyncIterator[BatchRead]:
-        """Yield what is ready at the same time."""
+        """Yield batches: the events that are ready at the same time."""
         ...
 
     def close(self) -> None:

@@ -60,7 +60,7 @@ class StreamProgress:
         return self._shown(flush) if self._order.accepts(flush) else None
 
     def skip(self, gap: Gap) -> StreamGap:
-        """Go on behind what is gone."""
+        """Go on behind a gap."""
         start, self.cursor = self.cursor, max(gap.available_from, self.cursor + SLOTS)
         return StreamGap(start, gap.available_from)
 

@@ -56,7 +56,7 @@ class HintVerdicts:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Listen to hints, and look for what none tells of."""
+        """Listen to hints, and look up the verdicts that no hint brings."""
         self._tasks = [
             asyncio.create_task(self._listen(), name="verdicts"),
             asyncio.create_task(self._look_around(), name="verdicts, looked for"),
@@ -93,7 +93,7 @@ class HintVerdicts:
         self._listeners.append(listener)
 
     async def _look_around(self) -> None:
-        """The safety net: a lost hint costs at most one look, and one question serves all who wait."""
+        """Look up late verdicts: a lost hint costs at most one look, and one query serves all writers that wait."""
         while True:
             await self._somebody_asks.wait()
             await asyncio.sleep(LOOK_EVERY_S)
