@@ -37,8 +37,8 @@ from agentlog_projections.models.runs import Runs
 from agentlog_projections.models.store import StoreItems
 from agentlog_projections.models.threads import Threads
 from agentlog_projections.projector.ledger import Ledger
-from agentlog_projections.queries.command_context import CommandContexts
 from agentlog_projections.queries.health import health
+from agentlog_projections.queries.postgres_command_context import PostgresCommandContexts
 from agentlog_projections.queries.run_status import RunStatusRows
 from agentlog_projections.sql.caught_up import PartitionCatchUp
 
@@ -120,7 +120,7 @@ def _dependencies(
         streams=RunStreams(frames, run_watcher),
         framer=Framer(),
         graphs=LangGraphAccess(StateDependencies(graphs, Checkpoints(pool), items, ids, JsonPlusSerializer())),
-        contexts=CommandContexts(pool),
+        contexts=PostgresCommandContexts(pool),
         threads=Threads(pool),
         runs=Runs(pool),
         assistants=Assistants(pool),

@@ -60,8 +60,8 @@ from agentlog_projections.projector.announcer import Announcer
 from agentlog_projections.projector.ledger import Ledger
 from agentlog_projections.projector.projector import Projector, tune_memory
 from agentlog_projections.projector.session import FoldPorts, FoldSettings
+from agentlog_projections.queries.postgres_worker import PostgresWorkerQueries
 from agentlog_projections.queries.purge import purge_deleted
-from agentlog_projections.queries.worker import WorkerQueries
 
 log = logging.getLogger(__name__)
 
@@ -224,7 +224,7 @@ def _worker(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]:
     dependencies = WorkerDependencies(
         worker=worker,
         writer=writer,
-        queries=WorkerQueries(adapters.pool),
+        queries=PostgresWorkerQueries(adapters.pool),
         queue=adapters.shared.feed,
         outputs=adapters.outputs,
         ends=CachedEndOffsets(adapters.outputs, adapters.shared.log.partition_of, SystemClock()),
@@ -245,7 +245,7 @@ def _housekeeper(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]
     """Return reaper, reconciler and purge; graphs are loaded only when a run has to be ended for its worker."""
     loops = JobLoops(adapters.bridge.home, uvloop.new_event_loop)
     stack.callback(loops.close)
-    queries = WorkerQueries(adapters.pool)
+    queries = PostgresWorkerQueries(adapters.pool)
     views = _views(adapters, loops, Checkpoints(adapters.pool), LazyGraphs(adapters.settings))
     ender = RunFinisher(adapters.writer("system", "housekeeper"), queries, adapters.outputs, views)
     return [

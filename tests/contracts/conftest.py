@@ -11,7 +11,11 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from tests.apache_kafka.server import ApacheKafka
 from tests.broker.servers import BrokerProcess, make_topic
+from tests.contracts import rows_envs
 from tests.contracts.memory_frames import MemoryFrames
+from tests.contracts.rows_envs import RowsEnv
+from tests.projections.projector_env import migrated_database
+from tests.stack_fixtures import RunningStack
 
 from agentlog_facts.frame import SLOTS
 from agentlog_facts.ids import ThreadId
@@ -120,3 +124,24 @@ async def env(request: pytest.FixtureRequest) -> AsyncIterator[FramesEnv]:
     kind = str(request.param)
     async for made in _memory() if kind == "memory" else _kafka(bootstrap_of(kind, request)):
         yield made
+
+
+@pytest.fixture(scope="session")
+def asked_tables(stack: RunningStack) -> str:
+    """Name a database with all tables."""
+    return migrated_database(stack.postgres, "asked_rows")
+
+
+@pytest.fixture(params=list(rows_envs.KINDS))
+def kind_of_rows(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Name a kind of rows, and the database of those that have one."""
+    kind = str(request.param)
+    return kind, str(request.getfixturevalue("asked_tables")) if kind == "postgres" else ""
+
+
+@pytest.fixture
+async def rows(kind_of_rows: tuple[str, str]) -> AsyncIterator[RowsEnv]:
+    """Give the rows that workers and gateways ask, of each kind."""
+    kind, database = kind_of_rows
+    async with rows_envs.KINDS[kind](database) as env:
+        yield env

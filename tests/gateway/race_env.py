@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from httpx2 import ASGITransport, AsyncClient
 from tests.facts.commits import commit
+from tests.fakes.memory_command_contexts import MemoryCommandContexts
 from tests.fakes.memory_log import MemoryLog
+from tests.fakes.memory_rows import at_once, folded
 from tests.fakes.ports import CountedIds
 from tests.gateway.web_env import NOWHERE, dependencies
 
@@ -18,12 +20,11 @@ from agentlog_facts.envelope import Draft, Fact, LogPosition
 from agentlog_facts.errors import Contended, OutcomeUnknown
 from agentlog_facts.guard import Accepted, Verdict, Void
 from agentlog_facts.ids import AssistantId, Key, ThreadId, stream
-from agentlog_facts.thread import RunCreated, ThreadFact, ThreadState, evolve
 from agentlog_gateway.api.dependencies import Dependencies
 from agentlog_gateway.application import build_app
 from agentlog_gateway.http.cors import Cors
 from agentlog_postgres.connection import open_pool
-from agentlog_projections.queries.command_context import CommandContexts, ThreadContext
+from agentlog_projections.queries.command_context import ThreadContext
 
 THREAD = ThreadId("019ab000-0000-7000-8000-000000000001")
 ON_THREAD = stream("thread", THREAD)
@@ -74,57 +75,30 @@ class RacedLog(MemoryLog):
         return Counter(one.reason if isinstance(one, Void) else type(one).__name__.lower() for one in mine)
 
 
-@dataclass
-class Rows(CommandContexts):
+class Rows(MemoryCommandContexts):
     """What `CommandContexts` promises, folded from the log in memory. `asking`: runs that have come to an interrupt.
 
     `after_look` happens once, after a thread was read; `graph_id` is that of every assistant.
     """
 
-    log: MemoryLog
-    graph_id: str = "steps"
-    asking: set[str] = field(default_factory=set[str])
-    after_look: Happening | None = None
+    def __init__(self, log: MemoryLog) -> None:
+        super().__init__(at_once(lambda: folded(log)))
+        self.graph_id = "steps"
+        self.asking: set[str] = set()
+        self.after_look: Happening | None = None
 
     async def thread(self, thread_id: ThreadId, partition: int) -> ThreadContext:
-        found = self._thread()
+        found = await super().thread(thread_id, partition)
+        runs = {run_id: replace(run, asks=run_id in self.asking) for run_id, run in found.state.runs.items()}
         happening, self.after_look = self.after_look, None
         if happening is not None:
             await happening()
-        return found
-
-    def _thread(self) -> ThreadContext:
-        state, version = ThreadState(), None
-        for draft, verdict in self.log.rows:
-            if draft.stream == ON_THREAD and isinstance(verdict, Accepted):
-                version = verdict.version
-                for fact in draft.facts:
-                    assert isinstance(fact, ThreadFact)
-                    state = evolve(state, fact, version)
-        runs = {run_id: replace(run, asks=run_id in self.asking) for run_id, run in state.runs.items()}
-        return ThreadContext(replace(state, runs=runs), version, None, {})
+        return replace(found, state=replace(found.state, runs=runs))
 
     async def run_target(
         self, thread_id: ThreadId, partition: int, assistant_id: AssistantId
     ) -> tuple[ThreadContext, RunAssistant | None]:
         return await self.thread(thread_id, partition), RunAssistant(assistant_id, self.graph_id, 1, {}, {}, {})
-
-    async def first_tried_at(self, thread_id: ThreadId, event_id: str) -> int | None:
-        tries = [
-            verdict for draft, verdict in self.log.rows if (str(draft.key), draft.event_id) == (thread_id, event_id)
-        ]
-        late = [int(one.expected or "") for one in tries if isinstance(one, Void) and one.reason == "version_conflict"]
-        return late[0] if late else None
-
-    async def runs_since(self, thread_id: ThreadId, version: int) -> list[LogPosition]:
-        return [
-            LogPosition(0, offset)
-            for offset, (draft, verdict) in enumerate(self.log.rows)
-            if draft.stream == ON_THREAD
-            and isinstance(verdict, Accepted)
-            and verdict.version > version
-            and any(isinstance(fact, RunCreated) for fact in draft.facts)
-        ]
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,8 @@ from agentlog_projections.models.runs import Runs
 from agentlog_projections.models.store import StoreItems
 from agentlog_projections.models.threads import Threads
 from agentlog_projections.projector.ledger import Ledger
-from agentlog_projections.queries.command_context import CommandContexts
 from agentlog_projections.queries.health import health
+from agentlog_projections.queries.postgres_command_context import PostgresCommandContexts
 from agentlog_projections.sql.caught_up import PartitionCatchUp
 
 EXAMPLES = Path(agentlog_infra.examples.__file__).parent / "langgraph.json"
@@ -66,7 +66,7 @@ def dependencies(log: MemoryLog, pool: Pool, config: Path = EXAMPLES) -> Depende
         graphs=LangGraphAccess(
             StateDependencies(graphs, Checkpoints(pool), StoreItems(pool), ids, JsonPlusSerializer())
         ),
-        contexts=CommandContexts(pool),
+        contexts=PostgresCommandContexts(pool),
         threads=Threads(pool),
         runs=Runs(pool),
         assistants=Assistants(pool),

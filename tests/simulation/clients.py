@@ -117,7 +117,7 @@ class Gateway:
         async def decide() -> Decision:
             if request.kind == "thread":
                 return CreateThread(request.thread_id, request.body).decide()
-            found = await wiring.decisions().thread(request.thread_id, partition)
+            found = await wiring.contexts().thread(request.thread_id, partition)
             match request.kind:
                 case "patch":
                     return PatchThread(request.thread_id, request.body).decide(found.state)

@@ -7,13 +7,18 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import count
 from random import Random
+from typing import TypeVar
 
+from tests.fakes.memory_command_contexts import MemoryCommandContexts
+from tests.fakes.memory_rows import MemoryRows
+from tests.fakes.memory_worker_queries import MemoryWorkerQueries
 from tests.simulation.fake_log import START, Broker, SimFrames, SimLog, SimTail
 from tests.simulation.fake_postgres import Postgres
 from tests.simulation.fake_redis import Redis, SimFeed
 from tests.simulation.fake_sql import understand
 from tests.simulation.loop import Process, SimLoop, passes
 from tests.simulation.network import Network
+from tests.simulation.read_rows import read_rows
 
 from agentlog_commands.claims import ClaimLimits
 from agentlog_commands.identity import digest
@@ -49,6 +54,7 @@ from agentlog_projections.queries.command_context import CommandContexts
 from agentlog_projections.queries.worker import ExecutableRun, WorkerQueries
 from agentlog_projections.sql.read_model import ReadModel
 
+T = TypeVar("T")
 GRAPH = "agent"
 SECOND = timedelta(seconds=1)
 TIMING = WorkerTimeouts(
@@ -167,10 +173,14 @@ class Wiring:
         return CommitWriter(submitter, self.log, self.clock, self.env.ids, actor)
 
     def queries(self) -> WorkerQueries:
-        return WorkerQueries(self.pool)
+        return MemoryWorkerQueries(self._ask)
 
-    def decisions(self) -> CommandContexts:
-        return CommandContexts(self.pool)
+    def contexts(self) -> CommandContexts:
+        return MemoryCommandContexts(self._ask)
+
+    async def _ask(self, question: Callable[[MemoryRows], T], /) -> T:
+        postgres = self.env.postgres_of(self.env.uri)
+        return question(await self.env.network.call(postgres.server, lambda: read_rows(postgres), Unavailable))
 
 
 @asynccontextmanager

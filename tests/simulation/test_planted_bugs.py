@@ -36,7 +36,14 @@ BROKER_TEST = "test_a_failing_disk_means_no_acknowledgement_and_later_offsets_wi
 def copy(tmp_path: Path) -> Path:
     """Copy what a simulation needs, so that nothing is ever planted in the checkout."""
     root = tmp_path / "copy"
-    for name in (*ROOMS, "tests/simulation", "tests/system/checker", "tests/broker", "tests/apache_kafka"):
+    for name in (
+        *ROOMS,
+        "tests/simulation",
+        "tests/fakes",
+        "tests/system/checker",
+        "tests/broker",
+        "tests/apache_kafka",
+    ):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     for path in ("pyproject.toml", *(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("*.py"))):
         shutil.copy(ROOT / path, root / path)

@@ -1,57 +1,13 @@
-"""Combined queries for the command side: each returns what a decision needs as of one snapshot."""
+"""Port for what a request needs before it is decided; each answer is of one snapshot."""
 
 from dataclasses import dataclass
-from datetime import datetime
-
-import asyncpg
+from typing import Protocol
 
 from agentlog_commands.run_request import RunAssistant
 from agentlog_facts.envelope import LogPosition
-from agentlog_facts.errors import Quarantined, Unavailable
-from agentlog_facts.guard import Void
-from agentlog_facts.ids import AssistantId, RunId, ThreadId, stream
-from agentlog_facts.json_value import Json, JsonObject, load, load_object
-from agentlog_facts.notification import decode_verdict
-from agentlog_facts.thread import RunState, ThreadState, named_interrupts
-from agentlog_postgres.connection import Pool, reading
-
-_RESUME = "r.kwargs->'command'->'resume'"
-_ANSWERS = f"""CASE coalesce(json_typeof({_RESUME}), 'null')
-             WHEN 'null' THEN NULL
-             WHEN 'object' THEN (SELECT coalesce(json_agg(name), '[]') FROM json_object_keys({_RESUME}) AS name)
-             ELSE '[]' END"""
-_ASKS = f"""CASE WHEN coalesce(json_typeof({_RESUME}), 'null') = 'null' THEN false ELSE EXISTS (
-                SELECT FROM read_v1.writes w WHERE w.thread_id = $1 AND w.run_id = r.run_id
-                   AND w.channel = '__interrupt__' AND NOT w.hidden) END"""
-_THREAD = """
-SELECT {more} p.present AND p.stopped IS NULL AS present,
-       EXISTS (SELECT FROM ledger.quarantine q WHERE q.key = $1) AS parked,
-       t.version, t.meta_version, t.temporary, t.metadata, t.deleted_at IS NOT NULL AS deleted,
-       (SELECT json_agg(json_build_array(r.run_id, r.status, r.due_at, r.temporary, r.attempt, r.epoch,
-                                         r.cancel->>'action', {answers}, {asks}) ORDER BY r.seq)
-          FROM read_v1.runs r
-         WHERE r.thread_id = $1 AND r.status IN ('pending', 'running') AND NOT r.deleted) AS runs
-  FROM ledger.positions p LEFT JOIN read_v1.threads t ON t.thread_id = $1 {join}
- WHERE p.partition = $2
-"""
-_DECISION = _THREAD.format(more="", join="", answers=_ANSWERS, asks=_ASKS)
-_TARGET = _THREAD.format(
-    answers=_ANSWERS,
-    asks=_ASKS,
-    more="""a.graph_id, a.version AS assistant_version, a.config AS assistant_config, a.context AS assistant_context,
-            a.metadata AS assistant_metadata,""",
-    join="LEFT JOIN read_v1.assistants a ON a.assistant_id = $3 AND NOT a.deleted",
-)
-_TRIED = """
-SELECT detail FROM ledger.log_index
- WHERE key = $1 AND event_id = $2 AND detail->>'reason' = 'version_conflict' AND detail->>'stream' = $3
- ORDER BY "offset" LIMIT 1
-"""
-_RUNS_SINCE = """
-SELECT partition, "offset" FROM ledger.log_index
- WHERE key = $1 AND stream = $2 AND verdict = 'accepted' AND version > $3 AND 'RunCreated' = ANY(types)
- ORDER BY version
-"""
+from agentlog_facts.ids import AssistantId, ThreadId
+from agentlog_facts.json_value import JsonObject
+from agentlog_facts.thread import ThreadState
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,95 +20,26 @@ class ThreadContext:
     metadata: JsonObject
 
 
-class CommandContexts:
-    """Combined questions of the gateway. All raise Unavailable when PostgreSQL does not answer."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+class CommandContexts(Protocol):
+    """Combined questions of the gateway. Every method raises Unavailable when the database does not answer."""
 
     async def thread(self, thread_id: ThreadId, partition: int) -> ThreadContext:
         """Return a thread with its active runs.
 
         Raises: Unavailable also while the partition is not present, Quarantined while a read model of it is parked.
         """
-        async with reading(self._pool, "decisions.thread") as connection:
-            row = await connection.fetchrow(_DECISION, thread_id, partition)
-        return _thread(_usable(row, thread_id, partition))
+        ...
 
     async def run_target(
         self, thread_id: ThreadId, partition: int, assistant_id: AssistantId
     ) -> tuple[ThreadContext, RunAssistant | None]:
         """Return what a new run needs: its thread as of `thread`, and its assistant. Raises: as `thread`."""
-        async with reading(self._pool, "decisions.run_target") as connection:
-            found = await connection.fetchrow(_TARGET, thread_id, partition, assistant_id)
-        row = _usable(found, thread_id, partition)
-        return _thread(row), _assistant(row, assistant_id)
+        ...
 
     async def first_tried_at(self, thread_id: ThreadId, event_id: str) -> int | None:
         """Return the version of the thread that the first try of an intent relied on, if it came too late for it."""
-        name = stream("thread", thread_id)
-        async with reading(self._pool, "decisions.first_tried_at") as connection:
-            stored = await connection.fetchval(_TRIED, thread_id, event_id, name)
-        verdict = None if stored is None else decode_verdict(load_object(stored))
-        found = verdict.expected if isinstance(verdict, Void) else None
-        return None if found is None else int(found)
+        ...
 
     async def runs_since(self, thread_id: ThreadId, version: int) -> list[LogPosition]:
         """Return where the runs lie on the log that came to a thread after this version of it, in order."""
-        async with reading(self._pool, "decisions.runs_since") as connection:
-            rows = await connection.fetch(_RUNS_SINCE, thread_id, stream("thread", thread_id), version)
-        return [LogPosition(row["partition"], row["offset"]) for row in rows]
-
-
-def _usable(row: asyncpg.Record | None, thread_id: ThreadId, partition: int) -> asyncpg.Record:
-    if row is None or not row["present"]:
-        raise Unavailable(f"the projection is being built for partition {partition}, retry later")
-    if row["parked"]:
-        raise Quarantined(f"{thread_id}: its projection is parked after an error, an operator has to look")
-    return row
-
-
-def _assistant(row: asyncpg.Record, assistant_id: AssistantId) -> RunAssistant | None:
-    if row["graph_id"] is None:
-        return None
-    return RunAssistant(
-        assistant_id=assistant_id,
-        graph_id=row["graph_id"],
-        version=row["assistant_version"],
-        config=load_object(row["assistant_config"]),
-        context=load_object(row["assistant_context"]),
-        metadata=load_object(row["assistant_metadata"]),
-    )
-
-
-def _thread(row: asyncpg.Record) -> ThreadContext:
-    if row["version"] is None:
-        return ThreadContext(ThreadState(), None, None, {})
-    if row["deleted"]:
-        return ThreadContext(ThreadState(), row["version"], row["meta_version"], {})
-    stored = [] if row["runs"] is None else load(row["runs"])
-    states = [_state(run) for run in stored if isinstance(run, list)] if isinstance(stored, list) else []
-    metadata = load_object(row["metadata"])
-    graph_id = metadata.get("graph_id")
-    state = ThreadState(
-        exists=True,
-        temporary=row["temporary"],
-        graph_id=graph_id if isinstance(graph_id, str) else None,
-        runs={run.run_id: run for run in states},
-    )
-    return ThreadContext(state, row["version"], row["meta_version"], metadata)
-
-
-def _state(run: list[Json]) -> RunState:
-    run_id, status, due_at, temporary, attempt, epoch, cancel, names, asks = run
-    return RunState(
-        run_id=RunId(str(run_id)),
-        status="running" if status == "running" else "pending",
-        due_at=datetime.fromisoformat(due_at) if isinstance(due_at, str) else None,
-        temporary=temporary is True,
-        attempt=attempt if isinstance(attempt, int) else 0,
-        epoch=epoch if isinstance(epoch, int) else None,
-        cancel=None if cancel is None else ("rollback" if cancel == "rollback" else "interrupt"),
-        answers=named_interrupts(dict.fromkeys(map(str, names))) if isinstance(names, list) else None,
-        asks=asks is True,
-    )
+        ...

@@ -9,106 +9,39 @@ from datetime import timedelta
 from tests.contracts.memory_frames import MemoryFrames
 from tests.facts.commits import commit
 from tests.fakes.memory_log import MemoryLog
+from tests.fakes.memory_rows import at_once, folded
+from tests.fakes.memory_worker_queries import MemoryWorkerQueries
 from tests.fakes.ports import CountedIds, TestClock
-from tests.processors.examples import a_work
 
-from agentlog_commands.claims import CancelRequest, Claim, ClaimLimits
+from agentlog_commands.claims import ClaimLimits
 from agentlog_commands.submit import Submitter
-from agentlog_facts.envelope import Actor, Fact, LogPosition
+from agentlog_facts.envelope import Actor, Fact
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.frame import FrameRecord
 from agentlog_facts.graph_ports import ThreadView
 from agentlog_facts.guard import Accepted, Verdict
 from agentlog_facts.ids import Key, RunId, Stream, ThreadId
-from agentlog_facts.json_value import as_object
-from agentlog_facts.thread import CancelAction, RunCreated, ThreadCreated
+from agentlog_facts.thread import RunCreated, ThreadCreated
 from agentlog_processors.housekeeper.finish_runs import RunFinisher
 from agentlog_processors.housekeeper.reap_runs import ReapRuns
 from agentlog_processors.runs.dependencies import CommitWriter, WorkerTimeouts
-from agentlog_projections.models.run_fold import RunRow, created, evolve, run_of
-from agentlog_projections.queries.worker import ExecutableRun, UnfinishedRun, WorkerQueries
-from agentlog_projections.sql.read_model import Commit
+from agentlog_projections.queries.worker import ExecutableRun, UnfinishedRun
 
 SECOND = timedelta(seconds=1)
 LIMITS = ClaimLimits(lost_after=30 * SECOND, run_time=60 * SECOND, retries=3, cancel_grace=15 * SECOND)
 TIMING = WorkerTimeouts(1, SECOND, SECOND, SECOND, SECOND, SECOND, LIMITS)
 
 
-@dataclass
-class MemoryRows(WorkerQueries):
-    """The rows of runs as the projection folds them, from what the log accepted."""
+class LoggedQueries(MemoryWorkerQueries):
+    """The rows of runs as the projection folds them from the log; `looks` counts what a look asks last."""
 
-    log: MemoryLog
-    looks: int = 0
-
-    def rows(self) -> dict[RunId, RunRow]:
-        """Fold the log."""
-        found: dict[RunId, RunRow] = {}
-        accepted = [(d, v, n) for n, (d, v) in enumerate(self.log.rows) if isinstance(v, Accepted)]
-        for draft, verdict, number in accepted:
-            folded = Commit(LogPosition(0, number), draft, verdict.version, 10 * number, ())
-            for fact in draft.facts:
-                run_id = run_of(fact)
-                if isinstance(fact, RunCreated):
-                    found[fact.run_id] = created(fact, folded, 10 * number)
-                elif run_id is not None:
-                    evolve(found[RunId(run_id)], fact, folded)
-        return found
-
-    async def work(self, run_id: RunId) -> ExecutableRun | None:
-        row = self.rows()[run_id]
-        thread_id = ThreadId(row.thread_id)
-        return replace(
-            a_work(),
-            run_id=run_id,
-            thread_id=thread_id,
-            attempt=row.attempt,
-            counted=row.counted_attempts,
-            epoch=row.epoch,
-            cancel=_cancel(row),
-            active=row.active,
-            version=self.log.heads[thread_id].versions[Stream(f"thread-{thread_id}")],
-        )
-
-    async def run_version(self, thread_id: ThreadId, run_id: RunId) -> int | None:
-        return self.log.heads[thread_id].versions.get(Stream(f"run-{run_id}"))
-
-    async def claims(self, limit: int) -> Sequence[Claim]:
-        return [_claim(row) for row in self.rows().values() if row.status == "running"]
-
-    async def with_progress(self, claim: Claim) -> Claim:
-        return claim
+    def __init__(self, log: MemoryLog) -> None:
+        super().__init__(at_once(lambda: folded(log)))
+        self.looks = 0
 
     async def leftovers(self, retries: int) -> Sequence[UnfinishedRun]:
-        self.looks += 1  # this is what a look asks last
-        left = [r for r in self.rows().values() if r.status == "pending" and (r.cancel or r.counted_attempts > retries)]
-        return [UnfinishedRun(RunId(r.run_id), ThreadId(r.thread_id), r.counted_attempts, _cancel(r)) for r in left]
-
-
-def _claim(row: RunRow) -> Claim:
-    assert row.epoch is not None
-    assert row.claimed_at is not None
-    return Claim(
-        run_id=RunId(row.run_id),
-        thread_id=ThreadId(row.thread_id),
-        graph_id=row.graph_id,
-        worker=row.worker or "",
-        epoch=row.epoch,
-        attempt=row.attempt,
-        counted=row.counted_attempts,
-        claimed_at=row.claimed_at,
-        committed_at=None,
-        progressed=False,
-        cancel=_cancel(row),
-        temporary=False,
-    )
-
-
-def _cancel(row: RunRow) -> CancelRequest | None:
-    if row.cancel is None:
-        return None
-    action: CancelAction = "rollback" if row.cancel["action"] == "rollback" else "interrupt"
-    return CancelRequest(action, row.updated_at, as_object(row.cancel["error"]))
+        self.looks += 1
+        return await super().leftovers(retries)
 
 
 class NoQueue:
@@ -193,7 +126,7 @@ class Reaping:
 
     def __init__(self, look: timedelta = TIMING.look) -> None:
         self.log, self.clock, self.views = MemoryLog(), TestClock(), ToldViews()
-        self.rows = MemoryRows(self.log)
+        self.rows = LoggedQueries(self.log)
         submitter = Submitter(self.log, self.log, self.log, self.clock, CountedIds())
         writer = CommitWriter(submitter, self.log, self.clock, CountedIds(), Actor("system", "housekeeper"))
         queue = NoQueue()

@@ -12,7 +12,7 @@ from tests.facts import commits as c
 from tests.fakes.memory_log import MemoryLog
 from tests.fakes.ports import CountedIds
 from tests.processors.examples import a_work
-from tests.processors.housekeeper.reaping import MemoryRows, ToldViews
+from tests.processors.housekeeper.reaping import LoggedQueries, ToldViews
 
 from agentlog_commands.claims import ClaimLimits
 from agentlog_commands.submit import Submitter
@@ -59,7 +59,7 @@ class Ending:
 
     def __init__(self, loops: JobLoops, meanwhile: Sequence[Fact] = (), outcome: RunOutcome = DONE) -> None:
         self.log, self.views = MemoryLog(), ToldViews()
-        self.rows = MemoryRows(self.log)
+        self.rows = LoggedQueries(self.log)
         self._loops, self._meanwhile, self._outcome = loops, meanwhile, outcome
         self.attempt = Attempt(WORK, EPOCH, "00000000-0000-7000-8000-000000000001")
 

@@ -19,6 +19,7 @@ from agentlog_facts.envelope import Cause
 from agentlog_facts.execution_port import Emit, RunAssignment, RunOutcome
 from agentlog_facts.ids import Key, RunId
 from agentlog_facts.thread import RunReleased
+from agentlog_infra.process.child import child_environment
 from agentlog_processors.runs.dependencies import CommitWriter, WorkerDependencies
 from agentlog_processors.runtime.user_loops import JobLoops
 from agentlog_processors.worker import execute_runs
@@ -202,6 +203,8 @@ def test_a_process_ends_by_a_foreign_error_too_while_user_code_holds_a_thread() 
         "REDIS_URI": "redis://x",
     }
     words = [sys.executable, "-c", _FAILS]
-    done = subprocess.run(words, env={**os.environ, **elsewhere}, capture_output=True, timeout=30, check=False)
+    done = subprocess.run(
+        words, env=child_environment({**os.environ, **elsewhere}), capture_output=True, timeout=30, check=False
+    )
     assert done.returncode == 1, done.stderr.decode()
     assert b"the handler is closed" in done.stderr

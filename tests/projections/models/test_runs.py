@@ -24,7 +24,8 @@ from agentlog_facts.thread import RunState
 from agentlog_projections.models.runs import Run, Runs
 from agentlog_projections.projector.ready_runs import ready_of_partitions, ready_of_threads
 from agentlog_projections.queries.command_context import CommandContexts
-from agentlog_projections.queries.worker import WorkerQueries
+from agentlog_projections.queries.postgres_command_context import PostgresCommandContexts
+from agentlog_projections.queries.postgres_worker import PostgresWorkerQueries
 
 R1 = RunId("r1")
 T1 = ThreadId("t1")
@@ -38,7 +39,7 @@ def runs(env: ProjectorEnv) -> Runs:
 @pytest.fixture
 async def contexts(env: ProjectorEnv) -> CommandContexts:
     await env.pool.execute("INSERT INTO ledger.positions (partition, present) VALUES (0, true)")
-    return CommandContexts(env.pool)
+    return PostgresCommandContexts(env.pool)
 
 
 async def active(contexts: CommandContexts) -> Mapping[RunId, RunState]:
@@ -223,7 +224,7 @@ async def test_ready_is_the_oldest_run_that_is_due_where_none_is_claimed(given: 
 
 
 async def test_only_present_partitions_have_due_runs(given: Applying, env: ProjectorEnv) -> None:
-    queries = WorkerQueries(env.pool)
+    queries = PostgresWorkerQueries(env.pool)
     await given(draft("t1", thread_created(), run_created(due_at=START)))
     assert await queries.ready(10) == []
     await env.pool.execute("INSERT INTO ledger.positions (partition, present) VALUES (0, true)")

@@ -17,6 +17,7 @@ from tests.projections.projector_env import START, ProjectorEnv, draft
 from agentlog_facts.envelope import Draft
 from agentlog_facts.ids import RunId, Stream
 from agentlog_projections.projector.ready_runs import ready_of_threads
+from agentlog_projections.queries.postgres_worker import PostgresWorkerQueries
 from agentlog_projections.queries.worker import WorkerQueries
 
 ON_THREAD = Stream("thread-t1")
@@ -26,7 +27,7 @@ LATER = START + timedelta(days=36500)
 @pytest.fixture
 async def duties(env: ProjectorEnv) -> WorkerQueries:
     await env.pool.execute("INSERT INTO ledger.positions (partition, present) VALUES (0, true)")
-    return WorkerQueries(env.pool)
+    return PostgresWorkerQueries(env.pool)
 
 
 async def claimable(env: ProjectorEnv, duties: WorkerQueries) -> list[str]:

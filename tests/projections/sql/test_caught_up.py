@@ -7,8 +7,9 @@ from tests.projections.projector_env import ProjectorEnv, draft
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import Key, RunId, ThreadId
 from agentlog_projections.models.checkpoints import Checkpoints
+from agentlog_projections.queries.postgres_worker import PostgresWorkerQueries
 from agentlog_projections.queries.run_status import RunStatusRows
-from agentlog_projections.queries.worker import ClaimStatus, WorkerQueries
+from agentlog_projections.queries.worker import ClaimStatus
 
 T1, R1, UNKNOWN = ThreadId("t1"), RunId("r1"), RunId("nobody")
 
@@ -46,7 +47,7 @@ async def being_built(env: ProjectorEnv, **changed: str) -> None:
 async def test_a_partition_that_is_not_present_or_stopped_tells_nothing(
     here: ProjectorEnv, changed: dict[str, str]
 ) -> None:
-    duties, statuses, checkpoints = WorkerQueries(here.pool), RunStatusRows(here.pool), Checkpoints(here.pool)
+    duties, statuses, checkpoints = PostgresWorkerQueries(here.pool), RunStatusRows(here.pool), Checkpoints(here.pool)
     assert await duties.marks({R1: T1}) == {R1: ClaimStatus(1, "worker-1", None, 1)}
     assert await duties.run_version(T1, R1) == 0
     assert (await statuses.rows([R1])).keys() == {R1}
@@ -69,14 +70,14 @@ async def test_other_partitions_go_on_telling(here: ProjectorEnv) -> None:
     found = await RunStatusRows(here.pool).rows([R1, RunId("r2")])
     assert [row and row.status for row in found.values()] == ["success"]
     other = next(row for row in found.values() if row is not None)
-    marks = await WorkerQueries(here.pool).marks({R1: T1, other.run_id: other.thread_id})
+    marks = await PostgresWorkerQueries(here.pool).marks({R1: T1, other.run_id: other.thread_id})
     assert marks == {other.run_id: ClaimStatus(None, "worker-1", None, 2)}
     assert await Checkpoints(here.pool).latest(other.thread_id, "") is None
-    assert await WorkerQueries(here.pool).run_version(other.thread_id, other.run_id) is None
+    assert await PostgresWorkerQueries(here.pool).run_version(other.thread_id, other.run_id) is None
 
 
 async def test_a_missing_row_counts_once_everything_is_present(here: ProjectorEnv) -> None:
-    duties, statuses = WorkerQueries(here.pool), RunStatusRows(here.pool)
+    duties, statuses = PostgresWorkerQueries(here.pool), RunStatusRows(here.pool)
     assert await duties.marks({UNKNOWN: T1}) == {UNKNOWN: ClaimStatus(None, None, None, 1)}
     assert await duties.marks({UNKNOWN: ThreadId("nobody")}) == {}
     assert await statuses.rows([UNKNOWN]) == {UNKNOWN: None}
@@ -87,7 +88,7 @@ async def test_a_missing_row_counts_once_everything_is_present(here: ProjectorEn
 async def test_empty_tables_say_nothing_is_known_instead_of_nothing_is_there(here: ProjectorEnv, emptied: str) -> None:
     await here.reset()
     await here.pool.execute(emptied)
-    duties, statuses = WorkerQueries(here.pool), RunStatusRows(here.pool)
+    duties, statuses = PostgresWorkerQueries(here.pool), RunStatusRows(here.pool)
     assert await duties.marks({R1: T1}) == {}
     assert await statuses.rows([R1]) == {}
     for answer in (duties.run_version(T1, R1), Checkpoints(here.pool).latest(T1, "")):

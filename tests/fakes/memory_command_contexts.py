@@ -1,0 +1,91 @@
+"""Questions of the gateway over rows in memory: implements `CommandContexts`."""
+
+from tests.fakes.memory_rows import Asking, MemoryRows, id_of, origin_of
+
+from agentlog_commands.run_request import RunAssistant
+from agentlog_facts.assistant import AssistantCreated, AssistantRevised
+from agentlog_facts.envelope import LogPosition
+from agentlog_facts.errors import Quarantined, Unavailable
+from agentlog_facts.guard import Void
+from agentlog_facts.ids import AssistantId, ThreadId
+from agentlog_facts.thread import RunCreated, RunState, ThreadState, answered
+from agentlog_projections.models.run_fold import RunRow
+from agentlog_projections.queries.command_context import ThreadContext
+
+
+class MemoryCommandContexts:
+    """Each method asks one question of the rows."""
+
+    def __init__(self, ask: Asking) -> None:
+        self._ask = ask
+
+    async def thread(self, thread_id: ThreadId, partition: int) -> ThreadContext:
+        return await self._ask(lambda rows: _thread(rows, thread_id, partition))
+
+    async def run_target(
+        self, thread_id: ThreadId, partition: int, assistant_id: AssistantId
+    ) -> tuple[ThreadContext, RunAssistant | None]:
+        def question(rows: MemoryRows) -> tuple[ThreadContext, RunAssistant | None]:
+            stated = rows.assistants.get(assistant_id)
+            return _thread(rows, thread_id, partition), None if stated is None else _assistant(stated)
+
+        return await self._ask(question)
+
+    async def first_tried_at(self, thread_id: ThreadId, event_id: str) -> int | None:
+        def question(rows: MemoryRows) -> int | None:
+            tries = [one.verdict for one in rows.log if (one.key, one.event_id) == (thread_id, event_id)]
+            late = [one for one in tries if isinstance(one, Void) and one.reason == "version_conflict"]
+            versions = [one.expected for one in late if one.stream == f"thread-{thread_id}"]
+            return None if not versions or versions[0] is None else int(versions[0])
+
+        return await self._ask(question)
+
+    async def runs_since(self, thread_id: ThreadId, version: int) -> list[LogPosition]:
+        def question(rows: MemoryRows) -> list[LogPosition]:
+            later = [
+                one
+                for one in rows.accepted_on(f"thread-{thread_id}", thread_id)
+                if one.version is not None and one.version > version
+            ]
+            return [one.place for one in later if "RunCreated" in one.types]
+
+        return await self._ask(question)
+
+
+def _thread(rows: MemoryRows, thread_id: ThreadId, partition: int) -> ThreadContext:
+    if not rows.is_present(partition):
+        raise Unavailable(f"the projection is being built for partition {partition}, retry later")
+    if thread_id in rows.quarantined:
+        raise Quarantined(f"{thread_id}: its projection is parked after an error, an operator has to look")
+    row = rows.threads.get(thread_id)
+    if row is None:
+        return ThreadContext(ThreadState(), None, None, {})
+    if row.deleted_at is not None:
+        return ThreadContext(ThreadState(), row.version, row.meta_version, {})
+    graph_id = row.metadata.get("graph_id")
+    active = {id_of(run): _state(rows, run) for run in rows.runs_of(thread_id) if run.active}
+    state = ThreadState(True, row.temporary, graph_id if isinstance(graph_id, str) else None, active)
+    return ThreadContext(state, row.version, row.meta_version, row.metadata)
+
+
+def _state(rows: MemoryRows, row: RunRow) -> RunState:
+    origin = origin_of(row)
+    thread_id, strategy = ThreadId(origin.thread_id), origin.multitask_strategy
+    fact = RunCreated(id_of(row), thread_id, origin.assistant, origin.metadata, origin.kwargs, strategy)
+    answers = answered(fact)
+    return RunState(
+        run_id=fact.run_id,
+        status="running" if row.status == "running" else "pending",
+        due_at=row.due_at,
+        temporary=origin.temporary,
+        attempt=row.attempt,
+        epoch=row.epoch,
+        cancel=None if row.cancel is None else ("rollback" if row.cancel["action"] == "rollback" else "interrupt"),
+        answers=answers,
+        asks=answers is not None and row.run_id in rows.interrupted,
+    )
+
+
+def _assistant(stated: AssistantCreated | AssistantRevised) -> RunAssistant:
+    version = stated.version if isinstance(stated, AssistantRevised) else 1
+    return RunAssistant(stated.assistant_id, stated.graph_id, version, stated.config, stated.context, stated.metadata)
