@@ -1,4 +1,4 @@
-"""References from code and documents: cited sections, headings, files, links and classes exist."""
+"""References from code and documents: cited sections, headings, decisions, files, links and classes exist."""
 
 import ast
 import re
@@ -27,6 +27,7 @@ _CITED_HEADING = re.compile(r'ARCHITECTURE\.md, "([^"]+)"')
 _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"(?:\./)?[\w-]+(?:[./][\w.-]+)*\.(?:py|md|sh|toml)|[\w.-]+(?:/[\w.-]+)*/")
 _CLASS = re.compile(r"`([a-z]\w*)\.([A-Z]\w*)`")
+_DECISIONS = re.compile(r"\b[Dd]ecisions? (\d{4}(?: and \d{4})*)")
 _LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
@@ -135,3 +136,19 @@ def test_every_class_that_a_docstring_names_by_its_module_exists() -> None:
         if not re.search(rf"^(?:class )?{name}\b", known.get(module, ""), re.MULTILINE) and find_spec(module) is None
     ]
     assert missing == []
+
+
+def test_decisions_have_numbers_of_their_own_and_every_cited_one_exists() -> None:
+    records = sorted((ROOT / "infra" / "decisions").glob("[0-9]*.md"))
+    numbers = [path.name.partition("-")[0] for path in records]
+    assert [number for number in numbers if numbers.count(number) > 1] == []
+    assert [
+        named(path) for path in records if not path.read_text().startswith(f"# {path.name.partition('-')[0]}: ")
+    ] == []
+    cited = {
+        number
+        for path in (*modules(*ROOMS, "tests"), *PAGES)
+        for found in _DECISIONS.findall(prose(path))
+        for number in re.findall(r"\d{4}", found)
+    }
+    assert cited - set(numbers) == set()

@@ -2,7 +2,7 @@
 
 A role refuses to run on a log that could lose history; `agentlog topics plan` shows the differences, `apply` creates
 what is missing, changes settings that may be changed and opens each partition of `events` with a record that names
-log, generation, partition and base (design: the log).
+log, generation, partition and base.
 """
 
 import asyncio
