@@ -304,7 +304,7 @@ def names_of(attribute: str) -> tuple[str, ...]:
 
 
 def origin_of(attribute: str, flags: Collection[str] = ()) -> str:
-    """Say where the value of an attribute comes from: "flag", the variable's name, its _FILE name, or "default"."""
+    """Return the origin of an attribute's value: "flag", the variable's name, its _FILE name, or "default"."""
     if attribute in flags:
         return "flag"
     for suffix in ("", "_FILE"):

@@ -1,7 +1,7 @@
-"""Decides which setting is wrong when Kafka is there and does not let us in.
+"""Diagnosis of a refused connection to Kafka: the setting that is wrong.
 
-The client only says that no server could be asked, so each is asked once more, and what it does is read: a refused
-login, an untrusted certificate and a TLS alert can only be a wrong setting; a closed connection may be one.
+The client only reports that it could not ask any server. So each server is asked once more. A refused login, an
+untrusted certificate or a TLS alert can only be a wrong setting; a closed connection may be one.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Decides how a child tells its parent that it is ready: one line of JSON on a pipe whose number it was given."""
+"""Readiness of a child process: one line of JSON on a pipe that it inherits."""
 
 import asyncio
 import json

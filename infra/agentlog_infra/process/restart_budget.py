@@ -1,4 +1,4 @@
-"""Decides how often and how soon a child that died is started again before the whole is given up."""
+"""Restart policy: the delay before each restart of a child, and the limit after which its parent gives up."""
 
 import time
 from collections import deque

@@ -1,4 +1,4 @@
-"""Decides how several waits run side by side: the first to end cancels the others and its error is raised."""
+"""Concurrent waits: the first one to end cancels the others, and its error is raised."""
 
 import asyncio
 from collections.abc import Coroutine

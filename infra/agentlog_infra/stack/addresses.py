@@ -1,4 +1,4 @@
-"""Decides where a process finds log, PostgreSQL and Redis: by its settings, else by its data directory's stack."""
+"""Addresses of log, PostgreSQL and Redis: from the settings, else from the stack of the data directory."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from agentlog_infra.stack.stack_file import JoinedRole, living_roles
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where the three servers are: Kafka bootstrap servers, a PostgreSQL URI, a Redis URI."""
+    """Addresses of the three servers: Kafka bootstrap servers, a PostgreSQL URI, a Redis URI."""
 
     kafka: str
     postgres: str
@@ -23,7 +23,7 @@ class Addresses:
 
 @dataclass(frozen=True, slots=True)
 class RunningMachine:
-    """What holds a data directory: its servers, the URL of a gateway if it has one, and the roles that joined it."""
+    """The servers of a data directory, the URL of its gateway if there is one, and the roles that joined."""
 
     addresses: Addresses
     url: str | None

@@ -1,4 +1,4 @@
-"""Decides how the embedded log is run: a child process on a loopback port that stays the same from start to start."""
+"""The embedded log: a child process on a loopback port that stays the same at every start."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Decides how a data directory is laid out and that one process at a time owns it."""
+"""Layout of a data directory, and the lock that lets one process at a time own it."""
 
 import errno
 import fcntl
@@ -112,7 +112,7 @@ class Lock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the directory up."""
+        """Release the directory."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -1,4 +1,4 @@
-"""Decides how the embedded PostgreSQL is made and run: a wheel's binaries, our own supervision, full durability."""
+"""The embedded PostgreSQL: binaries of a wheel, our own supervision, full durability."""
 
 import asyncio
 import logging
@@ -137,7 +137,7 @@ class EmbeddedPostgres(EmbeddedServer):
         return False
 
     async def _clear_stale(self) -> None:
-        """Stop a server that still runs on our rows; remove pid files of a killed one, whoever has its pid now."""
+        """Stop a server that still runs on our rows; remove pid files of a killed one, even if its pid is in use."""
         for path in (self.home.rows / "postmaster.pid", self.home.sockets / ".s.PGSQL.5432.lock"):
             lines = _lines(path)
             if lines and lines[0].isdigit():

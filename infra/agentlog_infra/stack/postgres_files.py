@@ -1,5 +1,6 @@
-"""Decides where PostgreSQL's binaries and rows lie: in the environment and the data directory, or, where the account it
-runs under cannot reach those, in a private copy outside."""
+"""Files of the embedded PostgreSQL: in the environment and the data directory, or in a private copy elsewhere.
+
+The copy is needed if the account that PostgreSQL runs under cannot reach the first two."""
 
 import json
 import os
@@ -95,6 +96,6 @@ def _copied(install: Path, folder: Path, account: Account | None) -> Path:
 
 
 def _hand_over(folder: Path, account: Account) -> None:
-    """Give the copy to the account: it lies in a folder that only that account (and root) may enter."""
+    """Make the account the owner of the copy, in a folder that only the account and root may enter."""
     for path in (folder, *folder.rglob("*")):
         os.chown(path, account.uid, account.gid, follow_symlinks=False)

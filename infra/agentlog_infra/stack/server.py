@@ -1,4 +1,4 @@
-"""Decides what the three embedded servers have in common: one child each, known to the next start, stopped in steps."""
+"""Base class of the three embedded servers: one child process each, known to the next start, stopped in steps."""
 
 import asyncio
 import logging
@@ -42,7 +42,7 @@ class EmbeddedServer(ABC):
     @property
     @abstractmethod
     def address(self) -> str:
-        """Where clients find the server; the same for as long as this object lives."""
+        """Address of the server; the same for the life of this object."""
 
     @abstractmethod
     async def start(self) -> None:
@@ -50,7 +50,7 @@ class EmbeddedServer(ABC):
 
     @property
     def identity(self) -> Identity | None:
-        """Say which process runs, if one does."""
+        """Return the running process, if there is one."""
         return identify(self.process.pid) if self.process and self.process.returncode is None else None
 
     @property

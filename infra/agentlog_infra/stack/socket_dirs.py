@@ -1,4 +1,4 @@
-"""Decides where the embedded servers keep files and sockets, so that the account they run under can reach them."""
+"""Folders for files and sockets of the embedded servers that the account they run under can reach."""
 
 import contextlib
 import json

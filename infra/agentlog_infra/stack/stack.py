@@ -1,4 +1,4 @@
-"""Decides how the three servers under agentlog (log, PostgreSQL, Valkey) run together on one data directory."""
+"""The stack: log, PostgreSQL and Valkey, run together on one data directory."""
 
 import argparse
 import asyncio
@@ -61,7 +61,7 @@ class Stack:
 
     @property
     def addresses(self) -> Addresses:
-        """Where clients find the servers."""
+        """Addresses of the servers."""
         return Addresses(
             self._external.kafka or (self._broker.address if self._broker else ""),
             self._external.postgres or (self._postgres.address if self._postgres else ""),
@@ -89,7 +89,7 @@ class Stack:
         await self._stop()
 
     def publish(self, url: str) -> None:
-        """Say in the stack's file where its gateway answers."""
+        """Write the URL of the gateway into the stack's file."""
         self._url = url
         self._write()
 

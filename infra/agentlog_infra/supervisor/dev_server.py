@@ -1,4 +1,4 @@
-"""Decides how everything runs on one machine: servers, then topics and schema, then all roles, and back in reverse."""
+"""The development server: servers, then topics and schema, then all roles; stopped in reverse order."""
 
 import asyncio
 import json

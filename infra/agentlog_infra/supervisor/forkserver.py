@@ -1,4 +1,4 @@
-"""Decides how the supervisor gets role processes: it asks one child, which has loaded their code, to fork them."""
+"""Client of the fork server: a child that has loaded the code of all roles and forks them on request."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ _KILLED = -int(signal.SIGKILL)
 
 
 class Fork:
-    """A process that the nursery forked: it is not our child, so its end is told by the nursery."""
+    """A process that the fork server forked. It is not our child, so the fork server reports its end."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid

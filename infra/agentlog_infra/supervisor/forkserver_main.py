@@ -1,4 +1,4 @@
-"""Decides how a role process comes to be: forked off a process that has loaded everybody's code once.
+"""The fork server: a process that has loaded the code of all roles once and forks role processes.
 
 `python -m agentlog_infra.supervisor.forkserver_main CONTROL_FD PRELOADS`. Importing LangGraph takes a second of CPU
 time; here it is spent once for all roles, while the servers start. PRELOADS are modules joined by commas, or "-".
@@ -25,7 +25,7 @@ TITLE_ROOM = "x" * 200
 
 
 class Order(TypedDict):
-    """What the supervisor asks for."""
+    """A request of the supervisor."""
 
     id: int
     module: str

@@ -1,4 +1,4 @@
-"""Decides what must be right before roles start: the log's topics and the database's schema."""
+"""Preparation before roles start: the topics of the log and the schema of the database."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Decides which files a development server watches and when a change counts: modification times, once a second."""
+"""Watching of source files for a development server: modification times, once a second."""
 
 import asyncio
 import os

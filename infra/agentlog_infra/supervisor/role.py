@@ -90,7 +90,7 @@ class Role:
         await self._ready.wait()
 
     async def run(self, environment: Mapping[str, str], on_worker_death: DeathHook) -> None:
-        """Let the role run with these variables, and keep it running until `stop`.
+        """Run the role with these variables, and restart it until `stop`.
 
         Raises: Misconfigured if it says that it cannot run, RoleCrashes if it dies too often, Unavailable if it never
         gets ready.
@@ -146,7 +146,7 @@ class Role:
         return status
 
     async def _start(self) -> None:
-        """Let the process run and wait for its line; one that ends before is left to the caller to see."""
+        """Start the process and wait for its line. If it ends before, the caller finds out."""
         self._worker_id = uuid.uuid4().hex if self.spec.executes_runs else ""
         extra = {"AGENTLOG_WORKER_ID": self._worker_id} if self._worker_id else {}
         with ReadyPipe() as ready:

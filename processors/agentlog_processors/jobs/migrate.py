@@ -35,7 +35,7 @@ def main(words: Sequence[str]) -> None:
 
 
 def failed(error: AgentlogError) -> int:
-    """Say on stderr what went wrong and return the exit status for it."""
+    """Print the error on stderr and return its exit status."""
     sys.stderr.write(f"error: {error}\n")
     match error:
         case Misconfigured():

@@ -1,6 +1,6 @@
-"""The composition root of `rebuild`: all rows folded anew from the first record, while everything else keeps running.
+"""Composition root of `rebuild`: all rows folded again from the first record, while everything else keeps running.
 
-Where there are live rows it happens beside them (`rebuild_beside`), however far behind the log they are. Where there
+Where there are live rows it happens beside them (`rebuild_shadow.py`), however far behind the log they are. Where there
 are none, or when it is asked for, the fold goes into the live tables (`rebuild_in_place`): a running projector is
 fenced off and takes over again at the end, gateways answer 503 until the rows are there, and if this process is
 interrupted, whoever folds next goes on where it stopped.
@@ -36,7 +36,7 @@ from agentlog_projections.rebuild import shadow_schema
 
 INTERRUPTED = 130
 FETCH_WAIT_MS = 50
-"""How long the log may keep a question that it has no records for: the switch waits for such a one."""
+"""How long a poll of the log may wait for records; the switch waits for a poll in progress."""
 _WISHES: dict[str, Wish] = {"switch": "switch", "accept-differences": "accept", "check": "check"}
 _WORDS = (*_WISHES, "in-place", "cancel")
 _FOUND: Mapping[Found, str] = {
@@ -120,7 +120,7 @@ async def _has_rows(uri: str) -> bool:
 
 
 async def _dependencies(stack: AsyncExitStack, settings: Settings, suffix: str) -> RebuildDependencies:
-    """Connect to the log. Whatever is folded here is announced by nobody: who takes over pushes what is ready."""
+    """Connect to the log. A rebuild announces nothing; the projector that takes over pushes the ready runs."""
     pool = await open_pool(settings.database_uri or "", 2)
     stack.push_async_callback(pool.close)
     tail = await open_event_tail(

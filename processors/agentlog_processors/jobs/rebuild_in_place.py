@@ -1,4 +1,4 @@
-"""Decides a rebuild into the live tables themselves: where there are no rows, or when it is asked for.
+"""Rebuild into the live tables: if there are no rows, or with `--in-place`.
 
 | # | step | if we die here |
 |---|---|---|

@@ -1,4 +1,4 @@
-"""Decides how people see how far a rebuild is: redrawn on a terminal, else a line every ten seconds, on stderr."""
+"""Progress of a rebuild on stderr: redrawn on a terminal, else a line every ten seconds."""
 
 import sys
 import time
@@ -18,7 +18,7 @@ class Progress:
     next_line: float = 0.0
 
     def begin(self, total: int, partitions: int) -> None:
-        """Say what lies ahead."""
+        """Print the total."""
         self.note(f"rebuild: {total} events in {partitions} partitions")
 
     def show(self, seen: int, total: int) -> None:
@@ -37,7 +37,7 @@ class Progress:
         sys.stderr.flush()
 
     def note(self, line: str) -> None:
-        """Say something once."""
+        """Print one line."""
         sys.stderr.write(f"\r\x1b[K{line}\n" if self.terminal else f"{line}\n")
         sys.stderr.flush()
 

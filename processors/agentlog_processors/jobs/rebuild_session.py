@@ -1,4 +1,4 @@
-"""Decides how a rebuild becomes the only one, goes on after a lost database, is cancelled, and leaves nothing behind.
+"""Session of a rebuild: exclusive, continued after a lost database, cancellable, and without leftovers.
 
 A schema that a rebuild has made bears its name. So one that comes back after its connections were lost knows whether
 its tables are still there, whether its switch had been committed, or whether somebody cancelled it meanwhile.
@@ -22,7 +22,7 @@ from agentlog_projections.rebuild.shadow_schema import IN_PLACE, LEDGER, RETIRED
 log = logging.getLogger(__name__)
 
 TRIES = 10
-"""How often a rebuild that lost its database goes on."""
+"""How often a rebuild continues after a lost database."""
 LOCK_SECS = 60.0
 CLEAN_SECS = 30.0
 _CANCEL = f"{shadow_schema.NAME} --cancel"
@@ -168,7 +168,7 @@ async def cancel(database_uri: str, say: Callable[[Found], None]) -> None:
 
 
 async def _take_the_lock(mine: Connection, other: Connection) -> bool:
-    """Become the one rebuild, ending whoever is; tell whether there was one."""
+    """Become the only rebuild, and end a running one; tell whether there was one."""
     ended = False
     waiting = asyncio.create_task(shadow_schema.hold_after(mine, CLEAN_SECS))  # in line before the other one comes back
     try:

@@ -1,4 +1,4 @@
-"""Decides a rebuild beside the live rows: fold, compare at equal positions, catch up, switch; live until the last step.
+"""Rebuild beside the live rows: fold, compare at equal positions, catch up, switch; they stay live until the switch.
 
 | # | step | if we die here |
 |---|---|---|
@@ -182,7 +182,7 @@ class _Try:
         return found
 
     async def switch(self) -> None:
-        """Hold the projector, fold what is left, and exchange; not while somebody keeps it from being held."""
+        """Pause the projector, fold the remaining records, exchange the schemas; retry while a lock prevents it."""
         for _ in range(ROUNDS):
             await self._catch_up()
             try:
@@ -210,7 +210,7 @@ def _bound(live: Position | None, end: int) -> int:
 def _report(
     found: Parity, positions: Mapping[int, Position], compared: Sequence[int], say: Callable[[str], None]
 ) -> None:
-    """Say of every partition what was compared, then what differs."""
+    """Report the comparison of each partition, then the differences."""
     for number in sorted({place[1] for place in found.live.keys() | found.anew.keys()}):
         say(_line(found, number, positions.get(number)))
     for number in sorted(set(positions) - set(compared)):

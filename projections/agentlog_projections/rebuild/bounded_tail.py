@@ -8,7 +8,7 @@ from agentlog_facts.ports import EventTail, RawRecord
 
 
 class BoundedTail:
-    """Keeps `ports.EventTail`; partitions end at `bounds`, whatever the log holds.
+    """Implements `ports.EventTail`; partitions end at `bounds`, even if the log is longer.
 
     What lies behind a bound is read and dropped, so bounds are raised between sessions of the fold, which seek.
     """

@@ -46,7 +46,7 @@ UNKNOWN = -1
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """How many rows, and what they amount to."""
+    """Number and digest of rows."""
 
     rows: int
     digest: str
@@ -66,7 +66,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How the rows of a table differ: not among the live ones, only among them, or with other contents."""
+    """Differences of a table: rows missing among the live ones, surplus rows, rows with other contents."""
 
     table: str
     missing: int
@@ -82,7 +82,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """What a comparison found; `live` and `anew` give the sums by (table, partition)."""
+    """Result of a comparison; `live` and `anew` hold the sums by (table, partition)."""
 
     live: Mapping[tuple[str, int], Sum]
     anew: Mapping[tuple[str, int], Sum]

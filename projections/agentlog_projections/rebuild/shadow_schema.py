@@ -37,16 +37,16 @@ REBUILD_LOCK = 0x61676C72
 LOCK_PATIENCE = "2s"
 """How long the switch may make the projector wait for statements that began before it."""
 READER_PATIENCE = "10s"
-"""How long what is replaced waits for who still reads it."""
+"""How long dropping a replaced table waits for its readers."""
 LONG_SECS = 3600.0
 """The longest statement: a digest over a table."""
 NAME = "agentlog rebuild"
-"""What connections of a rebuild are called in the database."""
+"""Application name of a rebuild's connections."""
 _FOLDING = {"synchronous_commit": "off"}
 """Server settings: a crash of PostgreSQL may take commits from the end; they are folded again."""
 
 DROP = f"DROP SCHEMA IF EXISTS {LEDGER}, {SCHEMA} CASCADE"
-"""Drops all live rows; for whoever folds in their place."""
+"""Drops all live rows, for a rebuild in place."""
 
 _NAMES = re.compile(rf"\b({LEDGER}|{SCHEMA})(?=\.)|(?<=IF NOT EXISTS )({LEDGER}|{SCHEMA})\b")
 _HOLDER = """
@@ -133,7 +133,7 @@ class NextConnection(_Connection):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a partition is folded, and by which record it is known."""
+    """Position of a partition, and the digest of its last record."""
 
     next_offset: int
     digest: str | None
@@ -160,7 +160,7 @@ async def hold(connection: Connection) -> None:
 
 
 async def hold_after(connection: Connection, patience_secs: float) -> None:
-    """Become the one rebuild once whoever is has ended. Raises: TimeoutError."""
+    """Become the only rebuild, after a running one has ended. Raises: TimeoutError."""
     await connection.execute(f"SELECT pg_advisory_lock({REBUILD_LOCK})", timeout=patience_secs)
 
 
@@ -171,7 +171,7 @@ async def holder(connection: Connection) -> int | None:
 
 
 async def end_others(connection: Connection, *mine: Connection) -> None:
-    """End what an earlier rebuild has under way: called by whoever has the lock, so it can do nothing good any more."""
+    """End the connections of an earlier rebuild. The caller holds the lock, so they can do nothing useful any more."""
     await connection.execute(_END_OTHERS, NAME, [one.get_server_pid() for one in mine])
 
 
@@ -205,7 +205,7 @@ async def _is_there(connection: Connection, table: str) -> bool:
 
 
 async def sign(connection: Connection, schema: str, name: str | None) -> None:
-    """Let a schema bear the name of a rebuild, or none any more."""
+    """Mark a schema with the name of a rebuild, or remove the mark."""
     text = "NULL" if name is None else f"'{name}'"
     await connection.execute(f"COMMENT ON SCHEMA {schema} IS {text}")
 
@@ -233,7 +233,7 @@ async def make(connection: Connection, ddl: Sequence[str], schema: str, name: st
 
 
 async def remove(connection: Connection, *suffixes: str) -> None:
-    """Drop the schemas with these suffixes, table by table: whoever still reads one waits for no other.
+    """Drop the schemas with these suffixes, table by table, so that a reader of one table blocks no other.
 
     Raises: Unavailable when somebody reads one for longer than `READER_PATIENCE`, TRANSIENT.
     """
@@ -257,7 +257,7 @@ async def positions(connection: Connection, suffix: str = "") -> Mapping[int, Po
 
 
 async def analyze(connection: Connection) -> None:
-    """Let PostgreSQL count the new tables before anybody asks them."""
+    """Analyze the new tables before the first query."""
     for schema in (LEDGER + SHADOW, SCHEMA + SHADOW):
         for row in await connection.fetch(_TABLES, schema):
             await connection.execute(f'ANALYZE "{schema}"."{row["tablename"]}"')
