@@ -1,5 +1,5 @@
-"""The verbs: what may be asked of an aggregate, decided purely, and `submit`, the only function that has effects.
+"""Commands: pure decisions on the state of an aggregate, and `submit`, the only function with effects.
 
-To add one: a frozen dataclass with `decide(state) -> Accepted | Refused` beside its noun, its route in the gateway,
-and a given/when/then sentence in tests/commands.
+To add a command, write a frozen dataclass with `decide(state) -> Accepted | Refused` in the file of its noun, its
+endpoint in the gateway, and a given/when/then test in tests/commands.
 """

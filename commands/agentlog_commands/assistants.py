@@ -1,4 +1,4 @@
-"""CreateAssistant, ReviseAssistant: what may be asked of an assistant."""
+"""Commands of an assistant: EnsureSystemAssistant."""
 
 from dataclasses import dataclass
 from uuid import UUID, uuid5
@@ -12,19 +12,19 @@ SYSTEM_NAMESPACE = UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
 
 
 def system_assistant_id(graph_id: str) -> AssistantId:
-    """Return the id of the assistant that every graph has."""
+    """Return the id of the system assistant of a graph."""
     return AssistantId(str(uuid5(SYSTEM_NAMESPACE, graph_id)))
 
 
 @dataclass(frozen=True, slots=True)
 class EnsureSystemAssistant:
-    """Make sure that a graph has its assistant, with the description that langgraph.json gives it now."""
+    """Create the system assistant of a graph, or revise it after its description in langgraph.json has changed."""
 
     graph_id: str
     description: str | None
 
     def decide(self, state: AssistantState) -> Decision:
-        """Create it, revise it when the description changed, or refuse because there is nothing to do."""
+        """Create the assistant, revise it if the description has changed, or refuse with `nothing_to_do`."""
         assistant_id = system_assistant_id(self.graph_id)
         name = stream("assistant", assistant_id)
         if not state.exists:

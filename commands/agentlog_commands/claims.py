@@ -1,4 +1,4 @@
-"""When a claimed run counts as lost, overdue or spent, and how an attempt that ended without an end is counted."""
+"""Policy for claimed runs: lost claims, overdue runs, and the retry limit."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ TIMED_OUT: JsonObject = {"error": "TimeoutError", "message": ""}
 
 @dataclass(frozen=True, slots=True)
 class CancelRequest:
-    """What a `RunCancelRequested` asks for."""
+    """Content of a `RunCancelRequested`."""
 
     action: CancelAction
     deadline: datetime
@@ -23,10 +23,11 @@ class CancelRequest:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A claimed run as the reaper sees it.
+    """Claimed run, for the reaper.
 
-    `counted` are its earlier attempts that count towards the limit; `committed_at` is the last commit under the epoch
-    (None: only the claim itself); `progressed` tells whether the attempt has a new accepted checkpoint.
+    `counted` is the number of earlier attempts that count towards the retry limit; `committed_at` is the time of the
+    last commit under the epoch (None: only the claim itself); `progressed` tells whether the attempt has a new accepted
+    checkpoint.
     """
 
     run_id: RunId
@@ -43,17 +44,17 @@ class Claim:
     temporary: bool
 
     def deadline(self, limits: "ClaimLimits") -> datetime:
-        """Return when the run is ended in place of its worker, lease or not."""
+        """Return when the reaper ends the run in place of its worker, with or without a lease."""
         if self.cancel is not None:
             return self.cancel.deadline
-        return self.claimed_at + limits.run_time + limits.cancel_grace  # its worker looks at the time first
+        return self.claimed_at + limits.run_time + limits.cancel_grace  # the worker checks the time limit first
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimLimits:
-    """How long a claim may be silent, how long a run may take, how many lost attempts it may have.
+    """Limits of a claim: time without a commit or a lease, duration of the run, and retries after lost attempts.
 
-    `cancel_grace`: how long a worker may take to stop a run that is over its time.
+    `cancel_grace` is the time that a worker has to stop a run that is over its time limit.
     """
 
     lost_after: timedelta
@@ -64,12 +65,12 @@ class ClaimLimits:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Nothing is to be done now."""
+    """Keep the claim."""
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Take the claim away; the run is pending again. `counts`: towards the retry limit."""
+    """Revoke the claim; the run is pending again. `counts`: the attempt counts towards the retry limit."""
 
     reason: str
     counts: bool
@@ -77,7 +78,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Take the claim away and end the run in place of its worker."""
+    """Revoke the claim and end the run in place of its worker."""
 
     reason: str
     status: RunStatus
@@ -85,9 +86,10 @@ class End:
     rollback: bool = False
 
     def request(self, now: datetime) -> CancelRequest | None:
-        """Return what has to stand beside the release, so that nobody claims the run before it has this end.
+        """Return the cancel request to commit with the release, so that no worker claims the run before this end.
 
-        A run over its time looks like any lost one without it; who lost too many attempts is known by their number.
+        A run over its time limit would look like any lost run without it. A run with too many lost attempts needs none:
+        their number is on the log.
         """
         return CancelRequest("interrupt", now, TIMED_OUT) if self.status == "timeout" else None
 
@@ -97,8 +99,10 @@ ClaimAction: TypeAlias = Keep | Release | End
 
 @dataclass(frozen=True, slots=True)
 class ClaimPolicy:
-    """Look at one claim. `unleased_looks` counts looks in a row without a lease, this one included, at the same Redis;
-    `showed_lease` tells whether any look saw one; `dead`: its supervisor saw the worker die, with the run in its hands.
+    """Policy for one claim, at one look of the reaper.
+
+    `unleased_looks` counts the looks in a row without a lease, including this one, at the same Redis; `showed_lease`
+    tells whether any look saw a lease; `dead`: the supervisor saw the worker die while it executed the run.
     """
 
     claim: Claim
@@ -108,7 +112,7 @@ class ClaimPolicy:
     now: datetime
 
     def decide(self, limits: ClaimLimits) -> ClaimAction:
-        """End what is overdue, lease or not; release what is lost, until that happened too often."""
+        """End an overdue run, with or without a lease; release a lost run, or end it after too many lost attempts."""
         return self._overdue(limits) or self._lost(limits)
 
     def _overdue(self, limits: ClaimLimits) -> End | None:
@@ -117,8 +121,8 @@ class ClaimPolicy:
         return timed_out() if self.claim.cancel is None else cancelled(self.claim.cancel)
 
     def _lost(self, limits: ClaimLimits) -> ClaimAction:
-        heard = self.claim.committed_at or self.claim.claimed_at
-        silent = self.unleased_looks >= 2 and self.now - heard >= limits.lost_after
+        last_commit_at = self.claim.committed_at or self.claim.claimed_at
+        silent = self.unleased_looks >= 2 and self.now - last_commit_at >= limits.lost_after
         if not (silent or self.dead):
             return Keep()
         showed = self.showed_lease or self.dead or self.claim.committed_at is not None
@@ -126,7 +130,7 @@ class ClaimPolicy:
 
 
 def after_attempt(reason: str, counted: int, counts: bool, retries: int) -> Release | End:
-    """Return what follows an attempt that ended without an end: another one, or an error after too many that count.
+    """Return what follows an attempt that did not end its run: a release, or an error after too many counted attempts.
 
     Source: docs/http-api.md, section 7.9 (BG_JOB_MAX_RETRIES).
     """
@@ -136,12 +140,12 @@ def after_attempt(reason: str, counted: int, counts: bool, retries: int) -> Rele
 
 
 def as_asked(end: End, cancel: CancelRequest | None) -> End:
-    """Return how a run ends that was to end so: what was accepted as a rollback is one, whatever else came up."""
+    """Return the end of a run that has this end or an accepted cancel request: a rollback wins over any other end."""
     return cancelled(cancel) if cancel is not None and cancel.action == "rollback" else end
 
 
 def cancelled(cancel: CancelRequest) -> End:
-    """Return the end of a run that was told to stop after it had been claimed: by a client, or for its time."""
+    """Return the end of a claimed run with a cancel request: of a client, or because of the time limit."""
     if cancel.error == TIMED_OUT:
         return timed_out()
     rollback = cancel.action == "rollback"
@@ -154,6 +158,6 @@ def timed_out() -> End:
 
 
 def given_up(attempts: int) -> End:
-    """Return the end of a run that was lost too often."""
+    """Return the end of a run that has lost too many attempts."""
     message = f"The run was given up after {attempts} attempts without progress"
     return End("retries", "error", {"error": "RuntimeError", "message": message})

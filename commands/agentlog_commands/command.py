@@ -1,4 +1,4 @@
-"""Decisions: facts with the demands under which they hold, or a reason to refuse."""
+"""Decision on a command: facts with the demands under which they count, or a reason for a refusal."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ Reason: TypeAlias = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The facts to append to `stream` in one commit; `demands` name what the decision relied on."""
+    """The facts to append to `stream` in one commit; `demands` state the versions that the decision relied on."""
 
     stream: Stream
     facts: tuple[Fact, ...]
@@ -37,7 +37,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The command may not happen; `detail` is for people."""
+    """The command is refused; `detail` is a text for people."""
 
     reason: Reason
     detail: str = ""

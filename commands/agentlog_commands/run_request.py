@@ -1,4 +1,4 @@
-"""Request for a run, and the one place where assistant, thread and request are merged into `RunCreated`.
+"""Request for a run, and the only merge of assistant, thread and request into `RunCreated`.
 
 Source: docs/http-api.md, sections 7.1 and 7.2.
 """
@@ -33,7 +33,7 @@ class RunAssistant:
 
 @dataclass(frozen=True, slots=True)
 class RunIds:
-    """The ids under which a run comes to be; `request_id` is that of the request that asks for it."""
+    """Ids of a new run; `request_id` is the id of the request that creates it."""
 
     run_id: RunId
     thread_id: ThreadId
@@ -42,11 +42,11 @@ class RunIds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
-    """A run as it is asked for, over HTTP or by anything else.
+    """Request for a run, over HTTP or from any other source.
 
     `config` is LangGraph's config with `configurable` and `metadata`. `checkpoint` holds the keys of `configurable`
-    that name the checkpoint to start from. `creates_thread`: a missing thread is made. `temporary`: the thread goes
-    with the end of the run.
+    that name the checkpoint to start from. `creates_thread`: create a missing thread. `temporary`: delete the
+    thread at the end of the run.
     """
 
     input: Json = None
@@ -68,18 +68,18 @@ class RunRequest:
 
     @property
     def resumes(self) -> bool:
-        """Tell whether the run answers an interrupt."""
+        """Return whether the run answers an interrupt."""
         return self.command is not None and self.command.get("resume") is not None
 
     @property
     def new_thread(self) -> JsonObject | None:
-        """Return the metadata of the thread that is made where it is missing, None if none is made."""
+        """Return the metadata for a missing thread, None if the run must not create it."""
         return self.metadata if self.creates_thread else None
 
     def resolve(
         self, assistant: RunAssistant, thread_metadata: JsonObject, ids: RunIds, now: datetime
     ) -> RunCreated | Refused:
-        """Return the fact, with everything that executing the run needs; refuse context beside configurable."""
+        """Return the fact with everything that the run needs; refuse `context` together with `config.configurable`."""
         given = _object(self.config, "configurable")
         if given and self.context:
             return Refused("context_and_configurable", BOTH_GIVEN)
@@ -99,19 +99,19 @@ class RunRequest:
         )
 
     def _metadata(self, assistant: RunAssistant, thread_metadata: JsonObject) -> JsonObject:
-        """Assistant < thread < config.metadata < run metadata; the ids of graph and assistant stand over all."""
+        """Merge assistant < thread < config.metadata < run metadata; the ids of graph and assistant win over all."""
         theirs, ours = _object(assistant.config, "metadata"), _object(self.config, "metadata")
         given = [assistant.metadata, theirs, thread_metadata, ours, self.metadata]
         merged = {name: value for part in given for name, value in part.items() if name not in RESERVED_METADATA}
         return merged | {"graph_id": assistant.graph_id, "assistant_id": assistant.assistant_id}
 
     def _context(self, assistant: RunAssistant) -> JsonObject:
-        """Assistant < run by key; what is given in `configurable` is context too, but for the server's keys."""
+        """Merge assistant < run by key; keys of `configurable` are context too, except the server's keys."""
         theirs, ours = _own(assistant.config), _own(self.config)
         return {**theirs, **assistant.context, **ours, **self.context}
 
     def _configurable(self, assistant: RunAssistant) -> JsonObject:
-        """Assistant < run by key; what is given in `context` stands here too."""
+        """Merge assistant < run by key; keys of `context` are in `configurable` too."""
         theirs, ours = _object(assistant.config, "configurable"), _object(self.config, "configurable")
         merged = {**assistant.context, **theirs, **self.context, **ours}
         return {name: value for name, value in merged.items() if not is_reserved(name)} | self.checkpoint
@@ -163,7 +163,7 @@ def _assistant_json(assistant: RunAssistant) -> JsonObject:
 
 
 def _own(config: JsonObject) -> JsonObject:
-    """Return what of `configurable` is the user's."""
+    """Return the keys of `configurable` that belong to the user."""
     configurable = _object(config, "configurable")
     return {name: value for name, value in configurable.items() if not is_server_key(name)}
 

@@ -1,4 +1,4 @@
-"""CreateRun, CancelRun, DeleteRun and, for workers and the reaper, ClaimRun, ReleaseRun, FinishRun."""
+"""Commands of a run: CreateRun, CancelRun, DeleteRun; for workers and the reaper ClaimRun, ReleaseRun, FinishRun."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,16 +29,17 @@ from agentlog_facts.thread import (
 BUSY = "Thread is already running a task. Wait for it to finish or choose a different multitask strategy."
 """Shown by clients. Source: docs/http-api.md, section 1.4."""
 ANSWERED = "The interrupt is being answered by run {run_id}. Wait for it to finish and look at what is open then."
-"""Shown to the later of two answers to one interrupt."""
+"""Detail of the refusal of the later of two answers to one interrupt."""
 
 
 @dataclass(frozen=True, slots=True)
 class CreateRun:
-    """Queue a run. `create_thread` holds the metadata of a thread to be created where it is missing, else None.
+    """Queue a run. `create_thread` holds the metadata for a missing thread, None if the thread must exist.
 
-    `version` is the thread stream's version that `state` was read at; whatever depends on other runs demands it.
-    `deadline` is until when the workers of superseded runs have to stop. `rivals` of an answer are the runs that were
-    answering when it was first looked at, and all that came since: by now another interrupt may be open than its own.
+    `version` is the version of the thread's stream at which `state` was read; decisions that depend on other runs
+    demand it. Workers of superseded runs must stop by `deadline`. `rivals` of an answer to an interrupt are the runs
+    that were answering when the command first read the thread, and all later runs: by now, another interrupt than its
+    own may be open.
     """
 
     run: RunCreated
@@ -48,9 +49,9 @@ class CreateRun:
     rivals: Sequence[RunState] = ()
 
     def decide(self, state: ThreadState) -> Decision:
-        """Create the thread with the run, queue behind what runs, stop what runs, or refuse.
+        """Create a missing thread with the run, queue the run behind active runs, stop those, or refuse.
 
-        Source: docs/http-api.md, section 8; an answer to what is being answered: decision 0019.
+        Source: docs/http-api.md, section 8; decision 0019 for a second answer to an interrupt.
         """
         name = thread_stream(self.run.thread_id)
         if not state.exists:
@@ -76,7 +77,7 @@ class CreateRun:
         return Accepted(name, (self.run,), {name: self.version})
 
     def _superseding(self, name: Stream, state: ThreadState, action: CancelAction) -> Decision:
-        """Stop every active run in the same commit; one that was asked to stop before ends as it was asked to."""
+        """Stop every active run in the same commit; an earlier cancel request of a run stays as it is."""
         error = superseded(action, self.run.run_id)
         stops = [_stopped(run, action, self.deadline, error) for run in state.runs.values() if run.cancel is None]
         return Accepted(name, (*stops, self.run), self._as_seen(name))
@@ -91,7 +92,7 @@ class CreateRun:
         return Accepted(name, (self.run,), self._as_seen(name))
 
     def _answered_first(self, state: ThreadState) -> RunState | None:
-        """Return a run that answered the same before this one could, unless this one takes its place."""
+        """Return an earlier run that answered the same interrupt, unless this run replaces it."""
         answers = answered(self.run)
         if answers is None:
             return None
@@ -99,7 +100,7 @@ class CreateRun:
         return next((run for run in rivals if _overlap(run.answers, answers)), None)
 
     def _replaces(self, run: RunState | None) -> bool:
-        """Tell whether this run stops another one so early that the interrupt is still there to be answered."""
+        """Return whether this run stops another run so early that its interrupt is open again."""
         if run is None:
             return False
         strategy = self.run.multitask_strategy
@@ -110,23 +111,23 @@ class CreateRun:
 
 
 def superseded(action: CancelAction, by: RunId) -> JsonObject:
-    """Return the error of a run that another one took the place of. Source: docs/http-api.md, section 8."""
+    """Return the error of a run that another run has superseded. Source: docs/http-api.md, section 8."""
     name = "UserRollback" if action == "rollback" else "UserInterrupt"
     return {"error": name, "message": f"superseded by run {by} (multitask_strategy={action})"}
 
 
 def answering(state: ThreadState) -> list[RunState]:
-    """Return the active runs that may use up an interrupt; one that stops, or has come to the next one, does not."""
+    """Return the active runs that may answer an interrupt; a run that stops or is at the next interrupt does not."""
     return [run for run in state.runs.values() if run.answers is not None and run.cancel is None and not run.asks]
 
 
 def _overlap(one: tuple[str, ...] | None, other: tuple[str, ...]) -> bool:
-    """Tell whether two answers are for the same interrupt; a bare answer is for all, None for none."""
+    """Return whether two answers are for the same interrupt; a bare answer is for all, None for none."""
     return one is not None and (not one or not other or not set(other).isdisjoint(one))
 
 
 def _stopped(run: RunState, action: CancelAction, deadline: datetime, error: JsonObject) -> Fact:
-    """End a run that no worker ever had; ask the worker of any other, which may have checkpoints."""
+    """Return the end of a run that was never claimed; for any other, which may have checkpoints, a cancel request."""
     if run.attempt > 0:
         return RunCancelRequested(run.run_id, action, deadline, error)
     status: RunStatus = "rollback" if action == "rollback" else "interrupted"
@@ -135,7 +136,7 @@ def _stopped(run: RunState, action: CancelAction, deadline: datetime, error: Jso
 
 @dataclass(frozen=True, slots=True)
 class CancelRun:
-    """Ask a run to stop; `error` is what the thread shows for it, `version` what the decision relied on."""
+    """Cancel a run; the thread shows `error` for it, and the decision relies on `version` of the thread."""
 
     thread_id: ThreadId
     run_id: RunId
@@ -145,10 +146,10 @@ class CancelRun:
     version: int
 
     def decide(self, state: ThreadState) -> Decision:
-        """End a run at once that no worker ever had; ask the worker of a running one.
+        """End a run at once if it was never claimed, else request its cancel.
 
-        One that was released may have checkpoints: it is asked to stop too, which keeps it from being claimed again,
-        and ended with the state they left by whoever finds it.
+        A released run may have checkpoints. The request keeps it from being claimed again; the first process that finds
+        the run ends it with the state of its checkpoints.
         """
         run = state.runs.get(self.run_id)
         if run is None:
@@ -164,7 +165,7 @@ class CancelRun:
 
 @dataclass(frozen=True, slots=True)
 class DeleteRun:
-    """Hide a run and everything it wrote; `view`, `next`, `interrupts`: the thread without it."""
+    """Hide a run and all its writes; `view`, `next` and `interrupts` describe the thread without it."""
 
     thread_id: ThreadId
     run_id: RunId
@@ -176,7 +177,7 @@ class DeleteRun:
     version: int
 
     def decide(self, state: ThreadState) -> Decision:
-        """End an active run first, in the same commit, then hide it; its thread goes too where it is temporary."""
+        """Hide the run; in the same commit, end an active run before and delete its thread if it is temporary."""
         run = state.runs.get(self.run_id)
         if run is None and not self.known:
             return Refused("run_not_found")
@@ -194,7 +195,7 @@ class DeleteRun:
 
 @dataclass(frozen=True, slots=True)
 class ClaimRun:
-    """Take a pending run; the verdict's version is the epoch of everything the worker writes for it."""
+    """Claim a pending run; the accepted version is the epoch of all writes of the worker for this run."""
 
     thread_id: ThreadId
     run_id: RunId
@@ -204,16 +205,17 @@ class ClaimRun:
     provenance: JsonObject
 
     def decide(self) -> Accepted:
-        """Always try; the guard lets one of several claims through."""
+        """Always accept; of several claims, the guard accepts one."""
         claimed = RunClaimed(self.run_id, self.worker, self.attempt, self.outputs_from)
         return Accepted(thread_stream(self.thread_id), (claimed,), provenance=self.provenance)
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRun:
-    """Give a claim up without an end: the run is pending again.
+    """Release a claim without an end: the run is pending again.
 
-    `stop`: in the same commit ask the run to stop, so that it is not claimed again but ended by whoever looks first.
+    `stop` adds a cancel request to the commit: the run is not claimed again, and the first process that finds it ends
+    it.
     """
 
     thread_id: ThreadId
@@ -222,7 +224,7 @@ class ReleaseRun:
     stop: CancelRequest | None = None
 
     def decide(self) -> Accepted:
-        """Under the epoch when the worker releases, under the thread's version when somebody else does."""
+        """Return the release: of the worker under its epoch, of another process under the thread's version."""
         name = thread_stream(self.thread_id)
         if self.version is None:
             return Accepted(name, self._facts(), epoch=self.released.epoch)
@@ -237,11 +239,12 @@ class ReleaseRun:
 
 @dataclass(frozen=True, slots=True)
 class FinishRun:
-    """End a run: by its worker under `epoch`, by anybody else after the claim was released.
+    """End a run: the worker under its `epoch`, another process after the release of the claim.
 
-    `version` is that of the thread as the decision knew it, so that no request to roll back lies before another end.
-    `saved` is the last version that the worker wrote to the run's own stream (None: none, -1 is never used), so that
-    an end is accepted only behind all of its checkpoints. `temporary` threads go with their run.
+    `version` is the thread's version that the decision has seen, so that no end is accepted after a rollback request
+    that it has not seen. `saved` is the last version that the worker wrote to the run's own stream (None: no write; -1
+    is never used), so that an end is accepted only after all checkpoints of the run. A `temporary` thread is deleted
+    with its run.
     """
 
     thread_id: ThreadId
@@ -252,7 +255,7 @@ class FinishRun:
     saved: int | None = None
 
     def decide(self) -> Accepted:
-        """Return the end, and the thread's with it where it is temporary."""
+        """Return the end of the run, with the deletion of a temporary thread."""
         name = thread_stream(self.thread_id)
         facts: tuple[Fact, ...] = (self.finished,)
         if self.temporary:

@@ -1,4 +1,4 @@
-"""WriteItems: what may be asked of the items of a namespace."""
+"""Commands of the store: WriteItems."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from agentlog_facts.store import StoreItemFact, store_key
 
 @dataclass(frozen=True, slots=True)
 class WriteItems:
-    """Put and delete items of one namespace in one commit; the last writer wins, so nothing is demanded."""
+    """Put and delete items of one namespace in one commit; the last writer wins, so there are no demands."""
 
     namespace: tuple[str, ...]
     facts: tuple[StoreItemFact, ...]

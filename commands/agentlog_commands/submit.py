@@ -1,6 +1,6 @@
-"""From a command to a recorded decision: the only effectful function of the write side.
+"""Submission of commands, the only effectful function of the write side.
 
-decide -> append one record -> wait for the verdict -> answer. What a crash costs where: ARCHITECTURE.md, "Writing".
+decide -> append one record -> wait for the verdict -> answer. Cost of a crash at each step: ARCHITECTURE.md, "Writing".
 """
 
 import asyncio
@@ -20,19 +20,19 @@ from agentlog_facts.ids import Key
 from agentlog_facts.ports import Clock, EventLog, Ids, Indexed, LedgerReads, Verdicts
 
 TRIES = 8
-"""How often a command that lost a race decides again before it gives up."""
-UNREAD = "it is on the log, its outcome cannot be read now: retry with the same key"
+"""Number of decisions of a command that loses every race, before it gives up."""
+UNREAD = "the commit is on the log, but its outcome cannot be read now: retry with the same key"
 LOOK_S = 0.05
-"""Pause between looks for a record whose acknowledgement was lost."""
+"""Pause between two looks for a record whose acknowledgement was lost."""
 UNKNOWN = "outcome unknown, retry with the same Idempotency-Key"
 
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What the caller wants, once, however often it is tried.
+    """Intent of a caller, accepted at most once however often it is submitted.
 
-    `keyed`: the client named the intent, so it may have happened before. `serial`: commands on this key of the same
-    process follow each other instead of racing (for decisions that demand a version).
+    `keyed`: the client gave an Idempotency-Key, so the intent may have been accepted before. `serial`: commands of this
+    process on the key run one after the other instead of racing (for decisions that demand a version).
     """
 
     key: Key
@@ -45,7 +45,7 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """The commit is accepted and projected; `duplicate` when it had happened before and these are its facts."""
+    """The commit is accepted and projected; `duplicate`: it was accepted before, with these facts."""
 
     place: LogPosition
     version: int
@@ -56,7 +56,7 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Voided:
-    """The log's order decided against the commit; it lies there as evidence and changed nothing."""
+    """The verdict on the commit is void; it stays on the log as evidence and changes nothing."""
 
     void: Void
 
@@ -65,7 +65,7 @@ Outcome: TypeAlias = Submitted | Refused | Voided
 
 
 class Submitter:
-    """Carries decisions to the log. At most one commit of an intent is ever accepted, however often it is submitted."""
+    """Write side of commands. At most one commit of an intent is ever accepted, however often it is submitted."""
 
     def __init__(self, log: EventLog, verdicts: Verdicts, ledger: LedgerReads, clock: Clock, ids: Ids) -> None:
         self._log = log
@@ -82,9 +82,9 @@ class Submitter:
         `deadline` is in seconds of `Clock.monotonic`.
 
         Raises:
-            Unavailable: nothing was handed to the log, or nothing that was accepted; also when the deadline came first.
+            Unavailable: nothing was handed to the log, or nothing was accepted; also if the deadline came first.
             OutcomeUnknown: no verdict before the deadline.
-            KeyReused: the same Idempotency-Key came with another body.
+            KeyReused: the Idempotency-Key was used before with another body.
             Contended: TRIES races were lost.
         """
         async with self._turn(intent, deadline):
@@ -92,7 +92,7 @@ class Submitter:
                 async with self._until(deadline, Unavailable(f"{intent.key}: no decision before the deadline")):
                     decision = await decide()
                 if isinstance(decision, Refused):
-                    return (await self._first_time(intent, deadline) if intent.keyed else None) or decision
+                    return (await self._first_outcome(intent, deadline) if intent.keyed else None) or decision
                 outcome = await self._try(intent, decision, deadline)
                 if not _lost_race(outcome):
                     return outcome
@@ -146,7 +146,7 @@ class Submitter:
 
     @asynccontextmanager
     async def _until(self, deadline: float, late: Unavailable) -> AsyncGenerator[None]:
-        """Let the block take until the deadline. Raises: `late`."""
+        """Limit the block to the deadline. Raises: `late`."""
         try:
             async with asyncio.timeout(deadline - self._clock.monotonic()):
                 yield
@@ -154,36 +154,36 @@ class Submitter:
             raise late from error
 
     async def _try(self, intent: Intent, decision: Accepted, deadline: float) -> Outcome:
-        if self._clock.monotonic() >= deadline:  # its client has been answered: what it wants must not happen later
+        if self._clock.monotonic() >= deadline:  # the client has its answer: the commit must not be accepted later
             raise Unavailable(f"{intent.key}: no decision before the deadline")
         draft = self.draft(intent, decision)
         place, verdict = await self.append(draft, deadline)
         match verdict:
             case guard.Accepted():
                 return Submitted(place, verdict.version, draft.facts, draft.occurred_at)
-            case guard.Duplicate():  # by a request with the same key, or by our own record where it lies there twice
-                return await self._known_to_be_there(intent, deadline)
+            case guard.Duplicate():  # of a request with the same key, or of our own record if it was appended twice
+                return await self._accepted_before(intent, deadline)
             case Void():
                 if verdict.reason == "idempotency_key_reused":
                     raise KeyReused("the Idempotency-Key was used before with another request body")
                 return Voided(verdict)
 
-    async def _known_to_be_there(self, intent: Intent, deadline: float) -> Submitted:
-        """Return the first outcome; where it cannot be read, nobody may be told that nothing was accepted."""
+    async def _accepted_before(self, intent: Intent, deadline: float) -> Submitted:
+        """Return the first outcome. Raises: OutcomeUnknown if it cannot be read, since a commit was accepted."""
         try:
-            first = await self._first_time(intent, deadline)
+            first = await self._first_outcome(intent, deadline)
         except (Unavailable, Corrupt) as error:
             raise OutcomeUnknown(f"{intent.key}: {UNREAD}") from error
         if first is None:
             raise OutcomeUnknown(f"{intent.key}: {UNREAD}")
         return first
 
-    async def _first_time(self, intent: Intent, deadline: float) -> Submitted | None:
-        """Return the first outcome of this intent, None when it never happened. Raises: Unavailable, Corrupt."""
-        async with self._until(deadline, Unavailable(f"{intent.key}: no answer of the rows before the deadline")):
-            return await self._told_before(intent)
+    async def _first_outcome(self, intent: Intent, deadline: float) -> Submitted | None:
+        """Return the first outcome of this intent, None if it was never accepted. Raises: Unavailable, Corrupt."""
+        async with self._until(deadline, Unavailable(f"{intent.key}: no answer from the rows before the deadline")):
+            return await self._read_first_outcome(intent)
 
-    async def _told_before(self, intent: Intent) -> Submitted | None:
+    async def _read_first_outcome(self, intent: Intent) -> Submitted | None:
         found = await self._ledger.accepted(intent.key, intent.event_id)
         if found is None or not isinstance(found.verdict, guard.Accepted):
             return None
@@ -195,22 +195,22 @@ class Submitter:
         return Submitted(found.place, found.verdict.version, first.facts, first.occurred_at, duplicate=True)
 
     async def _look_for(self, draft: Draft, deadline: float) -> Indexed:
-        """Look for our own append until the deadline: a lost acknowledgement is not a failure."""
+        """Return the row of our own append, looking for it until the deadline: a lost acknowledgement is no failure."""
         while self._clock.monotonic() < deadline:
-            found = await self._peek(draft, deadline)
+            found = await self._look(draft, deadline)
             if found is not None:
                 return found
             await asyncio.sleep(LOOK_S)
         raise OutcomeUnknown(UNKNOWN)
 
-    async def _peek(self, draft: Draft, deadline: float) -> Indexed | None:
+    async def _look(self, draft: Draft, deadline: float) -> Indexed | None:
         try:
             async with self._until(deadline, OutcomeUnknown(UNKNOWN)):
                 return await self._ledger.by_append(draft.key, draft.append_id)
         except OutcomeUnknown:
             raise
         except Unavailable:
-            return None  # the database is away: our record may still be on the log, so keep looking until the deadline
+            return None  # the database is away, but our record may be on the log: look again until the deadline
 
 
 def _lost_race(outcome: Outcome) -> bool:

@@ -1,4 +1,4 @@
-"""CreateThread, PatchThread, DeleteThread, UpdateState: what may be asked of a thread."""
+"""Commands of a thread: CreateThread, PatchThread, DeleteThread, UpdateState."""
 
 from dataclasses import dataclass
 
@@ -16,32 +16,32 @@ from agentlog_facts.thread import (
 
 
 def thread_stream(thread_id: ThreadId) -> Stream:
-    """Name the stream of a thread's life cycle and that of its runs."""
+    """Return the stream for the life cycle of a thread and of its runs."""
     return stream("thread", thread_id)
 
 
 @dataclass(frozen=True, slots=True)
 class CreateThread:
-    """Create a thread; the log refuses it where the thread exists (demand `absent`), so nothing is read before."""
+    """Create a thread without a read: if the thread exists, the demand `absent` makes the commit void."""
 
     thread_id: ThreadId
     metadata: JsonObject
 
     def decide(self) -> Decision:
-        """Always accept; the guard knows better than any read whether the thread exists."""
+        """Always accept; the guard decides whether the thread exists."""
         name = thread_stream(self.thread_id)
         return Accepted(name, (ThreadCreated(self.thread_id, self.metadata),), {name: "absent"})
 
 
 @dataclass(frozen=True, slots=True)
 class PatchThread:
-    """Merge metadata; lies on `meta-`, so that it never disturbs a decision about runs."""
+    """Merge metadata, on a stream `meta-` of its own, so that it never conflicts with a decision about runs."""
 
     thread_id: ThreadId
     metadata: JsonObject
 
     def decide(self, state: ThreadState) -> Decision:
-        """Refuse for a thread that does not exist."""
+        """Accept, or refuse if the thread does not exist."""
         if not state.exists:
             return Refused("thread_not_found")
         name = stream("meta", self.thread_id)
@@ -50,14 +50,14 @@ class PatchThread:
 
 @dataclass(frozen=True, slots=True)
 class DeleteThread:
-    """Delete a thread with its runs and checkpoints; `version`, `meta_version`: what the decision relied on."""
+    """Delete a thread with its runs and checkpoints; the decision relies on `version` and `meta_version`."""
 
     thread_id: ThreadId
     version: int
     meta_version: int | None
 
     def decide(self, state: ThreadState) -> Decision:
-        """Refuse for a thread that does not exist; active runs end with it."""
+        """Accept, or refuse if the thread does not exist; active runs end with it."""
         if not state.exists:
             return Refused("thread_not_found")
         name = thread_stream(self.thread_id)
@@ -69,7 +69,7 @@ class DeleteThread:
 
 @dataclass(frozen=True, slots=True)
 class UpdateState:
-    """Write the state by hand: the collected checkpoints and what they made of the view, in one commit."""
+    """Update the state for a client: the collected checkpoints and the change of the view, in one commit."""
 
     thread_id: ThreadId
     version: int
@@ -77,7 +77,7 @@ class UpdateState:
     updated: StateUpdated
 
     def decide(self, state: ThreadState) -> Decision:
-        """Refuse while a run is active. Source: docs/http-api.md, section 6.3."""
+        """Accept, or refuse while a run is active. Source: docs/http-api.md, section 6.3."""
         if not state.exists:
             return Refused("thread_not_found")
         if state.busy:

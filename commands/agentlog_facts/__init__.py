@@ -1,5 +1,5 @@
-"""The language of the log: what a fact is, how a commit is judged, and the ports to the world.
+"""The language of the log: facts, the envelope of a commit, the guard, wire names, errors, and the ports.
 
-A fact says that something has happened to one aggregate (a thread, an assistant, ...). Facts travel in commits: one
-Kafka record holds 1..n facts of one stream, atomically. Every room imports this package; it imports nobody.
+A fact states an event in the life of one aggregate (a thread, an assistant, ...). A commit is one Kafka record with
+1..n facts of one stream, atomically. Every room imports this package; it imports no other room.
 """

@@ -40,7 +40,7 @@ AssistantFact: TypeAlias = AssistantCreated | AssistantRevised
 
 @dataclass(frozen=True, slots=True)
 class AssistantState:
-    """An assistant as the deciders see it; `versions` maps a version to what was stated for it."""
+    """State of an assistant for the deciders; `versions` maps a version to its fact."""
 
     exists: bool = False
     current: int = 0
@@ -48,7 +48,7 @@ class AssistantState:
 
 
 def evolve(state: AssistantState, fact: AssistantFact) -> AssistantState:
-    """Fold one accepted fact."""
+    """Fold one accepted fact into the state."""
     match fact:
         case AssistantCreated():
             return AssistantState(exists=True, current=1, versions={1: fact})

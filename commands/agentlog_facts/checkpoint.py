@@ -1,6 +1,6 @@
-"""Facts of LangGraph checkpoints: what one superstep saved, stored so that a thread grows linearly.
+"""Facts of LangGraph checkpoints, stored as changes, so that a thread grows linearly.
 
-They lie on `run-<run_id>` when a claimed run writes them (with its epoch), else on `thread-<thread_id>`.
+The facts of a claimed run are on stream `run-<run_id>`, with its epoch; all others are on `thread-<thread_id>`.
 """
 
 from dataclasses import dataclass
@@ -12,14 +12,15 @@ from agentlog_facts.json_value import Json, JsonObject
 
 @dataclass(frozen=True, slots=True)
 class CheckpointSaved:
-    """`checkpoint` is LangGraph's dict without `channel_values`; `channels` holds the changed ones only.
+    """A checkpoint was saved. `checkpoint` is LangGraph's dict without `channel_values`.
 
-    A channel is {channel, version, kind, ...}: kind `full` with `value`; kind `append` with `items` to be added to the
-    list that `base` {version, length, stream} names; kind `empty` without value. `version` is str() of the one in
-    `channel_versions`. Values and items are encoded (`checkpoint_ports.Encoded`): scalars as themselves, else
-    {"json": value} where JSON says it exactly, {"message": fields}, or {"type": tag, "base64": bytes of LangGraph's
-    serializer}; a list that may grow is {"items": [encoded, ...]}.
-    `run_id` is the run whose claim wrote it, None outside of a claim.
+    `channels` lists the changed channels only, as {channel, version, kind, ...}. Kind `full` has a `value`. Kind
+    `append` has `items`, which follow the list that `base` {version, length, stream} names. Kind `empty` has no value.
+    `version` is `str()` of the version in `channel_versions`. Values and items are encoded
+    (`checkpoint_ports.Encoded`): a scalar as itself, else {"json": value} if JSON represents the value exactly,
+    {"message": fields}, or {"type": tag, "base64": bytes of LangGraph's serializer}; a list that may grow is
+    {"items": [encoded, ...]}.
+    `run_id` is the run whose claim wrote the checkpoint, None without a claim.
     """
 
     thread_id: ThreadId
@@ -34,7 +35,7 @@ class CheckpointSaved:
 
 @dataclass(frozen=True, slots=True)
 class WritesSaved:
-    """Pending writes of one task on a checkpoint; `writes` lists {index, channel, value} with encoded values."""
+    """Pending writes of one task were saved; `writes` lists {index, channel, value} with encoded values."""
 
     thread_id: ThreadId
     run_id: RunId | None
@@ -47,7 +48,7 @@ class WritesSaved:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointsHidden:
-    """These checkpoints ({ns, checkpoint_id}) are hidden; `reason` is `prune` or `delete_for_runs`."""
+    """These checkpoints, as {ns, checkpoint_id}, were hidden; `reason` is `prune` or `delete_for_runs`."""
 
     thread_id: ThreadId
     checkpoints: tuple[Json, ...]

@@ -1,4 +1,4 @@
-"""What the saver asks of the projected checkpoints: encoded values in, encoded values out, in log order."""
+"""Port to the projected checkpoints: encoded values, in log order."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from agentlog_facts.ids import RunId, Stream, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
 
 Encoded: TypeAlias = Json
-"""A string, number, boolean or null stands for itself. Any other value is {"json": value} where JSON says it exactly,
-{"message": fields} for a chat message (their `type` tells its class), {"type": tag, "base64": text} for what only
-LangGraph's serializer can say, or, for a list that may grow, {"items": [encoded, ...]}.
+"""A string, number, boolean or null is encoded as itself. Any other value is {"json": value} if JSON represents it
+exactly, {"message": fields} for a chat message (its field `type` names its class), {"items": [encoded, ...]} for a list
+that may grow, or {"type": tag, "base64": text} for a value that only LangGraph's serializer can represent.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedChannel:
-    """A channel's value in one version, append chains resolved; channels of kind `empty` are left out.
+    """Value of a channel in one version, with append chains resolved; channels of kind `empty` are left out.
 
-    `list`: the channel was stored as {"items": [...]} plus appended items, all of them stand in `items`. `value`:
-    anything else, in `value`. `version` and `stream` name the row, as a later append names its base.
-    `full_length` counts the items of the full copy at the root of the chain, `parts` the appends that follow it.
+    Kind `list`: the channel was stored as {"items": [...]} plus appended items; `items` holds all of them. Kind
+    `value`: `value` holds any other value. `version` and `stream` name the row, as the base of a later append does.
+    `full_length` counts the items of the full copy at the root of the chain, `parts` the appends after it.
     """
 
     kind: Literal["value", "list"]
@@ -34,10 +34,10 @@ class EncodedChannel:
 
 @dataclass(frozen=True, slots=True)
 class StoredWrite:
-    """A pending write. `seq` is the order of acceptance within the thread; `run_id` is None outside a claim.
+    """Pending write. `seq` is its order of acceptance within the thread; `run_id` is None without a claim.
 
-    Several runs may have written the same (task_id, index) on a checkpoint: all visible ones are returned, and
-    `merged` picks: for index >= 0 the first one, else the last one.
+    Several runs may have written the same (task_id, index) on a checkpoint. Reads return all visible writes; `merged`
+    keeps the first one for an index >= 0, else the last one.
     """
 
     task_id: str
@@ -51,10 +51,10 @@ class StoredWrite:
 
 @dataclass(frozen=True, slots=True)
 class StoredCheckpoint:
-    """A checkpoint as folded from the log; `checkpoint` is LangGraph's dict without `channel_values`.
+    """Checkpoint folded from the log; `checkpoint` is LangGraph's dict without `channel_values`.
 
-    `channels` holds one entry for every channel that `checkpoint.channel_versions` names and that has a value: the
-    row with (channel, str(version)).
+    `channels` has one entry for each channel in `checkpoint.channel_versions` that has a value: the row of
+    (channel, str(version)).
     """
 
     thread_id: ThreadId
@@ -70,19 +70,19 @@ class StoredCheckpoint:
 
 
 class CheckpointReads(Protocol):
-    """Reads of projected checkpoints. Hidden rows never show; `exclude_run` also hides all that one run accepted.
+    """Reads of projected checkpoints, without hidden rows; `exclude_run` also leaves out all rows of one run.
 
-    All raise Unavailable when the database does not answer.
+    Each method raises Unavailable when the database does not answer.
     """
 
     async def latest(self, thread_id: ThreadId, ns: str, exclude_run: RunId | None = None) -> StoredCheckpoint | None:
-        """Return the checkpoint of the namespace that was accepted last."""
+        """Return the last accepted checkpoint of the namespace."""
         ...
 
     async def get(
         self, thread_id: ThreadId, ns: str, checkpoint_id: str, exclude_run: RunId | None = None
     ) -> StoredCheckpoint | None:
-        """Return one checkpoint, with the writes that lie on it."""
+        """Return one checkpoint with its pending writes."""
         ...
 
     async def history(
@@ -93,10 +93,10 @@ class CheckpointReads(Protocol):
         limit: int | None = None,
         metadata: JsonObject | None = None,
     ) -> Sequence[StoredCheckpoint]:
-        """Return checkpoints, newest first by order of acceptance; None for thread or namespace means all of them.
+        """Return checkpoints in reverse order of acceptance; None for thread or namespace means all of them.
 
-        `before_checkpoint_id`: only those accepted before it (none when it is unknown); `metadata`: top-level keys
-        that must be equal; `limit` counts results.
+        `before_checkpoint_id`: only checkpoints accepted before this one (none if it is unknown). `metadata`: top-level
+        keys that must have these values. `limit`: the maximal number of results.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Keys that belong to the server: those of `config.configurable`, and those of a run's metadata.
+"""Keys of `config.configurable` and of a run's metadata that belong to the server.
 
 Source: docs/http-api.md, section 7.2.
 """
@@ -8,26 +8,26 @@ CHECKPOINT_ADDRESS = ("checkpoint_id", "thread_id", "checkpoint_ns", "checkpoint
 CHECKPOINT_KEYS = frozenset(CHECKPOINT_ADDRESS) - {"thread_id"}
 """The keys that name a checkpoint of a known thread; a client may give them."""
 RESERVED_METADATA = frozenset({"run_id", "thread_id"})
-"""Keys that nobody's metadata brings into a run."""
+"""Keys that are dropped when metadata is merged into that of a run."""
 
 _SERVER_KEYS = CHECKPOINT_KEYS | {"thread_id", "run_id", "graph_id", "assistant_id", "user_id", "langgraph_request_id"}
 _RESERVED_PREFIXES = ("langgraph_auth", "__")
 
 
 def is_reserved(name: str) -> bool:
-    """Tell whether no client may set a key of `configurable`; LangGraph keeps its own keys under `__pregel_`."""
+    """Return whether clients must not set a key of `configurable`; LangGraph's own keys begin with `__pregel_`."""
     return name.startswith(_RESERVED_PREFIXES)
 
 
 def is_server_key(name: str) -> bool:
-    """Tell whether a key of `configurable` is the server's, so that it is no context of the user."""
+    """Return whether a key of `configurable` belongs to the server, and so not to the context of the user."""
     return name in _SERVER_KEYS or is_reserved(name)
 
 
 def is_hidden(name: str) -> bool:
-    """Tell whether a thread's row leaves a key of `configurable` out.
+    """Return whether a thread's row leaves out a key of `configurable`.
 
-    Rows hide every key that begins with `langgraph_request_id`. The context of a run hides that one name only. Both
-    have been so since the first release, and rows of logs from then must stay as they are.
+    Rows leave out every key that begins with `langgraph_request_id`; the context of a run leaves out that exact key
+    only. Both rules date from the first release: its logs must fold to the same rows.
     """
     return is_server_key(name) or name.startswith("langgraph_request_id")

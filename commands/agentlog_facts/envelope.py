@@ -1,4 +1,4 @@
-"""The only shape that is stored: a commit, as a `Draft` before the append and as a `Recorded` after it."""
+"""Envelope of a commit, the only stored shape: a `Draft` before the append, a `Recorded` after it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ ActorKind: TypeAlias = Literal["user", "service", "system", "cron", "worker"]
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who did it; derived by the server, never sent by a client. `ip_hash` is keyed."""
+    """Identity behind a commit, derived by the server and never sent by a client. `ip_hash` is a keyed hash."""
 
     kind: ActorKind
     sub: str
@@ -50,7 +50,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why and for whom a commit is made; the same for every commit of one request.
+    """Cause and principals of a commit; the same for every commit of one request.
 
     `on_behalf_of` is the delegation chain, outermost first (human > assistant > run > tool).
     """
@@ -65,7 +65,7 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class BlobRef:
-    """A value that lies on `agentlog.blobs`: `at` is its path inside the list of facts, `size` counts bytes of JSON."""
+    """Reference to a value on `agentlog.blobs`: `at` is its path in the list of facts, `size` counts bytes of JSON."""
 
     at: tuple[str | int, ...]
     sha256: str
@@ -74,10 +74,10 @@ class BlobRef:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A commit that wants to happen: 1..n facts of one stream, atomically.
+    """Commit without a verdict: 1..n facts of one stream, accepted together or not at all.
 
-    `event_id` names the intent (the same over retries), `append_id` this try; `body_sha256` is the digest of the
-    command as received; `demands` are judged by `guard`, `epoch` fences what a worker writes for its run.
+    `event_id` identifies the intent and is the same for each retry; `append_id` identifies one append. `body_sha256` is
+    the digest of the command as received. The guard checks `demands`; `epoch` fences what a worker writes for its run.
     """
 
     key: Key
@@ -98,7 +98,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True, order=True)
 class LogPosition:
-    """Where a record lies in `agentlog.events`. Nothing stored depends on it: offsets change when a log is restored."""
+    """Place of a record on `agentlog.events`. Nothing that is stored depends on it: a restore changes offsets."""
 
     partition: int
     offset: int
@@ -106,7 +106,7 @@ class LogPosition:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A commit as read back from the log, large values resolved; `recorded_at` is the broker's append time."""
+    """Commit read back from the log, with its blobs resolved; `recorded_at` is the broker's append time."""
 
     place: LogPosition
     draft: Draft

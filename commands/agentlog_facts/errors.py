@@ -1,10 +1,10 @@
-"""The tree of named faults: each class carries a stable code, an HTTP status and whether a retry can help."""
+"""Tree of named faults: each class carries a stable code, an HTTP status, and whether a retry can help."""
 
 from typing import ClassVar
 
 
 class AgentlogError(Exception):
-    """Something that agentlog could not do; the message names the thing, what was expected and what was found."""
+    """Base of all faults; the message names the thing, the expected value and the value found."""
 
     code: ClassVar[str] = "error"
     status: ClassVar[int] = 500
@@ -20,26 +20,26 @@ class Unavailable(AgentlogError):
 
 
 class OutcomeUnknown(Unavailable):
-    """The log got the record, but no verdict came in time; retry with the same Idempotency-Key."""
+    """The record was handed to the log, but no verdict came in time; retry with the same Idempotency-Key."""
 
     code = "outcome_unknown"
     status = 504
 
 
 class Quarantined(Unavailable):
-    """A read model of this aggregate is parked after a deterministic error; an operator has to look."""
+    """A read model of this aggregate is in quarantine after a deterministic error; an operator must act."""
 
     code = "quarantined"
 
 
 class Contended(Unavailable):
-    """Others wrote to the aggregate each time before this could; nothing was written."""
+    """The command lost every race for the version of the aggregate; none of its commits was accepted."""
 
     code = "contended"
 
 
 class Conflict(AgentlogError):
-    """The state of the aggregate does not allow what was asked."""
+    """The state of the aggregate does not allow the request."""
 
     code = "conflict"
     status = 409
@@ -53,7 +53,7 @@ class KeyReused(Conflict):
 
 
 class Corrupt(AgentlogError):
-    """Stored bytes are not what was written; nothing may be folded past them."""
+    """Stored bytes differ from the written ones; nothing may be folded past them."""
 
     code = "corrupt"
 
@@ -65,27 +65,27 @@ class UnknownSchema(Corrupt):
 
 
 class Diverged(Corrupt):
-    """The log is not the one that was folded before; only an operator's rebuild mends that."""
+    """The log is not the log that was folded before; an operator has to rebuild the projection."""
 
     code = "log_diverged"
     status = 503
 
 
 class Misconfigured(AgentlogError):
-    """A setting would break a promise; the message names the setting, the value found and the value needed."""
+    """A setting would break a guarantee; the message names the setting, the value found and the value needed."""
 
     code = "misconfigured"
 
 
 class SlowReader(AgentlogError):
-    """A reader of a live tail fell behind its bounded buffer; it has to read on from the log."""
+    """A reader of a live tail fell behind its bounded buffer; it must continue from the log."""
 
     code = "slow_reader"
     retriable = True
 
 
 class Gap(AgentlogError):
-    """Part of the range that was asked for has expired; `available_from` is the oldest position still there."""
+    """Part of the requested range has expired; `available_from` is the oldest position that is left."""
 
     code = "gap"
     status = 410

@@ -1,4 +1,4 @@
-"""The seam between the worker and what executes a graph: what goes in, what comes out, and who stops what."""
+"""Port from the worker to the execution of a graph: the assignment, the outcome, and the stop request."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,11 +13,11 @@ from agentlog_facts.json_value import JsonObject
 from agentlog_facts.thread import RunStatus
 
 Emit: TypeAlias = Callable[[Frame], Awaitable[None] | None]
-"""Takes a stream frame, in production order, in the loop that runs the graph; waits when the writer is behind."""
+"""Callback for one stream frame, in production order, in the event loop of the graph; it waits if writing is slow."""
 
 
 class AttemptLost(AgentlogError):
-    """The attempt may write nothing more: an append was lost, or another claim took over. Do not finish the run."""
+    """The attempt must not write any more: an append was lost, or another claim took over. Do not finish the run."""
 
     code: ClassVar[str] = "attempt_lost"
     retriable: ClassVar[bool] = True
@@ -25,10 +25,10 @@ class AttemptLost(AgentlogError):
 
 @dataclass(frozen=True, slots=True)
 class RunAssignment:
-    """One claimed attempt of a run. `assistant`, `kwargs`, `metadata` are those of its `RunCreated`.
+    """Claimed attempt of a run. `assistant`, `kwargs`, `metadata` are those of its `RunCreated`.
 
-    `epoch` fences what it writes; `run_version` is the version of the stream `run-<run_id>` as accepted so far (None:
-    the stream does not exist yet); `thread_metadata` is the thread row's; `cause` goes into the checkpoints' commits.
+    `epoch` fences its writes. `run_version` is the accepted version of the stream `run-<run_id>`, None if the stream
+    does not exist yet. `thread_metadata` is that of the thread's row. `cause` goes into the commits of its checkpoints.
     """
 
     run_id: RunId
@@ -46,11 +46,11 @@ class RunAssignment:
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """How the attempt ended; all its checkpoints are acknowledged by the log.
+    """Outcome of an attempt; the log has acknowledged all of its checkpoints.
 
-    `status` is success (also at an interrupt), error, or interrupted (it was stopped). `error` is {error, message}.
-    `values` is the whole JSON view of the thread's state after it, None when the thread has no state at all; the
-    caller turns it into a view change. `interrupts` maps task ids to open interrupts.
+    `status` is success (also at an interrupt), error, or interrupted (after a stop request). `error` is
+    {error, message}. `values` is the whole JSON view of the thread's state after the attempt, None if the thread has no
+    state at all; the caller computes the view change from it. `interrupts` maps task ids to open interrupts.
     `run_version` is the version of `run-<run_id>` after its last commit.
     """
 
@@ -64,14 +64,15 @@ class RunOutcome:
 
 
 class RunExecution(Protocol):
-    """Executes graphs. Call it in the loop that runs user code; everything it needs of the service loop is bridged."""
+    """Execution of graphs. Call it in the event loop of user code; its calls into the service loop are bridged."""
 
     async def execute(self, order: RunAssignment, emit: Emit, stop: asyncio.Event) -> RunOutcome:
         """Execute until the graph ends, interrupts, fails, or `stop` is set (then the outcome is `interrupted`).
 
-        Frames: one per stream item, event = stream mode (`values`, `updates`, `messages`, `custom`, ...); `metadata`
-        and `error` frames are the caller's. Errors of user code become `status="error"`, they are not raised.
-        Cancelling the call (drain) stops user code and raises CancelledError: nothing may be finished then.
+        Each stream item becomes one frame, with the stream mode as its event (`values`, `updates`, `messages`,
+        `custom`, ...); the caller adds the `metadata` and `error` frames. Errors of user code are not raised, they
+        become `status="error"`. Cancelling the call (drain) stops user code and raises CancelledError; do not finish
+        the run then.
 
         Raises:
             AttemptLost: the run must not be finished by this attempt.

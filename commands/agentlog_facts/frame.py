@@ -1,4 +1,4 @@
-"""Stream frames as they lie on `agentlog.outputs`, the positions of their wire events, and the mapping to them."""
+"""Stream frames on `agentlog.outputs`, their mapping to wire events, and the positions of those events."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from agentlog_facts.ids import RunId
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load_object
 
 SLOTS = 4096
-"""Slots of a record; a position is (generation base + offset) * SLOTS + index."""
+"""Slots per record; a position is (generation base + offset) * SLOTS + index."""
 SLOTS_A_FRAME = 8
 MAX_FRAMES = SLOTS // SLOTS_A_FRAME
 START_CURSORS = frozenset({"0", "-", "-1"})
-"""Values of `Last-Event-ID` that mean: from the start. Source: docs/http-api.md, section 11."""
+"""Values of `Last-Event-ID` that ask for a stream from its start. Source: docs/http-api.md, section 11."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One thing a run said: `event` is the stream mode or a control event, `ns` the subgraph path ("" at the root)."""
+    """One event of a run's output: `event` is a stream mode or a control event, `ns` the subgraph path ("": root)."""
 
     event: str
     data: Json
@@ -26,11 +26,12 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class FrameRecord:
-    """One flush. `n` counts up within the epoch; `end` names the `RunFinished` (event_id) whose frame ends the record;
-    `of` names the fact that somebody else than the worker announces here (readers drop repeats).
+    """One flush. `n` counts up within the epoch.
 
-    `release` names the `RunReleased` that is about to end the epoch: a fence, without frames, acknowledged before that
-    fact is appended. What the epoch says behind it counts only if the run still ends in this very epoch.
+    `end` is the event id of the `RunFinished` whose frame is the last one of the record. `of` is the event id of a fact
+    that another process than the worker announces; readers drop repeats of it. `release` makes the record a fence: it
+    has no frames, and it is acknowledged before the `RunReleased` with that event id is appended. Later flushes of the
+    epoch count only if the run still ends in this epoch.
     """
 
     run_id: RunId
@@ -44,7 +45,7 @@ class FrameRecord:
 
 @dataclass(frozen=True, slots=True)
 class WireEvent:
-    """What a client of the classic streams gets: `index` within the record, SSE event name, data."""
+    """Event of the classic SSE streams: its index within the record, SSE event name, and data."""
 
     index: int
     event: str
@@ -54,13 +55,13 @@ class WireEvent:
 def wire_events(frames: Sequence[Frame]) -> list[WireEvent]:
     """Map frames to the events of the classic SSE streams; each frame owns SLOTS_A_FRAME indexes."""
     return [
-        WireEvent(place * SLOTS_A_FRAME, f"{frame.event}|{frame.ns}" if frame.ns else frame.event, frame.data)
-        for place, frame in enumerate(frames)
+        WireEvent(number * SLOTS_A_FRAME, f"{frame.event}|{frame.ns}" if frame.ns else frame.event, frame.data)
+        for number, frame in enumerate(frames)
     ]
 
 
 def position(base: int, offset: int, index: int = 0) -> int:
-    """Return the position of a wire event; it fits the whole numbers that JavaScript holds exactly."""
+    """Return the position of a wire event, an integer that JavaScript represents exactly."""
     return (base + offset) * SLOTS + index
 
 
@@ -70,7 +71,7 @@ def event_id(at: int) -> str:
 
 
 def parse_event_id(text: str) -> int | None:
-    """Return the position that an SSE id names, None when it is no id of ours."""
+    """Return the position of an SSE id, None if the text has another form."""
     major, dash, minor = text.partition("-")
     if not dash or not major.isdecimal() or not minor.isdecimal() or int(minor) >= SLOTS:
         return None

@@ -1,4 +1,4 @@
-"""What the gateway and the duties may ask of loaded graphs, as JSON: state, history, updates, a view without a run."""
+"""Port to the loaded graphs, in JSON: state, history, updates, and the view without a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ class GraphFailed(AgentlogError):
 
 @dataclass(frozen=True, slots=True)
 class At:
-    """Which checkpoint is meant: all None and "" is the latest of the root graph."""
+    """Address of a checkpoint; the default is the latest checkpoint of the root graph."""
 
     checkpoint_id: str | None = None
     checkpoint_ns: str = ""
@@ -45,8 +45,9 @@ LATEST = At()
 
 @dataclass(frozen=True, slots=True)
 class StateChange:
-    """A state update that wants to be committed: all these facts in ONE commit on `thread-<id>`, with a demand of the
-    version that was read before (`facts`, then `updated`). `checkpoint` is the configurable that the API answers.
+    """State update to commit: `facts`, then `updated`, in ONE commit on `thread-<id>`.
+
+    The commit demands the version that was read before the update. `checkpoint` is the `configurable` of the response.
     """
 
     facts: tuple[CheckpointFact, ...]
@@ -56,7 +57,7 @@ class StateChange:
 
 @dataclass(frozen=True, slots=True)
 class ThreadView:
-    """The state of a thread as its row shows it; `values` None: the thread has no state."""
+    """State of a thread as its row shows it; `values` is None if the thread has no state."""
 
     values: JsonObject | None = None
     next: tuple[str, ...] = ()
@@ -66,10 +67,10 @@ class ThreadView:
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
-    """What the last checkpoint of a thread says by itself, without the code of its graph.
+    """State in the last checkpoint of a thread, read without the code of its graph.
 
-    `asking` names the nodes with an open interrupt: which others are left to run, only the graph knows. `run_id` is the
-    run that wrote the checkpoint, None where there is none or nobody's claim did.
+    `asking` names the nodes with an open interrupt; only the graph knows which other nodes would run next. `run_id` is
+    the run that wrote the checkpoint, None if there is no checkpoint or it was written without a claim.
     """
 
     values: JsonObject | None = None
@@ -80,7 +81,7 @@ class StoredState:
 
 
 ROOT = "__root__"
-"""Under this key a view holds the values of a graph whose state is no object (an entrypoint's return value)."""
+"""Key of a view that holds the values of a graph whose state is not an object (an entrypoint's return value)."""
 
 
 def unrooted(view: JsonObject | None) -> Json:
@@ -91,7 +92,7 @@ def unrooted(view: JsonObject | None) -> Json:
 class GraphAccess(Protocol):
     """Loaded graphs over the projected checkpoints.
 
-    All raise GraphNotFound, GraphFailed when the graph's own code raises, and Unavailable from the reads.
+    Raises: GraphNotFound; GraphFailed when the graph's own code raises; Unavailable when the reads do.
     """
 
     def graph_ids(self) -> Sequence[str]:
@@ -135,17 +136,17 @@ class GraphAccess(Protocol):
         view: JsonObject | None = None,
         metadata: JsonObject | None = None,
     ) -> StateChange:
-        """Apply values and return what has to be committed; nothing is written here.
+        """Apply values and return the change to commit, without writing it.
 
-        `view` is the thread row's values (None: no state yet), against which the change is stated; `metadata` is added
-        to the checkpoint's. Raises: BadUpdate.
+        `view` holds the values of the thread's row (None: no state yet); the change is relative to them. `metadata` is
+        added to that of the checkpoint. Raises: BadUpdate.
         """
         ...
 
     async def view_without_run(self, graph_id: str, thread_id: ThreadId, run_id: RunId) -> ThreadView:
-        """Return the state that remains when all that a run accepted is hidden (delete, rollback)."""
+        """Return the state without all accepted checkpoints and writes of a run (delete, rollback)."""
         ...
 
     async def view(self, graph_id: str, thread_id: ThreadId) -> ThreadView:
-        """Return the state of the last accepted checkpoint (for whoever finishes a run in place of its worker)."""
+        """Return the state of the last accepted checkpoint, to finish a run in place of its worker."""
         ...

@@ -1,7 +1,7 @@
-"""The verdict over one commit, given what its own aggregate accepted before it: pure, frozen, versioned by `rules`.
+"""Guard: the verdict on one commit from the earlier commits of its own aggregate; pure, frozen, versioned by `rules`.
 
-This is history: the projector, verifiers and replay use it unchanged, and golden vectors hold it. Nothing else may
-ever enter it. Source of the rules: ARCHITECTURE.md, "The guard".
+It judges history: the projector, verifiers and replays use it unchanged, and golden vectors hold it. It must never get
+another input. Source of the rules: ARCHITECTURE.md, "The guard".
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ ROOTS = frozenset({"assistant", "cron", "store", "system", "partition"})
 
 @dataclass(frozen=True, slots=True)
 class RunHead:
-    """An active run: how often it was claimed, the epoch of the claim that holds it now, and whether it shall stop."""
+    """Active run: its number of claims, the epoch of its present claim, and whether a cancel was requested."""
 
     attempt: int = 0
     epoch: int | None = None
@@ -38,7 +38,7 @@ class RunHead:
 
 @dataclass(frozen=True, slots=True)
 class AggregateHead:
-    """All that the guard knows of an aggregate. `versions`: one a stream; `runs`: active ones, oldest first."""
+    """All that the guard knows of an aggregate: one version per stream, and the active runs, oldest first."""
 
     exists: bool = False
     versions: Mapping[Stream, int] = field(default_factory=dict[Stream, int])
@@ -87,7 +87,7 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class Void:
-    """The record is evidence and changes nothing. For demands: which stream, what was expected, what was found."""
+    """The record is evidence and changes nothing; `expected` and `found` show the demand or rule that failed."""
 
     reason: VoidReason
     stream: Stream | None = None
@@ -100,7 +100,7 @@ Verdict: TypeAlias = Accepted | Duplicate | Void
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """The accepted commit of this aggregate that bears the same `event_id`."""
+    """The accepted commit of this aggregate with the same `event_id`."""
 
     body_sha256: str
     version: int
@@ -155,7 +155,7 @@ def _life(head: AggregateHead, commit: Draft) -> Void | None:
 
 
 def _fenced(head: AggregateHead, commit: Draft) -> Void | None:
-    """A commit with an epoch needs it to be the current one of its run; a `run-` stream takes nothing without one."""
+    """A commit with an epoch needs the current epoch of its run; a `run-` stream accepts no commit without an epoch."""
     if commit.epoch is None:
         return Void("unfenced", commit.stream) if category(commit.stream) == "run" else None
     run_ids = {RunId(rest(commit.stream))} if category(commit.stream) == "run" else _runs_of(commit)
@@ -222,7 +222,7 @@ def _released(head: AggregateHead, fact: RunReleased) -> Void | None:
 
 
 def _moves(head: AggregateHead, commit: Draft, run_id: RunId | None, moves: bool) -> Void | None:
-    """The view is moved only by the claimed run, under its epoch, or while none is claimed."""
+    """While a run is claimed, only that run, under its epoch, may change the view."""
     if not moves or head.claimed is None or (head.claimed == run_id and commit.epoch is not None):
         return None
     return Void("view_locked", None, "no claimed run", head.claimed)

@@ -1,4 +1,4 @@
-"""Identities that could be swapped, kept apart by type, and how the streams of an aggregate are named."""
+"""Types of identities, so that no id can take the place of another kind, and names of streams."""
 
 from typing import Literal, NewType
 
@@ -14,15 +14,15 @@ Category = Literal["thread", "meta", "run", "assistant", "cron", "store", "webho
 
 
 def stream(category: Category, rest: str) -> Stream:
-    """Name the stream `rest` of a category."""
+    """Return the name of a stream: `category-rest`."""
     return Stream(f"{category}-{rest}")
 
 
 def category(name: Stream) -> str:
-    """Return what stands before the first dash."""
+    """Return the part of a stream's name before the first dash."""
     return name.partition("-")[0]
 
 
 def rest(name: Stream) -> str:
-    """Return what stands behind the first dash."""
+    """Return the part of a stream's name after the first dash."""
     return name.partition("-")[2]

@@ -1,4 +1,4 @@
-"""What the projector announces after each transaction: hints only, whoever misses one reads PostgreSQL."""
+"""Hints that the projector publishes after each transaction; a receiver that misses one reads PostgreSQL."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,17 +9,17 @@ from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load_ob
 
 VOID_KEYS = ("stream", "expected", "found")
 TRY = 12
-"""So many last characters of an append id, which are random in a UUIDv7, tell one try from another."""
+"""Number of the last characters of an append id that identify it in a hint; they are random in a UUIDv7."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """Verdicts over the records `after < offset <= to` of one partition, and which runs ended or shall stop.
+    """Verdicts on the records `after < offset <= to` of one partition, and the runs that ended or shall stop.
 
-    A hint settles an offset only inside that range, and only for the try that lies there: once a log was restored its
-    offsets stand for other records. `tries` (see `tries_of`) names those of the range, in order.
-    `versions` gives the version of every accepted commit there, `not_accepted` the other verdicts; `ended` the runs
-    with a terminal fact, `cancelled` those asked to stop.
+    A hint is valid only for an offset inside that range and for the append id of the record there: after a log is
+    restored, the same offset can hold another record. `tries` (see `tries_of`) holds the append ids of the range, in
+    order. `versions` maps the offset of each accepted commit to its version, `not_accepted` any other offset to its
+    verdict. `ended` names the runs with a terminal fact, `cancelled` the runs with a cancel request.
     """
 
     partition: int
@@ -32,7 +32,7 @@ class Hint:
     tries: str = ""
 
     def verdict(self, offset: int, append_id: str) -> Verdict | None:
-        """Return the verdict over a try, if it is what this hint settles at that offset."""
+        """Return the verdict on the append at an offset, None if this hint is not about it."""
         number = offset - self.after - 1
         if number < 0 or self.tries[TRY * number : TRY * (number + 1)] != tries_of([append_id]):
             return None
@@ -42,7 +42,7 @@ class Hint:
 
 
 def tries_of(append_ids: Iterable[str]) -> str:
-    """Return the ends of append ids, TRY characters each; what has none is blank."""
+    """Return the last TRY characters of each append id, joined and padded with blanks."""
     return "".join([append_id[-TRY:].rjust(TRY) for append_id in append_ids])
 
 
@@ -59,7 +59,7 @@ def encode_verdict(verdict: Verdict) -> JsonObject:
 
 
 def decode_verdict(stored: JsonObject) -> Verdict:
-    """Undo `encode_verdict`; raise ValueError for another shape."""
+    """Return the verdict of `encode_verdict`; raise ValueError for another shape."""
     kind, version, of, reason = (stored.get(name) for name in ("verdict", "version", "of", "reason"))
     if kind == "accepted" and isinstance(version, int):
         return Accepted(version)
@@ -83,7 +83,7 @@ def _void(reason: str, stored: JsonObject) -> Void:
 
 
 def encode_hint(hint: Hint) -> bytes:
-    """Return the message that is published."""
+    """Return the message to publish."""
     return dump(
         {
             "partition": hint.partition,
@@ -99,7 +99,7 @@ def encode_hint(hint: Hint) -> bytes:
 
 
 def decode_hint(message: bytes) -> Hint:
-    """Undo `encode_hint`; raise ValueError for a message of another shape."""
+    """Return the hint of a message; raise ValueError for a message of another shape."""
     stored = load_object(message, "hint")
     partition, after, to = stored["partition"], stored["after"], stored["to"]
     if not isinstance(partition, int) or not isinstance(after, int) or not isinstance(to, int):

@@ -1,4 +1,4 @@
-"""What the core needs from the world: each port is a promise, each adapter keeps it under one contract suite."""
+"""Ports to clock, ids, logs, ledger, hints and queue; one contract suite per port tests all of its adapters."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -15,19 +15,19 @@ from agentlog_facts.notification import Hint
 
 
 class Clock(Protocol):
-    """Time as a port, so that a simulation can own it."""
+    """Clock, as a port, so that a simulation can control the time."""
 
     def now(self) -> datetime:
-        """Return the aware UTC time, for what people read."""
+        """Return the aware UTC time, for values that people read."""
         ...
 
     def monotonic(self) -> float:
-        """Return seconds that never run backwards, for deadlines."""
+        """Return seconds that never go back, for deadlines."""
         ...
 
 
 class Ids(Protocol):
-    """Identities and randomness as a port."""
+    """Source of ids, as a port, so that a simulation can control the randomness."""
 
     def uuid7(self) -> str:
         """Return a new time-ordered id."""
@@ -36,7 +36,7 @@ class Ids(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RawRecord:
-    """A record of `agentlog.events` as the broker holds it; `timestamp` is the broker's append time."""
+    """Record of `agentlog.events` as the broker holds it; `timestamp` is the broker's append time."""
 
     place: LogPosition
     key: bytes | None
@@ -46,9 +46,9 @@ class RawRecord:
 
 @dataclass(frozen=True, slots=True)
 class PositionedFrames:
-    """A flush with the position (see `frame.position`) of its first slot, and the record's offset on its partition.
+    """Flush with the position (see `frame.position`) of its first slot, and the offset of its record on the partition.
 
-    `checksum` is one of the stored bytes: a log that was restored and grew again has another record at the same offset.
+    `checksum` covers the stored bytes: a log that was restored and grew again has another record at the same offset.
     `size_bytes` is the size of the stored value.
     """
 
@@ -61,18 +61,18 @@ class PositionedFrames:
 
 
 class EventLog(Protocol):
-    """The write side of `agentlog.events` and random access to what lies there."""
+    """Write side of `agentlog.events`, and random access to its records."""
 
     def partition_of(self, key: Key) -> int:
         """Return the partition of an aggregate key (murmur2, as Java and aiokafka compute it)."""
         ...
 
     async def append(self, draft: Draft) -> LogPosition:
-        """Append one record and wait until it is durable (acks=all); values too large for it go to `blobs` first.
+        """Append one record and wait until it is durable (acks=all); values that are too large go to `blobs` first.
 
         Raises:
             Unavailable: nothing was handed to the producer.
-            OutcomeUnknown: the record was handed over and no answer came; look for its `append_id`.
+            OutcomeUnknown: the record was handed over, but no acknowledgement came; look for its `append_id`.
         """
         ...
 
@@ -82,10 +82,10 @@ class EventLog(Protocol):
 
 
 class EventTail(Protocol):
-    """All records of assigned partitions, in order, each at least once; offsets are kept by the caller."""
+    """All records of assigned partitions, in order, each at least once; the caller keeps the offsets."""
 
     def seek(self, partition: int, offset: int) -> None:
-        """Read `partition` on from `offset`."""
+        """Continue to read `partition` at `offset`."""
         ...
 
     def drop(self, partition: int) -> None:
@@ -93,14 +93,14 @@ class EventTail(Protocol):
         ...
 
     async def poll(self, max_records: int, patience: timedelta) -> Sequence[RawRecord]:
-        """Return what is there, at most `max_records`, waiting up to `patience` for the first.
+        """Return the next records, at most `max_records`, after waiting up to `patience` for the first one.
 
-        Raises: Unavailable, Diverged when the next record lies behind the end of the log.
+        Raises: Unavailable; Diverged when the next offset lies past the end of the log.
         """
         ...
 
     async def ends(self) -> Mapping[int, int]:
-        """Return the offset behind the last record of every partition of the topic. Raises: Unavailable."""
+        """Return the offset after the last record of every partition of the topic. Raises: Unavailable."""
         ...
 
     async def resolve(self, raw: RawRecord) -> Draft:
@@ -109,19 +109,19 @@ class EventTail(Protocol):
 
 
 class Verdicts(Protocol):
-    """How a writer learns what became of its record."""
+    """Verdicts on appended records, for their writers."""
 
     async def wait(self, place: LogPosition, append_id: str, deadline: float) -> Verdict:
-        """Return the verdict over the try at `place`, by hint or from `log_index`; never that over another record.
+        """Return the verdict on the append at `place`, from a hint or `log_index`; never the verdict on another record.
 
-        `deadline` in `Clock.monotonic` seconds. Raises: OutcomeUnknown at the deadline.
+        `deadline` is in seconds of `Clock.monotonic`. Raises: OutcomeUnknown at the deadline.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Indexed:
-    """A row of `log_index`: where a commit lies and what became of it."""
+    """Row of `log_index`: the position and the verdict of a commit."""
 
     place: LogPosition
     event_id: str
@@ -131,66 +131,66 @@ class Indexed:
 
 
 class LedgerReads(Protocol):
-    """Questions to the projector's ledger in PostgreSQL. All raise Unavailable when it does not answer."""
+    """Queries of the ledger in PostgreSQL. Each raises Unavailable when PostgreSQL does not answer."""
 
     async def by_append(self, key: Key, append_id: str) -> Indexed | None:
-        """Return what became of one try, None while it is not projected."""
+        """Return the row of one append, None while it is not projected."""
         ...
 
     async def accepted(self, key: Key, event_id: str) -> Indexed | None:
-        """Return the accepted commit of an intent."""
+        """Return the row of the accepted commit of an intent, None if there is none."""
         ...
 
     async def at(self, places: Sequence[LogPosition]) -> Sequence[Indexed]:
-        """Return the rows of those of the records that are projected, in any order."""
+        """Return the rows of the records at `places` that are projected, in any order."""
         ...
 
     async def knows(self, key: Key) -> bool:
-        """Tell whether anything was ever accepted of an aggregate. Raises: Unavailable also while that is unknown."""
+        """Return whether an aggregate ever had an accepted commit. Raises: Unavailable, also while that is unknown."""
         ...
 
     async def position(self, partition: int) -> int:
-        """Return the next offset to be folded."""
+        """Return the next offset to fold."""
         ...
 
 
 class HintFeed(Protocol):
-    """Hints from the projector to everybody. Losing one costs latency, never a fact."""
+    """Hints from the projector to all other processes. A lost hint costs latency, never a fact."""
 
     async def publish(self, hints: Sequence[Hint]) -> None:
-        """Announce; faults of the feed are logged, never raised."""
+        """Publish hints; faults of the feed are logged, never raised."""
         ...
 
     def subscribe(self) -> AbstractAsyncContextManager[AsyncIterator[Hint]]:
-        """Yield hints from now on; ends never, reconnects by itself."""
+        """Open an endless iterator of the hints from now on; it reconnects by itself."""
         ...
 
 
 class RunQueue(Protocol):
-    """Ready runs and leases. A cache of what the log says: it may be emptied at any time."""
+    """Queue of ready runs, and leases. It is a cache of the log, so it may be emptied at any time."""
 
     async def push(self, graph_id: str, run_ids: Sequence[RunId]) -> None:
-        """Append to the list of a graph. Raises: Unavailable."""
+        """Append runs to the queue of a graph. Raises: Unavailable."""
         ...
 
     async def pop(self, graph_ids: Sequence[str], patience: timedelta) -> RunId | None:
-        """Take the next run of these graphs, waiting at most `patience` (<= 2 s). Raises: Unavailable."""
+        """Remove and return the next run of these graphs, waiting at most `patience` (<= 2 s). Raises: Unavailable."""
         ...
 
     async def queued(self, graph_id: str) -> frozenset[RunId]:
-        """Return what lies in the list of a graph. Raises: Unavailable."""
+        """Return the runs in the queue of a graph. Raises: Unavailable."""
         ...
 
     async def renew_lease(self, run_id: RunId, epoch: int, worker: str, ttl: timedelta) -> None:
-        """Set or prolong the lease of a claim. Raises: Unavailable."""
+        """Set or extend the lease of a claim. Raises: Unavailable."""
         ...
 
     async def leased(self, claims: Sequence[tuple[RunId, int]]) -> Sequence[bool]:
-        """Tell for each (run, epoch) whether its lease is there. Raises: Unavailable."""
+        """Return for each (run, epoch) whether it has a lease. Raises: Unavailable."""
         ...
 
     async def instance(self) -> str:
-        """Return an id of the Redis instance's present contents; it changes when it was restarted or emptied.
+        """Return an id of the contents of the Redis instance; it changes when the instance is restarted or emptied.
 
         Raises: Unavailable.
         """
@@ -198,29 +198,29 @@ class RunQueue(Protocol):
 
 
 class FrameLog(Protocol):
-    """The write side of `agentlog.outputs`."""
+    """Write side of `agentlog.outputs`."""
 
     async def append(self, thread_id: ThreadId, record: FrameRecord) -> int:
-        """Append one flush, durable; return the position behind it. Raises: Unavailable."""
+        """Append one flush durably and return the position after it. Raises: Unavailable."""
         ...
 
     async def end(self, thread_id: ThreadId) -> int:
-        """Return the position behind the last record of the thread's partition. Raises: Unavailable."""
+        """Return the position after the last record of the thread's partition. Raises: Unavailable."""
         ...
 
 
 class FrameTail(Protocol):
-    """One reader's bounded window on the live end of a thread; a single task reads it."""
+    """Bounded buffer of one reader at the live end of a thread's frames; a single task reads it."""
 
     @property
     def start(self) -> int:
-        """Return the position from which on every flush of the thread is seen here."""
+        """Return the position from which on this tail gets every flush of the thread."""
         ...
 
     async def next(self) -> Sequence[PositionedFrames]:
-        """Return what has arrived, in order, waiting for the first; nothing when poked.
+        """Return the flushes that have arrived, in order, after waiting for the first one; return none after a `poke`.
 
-        Raises: SlowReader once the buffer's bound was passed: what it held is dropped, read on with `read`.
+        Raises: SlowReader once the buffer is full; its contents are dropped, so continue with `FrameReads.read`.
         """
         ...
 
@@ -229,32 +229,32 @@ class FrameTail(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop listening; may be called more than once."""
+        """Stop listening; a second call does nothing."""
         ...
 
 
 class FrameReads(Protocol):
-    """The read side of `agentlog.outputs`: ranges from the log, and a live tail shared by all readers."""
+    """Read side of `agentlog.outputs`: ranges from the log, and a live tail shared by all readers."""
 
     async def tail(self, thread_id: ThreadId) -> FrameTail:
-        """Listen to a thread: every flush that is acknowledged after this returned is seen. Raises: Unavailable."""
+        """Listen to a thread; the tail gets each flush that is acknowledged after this returns. Raises: Unavailable."""
         ...
 
     def read(self, thread_id: ThreadId, start: int, end: int) -> AsyncGenerator[PositionedFrames]:
         """Yield the thread's flushes with start <= position < end, in order.
 
-        Raises: Gap when records from `start` on have expired (before the first flush is yielded), Unavailable, also
-        when the range reaches behind the end of the log (after what is there was yielded).
+        Raises: Gap when records from `start` on have expired, before it yields a flush; Unavailable, also when the
+        range reaches past the end of the log, after it has yielded the flushes before that end.
         """
         ...
 
     async def end(self, thread_id: ThreadId) -> int:
-        """Return the position behind the last record of the thread's partition. Raises: Unavailable."""
+        """Return the position after the last record of the thread's partition. Raises: Unavailable."""
         ...
 
 
 class Blobs(Protocol):
-    """Large values by digest."""
+    """Large values, by digest."""
 
     async def read(self, sha256: str) -> Json:
         """Return a value after checking its digest. Raises: Unavailable, Corrupt."""

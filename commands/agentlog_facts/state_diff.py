@@ -1,4 +1,4 @@
-"""How the JSON view of a thread's values changes: `set`, `append` and `remove` per top-level key, never all again."""
+"""Changes of the JSON view of a thread's values: `set`, `append` and `remove` per top-level key, not a full copy."""
 
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump
 
@@ -31,7 +31,7 @@ def _sparse(setting: JsonObject, appending: JsonObject, removing: list[Json]) ->
 
 
 def _same(old: Json, new: Json) -> bool:
-    return dump(old) == dump(new)  # not `==`: for Python 1, 1.0 and True are equal, for a reader of JSON they are not
+    return dump(old) == dump(new)  # not `==`: 1, 1.0 and True are equal in Python and different in JSON
 
 
 def _grew(old: list[Json], new: list[Json]) -> bool:
@@ -39,11 +39,11 @@ def _grew(old: list[Json], new: list[Json]) -> bool:
 
 
 def apply_diff(before: JsonObject, change: JsonObject) -> JsonObject:
-    """Return `before` with the change folded in; raise ValueError for a change of another shape."""
+    """Return `before` with the change applied; raise ValueError for a change of another shape."""
     after = dict(before)
     removing = change.get("remove", [])
     if not isinstance(removing, list):
-        raise ValueError("view change: `remove` is no list")
+        raise ValueError("view change: `remove` is not a list")
     for key in removing:
         after.pop(str(key), None)
     after |= as_object(change.get("set", {}), "view change: set")

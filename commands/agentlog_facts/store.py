@@ -1,4 +1,4 @@
-"""Facts of items in the store: what was put and deleted, and by which attempt of which run."""
+"""Facts of items in the store, with the attempt that wrote them."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from agentlog_facts.json_value import JsonObject, dump
 class StoreItemPut:
     """An item was put. The last writer in log order wins.
 
-    `thread_id`, `run_id` and `epoch` name the attempt that wrote it, None for a client. The epoch fences nothing here:
+    `thread_id`, `run_id` and `epoch` name the attempt that wrote it, None for a client. The epoch does not fence here:
     it shows which items an attempt wrote after it had lost its run.
     """
 

@@ -1,4 +1,4 @@
-"""What graphs ask of the store: items, searches under a prefix, and which namespaces there are."""
+"""Ports to the store (items, searches under a prefix, namespaces), and the checks of their arguments."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,18 +18,18 @@ COMPARISONS: Mapping[str, Comparison] = {name: name for name in get_args(Compari
 MOST_KEY_BYTES = 2_000
 MOST_NAMESPACE_BYTES = 2_000
 _LABEL_BYTES = 8
-"""What a label costs beside its text."""
+"""Bytes that a label takes besides its text."""
 _MOST_ROWS = 2**63 - 1
 _MOST_DEPTH = 2**31 - 1
 
 
 class BadItem(ValueError):
-    """A namespace, key, value or filter that the store does not take; nothing was written. An error of the caller."""
+    """The caller gave a namespace, key, value or filter that the store does not accept; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredItem:
-    """An item as it is now; `updated_at` is when it was put last."""
+    """Item with its present value; `updated_at` is the time of its last put."""
 
     namespace: Namespace
     key: str
@@ -40,7 +40,7 @@ class StoredItem:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A field of the value (top level) that has to compare so; the orders compare numbers only."""
+    """Condition on a top-level field of the value; `$gt`, `$gte`, `$lt` and `$lte` compare numbers only."""
 
     field: str
     comparison: Comparison
@@ -48,7 +48,7 @@ class Condition:
 
 
 def conditions(wanted: JsonObject | None) -> list[Condition]:
-    """Return what a filter says: field -> value, or field -> {operator: value}. Raises: BadItem.
+    """Return the conditions of a filter {field: value} or {field: {operator: value}}. Raises: BadItem.
 
     Source: docs/http-api.md, section 16.
     """
@@ -74,7 +74,7 @@ def _comparison(name: str) -> Comparison:
 
 
 def _checked_operand(condition: Condition) -> Json:
-    """Return the value of a condition as rows say it. Raises: BadItem."""
+    """Return the value of a condition as rows hold it. Raises: BadItem."""
     name = _field_name(condition.field)
     return checked_value({name: condition.value})[name]
 
@@ -86,26 +86,26 @@ def _field_name(name: object) -> str:
 
 
 def check_paths(*paths: Namespace) -> None:
-    """Let namespaces begin or end like this. Raises: BadItem."""
+    """Check that prefixes and suffixes of namespaces are Unicode text. Raises: BadItem."""
     for label in (label for path in paths for label in path):
         _size_bytes(label)
 
 
 def check_page(limit: int, offset: int) -> None:
-    """Let so many rows be asked for. Raises: BadItem."""
+    """Check that the limit and the offset of a page fit into 64 bits and are not negative. Raises: BadItem."""
     for name, number in (("limit", limit), ("offset", offset)):
         if not 0 <= number <= _MOST_ROWS:
             raise BadItem(f"store: expected a {name} of 0 to {_MOST_ROWS}, found {number}")
 
 
 def check_depth(max_depth: int | None) -> None:
-    """Let namespaces be cut to so many labels. Raises: BadItem."""
+    """Check that a depth fits into 32 bits and is not negative. Raises: BadItem."""
     if max_depth is not None and not 0 <= max_depth <= _MOST_DEPTH:
         raise BadItem(f"store: expected a max_depth of 0 to {_MOST_DEPTH}, found {max_depth}")
 
 
 def check_place(namespace: Namespace, key: str) -> None:
-    """Let an item be written there. Raises: BadItem for a name that the rows could not hold."""
+    """Check that rows can hold an item of this namespace and key. Raises: BadItem."""
     if "\0" in key or any("\0" in label for label in namespace):
         raise BadItem("store: names cannot contain NUL")
     of_key = _size_bytes(key)
@@ -120,11 +120,11 @@ def _size_bytes(name: str) -> int:
     try:
         return len(name.encode())
     except UnicodeEncodeError as error:
-        raise BadItem(f"store: a name is no Unicode text: {error}") from error
+        raise BadItem(f"store: a name is not Unicode text: {error}") from error
 
 
 def checked_value(value: object) -> JsonObject:
-    """Return a value as the log holds it. Raises: BadItem for what is no JSON object or too deep."""
+    """Return a value as the log holds it. Raises: BadItem unless it is a JSON object of permitted depth."""
     if not isinstance(value, Mapping):
         raise BadItem(f"store: expected an object as value, found {type(value).__name__}")
     try:
@@ -132,20 +132,20 @@ def checked_value(value: object) -> JsonObject:
         load(b"[" * SPARE_LEVELS + data + b"]" * SPARE_LEVELS)
         return load_object(data)
     except (ValueError, RecursionError) as error:
-        raise BadItem(f"store: a value is no JSON that the log can hold: {error}") from error
+        raise BadItem(f"store: a value is not JSON that the log can hold: {error}") from error
 
 
 class StoreReads(Protocol):
-    """Reads of the store. All raise Unavailable when the database does not answer or the rows are being built."""
+    """Reads of the store. Each raises Unavailable when the database does not answer or its rows are being built."""
 
     async def item(self, namespace: Namespace, key: str) -> StoredItem | None:
-        """Return an item."""
+        """Return an item, None if there is none."""
         ...
 
     async def search(
         self, prefix: Namespace, where: Sequence[Condition], limit: int, offset: int
     ) -> Sequence[StoredItem]:
-        """Return items of namespaces that begin with `prefix`, the one put last first."""
+        """Return items of namespaces that begin with `prefix`, latest put first."""
         ...
 
     async def namespaces(
@@ -156,9 +156,9 @@ class StoreReads(Protocol):
         limit: int,
         offset: int,
     ) -> Sequence[Namespace]:
-        """Return the namespaces that have items, in order, cut to `max_depth` labels and each once.
+        """Return the distinct namespaces that have items, in order, cut to `max_depth` labels.
 
-        A label `*` of a prefix or suffix stands for any one.
+        A label `*` of a prefix or suffix matches any label.
         """
         ...
 
@@ -167,9 +167,9 @@ class StoreWrites(Protocol):
     """Writes of the store."""
 
     async def write(self, facts: Sequence[StoreItemFact], cause: Cause) -> None:
-        """Append the facts, those of a namespace in one commit if a record holds them.
+        """Append the facts, in one commit per namespace if a record can hold them.
 
-        When this returns they are accepted and read back.
+        When this returns, they are accepted and projected.
 
         Raises: Unavailable.
         """
@@ -177,4 +177,4 @@ class StoreWrites(Protocol):
 
 
 class StoreAccess(StoreReads, StoreWrites, Protocol):
-    """The store as the code of runs reaches it, from any loop."""
+    """Store for the code of runs, to be called from any event loop."""

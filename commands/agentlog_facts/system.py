@@ -1,4 +1,4 @@
-"""Facts of the log itself: how a partition begins, and mutations that were refused."""
+"""Facts of the log itself: the start of a partition, and refused mutations."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -6,9 +6,9 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class PartitionOpened:
-    """The partition was opened: its first record, with the identity of the log and the base of its positions.
+    """The partition was opened. This is its first record, with the identity of the log and the base of its positions.
 
-    A position is `base` + offset. So positions of a restored or enlarged log (the next `generation`) never go back.
+    A position is `base` + offset, so positions of a restored or enlarged log (the next `generation`) never go back.
     """
 
     log_id: str

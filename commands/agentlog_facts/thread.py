@@ -120,8 +120,8 @@ class RunCancelRequested:
 class RunFinished:
     """The run ended, once. `view`: its change of the thread's values; `outputs_to`: the position after its last frame.
 
-    `error` is {error, message} or None; `interrupts` maps task ids to open interrupts; `next` names the nodes left.
-    `checkpoint_id` is the run's last accepted root checkpoint, None if it wrote none.
+    `error` is {error, message} or None; `interrupts` maps task ids to open interrupts; `next` names the nodes that
+    would run next. `checkpoint_id` is the run's last accepted root checkpoint, None if it wrote none.
     """
 
     run_id: RunId
@@ -161,10 +161,10 @@ ThreadFact: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """One active run of a thread, as the deciders see it.
+    """Active run of a thread, for the deciders.
 
-    `answers` are the interrupts that its `command.resume` names: None without one, empty for a bare value, which
-    answers whatever is open. `asks` tells whether it has itself come to an interrupt by now.
+    `answers` holds the interrupts that its `command.resume` names: None without a resume, empty for a bare value, which
+    answers any open interrupt. `asks` tells whether the run itself has reached an interrupt by now.
     """
 
     run_id: RunId
@@ -180,7 +180,7 @@ class RunState:
 
 @dataclass(frozen=True, slots=True)
 class ThreadState:
-    """A thread as the deciders see it: does it exist, and which runs are active (in order of creation)."""
+    """State of a thread for the deciders; `runs` holds the active runs in order of creation."""
 
     exists: bool = False
     temporary: bool = False
@@ -189,17 +189,17 @@ class ThreadState:
 
     @property
     def busy(self) -> bool:
-        """Tell whether any run is pending or running, delayed ones included."""
+        """Return whether any run is pending or running, including delayed runs."""
         return bool(self.runs)
 
     @property
     def claimed(self) -> RunState | None:
-        """Return the run that a worker executes now."""
+        """Return the run that a worker executes now, None if there is none."""
         return next((run for run in self.runs.values() if run.epoch is not None), None)
 
 
 def answered(fact: RunCreated) -> tuple[str, ...] | None:
-    """Return the interrupts that a run's `command.resume` names: None without one, empty for a bare value."""
+    """Return the interrupts that a run's `command.resume` names: None without a resume, empty for a bare value."""
     command = fact.kwargs.get("command")
     resume = command.get("resume") if isinstance(command, dict) else None
     return None if resume is None else named_interrupts(resume)
@@ -213,7 +213,7 @@ def named_interrupts(resume: Json) -> tuple[str, ...]:
 
 
 def new_run(fact: RunCreated) -> RunState:
-    """Return a run as it comes to its thread."""
+    """Return the state of a run at its creation."""
     return RunState(fact.run_id, "pending", fact.due_at, fact.temporary, answers=answered(fact))
 
 
@@ -246,7 +246,7 @@ def _changed(state: ThreadState, fact: RunClaimed | RunReleased | RunCancelReque
 
 
 def evolve(state: ThreadState, fact: ThreadFact, version: int) -> ThreadState:
-    """Fold one accepted fact; `version` is the version of its commit on its stream."""
+    """Fold one accepted fact into the state; `version` is the version of its commit on its stream."""
     match fact:
         case ThreadCreated():
             return ThreadState(exists=True, temporary=fact.temporary)

@@ -1,5 +1,5 @@
-"""The version of agentlog, said in one place: the build, the API and every run's provenance read it here."""
+"""Version of agentlog, for the build, the API and the provenance of every run."""
 
 VERSION = "0.1.0"
 CONTRACT = "0.16.7"
-"""The release of the Agent Server API that the gateway follows, and that clients read as the version of the server."""
+"""Release of the Agent Server API that the gateway follows; clients read it as the version of the server."""

@@ -118,7 +118,7 @@ def encode_facts(draft: Draft) -> list[Json]:
 
 
 def encode_commit(draft: Draft, facts: list[Json], blobs: tuple[BlobRef, ...] = ()) -> bytes:
-    """Return the record's value; `facts` as of `encode_facts`, with null where a blob stands in for a value."""
+    """Return the record's value; `facts` come from `encode_facts`, with null in place of each value that is a blob."""
     cause = draft.cause
     record: JsonObject = {
         "spec": draft.spec,
@@ -162,7 +162,7 @@ def _request_out(request: Request | None) -> Json:
 def parse_commit(value: bytes) -> JsonObject:
     """Return the record as JSON after checking that this release may judge it; raise Corrupt or UnknownSchema.
 
-    Without the numbers that every commit has, a record is none, for this release and every later one.
+    A record without the numbers `spec` and `rules` is corrupt, for this release and every later one.
     """
     try:
         record = load_object(value, "commit")
@@ -190,7 +190,7 @@ def decode_commit(key: str, record: JsonObject) -> Draft:
     """Return the commit of a parsed record whose blobs are in place; raise Corrupt or UnknownSchema."""
     try:
         return _decode(key, record)
-    except (TypeError, ValueError, KeyError, OverflowError) as error:  # the last: a time that no year of UTC has
+    except (TypeError, ValueError, KeyError, OverflowError) as error:  # OverflowError: a time outside the years of UTC
         raise Corrupt(f"commit: {error}") from error
 
 

@@ -117,6 +117,22 @@ def test_every_module_begins_with_one_sentence_on_what_it_decides() -> None:
     assert silent == []
 
 
+SWEPT = (
+    "commands/agentlog_commands",
+    "commands/agentlog_facts",
+    "tests/commands",
+    "tests/facts",
+)
+"""Packages whose module docstrings all say what the module is; a package joins once its docstrings do."""
+
+NO_NOUN_PHRASE = re.compile(r"(?:Decides|How|What|Whatever|When|Where|Whether|Which|Who|Whoever)\b")
+
+
+def test_a_module_docstring_says_what_the_module_is() -> None:
+    swept = [path for path in modules(*ROOMS, "tests") if any(ROOT / folder in path.parents for folder in SWEPT)]
+    assert [named(path) for path in swept if NO_NOUN_PHRASE.match(first_words(path))] == []
+
+
 def test_a_module_over_400_lines_says_why() -> None:
     long = [path for path in modules(*ROOMS) if len(path.read_text().splitlines()) > MOST_MODULE_LINES]
     assert [named(path) for path in long if "longer than" not in first_words(path).lower()] == []

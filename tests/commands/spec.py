@@ -1,4 +1,4 @@
-"""given(*facts).when(command).then(*facts): how the deciders are tested."""
+"""Language of the tests of deciders: given(*facts).when(command).then(*facts)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from agentlog_facts.thread import ThreadFact, ThreadState, evolve
 
 @dataclass(frozen=True, slots=True)
 class Then:
-    """What was decided."""
+    """Decision of the command."""
 
     decision: Decision
 
@@ -28,7 +28,7 @@ class Then:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """The state that the facts left; each fact is taken as a commit of its own."""
+    """State after the facts; each fact is a commit of its own."""
 
     state: ThreadState
 
@@ -38,7 +38,7 @@ class Given:
 
 
 def given(*facts: ThreadFact) -> Given:
-    """Fold the facts; the version of each is its place."""
+    """Fold the facts; the version of each is its index."""
     state = ThreadState()
     for version, fact in enumerate(facts):
         state = evolve(state, fact, version)

@@ -1,4 +1,4 @@
-"""What may be asked of assistants, one sentence each."""
+"""Commands of assistants, one sentence each."""
 
 from agentlog_commands.assistants import EnsureSystemAssistant, system_assistant_id
 from agentlog_commands.command import Accepted, Refused

@@ -1,4 +1,4 @@
-"""When a claim is kept, released or ended for its worker, one sentence each."""
+"""Policy for claims: kept, released or ended in place of the worker, one sentence each."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Ids of a keyed request are the same for each retry, and different for anybody and anything else."""
+"""Ids of requests: the same for each retry of a keyed request, different for any other request."""
 
 from agentlog_commands.identity import digest, follow_up, identify
 from agentlog_facts.envelope import Actor

@@ -1,4 +1,4 @@
-"""Merging of assistant, thread, request and server into a new run: the value that wins where they differ."""
+"""Merge of assistant, thread, request and server into a new run: the value that wins where they differ."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta

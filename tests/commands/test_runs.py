@@ -1,4 +1,4 @@
-"""What may be asked of runs, one sentence each."""
+"""Commands of runs, one sentence each."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""From a command to a recorded decision: races, retries, lost acknowledgements, keys."""
+"""Submission of commands: races, retries, lost acknowledgements, keys."""
 
 import asyncio
 import time
@@ -33,7 +33,7 @@ def submitter(log: MemoryLog, step_s: float = 0.0) -> Submitter:
 
 
 def decide(*decisions: Decision) -> Callable[[], Awaitable[Decision]]:
-    """Decide one after the other; the last one again and again."""
+    """Return a function that gives these decisions in turn, and the last one for ever."""
     left = list(decisions)
 
     async def next_one() -> Decision:
@@ -71,9 +71,9 @@ async def test_a_race_that_is_lost_every_time_is_given_up() -> None:
     log = MemoryLog()
     await submitter(log).submit(intent(), decide(CREATE), DEADLINE)
     late = Accepted(ON_THREAD, (c.run_created(),), {ON_THREAD: 7})
-    with pytest.raises(Contended) as told:
+    with pytest.raises(Contended) as caught:
         await submitter(log).submit(intent("e2"), decide(late), DEADLINE)
-    assert (told.value.status, told.value.retriable) == (503, True)
+    assert (caught.value.status, caught.value.retriable) == (503, True)
     assert len(log.records) == 1 + TRIES
 
 
@@ -151,46 +151,46 @@ async def test_what_is_on_the_log_but_not_yet_in_the_index_is_never_told_as_not_
         await submitter(log).submit(intent(keyed=True), decide(CREATE), DEADLINE)
 
 
-@pytest.mark.parametrize(("decision", "told"), [(CREATE, OutcomeUnknown), (Refused("thread_exists"), Diverged)])
+@pytest.mark.parametrize(("decision", "expected"), [(CREATE, OutcomeUnknown), (Refused("thread_exists"), Diverged)])
 async def test_a_first_outcome_is_not_told_from_a_record_that_lies_there_since_a_restore(
-    decision: Decision, told: type[AgentlogError]
+    decision: Decision, expected: type[AgentlogError]
 ) -> None:
     log = MemoryLog()
     await submitter(log).submit(intent(keyed=True), decide(CREATE), DEADLINE)
     other = commit(c.run_created())
     log.records[0] = (other.key, encode_commit(other, encode_facts(other)))
-    with pytest.raises(told):
+    with pytest.raises(expected):
         await submitter(log).submit(intent(keyed=True), decide(decision), DEADLINE)
 
 
 class Hanging(MemoryLog):
-    """Answers until `away` is set to what shall hang: `append`, `wait`, `by_append`, `accepted` or `read`."""
+    """Log with one method that hangs, named by `away`: `append`, `by_append`, `accepted` or `read`."""
 
     away = ""
 
-    async def _asked(self, name: str) -> None:
+    async def _hang_if(self, name: str) -> None:
         if self.away == name:
             await asyncio.Event().wait()
 
     async def append(self, draft: Draft) -> LogPosition:
-        await self._asked("append")
+        await self._hang_if("append")
         return await super().append(draft)
 
     async def by_append(self, key: Key, append_id: str) -> Indexed | None:
-        await self._asked("by_append")
+        await self._hang_if("by_append")
         return await super().by_append(key, append_id)
 
     async def accepted(self, key: Key, event_id: str) -> Indexed | None:
-        await self._asked("accepted")
+        await self._hang_if("accepted")
         return await super().accepted(key, event_id)
 
     async def read(self, place: LogPosition) -> Recorded:
-        await self._asked("read")
+        await self._hang_if("read")
         return await super().read(place)
 
 
 @pytest.mark.parametrize(
-    ("away", "lose_acks", "decision", "told"),
+    ("away", "lose_acks", "decision", "expected"),
     [
         ("append", 0, CREATE, OutcomeUnknown),
         ("by_append", 1, CREATE, OutcomeUnknown),
@@ -201,16 +201,16 @@ class Hanging(MemoryLog):
     ],
 )
 async def test_whatever_hangs_the_answer_comes_at_the_deadline(
-    away: str, lose_acks: int, decision: Decision, told: type[AgentlogError]
+    away: str, lose_acks: int, decision: Decision, expected: type[AgentlogError]
 ) -> None:
     log = Hanging()
     one = Submitter(log, log, log, SystemClock(), CountedIds())
     await one.submit(intent(keyed=True), decide(CREATE), time.monotonic() + 10)
     log.away, log.lose_acks = away, lose_acks
     async with asyncio.timeout(5):
-        with pytest.raises(told) as found:
+        with pytest.raises(expected) as found:
             await one.submit(intent(keyed=True), decide(decision), time.monotonic() + 0.1)
-    assert type(found.value) is told
+    assert type(found.value) is expected
 
 
 async def test_a_decision_that_hangs_is_given_up_at_the_deadline_and_nothing_is_appended() -> None:

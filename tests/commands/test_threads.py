@@ -1,4 +1,4 @@
-"""What may be asked of threads, one sentence each."""
+"""Commands of threads, one sentence each."""
 
 from tests.commands.spec import given
 from tests.facts import commits as c

@@ -1,4 +1,4 @@
-"""Builds commits for tests of the core: one call, one commit, ids that can be read."""
+"""Builders of commits for tests of the core, with readable ids."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -93,7 +93,7 @@ def run_deleted(run: str = "r1", moves: bool = True) -> RunDeleted:
 
 
 class Log:
-    """Folds commits of one aggregate the way every reader does: verdict first, then the head."""
+    """Log of one aggregate, folded as every reader does: verdict first, then the head."""
 
     def __init__(self) -> None:
         self.head: AggregateHead = EMPTY

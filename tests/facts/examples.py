@@ -1,4 +1,4 @@
-"""One example of every fact type, as it stands in docs/log.md."""
+"""One example of every fact type, for docs/log.md."""
 
 from datetime import UTC, datetime
 

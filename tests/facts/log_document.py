@@ -1,4 +1,4 @@
-"""Renders docs/log.md, the page for foreign readers of the log; `python -m tests.facts.log_document` writes it."""
+"""Generator of docs/log.md, the page for other readers of the log: `python -m tests.facts.log_document`."""
 
 # ruff: noqa: E501  (rows of a Markdown table cannot be broken)
 
@@ -41,7 +41,7 @@ The [glossary](glossary.md) defines the terms.
 
 
 def pretty(value: Json) -> str:
-    """Return JSON as it is printed on the page."""
+    """Return a JSON value as a code block of the page."""
     return "```json\n" + json.dumps(value, indent=2, ensure_ascii=False) + "\n```\n"
 
 

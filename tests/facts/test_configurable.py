@@ -1,4 +1,4 @@
-"""The server's keys of `configurable`: not for clients to set, no context, not shown in rows."""
+"""The server's keys of `configurable`: clients do not set them, and neither context nor rows show them."""
 
 import pytest
 

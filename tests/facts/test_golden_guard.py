@@ -1,6 +1,6 @@
-"""Golden vectors of rules version 1: recorded histories keep their verdicts, for ever.
+"""Golden vectors of rules version 1: recorded histories keep their verdicts for ever.
 
-A line of `golden/guard-rules-1.jsonl` is one history: stored commits, the verdicts over them and the head they left.
+A line of `golden/guard-rules-1.jsonl` is one history: stored commits, their verdicts, and the head after them.
 Never edit it; a new rules version gets a new file.
 """
 

@@ -1,4 +1,4 @@
-"""The guard's rules, one sentence each."""
+"""Rules of the guard, one sentence each."""
 
 import pytest
 from tests.facts import commits as c
@@ -11,7 +11,7 @@ ON_RUN = Stream("run-r1")
 
 
 def thread_with_claimed_run() -> Log:
-    """thread- versions: 0 created, 1 run created, 2 claimed; so the epoch is 2."""
+    """Return a log with the versions 0 (thread created), 1 (run created), 2 (claimed); so the epoch is 2."""
     return Log().given(commit(c.thread_created()), commit(c.run_created()), commit(c.run_claimed()))
 
 

@@ -1,4 +1,4 @@
-"""Whatever is appended in whatever order: the guard keeps its invariants."""
+"""Invariants of the guard under any commits in any order."""
 
 from hypothesis import given, settings, strategies as st
 from tests.facts import commits as c

@@ -1,4 +1,4 @@
-"""JSON as bytes: the log, the wire and digests of both rest on every byte of it."""
+"""Bytes of JSON values; the log, the wire and the digests of both depend on each byte."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""docs/log.md says what the code writes."""
+"""Agreement of docs/log.md with the code."""
 
 from tests.facts.log_document import PAGE, render
 

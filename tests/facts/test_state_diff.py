@@ -1,4 +1,4 @@
-"""The JSON view of a thread: what changed leads exactly from before to after."""
+"""Changes of a thread's JSON view: they lead exactly from before to after."""
 
 from hypothesis import given, strategies as st
 

@@ -1,4 +1,4 @@
-"""Wire names are data: what was written is read back, and what is not known is refused by name."""
+"""Wire names and encodings: facts are read back as they were written, unknown ones are refused by name."""
 
 from dataclasses import replace
 
