@@ -122,7 +122,8 @@ async def paused(server: RunningServer, moment: Moment, *flags: str) -> AsyncGen
             if await one.pause_at(server.postgres, moment):
                 yield one
                 return
-            one.tell(signal.SIGCONT)
+            if one.running:
+                one.tell(signal.SIGCONT)
             assert (await one.ended())[0] == 0
     raise AssertionError(f"{TRIES} rebuilds went past {moment!r}")
 
