@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from agentlog_commands.submit import Submitter
 from agentlog_facts.ports import LedgerReads
 from agentlog_infra.kafka.event_log import KafkaLog, open_event_log
-from agentlog_infra.redis.feed import RedisFeed, redis_client
+from agentlog_infra.redis.client import redis_client
+from agentlog_infra.redis.feed import RedisFeed
 from agentlog_infra.redis.verdicts import HintVerdicts
 from agentlog_infra.settings import Settings
 from agentlog_infra.system_ports import SystemClock, SystemIds

@@ -30,8 +30,9 @@ from agentlog_infra.adapters import open_adapters
 from agentlog_infra.kafka import topics
 from agentlog_infra.postgres import migrate
 from agentlog_infra.process.child import child_environment
+from agentlog_infra.redis.client import redis_client
 from agentlog_infra.redis.dead_workers import announcer
-from agentlog_infra.redis.feed import RedisFeed, redis_client
+from agentlog_infra.redis.feed import RedisFeed
 from agentlog_infra.settings import Settings
 from agentlog_infra.system_ports import SystemClock, SystemIds
 from agentlog_postgres.connection import Pool, open_pool

@@ -213,7 +213,7 @@ async def _projection(settings: Settings) -> Finding:
 
 async def _queue(settings: Settings) -> Finding:
     async def look() -> Finding:
-        from agentlog_infra.redis.feed import redis_client, redis_faults
+        from agentlog_infra.redis.client import redis_client, redis_faults
 
         client = redis_client(settings)
         try:

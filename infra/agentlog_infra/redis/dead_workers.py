@@ -1,18 +1,14 @@
-"""Decides how the housekeeper learns at once that a worker is dead: a set and a wake-up in Redis, both only hints."""
+"""Announcement of dead workers to the housekeeper: a set and a wake-up in Redis, both only hints."""
 
 import logging
 from typing import Protocol
 
+from agentlog_infra.redis.keys import RedisKeys
 from agentlog_infra.settings import Settings
 
 log = logging.getLogger(__name__)
 
 KEPT_SECS = 3600
-
-
-def key_of(settings: Settings) -> str:
-    """Return the key of the set, which is also the name of the channel."""
-    return f"{settings.redis_key_prefix.rstrip(':')}:dead_workers"
 
 
 class Announce(Protocol):
@@ -31,7 +27,7 @@ def announcer(settings: Settings) -> Announce:
         from redis.asyncio import Redis
         from redis.exceptions import RedisError
 
-        key = key_of(settings)
+        key = RedisKeys(settings.redis_key_prefix).dead_workers
         client = Redis.from_url(settings.redis_uri or "", socket_timeout=2.0, socket_connect_timeout=2.0)
         try:
             await client.execute_command("SADD", key, worker_id)

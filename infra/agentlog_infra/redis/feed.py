@@ -1,26 +1,22 @@
-"""Hints, run queue and leases on Redis or Valkey: losing any of it costs latency, never a fact.
-
-Keys, all under one prefix: `hints` (channel), `queue:<graph>` (list of run ids), `lease:<run>:<epoch>` (worker, with
-expiry), `instance` (random, so that an emptied or restarted server is noticed), `dead_workers` (set and channel).
-"""
+"""Hints, run queue and leases on Redis or Valkey: losing any of it costs latency, never a fact."""
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.exceptions import RedisError
 
-from agentlog_facts.errors import Misconfigured, Unavailable
+from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import RunId
 from agentlog_facts.notification import Hint, decode_hint, encode_hint
 from agentlog_facts.ports import Ids
-from agentlog_infra.settings import Settings
+from agentlog_infra.redis.client import answered, redis_faults
+from agentlog_infra.redis.keys import RedisKeys
 
 if TYPE_CHECKING:
     from redis.asyncio.client import Reply
@@ -28,60 +24,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BLOCK_S = 2.0
-"""Longest blocking call; the socket's own time-out is longer, so that a half-open connection is noticed."""
-SOCKET_S = 5.0
-ANSWER_S = 2.0
-"""How long a command may take, connection and repeats of the client included; a blocking one also its patience."""
+"""Longest blocking call; the time-out of the socket is longer, so that a half-open connection is noticed."""
 SILENCE_S = 10.0
 """A subscription on which so long nothing came, no answer to a ping either, is given up: its other end is gone."""
 BACK_OFF_S = 0.2
 
 
-def redis_client(settings: Settings) -> Redis:
-    """Return a client; nothing is sent yet. Raises: Misconfigured for an address that is none."""
-    if settings.redis_uri is None:
-        raise Misconfigured("REDIS_URI: expected the address of Redis or Valkey, found nothing")
-    uri, wait_s = settings.redis_uri, SOCKET_S
-    try:
-        if uri.startswith("unix:"):  # its connections take no keep-alive
-            return Redis.from_url(
-                uri, protocol=2, socket_timeout=wait_s, socket_connect_timeout=wait_s, health_check_interval=10
-            )
-        return Redis.from_url(
-            uri,
-            protocol=2,  # version 3 costs redis-py a push handler for every message
-            socket_timeout=wait_s,
-            socket_connect_timeout=wait_s,
-            socket_keepalive=True,
-            health_check_interval=10,
-        )
-    except ValueError as error:
-        raise Misconfigured(f"REDIS_URI: {error}") from error
-
-
-@contextmanager
-def redis_faults(what: str) -> Generator[None]:
-    """Turn faults of the Redis client into Unavailable."""
-    try:
-        yield
-    except (RedisError, OSError, TimeoutError) as error:
-        raise Unavailable(f"{what}: Redis does not answer: {type(error).__name__} {error}") from error
-
-
-@asynccontextmanager
-async def _answered(what: str, patience_s: float = 0.0) -> AsyncGenerator[None]:
-    """Let a command take `patience_s` and ANSWER_S in all. Raises: Unavailable."""
-    with redis_faults(what):
-        async with asyncio.timeout(patience_s + ANSWER_S):
-            yield
-
-
 class RedisFeed:
-    """Keeps `ports.HintFeed` and `ports.RunQueue`."""
+    """Implements `ports.HintFeed` and `ports.RunQueue`."""
 
     def __init__(self, redis: Redis, prefix: str, ids: Ids) -> None:
         self._redis = redis
-        self._prefix = prefix.rstrip(":")
+        self._keys = RedisKeys(prefix)
         self._ids = ids
 
     async def stop(self) -> None:
@@ -90,16 +44,16 @@ class RedisFeed:
 
     async def ping(self) -> None:
         """Ask for an answer. Raises: Unavailable."""
-        async with _answered("ping"):
+        async with answered("ping"):
             await self._redis.execute_command("PING")
 
     async def publish(self, hints: Sequence[Hint]) -> None:
-        """Announce; a fault is logged only, since whoever misses a hint reads PostgreSQL."""
+        """Announce; a fault is logged only, since a reader that misses a hint reads PostgreSQL."""
         try:
-            async with _answered("hints"):
+            async with answered("hints"):
                 async with self._redis.pipeline(transaction=False) as pipe:
                     for hint in hints:
-                        pipe.publish(self._key("hints"), encode_hint(hint))
+                        pipe.publish(self._keys.hints, encode_hint(hint))
                     await pipe.execute()
         except Unavailable as error:
             log.warning("hints.not_published", extra={"error": str(error)})
@@ -107,7 +61,7 @@ class RedisFeed:
     @asynccontextmanager
     async def subscribe(self) -> AsyncGenerator[AsyncIterator[Hint]]:
         """Yield hints from now on; after a fault it reconnects by itself."""
-        hints = self._messages("hints")
+        hints = self._messages(self._keys.hints)
         try:
             yield (hint async for message in hints if (hint := _hint(message)) is not None)
         finally:
@@ -116,21 +70,21 @@ class RedisFeed:
     @asynccontextmanager
     async def dead_workers(self) -> AsyncGenerator[AsyncIterator[str]]:
         """Yield the ids of workers that their supervisor saw die, those of the last hour first, each once."""
-        wake_ups = self._messages("dead_workers", greeting=b"")
+        wake_ups = self._messages(self._keys.dead_workers, greeting=b"")
         try:
-            yield self._new_members("dead_workers", wake_ups)
+            yield self._new_members(self._keys.dead_workers, wake_ups)
         finally:
             await wake_ups.aclose()
 
-    async def _new_members(self, name: str, wake_ups: AsyncIterator[bytes]) -> AsyncGenerator[str]:
+    async def _new_members(self, key: str, wake_ups: AsyncIterator[bytes]) -> AsyncGenerator[str]:
         """Look into a set at each wake-up: a message sent while nobody listened is gone, a member is not."""
         seen: frozenset[bytes] = frozenset()
         async for _ in wake_ups:
             try:
-                async with _answered(name):
-                    found = await self._redis.execute_command("SMEMBERS", self._key(name))
+                async with answered(key):
+                    found = await self._redis.execute_command("SMEMBERS", key)
             except Unavailable as error:
-                log.warning("feed.not_read", extra={"set": name, "error": str(error)})
+                log.warning("feed.not_read", extra={"set": key, "error": str(error)})
                 continue  # the next connection greets again
             members = frozenset(item for item in _members(found) if isinstance(item, bytes))
             for member in members - seen:
@@ -139,59 +93,53 @@ class RedisFeed:
 
     async def push(self, graph_id: str, run_ids: Sequence[RunId]) -> None:
         """Append to the list of a graph. Raises: Unavailable."""
-        async with _answered("push"):
-            await self._redis.execute_command("RPUSH", self._key("queue", graph_id), *run_ids)
+        async with answered("push"):
+            await self._redis.execute_command("RPUSH", self._keys.queue(graph_id), *run_ids)
 
     async def pop(self, graph_ids: Sequence[str], patience: timedelta) -> RunId | None:
         """Take the next run of these graphs, waiting at most `patience` (<= BLOCK_S). Raises: Unavailable."""
         patience_s = min(patience.total_seconds(), BLOCK_S)
-        keys = [self._key("queue", graph_id) for graph_id in graph_ids]
-        async with _answered("pop", patience_s):
+        keys = [self._keys.queue(graph_id) for graph_id in graph_ids]
+        async with answered("pop", patience_s):
             found = await self._redis.execute_command("BLPOP", *keys, patience_s)
         run_id = _items(found)[-1] if found else None
         return RunId(run_id.decode()) if isinstance(run_id, bytes) else None
 
     async def queued(self, graph_id: str) -> frozenset[RunId]:
         """Return what lies in the list of a graph. Raises: Unavailable."""
-        async with _answered("queue"):
-            found = await self._redis.execute_command("LRANGE", self._key("queue", graph_id), 0, -1)
+        async with answered("queue"):
+            found = await self._redis.execute_command("LRANGE", self._keys.queue(graph_id), 0, -1)
         return frozenset(RunId(item.decode()) for item in _items(found) if isinstance(item, bytes))
 
     async def renew_lease(self, run_id: RunId, epoch: int, worker: str, ttl: timedelta) -> None:
         """Set or prolong the lease of a claim. Raises: Unavailable."""
-        async with _answered("lease"):
+        async with answered("lease"):
             await self._redis.execute_command(
-                "SET", self._lease(run_id, epoch), worker, "PX", int(ttl.total_seconds() * 1000)
+                "SET", self._keys.lease(run_id, epoch), worker, "PX", int(ttl.total_seconds() * 1000)
             )
 
     async def leased(self, claims: Sequence[tuple[RunId, int]]) -> Sequence[bool]:
         """Tell for each claim whether its lease is there. Raises: Unavailable."""
         if not claims:
             return []
-        async with _answered("leases"):
-            found = await self._redis.execute_command("MGET", *(self._lease(*claim) for claim in claims))
+        async with answered("leases"):
+            found = await self._redis.execute_command("MGET", *(self._keys.lease(*claim) for claim in claims))
         return [value is not None for value in _items(found)]
 
     async def instance(self) -> str:
         """Return an id of the server's present contents. Raises: Unavailable."""
-        async with _answered("instance"):
-            await self._redis.execute_command("SET", self._key("instance"), self._ids.uuid7(), "NX")
+        async with answered("instance"):
+            await self._redis.execute_command("SET", self._keys.instance, self._ids.uuid7(), "NX")
             info = await self._redis.execute_command("INFO", "server")
-            found = await self._redis.execute_command("GET", self._key("instance"))
+            found = await self._redis.execute_command("GET", self._keys.instance)
         return f"{_run_id(info)}:{found!r}"
-
-    def _key(self, *parts: str) -> str:
-        return ":".join((self._prefix, *parts))
-
-    def _lease(self, run_id: RunId, epoch: int) -> str:
-        return self._key("lease", run_id, str(epoch))
 
     async def _messages(self, channel: str, greeting: bytes | None = None) -> AsyncGenerator[bytes]:
         while True:
             try:
                 with redis_faults(channel):
                     async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-                        await pubsub.subscribe(self._key(channel))
+                        await pubsub.subscribe(channel)
                         if greeting is not None:
                             yield greeting  # at each connection: what was missed may be found elsewhere
                         async with aclosing(_heard(pubsub)) as messages:
@@ -203,7 +151,7 @@ class RedisFeed:
 
 
 def _hint(message: bytes) -> Hint | None:
-    """Return the hint, None for one that a newer release sent: whoever misses it reads PostgreSQL."""
+    """Return the hint, None for one that a newer release sent: a reader that misses it reads PostgreSQL."""
     try:
         return decode_hint(message)
     except (ValueError, KeyError) as error:

@@ -2,8 +2,9 @@
 
 from tests.stack_fixtures import RunningStack
 
+from agentlog_infra.redis.client import redis_client
 from agentlog_infra.redis.dead_workers import announcer
-from agentlog_infra.redis.feed import RedisFeed, redis_client
+from agentlog_infra.redis.feed import RedisFeed
 from agentlog_infra.settings import Settings
 from agentlog_infra.system_ports import SystemIds
 

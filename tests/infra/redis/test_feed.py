@@ -13,7 +13,8 @@ from agentlog_facts.errors import Unavailable
 from agentlog_facts.guard import Duplicate, Void
 from agentlog_facts.ids import RunId, Stream
 from agentlog_facts.notification import Hint, encode_hint, tries_of
-from agentlog_infra.redis.feed import RedisFeed, redis_client
+from agentlog_infra.redis.client import redis_client
+from agentlog_infra.redis.feed import RedisFeed
 from agentlog_infra.settings import Settings
 from agentlog_infra.system_ports import SystemIds
 
@@ -91,7 +92,7 @@ async def test_a_server_that_says_nothing_is_waited_for_a_short_while_only(monke
         await reader.read()  # until the client goes away
         writer.close()
 
-    monkeypatch.setattr("agentlog_infra.redis.feed.ANSWER_S", 0.1)
+    monkeypatch.setattr("agentlog_infra.redis.client.ANSWER_S", 0.1)
     server = await asyncio.start_server(lambda r, w: say_nothing(r, w), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     mute = RedisFeed(redis_client(Settings.load({"redis_uri": f"redis://127.0.0.1:{port}"})), "t", SystemIds())

@@ -1,0 +1,55 @@
+"""Clients of Redis or Valkey: time-outs, and faults as Unavailable."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from agentlog_facts.errors import Misconfigured, Unavailable
+from agentlog_infra.settings import Settings
+
+SOCKET_S = 5.0
+"""Longer than the longest blocking call, so that a half-open connection is noticed."""
+ANSWER_S = 2.0
+"""How long a command may take, connection and repeats of the client included; a blocking one also its patience."""
+
+
+def redis_client(settings: Settings) -> Redis:
+    """Return a client; nothing is sent yet. Raises: Misconfigured for an address that is none."""
+    if settings.redis_uri is None:
+        raise Misconfigured("REDIS_URI: expected the address of Redis or Valkey, found nothing")
+    uri, wait_s = settings.redis_uri, SOCKET_S
+    try:
+        if uri.startswith("unix:"):  # its connections take no keep-alive
+            return Redis.from_url(
+                uri, protocol=2, socket_timeout=wait_s, socket_connect_timeout=wait_s, health_check_interval=10
+            )
+        return Redis.from_url(
+            uri,
+            protocol=2,  # version 3 costs redis-py a push handler for every message
+            socket_timeout=wait_s,
+            socket_connect_timeout=wait_s,
+            socket_keepalive=True,
+            health_check_interval=10,
+        )
+    except ValueError as error:
+        raise Misconfigured(f"REDIS_URI: {error}") from error
+
+
+@contextmanager
+def redis_faults(what: str) -> Generator[None]:
+    """Turn faults of the Redis client into Unavailable."""
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError) as error:
+        raise Unavailable(f"{what}: Redis does not answer: {type(error).__name__} {error}") from error
+
+
+@asynccontextmanager
+async def answered(what: str, patience_s: float = 0.0) -> AsyncGenerator[None]:
+    """Let a command take `patience_s` and ANSWER_S in all. Raises: Unavailable."""
+    with redis_faults(what):
+        async with asyncio.timeout(patience_s + ANSWER_S):
+            yield

@@ -1,0 +1,23 @@
+"""Names of keys and channels in Redis, all under one prefix."""
+
+
+class RedisKeys:
+    """Builds names: `hints` (channel), `queue:<graph>` (list of run ids), `lease:<run>:<epoch>` (worker, with expiry),
+    `instance` (random, so that an emptied or restarted server is noticed), `dead_workers` (set and channel)."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix.rstrip(":")
+        self.hints = self._name("hints")
+        self.dead_workers = self._name("dead_workers")
+        self.instance = self._name("instance")
+
+    def queue(self, graph_id: str) -> str:
+        """Name the list of runs of a graph that are ready."""
+        return self._name("queue", graph_id)
+
+    def lease(self, run_id: str, epoch: int) -> str:
+        """Name the lease of a claim."""
+        return self._name("lease", run_id, str(epoch))
+
+    def _name(self, *parts: str) -> str:
+        return ":".join((self._prefix, *parts))
