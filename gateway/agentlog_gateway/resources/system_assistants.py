@@ -8,6 +8,7 @@ from agentlog_commands.command import Decision, Refused
 from agentlog_commands.identity import digest
 from agentlog_commands.submit import Intent, Voided
 from agentlog_facts.assistant import AssistantRevised, AssistantState
+from agentlog_facts.back_off import back_off
 from agentlog_facts.envelope import Actor, Cause
 from agentlog_facts.errors import AgentlogError, Unavailable
 from agentlog_facts.ids import Key
@@ -17,22 +18,20 @@ from agentlog_projections.models.assistants import Assistant
 log = logging.getLogger(__name__)
 
 SYSTEM = Actor("system", "gateway")
-BACK_OFF_S = 0.05
-LONGEST_BACK_OFF_S = 2.0
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 2.0
 
 
 async def ensure_system_assistants(dependencies: Dependencies) -> None:
     """Create or refresh the assistant of each graph; tries again until rows and log answer."""
     for graph_id in dependencies.graphs.graph_ids():
-        back_off_s = BACK_OFF_S
-        while True:
+        for pause_s in back_off(FIRST_PAUSE_S, LONGEST_PAUSE_S):
             try:
                 await _ensure(dependencies, graph_id)
                 break
             except Unavailable as error:
                 log.info("assistants.waiting", extra={"graph": graph_id, "error": str(error)})
-                await asyncio.sleep(back_off_s)  # back-off while the projection is being built
-                back_off_s = min(2 * back_off_s, LONGEST_BACK_OFF_S)
+                await asyncio.sleep(pause_s)  # the projection is being built
 
 
 async def _ensure(dependencies: Dependencies, graph_id: str) -> None:

@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
 from aiokafka.structs import RecordMetadata
 
+from agentlog_facts.back_off import back_off
 from agentlog_facts.envelope import LogPosition
 from agentlog_facts.errors import OutcomeUnknown, Unavailable
 from agentlog_infra.kafka.connection import Connection, kafka_faults
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 SILENCE_S = 10.0
 HAND_OVER_S = 5.0
 START_S = 10.0
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 2.0
 MAX_REQUEST_BYTES = 1_000_000
 NO_PLACE = -1
 """Log start in an acknowledgement without a place: of a batch that Kafka knows as a repeat, and no longer where it lies
@@ -117,12 +120,11 @@ class DurableProducer:
             self._replacing = asyncio.get_running_loop().create_task(self._reconnect(old))
 
     async def _reconnect(self, old: AIOKafkaProducer) -> None:
-        pause_s = 0.1
         try:
             await close_producer(old, 0)
         except Exception:  # the old one is given up whatever it says
             log.exception("producer.not_stopped", extra={"client": self._client_id})
-        while True:
+        for pause_s in back_off(FIRST_PAUSE_S, LONGEST_PAUSE_S):
             try:
                 self._producer = await self._connect()
                 self._last_ack = time.monotonic()
@@ -131,8 +133,7 @@ class DurableProducer:
                 log.warning("producer.unavailable", extra={"client": self._client_id, "error": str(error)})
             except Exception:  # nobody else would connect again
                 log.exception("producer.not_connected", extra={"client": self._client_id})
-            await asyncio.sleep(pause_s)  # back-off between connection attempts, for as long as the log is away
-            pause_s = min(2 * pause_s, 2.0)
+            await asyncio.sleep(pause_s)  # between connection attempts, for as long as the log is away
 
     async def _connect(self) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
+from agentlog_facts.back_off import back_off
 from agentlog_facts.checkpoint_ports import CheckpointReads, StoredCheckpoint
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import RunId, ThreadId
@@ -57,13 +58,13 @@ class RetryingReads:
 async def retrying(what: str, question: Callable[[], Awaitable[Found]], clock: Clock, patience_s: float) -> Found:
     """Ask again with growing pauses. Raises: Unavailable after `patience_s`."""
     until = clock.monotonic() + patience_s
-    pause_s = FIRST_PAUSE_S
+    pauses = back_off(FIRST_PAUSE_S, LONGEST_PAUSE_S)
     while True:
         try:
             return await question()
         except Unavailable as error:
+            pause_s = next(pauses)
             if clock.monotonic() + pause_s >= until:
                 raise
             log.warning(f"{what}.away", extra={"error": str(error), "again_in_secs": pause_s})
-        await asyncio.sleep(pause_s)  # back-off: the rows are being built, or PostgreSQL is away
-        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        await asyncio.sleep(pause_s)  # the rows are being built, or PostgreSQL is away

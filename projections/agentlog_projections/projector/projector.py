@@ -3,9 +3,10 @@
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+from agentlog_facts.back_off import back_off
 from agentlog_facts.errors import Diverged, Unavailable
 from agentlog_postgres.connection import TRANSIENT, close, connect_projector
 from agentlog_projections.models.runs import RunsModel
@@ -40,12 +41,12 @@ class Projector:
 
     async def run(self) -> None:
         """Fold until cancelled. Raises only what says that our own code or data is wrong."""
-        pause = self._settings.first_pause
+        pauses = self._pauses()
         while True:
             try:
                 async with self.session() as fold:
                     self._ready.set()
-                    pause = self._settings.first_pause
+                    pauses = self._pauses()
                     while True:
                         await fold.cycle()
             except Fenced as error:
@@ -53,9 +54,12 @@ class Projector:
                 await asyncio.sleep(self._settings.first_pause.total_seconds())
             except (Unavailable, Diverged, *TRANSIENT) as error:
                 text = f"{type(error).__name__}: {error}"
-                log.warning("projector.interrupted", extra={"reason": text, "again_in_secs": pause.total_seconds()})
-                await asyncio.sleep(pause.total_seconds())
-                pause = min(2 * pause, self._settings.longest_pause)
+                pause_s = next(pauses)
+                log.warning("projector.interrupted", extra={"reason": text, "again_in_secs": pause_s})
+                await asyncio.sleep(pause_s)
+
+    def _pauses(self) -> Iterator[float]:
+        return back_off(self._settings.first_pause.total_seconds(), self._settings.longest_pause.total_seconds())
 
     def session(self) -> "AbstractAsyncContextManager[ProjectorSession]":
         """Reach the log, join the others, take partitions and read on there. Raises: Unavailable, TRANSIENT."""

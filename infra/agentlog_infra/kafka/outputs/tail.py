@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
+from agentlog_facts.back_off import back_off
 from agentlog_facts.errors import Corrupt, Gap, Unavailable
 from agentlog_facts.frame import position
 from agentlog_infra.kafka.connection import Connection, kafka_faults
@@ -104,7 +105,7 @@ class PartitionTail:
                 buffer.overflow()
 
     async def _follow(self) -> None:
-        pause_s = FIRST_PAUSE_S
+        pauses = back_off(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         while True:
             try:
                 await self._session()
@@ -114,10 +115,7 @@ class PartitionTail:
                 if not self._ready.done():
                     raise Unavailable(f"{self._at.topic}-{self._at.partition}: {error}") from error
                 log.warning("frames.tail_away", extra={"partition": self._at.partition, "error": repr(error)})
-                await asyncio.sleep(pause_s)  # back-off between connection attempts, for as long as the log is away
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-            else:
-                pause_s = FIRST_PAUSE_S
+                await asyncio.sleep(next(pauses))  # between connection attempts, for as long as the log is away
 
     async def _lost(self) -> None:
         """What comes next has expired (or the log is another one): readers find out from the log what is missing."""
