@@ -2,34 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Protocol
 
-from agentlog_facts.ids import RunId, Stream, ThreadId
-from agentlog_facts.json_value import Json, JsonObject
-
-Encoded: TypeAlias = Json
-"""A string, number, boolean or null is encoded as itself. Any other value is {"json": value} if JSON represents it
-exactly, {"message": fields} for a chat message (its field `type` names its class), {"items": [encoded, ...]} for a list
-that may grow, or {"type": tag, "base64": text} for a value that only LangGraph's serializer can represent.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedChannel:
-    """Value of a channel in one version, with append chains resolved; channels of kind `empty` are left out.
-
-    Kind `list`: the channel was stored as {"items": [...]} plus appended items; `items` holds all of them. Kind
-    `value`: `value` holds any other value. `version` and `stream` name the row, as the base of a later append does.
-    `full_length` counts the items of the full copy at the root of the chain, `parts` the appends after it.
-    """
-
-    kind: Literal["value", "list"]
-    version: str
-    stream: Stream
-    value: Encoded = None
-    items: tuple[Encoded, ...] = ()
-    full_length: int = 0
-    parts: int = 0
+from agentlog_facts.checkpoint import CheckpointKey, Encoded, EncodedChannel, put_write
+from agentlog_facts.ids import RunId, ThreadId
+from agentlog_facts.json_value import JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,46 +45,61 @@ class StoredCheckpoint:
     channels: Mapping[str, EncodedChannel]
     writes: tuple[StoredWrite, ...]
 
+    @property
+    def key(self) -> CheckpointKey:
+        """Return the identity of the checkpoint."""
+        return CheckpointKey(self.thread_id, self.checkpoint_ns, self.checkpoint_id)
 
-class CheckpointReads(Protocol):
-    """Reads of projected checkpoints, without hidden rows; `exclude_run` also leaves out all rows of one run.
 
-    Each method raises Unavailable when the database does not answer.
+@dataclass(frozen=True, slots=True)
+class CheckpointQuery:
+    """Which checkpoints are wanted; None sets no condition.
+
+    `before`: those accepted before this one, none when it is unknown. `metadata`: top-level keys that must be equal.
+    `exclude_run`: nothing that this run wrote, its writes on checkpoints of others included. `limit` counts results.
     """
 
-    async def latest(self, thread_id: ThreadId, ns: str, exclude_run: RunId | None = None) -> StoredCheckpoint | None:
-        """Return the last accepted checkpoint of the namespace."""
-        ...
+    thread_id: ThreadId | None = None
+    ns: str | None = None
+    checkpoint_id: str | None = None
+    before: str | None = None
+    metadata: JsonObject | None = None
+    exclude_run: RunId | None = None
+    limit: int | None = None
 
-    async def get(
-        self, thread_id: ThreadId, ns: str, checkpoint_id: str, exclude_run: RunId | None = None
-    ) -> StoredCheckpoint | None:
-        """Return one checkpoint with its pending writes."""
-        ...
 
-    async def history(
-        self,
-        thread_id: ThreadId | None,
-        ns: str | None,
-        before_checkpoint_id: str | None = None,
-        limit: int | None = None,
-        metadata: JsonObject | None = None,
-    ) -> Sequence[StoredCheckpoint]:
-        """Return checkpoints in reverse order of acceptance; None for thread or namespace means all of them.
+class CheckpointReads(Protocol):
+    """Reads of projected checkpoints; hidden rows never show."""
 
-        `before_checkpoint_id`: only checkpoints accepted before this one (none if it is unknown). `metadata`: top-level
-        keys that must have these values. `limit`: the maximal number of results.
+    async def find(self, query: CheckpointQuery) -> Sequence[StoredCheckpoint]:
+        """Return checkpoints with the writes on them, newest first.
+
+        Within a thread that is the order of acceptance, over all threads that of ids. Raises: Unavailable when the
+        database does not answer.
         """
         ...
+
+
+async def find_latest(
+    reads: CheckpointReads, thread_id: ThreadId, ns: str | None, exclude_run: RunId | None = None
+) -> StoredCheckpoint | None:
+    """Return the checkpoint that was accepted last, in one namespace or in any. Raises: Unavailable."""
+    found = await reads.find(CheckpointQuery(thread_id, ns, exclude_run=exclude_run, limit=1))
+    return found[0] if found else None
+
+
+async def find_one(reads: CheckpointReads, thread_id: ThreadId, ns: str, checkpoint_id: str) -> StoredCheckpoint | None:
+    """Return one checkpoint. Raises: Unavailable."""
+    found = await reads.find(CheckpointQuery(thread_id, ns, checkpoint_id, limit=1))
+    return found[0] if found else None
 
 
 def merged(writes: Sequence[StoredWrite]) -> list[StoredWrite]:
     """Return one write per (task, index), in the order in which LangGraph applies them: (task_path, task_id, index).
 
-    Source: langgraph.checkpoint.base, `WRITES_IDX_MAP` (negative indexes replace) and `writes_sort_key`.
+    Source: langgraph.checkpoint.base, `writes_sort_key`.
     """
     chosen: dict[tuple[str, int], StoredWrite] = {}
     for write in sorted(writes, key=lambda w: w.seq):
-        if write.index < 0 or (write.task_id, write.index) not in chosen:
-            chosen[write.task_id, write.index] = write
+        put_write(chosen, (write.task_id, write.index), write.index, write)
     return sorted(chosen.values(), key=lambda w: (w.task_path, w.task_id, w.index))

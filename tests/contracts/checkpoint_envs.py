@@ -1,18 +1,27 @@
-"""What keeps `CheckpointReads`: a fold in memory, and the projected tables in PostgreSQL behind a real projector."""
+"""Implementations of `CheckpointReads`: a fold in memory, tables behind a real projector, and each decorator."""
 
+import asyncio
+import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from tests.infra.langgraph.memory_checkpoints import MemoryCheckpoints, MemoryThreads
+from tests.fakes.standalone_saver import Commit
+from tests.infra.langgraph.memory_checkpoints import MemoryCheckpoints, MemoryThreads, carried
 from tests.projections.projector_env import ProjectorEnv, draft, env_in
 
-from agentlog_facts.checkpoint_ports import CheckpointReads
+from agentlog_facts.checkpoint import CheckpointSaved, WritesSaved
+from agentlog_facts.checkpoint_ports import CheckpointQuery, CheckpointReads
 from agentlog_facts.envelope import Fact
 from agentlog_facts.guard import Accepted, Void
 from agentlog_facts.ids import RunId, ThreadId, stream
 from agentlog_facts.thread import RunClaimed, RunCreated, ThreadCreated, ThreadDeleted
-from agentlog_infra.langgraph.checkpoints.journal import Commit
+from agentlog_infra.langgraph.checkpoints.filters import ExcludeRun
+from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads
+from agentlog_infra.system_ports import SystemClock
+from agentlog_processors.runs.retrying_reads import RetryingReads
+from agentlog_processors.runs.timed_reads import TimedReads
+from agentlog_processors.runtime.loop_bridge import BridgedCheckpointReads, LoopBridge
 from agentlog_projections.models.checkpoints import Checkpoints
 
 ByRun = Callable[[ThreadId, RunId, Sequence[Fact]], Awaitable[None]]
@@ -30,12 +39,63 @@ class CheckpointEnv:
 @asynccontextmanager
 async def memory(database: str) -> AsyncGenerator[CheckpointEnv]:
     """Give a fold in memory."""
+    yield _in_memory(lambda reads: reads)
+
+
+def _in_memory(decorated: Callable[[CheckpointReads], CheckpointReads]) -> CheckpointEnv:
     reads = MemoryCheckpoints()
 
     async def by_run(thread_id: ThreadId, run_id: RunId, facts: Sequence[Fact]) -> None:
         reads.fold(stream("run", run_id), facts)
 
-    yield CheckpointEnv(reads, MemoryThreads(reads).commit, by_run)
+    return CheckpointEnv(decorated(reads), MemoryThreads(reads).commit, by_run)
+
+
+@asynccontextmanager
+async def retrying(database: str) -> AsyncGenerator[CheckpointEnv]:
+    """Give reads with retries."""
+    yield _in_memory(lambda reads: RetryingReads(reads, SystemClock()))
+
+
+@asynccontextmanager
+async def timed(database: str) -> AsyncGenerator[CheckpointEnv]:
+    """Give reads that are measured."""
+    yield _in_memory(lambda reads: TimedReads(reads, SystemClock()))
+
+
+@asynccontextmanager
+async def without_another_run(database: str) -> AsyncGenerator[CheckpointEnv]:
+    """Give reads without a run that wrote nothing."""
+    yield _in_memory(lambda reads: ExcludeRun(reads, RunId("another")))
+
+
+@asynccontextmanager
+async def bridged(database: str) -> AsyncGenerator[CheckpointEnv]:
+    """Give reads that live on the event loop of another thread."""
+    home = asyncio.new_event_loop()
+    thread = threading.Thread(target=home.run_forever)
+    thread.start()
+    try:
+        yield _in_memory(lambda reads: BridgedCheckpointReads(LoopBridge(home), reads))
+    finally:
+        home.call_soon_threadsafe(home.stop)
+        thread.join()
+        home.close()
+
+
+@asynccontextmanager
+async def overlaid(database: str) -> AsyncGenerator[CheckpointEnv]:
+    """Give reads of a fold in memory, on top of which a saver lays what runs write."""
+    rows = MemoryCheckpoints()
+    reads = OverlaidReads(rows)
+
+    async def by_run(thread_id: ThreadId, run_id: RunId, facts: Sequence[Fact]) -> None:
+        await reads.find(CheckpointQuery(thread_id))  # a saver builds on what it has read
+        own = [fact for fact in map(carried, facts) if isinstance(fact, CheckpointSaved | WritesSaved)]
+        assert len(own) == len(facts)
+        reads.add(stream("run", run_id), own)
+
+    yield CheckpointEnv(reads, MemoryThreads(rows).commit, by_run)
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@
 # (langgraph-checkpoint-conformance has no marker for its types)
 
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 import pytest
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -18,11 +19,21 @@ from tests.projections.projector_env import migrated_database
 from tests.stack_fixtures import RunningStack
 
 from agentlog_facts.checkpoint import CheckpointSaved, CheckpointsHidden, WritesSaved
-from agentlog_facts.checkpoint_ports import StoredCheckpoint, merged
+from agentlog_facts.checkpoint_ports import CheckpointQuery, StoredCheckpoint, find_latest, find_one, merged
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
 
-WORLDS = {"memory": checkpoint_envs.memory, "postgres": checkpoint_envs.postgres}
+ENVIRONMENTS = {
+    "memory": checkpoint_envs.memory,
+    "postgres": checkpoint_envs.postgres,
+    "overlaid": checkpoint_envs.overlaid,
+    "bridged": checkpoint_envs.bridged,
+    "retrying": checkpoint_envs.retrying,
+    "timed": checkpoint_envs.timed,
+    "without_another_run": checkpoint_envs.without_another_run,
+}
+STANDALONE = [name for name in ENVIRONMENTS if name != "overlaid"]
+"""Where a saver outside of runs reads; it deletes and hides, as no run does."""
 THREAD = ThreadId("t1")
 
 
@@ -32,12 +43,13 @@ def tables(stack: RunningStack) -> str:
     return migrated_database(stack.postgres, "checkpoint_reads")
 
 
-@pytest.fixture(params=list(WORLDS))
+@pytest.fixture(params=list(ENVIRONMENTS))
 async def checkpoints(request: pytest.FixtureRequest, tables: str) -> AsyncGenerator[CheckpointEnv]:
-    async with WORLDS[request.param](tables) as env:
+    async with ENVIRONMENTS[request.param](tables) as env:
         yield env
 
 
+@pytest.mark.parametrize("checkpoints", STANDALONE, indirect=True)
 @pytest.mark.parametrize("capability", [capability.value for capability in Capability])
 async def test_the_saver_conforms(checkpoints: CheckpointEnv, capability: str) -> None:
     async def savers() -> "AsyncGenerator[BaseCheckpointSaver[str], None]":
@@ -88,28 +100,28 @@ def names(found: "list[StoredCheckpoint]") -> list[str]:
 
 async def test_latest_is_the_last_accepted_one(checkpoints: CheckpointEnv) -> None:
     await checkpoints.commit(THREAD, (saved("c9"), saved("c1"), saved("c5", ns="sub")))
-    latest = await checkpoints.reads.latest(THREAD, "")
+    latest = await find_latest(checkpoints.reads, THREAD, "")
     assert latest is not None
     assert (latest.checkpoint_id, latest.run_id, latest.metadata) == ("c1", None, {"source": "loop"})
-    assert await checkpoints.reads.latest(ThreadId("other"), "") is None
+    assert await find_latest(checkpoints.reads, ThreadId("other"), "") is None
 
 
 async def test_history_follows_the_order_of_acceptance(checkpoints: CheckpointEnv) -> None:
     facts = (saved("c9", step=1), saved("c1", step=2), saved("c5", step=3), saved("d1", ns="sub"))
     await checkpoints.commit(THREAD, facts)
     reads = checkpoints.reads
-    assert names(list(await reads.history(THREAD, ""))) == ["c5", "c1", "c9"]
-    assert names(list(await reads.history(THREAD, None, limit=2))) == ["d1", "c5"]
-    assert names(list(await reads.history(THREAD, "", before_checkpoint_id="c5"))) == ["c1", "c9"]
-    assert names(list(await reads.history(THREAD, "", before_checkpoint_id="unknown"))) == []
-    assert names(list(await reads.history(THREAD, "", metadata={"step": 2}))) == ["c1"]
+    assert names(list(await reads.find(CheckpointQuery(THREAD, "")))) == ["c5", "c1", "c9"]
+    assert names(list(await reads.find(CheckpointQuery(THREAD, limit=2)))) == ["d1", "c5"]
+    assert names(list(await reads.find(CheckpointQuery(THREAD, "", before="c5")))) == ["c1", "c9"]
+    assert names(list(await reads.find(CheckpointQuery(THREAD, "", before="unknown")))) == []
+    assert names(list(await reads.find(CheckpointQuery(THREAD, "", metadata={"step": 2})))) == ["c1"]
 
 
 async def test_appended_items_are_resolved(checkpoints: CheckpointEnv) -> None:
     await checkpoints.commit(THREAD, (saved("c1", full("1", {"items": ["a"]})),))
     await checkpoints.commit(THREAD, (saved("c2", grown("2", [{"json": {"b": 1}}], "1", 1, "thread-t1")),))
     await checkpoints.commit_by_run(THREAD, RunId("r1"), (saved("c3", grown("3", [], "2", 2, "thread-t1"), run="r1"),))
-    found = await checkpoints.reads.get(THREAD, "", "c3")
+    found = await find_one(checkpoints.reads, THREAD, "", "c3")
     assert found is not None
     channel = found.channels["x"]
     assert (channel.kind, channel.items) == ("list", ("a", {"json": {"b": 1}}))
@@ -119,7 +131,8 @@ async def test_appended_items_are_resolved(checkpoints: CheckpointEnv) -> None:
 async def test_an_empty_channel_is_left_out(checkpoints: CheckpointEnv) -> None:
     gone: JsonObject = {"channel": "x", "version": "2", "kind": "empty"}
     await checkpoints.commit(THREAD, (saved("c1", full("1", 5)), saved("c2", gone)))
-    first, second = await checkpoints.reads.get(THREAD, "", "c1"), await checkpoints.reads.get(THREAD, "", "c2")
+    first = await find_one(checkpoints.reads, THREAD, "", "c1")
+    second = await find_one(checkpoints.reads, THREAD, "", "c2")
     assert first is not None
     assert first.channels["x"].value == 5
     assert second is not None
@@ -128,7 +141,8 @@ async def test_an_empty_channel_is_left_out(checkpoints: CheckpointEnv) -> None:
 
 async def test_a_version_said_again_holds_for_later_checkpoints_only(checkpoints: CheckpointEnv) -> None:
     await checkpoints.commit(THREAD, (saved("c1", full("1", "old")), saved("c2", full("1", "new"))))
-    first, second = await checkpoints.reads.get(THREAD, "", "c1"), await checkpoints.reads.get(THREAD, "", "c2")
+    first = await find_one(checkpoints.reads, THREAD, "", "c1")
+    second = await find_one(checkpoints.reads, THREAD, "", "c2")
     assert first is not None
     assert second is not None
     assert (first.channels["x"].value, second.channels["x"].value) == ("old", "new")
@@ -138,7 +152,7 @@ async def test_writes_on_special_channels_replace_and_others_stay(checkpoints: C
     await checkpoints.commit(THREAD, (saved("c1"), written("c1", "t", 0, "first"), written("c1", "t", -4, "old")))
     again = (written("c1", "t", 0, "second", run="r1"), written("c1", "t", -4, "new", run="r1"))
     await checkpoints.commit_by_run(THREAD, RunId("r1"), again)
-    found = await checkpoints.reads.get(THREAD, "", "c1")
+    found = await find_one(checkpoints.reads, THREAD, "", "c1")
     assert found is not None
     assert [(write.index, write.value) for write in merged(found.writes)] == [(-4, "new"), (0, "first")]
 
@@ -146,7 +160,7 @@ async def test_writes_on_special_channels_replace_and_others_stay(checkpoints: C
 async def test_writes_come_in_the_order_of_their_paths(checkpoints: CheckpointEnv) -> None:
     facts = (saved("c1"), written("c1", "a", 0, 1, path="2"), written("c1", "b", 0, 2, path="1"))
     await checkpoints.commit(THREAD, facts)
-    found = await checkpoints.reads.get(THREAD, "", "c1")
+    found = await find_one(checkpoints.reads, THREAD, "", "c1")
     assert found is not None
     assert [write.value for write in merged(found.writes)] == [2, 1]
 
@@ -155,12 +169,12 @@ async def test_a_run_can_be_left_out(checkpoints: CheckpointEnv) -> None:
     await checkpoints.commit(THREAD, (saved("c1"), written("c1", "t", 0, "kept")))
     theirs = (written("c1", "t", -4, "answer", run="r1"), saved("c2", run="r1"))
     await checkpoints.commit_by_run(THREAD, RunId("r1"), theirs)
-    latest = await checkpoints.reads.latest(THREAD, "", RunId("r1"))
+    latest = await find_latest(checkpoints.reads, THREAD, "", RunId("r1"))
     assert latest is not None
     assert latest.checkpoint_id == "c1"
     assert [write.value for write in latest.writes] == ["kept"]
-    assert await checkpoints.reads.get(THREAD, "", "c2", RunId("r1")) is None
-    assert await checkpoints.reads.get(THREAD, "", "c2") is not None
+    assert await checkpoints.reads.find(CheckpointQuery(THREAD, "", "c2", exclude_run=RunId("r1"))) == []
+    assert await find_one(checkpoints.reads, THREAD, "", "c2") is not None
 
 
 async def test_hidden_checkpoints_do_not_show_but_carry_others(checkpoints: CheckpointEnv) -> None:
@@ -168,7 +182,31 @@ async def test_hidden_checkpoints_do_not_show_but_carry_others(checkpoints: Chec
     await checkpoints.commit(THREAD, (saved("c2", grown("2", ["b"], "1", 1, "thread-t1")),))
     hidden = CheckpointsHidden(THREAD, ({"ns": "", "checkpoint_id": "c1"},), "prune")
     await checkpoints.commit(THREAD, (hidden,))
-    assert names(list(await checkpoints.reads.history(THREAD, ""))) == ["c2"]
-    latest = await checkpoints.reads.latest(THREAD, "")
+    assert names(list(await checkpoints.reads.find(CheckpointQuery(THREAD, "")))) == ["c2"]
+    latest = await find_latest(checkpoints.reads, THREAD, "")
     assert latest is not None
     assert latest.channels["x"].items == ("a", "b")
+
+
+async def test_a_hidden_checkpoint_that_is_saved_again_shows_with_the_writes_on_it(checkpoints: CheckpointEnv) -> None:
+    hidden = CheckpointsHidden(THREAD, ({"ns": "", "checkpoint_id": "c1"},), "prune")
+    await checkpoints.commit(THREAD, (saved("c1"), written("c1", "t", 0, "kept"), hidden))
+    assert await find_one(checkpoints.reads, THREAD, "", "c1") is None
+    await checkpoints.commit(THREAD, (saved("c1"),))
+    again = await find_one(checkpoints.reads, THREAD, "", "c1")
+    assert again is not None
+    assert [write.value for write in again.writes] == ["kept"]
+
+
+async def test_all_conditions_of_a_query_hold_together(checkpoints: CheckpointEnv) -> None:
+    facts = (saved("c1", step=1), saved("c2", step=1), saved("c2", ns="sub", step=1), saved("c3", step=2))
+    await checkpoints.commit(THREAD, facts)
+    await checkpoints.commit_by_run(THREAD, RunId("r1"), (saved("c4", run="r1", step=1), saved("c5", run="r1", step=1)))
+    find = checkpoints.reads.find
+    others = CheckpointQuery(THREAD, "", before="c5", metadata={"step": 1}, exclude_run=RunId("r1"))
+    assert names(list(await find(others))) == ["c2", "c1"]
+    assert names(list(await find(replace(others, limit=1)))) == ["c2"]
+    assert names(list(await find(replace(others, checkpoint_id="c1")))) == ["c1"]
+    assert names(list(await find(replace(others, exclude_run=None)))) == ["c4", "c2", "c1"]
+    assert names(list(await find(CheckpointQuery(THREAD, checkpoint_id="c2")))) == ["c2", "c2"]
+    assert names(list(await find(CheckpointQuery(THREAD, "", before="c2", checkpoint_id="c2")))) == []

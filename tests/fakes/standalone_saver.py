@@ -1,17 +1,49 @@
 """The saver outside a run: each call is a commit on `thread-<id>`, and whole threads can be deleted, copied, pruned."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TypeAlias
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from agentlog_facts.checkpoint import CheckpointFact, CheckpointSaved, CheckpointsHidden, WritesSaved
-from agentlog_facts.checkpoint_ports import CheckpointReads, EncodedChannel, StoredCheckpoint, StoredWrite, merged
-from agentlog_facts.ids import ThreadId, stream
+from agentlog_facts.checkpoint import (
+    CheckpointFact,
+    CheckpointSaved,
+    CheckpointsHidden,
+    EncodedChannel,
+    VersionKey,
+    WritesSaved,
+    channel_versions,
+)
+from agentlog_facts.checkpoint_ports import CheckpointQuery, CheckpointReads, StoredCheckpoint, StoredWrite, merged
+from agentlog_facts.envelope import Fact
+from agentlog_facts.ids import RunId, Stream, ThreadId, stream
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump
 from agentlog_facts.thread import ThreadDeleted
 from agentlog_infra.langgraph.checkpoints.channel_delta import ChannelDeltaEncoder, ChannelKey, empty
-from agentlog_infra.langgraph.checkpoints.journal import Commit, CommittingJournal
 from agentlog_infra.langgraph.checkpoints.saver import LogSaver
+
+Commit: TypeAlias = Callable[[ThreadId, Sequence[Fact]], Awaitable[None]]
+"""Commits facts on `thread-<id>` (creating the thread where it is absent) and waits for the verdict."""
+
+
+class CommittingJournal:
+    """Commits each write by itself and waits for its verdict."""
+
+    def __init__(self, commit: Commit) -> None:
+        self._commit = commit
+
+    @property
+    def run_id(self) -> RunId | None:
+        """Return None: no claim writes here."""
+        return None
+
+    def stream(self, thread_id: ThreadId) -> Stream:
+        """Return the thread's stream."""
+        return stream("thread", thread_id)
+
+    async def write(self, thread_id: ThreadId, facts: Sequence[CheckpointFact]) -> None:
+        """Commit facts; they are projected when this returns."""
+        await self._commit(thread_id, facts)
 
 
 class StandaloneSaver(LogSaver):
@@ -30,7 +62,7 @@ class StandaloneSaver(LogSaver):
         """Delete a thread; nothing happens where there is none."""
         name = ThreadId(thread_id)
         self._growth.forget(name)
-        if await self.here(self._stored_reads.history(name, None, limit=1)):
+        if await self.here(self._stored_reads.find(CheckpointQuery(name, limit=1))):
             await self.here(self._committed(name, (ThreadDeleted(name),)))
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
@@ -40,7 +72,7 @@ class StandaloneSaver(LogSaver):
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Hide all checkpoints whose metadata name one of these runs."""
         for run_id in run_ids:
-            found = await self.here(self._stored_reads.history(None, None, metadata={"run_id": run_id}))
+            found = await self.here(self._stored_reads.find(CheckpointQuery(metadata={"run_id": run_id})))
             for thread_id in dict.fromkeys(one.thread_id for one in found):
                 await self._hide(thread_id, [one for one in found if one.thread_id == thread_id], "delete_for_runs")
 
@@ -57,7 +89,7 @@ class StandaloneSaver(LogSaver):
             raise ValueError(f"prune: expected strategy keep_latest or delete, found {strategy}")
         for name in thread_ids:
             thread_id = ThreadId(name)
-            found = await self.here(self._stored_reads.history(thread_id, None))
+            found = await self.here(self._stored_reads.find(CheckpointQuery(thread_id)))
             kept = _needed(found) if strategy == "keep_latest" else set[tuple[str, str]]()
             await self._hide(thread_id, [one for one in found if _name(one) not in kept], "prune")
 
@@ -68,7 +100,7 @@ class StandaloneSaver(LogSaver):
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy all checkpoints of a thread, with their writes and in their order, by value."""
         target = ThreadId(target_thread_id)
-        found = await self.here(self._stored_reads.history(ThreadId(source_thread_id), None))
+        found = await self.here(self._stored_reads.find(CheckpointQuery(ThreadId(source_thread_id))))
         copies = tuple(Copying(ChannelDeltaEncoder(self._codec), target).facts(found))
         if copies:
             await self.here(self._committed(target, copies))
@@ -88,7 +120,7 @@ class Copying:
     def __init__(self, growth: ChannelDeltaEncoder, target: ThreadId) -> None:
         self._growth = growth
         self._target = target
-        self._stated: dict[tuple[ChannelKey, str], EncodedChannel | None] = {}
+        self._stated: dict[VersionKey, EncodedChannel | None] = {}
 
     def facts(self, newest_first: Sequence[StoredCheckpoint]) -> Iterator[CheckpointFact]:
         """Yield the facts in the order in which the source accepted them."""
@@ -109,13 +141,13 @@ class Copying:
         )
 
     def _channels(self, stored: StoredCheckpoint) -> Iterator[JsonObject]:
-        for name, version in as_object(stored.checkpoint.get("channel_versions", {}), "channel_versions").items():
+        for name, version in channel_versions(stored.checkpoint).items():
             key = ChannelKey(self._target, stored.checkpoint_ns, name)
-            channel, known = stored.channels.get(name), (key, str(version))
+            channel, known = stored.channels.get(name), (self._target, stored.checkpoint_ns, name, version)
             if known not in self._stated or not _same(self._stated[known], channel):
                 self._stated[known] = channel
                 on = stream("thread", self._target)
-                yield empty(name, str(version)) if channel is None else self._growth.copy(key, on, channel)
+                yield empty(name, version) if channel is None else self._growth.copy(key, on, channel)
 
     def _write(self, stored: StoredCheckpoint, write: StoredWrite) -> WritesSaved:
         entry: JsonObject = {"index": write.index, "channel": write.channel, "value": write.value}

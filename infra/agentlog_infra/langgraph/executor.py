@@ -14,7 +14,7 @@ from langgraph.pregel import Pregel
 from langgraph.types import StateSnapshot
 
 from agentlog_commands.run_request import Durability
-from agentlog_facts.checkpoint_ports import CheckpointReads, StoredCheckpoint, StoredWrite
+from agentlog_facts.checkpoint_ports import CheckpointReads, StoredCheckpoint, StoredWrite, find_latest
 from agentlog_facts.errors import AgentlogError
 from agentlog_facts.execution_port import AttemptLost, Emit, RunAssignment, RunOutcome
 from agentlog_facts.frame import Frame
@@ -141,11 +141,11 @@ class _Attempt:
         if self._order.attempt == 1:
             return None, False
         thread_id, run_id = self._order.thread_id, self._order.run_id
-        latest = await self._dependencies.reads.latest(thread_id, "")
+        latest = await find_latest(self._dependencies.reads, thread_id, "")
         if latest is not None and latest.run_id == run_id:
             return latest, True
-        newest = await self._dependencies.reads.history(thread_id, None, limit=1)
-        return None, any(one.run_id == run_id for one in newest)
+        newest = await find_latest(self._dependencies.reads, thread_id, None)
+        return None, newest is not None and newest.run_id == run_id
 
     def _ignored(self, own: StoredCheckpoint | None, inside: bool) -> Callable[[StoredWrite], bool] | None:
         """Return which writes of an earlier attempt must not count.
@@ -218,7 +218,7 @@ class _Attempt:
             if task.name not in here.next or not isinstance(state, StateSnapshot):
                 continue
             ns = str(state.config.get("configurable", {}).get("checkpoint_ns", ""))
-            own = await self._dependencies.reads.latest(self._order.thread_id, ns)
+            own = await find_latest(self._dependencies.reads, self._order.thread_id, ns)
             mine = own if own is not None and own.run_id == self._order.run_id else None
             async for _, inner in graph.aget_subgraphs(namespace=task.name):
                 # a graph of another server keeps its own breakpoints

@@ -1,4 +1,4 @@
-"""Decides how long a run waits for checkpoints that cannot be read now: a rebuild must not cost an attempt."""
+"""Reads with retries, so that a rebuild of the rows does not cost a run an attempt."""
 
 import asyncio
 import logging
@@ -7,10 +7,8 @@ from datetime import timedelta
 from typing import TypeVar
 
 from agentlog_facts.back_off import back_off
-from agentlog_facts.checkpoint_ports import CheckpointReads, StoredCheckpoint
+from agentlog_facts.checkpoint_ports import CheckpointQuery, CheckpointReads, StoredCheckpoint
 from agentlog_facts.errors import Unavailable
-from agentlog_facts.ids import RunId, ThreadId
-from agentlog_facts.json_value import JsonObject
 from agentlog_facts.ports import Clock
 
 log = logging.getLogger(__name__)
@@ -23,40 +21,20 @@ Found = TypeVar("Found")
 
 
 class RetryingReads:
-    """Keeps `CheckpointReads`; asks again with growing pauses, and raises Unavailable only after `patience`."""
+    """Tries again with growing pauses, for as long as `patience`. Implements `CheckpointReads`."""
 
     def __init__(self, reads: CheckpointReads, clock: Clock, patience: timedelta = PATIENCE) -> None:
         self._reads = reads
         self._clock = clock
         self._patience_s = patience.total_seconds()
 
-    async def latest(self, thread_id: ThreadId, ns: str, exclude_run: RunId | None = None) -> StoredCheckpoint | None:
-        """Return the checkpoint of the namespace that was accepted last. Raises: Unavailable."""
-        return await self._asked(lambda: self._reads.latest(thread_id, ns, exclude_run))
-
-    async def get(
-        self, thread_id: ThreadId, ns: str, checkpoint_id: str, exclude_run: RunId | None = None
-    ) -> StoredCheckpoint | None:
-        """Return one checkpoint. Raises: Unavailable."""
-        return await self._asked(lambda: self._reads.get(thread_id, ns, checkpoint_id, exclude_run))
-
-    async def history(
-        self,
-        thread_id: ThreadId | None,
-        ns: str | None,
-        before_checkpoint_id: str | None = None,
-        limit: int | None = None,
-        metadata: JsonObject | None = None,
-    ) -> Sequence[StoredCheckpoint]:
-        """Return checkpoints, newest first. Raises: Unavailable."""
-        return await self._asked(lambda: self._reads.history(thread_id, ns, before_checkpoint_id, limit, metadata))
-
-    async def _asked(self, question: Callable[[], Awaitable[Found]]) -> Found:
-        return await retrying("checkpoints", question, self._clock, self._patience_s)
+    async def find(self, query: CheckpointQuery) -> Sequence[StoredCheckpoint]:
+        """Find checkpoints. Raises: Unavailable."""
+        return await retrying("checkpoints", lambda: self._reads.find(query), self._clock, self._patience_s)
 
 
 async def retrying(what: str, question: Callable[[], Awaitable[Found]], clock: Clock, patience_s: float) -> Found:
-    """Ask again with growing pauses. Raises: Unavailable after `patience_s`."""
+    """Return the answer to a question, asked again with growing pauses. Raises: Unavailable after `patience_s`."""
     until = clock.monotonic() + patience_s
     pauses = back_off(FIRST_PAUSE_S, LONGEST_PAUSE_S)
     while True:

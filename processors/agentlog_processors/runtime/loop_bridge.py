@@ -1,4 +1,4 @@
-"""How code on a job's event loop awaits what lives on the service loop: the log, rows, queue and frames.
+"""Bridge from the event loops of user code to the service loop, on which log, rows, queue and outputs live.
 
 User code has event loops in threads of their own, so that nothing it does stops leases, claims or other runs.
 """
@@ -7,10 +7,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from agentlog_facts.checkpoint_ports import CheckpointReads, StoredCheckpoint
+from agentlog_facts.checkpoint_ports import CheckpointQuery, CheckpointReads, StoredCheckpoint
 from agentlog_facts.envelope import Draft, LogPosition, Recorded
-from agentlog_facts.ids import Key, RunId, ThreadId
-from agentlog_facts.json_value import JsonObject
+from agentlog_facts.ids import Key
 from agentlog_facts.ports import EventLog
 
 T = TypeVar("T")
@@ -91,7 +90,7 @@ def _fail(answer: "asyncio.Future[T]", error: Exception) -> None:
 
 
 class BridgedEventLog:
-    """Keeps `ports.EventLog` for callers on any loop."""
+    """An event log for callers on any loop. Implements `ports.EventLog`."""
 
     def __init__(self, bridge: LoopBridge, log: EventLog) -> None:
         self._bridge = bridge
@@ -117,25 +116,6 @@ class BridgedCheckpointReads:
         self._bridge = bridge
         self._reads = reads
 
-    async def latest(self, thread_id: ThreadId, ns: str, exclude_run: RunId | None = None) -> StoredCheckpoint | None:
-        """Return the checkpoint of the namespace that was accepted last. Raises: Unavailable."""
-        return await self._bridge.call(lambda: self._reads.latest(thread_id, ns, exclude_run))
-
-    async def get(
-        self, thread_id: ThreadId, ns: str, checkpoint_id: str, exclude_run: RunId | None = None
-    ) -> StoredCheckpoint | None:
-        """Return one checkpoint. Raises: Unavailable."""
-        return await self._bridge.call(lambda: self._reads.get(thread_id, ns, checkpoint_id, exclude_run))
-
-    async def history(
-        self,
-        thread_id: ThreadId | None,
-        ns: str | None,
-        before_checkpoint_id: str | None = None,
-        limit: int | None = None,
-        metadata: JsonObject | None = None,
-    ) -> Sequence[StoredCheckpoint]:
-        """Return checkpoints, newest first. Raises: Unavailable."""
-        return await self._bridge.call(
-            lambda: self._reads.history(thread_id, ns, before_checkpoint_id, limit, metadata)
-        )
+    async def find(self, query: CheckpointQuery) -> Sequence[StoredCheckpoint]:
+        """Find checkpoints on the service loop. Raises: Unavailable."""
+        return await self._bridge.call(lambda: self._reads.find(query))

@@ -1,15 +1,24 @@
-"""Decides which rows checkpoints and pending writes become, within one batch; pure, no database."""
+"""Rows of checkpoints, channel versions and pending writes that one batch adds; pure, no database."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from agentlog_facts.checkpoint import CheckpointSaved, CheckpointsHidden, WritesSaved
-from agentlog_facts.json_value import Json, JsonObject, as_object, dump
+from agentlog_facts.checkpoint import (
+    ChannelEntry,
+    CheckpointKey,
+    CheckpointSaved,
+    CheckpointsHidden,
+    WritesSaved,
+    channel_entries,
+    channel_versions,
+    hidden_checkpoints,
+    put_write,
+    write_entries,
+)
+from agentlog_facts.ids import Stream
+from agentlog_facts.json_value import dump
 from agentlog_projections.models.run_fold import hides
 from agentlog_projections.sql.read_model import Commit
 
-CheckpointKey = tuple[str, str, str]
-"""thread_id, checkpoint_ns, checkpoint_id."""
 WriteKey = tuple[str, str, str, str, str, int]
 """thread_id, checkpoint_ns, checkpoint_id, run_id, task_id, index."""
 NO_RUN = ""
@@ -34,18 +43,12 @@ class CheckpointRow:
 
 @dataclass(frozen=True, slots=True)
 class ChannelRow:
-    """A new row of `channels`; `payload` is JSON: the encoded value, or the list of appended items."""
+    """A new row of `channels`; `payload` is that of the entry as JSON."""
 
     thread_id: str
     checkpoint_ns: str
-    channel: str
-    version: str
     seq: int
-    stream: str
-    kind: str
-    base_stream: str | None
-    base_version: str | None
-    length: int | None
+    entry: ChannelEntry
     payload: bytes
 
 
@@ -85,7 +88,7 @@ class CheckpointBatch:
             elif isinstance(fact, WritesSaved):
                 self._written(fact, commit.ordinal + place)
             elif isinstance(fact, CheckpointsHidden):
-                self._hide([_key(fact.thread_id, as_object(one, "checkpoint")) for one in fact.checkpoints])
+                self._hide(fact)
             else:
                 run_id = hides(fact)
                 if run_id is not None:
@@ -98,27 +101,23 @@ class CheckpointBatch:
         self.channels = [row for row in self.channels if row.thread_id != thread_id]
         self.writes = {key: row for key, row in self.writes.items() if key[0] != thread_id}
 
-    def _saved(self, fact: CheckpointSaved, seq: int, stream: str) -> None:
-        key = (fact.thread_id, fact.checkpoint_ns, fact.checkpoint_id)
-        versions = as_object(fact.checkpoint.get("channel_versions", {}), "channel_versions")
+    def _saved(self, fact: CheckpointSaved, seq: int, stream: Stream) -> None:
+        key = CheckpointKey(fact.thread_id, fact.checkpoint_ns, fact.checkpoint_id)
         self.checkpoints[key] = CheckpointRow(
             *key,
             seq=seq,
             run_id=fact.run_id,
             parent_checkpoint_id=fact.parent_checkpoint_id,
-            versions={name: str(version) for name, version in versions.items()},
+            versions=channel_versions(fact.checkpoint),
             checkpoint=dump(fact.checkpoint),
             metadata=dump(fact.metadata).decode(),
         )
-        for stored in fact.channels:
-            self.channels.append(_channel(key, as_object(stored, "channel"), seq, stream))
+        for entry in channel_entries(fact, stream):
+            row = ChannelRow(fact.thread_id, fact.checkpoint_ns, seq, entry, dump(entry.payload))
+            self.channels.append(row)
 
     def _written(self, fact: WritesSaved, seq: int) -> None:
-        for stored in fact.writes:
-            write = as_object(stored, "write")
-            index = write["index"]
-            if not isinstance(index, int):
-                raise ValueError(f"write of task {fact.task_id}: expected an index, found {index!r}")
+        for index, channel, value in write_entries(fact):
             row = WriteRow(
                 thread_id=fact.thread_id,
                 checkpoint_ns=fact.checkpoint_ns,
@@ -127,16 +126,15 @@ class CheckpointBatch:
                 task_id=fact.task_id,
                 index=index,
                 seq=seq,
-                channel=str(write["channel"]),
+                channel=channel,
                 task_path=fact.task_path,
-                value=dump(write["value"]),
+                value=dump(value),
             )
             key = (row.thread_id, row.checkpoint_ns, row.checkpoint_id, row.run_id, row.task_id, index)
-            if index < 0 or key not in self.writes:  # LangGraph: writes with a reserved index replace, others stay
-                self.writes[key] = row
+            put_write(self.writes, key, index, row)
 
-    def _hide(self, keys: Sequence[CheckpointKey]) -> None:
-        for key in keys:
+    def _hide(self, fact: CheckpointsHidden) -> None:
+        for key in hidden_checkpoints(fact):
             self.hidden.append(key)
             if key in self.checkpoints:
                 self.checkpoints[key].hidden = True
@@ -149,29 +147,3 @@ class CheckpointBatch:
         for write in self.writes.values():
             if write.run_id == run_id:
                 write.hidden = True
-
-
-def _key(thread_id: str, named: JsonObject) -> CheckpointKey:
-    return thread_id, str(named["ns"]), str(named["checkpoint_id"])
-
-
-def _channel(key: CheckpointKey, stored: JsonObject, seq: int, stream: str) -> ChannelRow:
-    kind = str(stored["kind"])
-    base = as_object(stored["base"], "base") if kind == "append" else {}
-    length = base.get("length")
-    payload: Json = {"append": stored.get("items"), "full": stored.get("value")}.get(kind)
-    if kind not in ("full", "append", "empty"):
-        raise ValueError(f"channel {stored['channel']}: unknown kind {kind}")
-    return ChannelRow(
-        thread_id=key[0],
-        checkpoint_ns=key[1],
-        channel=str(stored["channel"]),
-        version=str(stored["version"]),
-        seq=seq,
-        stream=stream,
-        kind=kind,
-        base_stream=str(base["stream"]) if base else None,
-        base_version=str(base["version"]) if base else None,
-        length=length if isinstance(length, int) else None,
-        payload=dump(payload),
-    )

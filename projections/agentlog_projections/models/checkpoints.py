@@ -1,17 +1,17 @@
-"""The read model `checkpoints`: tables of checkpoints, channel versions and pending writes, and what savers ask of them
-(port `CheckpointReads`)."""
+"""Read model `checkpoints`: tables of checkpoints, channel versions and pending writes, and the reads of savers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import ClassVar
 
 import asyncpg
 
-from agentlog_facts.checkpoint_ports import StoredCheckpoint, StoredWrite
-from agentlog_facts.ids import RunId, ThreadId
-from agentlog_facts.json_value import JsonObject, load, load_object
+from agentlog_facts.checkpoint import ChannelEntry, ChannelHistory, CheckpointKey, VersionKey
+from agentlog_facts.checkpoint_ports import CheckpointQuery, StoredCheckpoint, StoredWrite
+from agentlog_facts.ids import RunId
+from agentlog_facts.json_value import load, load_object
 from agentlog_facts.thread import ThreadCreated
 from agentlog_postgres.connection import Pool, PooledConnection, reading
-from agentlog_projections.models.channel_chains import ChannelChains, StoredVersion, VersionKey
 from agentlog_projections.models.checkpoint_fold import ChannelRow, CheckpointBatch, CheckpointRow, WriteRow
 from agentlog_projections.sql.batch import Transaction
 from agentlog_projections.sql.caught_up import key_is_authoritative, require
@@ -129,17 +129,18 @@ def _checkpoint(row: CheckpointRow) -> tuple[object, ...]:
 
 
 def _channel(row: ChannelRow) -> tuple[object, ...]:
+    entry = row.entry
     return (
         row.thread_id,
         row.checkpoint_ns,
-        row.channel,
-        row.version,
+        entry.channel,
+        entry.version,
         row.seq,
-        row.stream,
-        row.kind,
-        row.base_stream,
-        row.base_version,
-        row.length,
+        entry.stream,
+        entry.kind,
+        entry.base_stream,
+        entry.base_version,
+        entry.base_length,
         row.payload,
     )
 
@@ -171,21 +172,8 @@ SELECT thread_id, checkpoint_ns, checkpoint_id, seq, run_id, parent_checkpoint_i
  WHERE NOT hidden
    AND NOT EXISTS (SELECT FROM read_v1.threads t WHERE t.thread_id = c.thread_id AND t.deleted_at IS NOT NULL)
 """
-_ONE = f"{_VISIBLE} AND thread_id = $1 AND checkpoint_ns = $2 AND ($3::text IS NULL OR run_id IS DISTINCT FROM $3)"
-_LATEST = _AUTHORITATIVE.format(what=f"{_ONE} ORDER BY seq DESC LIMIT 1", order="c.seq")
-_GET = _AUTHORITATIVE.format(what=f"{_ONE} AND checkpoint_id = $4", order="c.seq")
-_MATCHES = """NOT EXISTS (SELECT FROM jsonb_each($4::jsonb) f
+_MATCHES = """NOT EXISTS (SELECT FROM jsonb_each({}::jsonb) f
                    WHERE (read_v1.searchable(metadata) -> f.key) IS DISTINCT FROM f.value)"""
-_HISTORY_OF_THREAD = f"""{_VISIBLE} AND thread_id = $1 AND ($2::text IS NULL OR checkpoint_ns = $2)
-   AND ($3::text IS NULL OR seq < (SELECT min(seq) FROM read_v1.checkpoints
-                                    WHERE thread_id = $1 AND checkpoint_id = $3
-                                      AND ($2::text IS NULL OR checkpoint_ns = $2)))
-   AND ($4::jsonb IS NULL OR {_MATCHES}) ORDER BY seq DESC LIMIT $5"""
-_HISTORY_OF_ALL = f"""{_VISIBLE} AND $1::text IS NULL AND ($2::text IS NULL OR checkpoint_ns = $2)
-   AND ($3::text IS NULL OR checkpoint_id < $3)
-   AND ($4::jsonb IS NULL OR {_MATCHES}) ORDER BY checkpoint_id DESC, thread_id, checkpoint_ns LIMIT $5"""
-_OF_THREAD = _AUTHORITATIVE.format(what=_HISTORY_OF_THREAD, order="c.seq DESC")
-_OF_ALL = _AUTHORITATIVE.format(what=_HISTORY_OF_ALL, order="c.checkpoint_id DESC, c.thread_id, c.checkpoint_ns")
 _CHAINS = """
 WITH RECURSIVE want AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[])
@@ -201,7 +189,7 @@ WITH RECURSIVE want AS (
      WHERE c.kind = 'append'
 )
 SELECT c.thread_id, c.checkpoint_ns, c.channel, c.version, c.seq, r.stream, c.kind, c.base_stream, c.base_version,
-       r.payload
+       r.length, r.payload
   FROM chain c JOIN read_v1.channels r USING (thread_id, checkpoint_ns, channel, version, seq)
 """
 _WRITES_ON = """
@@ -215,58 +203,67 @@ _WRITES_AUTHORITATIVE = _AUTHORITATIVE.format(what=_WRITES_ON, order="c.seq, c.i
 
 
 class Checkpoints:
-    """Keeps `CheckpointReads` over the projected tables. While the partition is not present all raise Unavailable."""
+    """Reads of the projected tables. Implements `CheckpointReads`.
+
+    Until the partition is caught up, they raise Unavailable.
+    """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def latest(self, thread_id: ThreadId, ns: str, exclude_run: RunId | None = None) -> StoredCheckpoint | None:
-        """Return the checkpoint of the namespace that was accepted last. Raises: Unavailable."""
-        async with reading(self._pool, "checkpoints.latest") as connection:
-            rows = await connection.fetch(_LATEST, thread_id, ns, exclude_run)
-            return next(iter(await _complete(connection, rows, thread_id, exclude_run)), None)
+    async def find(self, query: CheckpointQuery) -> Sequence[StoredCheckpoint]:
+        """Return checkpoints, newest first by order of acceptance; of all threads: by id. Raises: Unavailable."""
+        sql, arguments = _question(query)
+        async with reading(self._pool, "checkpoints") as connection:
+            return await _complete(connection, await connection.fetch(sql, *arguments), query)
 
-    async def get(
-        self, thread_id: ThreadId, ns: str, checkpoint_id: str, exclude_run: RunId | None = None
-    ) -> StoredCheckpoint | None:
-        """Return one checkpoint, with the writes that lie on it. Raises: Unavailable."""
-        async with reading(self._pool, "checkpoints.get") as connection:
-            rows = await connection.fetch(_GET, thread_id, ns, exclude_run, checkpoint_id)
-            return next(iter(await _complete(connection, rows, thread_id, exclude_run)), None)
 
-    async def history(
-        self,
-        thread_id: ThreadId | None,
-        ns: str | None,
-        before_checkpoint_id: str | None = None,
-        limit: int | None = None,
-        metadata: JsonObject | None = None,
-    ) -> Sequence[StoredCheckpoint]:
-        """Return checkpoints, newest first by order of acceptance (over all threads: by id). Raises: Unavailable."""
-        sql = _OF_ALL if thread_id is None else _OF_THREAD
-        async with reading(self._pool, "checkpoints.history") as connection:
-            rows = await connection.fetch(sql, thread_id, ns, before_checkpoint_id, contained(metadata), limit)
-            return await _complete(connection, rows, thread_id, None)
+def _question(query: CheckpointQuery) -> tuple[str, list[object]]:
+    """Return SQL with one condition for each thing that a query names, and its arguments; the thread is $1."""
+    arguments: list[object] = [query.thread_id]
+    conditions = [_VISIBLE]
+
+    def demand(condition: str, value: object) -> None:
+        if value is not None:
+            arguments.append(value)
+            conditions.append(condition.format(f"${len(arguments)}"))
+
+    demand("checkpoint_ns = {}", query.ns)
+    if query.thread_id is None:
+        demand("checkpoint_id < {}", query.before)
+        order = "c.checkpoint_id DESC, c.thread_id, c.checkpoint_ns"
+    else:
+        conditions.append("thread_id = $1")
+        within = "thread_id = $1" if query.ns is None else "thread_id = $1 AND checkpoint_ns = $2"
+        first = f"SELECT min(seq) FROM read_v1.checkpoints WHERE {within} AND checkpoint_id = {{}}"
+        demand(f"seq < ({first})", query.before)
+        order = "c.seq DESC"
+    demand("checkpoint_id = {}", query.checkpoint_id)
+    demand("run_id IS DISTINCT FROM {}", query.exclude_run)
+    demand(_MATCHES, contained(query.metadata))
+    arguments.append(query.limit)
+    what = f"{' AND '.join(conditions)} ORDER BY {order} LIMIT ${len(arguments)}"
+    return _AUTHORITATIVE.format(what=what, order=order), arguments
 
 
 async def _complete(
-    connection: PooledConnection, found: Sequence[asyncpg.Record], thread_id: ThreadId | None, exclude_run: RunId | None
+    connection: PooledConnection, found: Sequence[asyncpg.Record], query: CheckpointQuery
 ) -> list[StoredCheckpoint]:
     """Add channels and writes to checkpoints: two questions, however many they are. Raises: Unavailable."""
-    require(found[0]["is_authoritative"], f"checkpoints of {thread_id or 'all threads'}")
+    what = f"checkpoints of {query.thread_id or 'all threads'}"
+    require(found[0]["is_authoritative"], what)
     rows = [row for row in found if row["thread_id"] is not None]
     if not rows:
         return []
     versions = [{name: str(value) for name, value in load_object(row["versions"]).items()} for row in rows]
-    chains = ChannelChains.of(map(_version, await connection.fetch(_CHAINS, *_wanted(rows, versions))))
-    keys = [[row[name] for row in rows] for name in ("thread_id", "checkpoint_ns", "checkpoint_id")]
-    writes: dict[tuple[str, str, str], list[StoredWrite]] = {}
-    on_them = await connection.fetch(_WRITES_AUTHORITATIVE, thread_id, *keys, exclude_run)
-    require(on_them[0]["is_authoritative"], f"checkpoints of {thread_id or 'all threads'}")
+    channels = _channels(await connection.fetch(_CHAINS, *_wanted(rows, versions)))
+    keys = [[row[name] for row in rows] for name in CheckpointKey._fields]
+    on_them = await connection.fetch(_WRITES_AUTHORITATIVE, query.thread_id, *keys, query.exclude_run)
+    require(on_them[0]["is_authoritative"], what)
+    writes: dict[CheckpointKey, list[StoredWrite]] = {}
     for row in on_them if on_them[0]["thread_id"] is not None else ():
-        at = (row["thread_id"], row["checkpoint_ns"], row["checkpoint_id"])
-        writes.setdefault(at, []).append(_stored_write(row))
-    return [_stored(row, named, chains, writes) for row, named in zip(rows, versions, strict=True)]
+        writes.setdefault(_key(row), []).append(_stored_write(row))
+    return [_stored(row, named, channels, writes) for row, named in zip(rows, versions, strict=True)]
 
 
 def _wanted(rows: Sequence[asyncpg.Record], versions: Sequence[Mapping[str, str]]) -> list[list[object]]:
@@ -280,16 +277,26 @@ def _wanted(rows: Sequence[asyncpg.Record], versions: Sequence[Mapping[str, str]
     return [*columns, list(newest.values())]
 
 
-def _version(row: asyncpg.Record) -> StoredVersion:
-    return StoredVersion(
-        key=(row["thread_id"], row["checkpoint_ns"], row["channel"], row["version"]),
-        seq=row["seq"],
-        stream=row["stream"],
-        kind=row["kind"],
-        base_stream=row["base_stream"],
-        base_version=row["base_version"],
-        payload=row["payload"],
-    )
+def _channels(rows: Iterable[asyncpg.Record]) -> ChannelHistory:
+    """Fold rows of `channels`; each is decoded once, however many checkpoints show it."""
+    folded = ChannelHistory()
+    for row in sorted(rows, key=itemgetter("seq")):
+        entry = ChannelEntry(
+            channel=row["channel"],
+            version=row["version"],
+            stream=row["stream"],
+            kind=row["kind"],
+            payload=load(row["payload"]),
+            base_version=row["base_version"],
+            base_stream=row["base_stream"],
+            base_length=row["length"],
+        )
+        folded.fold(row["thread_id"], row["checkpoint_ns"], entry, row["seq"])
+    return folded
+
+
+def _key(row: asyncpg.Record) -> CheckpointKey:
+    return CheckpointKey(row["thread_id"], row["checkpoint_ns"], row["checkpoint_id"])
 
 
 def _stored_write(row: asyncpg.Record) -> StoredWrite:
@@ -307,19 +314,17 @@ def _stored_write(row: asyncpg.Record) -> StoredWrite:
 def _stored(
     row: asyncpg.Record,
     versions: Mapping[str, str],
-    chains: ChannelChains,
-    writes: Mapping[tuple[str, str, str], Sequence[StoredWrite]],
+    channels: ChannelHistory,
+    writes: Mapping[CheckpointKey, Sequence[StoredWrite]],
 ) -> StoredCheckpoint:
-    thread_id, ns, checkpoint_id = row["thread_id"], row["checkpoint_ns"], row["checkpoint_id"]
+    key = _key(row)
     return StoredCheckpoint(
-        thread_id=ThreadId(thread_id),
-        checkpoint_ns=ns,
-        checkpoint_id=checkpoint_id,
+        *key,
         parent_checkpoint_id=row["parent_checkpoint_id"],
         run_id=RunId(row["run_id"]) if row["run_id"] else None,
         seq=row["seq"],
         checkpoint=load_object(row["checkpoint"]),
         metadata=load_object(row["metadata"]),
-        channels=chains.channels(thread_id, ns, versions, row["seq"]),
-        writes=tuple(writes.get((thread_id, ns, checkpoint_id), ())),
+        channels=channels.held(key.thread_id, key.checkpoint_ns, versions, row["seq"]),
+        writes=tuple(writes.get(key, ())),
     )

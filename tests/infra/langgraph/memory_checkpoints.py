@@ -2,17 +2,15 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 
-from agentlog_facts.checkpoint import CheckpointSaved, CheckpointsHidden, WritesSaved
-from agentlog_facts.checkpoint_ports import StoredCheckpoint
+from agentlog_facts.checkpoint import CheckpointFact, CheckpointSaved, CheckpointsHidden, WritesSaved
+from agentlog_facts.checkpoint_ports import CheckpointQuery, StoredCheckpoint
 from agentlog_facts.envelope import Draft, Fact, LogPosition, Recorded
 from agentlog_facts.errors import Unavailable
-from agentlog_facts.ids import Key, RunId, Stream, ThreadId, stream
-from agentlog_facts.json_value import JsonObject
+from agentlog_facts.ids import Key, Stream, ThreadId, stream
 from agentlog_facts.thread import ThreadDeleted
 from agentlog_facts.vocabulary import decode_fact, encode_fact
-from agentlog_infra.langgraph.checkpoints.checkpoint_fold import CheckpointKey, FoldedCheckpoints
+from agentlog_infra.langgraph.checkpoints.checkpoint_fold import FoldedCheckpoints
 
 
 def carried(fact: Fact) -> Fact:
@@ -21,55 +19,30 @@ def carried(fact: Fact) -> Fact:
 
 
 class MemoryCheckpoints:
-    """Keeps `CheckpointReads`; `fold` takes commits in log order."""
+    """Checkpoints folded in memory; `fold` takes commits in log order. Implements `CheckpointReads`."""
 
     def __init__(self) -> None:
+        self._facts: list[tuple[Stream, CheckpointFact]] = []
         self.folded = FoldedCheckpoints()
 
     def fold(self, on: Stream, facts: Sequence[Fact]) -> None:
         for fact in map(carried, facts):
             match fact:
                 case CheckpointSaved() | WritesSaved() | CheckpointsHidden():
+                    self._facts.append((on, fact))
                     self.folded.apply(on, fact)
                 case ThreadDeleted():
-                    self.folded.forget(fact.thread_id)
+                    self._begin_again([one for one in self._facts if one[1].thread_id != fact.thread_id])
                 case _:
                     continue
 
-    async def latest(self, thread_id: ThreadId, ns: str, exclude_run: RunId | None = None) -> StoredCheckpoint | None:
-        if exclude_run is None:
-            return self.folded.latest(thread_id, ns)
-        found = (one for one in self.folded.all(thread_id, ns) if one.run_id != exclude_run)
-        return _without(next(found, None), exclude_run)
+    def _begin_again(self, facts: list[tuple[Stream, CheckpointFact]]) -> None:
+        self._facts, self.folded = facts, FoldedCheckpoints()
+        for on, fact in facts:
+            self.folded.apply(on, fact)
 
-    async def get(
-        self, thread_id: ThreadId, ns: str, checkpoint_id: str, exclude_run: RunId | None = None
-    ) -> StoredCheckpoint | None:
-        found = self.folded.get(CheckpointKey(thread_id, ns, checkpoint_id))
-        if found is None or (exclude_run is not None and found.run_id == exclude_run):
-            return None
-        return _without(found, exclude_run)
-
-    async def history(
-        self,
-        thread_id: ThreadId | None,
-        ns: str | None,
-        before_checkpoint_id: str | None = None,
-        limit: int | None = None,
-        metadata: JsonObject | None = None,
-    ) -> Sequence[StoredCheckpoint]:
-        found = self.folded.all(thread_id, ns)
-        if before_checkpoint_id is not None:
-            seqs = [one.seq for one in found if one.checkpoint_id == before_checkpoint_id]
-            found = [one for one in found if seqs and one.seq < seqs[0]]
-        wanted = (metadata or {}).items()
-        return [one for one in found if all(one.metadata.get(name) == value for name, value in wanted)][:limit]
-
-
-def _without(found: StoredCheckpoint | None, run_id: RunId | None) -> StoredCheckpoint | None:
-    if found is None or run_id is None:
-        return found
-    return replace(found, writes=tuple(write for write in found.writes if write.run_id != run_id))
+    async def find(self, query: CheckpointQuery) -> Sequence[StoredCheckpoint]:
+        return self.folded.find(query)
 
 
 class MemoryThreads:

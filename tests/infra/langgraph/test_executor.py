@@ -14,7 +14,7 @@ from tests.infra.langgraph.memory_checkpoints import MemoryCheckpoints, MemoryLo
 from tests.infra.projects import loaded
 
 from agentlog_facts.checkpoint import CheckpointSaved
-from agentlog_facts.checkpoint_ports import StoredWrite
+from agentlog_facts.checkpoint_ports import StoredWrite, find_latest
 from agentlog_facts.envelope import Actor, Cause
 from agentlog_facts.execution_port import AttemptLost, RunAssignment, RunOutcome
 from agentlog_facts.frame import Frame
@@ -459,7 +459,7 @@ async def test_a_drained_run_leaves_nothing_running(env: ExecutorEnv) -> None:
     with pytest.raises(asyncio.CancelledError):
         await work
     assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
-    latest = await env.reads.latest(THREAD, "")
+    latest = await find_latest(env.reads, THREAD, "")
     assert latest is not None
     assert latest.channels["said"].items == ("a",)  # the step that was finished is on the log
 
@@ -552,7 +552,7 @@ def order_id(run: int) -> str:
 
 
 async def writes(env: ExecutorEnv) -> tuple[StoredWrite, ...]:
-    latest = await env.reads.latest(THREAD, "")
+    latest = await find_latest(env.reads, THREAD, "")
     assert latest is not None
     return latest.writes
 

@@ -17,6 +17,7 @@ from tests.fakes.standalone_saver import StandaloneSaver
 from tests.infra.langgraph.memory_checkpoints import MemoryCheckpoints, MemoryLog, MemoryThreads, SlowLog
 
 from agentlog_facts.checkpoint import CheckpointSaved
+from agentlog_facts.checkpoint_ports import find_latest
 from agentlog_facts.envelope import Actor, Cause
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.execution_port import AttemptLost
@@ -234,7 +235,7 @@ async def test_a_thread_grows_linearly_on_the_log() -> None:
             await journal.flush()
         items = [entry["items"] if "items" in entry else entry["value"] for entry in said(log)]
         sizes.append(len(str(items)))
-        latest = await reads.latest(THREAD, "")
+        latest = await find_latest(reads, THREAD, "")
         assert latest is not None
         assert len(latest.channels["said"].items) == 2 * turns
         assert latest.channels["said"].parts <= max(MIN_PARTS, 2 * turns)
@@ -333,7 +334,7 @@ async def test_a_checkpoint_whose_parent_cannot_be_read_is_not_shown_in_part() -
     log = MemoryLog(reads)
     graph = adding(["a"]).compile(checkpointer=Rig(log, reads).saver)
     await graph.ainvoke({"said": ["first"]}, {"configurable": {"thread_id": THREAD}})
-    last = await reads.latest(THREAD, "")
+    last = await find_latest(reads, THREAD, "")
     assert last is not None
     rows = MemoryCheckpoints()  # being rebuilt: nothing there yet
     own = OverlaidReads(rows)
@@ -342,4 +343,4 @@ async def test_a_checkpoint_whose_parent_cannot_be_read_is_not_shown_in_part() -
     )
     own.add(Stream("run-r1"), [fact])
     with pytest.raises(Unavailable):
-        await own.latest(THREAD, "")
+        await find_latest(own, THREAD, "")

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,7 +10,7 @@ import pytest
 from tests.infra.langgraph.memory_checkpoints import MemoryCheckpoints
 from tests.processors.examples import a_work
 
-from agentlog_facts.checkpoint_ports import CheckpointReads, StoredCheckpoint
+from agentlog_facts.checkpoint_ports import CheckpointQuery, CheckpointReads, StoredCheckpoint, find_latest
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.graph_ports import GraphNotFound, StoredState, ThreadView
 from agentlog_facts.ids import RunId, ThreadId
@@ -58,10 +58,10 @@ class LateRows(MemoryCheckpoints):
         super().__init__()
         self.asked, self.let = asyncio.Event(), asyncio.Event()
 
-    async def latest(self, thread_id: ThreadId, ns: str, exclude_run: RunId | None = None) -> StoredCheckpoint | None:
+    async def find(self, query: CheckpointQuery) -> Sequence[StoredCheckpoint]:
         self.asked.set()
         await self.let.wait()
-        return await super().latest(thread_id, ns, exclude_run)
+        return await super().find(query)
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ async def test_rows_that_are_away_are_no_fault_of_the_graph(loops: JobLoops) -> 
 
 async def reading(reads: CheckpointReads) -> ThreadView:
     """Ask the rows once."""
-    assert await reads.latest(WORK.thread_id, "") is None
+    assert await find_latest(reads, WORK.thread_id, "") is None
     return ThreadView({"read": True})
 
 

@@ -17,10 +17,11 @@ from tests.projections.facts import (
 from tests.projections.models.applying import Applying
 from tests.projections.projector_env import ProjectorEnv, draft
 
-from agentlog_facts.checkpoint import CheckpointsHidden
-from agentlog_facts.checkpoint_ports import EncodedChannel, StoredCheckpoint
+from agentlog_facts.checkpoint import CheckpointsHidden, EncodedChannel
+from agentlog_facts.checkpoint_ports import CheckpointQuery, StoredCheckpoint, find_latest, find_one
 from agentlog_facts.envelope import Draft, Fact
 from agentlog_facts.ids import RunId, Stream, ThreadId
+from agentlog_facts.json_value import Json
 from agentlog_projections.models.checkpoints import Checkpoints
 
 T1 = ThreadId("t1")
@@ -43,7 +44,7 @@ def by_r1(*facts: Fact) -> Draft:
 
 
 async def latest(checkpoints: Checkpoints) -> StoredCheckpoint:
-    found = await checkpoints.latest(T1, "")
+    found = await find_latest(checkpoints, T1, "")
     assert found is not None
     return found
 
@@ -59,9 +60,9 @@ async def test_the_latest_checkpoint_comes_back_with_its_channels(given: Applyin
 async def test_latest_follows_the_order_of_acceptance_not_of_ids(given: Applying, checkpoints: Checkpoints) -> None:
     await given(*begun(), by_r1(saved("z")), by_r1(saved("a")))
     assert (await latest(checkpoints)).checkpoint_id == "a"
-    assert [one.checkpoint_id for one in await checkpoints.history(T1, "")] == ["a", "z"]
-    assert [one.checkpoint_id for one in await checkpoints.history(T1, None, "a")] == ["z"]
-    assert await checkpoints.history(T1, "", "unknown") == []
+    assert [one.checkpoint_id for one in await checkpoints.find(CheckpointQuery(T1, ""))] == ["a", "z"]
+    assert [one.checkpoint_id for one in await checkpoints.find(CheckpointQuery(T1, before="a"))] == ["z"]
+    assert await checkpoints.find(CheckpointQuery(T1, "", before="unknown")) == []
 
 
 async def test_appended_items_are_put_behind_their_base(given: Applying, checkpoints: Checkpoints) -> None:
@@ -72,7 +73,7 @@ async def test_appended_items_are_put_behind_their_base(given: Applying, checkpo
         by_r1(saved("c3", appended("m", "3", ["c", "d"], "2", 2, ON_R1))),
         by_r1(saved("c4", versions={"m": "3", "gone": "9"})),
     )
-    history = await checkpoints.history(T1, "")
+    history = await checkpoints.find(CheckpointQuery(T1, ""))
     items = [one.channels["m"].items for one in history]
     assert items == [("a", "b", "c", "d"), ("a", "b", "c", "d"), ("a", "b"), ("a",)]
     assert history[0].channels["m"] == EncodedChannel(
@@ -99,7 +100,7 @@ async def test_a_version_that_two_branches_share_is_the_last_one_before_the_chec
         draft("t1", run_finished(checkpoint_id="c1"), epoch=1),
         draft("t1", saved("c2", full("x", "1", "second"), run=None), state_updated({"set": {"x": 1}})),
     )
-    values = [one.channels["x"].value for one in await checkpoints.history(T1, "")]
+    values = [one.channels["x"].value for one in await checkpoints.find(CheckpointQuery(T1, ""))]
     assert values == ["second", "first"]
 
 
@@ -134,13 +135,13 @@ async def test_deleting_a_run_hides_its_checkpoints_and_its_writes_on_others(
         draft("t1", saved("c2", appended("m", "2", ["b"], "1", 1, ON_R1), run="r2"), stream="run-r2", epoch=4),
         draft("t1", run_finished("r2", checkpoint_id="c2"), epoch=4),
     )
-    without = await checkpoints.latest(T1, "", exclude_run=RunId("r2"))
+    without = await find_latest(checkpoints, T1, "", RunId("r2"))
     assert without is not None
     assert (without.checkpoint_id, [write.index for write in without.writes]) == ("c1", [0])
     await given(draft("t1", run_deleted("r2")))
     found = await latest(checkpoints)
     assert (found.checkpoint_id, [write.index for write in found.writes]) == ("c1", [0])
-    assert await checkpoints.get(T1, "", "c2") is None
+    assert await find_one(checkpoints, T1, "", "c2") is None
 
 
 async def test_a_checkpoint_that_builds_on_a_hidden_run_keeps_its_values(
@@ -153,7 +154,7 @@ async def test_a_checkpoint_that_builds_on_a_hidden_run_keeps_its_values(
         draft("t1", saved("c2", appended("m", "2", ["b"], "1", 1, ON_R1), run=None), state_updated({"set": {}})),
         draft("t1", run_deleted("r1")),
     )
-    history = await checkpoints.history(T1, "")
+    history = await checkpoints.find(CheckpointQuery(T1, ""))
     assert [(one.checkpoint_id, one.channels["m"].items) for one in history] == [("c2", ("a", "b"))]
 
 
@@ -168,10 +169,10 @@ async def test_nothing_of_a_deleted_thread_shows_and_nothing_of_its_earlier_life
 ) -> None:
     await given(*begun(), by_r1(saved("c1", full("x", "1", 1)), written("c1", "task", (0, "x", 1))))
     await given(draft("t1", thread_deleted()))
-    assert await checkpoints.latest(T1, "") is None
-    assert await checkpoints.history(T1, None) == []
+    assert await find_latest(checkpoints, T1, "") is None
+    assert await checkpoints.find(CheckpointQuery(T1)) == []
     await given(draft("t1", thread_created()))
-    assert await checkpoints.latest(T1, "") is None
+    assert await find_latest(checkpoints, T1, "") is None
     await given(draft("t1", saved("c1", full("x", "1", 2), run=None), state_updated({"set": {"x": 2}})))
     found = await latest(checkpoints)
     assert (found.channels["x"].value, found.writes) == (2, ())
@@ -185,8 +186,8 @@ async def test_history_is_filtered_by_metadata_before_it_is_limited(given: Apply
         by_r1(saved("c3", metadata={"source": "loop"})),
     )
 
-    async def found(**wanted: object) -> list[str]:
-        chosen = await checkpoints.history(T1, "", None, 1, dict(wanted))  # type: ignore[arg-type]  # JSON, from below
+    async def found(**wanted: Json) -> list[str]:
+        chosen = await checkpoints.find(CheckpointQuery(T1, "", metadata=dict(wanted), limit=1))
         return [one.checkpoint_id for one in chosen]
 
     assert await found(source="input") == ["c1"]
@@ -203,4 +204,4 @@ async def test_without_a_thread_the_history_is_that_of_all(given: Applying, chec
         draft("t2", thread_created("t2")),
         draft("t2", saved("c2", run=None, thread="t2")),
     )
-    assert [one.checkpoint_id for one in await checkpoints.history(None, None)] == ["c2", "c1"]
+    assert [one.checkpoint_id for one in await checkpoints.find(CheckpointQuery())] == ["c2", "c1"]

@@ -4,6 +4,7 @@ import pytest
 from tests.projections.facts import full, run_claimed, run_created, run_finished, saved, thread_created, written
 from tests.projections.projector_env import ProjectorEnv, draft
 
+from agentlog_facts.checkpoint_ports import CheckpointQuery, find_latest, find_one
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import Key, RunId, ThreadId
 from agentlog_projections.models.checkpoints import Checkpoints
@@ -56,10 +57,10 @@ async def test_a_partition_that_is_not_present_or_stopped_tells_nothing(
     assert await statuses.rows([R1]) == {}
     for answer in (
         duties.run_version(T1, R1),
-        checkpoints.latest(T1, ""),
-        checkpoints.get(T1, "", "c1"),
-        checkpoints.history(T1, ""),
-        checkpoints.history(None, None),
+        find_latest(checkpoints, T1, ""),
+        find_one(checkpoints, T1, "", "c1"),
+        checkpoints.find(CheckpointQuery(T1, "")),
+        checkpoints.find(CheckpointQuery()),
     ):
         with pytest.raises(Unavailable, match="being built"):
             await answer
@@ -72,7 +73,7 @@ async def test_other_partitions_go_on_telling(here: ProjectorEnv) -> None:
     other = next(row for row in found.values() if row is not None)
     marks = await PostgresWorkerQueries(here.pool).marks({R1: T1, other.run_id: other.thread_id})
     assert marks == {other.run_id: ClaimStatus(None, "worker-1", None, 2)}
-    assert await Checkpoints(here.pool).latest(other.thread_id, "") is None
+    assert await find_latest(Checkpoints(here.pool), other.thread_id, "") is None
     assert await PostgresWorkerQueries(here.pool).run_version(other.thread_id, other.run_id) is None
 
 
@@ -81,7 +82,7 @@ async def test_a_missing_row_counts_once_everything_is_present(here: ProjectorEn
     assert await duties.marks({UNKNOWN: T1}) == {UNKNOWN: ClaimStatus(None, None, None, 1)}
     assert await duties.marks({UNKNOWN: ThreadId("nobody")}) == {}
     assert await statuses.rows([UNKNOWN]) == {UNKNOWN: None}
-    assert await Checkpoints(here.pool).latest(ThreadId("nobody"), "") is None
+    assert await find_latest(Checkpoints(here.pool), ThreadId("nobody"), "") is None
 
 
 @pytest.mark.parametrize("emptied", ["DELETE FROM ledger.positions", "UPDATE ledger.positions SET present = false"])
@@ -91,7 +92,7 @@ async def test_empty_tables_say_nothing_is_known_instead_of_nothing_is_there(her
     duties, statuses = PostgresWorkerQueries(here.pool), RunStatusRows(here.pool)
     assert await duties.marks({R1: T1}) == {}
     assert await statuses.rows([R1]) == {}
-    for answer in (duties.run_version(T1, R1), Checkpoints(here.pool).latest(T1, "")):
+    for answer in (duties.run_version(T1, R1), find_latest(Checkpoints(here.pool), T1, "")):
         with pytest.raises(Unavailable):
             await answer
 
@@ -100,6 +101,6 @@ async def test_an_unknown_aggregate_waits_for_partitions_that_nobody_has_taken_y
     await here.pool.execute("UPDATE ledger.positions SET partitions = 3")
     assert await RunStatusRows(here.pool).rows([R1, UNKNOWN]) != {}
     assert UNKNOWN not in await RunStatusRows(here.pool).rows([UNKNOWN])
-    assert await Checkpoints(here.pool).latest(T1, "") is not None
+    assert await find_latest(Checkpoints(here.pool), T1, "") is not None
     with pytest.raises(Unavailable):
-        await Checkpoints(here.pool).latest(ThreadId("nobody"), "")
+        await find_latest(Checkpoints(here.pool), ThreadId("nobody"), "")

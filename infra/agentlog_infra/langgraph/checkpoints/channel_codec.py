@@ -21,7 +21,7 @@ from langchain_core.messages import (
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from agentlog_facts.checkpoint_ports import Encoded
+from agentlog_facts.checkpoint import Encoded
 from agentlog_facts.errors import Corrupt
 from agentlog_facts.json_value import Json, dump
 

@@ -7,7 +7,7 @@ So all copies together stay within 8/7 of the final size, and reading a version 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from agentlog_facts.checkpoint_ports import Encoded, EncodedChannel
+from agentlog_facts.checkpoint import Encoded, EncodedChannel
 from agentlog_facts.ids import Stream, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_infra.langgraph.checkpoints.channel_codec import ChannelCodec, stored_digest

@@ -7,7 +7,8 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
 from langgraph.types import Interrupt
 
-from agentlog_facts.checkpoint_ports import CheckpointReads, EncodedChannel, StoredWrite, merged
+from agentlog_facts.checkpoint import EncodedChannel
+from agentlog_facts.checkpoint_ports import CheckpointReads, StoredWrite, find_latest, merged
 from agentlog_facts.graph_ports import StoredState
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
@@ -29,7 +30,7 @@ class ChannelState:
 
     async def channels(self, thread_id: ThreadId, without: RunId | None = None) -> StoredState:
         """Return what remains when all that the run `without` wrote is hidden. Raises: Unavailable."""
-        found = await self._reads.latest(thread_id, "", without)
+        found = await find_latest(self._reads, thread_id, "", without)
         if found is None:
             return StoredState()
         shown: JsonObject = {

@@ -1,28 +1,27 @@
-"""Where a saver's facts go: to a claimed run's own stream, into one commit that the caller makes, or out one by one."""
+"""Journals that take a saver's facts: for a claimed run's stream, for one commit of the caller, or none at all."""
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol
+
+from langgraph.constants import START
 
 from agentlog_facts.checkpoint import CheckpointFact, CheckpointSaved
-from agentlog_facts.envelope import Cause, Draft, Fact
+from agentlog_facts.envelope import Cause, Draft
 from agentlog_facts.errors import AgentlogError
 from agentlog_facts.execution_port import AttemptLost
 from agentlog_facts.ids import Key, RunId, Stream, ThreadId, stream
+from agentlog_facts.json_value import Json
 from agentlog_facts.ports import Clock, EventLog, Ids
-from agentlog_infra.langgraph.checkpoints.supersteps import Supersteps
 
 FACTS_A_COMMIT = 128
 BACKLOG = 256
 """Facts that may wait for an acknowledgement before writers have to wait too."""
 LINGER_S = 0.005
 """How long a pipelined journal waits for more before it starts to append: one commit instead of one a call."""
-
-Commit: TypeAlias = Callable[[ThreadId, Sequence[Fact]], Awaitable[None]]
-"""Commits facts on `thread-<id>` (creating the thread where it is absent) and waits for the verdict."""
 
 
 class Journal(Protocol):
@@ -204,6 +203,35 @@ def _seen(pump: "asyncio.Task[None]") -> None:
         pump.exception()
 
 
+class Supersteps:
+    """Finds the checkpoints that end a superstep in which a node ran, in those of one attempt in their order.
+
+    LangGraph makes one for the input and one for START too.
+    """
+
+    def __init__(self) -> None:
+        self._inputs: dict[str, Json] = {}
+        """What the nodes had seen at the last input of a namespace, while nothing followed it."""
+
+    def ends(self, fact: CheckpointFact) -> bool:
+        """Tell whether a fact is the checkpoint behind a node; in doubt it is."""
+        if not isinstance(fact, CheckpointSaved):
+            return False
+        source, seen = fact.metadata.get("source"), fact.checkpoint.get("versions_seen")
+        if source == "input":
+            self._inputs[fact.checkpoint_ns] = seen
+            return False
+        before = self._inputs.pop(fact.checkpoint_ns, None)
+        return source == "loop" and _ran(before, seen) != {START}
+
+
+def _ran(before: Json, after: Json) -> set[str]:
+    """Return the nodes that saw something new between two checkpoints; none where that cannot be told."""
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return set()
+    return {node for node, seen in after.items() if seen != before.get(node)}
+
+
 class CollectingJournal:
     """Keeps the facts for one commit on `thread-<id>` that the caller makes."""
 
@@ -225,26 +253,6 @@ class CollectingJournal:
     async def write(self, thread_id: ThreadId, facts: Sequence[CheckpointFact]) -> None:
         """Keep facts."""
         self.facts.extend(facts)
-
-
-class CommittingJournal:
-    """Commits each write by itself and waits for its verdict: the saver outside a server."""
-
-    def __init__(self, commit: Commit) -> None:
-        self._commit = commit
-
-    @property
-    def run_id(self) -> RunId | None:
-        """Return None: no claim writes here."""
-        return None
-
-    def stream(self, thread_id: ThreadId) -> Stream:
-        """Return the thread's stream."""
-        return stream("thread", thread_id)
-
-    async def write(self, thread_id: ThreadId, facts: Sequence[CheckpointFact]) -> None:
-        """Commit facts; they are projected when this returns."""
-        await self._commit(thread_id, facts)
 
 
 class ReadOnly:

@@ -22,8 +22,15 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from agentlog_facts.checkpoint import CheckpointFact, CheckpointSaved, WritesSaved
-from agentlog_facts.checkpoint_ports import CheckpointReads, EncodedChannel, StoredCheckpoint, merged
+from agentlog_facts.checkpoint import CheckpointFact, CheckpointSaved, EncodedChannel, WritesSaved
+from agentlog_facts.checkpoint_ports import (
+    CheckpointQuery,
+    CheckpointReads,
+    StoredCheckpoint,
+    find_latest,
+    find_one,
+    merged,
+)
 from agentlog_facts.errors import Corrupt
 from agentlog_facts.ids import ThreadId
 from agentlog_facts.json_value import Json, JsonObject
@@ -175,19 +182,17 @@ class LogSaver(LoopBoundSaver):
         if limit is not None and limit <= 0:
             return
         conf = _conf(config or {})
-        ns = conf.get("checkpoint_ns")
-        query = self._reads.history(
-            ThreadId(str(conf["thread_id"])) if "thread_id" in conf else None,
-            None if ns is None else str(ns),
-            get_checkpoint_id(before) if before else None,
-            None if conf.get("checkpoint_id") else limit,
-            to_object(filter) if filter else None,
+        ns, checkpoint_id = conf.get("checkpoint_ns"), conf.get("checkpoint_id")
+        query = CheckpointQuery(
+            thread_id=ThreadId(str(conf["thread_id"])) if "thread_id" in conf else None,
+            ns=None if ns is None else str(ns),
+            checkpoint_id=str(checkpoint_id) if checkpoint_id else None,
+            before=get_checkpoint_id(before) if before else None,
+            metadata=to_object(filter) if filter else None,
+            limit=limit,
         )
-        found = await self.here(query)
-        wanted = conf.get("checkpoint_id")
-        for stored in found:
-            if not wanted or stored.checkpoint_id == wanted:
-                yield self._tuple(stored)
+        for stored in await self.here(self._reads.find(query)):
+            yield self._tuple(stored)
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
@@ -202,7 +207,7 @@ class LogSaver(LoopBoundSaver):
         remaining = set(channels)
         stored = await self._stored(config) if channels else None
         while remaining and stored is not None and stored.parent_checkpoint_id:
-            stored = await self._reads.get(stored.thread_id, stored.checkpoint_ns, stored.parent_checkpoint_id)
+            stored = await find_one(self._reads, stored.thread_id, stored.checkpoint_ns, stored.parent_checkpoint_id)
             if stored is not None:
                 remaining -= self._collect(stored, remaining, found)
         return found
@@ -227,8 +232,8 @@ class LogSaver(LoopBoundSaver):
         thread_id, ns = ThreadId(str(conf["thread_id"])), str(conf.get("checkpoint_ns") or "")
         checkpoint_id = get_checkpoint_id(config)
         if not checkpoint_id:
-            return await self._reads.latest(thread_id, ns)
-        found = await self._reads.get(thread_id, ns, str(checkpoint_id))
+            return await find_latest(self._reads, thread_id, ns)
+        found = await find_one(self._reads, thread_id, ns, str(checkpoint_id))
         if found is None:
             self._unknown.add((ns, str(checkpoint_id)))  # what starts there is a root
         return found
