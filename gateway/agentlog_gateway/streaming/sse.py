@@ -69,9 +69,17 @@ class Framer:
     def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
         self._cache: OrderedDict[Known, Framed] = OrderedDict()
         self._room = cache_bytes
+        self._last: tuple[PositionedFrames | None, bool, Framed] = (None, False, Framed((), b""))
 
     def framed(self, flush: PositionedFrames, with_ids: bool) -> Framed:
         """Return the events of a flush as bytes."""
+        last, had_ids, found = self._last
+        if last is not flush or had_ids is not with_ids:  # all readers of a tail get the same object, one by one
+            found = self._cached(flush, with_ids)
+            self._last = (flush, with_ids, found)
+        return found
+
+    def _cached(self, flush: PositionedFrames, with_ids: bool) -> Framed:
         record = flush.record
         at = (flush.partition, flush.position, record.run_id, record.epoch, record.n, flush.checksum, with_ids)
         found = self._cache.get(at)

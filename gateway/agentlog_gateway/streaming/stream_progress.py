@@ -57,7 +57,7 @@ class StreamProgress:
         of = flush.record.of
         if self.until is not None and flush.position >= self.until and (of is None or of != self._finished):
             return None
-        return self._shown(flush) if self._order.accepts(flush) else None
+        return StreamFlush(flush, self._resumable, self._after) if self._order.accepts(flush) else None
 
     def skip(self, gap: Gap) -> StreamGap:
         """Go on behind a gap."""
@@ -78,7 +78,4 @@ class StreamProgress:
     def end_flush(self) -> StreamFlush | None:
         """Return the flush that ends the run, if it waits and nobody has announced the end otherwise."""
         end = self._order.settle(self._finished)
-        return None if end is None else self._shown(end)
-
-    def _shown(self, flush: PositionedFrames) -> StreamFlush:
-        return StreamFlush(flush, self._resumable, self._after)
+        return None if end is None else StreamFlush(end, self._resumable, self._after)
