@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from tests.architecture.test_house import ROOMS, ROOT, modules, named, packages, tracked
+from tests.architecture.test_house import ROOMS, ROOT, modules, named, nodes, packages, tracked
 
 HTTP_API = ROOT / "docs" / "http-api.md"
 ARCHITECTURE = ROOT / "ARCHITECTURE.md"
@@ -52,7 +52,7 @@ def cited_sections() -> Iterator[tuple[Path, str, str]]:
 
 def docstrings(path: Path) -> Iterator[str]:
     """Yield the docstrings of a module, of attributes too."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             yield node.value.value
 

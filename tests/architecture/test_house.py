@@ -85,6 +85,12 @@ def product() -> list[Path]:
     return [path for path in modules(*ROOMS) if any(package in path.parents for package in packages())]
 
 
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Return every node of a module."""
+    return tuple(ast.walk(parsed(path)))
+
+
 def first_words(path: Path) -> str:
     """Return a module's docstring, or nothing."""
     return ast.get_docstring(parsed(path)) or ""
@@ -141,7 +147,7 @@ def test_a_module_over_400_lines_says_why() -> None:
 def test_a_function_over_40_lines_is_in_a_module_that_says_why() -> None:
     too_long: list[str] = []
     for path in modules(*ROOMS):
-        for node in ast.walk(parsed(path)):
+        for node in nodes(path):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or node.lineno) - node.body[0].lineno + 1
                 if lines > MOST_FUNCTION_LINES and "longer than" not in first_words(path).lower():
@@ -184,7 +190,7 @@ def test_whatever_is_a_dependency_is_imported_somewhere() -> None:
 def imported(path: Path) -> set[str]:
     """Return the first part of every module that a module imports, wherever in it."""
     names: set[str] = set()
-    for node in ast.walk(parsed(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             names.update(alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -234,7 +240,7 @@ def test_a_room_explains_itself_on_one_page(room: str) -> None:
 def test_no_error_is_swallowed() -> None:
     swallowed: list[str] = []
     for path in modules(*ROOMS, "tests"):
-        for node in ast.walk(parsed(path)):
+        for node in nodes(path):
             if isinstance(node, ast.ExceptHandler) and _catches_all(node) and isinstance(node.body[0], ast.Pass):
                 swallowed.append(f"{named(path)}:{node.lineno}")
     assert swallowed == []
@@ -250,7 +256,7 @@ def test_no_test_waits_by_sleeping() -> None:
     sleeping: list[str] = []
     for path in modules("tests"):
         tree = parsed(path)
-        for node in ast.walk(tree):
+        for node in nodes(path):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in (
                 "time.sleep",
                 "asyncio.sleep",
@@ -285,7 +291,7 @@ def test_casts_stay_in_the_vocabulary() -> None:
         f"{named(path)}:{node.lineno}"
         for path in modules(*ROOMS, "tests")
         if path.name != "vocabulary.py"
-        for node in ast.walk(parsed(path))
+        for node in nodes(path)
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("cast", "typing.cast")
     ]
     assert casts == []
