@@ -18,7 +18,6 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from agentlog_facts.errors import Misconfigured
 
 MEBIBYTE = 1024 * 1024
-DAY_MS = 24 * 3600 * 1000
 _URI_PASSWORD = re.compile(r"(://[^/@:]*:)[^?]*(@)")  # up to the last @: a password may hold one
 _QUERY_PASSWORD = re.compile(r"([?&](?:password|sslpassword|ssl_password)=)[^&]*")
 
@@ -105,7 +104,7 @@ class Settings(BaseSettings):
         description="copies that must exist before a record is acknowledged (2; embedded 1)",
     )
     outputs_retention_ms: int = Field(
-        7 * DAY_MS,
+        7 * 24 * 3600 * 1000,
         ge=1,
         validation_alias="AGENTLOG_OUTPUTS_RETENTION_MS",
         description="how long stream frames and the hidden rows of deleted threads are kept",

@@ -139,6 +139,31 @@ def test_a_module_docstring_says_what_the_module_is() -> None:
     assert [named(path) for path in swept if NO_NOUN_PHRASE.match(first_words(path))] == []
 
 
+WITH_TIMEOUTS = ("infra/agentlog_infra",)
+"""Packages with a module `timeouts`, which holds all their durations; the example graphs are exempt."""
+
+
+def test_the_durations_of_a_package_are_in_its_module_of_timeouts() -> None:
+    elsewhere = [
+        f"{named(path)}: {name}"
+        for path in modules(*ROOMS)
+        if any(ROOT / package in path.parents for package in WITH_TIMEOUTS)
+        if path.name != "timeouts.py" and "examples" not in path.parts
+        for name in _durations(parsed(path))
+    ]
+    assert elsewhere == []
+
+
+def _durations(module: ast.Module) -> Iterator[str]:
+    """Yield the names of the durations that a module defines at its top."""
+    for node in module.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                name = ast.unparse(target)
+                if re.search(r"_(?:S|SECS|MS)\b", name) or ast.unparse(node.value).startswith("timedelta("):
+                    yield name
+
+
 def test_a_module_over_400_lines_says_why() -> None:
     long = [path for path in modules(*ROOMS) if len(path.read_text().splitlines()) > MOST_MODULE_LINES]
     assert [named(path) for path in long if "longer than" not in first_words(path).lower()] == []

@@ -168,7 +168,7 @@ async def test_what_has_expired_is_a_gap_that_says_where_the_log_goes_on(env: Fr
 async def test_a_range_behind_the_end_of_the_log_gives_what_is_there_and_says_that_the_rest_is_not(
     env: FramesEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentlog_infra.kafka.outputs.ranges.PATIENCE_MS", 300)
+    monkeypatch.setattr("agentlog_infra.timeouts.OUTPUTS_READ_MS", 300)
     start = await env.reads.end(A)
     end = await env.log.append(A, flush(0))
     for further in (1, 5):

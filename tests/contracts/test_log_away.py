@@ -32,7 +32,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
 @pytest.fixture
 async def env(server: Server, stack: RunningStack, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[EventsEnv]:
     """Give its event log; a producer is given up soon."""
-    monkeypatch.setattr("agentlog_infra.kafka.producer.SILENCE_S", 1.0)
+    monkeypatch.setattr("agentlog_infra.timeouts.PRODUCER_SILENCE_S", 1.0)
     async with event_envs.kafka(server.bootstrap, connection_to(server.bootstrap), stack.postgres) as made:
         yield made
 

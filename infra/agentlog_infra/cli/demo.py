@@ -8,13 +8,11 @@ from pathlib import Path
 import rich_click as click
 
 from agentlog_facts.errors import Unavailable
-from agentlog_infra import logs
+from agentlog_infra import logs, timeouts
 from agentlog_infra.console import say
 from agentlog_infra.settings import Settings, origin_of
 from agentlog_infra.stack.addresses import joined, running_on
 from agentlog_infra.supervisor.dev_server import DevServer, dev_server, free_port, run_until_signal
-
-_GRACE_SECS = 5.0
 
 
 @click.command()
@@ -53,7 +51,7 @@ async def _with_own_server(settings: Settings) -> int:
 
     async def once() -> int:
         say("starting the server with the example graphs")
-        async with dev_server(settings, grace_secs=_GRACE_SECS) as here:
+        async with dev_server(settings, grace_secs=timeouts.DEV_GRACE_S) as here:
             running.append(here)
             return await _demo(here.settings, here.url)
 

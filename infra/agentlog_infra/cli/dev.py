@@ -8,11 +8,11 @@ from pathlib import Path
 import rich_click as click
 
 from agentlog_facts.version import VERSION
-from agentlog_infra import logs
+from agentlog_infra import logs, timeouts
 from agentlog_infra.console import Status, put, say
 from agentlog_infra.process.wait import first_to_end
 from agentlog_infra.settings import Settings, origin_of
-from agentlog_infra.supervisor.dev_server import DEV_GRACE_SECS, DevServer, dev_server, graphs_of, run_until_signal
+from agentlog_infra.supervisor.dev_server import DevServer, dev_server, graphs_of, run_until_signal
 
 _STUDIO = "https://smith.langchain.com/studio/?baseUrl="
 
@@ -49,7 +49,7 @@ def dev(
 def grace_of(settings: Settings) -> float:
     """Return how long a development server lets runs finish: short, unless the setting was given."""
     given = origin_of("shutdown_grace_secs") != "default"
-    return settings.shutdown_grace_secs if given else DEV_GRACE_SECS
+    return settings.shutdown_grace_secs if given else timeouts.DEV_GRACE_S
 
 
 async def _dev(settings: Settings, *, reload: bool, began: float) -> int:

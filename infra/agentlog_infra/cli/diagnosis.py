@@ -13,6 +13,7 @@ from typing import Literal
 
 from agentlog_facts.errors import AgentlogError, Unavailable
 from agentlog_facts.version import VERSION
+from agentlog_infra import timeouts
 from agentlog_infra.langgraph.config import unsupported_keys
 from agentlog_infra.langgraph.unsupported_keys import NOT_YET, UnsupportedKey
 from agentlog_infra.process.processors_jobs import pending_migrations, query_projection
@@ -38,7 +39,6 @@ _NOT_YET = (
 )
 STOPPED = "unknown schema: start a newer release; log diverged: agentlog rebuild"
 _LOW_DISK_BYTES = 2 * 1024**3
-_CHECK_SECS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +158,10 @@ def _unused_names() -> list[Finding]:
 
 async def _look(name: str, remedy: str, look: Callable[[], Awaitable[Finding]]) -> Finding:
     try:
-        async with asyncio.timeout(_CHECK_SECS):
+        async with asyncio.timeout(timeouts.DOCTOR_CHECK_S):
             return await look()
     except TimeoutError:
-        return Finding(name, "failed", f"no answer within {_CHECK_SECS:.0f} s", remedy)
+        return Finding(name, "failed", f"no answer within {timeouts.DOCTOR_CHECK_S:.0f} s", remedy)
     except AgentlogError as error:
         return Finding(name, "failed", str(error), remedy)
 

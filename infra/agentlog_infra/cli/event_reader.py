@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from agentlog_facts.errors import Corrupt, Unavailable
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.vocabulary import parse_commit
+from agentlog_infra import timeouts
 from agentlog_infra.kafka.connection import EVENTS, connection, kafka_faults
 from agentlog_infra.kafka.partitioner import partition_of
 from agentlog_infra.kafka.shutdown import close_client
@@ -20,9 +21,7 @@ from agentlog_infra.settings import Settings
 from agentlog_postgres.connection import Connection, connect, translated
 
 _BATCH = 500
-_PATIENCE_MS = 1000
 _VERDICT_LOOKS = 20
-_VERDICT_STEP_SECS = 0.1
 _VERDICTS = """\
 SELECT "offset", version, verdict, detail::text AS detail FROM ledger.log_index
 WHERE partition = $1 AND "offset" = ANY($2::bigint[])"""
@@ -141,7 +140,7 @@ class Events:
         left = {at for at in wanted if ends[at] > 0}
         while left or follow:
             with kafka_faults(EVENTS):
-                found = await consumer.getmany(timeout_ms=_PATIENCE_MS, max_records=_BATCH)
+                found = await consumer.getmany(timeout_ms=timeouts.EVENTS_COMMAND_POLL_MS, max_records=_BATCH)
             for at, records in found.items():
                 mine = [r for r in records if thread_id is None or r.key == thread_id.encode()]
                 if not follow:
@@ -161,7 +160,7 @@ class Events:
         looks = 0
         while wait and len(verdicts) < len(records) and looks < _VERDICT_LOOKS:
             looks += 1  # the projector is a moment behind the log
-            await asyncio.sleep(_VERDICT_STEP_SECS)
+            await asyncio.sleep(timeouts.EVENTS_COMMAND_VERDICT_POLL_S)
             verdicts = await self._verdicts(partition, [record.offset for record in records])
         return [_commit(record, verdicts.get(record.offset)) for record in records]
 

@@ -9,14 +9,12 @@ from typing import TypedDict
 from aiokafka.errors import KafkaError
 
 from agentlog_facts.errors import Misconfigured, Unavailable
+from agentlog_infra import timeouts
 from agentlog_infra.settings import Settings, names_of
 
 EVENTS = "agentlog.events"
 OUTPUTS = "agentlog.outputs"
 BLOBS = "agentlog.blobs"
-
-REQUEST_TIMEOUT_MS = 5_000
-"""How long one request to the broker may take before the client tries again."""
 
 
 class Connection(TypedDict):
@@ -48,7 +46,7 @@ def connection(settings: Settings) -> Connection:
         sasl_mechanism=settings.kafka_sasl_mechanism,
         sasl_plain_username=settings.kafka_sasl_username,
         sasl_plain_password=None if password is None else password.get_secret_value(),
-        request_timeout_ms=REQUEST_TIMEOUT_MS,
+        request_timeout_ms=timeouts.KAFKA_REQUEST_MS,
     )
 
 

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from agentlog_infra import timeouts
 from agentlog_infra.kafka.connection import Connection, kafka_faults
 from agentlog_infra.kafka.shutdown import close_client
-
-RETRY_MS = 20
-"""A new consumer waits this long for the topic's metadata, then asks again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ class ConsumerPool:
             auto_offset_reset="none",
             enable_auto_commit=False,
             fetch_max_wait_ms=self._reading.wait_ms,
-            retry_backoff_ms=RETRY_MS,
+            retry_backoff_ms=timeouts.KAFKA_METADATA_RETRY_MS,
             max_partition_fetch_bytes=self._reading.fetch_bytes,
         )
         try:

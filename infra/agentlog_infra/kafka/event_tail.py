@@ -16,6 +16,7 @@ from aiokafka.errors import OffsetOutOfRangeError
 from agentlog_facts.envelope import Draft
 from agentlog_facts.errors import Diverged, Unavailable
 from agentlog_facts.ports import RawRecord
+from agentlog_infra import timeouts
 from agentlog_infra.kafka.blobs import KafkaBlobs
 from agentlog_infra.kafka.connection import BLOBS, EVENTS, Connection, connection, kafka_faults
 from agentlog_infra.kafka.event_log import raw_record, resolve
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     Links: TypeAlias = dict[tuple[object, object], AIOKafkaConnection]
 
 BOOTSTRAP = "bootstrap"
-FETCH_WAIT_MS = 100
 
 
 async def open_event_tail(
@@ -41,7 +41,7 @@ async def open_event_tail(
     stack: AsyncExitStack,
     *,
     schema: str = "ledger",
-    fetch_wait_ms: int = FETCH_WAIT_MS,
+    fetch_wait_ms: int = timeouts.EVENT_TAIL_FETCH_WAIT_MS,
 ) -> "KafkaTail":
     """Connect a tail of `events`, until `stack` closes; `schema` of `pool` holds the index of blobs.
 
@@ -68,7 +68,7 @@ class KafkaTail:
         partitions: int,
         client_id: str,
         topic: str = EVENTS,
-        fetch_wait_ms: int = FETCH_WAIT_MS,
+        fetch_wait_ms: int = timeouts.EVENT_TAIL_FETCH_WAIT_MS,
     ) -> None:
         """`fetch_wait_ms`: how long the broker may hold a question that it has no records for; what is asked of it
         over the same connection waits behind it, so a take-over takes as long."""

@@ -1,8 +1,8 @@
-"""A producer whose acknowledgement means durable, and which is replaced when it stays silent.
+"""Kafka producer with bounded acknowledgement: acknowledged means durable, and a silent client is replaced.
 
-aiokafka's idempotent producer neither raises a time-out nor expires a batch, so the wait is bounded here. A producer is
-given up only after SILENCE_S without any acknowledgement or after a fatal error; its batches may still arrive, which
-is what `event_id` and `append_id` are for.
+aiokafka's idempotent producer neither raises a time-out nor expires a batch, so this module limits the wait. It
+replaces an aiokafka producer only after PRODUCER_SILENCE_S without any acknowledgement, or after a fatal error. Batches
+of the replaced one may still arrive; `event_id` and `append_id` make them harmless.
 """
 
 import asyncio
@@ -18,16 +18,12 @@ from aiokafka.structs import RecordMetadata
 from agentlog_facts.back_off import back_off
 from agentlog_facts.envelope import LogPosition
 from agentlog_facts.errors import OutcomeUnknown, Unavailable
+from agentlog_infra import timeouts
 from agentlog_infra.kafka.connection import Connection, kafka_faults
 from agentlog_infra.kafka.shutdown import close_producer
 
 log = logging.getLogger(__name__)
 
-SILENCE_S = 10.0
-HAND_OVER_S = 5.0
-START_S = 10.0
-FIRST_PAUSE_S = 0.1
-LONGEST_PAUSE_S = 2.0
 MAX_REQUEST_BYTES = 1_000_000
 NO_PLACE = -1
 """Log start in an acknowledgement without a place: of a batch that Kafka knows as a repeat, and no longer where it lies
@@ -61,13 +57,13 @@ class DurableProducer:
         self._last_ack = time.monotonic()
 
     async def stop(self) -> None:
-        """Flush what was handed over, at most SILENCE_S, and disconnect."""
+        """Flush what was handed over, at most PRODUCER_SILENCE_S, and disconnect."""
         if self._replacing is not None:
             self._replacing.cancel()
             await asyncio.gather(self._replacing, return_exceptions=True)
         producer, self._producer = self._producer, None
         if producer is not None:
-            await close_producer(producer, SILENCE_S)
+            await close_producer(producer, timeouts.PRODUCER_SILENCE_S)
 
     async def send(
         self,
@@ -86,7 +82,7 @@ class DurableProducer:
             raise Unavailable(f"{topic}: no connection to the log yet")
         try:
             with kafka_faults(topic):
-                async with asyncio.timeout(HAND_OVER_S):
+                async with asyncio.timeout(timeouts.PRODUCER_SEND_S):
                     handed = await producer.send(topic, value, key, partition, headers=headers)
         except Unavailable as error:
             if _is_broken(error.__cause__):  # its sender died while nobody waited for an acknowledgement
@@ -103,15 +99,15 @@ class DurableProducer:
         self, topic: str, producer: AIOKafkaProducer, handed: asyncio.Future[RecordMetadata]
     ) -> RecordMetadata:
         try:
-            done, _ = await asyncio.wait({handed}, timeout=SILENCE_S)
+            done, _ = await asyncio.wait({handed}, timeout=timeouts.PRODUCER_SILENCE_S)
             if done:
                 return handed.result()
         except KafkaError as error:
             self._replace(producer)
             raise OutcomeUnknown(f"{topic}: {type(error).__name__} {error}") from error
-        if time.monotonic() - self._last_ack >= SILENCE_S:
+        if time.monotonic() - self._last_ack >= timeouts.PRODUCER_SILENCE_S:
             self._replace(producer)
-        raise OutcomeUnknown(f"{topic}: no acknowledgement within {SILENCE_S:g} s")
+        raise OutcomeUnknown(f"{topic}: no acknowledgement within {timeouts.PRODUCER_SILENCE_S:g} s")
 
     def _replace(self, old: AIOKafkaProducer) -> None:
         if self._producer is old:
@@ -124,7 +120,7 @@ class DurableProducer:
             await close_producer(old, 0)
         except Exception:  # the old one is given up whatever it says
             log.exception("producer.not_stopped", extra={"client": self._client_id})
-        for pause_s in back_off(FIRST_PAUSE_S, LONGEST_PAUSE_S):
+        for pause_s in back_off(timeouts.PRODUCER_FIRST_PAUSE_S, timeouts.PRODUCER_LONGEST_PAUSE_S):
             try:
                 self._producer = await self._connect()
                 self._last_ack = time.monotonic()
@@ -143,11 +139,11 @@ class DurableProducer:
             enable_idempotence=True,
             max_request_size=self._max_request_bytes,
             compression_type=self._compression,
-            retry_backoff_ms=50,
+            retry_backoff_ms=timeouts.PRODUCER_RETRY_MS,
         )
         try:
             with kafka_faults(self._client_id):
-                async with asyncio.timeout(START_S):  # aiokafka 0.14 asks for a producer id for as long as it takes
+                async with asyncio.timeout(timeouts.PRODUCER_START_S):
                     await producer.start()
         except BaseException:
             await close_producer(producer, 0)

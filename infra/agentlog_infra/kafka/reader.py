@@ -6,14 +6,11 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
 from agentlog_facts.errors import Corrupt, Unavailable
+from agentlog_infra import timeouts
 from agentlog_infra.kafka.connection import Connection, kafka_faults
 from agentlog_infra.kafka.consumer_pool import ConsumerPool, Reading
 
-PATIENCE_MS = 5_000
-SHORT_PATIENCE_MS = 500
-"""After this long without a record it is asked whether the log ends here."""
 POOL = 2
-FETCH_WAIT_MS = 100
 FETCH_BYTES = 4 * 1024 * 1024
 
 Record = ConsumerRecord[bytes, bytes]
@@ -23,7 +20,9 @@ class KafkaReader:
     """Reads `start <= offset < end` of a partition; at most POOL reads at a time, the others wait their turn."""
 
     def __init__(self, connection: Connection, topic: str, client_id: str) -> None:
-        self._pool = ConsumerPool(connection, topic, Reading(client_id, POOL, FETCH_WAIT_MS, FETCH_BYTES))
+        self._pool = ConsumerPool(
+            connection, topic, Reading(client_id, POOL, timeouts.READER_FETCH_WAIT_MS, FETCH_BYTES)
+        )
 
     async def stop(self) -> None:
         """Disconnect."""
@@ -57,7 +56,7 @@ class KafkaReader:
     async def _some(self, consumer: AIOKafkaConsumer, at: TopicPartition, start: int) -> list[Record]:
         with kafka_faults(self._pool.topic):
             try:
-                for patience_ms in (SHORT_PATIENCE_MS, PATIENCE_MS):
+                for patience_ms in (timeouts.READER_FIRST_WAIT_MS, timeouts.READER_WAIT_MS):
                     found = await consumer.getmany(at, timeout_ms=patience_ms)
                     if found.get(at):
                         return found[at]
@@ -65,4 +64,4 @@ class KafkaReader:
                         raise Corrupt(f"{at.topic}-{at.partition}: no record at offset {start}, the log ends at {end}")
             except OffsetOutOfRangeError as error:  # a KafkaError too, but not one of an absent log
                 raise Corrupt(f"{at.topic}-{at.partition}: the wanted records are not there: {error}") from error
-        raise Unavailable(f"{at.topic}-{at.partition}: no records within {PATIENCE_MS} ms")
+        raise Unavailable(f"{at.topic}-{at.partition}: no records within {timeouts.READER_WAIT_MS} ms")

@@ -16,11 +16,11 @@ from aiokafka import AIOKafkaClient, AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import ProducerClosed
 
-GOODBYE_S = 0.5
+from agentlog_infra import timeouts
 
 
 async def close_client(client: AIOKafkaConsumer | AIOKafkaAdminClient) -> None:
-    """Stop a consumer or an admin client; past GOODBYE_S its connections are broken off."""
+    """Stop a consumer or an admin client; after KAFKA_CLOSE_S its connections are broken off."""
     with _broken_off(client._client):  # pyright: ignore[reportPrivateUsage]  # it tells of its connections nowhere else
         if isinstance(client, AIOKafkaAdminClient):
             await client.close()
@@ -57,7 +57,7 @@ async def close_producer(producer: AIOKafkaProducer, patience_s: float) -> None:
         if not stopping.done():
             _give_up(producer)
     with _broken_off(producer.client):
-        if not (await asyncio.wait({stopping}, timeout=GOODBYE_S))[0]:
+        if not (await asyncio.wait({stopping}, timeout=timeouts.KAFKA_CLOSE_S))[0]:
             _give_up(producer)  # its sender waits for answers that are on their way: not for these either
             await asyncio.wait({stopping})
         if stopping.cancelled():  # together with its sender
@@ -76,12 +76,12 @@ def _give_up(producer: AIOKafkaProducer) -> None:
 
 @contextmanager
 def _broken_off(client: AIOKafkaClient) -> Generator[None]:
-    """Let the connections of a client that is stopped end by GOODBYE_S, and at once if the stop is cancelled."""
+    """Break off the connections of a stopping client after KAFKA_CLOSE_S, or at once if the stop is cancelled."""
     known = client._conns.values()  # pyright: ignore[reportPrivateUsage]  # as above
     writers = [link._writer for link in known]  # pyright: ignore[reportPrivateUsage]  # as above
     links = [writer.transport for writer in writers if writer is not None]
     encrypted = [link for link in links if link.get_extra_info("ssl_object") is not None]
-    alarm = asyncio.get_running_loop().call_later(GOODBYE_S, _break_off, encrypted)
+    alarm = asyncio.get_running_loop().call_later(timeouts.KAFKA_CLOSE_S, _break_off, encrypted)
     try:
         yield
     except BaseException:

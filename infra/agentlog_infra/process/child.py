@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Protocol
 
+from agentlog_infra import timeouts
+
 # Runs in the child before the program: changes the user, asks the kernel for a signal at the parent's death (the change
 # of user would clear it, so it comes second), and gives up if the parent died before the kernel knew.
 # A start hook inside fork() would do the same, but is unsafe beside threads and warns from Python 3.12 on.
@@ -31,7 +33,6 @@ if os.getppid() != parent:
     os._exit(1)
 os.execv(sys.argv[5], sys.argv[5:])
 """
-_POLL_SECS = 0.02
 _ROOMS = (
     "agentlog_facts",
     "agentlog_commands",
@@ -204,7 +205,7 @@ async def gone(identity: Identity, seconds: float) -> bool:
 def _wait_for_exit(pid: int, seconds: float) -> None:
     """Block until the kernel reports the end (Linux), else for one short step."""
     if sys.platform != "linux":
-        select.select([], [], [], min(seconds, _POLL_SECS))
+        select.select([], [], [], min(seconds, timeouts.CHILD_POLL_S))
         return
     try:
         handle = os.pidfd_open(pid)

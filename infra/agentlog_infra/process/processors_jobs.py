@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 from agentlog_facts.errors import Unavailable
+from agentlog_infra import timeouts
 from agentlog_infra.console import CommandFailed, Status
 from agentlog_infra.process.child import child_environment, spawn, stop_child
 from agentlog_infra.settings import Settings
 
-LIMIT_SECS = 600.0
 _ANSWERED = (Status.OK, Status.DIFFERENCE, Status.NOT_FOUND)
 
 
@@ -54,10 +54,10 @@ async def _run(settings: Settings, *words: str) -> tuple[int, str]:
         stdout=subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(LIMIT_SECS):
+        async with asyncio.timeout(timeouts.JOB_S):
             printed, _ = await process.communicate()
     except TimeoutError as error:
-        raise Unavailable(f"{' '.join(words)} did not finish within {LIMIT_SECS:.0f} s") from error
+        raise Unavailable(f"{' '.join(words)} did not finish within {timeouts.JOB_S:.0f} s") from error
     finally:
         await stop_child(process, ())
     return process.returncode or 0, printed.decode()

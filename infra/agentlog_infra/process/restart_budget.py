@@ -4,17 +4,19 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from agentlog_infra import timeouts
+
 LIMIT = 10
-WINDOW_SECS = 60.0
-_FIRST_DELAY_SECS = 0.1
-_LONGEST_DELAY_SECS = 5.0
 
 
 class RestartBudget:
     """Counts restarts inside a sliding window; waits grow with the count and shrink as the window moves on."""
 
     def __init__(
-        self, limit: int = LIMIT, window_secs: float = WINDOW_SECS, clock: Callable[[], float] = time.monotonic
+        self,
+        limit: int = LIMIT,
+        window_secs: float = timeouts.RESTART_WINDOW_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limit, self._window_secs, self._clock = limit, window_secs, clock
         self._past: deque[float] = deque(maxlen=limit + 1)
@@ -27,4 +29,4 @@ class RestartBudget:
         if len(self._past) >= self._limit:
             return None
         self._past.append(now)
-        return float(min(_LONGEST_DELAY_SECS, _FIRST_DELAY_SECS * 2 ** (len(self._past) - 1)))
+        return float(min(timeouts.RESTART_LONGEST_PAUSE_S, timeouts.RESTART_FIRST_PAUSE_S * 2 ** (len(self._past) - 1)))

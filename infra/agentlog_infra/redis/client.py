@@ -8,23 +8,23 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from agentlog_facts.errors import Misconfigured, Unavailable
+from agentlog_infra import timeouts
 from agentlog_infra.settings import Settings
-
-SOCKET_S = 5.0
-"""Longer than the longest blocking call, so that a half-open connection is noticed."""
-ANSWER_S = 2.0
-"""How long a command may take, connection and repeats of the client included; a blocking one also its patience."""
 
 
 def redis_client(settings: Settings) -> Redis:
     """Return a client; nothing is sent yet. Raises: Misconfigured for an address that is none."""
     if settings.redis_uri is None:
         raise Misconfigured("REDIS_URI: expected the address of Redis or Valkey, found nothing")
-    uri, wait_s = settings.redis_uri, SOCKET_S
+    uri, wait_s = settings.redis_uri, timeouts.REDIS_SOCKET_S
     try:
         if uri.startswith("unix:"):  # its connections take no keep-alive
             return Redis.from_url(
-                uri, protocol=2, socket_timeout=wait_s, socket_connect_timeout=wait_s, health_check_interval=10
+                uri,
+                protocol=2,
+                socket_timeout=wait_s,
+                socket_connect_timeout=wait_s,
+                health_check_interval=timeouts.REDIS_HEALTH_CHECK_S,
             )
         return Redis.from_url(
             uri,
@@ -32,7 +32,7 @@ def redis_client(settings: Settings) -> Redis:
             socket_timeout=wait_s,
             socket_connect_timeout=wait_s,
             socket_keepalive=True,
-            health_check_interval=10,
+            health_check_interval=timeouts.REDIS_HEALTH_CHECK_S,
         )
     except ValueError as error:
         raise Misconfigured(f"REDIS_URI: {error}") from error
@@ -49,7 +49,7 @@ def redis_faults(what: str) -> Generator[None]:
 
 @asynccontextmanager
 async def answered(what: str, patience_s: float = 0.0) -> AsyncGenerator[None]:
-    """Let a command take `patience_s` and ANSWER_S in all. Raises: Unavailable."""
+    """Limit a command to `patience_s` plus REDIS_ANSWER_S. Raises: Unavailable."""
     with redis_faults(what):
-        async with asyncio.timeout(patience_s + ANSWER_S):
+        async with asyncio.timeout(patience_s + timeouts.REDIS_ANSWER_S):
             yield

@@ -3,12 +3,11 @@
 import logging
 from typing import Protocol
 
+from agentlog_infra import timeouts
 from agentlog_infra.redis.keys import RedisKeys
 from agentlog_infra.settings import Settings
 
 log = logging.getLogger(__name__)
-
-KEPT_SECS = 3600
 
 
 class Announce(Protocol):
@@ -28,10 +27,11 @@ def announcer(settings: Settings) -> Announce:
         from redis.exceptions import RedisError
 
         key = RedisKeys(settings.redis_key_prefix).dead_workers
-        client = Redis.from_url(settings.redis_uri or "", socket_timeout=2.0, socket_connect_timeout=2.0)
+        wait_s = timeouts.DEAD_WORKER_SOCKET_S
+        client = Redis.from_url(settings.redis_uri or "", socket_timeout=wait_s, socket_connect_timeout=wait_s)
         try:
             await client.execute_command("SADD", key, worker_id)
-            await client.execute_command("EXPIRE", key, KEPT_SECS)
+            await client.execute_command("EXPIRE", key, timeouts.DEAD_WORKER_KEPT_S)
             await client.publish(key, worker_id)
         except (RedisError, OSError) as error:
             log.warning("worker.death_not_announced", extra={"worker": worker_id, "error": repr(error)})

@@ -15,6 +15,7 @@ from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import RunId
 from agentlog_facts.notification import Hint, decode_hint, encode_hint
 from agentlog_facts.ports import Ids
+from agentlog_infra import timeouts
 from agentlog_infra.redis.client import answered, redis_faults
 from agentlog_infra.redis.keys import RedisKeys
 
@@ -22,12 +23,6 @@ if TYPE_CHECKING:
     from redis.asyncio.client import Reply
 
 log = logging.getLogger(__name__)
-
-BLOCK_S = 2.0
-"""Longest blocking call; the time-out of the socket is longer, so that a half-open connection is noticed."""
-SILENCE_S = 10.0
-"""A subscription on which so long nothing came, no answer to a ping either, is given up: its other end is gone."""
-BACK_OFF_S = 0.2
 
 
 class RedisFeed:
@@ -97,8 +92,8 @@ class RedisFeed:
             await self._redis.execute_command("RPUSH", self._keys.queue(graph_id), *run_ids)
 
     async def pop(self, graph_ids: Sequence[str], patience: timedelta) -> RunId | None:
-        """Take the next run of these graphs, waiting at most `patience` (<= BLOCK_S). Raises: Unavailable."""
-        patience_s = min(patience.total_seconds(), BLOCK_S)
+        """Pop the next run of these graphs, waiting at most `patience` (<= REDIS_BLOCK_S). Raises: Unavailable."""
+        patience_s = min(patience.total_seconds(), timeouts.REDIS_BLOCK_S)
         keys = [self._keys.queue(graph_id) for graph_id in graph_ids]
         async with answered("pop", patience_s):
             found = await self._redis.execute_command("BLPOP", *keys, patience_s)
@@ -147,7 +142,7 @@ class RedisFeed:
                                 yield message
             except Unavailable as error:
                 log.warning("feed.reconnecting", extra={"channel": channel, "error": str(error)})
-                await asyncio.sleep(BACK_OFF_S)  # back-off before the next attempt to connect
+                await asyncio.sleep(timeouts.REDIS_RECONNECT_PAUSE_S)  # back-off before the next attempt to connect
 
 
 def _hint(message: bytes) -> Hint | None:
@@ -176,19 +171,19 @@ def _run_id(info: "Reply") -> str:
 
 
 async def _heard(pubsub: PubSub) -> AsyncGenerator[bytes]:
-    """Yield messages; ask for a sign of life where none comes. Raises: TimeoutError after SILENCE_S without any.
+    """Yield messages, and send a ping after each quiet interval. Raises: TimeoutError after REDIS_SILENCE_S of silence.
 
     redis-py (8.1) sends pings of its own, and never asks what became of them.
     """
     heard_at = time.monotonic()
     while True:
-        message = await pubsub.get_message(timeout=BLOCK_S)
+        message = await pubsub.get_message(timeout=timeouts.REDIS_BLOCK_S)
         if message is not None:
             heard_at = time.monotonic()
             data = message.get("data")
             if message.get("type") == "message" and isinstance(data, bytes):
                 yield data
-        elif time.monotonic() - heard_at > SILENCE_S:
-            raise TimeoutError(f"nothing came for {SILENCE_S:g} s")
+        elif time.monotonic() - heard_at > timeouts.REDIS_SILENCE_S:
+            raise TimeoutError(f"nothing came for {timeouts.REDIS_SILENCE_S:g} s")
         else:
             await pubsub.ping()

@@ -15,16 +15,12 @@ from agentlog_facts.errors import OutcomeUnknown, Unavailable
 from agentlog_facts.guard import Verdict
 from agentlog_facts.notification import Hint
 from agentlog_facts.ports import Clock, HintFeed, LedgerReads
+from agentlog_infra import timeouts
 
 log = logging.getLogger(__name__)
 
 REMEMBERED = 256
 """Hints kept per partition: a verdict often arrives before its writer asks for it."""
-LOOK_S = 0.25
-"""How long a record waits for its hint before it is looked for, and again before it is looked for once more."""
-LOOK_EVERY_S = 0.1
-LONGEST_LOOK_S = 5.0
-"""How long one look may take; the next one asks on another connection."""
 MOST_LOOKED_FOR = 1_000
 
 
@@ -76,7 +72,7 @@ class HintVerdicts:
         if known is not None:
             return known
         now = self._clock.monotonic()
-        asked = _Asked(place, append_id, now + LOOK_S, asyncio.get_running_loop().create_future())
+        asked = _Asked(place, append_id, now + timeouts.VERDICT_HINT_S, asyncio.get_running_loop().create_future())
         everybody = self._asked[place.partition]
         everybody[asked] = None
         self._somebody_asks.set()
@@ -96,20 +92,20 @@ class HintVerdicts:
         """Look up late verdicts: a lost hint costs at most one look, and one query serves all writers that wait."""
         while True:
             await self._somebody_asks.wait()
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(timeouts.VERDICT_POLL_S)
             now = self._clock.monotonic()
             waiting = [asked for everybody in self._asked.values() for asked in everybody]
             if not waiting:
                 self._somebody_asks.clear()
             late = sorted((asked for asked in waiting if asked.look_at <= now), key=lambda asked: asked.look_at)
             if late:
-                await self._look(late[:MOST_LOOKED_FOR], now + LOOK_S)
+                await self._look(late[:MOST_LOOKED_FOR], now + timeouts.VERDICT_HINT_S)
 
     async def _look(self, late: Sequence[_Asked], again_at: float) -> None:
         for asked in late:
             asked.look_at = again_at
         try:
-            async with asyncio.timeout(LONGEST_LOOK_S):
+            async with asyncio.timeout(timeouts.VERDICT_QUERY_S):
                 rows = await self._ledger.at([asked.place for asked in late])
         except (Unavailable, TimeoutError) as error:
             log.warning(

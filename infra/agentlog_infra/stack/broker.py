@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 
 from agentlog_facts.errors import Unavailable
+from agentlog_infra import timeouts
 from agentlog_infra.process.child import stop_child, write_atomically
 from agentlog_infra.process.ready_pipe import ReadyPipe
 from agentlog_infra.stack.data_dir import DataDir
 from agentlog_infra.stack.server import EmbeddedServer
 
 _HOST = "127.0.0.1"
-_START_SECS = 300.0  # a long log is scanned after a crash
 
 
 class EmbeddedBroker(EmbeddedServer):
@@ -54,10 +54,10 @@ class EmbeddedBroker(EmbeddedServer):
             )
             ready.started()
             try:
-                async with asyncio.timeout(_START_SECS):
+                async with asyncio.timeout(timeouts.BROKER_START_S):
                     said = await ready.line()
             except TimeoutError as error:
-                raise Unavailable(f"the broker was not ready within {_START_SECS:.0f} s") from error
+                raise Unavailable(f"the broker was not ready within {timeouts.BROKER_START_S:.0f} s") from error
             except asyncio.CancelledError:
                 await stop_child(self._running(), self.stop_steps)
                 raise

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from agentlog_facts.errors import Misconfigured, Unavailable
+from agentlog_infra import timeouts
 from agentlog_infra.process.child import command_line, identify, spawn, stop_child, stop_orphan
 from agentlog_infra.stack.data_dir import DataDir
 from agentlog_infra.stack.postgres_files import PostgresHome, settle
@@ -20,8 +21,6 @@ log = logging.getLogger(__name__)
 
 _MAJOR = "18"
 _DATABASE = "postgres"
-_START_SECS = 300.0  # a long crash recovery is not a failure
-_SHARED_MEMORY_SECS = 10.0
 _SHARED_MEMORY_IN_USE = "pre-existing shared memory block"
 _SETTINGS = {
     "listen_addresses": "",
@@ -70,12 +69,12 @@ class EmbeddedPostgres(EmbeddedServer):
         await self.end_orphan()
         self._settled = await asyncio.to_thread(settle, self.data_dir, server_account())
         await self._make_cluster()
-        deadline = time.monotonic() + _SHARED_MEMORY_SECS
+        deadline = time.monotonic() + timeouts.POSTGRES_SHARED_MEMORY_S
         while not await self._start_once():
             # Children of a killed postmaster still hold its memory; they notice its death and go.
             if _SHARED_MEMORY_IN_USE not in self.data_dir.log_tail(self.name) or time.monotonic() > deadline:
                 raise self._died()
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(timeouts.POSTGRES_SHARED_MEMORY_POLL_S)
 
     async def _make_cluster(self) -> None:
         rows = self.home.rows
@@ -118,10 +117,10 @@ class EmbeddedPostgres(EmbeddedServer):
         words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         await self._launch([self.home.binaries / "postgres", "-D", self.home.rows, *words], account=self.home.account)
         try:
-            async with asyncio.timeout(_START_SECS):
+            async with asyncio.timeout(timeouts.POSTGRES_START_S):
                 return await self._ready()
         except TimeoutError as error:
-            raise Unavailable(f"postgres was not ready within {_START_SECS:.0f} s") from error
+            raise Unavailable(f"postgres was not ready within {timeouts.POSTGRES_START_S:.0f} s") from error
         except asyncio.CancelledError:
             await stop_child(self._running(), self.stop_steps)
             raise
@@ -133,7 +132,7 @@ class EmbeddedPostgres(EmbeddedServer):
             lines = _lines(self.home.rows / "postmaster.pid")
             if len(lines) > 7 and lines[0] == str(process.pid) and lines[7].strip() == "ready":
                 return True
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(timeouts.POSTGRES_POLL_S)
         return False
 
     async def _clear_stale(self) -> None:

@@ -7,13 +7,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from agentlog_facts.errors import Misconfigured, Unavailable
+from agentlog_infra import timeouts
 from agentlog_infra.process.child import stop_child
 from agentlog_infra.stack.data_dir import DataDir
 from agentlog_infra.stack.server import EmbeddedServer
 from agentlog_infra.stack.socket_dirs import socket_folder
-
-_START_SECS = 60.0  # the append-only file is read first
-_STEP_SECS = 0.005
 
 
 class EmbeddedValkey(EmbeddedServer):
@@ -41,10 +39,10 @@ class EmbeddedValkey(EmbeddedServer):
         self._socket.unlink(missing_ok=True)
         await self._launch([program, *self._options(self._socket)])
         try:
-            async with asyncio.timeout(_START_SECS):
+            async with asyncio.timeout(timeouts.VALKEY_START_S):
                 await self._ready(self._socket)
         except TimeoutError as error:
-            raise Unavailable(f"valkey was not ready within {_START_SECS:.0f} s") from error
+            raise Unavailable(f"valkey was not ready within {timeouts.VALKEY_START_S:.0f} s") from error
         except asyncio.CancelledError:
             await stop_child(self._running(), self.stop_steps)
             raise
@@ -67,7 +65,7 @@ class EmbeddedValkey(EmbeddedServer):
         while self._running().returncode is None:
             if await _answers(socket):
                 return
-            await asyncio.sleep(_STEP_SECS)
+            await asyncio.sleep(timeouts.VALKEY_POLL_S)
         raise self._died()
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentlog_facts.errors import Misconfigured
+from agentlog_infra import timeouts
 from agentlog_infra.console import Status
 from agentlog_infra.langgraph.config import unsupported_keys
 from agentlog_infra.langgraph.unsupported_keys import refuse
@@ -26,9 +27,6 @@ from agentlog_infra.supervisor.reload import snapshot, wait_for_change
 from agentlog_infra.supervisor.supervisor import Supervisor, role_specs
 
 log = logging.getLogger(__name__)
-
-DEV_GRACE_SECS = 5.0
-_SAME_PRESS_SECS = 0.5  # a terminal and a wrapping script may both pass on one Ctrl-C
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +113,7 @@ async def run_until_signal(main: Coroutine[object, object, int], kill: Callable[
     signals: list[float] = []
 
     def on_signal(number: signal.Signals) -> None:
-        if signals and loop.time() - signals[0] < _SAME_PRESS_SECS:
+        if signals and loop.time() - signals[0] < timeouts.SIGNAL_REPEAT_S:
             return
         signals.append(loop.time())
         log.info("signal.received", extra={"signal": number.name, "count": len(signals)})

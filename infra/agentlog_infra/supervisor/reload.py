@@ -5,7 +5,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-EVERY_SECS = 1.0
+from agentlog_infra import timeouts
+
 FILES_LIMIT = 5000
 _SUFFIXES = (".py", ".json", ".toml", ".yaml", ".yml", ".env")
 _SKIPPED = {"node_modules", "__pycache__", "venv", "site-packages"}
@@ -40,7 +41,7 @@ def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
 async def wait_for_change(folder: Path, before: dict[str, int]) -> dict[str, int]:
     """Return the new snapshot once it differs from `before`."""
     while True:
-        await asyncio.sleep(EVERY_SECS)
+        await asyncio.sleep(timeouts.RELOAD_POLL_S)
         now = await asyncio.to_thread(snapshot, folder)
         if now != before:
             return now

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentlog_facts.errors import AgentlogError, Misconfigured, Unavailable
+from agentlog_infra import timeouts
 from agentlog_infra.process.child import (
     Identity,
     Running,
@@ -29,7 +30,6 @@ log = logging.getLogger(__name__)
 EXIT_MISCONFIGURED = 2
 EXIT_REPLACE = 75
 """Exit status of a worker whose user code ignores the stop request; it counts towards no restart limit."""
-START_SECS = 120.0  # graphs may import slowly
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +156,10 @@ class Role:
             ready.started()
             self._remember(process.pid)
             try:
-                async with asyncio.timeout(START_SECS):
+                async with asyncio.timeout(timeouts.ROLE_START_S):
                     said = await ready.line()
             except TimeoutError as error:
-                raise Unavailable(f"{self.spec.name} was not ready within {START_SECS:.0f} s") from error
+                raise Unavailable(f"{self.spec.name} was not ready within {timeouts.ROLE_START_S:.0f} s") from error
         self._told = str(said.get("error", ""))
         if said and not self._told:
             log.info("role.ready", extra={"role": self.spec.name, "pid": process.pid})
@@ -207,7 +207,7 @@ async def end_old_roles(notes: Path) -> list[str]:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             found = json.loads(note.read_text())
             old = Identity(int(found["pid"]), str(found["started"]))
-            if not await stop_orphan(old, ((signal.SIGKILL, 10.0),)):
+            if not await stop_orphan(old, ((signal.SIGKILL, timeouts.OLD_ROLE_STOP_S),)):
                 raise Unavailable(f"process {old.pid} of an earlier start does not exit; kill it yourself")
             workers += [str(found["worker_id"])] if found["worker_id"] else []
         note.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from agentlog_infra import timeouts
 from agentlog_infra.process.restart_budget import RestartBudget
 from agentlog_infra.supervisor.forkserver import ForkServer
 from agentlog_infra.supervisor.role import DeathHook, Role, RoleSpec, end_old_roles
@@ -15,8 +16,6 @@ log = logging.getLogger(__name__)
 
 GATEWAY_MODULE = "agentlog_gateway"
 PROCESSORS_MODULE = "agentlog_processors"
-_GATEWAY_ENDS_SECS = 20.0  # requests in flight have 12 s
-_WORKER_ENDS_SECS = 30.0  # past the grace period it gives its runs back and closes its connections
 
 
 def role_specs(workers: int, grace_secs: float) -> tuple[tuple[RoleSpec, ...], ...]:
@@ -25,7 +24,7 @@ def role_specs(workers: int, grace_secs: float) -> tuple[tuple[RoleSpec, ...], .
     The projector goes last: workers that finish or give back their runs need its verdicts.
     """
     gateway = RoleSpec(
-        "gateway", GATEWAY_MODULE, stop_secs=_GATEWAY_ENDS_SECS, loads_graphs=True, preload=f"{GATEWAY_MODULE}.app"
+        "gateway", GATEWAY_MODULE, stop_secs=timeouts.GATEWAY_STOP_S, loads_graphs=True, preload=f"{GATEWAY_MODULE}.app"
     )
     executing = tuple(
         RoleSpec(
@@ -33,7 +32,7 @@ def role_specs(workers: int, grace_secs: float) -> tuple[tuple[RoleSpec, ...], .
             PROCESSORS_MODULE,
             ("worker",),
             executes_runs=True,
-            stop_secs=grace_secs + _WORKER_ENDS_SECS,
+            stop_secs=grace_secs + timeouts.WORKER_STOP_S,
             loads_graphs=True,
             preload=f"{PROCESSORS_MODULE}.main",
         )

@@ -94,7 +94,7 @@ async def test_a_tail_without_readers_is_given_up_after_a_while(kafka: str, monk
             await super().stop()
             stopped.append(self)
 
-    monkeypatch.setattr("agentlog_infra.kafka.outputs.tail.WARM_S", 0.05)
+    monkeypatch.setattr("agentlog_infra.timeouts.OUTPUTS_TAIL_IDLE_S", 0.05)
     monkeypatch.setattr("agentlog_infra.kafka.outputs.frame_log.PartitionTail", Watched)
     async with outputs(kafka) as (log, reads):
         first = await reads.tail(THREAD)

@@ -112,7 +112,7 @@ async def test_a_replaced_producer_delivers_nothing_any_more(
     own_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its batches could come hours after their writers were told that the outcome is unknown."""
-    monkeypatch.setattr("agentlog_infra.kafka.producer.SILENCE_S", 1.0)
+    monkeypatch.setattr("agentlog_infra.timeouts.PRODUCER_SILENCE_S", 1.0)
     topic = await make_topic(own_server.bootstrap)
     async with connected(own_server.bootstrap) as producer:
         await producer.send(topic, b"k", b"before", 0)
@@ -153,7 +153,7 @@ async def test_a_log_that_gives_no_producer_id_is_unavailable(kafka: str, monkey
         return False
 
     monkeypatch.setattr("aiokafka.producer.sender.Sender._do_init_pid", none_yet)
-    monkeypatch.setattr("agentlog_infra.kafka.producer.START_S", 0.5)
+    monkeypatch.setattr("agentlog_infra.timeouts.PRODUCER_START_S", 0.5)
     async with asyncio.timeout(DEADLINE_S):
         with pytest.raises(Unavailable):
             await DurableProducer(connection_to(kafka), "test").start()

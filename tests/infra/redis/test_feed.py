@@ -92,7 +92,7 @@ async def test_a_server_that_says_nothing_is_waited_for_a_short_while_only(monke
         await reader.read()  # until the client goes away
         writer.close()
 
-    monkeypatch.setattr("agentlog_infra.redis.client.ANSWER_S", 0.1)
+    monkeypatch.setattr("agentlog_infra.timeouts.REDIS_ANSWER_S", 0.1)
     server = await asyncio.start_server(lambda r, w: say_nothing(r, w), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     mute = RedisFeed(redis_client(Settings.load({"redis_uri": f"redis://127.0.0.1:{port}"})), "t", SystemIds())
@@ -152,8 +152,8 @@ def _told(kind: bytes, channel: bytes, what: bytes) -> bytes:
 
 
 async def test_a_subscription_to_which_no_ping_is_answered_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentlog_infra.redis.feed.BLOCK_S", 0.05)
-    monkeypatch.setattr("agentlog_infra.redis.feed.SILENCE_S", 0.3, raising=False)
+    monkeypatch.setattr("agentlog_infra.timeouts.REDIS_BLOCK_S", 0.05)
+    monkeypatch.setattr("agentlog_infra.timeouts.REDIS_SILENCE_S", 0.3)
     hint = Hint(0, 0, 1, {1: 0}, tries=tries_of("a"))
     silent = FallingSilent(encode_hint(hint))
     server = await asyncio.start_server(silent.serve, "127.0.0.1", 0)
@@ -170,8 +170,8 @@ async def test_a_subscription_to_which_no_ping_is_answered_is_made_anew(monkeypa
 async def test_a_subscription_stays_as_it_is_while_pings_are_answered(
     monkeypatch: pytest.MonkeyPatch, stack: RunningStack, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("agentlog_infra.redis.feed.BLOCK_S", 0.02)
-    monkeypatch.setattr("agentlog_infra.redis.feed.SILENCE_S", 0.2, raising=False)
+    monkeypatch.setattr("agentlog_infra.timeouts.REDIS_BLOCK_S", 0.02)
+    monkeypatch.setattr("agentlog_infra.timeouts.REDIS_SILENCE_S", 0.2)
     feed = RedisFeed(redis_client(Settings.load({"redis_uri": stack.redis})), unique("t"), SystemIds())
     async with feed.subscribe() as hints:
         with pytest.raises(TimeoutError):

@@ -186,7 +186,7 @@ async def test_a_database_that_hangs_does_not_move_the_deadline() -> None:
 
 
 async def test_a_question_that_hangs_is_given_up_and_asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentlog_infra.redis.verdicts.LONGEST_LOOK_S", 0.05)
+    monkeypatch.setattr("agentlog_infra.timeouts.VERDICT_QUERY_S", 0.05)
     ledger = Rows(there=[row(LogPosition(0, 7), MINE, 3)], hangs=True)
     async with verdicts(ledger) as (made, _):
         waiting = asyncio.ensure_future(made.wait(LogPosition(0, 7), MINE, soon()))

@@ -9,15 +9,13 @@ from aiokafka.errors import OffsetOutOfRangeError
 from agentlog_facts.errors import AgentlogError, Corrupt, Gap, Unavailable
 from agentlog_facts.frame import position
 from agentlog_facts.ports import PositionedFrames
+from agentlog_infra import timeouts
 from agentlog_infra.kafka.connection import OUTPUTS, Connection, kafka_faults
 from agentlog_infra.kafka.consumer_pool import ConsumerPool, Reading
 from agentlog_infra.kafka.outputs.records import Stored, decoded, parts_of
 
 POOL = 4
-PATIENCE_MS = 5_000
 FETCH_BYTES = 2 * 1024 * 1024
-FETCH_WAIT_MS = 5
-"""A consumer that is given another partition waits for the poll in flight first: so polls are short here."""
 
 
 def stored(record: ConsumerRecord[bytes, bytes]) -> Stored:
@@ -29,7 +27,9 @@ class FrameRanges:
     """Reads `start <= offset < end` of a partition; at most POOL fetches at a time, the others wait their turn."""
 
     def __init__(self, connection: Connection, topic: str = OUTPUTS) -> None:
-        self._pool = ConsumerPool(connection, topic, Reading("agentlog-frame-ranges", POOL, FETCH_WAIT_MS, FETCH_BYTES))
+        self._pool = ConsumerPool(
+            connection, topic, Reading("agentlog-frame-ranges", POOL, timeouts.OUTPUTS_FETCH_WAIT_MS, FETCH_BYTES)
+        )
 
     async def stop(self) -> None:
         """Disconnect."""
@@ -49,14 +49,14 @@ class FrameRanges:
             outside: AgentlogError | None = None
             with kafka_faults(f"{at.topic}-{partition}"):
                 try:
-                    found = (await consumer.getmany(at, timeout_ms=PATIENCE_MS)).get(at, [])
+                    found = (await consumer.getmany(at, timeout_ms=timeouts.OUTPUTS_READ_MS)).get(at, [])
                 except OffsetOutOfRangeError:
                     outside = await self._out_of_range(consumer, at, start, base)
             consumer.pause(at)
         if outside is not None:  # raised here: the consumer is as good as before
             raise outside
         if not found:
-            raise Unavailable(f"{at.topic}-{partition}: no records from {start} on within {PATIENCE_MS} ms")
+            raise Unavailable(f"{at.topic}-{partition}: no records from {start} in {timeouts.OUTPUTS_READ_MS} ms")
         return [stored(record) for record in found if record.offset < end]
 
     async def flush(self, record: Stored, partition: int, base: int) -> PositionedFrames:

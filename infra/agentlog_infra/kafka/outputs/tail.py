@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from agentlog_facts.back_off import back_off
 from agentlog_facts.errors import Corrupt, Gap, Unavailable
 from agentlog_facts.frame import position
+from agentlog_infra import timeouts
 from agentlog_infra.kafka.connection import Connection, kafka_faults
 from agentlog_infra.kafka.outputs.buffer import FrameBuffer
 from agentlog_infra.kafka.outputs.ranges import FrameRanges, stored
@@ -17,14 +18,6 @@ from agentlog_infra.kafka.outputs.records import PART_BYTES, Stored, parts_of
 from agentlog_infra.kafka.shutdown import close_client
 
 log = logging.getLogger(__name__)
-
-POLL_MS = 30_000
-RETRY_MS = 20
-"""A new consumer waits this long for the topic's metadata, then asks again."""
-WARM_S = 60.0
-"""How long a partition is tailed on without a reader: the next one then needs no connection."""
-FIRST_PAUSE_S = 0.05
-LONGEST_PAUSE_S = 2.0
 
 
 class PartitionTail:
@@ -80,7 +73,7 @@ class PartitionTail:
         if not readers:
             self._readers.pop(key, None)
         if not self._readers and self._cooling is None and not self._task.done():
-            self._cooling = asyncio.get_running_loop().call_later(WARM_S, self._cool)
+            self._cooling = asyncio.get_running_loop().call_later(timeouts.OUTPUTS_TAIL_IDLE_S, self._cool)
 
     def _cool(self) -> None:
         self._cooling = None
@@ -105,7 +98,7 @@ class PartitionTail:
                 buffer.overflow()
 
     async def _follow(self) -> None:
-        pauses = back_off(FIRST_PAUSE_S, LONGEST_PAUSE_S)
+        pauses = back_off(timeouts.OUTPUTS_TAIL_FIRST_PAUSE_S, timeouts.OUTPUTS_TAIL_LONGEST_PAUSE_S)
         while True:
             try:
                 await self._session()
@@ -129,8 +122,8 @@ class PartitionTail:
             client_id="agentlog-frame-tail",
             auto_offset_reset="none",
             enable_auto_commit=False,
-            fetch_max_wait_ms=1_000,
-            retry_backoff_ms=RETRY_MS,
+            fetch_max_wait_ms=timeouts.OUTPUTS_TAIL_FETCH_WAIT_MS,
+            retry_backoff_ms=timeouts.KAFKA_METADATA_RETRY_MS,
         )
         try:
             with kafka_faults(self._at.topic):
@@ -142,7 +135,7 @@ class PartitionTail:
             if not self._ready.done():
                 self._ready.set_result(None)
             while True:
-                for records in (await consumer.getmany(self._at, timeout_ms=POLL_MS)).values():
+                for records in (await consumer.getmany(self._at, timeout_ms=timeouts.OUTPUTS_TAIL_POLL_MS)).values():
                     await self._hand_out(records)
         finally:
             await close_client(consumer)

@@ -16,12 +16,11 @@ from agentlog_facts.execution_port import AttemptLost
 from agentlog_facts.ids import Key, RunId, Stream, ThreadId, stream
 from agentlog_facts.json_value import Json
 from agentlog_facts.ports import Clock, EventLog, Ids
+from agentlog_infra import timeouts
 
 FACTS_A_COMMIT = 128
 BACKLOG = 256
 """Facts that may wait for an acknowledgement before writers have to wait too."""
-LINGER_S = 0.005
-"""How long a pipelined journal waits for more before it starts to append: one commit instead of one a call."""
 
 
 class Journal(Protocol):
@@ -57,9 +56,9 @@ class RunJournal:
 
     With `acknowledged` a write returns when the log has it. Without, only the checkpoint that ends a superstep waits,
     so that the next one starts on what a crash cannot take away (decision 0015); what tasks write meanwhile lingers
-    for LINGER_S to share a commit, with at most BACKLOG facts outstanding. No verdict is awaited: a commit that is void
-    (stale epoch) is known when the run's end is void too, for each commit demands the version of the one before. After
-    the first failure, and once it is closed, nothing is written any more.
+    for JOURNAL_LINGER_S to share a commit, with at most BACKLOG facts outstanding. No verdict is awaited: a commit that
+    is void (stale epoch) is known when the run's end is void too, for each commit demands the version of the one
+    before. After the first failure, and once it is closed, nothing is written any more.
     """
 
     def __init__(self, log: EventLog, claim: Claim, clock: Clock, ids: Ids, *, acknowledged: bool) -> None:
@@ -160,7 +159,7 @@ class RunJournal:
     async def _lingered(self) -> None:
         if not self._acknowledged:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), LINGER_S)
+                await asyncio.wait_for(self._hurry.wait(), timeouts.JOURNAL_LINGER_S)
 
     def _fail(self, error: BaseException) -> None:
         self._failure = error
