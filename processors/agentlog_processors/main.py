@@ -37,6 +37,7 @@ from agentlog_infra.settings import Settings
 from agentlog_infra.stack.addresses import joined
 from agentlog_infra.system_ports import SystemClock, SystemIds
 from agentlog_postgres.connection import Pool, open_pool
+from agentlog_processors import timeouts
 from agentlog_processors.housekeeper.finish_runs import RunFinisher
 from agentlog_processors.housekeeper.purge_rows import PurgeRows
 from agentlog_processors.housekeeper.reap_runs import ReapRuns
@@ -50,7 +51,7 @@ from agentlog_processors.runtime.loop_bridge import BridgedCheckpointReads, Brid
 from agentlog_processors.runtime.service import Endless, Service, supervise
 from agentlog_processors.runtime.user_loops import JobLoops
 from agentlog_processors.worker.attempt_control import Attempt, Stuck
-from agentlog_processors.worker.execute_runs import GIVE_BACK_S, ExecuteRuns
+from agentlog_processors.worker.execute_runs import ExecuteRuns
 from agentlog_processors.worker.keep_leases import KeepLeases
 from agentlog_processors.worker.store import RunStore, RunStoreReads
 from agentlog_projections.models.checkpoints import Checkpoints
@@ -69,7 +70,6 @@ ROLES = ("worker", "housekeeper", "projector")
 EXIT_MISCONFIGURED = 2
 EXIT_REPLACE = 75
 """User code does not stop: whoever started us shall start another process in our place."""
-STOP = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +149,9 @@ async def _serve(settings: Settings, roles: Sequence[str], ready_fd: int | None)
             services.append(WatchTheLock(_timeouts(settings).stubborn))
         _say(ready_fd, {"role": ",".join(roles), "pid": os.getpid()})
         log.info("role.started", extra={"roles": ",".join(roles)})
-        patience = STOP
+        patience = timeouts.SERVICE_STOP
         if "worker" in roles:
-            patience += timedelta(seconds=settings.shutdown_grace_secs + GIVE_BACK_S)
+            patience += timedelta(seconds=settings.shutdown_grace_secs + timeouts.GIVE_BACK_S)
         await supervise(services, stop, patience)
 
 

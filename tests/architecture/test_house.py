@@ -139,7 +139,7 @@ def test_a_module_docstring_says_what_the_module_is() -> None:
     assert [named(path) for path in swept if NO_NOUN_PHRASE.match(first_words(path))] == []
 
 
-WITH_TIMEOUTS = ("infra/agentlog_infra",)
+WITH_TIMEOUTS = ("infra/agentlog_infra", "processors/agentlog_processors")
 """Packages with a module `timeouts`, which holds all their durations; the example graphs are exempt."""
 
 

@@ -33,10 +33,11 @@ from agentlog_facts.ids import Key, RunId, Stream, ThreadId
 from agentlog_facts.json_value import JsonObject
 from agentlog_infra.redis.verdicts import HintVerdicts
 from agentlog_postgres.connection import Pool, open_pool
+from agentlog_processors import timeouts
 from agentlog_processors.housekeeper.finish_runs import RunFinisher
 from agentlog_processors.housekeeper.reap_runs import ReapRuns
 from agentlog_processors.housekeeper.reconcile_queue import ReconcileQueue
-from agentlog_processors.runs.dependencies import VERDICT, CommitWriter, WorkerDependencies, WorkerTimeouts
+from agentlog_processors.runs.dependencies import CommitWriter, WorkerDependencies, WorkerTimeouts
 from agentlog_processors.runs.output_offsets import CachedEndOffsets
 from agentlog_processors.runtime.loop_bridge import LoopBridge
 from agentlog_processors.runtime.service import Endless, Service, supervise
@@ -64,11 +65,11 @@ TIMING = WorkerTimeouts(
     look=SECOND,
     reconcile=5 * SECOND,
     grace=2 * SECOND,
-    limits=ClaimLimits(lost_after=2 * SECOND, run_time=2 * VERDICT, retries=3, cancel_grace=2 * SECOND),
+    limits=ClaimLimits(lost_after=2 * SECOND, run_time=2 * timeouts.VERDICT_WAIT, retries=3, cancel_grace=2 * SECOND),
     pop=SECOND,
     alive=2 * SECOND,
 )
-"""Short; but a run has more time than its worker takes to look for one lost record (`VERDICT`), and ends by itself."""
+"""Short times; but a run has more time than its worker waits for one lost record (`VERDICT_WAIT`), so it can end."""
 
 
 class Broken(Exception):

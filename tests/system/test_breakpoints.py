@@ -25,7 +25,7 @@ from tests.system.runs_env import Gate, run_status, thread_status
 from tests.system.servers import RunningServer, running_server, wait_until
 
 from agentlog_facts.json_value import Json, JsonObject, as_object, load
-from agentlog_processors.runs.final_state import PATIENCE
+from agentlog_processors import timeouts
 
 GRAPHS = Path(__file__).parent / "graphs" / "langgraph.json"
 QUICK = {
@@ -35,7 +35,7 @@ QUICK = {
     "BG_JOB_ISOLATED_LOOPS": "true",
 }
 END_S = 60.0
-AWAY_S = PATIENCE.total_seconds() + 5.0
+AWAY_S = timeouts.FINAL_STATE_WAIT.total_seconds() + 5.0
 """How long PostgreSQL is away: longer than a graph may take to show a state."""
 RUNS = 20
 

@@ -18,7 +18,8 @@ from agentlog_facts.frame import FrameRecord
 from agentlog_facts.ids import Key, RunId, ThreadId
 from agentlog_facts.ports import FrameLog
 from agentlog_facts.thread import RunReleased
-from agentlog_processors.runs.dependencies import VERDICT, CommitWriter, FinalState
+from agentlog_processors import timeouts
+from agentlog_processors.runs.dependencies import CommitWriter, FinalState
 from agentlog_processors.runs.outcome import finished, last_frames
 from agentlog_processors.runs.output_fence import fence_off
 from agentlog_projections.queries.worker import WorkerQueries
@@ -53,7 +54,7 @@ class RunFinisher:
 
         intent = self._intent(thread_id, run_id, f"release:{epoch}")
         await fence_off(self.outputs, thread_id, run_id, epoch, intent.event_id)
-        outcome = await self.writer.submitter.submit(intent, decide, self.writer.deadline(VERDICT))
+        outcome = await self.writer.submitter.submit(intent, decide, self.writer.deadline(timeouts.VERDICT_WAIT))
         done = _by_us(outcome)
         fields = {"stream": f"thread-{thread_id}", "run_id": run_id, "epoch": epoch}
         log.info("run.released", extra={**fields, "reason": released.reason, "by_us": done})
@@ -77,7 +78,7 @@ class RunFinisher:
             return FinishRun(thread_id, told, work.temporary, version=work.version).decide()
 
         intent = self._intent(thread_id, run_id, "finish")
-        outcome = await self.writer.submitter.submit(intent, decide, self.writer.deadline(VERDICT))
+        outcome = await self.writer.submitter.submit(intent, decide, self.writer.deadline(timeouts.VERDICT_WAIT))
         if _by_us(outcome):
             log.info("run.ended_in_place", extra={"run_id": run_id, "status": end.status, "reason": end.reason})
             await self._announce(thread_id, run_id, end, intent.event_id)

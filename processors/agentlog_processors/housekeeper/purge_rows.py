@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from agentlog_facts.errors import Unavailable
+from agentlog_processors import timeouts
 from agentlog_processors.runtime.service import pause
 
 log = logging.getLogger(__name__)
 
-EVERY = timedelta(minutes=10)
 AT_ONCE = 1_000
 """Most threads that one transaction erases; while that many are found the next one follows at once."""
 
@@ -26,7 +26,9 @@ class PurgeRows:
 
     name = "purge_rows"
 
-    def __init__(self, purge: Purge, retention: timedelta, every: timedelta = EVERY, at_once: int = AT_ONCE) -> None:
+    def __init__(
+        self, purge: Purge, retention: timedelta, every: timedelta = timeouts.PURGE_INTERVAL, at_once: int = AT_ONCE
+    ) -> None:
         self._purge = purge
         self._retention = retention
         self._every_s = every.total_seconds()

@@ -17,6 +17,7 @@ from agentlog_commands.claims import Claim, ClaimAction, ClaimPolicy, End, Keep,
 from agentlog_facts.errors import AgentlogError, Unavailable
 from agentlog_facts.ids import RunId
 from agentlog_facts.ports import RunQueue
+from agentlog_processors import timeouts
 from agentlog_processors.housekeeper.finish_runs import RunFinisher
 from agentlog_processors.runs.dependencies import WorkerTimeouts
 from agentlog_processors.runtime.service import pause
@@ -28,12 +29,6 @@ CLAIMS = 10_000
 """Most claims that one look takes in; the oldest come first."""
 AT_ONCE = 16
 """How many runs are freed or ended at the same time: one whose graph hangs holds up itself alone."""
-
-LEAST_S = 0.05
-"""How long it rests at least between two looks, however many deadlines are near."""
-
-REMEMBERED_S = 300.0
-"""How long the announcement of a dead worker is heeded: its last claim may still be on its way into the rows."""
 
 
 class DeadWorkers(Protocol):
@@ -94,7 +89,7 @@ class ReapRuns:
         if self._due is None:
             return look_s
         due_s = (self._due - self._ender.writer.clock.now()).total_seconds()
-        return min(look_s, max(due_s, LEAST_S))
+        return min(look_s, max(due_s, timeouts.REAPER_LEAST_PAUSE_S))
 
     async def _listen(self) -> None:
         async with self._feed.dead_workers() as workers:
@@ -151,7 +146,7 @@ class ReapRuns:
     def _forget(self) -> None:
         """Drop old announcements; a worker's id is never used again, and its last claim shows within seconds."""
         now = self._ender.writer.clock.monotonic()
-        self._dead = {worker: at for worker, at in self._dead.items() if now - at < REMEMBERED_S}
+        self._dead = {worker: at for worker, at in self._dead.items() if now - at < timeouts.DEAD_WORKER_KEPT_S}
 
     async def _leases(self, claims: Sequence[Claim]) -> Sequence[bool | None]:
         """Return for each claim whether its lease is there; None when Redis cannot tell or was emptied since."""

@@ -10,6 +10,7 @@ from collections import defaultdict
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import RunId
 from agentlog_facts.ports import RunQueue
+from agentlog_processors import timeouts
 from agentlog_processors.runs.dependencies import WorkerTimeouts
 from agentlog_processors.runtime.service import pause
 from agentlog_projections.queries.worker import WorkerQueries
@@ -18,9 +19,6 @@ log = logging.getLogger(__name__)
 
 READY = 10_000
 """Most ready runs that one look pushes; the oldest come first, the next look takes the rest."""
-SOONEST_S = 0.01
-INSTANCE_S = 1.0
-"""How often Redis is asked whether it was emptied."""
 
 
 class ReconcileQueue:
@@ -45,8 +43,8 @@ class ReconcileQueue:
                     due = clock() + await self._next_s()
             except Unavailable as error:
                 log.warning("reconciler.blind", extra={"error": str(error)})
-                due = clock() + INSTANCE_S
-            await pause(stop, min(INSTANCE_S, max(due - clock(), SOONEST_S)))
+                due = clock() + timeouts.REDIS_CHECK_S
+            await pause(stop, min(timeouts.REDIS_CHECK_S, max(due - clock(), timeouts.RECONCILER_LEAST_PAUSE_S)))
 
     async def reconcile(self) -> int:
         """Push what is ready and missing; return how many. Raises: Unavailable."""

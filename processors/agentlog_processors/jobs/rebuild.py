@@ -24,6 +24,7 @@ from agentlog_infra.settings import Settings
 from agentlog_infra.stack.addresses import joined
 from agentlog_infra.system_ports import SystemClock, SystemIds
 from agentlog_postgres.connection import DatabaseMissing, open_pool, translated
+from agentlog_processors import timeouts
 from agentlog_processors.jobs.migrate import DIFFERENCE, OK, USAGE, failed, tables
 from agentlog_processors.jobs.rebuild_in_place import rebuild_in_place
 from agentlog_processors.jobs.rebuild_progress import Progress
@@ -35,8 +36,6 @@ from agentlog_projections.projector.session import FoldPorts
 from agentlog_projections.rebuild import shadow_schema
 
 INTERRUPTED = 130
-FETCH_WAIT_MS = 50
-"""How long a poll of the log may wait for records; the switch waits for a poll in progress."""
 _WISHES: dict[str, Wish] = {"switch": "switch", "accept-differences": "accept", "check": "check"}
 _WORDS = (*_WISHES, "in-place", "cancel")
 _FOUND: Mapping[Found, str] = {
@@ -124,7 +123,12 @@ async def _dependencies(stack: AsyncExitStack, settings: Settings, suffix: str) 
     pool = await open_pool(settings.database_uri or "", 2)
     stack.push_async_callback(pool.close)
     tail = await open_event_tail(
-        settings, pool, "agentlog-rebuild", stack, schema=f"ledger{suffix}", fetch_wait_ms=FETCH_WAIT_MS
+        settings,
+        pool,
+        "agentlog-rebuild",
+        stack,
+        schema=f"ledger{suffix}",
+        fetch_wait_ms=timeouts.REBUILD_FETCH_WAIT_MS,
     )
     ports = FoldPorts(tail, lambda key: partition_of(key.encode(), settings.partitions), SystemClock(), NullAnnouncer())
     erased_after = timedelta(milliseconds=settings.outputs_retention_ms)

@@ -4,8 +4,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-LINE_EVERY_SECS = 10.0
-REDRAW_EVERY_SECS = 0.2
+from agentlog_processors import timeouts
 
 
 @dataclass(slots=True)
@@ -27,7 +26,8 @@ class Progress:
         now = time.monotonic()
         if now < self.next_line:
             return
-        first, self.next_line = self.next_line == 0, now + (REDRAW_EVERY_SECS if self.terminal else LINE_EVERY_SECS)
+        interval_s = timeouts.PROGRESS_REDRAW_S if self.terminal else timeouts.PROGRESS_LINE_S
+        first, self.next_line = self.next_line == 0, now + interval_s
         if first and not self.terminal:
             return
         rate = seen / max(now - self.started, 0.001)

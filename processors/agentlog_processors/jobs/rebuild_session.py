@@ -14,6 +14,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from agentlog_facts.errors import AgentlogError, Unavailable
 from agentlog_postgres.connection import TRANSIENT, Connection, translated
+from agentlog_processors import timeouts
 from agentlog_processors.jobs.rebuild_progress import Progress
 from agentlog_projections.projector.session import FoldPorts
 from agentlog_projections.rebuild import shadow_schema
@@ -23,8 +24,6 @@ log = logging.getLogger(__name__)
 
 TRIES = 10
 """How often a rebuild continues after a lost database."""
-LOCK_SECS = 60.0
-CLEAN_SECS = 30.0
 _CANCEL = f"{shadow_schema.NAME} --cancel"
 
 Found: TypeAlias = Literal["nothing", "something", "beside", "in place", "switched"]
@@ -101,7 +100,7 @@ async def run_exclusively(dependencies: RebuildDependencies, rebuild: Rebuild) -
                         await rebuild.make(to)
                         stage = "made"
                     else:
-                        await shadow_schema.hold_after(to.live, LOCK_SECS)
+                        await shadow_schema.hold_after(to.live, timeouts.REBUILD_LOCK_S)
                         if not await rebuild.go_on(to):
                             return
                     return await rebuild.run(to)
@@ -135,7 +134,7 @@ async def clean(database_uri: str) -> None:
     try:
         connection = await shadow_schema.connect_plain(database_uri)
         try:
-            await shadow_schema.hold_after(connection, CLEAN_SECS)
+            await shadow_schema.hold_after(connection, timeouts.REBUILD_CLEAN_LOCK_S)
             await _remove(connection)
         finally:
             await connection.close(timeout=1)
@@ -170,7 +169,8 @@ async def cancel(database_uri: str, say: Callable[[Found], None]) -> None:
 async def _take_the_lock(mine: Connection, other: Connection) -> bool:
     """Become the only rebuild, and end a running one; tell whether there was one."""
     ended = False
-    waiting = asyncio.create_task(shadow_schema.hold_after(mine, CLEAN_SECS))  # in line before the other one comes back
+    # in line before the other rebuild comes back
+    waiting = asyncio.create_task(shadow_schema.hold_after(mine, timeouts.REBUILD_CLEAN_LOCK_S))
     try:
         holder = await shadow_schema.holder(other)
         while not waiting.done():

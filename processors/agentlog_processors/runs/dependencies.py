@@ -20,6 +20,7 @@ from agentlog_facts.ids import Key, RunId, ThreadId
 from agentlog_facts.json_value import JsonObject
 from agentlog_facts.notification import Hint
 from agentlog_facts.ports import Clock, EventLog, FrameLog, Ids, RunQueue
+from agentlog_processors import timeouts
 from agentlog_processors.runs.output_offsets import CachedEndOffsets
 from agentlog_processors.runtime.loop_bridge import LoopBridge
 from agentlog_processors.runtime.user_loops import JobLoops
@@ -28,9 +29,6 @@ from agentlog_projections.queries.worker import ExecutableRun, WorkerQueries
 log = logging.getLogger(__name__)
 
 TRIES = 10
-VERDICT = timedelta(seconds=30)
-"""How long an append may stay without a verdict before it is tried again."""
-BACK_OFF_S = 1.0
 
 
 class Hints(Protocol):
@@ -77,7 +75,7 @@ class FinalState(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WorkerTimeouts:
-    """How long things may take; all of them are settings."""
+    """Limits of a worker and the housekeeper, from the settings."""
 
     jobs: int
     lease_ttl: timedelta
@@ -88,8 +86,8 @@ class WorkerTimeouts:
     limits: ClaimLimits
     stubborn: timedelta = timedelta(seconds=60)
     """How long user code may ignore that it shall stop before its process drains and restarts."""
-    pop: timedelta = timedelta(seconds=2)
-    alive: timedelta = timedelta(seconds=10)
+    pop: timedelta = timeouts.QUEUE_POP
+    alive: timedelta = timeouts.RUN_ALIVE_INTERVAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +119,7 @@ class CommitWriter:
                 return await self._once(intent, decision)
             except Unavailable as error:
                 log.warning("append.again", extra={"stream": decision.stream, "error": str(error)})
-                await asyncio.sleep(BACK_OFF_S)  # back-off: the log or the projector is away
+                await asyncio.sleep(timeouts.APPEND_RETRY_S)  # back-off: the log or the projector is away
         return await self._once(intent, decision)
 
     async def append(self, key: Key, decision: Accepted, cause: Cause) -> None:
@@ -131,7 +129,7 @@ class CommitWriter:
 
     async def _once(self, intent: Intent, decision: Accepted) -> Verdict:
         draft = self.submitter.draft(intent, decision)
-        _, verdict = await self.submitter.append(draft, self.deadline(VERDICT))
+        _, verdict = await self.submitter.append(draft, self.deadline(timeouts.VERDICT_WAIT))
         return verdict
 
 

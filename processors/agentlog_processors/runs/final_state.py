@@ -11,6 +11,7 @@ from agentlog_facts.errors import Unavailable
 from agentlog_facts.graph_ports import ThreadView
 from agentlog_facts.ids import RunId
 from agentlog_facts.ports import Clock
+from agentlog_processors import timeouts
 from agentlog_processors.runs.dependencies import StoredStateReader, ThreadStateReader
 from agentlog_processors.runs.timed_reads import TimedReads
 from agentlog_processors.runtime.user_loops import Job, JobLoops
@@ -18,10 +19,6 @@ from agentlog_projections.queries.worker import ExecutableRun
 
 log = logging.getLogger(__name__)
 
-PATIENCE = timedelta(seconds=15)
-"""How long the code of a graph may take to show a state, while rows answer; its run is ended without it afterwards."""
-SHORTEST_LOOK_S = 0.05
-"""How often it is asked at most whether the patience is over."""
 PLAIN = ""
 """Stands for a graph's id where no code of a graph is asked."""
 
@@ -44,7 +41,7 @@ class FinalStateReader:
         clock: Clock,
         graphs: Callable[[CheckpointReads], ThreadStateReader],
         plain: Callable[[CheckpointReads], StoredStateReader],
-        patience: timedelta = PATIENCE,
+        patience: timedelta = timeouts.FINAL_STATE_WAIT,
     ) -> None:
         self._loops = loops
         self._reads = reads
@@ -107,4 +104,4 @@ class FinalStateReader:
             left_s = self._patience_s - (self._clock.monotonic() - began - reads.waited_s)
             if left_s <= 0:
                 return
-            await asyncio.wait({job.done}, timeout=max(left_s, SHORTEST_LOOK_S))
+            await asyncio.wait({job.done}, timeout=max(left_s, timeouts.FINAL_STATE_LEAST_WAIT_S))

@@ -10,17 +10,15 @@ from agentlog_facts.errors import Unavailable
 from agentlog_facts.frame import FrameRecord
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.ports import FrameLog
+from agentlog_processors import timeouts
 
 log = logging.getLogger(__name__)
-
-FENCE_S = 2.0
-"""How long a release waits for its fence: no run may stay lost because `outputs` are away."""
 
 
 async def fence_off(outputs: FrameLog, thread_id: ThreadId, run_id: RunId, epoch: int, release: str) -> None:
     """Append a fence; `release` names (event id) the `RunReleased` that is to be appended next."""
     try:
-        async with asyncio.timeout(FENCE_S):
+        async with asyncio.timeout(timeouts.OUTPUT_FENCE_S):
             await outputs.append(thread_id, FrameRecord(run_id, epoch, 0, (), release=release))
     except (Unavailable, TimeoutError) as error:
         log.warning("outputs.not_fenced_off", extra={"run_id": run_id, "epoch": epoch, "error": repr(error)})

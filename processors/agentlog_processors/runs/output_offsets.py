@@ -6,14 +6,16 @@ from collections.abc import Callable
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import Key, ThreadId
 from agentlog_facts.ports import Clock, FrameLog
+from agentlog_processors import timeouts
 
 log = logging.getLogger(__name__)
 
-FRESH_S = 1.0
-
 
 class CachedEndOffsets:
-    """Remembers the end of each partition for FRESH_S: readers start at most that much too early, which is harmless."""
+    """Remembers the end of each partition for `END_OFFSET_FRESH_S`.
+
+    A reader starts at most this much too early, which is harmless.
+    """
 
     def __init__(self, outputs: FrameLog, partition_of: Callable[[Key], int], clock: Clock) -> None:
         self._outputs = outputs
@@ -29,7 +31,7 @@ class CachedEndOffsets:
         partition = self._partition_of(Key(thread_id))
         now = self._clock.monotonic()
         known = self._ends.get(partition)
-        if known is not None and now - known[0] < FRESH_S:
+        if known is not None and now - known[0] < timeouts.END_OFFSET_FRESH_S:
             return known[1]
         try:
             end = await self._outputs.end(thread_id)

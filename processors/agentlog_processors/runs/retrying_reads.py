@@ -10,12 +10,10 @@ from agentlog_facts.back_off import back_off
 from agentlog_facts.checkpoint_ports import CheckpointQuery, CheckpointReads, StoredCheckpoint
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.ports import Clock
+from agentlog_processors import timeouts
 
 log = logging.getLogger(__name__)
 
-PATIENCE = timedelta(minutes=5)
-FIRST_PAUSE_S = 0.05
-LONGEST_PAUSE_S = 1.0
 
 Found = TypeVar("Found")
 
@@ -23,7 +21,7 @@ Found = TypeVar("Found")
 class RetryingReads:
     """Tries again with growing pauses, for as long as `patience`. Implements `CheckpointReads`."""
 
-    def __init__(self, reads: CheckpointReads, clock: Clock, patience: timedelta = PATIENCE) -> None:
+    def __init__(self, reads: CheckpointReads, clock: Clock, patience: timedelta = timeouts.READS_PATIENCE) -> None:
         self._reads = reads
         self._clock = clock
         self._patience_s = patience.total_seconds()
@@ -36,7 +34,7 @@ class RetryingReads:
 async def retrying(what: str, question: Callable[[], Awaitable[Found]], clock: Clock, patience_s: float) -> Found:
     """Return the answer to a question, asked again with growing pauses. Raises: Unavailable after `patience_s`."""
     until = clock.monotonic() + patience_s
-    pauses = back_off(FIRST_PAUSE_S, LONGEST_PAUSE_S)
+    pauses = back_off(timeouts.READS_FIRST_PAUSE_S, timeouts.READS_LONGEST_PAUSE_S)
     while True:
         try:
             return await question()

@@ -16,14 +16,12 @@ from contextvars import Context, ContextVar
 from typing import Any, Generic, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
+from agentlog_processors import timeouts
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 P = ParamSpec("P")
-BLOCKED_S = 0.1
-"""A loop that has not answered for so long counts as blocked; it gets no new runs until it answers."""
-TOLERATED_S = 1.0
-"""A graph that blocked its loop for so long gets loops of its own."""
 THREADS = 64
 """Most threads that the synchronous nodes of one loop's runs take."""
 
@@ -217,7 +215,7 @@ class JobLoops:
         job = Job(self._home, graph_id, make)
         job.put(self._pick(graph_id))
         job.done.add_done_callback(lambda _: job.ended())
-        self._home.call_later(BLOCKED_S, self._move_on, job)
+        self._home.call_later(timeouts.LOOP_BLOCKED_S, self._move_on, job)
         return job
 
     def _move_on(self, job: Job[T]) -> None:
@@ -226,12 +224,12 @@ class JobLoops:
         if blocked is not None:
             blocked.ask()
             job.put(self._pick(job.graph_id, blocked))
-            self._home.call_later(BLOCKED_S, self._move_on, job)
+            self._home.call_later(timeouts.LOOP_BLOCKED_S, self._move_on, job)
 
     def look(self) -> None:
         """Note which loops are blocked and by which graph; call it a few times a second while runs are active."""
         for loop in self._shared:
-            if loop.silent_s > TOLERATED_S:
+            if loop.silent_s > timeouts.LOOP_TOLERATED_S:
                 self._blame(loop.blocker)
             if loop.active:
                 loop.ask()
@@ -250,7 +248,7 @@ class JobLoops:
         alone = self._isolated or graph_id in self._blocking
         loops = self._lone if alone else self._shared
         for loop in loops:
-            if loop is not blocked and (loop.active == 0 if alone else loop.silent_s < BLOCKED_S):
+            if loop is not blocked and (loop.active == 0 if alone else loop.silent_s < timeouts.LOOP_BLOCKED_S):
                 return loop
         loop = JobLoop(len(self._shared) + len(self._lone), self._factory)
         loops.append(loop)

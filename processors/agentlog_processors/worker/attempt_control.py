@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 from agentlog_commands.claims import CancelRequest
 from agentlog_facts.errors import AgentlogError
 from agentlog_facts.execution_port import RunAssignment, RunOutcome
+from agentlog_processors import timeouts
 from agentlog_processors.runs.dependencies import WorkerDependencies
 from agentlog_processors.runtime.service import first
 from agentlog_processors.runtime.user_loops import Job
@@ -17,10 +18,6 @@ log = logging.getLogger(__name__)
 
 Ask: TypeAlias = Literal["cancel", "timeout", "stale", "drain"]
 """Why an attempt shall stop: the first two end the run, `stale` and `drain` leave it to others."""
-
-
-LEASELESS_S = 0.05
-"""How long a run may take before it gets a lease: the reaper does not look at claims that young."""
 
 
 class Stuck(AgentlogError):
@@ -71,7 +68,7 @@ class Attempt:
         limit_s = dependencies.timeouts.limits.run_time.total_seconds()
         limit = asyncio.get_running_loop().call_later(limit_s, self.ask, "timeout")
         try:
-            if not await self._poked(LEASELESS_S):
+            if not await self._poked(timeouts.LEASELESS_S):
                 leasing = asyncio.create_task(self._hold_lease(dependencies), name="hold_lease")
                 try:
                     await self._poke.wait()  # not behind the lease: a Redis that hangs must not hold up the end

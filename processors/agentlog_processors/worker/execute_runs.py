@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import RunId
+from agentlog_processors import timeouts
 from agentlog_processors.runs.dependencies import WorkerDependencies
 from agentlog_processors.runtime.service import first
 from agentlog_processors.worker.attempt import carry_out, claim, give_back
@@ -16,12 +17,6 @@ from agentlog_processors.worker.attempt_control import Attempt, Stuck
 
 log = logging.getLogger(__name__)
 
-HEARD_S = 1.0
-"""How long a cancel may take to be heard before it is said again."""
-GIVE_BACK_S = 10.0
-"""How long a draining worker gives its attempts to stop and release their runs; after that it releases them itself."""
-RELEASE_S = 8.0
-"""How long the log may take for these releases; a worker that fails at it ends as one that died."""
 FORSAKEN = 16
 """A worker is replaced once code of so many runs that ended by themselves still holds threads: a pool has 64."""
 
@@ -169,7 +164,7 @@ class ExecuteRuns:
         for attempt in list(self._active.values()):
             attempt.ask("drain")
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=GIVE_BACK_S)
+            await asyncio.wait(self._tasks, timeout=timeouts.GIVE_BACK_S)
         for leaving in self._leaving:
             leaving.cancel()
         await self._give_back((*self._unresponsive, *self._active.values()))
@@ -181,14 +176,14 @@ class ExecuteRuns:
         for attempt in deaf:
             log.warning("run.does_not_stop", extra={"run_id": attempt.work.run_id, "epoch": attempt.epoch})
         try:
-            async with asyncio.timeout(RELEASE_S):
+            async with asyncio.timeout(timeouts.RELEASE_S):
                 await asyncio.gather(*(give_back(self._dependencies, attempt) for attempt in deaf))
         except TimeoutError as error:
-            raise Unavailable(f"runs were not given back within {RELEASE_S:g} s") from error
+            raise Unavailable(f"runs were not given back within {timeouts.RELEASE_S:g} s") from error
 
 
 async def _ended(popping: "asyncio.Task[None]") -> None:
     """Cancel until it is heard: `asyncio.wait_for`, in which clients send, may lose a cancel (Python 3.11)."""
     while not popping.done():
         popping.cancel()
-        await asyncio.wait({popping}, timeout=HEARD_S)
+        await asyncio.wait({popping}, timeout=timeouts.POP_CANCEL_S)

@@ -13,6 +13,7 @@ from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import Key, RunId, ThreadId
 from agentlog_facts.notification import Hint
 from agentlog_facts.thread import RunAlive
+from agentlog_processors import timeouts
 from agentlog_processors.runs.dependencies import WorkerDependencies
 from agentlog_processors.runtime.service import pause
 from agentlog_processors.worker.attempt_control import Attempt
@@ -20,14 +21,8 @@ from agentlog_projections.queries.worker import ClaimStatus
 
 log = logging.getLogger(__name__)
 
-LOOPS_LOOK_S = 0.25
-"""How often the loops that run user code are asked whether they still answer."""
-ROWS_S = 2.0
-"""How long the rows may take to answer; then the claims stand until the next look, and leases are renewed."""
 UNANSWERED = 2
 """Most questions to the rows that are left behind; a connection that hangs may take minutes to say so."""
-HEARD_S = 60.0
-"""How long a hint is remembered about a run that is not ours: the verdict over its claim may still be on its way."""
 
 
 class KeepLeases:
@@ -84,7 +79,7 @@ class KeepLeases:
                 break
             if self._active:
                 self._dependencies.loops.look()
-            await pause(stop, min(left_s, LOOPS_LOOK_S), self._wake)
+            await pause(stop, min(left_s, timeouts.LOOP_CHECK_S), self._wake)
             if self._hinted():
                 break
         self._wake.clear()
@@ -109,7 +104,7 @@ class KeepLeases:
         question = asyncio.ensure_future(self._dependencies.queries.marks(runs))
         self._questions.add(question)
         question.add_done_callback(self._answered)
-        patience_s = min(ROWS_S, self._dependencies.timeouts.lease_renew.total_seconds())
+        patience_s = min(timeouts.CLAIM_STATUS_S, self._dependencies.timeouts.lease_renew.total_seconds())
         await asyncio.wait({question}, timeout=patience_s)
         if question.done():
             return question.result()
@@ -132,7 +127,7 @@ class KeepLeases:
     async def _renew(self, attempts: list[Attempt]) -> None:
         """Renew before the rows are asked: whoever waits for them must not lose what it has."""
         now = self._dependencies.writer.clock.monotonic()
-        self._heard = {run_id: at for run_id, at in self._heard.items() if now - at < HEARD_S}
+        self._heard = {run_id: at for run_id, at in self._heard.items() if now - at < timeouts.CANCEL_HINT_KEPT_S}
         self._told_at = {run_id: at for run_id, at in self._told_at.items() if run_id in self._active}
         held = [attempt for attempt in attempts if attempt.asked != "stale"]
         await asyncio.gather(*(self._hold(attempt) for attempt in held))

@@ -12,8 +12,9 @@ from agentlog_facts.ports import Clock
 from agentlog_facts.store import StoreItemFact, store_key
 from agentlog_facts.store_ports import Condition, Namespace, StoredItem, StoreReads
 from agentlog_facts.vocabulary import encode_fact
+from agentlog_processors import timeouts
 from agentlog_processors.runs.dependencies import CommitWriter
-from agentlog_processors.runs.retrying_reads import PATIENCE, retrying
+from agentlog_processors.runs.retrying_reads import retrying
 from agentlog_processors.runtime.loop_bridge import LoopBridge
 
 _WHAT = "store"
@@ -27,7 +28,7 @@ class RunStoreReads:
     def __init__(self, bridge: LoopBridge, reads: StoreReads, clock: Clock) -> None:
         self._bridge = bridge
         self._reads = reads
-        self._wait = (clock, PATIENCE.total_seconds())
+        self._wait = (clock, timeouts.READS_PATIENCE.total_seconds())
 
     async def item(self, namespace: Namespace, key: str) -> StoredItem | None:
         """Return an item. Raises: Unavailable."""

@@ -1,7 +1,8 @@
-"""How a run's frames get to `outputs`: in batches, in order, bounded in memory, without ever failing the run.
+"""Batching writer of a run's frames to `outputs`: in order, bounded in memory; it never fails the run.
 
-A flush takes what came within FLUSH_S of its first frame, at most FLUSH_BYTES or MAX_FRAMES. While `outputs` cannot be
-written the frames wait; past PATIENCE_S all that wait are given up, the run goes on and a `gap` frame marks the place.
+A flush takes the frames that come within FLUSH_S after its first one, at most FLUSH_BYTES or MAX_FRAMES. Frames wait
+while `outputs` cannot be written. After FLUSH_PATIENCE_S all waiting frames are dropped, the run goes on, and a `gap`
+frame marks the place.
 """
 
 import asyncio
@@ -14,19 +15,15 @@ from agentlog_facts.errors import AgentlogError, Unavailable
 from agentlog_facts.frame import MAX_FRAMES, Frame, FrameRecord
 from agentlog_facts.json_value import dump
 from agentlog_facts.ports import Clock, FrameLog
+from agentlog_processors import timeouts
 from agentlog_processors.runtime.loop_bridge import LoopBridge
 from agentlog_projections.queries.worker import ExecutableRun
 
 log = logging.getLogger(__name__)
 
-FLUSH_S = 0.008
 FLUSH_BYTES = 64 * 1024
 HELD_BYTES = 8 * 1024 * 1024
-"""Bytes of frames that may wait before the run itself has to wait."""
-PATIENCE_S = 10.0
-RETRY_S = 0.25
-LEAVE_S = 2.0
-"""How long an attempt that is given back may take to flush what it has; its release must not wait longer."""
+"""With more bytes of frames than this, the run waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +33,7 @@ class _Held:
 
 
 class FrameWriter:
-    """Writes the frames of one attempt; `emit` is awaited on the job's loop, everything else on the service loop."""
+    """Writes the frames of one attempt; only `emit` runs on the job's loop, all other methods on the service loop."""
 
     def __init__(self, outputs: FrameLog, bridge: LoopBridge, clock: Clock, work: ExecutableRun, epoch: int) -> None:
         self._outputs = outputs
@@ -54,12 +51,12 @@ class FrameWriter:
         self._room = asyncio.Event()
         self._ending = asyncio.Event()
         self._signalled = False
-        self._away = False  # frames were given up, and nothing could be written since
+        self._away = False  # frames were dropped, and no write has succeeded since
         self.lost = 0
-        """Frames given up that no gap on the log tells of yet."""
+        """Number of dropped frames that no `gap` frame on the log counts yet."""
 
     async def emit(self, frame: Frame) -> None:
-        """Hand over a frame; waits while HELD_BYTES are waiting. Frames after the end are dropped."""
+        """Add a frame; wait while more than HELD_BYTES are held. Frames after the end are dropped."""
         if self._ending.is_set():
             return
         self._hold(frame)
@@ -93,49 +90,53 @@ class FrameWriter:
         while not self._ending.is_set():
             await self._awake.wait()
             await self._gather()
-            self._signalled = False  # before the queue is emptied: what comes later signals again
+            self._signalled = False  # before the queue is emptied: a later frame signals again
             self._awake.clear()
             self._full.clear()
             while self._held and not self._ending.is_set():
                 await self._write(self._take(), None)
                 self._give_up_held()
 
-    async def finish(self, writing: "asyncio.Task[None]", last: Sequence[Frame], end: str | None) -> int | None:
-        """Flush what is left with `last`, flagged with `end` (event id of the run's end); return the position behind.
+    async def finish(self, flushing: "asyncio.Task[None]", last: Sequence[Frame], end: str | None) -> int | None:
+        """Flush the remaining frames and `last`, with `end`, the event id of the run's end.
 
-        `writing` is the task of `run`. None when `outputs` could not be written: readers then end by the fact.
+        `flushing` is the task of `run`. Return the position after the last frame, or None when `outputs` could not be
+        written: readers then end by the fact.
         """
         self._ending.set()
         self._awake.set()
         self._full.set()
-        await writing
+        await flushing
         for frame in last:
             self._hold(frame)
         while True:
             frames = self._take()
             final = not self._held
-            behind = await self._write(frames, end if final else None)
+            after = await self._write(frames, end if final else None)
             if final:
-                return behind
+                return after
             self._give_up_held(keep=len(last))
 
-    async def leave(self, writing: "asyncio.Task[None]") -> None:
-        """Flush what is left of an attempt that others continue, within LEAVE_S; `writing` is the task of `run`."""
+    async def leave(self, flushing: "asyncio.Task[None]") -> None:
+        """Flush the remaining frames of an attempt that is given back, within FLUSH_BEFORE_RELEASE_S.
+
+        `flushing` is the task of `run`.
+        """
         self._ending.set()
         self._awake.set()
         self._full.set()
         try:
-            async with asyncio.timeout(LEAVE_S):
-                await writing
+            async with asyncio.timeout(timeouts.FLUSH_BEFORE_RELEASE_S):
+                await flushing
                 while self._held:
                     await self._write(self._take(), None)
         except TimeoutError:
             log.error("outputs.not_flushed", extra=self._fields(len(self._held), "not written in time"))
 
     async def _gather(self) -> None:
-        """Let a batch grow for FLUSH_S, less when it is full or the run ends."""
+        """Wait while the batch grows: FLUSH_S, or until it is full or the run ends."""
         try:
-            async with asyncio.timeout(FLUSH_S):
+            async with asyncio.timeout(timeouts.FLUSH_S):
                 await self._full.wait()
         except TimeoutError:
             return
@@ -143,7 +144,7 @@ class FrameWriter:
     def _take(self) -> list[Frame]:
         frames: list[Frame] = []
         size_bytes = 0
-        while self._held and len(frames) < MAX_FRAMES - 1:  # one is left for a gap
+        while self._held and len(frames) < MAX_FRAMES - 1:  # one place is left for a gap
             if frames and size_bytes + self._held[0].size_bytes > FLUSH_BYTES:
                 break
             held = self._held.popleft()
@@ -154,43 +155,43 @@ class FrameWriter:
         return frames
 
     async def _write(self, frames: list[Frame], end: str | None) -> int | None:
-        """Append one record; after PATIENCE_S without success count its frames as lost. Repeats carry the same n.
+        """Append one record and repeat it with the same `n`; count its frames as lost after FLUSH_PATIENCE_S.
 
-        That patience is for an outage, not for each record: until something is written again there are no more repeats.
+        That limit is for an outage, not for each record: until a write succeeds again, no record is repeated.
         """
         n, self._n = self._n, self._n + 1
-        until = self._clock.monotonic() + PATIENCE_S
+        until = self._clock.monotonic() + timeouts.FLUSH_PATIENCE_S
         while True:
             try:
-                behind = await self._outputs.append(self._thread_id, self._record(n, frames, end))
+                after = await self._outputs.append(self._thread_id, self._record(n, frames, end))
             except Unavailable as error:
                 if self._away or self._clock.monotonic() >= until:
                     self._away = True
                     self._give_up(len(frames), error)
                     return None
-                await asyncio.sleep(RETRY_S)
-            except AgentlogError as error:  # of these frames, not of the log
+                await asyncio.sleep(timeouts.FLUSH_RETRY_S)
+            except AgentlogError as error:  # an error of these frames, not of the log
                 self._give_up(len(frames), error)
                 if end is None or not frames:
                     return None
                 frames = []
             else:
                 self.lost, self._away = 0, False
-                return behind
+                return after
 
     def _record(self, n: int, frames: list[Frame], end: str | None) -> FrameRecord:
         gap = [Frame("gap", {"reason": "outputs_unwritable", "frames": self.lost})] if self.lost else []
         return FrameRecord(self._run_id, self._epoch, n, (*gap, *frames), end)
 
     def _give_up_held(self, keep: int = 0) -> None:
-        """While `outputs` is away, give up what waits but the last `keep` frames: each further try could take long."""
+        """While `outputs` is away, drop all held frames but the last `keep`: each further try could take long."""
         lost = 0
         while self._away and len(self._held) > keep:
             self._bytes_out += self._held.popleft().size_bytes
             lost += 1
         if lost:
             self._room.set()
-            self._give_up(lost, "outputs are away")
+            self._give_up(lost, "outputs is away")
 
     def _give_up(self, frames: int, error: AgentlogError | str) -> None:
         self.lost += frames

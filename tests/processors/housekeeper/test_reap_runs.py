@@ -173,7 +173,7 @@ async def test_a_release_is_fenced_off_on_the_outputs_before_it_is_on_the_log() 
 
 @pytest.mark.parametrize("how", ["away", "silent"])
 async def test_outputs_that_cannot_be_written_hold_up_no_release(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentlog_processors.runs.output_fence.FENCE_S", 0.05)
+    monkeypatch.setattr("agentlog_processors.timeouts.OUTPUT_FENCE_S", 0.05)
     reaping = Reaping()
     setattr(reaping.outputs, how, True)
     await a_claimed_run(reaping)

@@ -7,7 +7,8 @@ from tests.fakes.ports import TestClock
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.frame import Frame, FrameRecord
 from agentlog_facts.ids import RunId, ThreadId
-from agentlog_processors.runs.output_offsets import FRESH_S, CachedEndOffsets
+from agentlog_processors import timeouts
+from agentlog_processors.runs.output_offsets import CachedEndOffsets
 
 THREAD = ThreadId("t1")
 
@@ -32,10 +33,10 @@ async def test_outputs_that_are_away_hold_up_no_claim_once_their_end_was_seen() 
     ends = CachedEndOffsets(frames, lambda _: 0, clock)
     seen = await ends.at_most(THREAD)
     await frames.append(THREAD, FrameRecord(RunId("r1"), 1, 0, (Frame("values", 1),)))
-    frames.away, clock.seconds = True, 2 * FRESH_S
+    frames.away, clock.seconds = True, 2 * timeouts.END_OFFSET_FRESH_S
     assert [await ends.at_most(THREAD) for _ in range(5)] == [seen] * 5
     assert frames.asked == 2, "an end that cannot be had is not asked for by every claim"
-    frames.away, clock.seconds = False, 4 * FRESH_S
+    frames.away, clock.seconds = False, 4 * timeouts.END_OFFSET_FRESH_S
     assert await ends.at_most(THREAD) > seen
 
 

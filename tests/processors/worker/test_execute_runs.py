@@ -150,7 +150,7 @@ def numbered(count: int) -> list[RunId]:
 async def test_a_run_that_blocks_its_loop_is_given_back_by_a_draining_worker(
     loops: JobLoops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execute_runs, "GIVE_BACK_S", 0.2)
+    monkeypatch.setattr("agentlog_processors.timeouts.GIVE_BACK_S", 0.2)
     execution, log, stop = Blocking(), Log(), asyncio.Event()
     dependencies = at_work(loops, execution, log, numbered(1), monkeypatch)
     async with asyncio.timeout(20):

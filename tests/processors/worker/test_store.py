@@ -102,7 +102,7 @@ async def test_a_write_whose_acknowledgement_is_lost_is_on_the_log_once() -> Non
 
 
 async def test_a_log_that_is_away_for_a_moment_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentlog_processors.runs.dependencies.BACK_OFF_S", 0.01)
+    monkeypatch.setattr("agentlog_processors.timeouts.APPEND_RETRY_S", 0.01)
     log = MemoryLog(refuse=2)
     await store(log).write([StoreItemPut(ANA, "a", {}, *WHO)], CAUSE)
     assert [type(verdict) for _, verdict in log.rows] == [Accepted]

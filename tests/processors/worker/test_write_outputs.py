@@ -12,8 +12,9 @@ from tests.processors.examples import a_work
 from agentlog_facts.errors import AgentlogError, Unavailable
 from agentlog_facts.frame import MAX_FRAMES, Frame, FrameRecord
 from agentlog_facts.ids import ThreadId
+from agentlog_processors import timeouts
 from agentlog_processors.runtime.loop_bridge import LoopBridge
-from agentlog_processors.worker.write_outputs import FLUSH_BYTES, PATIENCE_S, FrameWriter
+from agentlog_processors.worker.write_outputs import FLUSH_BYTES, FrameWriter
 
 WORK = a_work()
 EPOCH = 3
@@ -137,7 +138,7 @@ async def test_outputs_that_stay_away_are_waited_for_once_and_not_for_each_batch
         await written.writer.emit(Frame("e", "x" * FLUSH_BYTES))
     async with asyncio.timeout(15):
         assert await written.writer.finish(written.task, (Frame("error", {}),), "end-id") is None
-    assert written.outputs.asked <= PATIENCE_S / 3.0 + 4, "the patience of one outage, and the end"
+    assert written.outputs.asked <= timeouts.FLUSH_PATIENCE_S / 3.0 + 4, "the patience of one outage, and the end"
     assert written.writer.lost == 21
 
 
@@ -184,8 +185,8 @@ async def test_an_attempt_that_is_given_back_leaves_its_frames(written: Written)
 
 
 async def test_outputs_that_are_away_hold_up_no_release(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentlog_processors.worker.write_outputs.LEAVE_S", 0.05)
-    monkeypatch.setattr("agentlog_processors.worker.write_outputs.PATIENCE_S", 1e9)
+    monkeypatch.setattr("agentlog_processors.timeouts.FLUSH_BEFORE_RELEASE_S", 0.05)
+    monkeypatch.setattr("agentlog_processors.timeouts.FLUSH_PATIENCE_S", 1e9)
     written.outputs.away = 1000
     await written.writer.emit(Frame("values", {}))
     async with asyncio.timeout(5):
