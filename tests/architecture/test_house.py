@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import packages_distributions
@@ -297,6 +298,23 @@ def _paces_a_loop(call: ast.Call, tree: ast.Module) -> bool:
     constants = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
     asked = constants.get(ast.unparse(call.args[0]), call.args[0])
     return isinstance(asked, ast.Constant) and isinstance(asked.value, int | float) and asked.value < 0.1
+
+
+TWO_CLASSES = {
+    "Accepted": "the verdict of the guard, and the answer of a decider: each is one half of a pair with a refusal",
+}
+"""Names of two public classes, each with the reason why it is not used once."""
+
+
+def test_a_public_class_name_is_used_once() -> None:
+    found = Counter(
+        node.name
+        for path in product()
+        if "agentlog_broker" not in path.parts  # it stands alone
+        for node in parsed(path).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert {name: times for name, times in found.items() if times > 1} == dict.fromkeys(TWO_CLASSES, 2)
 
 
 def test_the_servers_keys_are_listed_in_one_module() -> None:

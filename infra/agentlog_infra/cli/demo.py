@@ -64,7 +64,7 @@ async def _with_own_server(settings: Settings) -> int:
 
 async def _demo(settings: Settings, url: str) -> int:
     from agentlog_infra.cli.demo_script import run_demo
-    from agentlog_infra.cli.event_reader import Events
+    from agentlog_infra.cli.event_reader import EventReader
 
-    async with Events(settings) as events:
+    async with EventReader(settings) as events:
         return await run_demo(url, sys.stdout, events.lines_of_thread)

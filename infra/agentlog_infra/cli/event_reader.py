@@ -82,7 +82,7 @@ def _actor(commit: JsonObject) -> str:
     return f"{_text(actor.get('kind'))}:{_text(actor.get('sub'))}" if isinstance(actor, dict) else "-"
 
 
-class Events:
+class EventReader:
     """Reads the log from its start; in order within a partition, so within a thread."""
 
     def __init__(self, settings: Settings) -> None:

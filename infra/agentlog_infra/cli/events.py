@@ -28,10 +28,10 @@ def events(thread_id: str | None, follow: bool, as_json: bool, data_dir: Path | 
 
 
 async def _show(settings: Settings, thread_id: str | None, *, follow: bool, as_json: bool) -> int:
-    from agentlog_infra.cli.event_reader import Events
+    from agentlog_infra.cli.event_reader import EventReader
 
     shown = 0
-    async with Events(settings) as log:
+    async with EventReader(settings) as log:
         async for commit in log.read(thread_id=thread_id, follow=follow):
             shown += 1
             if as_json:

@@ -35,7 +35,7 @@ ON CONFLICT (partition) DO UPDATE SET next_offset = greatest(p.next_offset, excl
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _BlobEntry:
     sha256: str
     first_offset: int
     parts: int
@@ -83,7 +83,7 @@ class KafkaBlobs:
             raise Corrupt(f"blob {sha256}: an event names it, but it is not on {self._topic}")
         return load(await self._whole(entry))
 
-    async def _whole(self, entry: _Entry) -> bytes:
+    async def _whole(self, entry: _BlobEntry) -> bytes:
         """Collect the parts: they follow one another, possibly with parts of other blobs between them."""
         partition = partition_of(entry.sha256.encode(), self._partitions)
         parts: dict[int, bytes] = {}
@@ -98,10 +98,10 @@ class KafkaBlobs:
             raise Corrupt(f"blob {entry.sha256}: the stored bytes have another digest")
         return value
 
-    async def _find(self, sha256: str) -> _Entry | None:
+    async def _find(self, sha256: str) -> _BlobEntry | None:
         with translated("blob index"):
             row = await self._rows().fetchrow(self._find_sql, sha256)
-        return None if row is None else _Entry(sha256, row["first_offset"], row["parts"], 0)
+        return None if row is None else _BlobEntry(sha256, row["first_offset"], row["parts"], 0)
 
     async def _fold(self, partition: int) -> None:
         with kafka_faults(self._topic):
@@ -109,7 +109,7 @@ class KafkaBlobs:
         with translated("blob index"):
             start = await self._rows().fetchval(self._position_sql, partition) or 0
         entries = [
-            _Entry(
+            _BlobEntry(
                 record.key.decode(), record.offset, _number(record.headers, "parts"), _number(record.headers, "size")
             )
             async for record in self._reader.read(partition, start, end)
@@ -126,7 +126,7 @@ class KafkaBlobs:
         return self._pool
 
 
-def _columns(entries: list[_Entry], partition: int) -> tuple[list[str], list[int], list[int], list[int], list[int]]:
+def _columns(entries: list[_BlobEntry], partition: int) -> tuple[list[str], list[int], list[int], list[int], list[int]]:
     return (
         [entry.sha256 for entry in entries],
         [partition] * len(entries),

@@ -115,19 +115,19 @@ async def _differences(admin: AIOKafkaAdminClient, settings: Settings) -> list[T
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _Setting:
     value: str | None
     source: int
 
 
-async def _configs(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> dict[str, dict[str, _Entry]]:
+async def _configs(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> dict[str, dict[str, _Setting]]:
     """Return the settings in force. Raises: Misconfigured where they may not be read."""
     asked = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
-    found: dict[str, dict[str, _Entry]] = {}
+    found: dict[str, dict[str, _Setting]] = {}
     for response in await admin.describe_configs(asked) if asked else []:
         for code, detail, _, topic, entries in response.resources:
             _demand_done(topic, code, detail, "its settings may not be read")
-            found[topic] = {str(entry[0]): _Entry(entry[1], int(entry[3])) for entry in entries}
+            found[topic] = {str(entry[0]): _Setting(entry[1], int(entry[3])) for entry in entries}
     return found
 
 

@@ -23,7 +23,7 @@ from agentlog_facts.ports import Clock, EventLog, Ids
 from agentlog_facts.store_ports import StoreAccess
 from agentlog_facts.thread import RunStatus
 from agentlog_infra.langgraph.breakpoints import is_breakpoint, is_finished
-from agentlog_infra.langgraph.checkpoints.journal import Claim, RunJournal
+from agentlog_infra.langgraph.checkpoints.journal import RunJournal, WriteClaim
 from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads
 from agentlog_infra.langgraph.checkpoints.saver import LogSaver, UpdateSaver, address
 from agentlog_infra.langgraph.errors import error_json
@@ -100,7 +100,7 @@ class _Attempt:
         self._stop = stop
         self._token = f"{order.run_id}:{order.epoch}"
         self._reads = OverlaidReads(dependencies.reads)
-        claim = Claim(order.thread_id, order.run_id, order.epoch, order.cause, order.run_version)
+        claim = WriteClaim(order.thread_id, order.run_id, order.epoch, order.cause, order.run_version)
         self._durability: Durability = durability(order.kwargs)
         self._journal = RunJournal(
             dependencies.log, claim, dependencies.clock, dependencies.ids, acknowledged=self._durability == "sync"

@@ -55,7 +55,7 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class ProcessIdentity:
     """A process that cannot be mistaken for a later one with the same pid: the start time is part of it."""
 
     pid: int
@@ -86,10 +86,10 @@ def _started_by_ps(pid: int) -> str | None:
     return None if not state or state.startswith("Z") else started.strip()
 
 
-def identify(pid: int) -> Identity | None:
+def identify(pid: int) -> ProcessIdentity | None:
     """Return the identity of a running process, None if it does not run."""
     started = started_at(pid)
-    return None if started is None else Identity(pid, started)
+    return None if started is None else ProcessIdentity(pid, started)
 
 
 def command_line(pid: int) -> list[str]:
@@ -102,16 +102,16 @@ def command_line(pid: int) -> list[str]:
         return []
 
 
-def remember(path: Path, identity: Identity) -> None:
+def remember(path: Path, identity: ProcessIdentity) -> None:
     """Write the identity of a child down, so that the next start can find it should it become an orphan."""
     write_atomically(path, json.dumps({"pid": identity.pid, "started": identity.started}))
 
 
-def recall(path: Path) -> Identity | None:
+def recall(path: Path) -> ProcessIdentity | None:
     """Read what `remember` wrote; None where there is nothing or the file is not whole."""
     try:
         found = json.loads(path.read_text())
-        return Identity(int(found["pid"]), str(found["started"]))
+        return ProcessIdentity(int(found["pid"]), str(found["started"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -178,7 +178,7 @@ async def spawn(
     )
 
 
-async def stop_orphan(identity: Identity, steps: Sequence[tuple[signal.Signals, float]]) -> bool:
+async def stop_orphan(identity: ProcessIdentity, steps: Sequence[tuple[signal.Signals, float]]) -> bool:
     """End a process that is not our child: send each signal in turn and wait its seconds; tell whether it is gone."""
     for number, seconds in steps:
         if not identity.alive():
@@ -190,7 +190,7 @@ async def stop_orphan(identity: Identity, steps: Sequence[tuple[signal.Signals, 
     return not identity.alive()
 
 
-async def gone(identity: Identity, seconds: float) -> bool:
+async def gone(identity: ProcessIdentity, seconds: float) -> bool:
     """Wait until a process, ours or not, has ended; False after the given seconds."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds

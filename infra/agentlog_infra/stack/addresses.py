@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from agentlog_facts.errors import Unavailable
-from agentlog_infra.process.child import Identity
+from agentlog_infra.process.child import ProcessIdentity
 from agentlog_infra.settings import Settings
 from agentlog_infra.stack.data_dir import DataDir
 from agentlog_infra.stack.stack_file import JoinedRole, living_roles
@@ -43,7 +43,7 @@ def running_on(data_dir: str | Path) -> RunningMachine:
     place = DataDir.at(data_dir)
     try:
         found = json.loads(place.stack_file.read_text())
-        owner = Identity(int(found["owner"]["pid"]), str(found["owner"]["started"]))
+        owner = ProcessIdentity(int(found["owner"]["pid"]), str(found["owner"]["started"]))
         addresses = Addresses(**found["addresses"])
         roles = living_roles(found)
     except FileNotFoundError as error:

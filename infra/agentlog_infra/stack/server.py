@@ -11,7 +11,7 @@ from typing import ClassVar
 from agentlog_facts.errors import Unavailable
 from agentlog_infra.process.child import (
     Account,
-    Identity,
+    ProcessIdentity,
     child_environment,
     identify,
     recall,
@@ -49,7 +49,7 @@ class EmbeddedServer(ABC):
         """Start the server and return when it accepts clients. Raises: Unavailable, Misconfigured."""
 
     @property
-    def identity(self) -> Identity | None:
+    def identity(self) -> ProcessIdentity | None:
         """Return the running process, if there is one."""
         return identify(self.process.pid) if self.process and self.process.returncode is None else None
 

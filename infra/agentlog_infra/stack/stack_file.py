@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
 from agentlog_facts.json_value import Json, JsonObject, as_object, load_object
-from agentlog_infra.process.child import Identity, identify, write_atomically
+from agentlog_infra.process.child import ProcessIdentity, identify, write_atomically
 from agentlog_infra.stack.data_dir import DataDir
 
 Roles: TypeAlias = "list[JoinedRole]"
@@ -28,7 +28,7 @@ class JoinedRole:
 
     def alive(self) -> bool:
         """Tell whether it still runs."""
-        return Identity(self.pid, self.started).alive()
+        return ProcessIdentity(self.pid, self.started).alive()
 
 
 def write_stack(data_dir: DataDir, said: Mapping[str, object]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from agentlog_facts.errors import AgentlogError, Misconfigured, Unavailable
 from agentlog_infra import timeouts
 from agentlog_infra.process.child import (
-    Identity,
+    ProcessIdentity,
     Running,
     identify,
     signal_child,
@@ -206,7 +206,7 @@ async def end_old_roles(notes: Path) -> list[str]:
     for note in await asyncio.to_thread(_old_notes, notes):
         with contextlib.suppress(ValueError, KeyError, TypeError):
             found = json.loads(note.read_text())
-            old = Identity(int(found["pid"]), str(found["started"]))
+            old = ProcessIdentity(int(found["pid"]), str(found["started"]))
             if not await stop_orphan(old, ((signal.SIGKILL, timeouts.OLD_ROLE_STOP_S),)):
                 raise Unavailable(f"process {old.pid} of an earlier start does not exit; kill it yourself")
             workers += [str(found["worker_id"])] if found["worker_id"] else []

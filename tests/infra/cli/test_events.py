@@ -3,7 +3,7 @@
 import asyncpg
 from tests.stack_fixtures import RunningStack
 
-from agentlog_infra.cli.event_reader import Events
+from agentlog_infra.cli.event_reader import EventReader
 from agentlog_infra.kafka.topics import apply
 from agentlog_infra.postgres.migrate import upgrade
 from agentlog_infra.settings import Settings
@@ -22,7 +22,7 @@ async def fresh(stack: RunningStack) -> Settings:
 
 async def test_each_record_is_shown_as_stored_and_without_a_verdict_until_it_is_projected(stack: RunningStack) -> None:
     settings = await fresh(stack)
-    async with Events(settings) as log:
+    async with EventReader(settings) as log:
         first = [commit async for commit in log.read() if commit.offset == 0]
     assert sorted(commit.partition for commit in first) == list(range(8))
     assert {commit.verdict for commit in first} == {"pending"}
@@ -33,7 +33,7 @@ async def test_each_record_is_shown_as_stored_and_without_a_verdict_until_it_is_
 
 async def test_the_verdict_of_the_ledger_stands_beside_its_commit(stack: RunningStack) -> None:
     settings = await fresh(stack)
-    async with Events(settings) as log:
+    async with EventReader(settings) as log:
         (before,) = [commit async for commit in log.read() if (commit.partition, commit.offset) == (3, 0)]
         await put_verdict(settings, 3, 0, before.key)
         (after,) = [commit async for commit in log.read() if (commit.partition, commit.offset) == (3, 0)]

@@ -23,7 +23,7 @@ from agentlog_facts.errors import Unavailable
 from agentlog_facts.execution_port import AttemptLost
 from agentlog_facts.ids import RunId, Stream, ThreadId
 from agentlog_infra.langgraph.checkpoints.channel_delta import MIN_PARTS
-from agentlog_infra.langgraph.checkpoints.journal import BACKLOG, Claim, CollectingJournal, ReadOnly, RunJournal
+from agentlog_infra.langgraph.checkpoints.journal import BACKLOG, CollectingJournal, ReadOnly, RunJournal, WriteClaim
 from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads
 from agentlog_infra.langgraph.checkpoints.saver import LogSaver
 from agentlog_infra.system_ports import SystemClock, SystemIds
@@ -39,7 +39,7 @@ class Rig:
 
     def __init__(self, log: MemoryLog, reads: MemoryCheckpoints, *, acknowledged: bool = True) -> None:
         self.log = log
-        claim = Claim(THREAD, RUN, 7, Cause(Actor("worker", "w"), "c"))
+        claim = WriteClaim(THREAD, RUN, 7, Cause(Actor("worker", "w"), "c"))
         self.journal = RunJournal(log, claim, SystemClock(), SystemIds(), acknowledged=acknowledged)
         self.saver = LogSaver(OverlaidReads(reads), self.journal, JsonPlusSerializer(), "r1:7")
 
@@ -227,7 +227,7 @@ async def test_a_thread_grows_linearly_on_the_log() -> None:
         log = MemoryLog(reads)
         for turn in range(turns):
             run = RunId(f"r{turn}")
-            claim = Claim(THREAD, run, turn, Cause(Actor("worker", "w"), "c"))
+            claim = WriteClaim(THREAD, run, turn, Cause(Actor("worker", "w"), "c"))
             journal = RunJournal(log, claim, SystemClock(), SystemIds(), acknowledged=False)
             saver = LogSaver(OverlaidReads(reads), journal, JsonPlusSerializer(), f"{run}")
             graph = adding(["a"]).compile(checkpointer=saver)

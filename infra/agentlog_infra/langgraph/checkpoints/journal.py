@@ -41,7 +41,7 @@ class Journal(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class WriteClaim:
     """A worker's right to write for a run; `version` is that of its stream so far, None where there is none yet."""
 
     thread_id: ThreadId
@@ -61,7 +61,7 @@ class RunJournal:
     before. After the first failure, and once it is closed, nothing is written any more.
     """
 
-    def __init__(self, log: EventLog, claim: Claim, clock: Clock, ids: Ids, *, acknowledged: bool) -> None:
+    def __init__(self, log: EventLog, claim: WriteClaim, clock: Clock, ids: Ids, *, acknowledged: bool) -> None:
         self._log = log
         self._claim = claim
         self._clock = clock
