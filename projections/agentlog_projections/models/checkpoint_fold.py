@@ -41,7 +41,7 @@ class CheckpointRow:
     hidden: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ChannelRow:
     """A new row of `channels`; `payload` is that of the entry as JSON."""
 
