@@ -140,7 +140,7 @@ def after_attempt(reason: str, counted: int, counts: bool, retries: int) -> Rele
 
 
 def as_asked(end: End, cancel: CancelRequest | None) -> End:
-    """Return the end of a run that has this end or an accepted cancel request: a rollback wins over any other end."""
+    """Return the given end, or the end of an accepted rollback, which wins over any other end."""
     return cancelled(cancel) if cancel is not None and cancel.action == "rollback" else end
 
 

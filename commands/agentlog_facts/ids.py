@@ -1,4 +1,4 @@
-"""Types of identities, so that no id can take the place of another kind, and names of streams."""
+"""Types that keep the kinds of ids apart, and the names of streams."""
 
 from typing import Literal, NewType
 

@@ -17,7 +17,7 @@ class Hint:
     """Verdicts on the records `after < offset <= to` of one partition, and the runs that ended or shall stop.
 
     A hint is valid only for an offset inside that range and for the append id of the record there: after a log is
-    restored, the same offset can hold another record. `tries` (see `tries_of`) holds the append ids of the range, in
+    restored, the same offset can hold another record. `tries` (see `tries_of`) identifies the appends of the range, in
     order. `versions` maps the offset of each accepted commit to its version, `not_accepted` any other offset to its
     verdict. `ended` names the runs with a terminal fact, `cancelled` the runs with a cancel request.
     """
@@ -32,7 +32,7 @@ class Hint:
     tries: str = ""
 
     def verdict(self, offset: int, append_id: str) -> Verdict | None:
-        """Return the verdict on the append at an offset, None if this hint is not about it."""
+        """Return the verdict on the append at an offset, None if this hint does not cover it."""
         number = offset - self.after - 1
         if number < 0 or self.tries[TRY * number : TRY * (number + 1)] != tries_of([append_id]):
             return None
@@ -59,7 +59,7 @@ def encode_verdict(verdict: Verdict) -> JsonObject:
 
 
 def decode_verdict(stored: JsonObject) -> Verdict:
-    """Return the verdict of `encode_verdict`; raise ValueError for another shape."""
+    """Decode the result of `encode_verdict`; raise ValueError for another shape."""
     kind, version, of, reason = (stored.get(name) for name in ("verdict", "version", "of", "reason"))
     if kind == "accepted" and isinstance(version, int):
         return Accepted(version)
@@ -99,7 +99,7 @@ def encode_hint(hint: Hint) -> bytes:
 
 
 def decode_hint(message: bytes) -> Hint:
-    """Return the hint of a message; raise ValueError for a message of another shape."""
+    """Decode a published message; raise ValueError for a message of another shape."""
     stored = load_object(message, "hint")
     partition, after, to = stored["partition"], stored["after"], stored["to"]
     if not isinstance(partition, int) or not isinstance(after, int) or not isinstance(to, int):

@@ -1,1 +1,1 @@
-"""A single-node, durable Kafka-protocol server for one machine; started as a process, imported by nobody."""
+"""Durable single-node server of the Kafka protocol for one machine; a process that no other package imports."""

@@ -1,4 +1,4 @@
-"""The command line of the server: `python -m agentlog_broker --data DIR`."""
+"""Command line of the server: `python -m agentlog_broker --data DIR`."""
 
 import argparse
 import asyncio
@@ -24,12 +24,14 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m agentlog_broker", description="A single-node Kafka-protocol server."
     )
     defaults = BrokerSettings(Path())
-    parser.add_argument("--data", type=Path, required=True, help="data directory; made if missing")
-    parser.add_argument("--ready-fd", type=int, default=1, help="where the ready line goes (default: stdout)")
+    parser.add_argument("--data", type=Path, required=True, help="data directory; created if missing")
+    parser.add_argument("--ready-fd", type=int, default=1, help="file descriptor for the ready line (default: stdout)")
     parser.add_argument("--die-with-parent", action="store_true", help="end when the parent process ends (Linux)")
     parser.add_argument("--log-level", default="WARNING", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
-    parser.add_argument("--auto-create-topics", action="store_true")
-    parser.add_argument("--verify", action="store_true", help="check every stored byte and end; 1 when one is damaged")
+    parser.add_argument("--auto-create-topics", action="store_true", help="create a topic when a client asks for it")
+    parser.add_argument(
+        "--verify", action="store_true", help="check every stored byte and exit; status 1 if one is damaged"
+    )
     for name in ("host", "port", "partitions_default", "max_message_bytes", "max_request_bytes", "max_connections",
                  "wal_file_bytes", "wal_max_age_s", "segment_bytes", "retention_ms", "retention_check_s",
                  "storage_retry_s", "group_initial_delay_s"):  # fmt: skip
@@ -53,7 +55,7 @@ def _die_with_parent() -> None:
         raise Misconfigured("--die-with-parent needs Linux")
     if ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
         raise Misconfigured("--die-with-parent: prctl failed")
-    if os.getppid() != parent:  # it ended in between
+    if os.getppid() != parent:  # the parent ended before prctl
         sys.exit(1)
 
 
@@ -70,17 +72,17 @@ async def _serve(settings: BrokerSettings, ready_fd: int) -> None:
     stopping, failing = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(server.failed())
     await asyncio.wait((stopping, failing), return_when=asyncio.FIRST_COMPLETED)
     if failing.done():
-        raise BrokerError("a chore of the storage ended: see the log")
+        raise BrokerError("the background task of the storage failed: see the log")
     failing.cancel()
     await server.stop()
 
 
 def main() -> int:
-    """Run until SIGTERM or SIGINT; 1 when the server cannot start."""
+    """Run the server until SIGTERM or SIGINT; return 1 if it cannot start or fails."""
     arguments = _parser().parse_args()
     to_stderr(arguments.log_level)
-    gc.set_threshold(20_000, 20, 20)  # requests leave no cycles behind; looking for them costs more than they would
-    sys.setswitchinterval(0.001)  # the threads share one interpreter; answers should not wait 5 ms for it
+    gc.set_threshold(20_000, 20, 20)  # requests leave no cycles, so frequent collections only cost CPU
+    sys.setswitchinterval(0.001)  # the threads share the GIL; a response should not wait 5 ms for it
     try:
         if arguments.die_with_parent:
             _die_with_parent()

@@ -1,4 +1,4 @@
-"""What a record batch (Kafka message format 2) must look like to be stored, and what the server writes into it.
+"""Record batches (Kafka message format 2): the checks before they are stored, and the fields that the server sets.
 
 Source: Kafka documentation, "Record Batch". The CRC covers everything from the attributes on, so base offset and
 leader epoch can be set freely, and a changed timestamp needs a new CRC.
@@ -22,7 +22,7 @@ _LAST_CODEC = 4
 
 
 class Batch(NamedTuple):
-    """The header of one batch; offsets in records, times in ms since the epoch."""
+    """Header of one batch; offsets in records, times in ms since the epoch."""
 
     base_offset: int
     size_after_length: int
@@ -40,12 +40,12 @@ class Batch(NamedTuple):
 
 
 def read_header(data: bytes | memoryview, at: int = 0) -> Batch:
-    """Read the 61 bytes at `at`. Raises: struct.error when there are fewer."""
+    """Read the 61 bytes at `at`. Raises: struct.error if there are fewer."""
     return Batch._make(HEADER.unpack_from(data, at))
 
 
 def check(batch: Batch, data: memoryview, max_bytes: int) -> int:
-    """Return the error code of a batch that was sent to be stored, 0 when it is fine."""
+    """Return the error code of a batch from a producer, 0 if it is valid."""
     if batch.magic != 2:
         return Code.UNSUPPORTED_FOR_MESSAGE_FORMAT
     if len(data) > max_bytes:
@@ -67,7 +67,7 @@ def place(batch: Batch, data: memoryview, base_offset: int) -> bytes:
 
 
 def stamp(batch: Batch, data: memoryview, base_offset: int, now_ms: int) -> bytes:
-    """Return the batch with its offset and with the time of the append instead of the sender's."""
+    """Return the batch with its offset, and with the time of the append instead of the producer's."""
     out = bytearray(data)
     _PREFIX.pack_into(out, 0, base_offset, batch.size_after_length, 0)
     struct.pack_into(">h", out, _BODY_AT, batch.attributes | _LOG_APPEND_TIME)

@@ -1,7 +1,7 @@
-"""Everything the server knows besides records: topics, settings of topics, group offsets, producer ids.
+"""Catalog of all stored state besides records: topics, their settings, group offsets, producer ids.
 
-Changes are operations in the write-ahead log. Replaying operations that a manifest already holds changes
-nothing, because uids are never reused and later values win.
+Changes are operations in the write-ahead log. A replay of operations that the manifest already holds changes nothing,
+because uids are never reused and later values win.
 """
 
 import json
@@ -16,7 +16,7 @@ OffsetRow = tuple[str, int, int, str]
 
 
 class TopicCreated(TypedDict):
-    """A topic or more partitions of one; `uids` are the new partitions."""
+    """A topic was created, or got more partitions; `uids` are those of the new partitions."""
 
     op: Literal["topic_created", "partitions_added"]
     name: str
@@ -25,7 +25,7 @@ class TopicCreated(TypedDict):
 
 
 class TopicDeleted(TypedDict):
-    """A topic is gone, its partitions with it."""
+    """A topic was deleted, with its partitions."""
 
     op: Literal["topic_deleted"]
     name: str
@@ -33,7 +33,7 @@ class TopicDeleted(TypedDict):
 
 
 class ConfigsSet(TypedDict):
-    """All settings of a topic that differ from the defaults."""
+    """The settings of a topic were replaced; `configs` holds those that differ from the defaults."""
 
     op: Literal["configs_set"]
     uid: int
@@ -41,14 +41,14 @@ class ConfigsSet(TypedDict):
 
 
 class StartMoved(TypedDict):
-    """Records below these offsets are deleted, by partition uid."""
+    """Records below an offset were deleted; `starts` lists partition uid and offset."""
 
     op: Literal["start_moved"]
     starts: list[tuple[int, int]]
 
 
 class OffsetsCommitted(TypedDict):
-    """A group's positions: topic, partition, offset, metadata."""
+    """A group committed offsets; `rows` lists topic, partition, offset and metadata."""
 
     op: Literal["offsets_committed"]
     group: str
@@ -56,7 +56,7 @@ class OffsetsCommitted(TypedDict):
 
 
 class ProducerIdsTaken(TypedDict):
-    """Producer ids below this one may have been given out."""
+    """Producer ids below this one may have been assigned."""
 
     op: Literal["producer_ids_taken"]
     below: int
@@ -75,12 +75,12 @@ _KNOWN = {
 
 
 def pack(operation: Operation) -> bytes:
-    """Return an operation as it is stored."""
+    """Return the stored form of an operation."""
     return json.dumps(operation, separators=(",", ":")).encode()
 
 
 def unpack(data: bytes) -> Operation:
-    """Read a stored operation. Raises: BrokerError for one of a newer version."""
+    """Read a stored operation. Raises: BrokerError for an operation of a newer version."""
     operation: Operation = json.loads(data)
     if operation["op"] not in _KNOWN:
         raise BrokerError(f"operation {operation['op']!r} is not known to this version")
@@ -89,7 +89,7 @@ def unpack(data: bytes) -> Operation:
 
 @dataclass(slots=True)
 class Topic:
-    """A topic; `configs` holds what differs from the defaults."""
+    """Topic; `configs` holds the settings that differ from the defaults."""
 
     name: str
     configs: dict[str, str]
@@ -99,12 +99,12 @@ class Topic:
 
     @property
     def uid(self) -> int:
-        """Return the number that no other topic of the same name ever has."""
+        """Return the number that no other topic of the same name gets."""
         return self.partitions[0].uid
 
 
 class Catalog:
-    """Topics, group offsets and counters, and how each operation changes them."""
+    """Topics, group offsets and counters, as changed by the operations."""
 
     def __init__(self, producers_max: int, max_message_bytes: int) -> None:
         self._producers_max = producers_max
@@ -118,12 +118,12 @@ class Catalog:
         self.next_producer_id = 1
 
     def partition(self, topic: str, index: int) -> Partition | None:
-        """Return a partition if there is one."""
+        """Return a partition, None if there is none."""
         found = self.topics.get(topic)
         return found.partitions[index] if found is not None and 0 <= index < len(found.partitions) else None
 
     def apply(self, operation: Operation) -> list[Partition]:
-        """Take an operation in; return the partitions that are gone with it."""
+        """Apply an operation; return the partitions that it has deleted."""
         match operation["op"]:
             case "topic_created" | "partitions_added":
                 self._add(operation)
@@ -151,7 +151,7 @@ class Catalog:
         self.add_partitions(topic, operation["uids"])
 
     def add_partitions(self, topic: Topic, uids: list[int]) -> None:
-        """Give a topic more partitions."""
+        """Add partitions to a topic."""
         for uid in uids:
             partition = Partition(uid, topic.name, len(topic.partitions), self._producers_max)
             topic.partitions.append(partition)
@@ -159,9 +159,8 @@ class Catalog:
             self.next_uid = max(self.next_uid, uid + 1)
 
     def _delete(self, operation: TopicDeleted) -> list[Partition]:
-        for (
-            rows
-        ) in self.offsets.values():  # in a replay too: what was committed for a later namesake follows in the log
+        # Also in a replay: offsets that were committed for a later topic of this name follow in the log.
+        for rows in self.offsets.values():
             for key in [key for key in rows if key[0] == operation["name"]]:
                 del rows[key]
         topic = self.topics.get(operation["name"])
@@ -179,7 +178,7 @@ class Catalog:
             self.configure(self.topics[partition.topic], operation["configs"])
 
     def configure(self, topic: Topic, configs: dict[str, str]) -> None:
-        """Set all settings of a topic, and the two that every append looks at."""
+        """Replace the settings of a topic, and the two values that every append needs."""
         topic.configs = dict(configs)
         topic.log_append_time = configs.get("message.timestamp.type") == "LogAppendTime"
         topic.max_message_bytes = int(configs.get("max.message.bytes", self._max_message_bytes))

@@ -1,8 +1,8 @@
-"""Which topic settings exist, their defaults, and which values this server can honour.
+"""Rules for topic settings: names, defaults, and the values that this server can honour.
 
-A setting whose effect does not exist here (replicas) is accepted only with the value that changes nothing; everything
-else is refused, never silently ignored. Compaction is accepted and never done: it permits a server to forget all but
-the newest value of a key and promises nobody that it will. Who reads a compacted topic (Faust's tables) sees more.
+A setting without effect on this server (replicas) is accepted only with the value that changes nothing; any other value
+is refused, never silently ignored. Compaction is accepted and never done: it permits a server to drop all but the
+newest value of a key, and does not require it. Readers of a compacted topic (Faust's tables) see older values too.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ _LONG_MAX = "9223372036854775807"
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One setting: its default and why a value is refused (None = fine)."""
+    """Rule for one setting: its default, and the objection to a value (None: the value is valid)."""
 
     default: str
     objection: Callable[[str], str | None]
@@ -45,10 +45,10 @@ def _fixed(value: str, why: str) -> Rule:
 
 
 def rules(settings: BrokerSettings) -> dict[str, Rule]:
-    """Return every setting a topic has, by name. Source: Apache Kafka documentation, "Topic Configs"."""
+    """Return the rules for all topic settings, by name. Source: Apache Kafka documentation, "Topic Configs"."""
     return {
         "cleanup.policy": Rule("delete", _one_of("delete", "compact", "compact,delete", "delete,compact")),
-        "compression.type": _fixed("producer", "batches are stored as they come"),
+        "compression.type": _fixed("producer", "batches are stored as they are sent"),
         "delete.retention.ms": Rule("86400000", _whole(0)),
         "file.delete.delay.ms": Rule("0", _whole(0)),
         "flush.messages": Rule("1", _whole(1)),
@@ -56,8 +56,8 @@ def rules(settings: BrokerSettings) -> dict[str, Rule]:
         "index.interval.bytes": Rule("4096", _whole(0)),
         "max.compaction.lag.ms": Rule(_LONG_MAX, _whole(1)),
         "max.message.bytes": Rule(str(settings.max_message_bytes), _whole(0, settings.max_request_bytes - 1)),
-        "message.timestamp.after.max.ms": _fixed(_LONG_MAX, "times of senders are not judged"),
-        "message.timestamp.before.max.ms": _fixed(_LONG_MAX, "times of senders are not judged"),
+        "message.timestamp.after.max.ms": _fixed(_LONG_MAX, "timestamps of producers are not checked"),
+        "message.timestamp.before.max.ms": _fixed(_LONG_MAX, "timestamps of producers are not checked"),
         "message.timestamp.type": Rule("CreateTime", _one_of("CreateTime", "LogAppendTime")),
         "min.cleanable.dirty.ratio": Rule("0.5", lambda _: None),
         "min.compaction.lag.ms": Rule("0", _whole(0)),
@@ -75,7 +75,7 @@ def rules(settings: BrokerSettings) -> dict[str, Rule]:
 
 
 def check_configs(configs: Mapping[str, str | None], settings: BrokerSettings) -> dict[str, str]:
-    """Return the settings that were given a value. Raises: Refused naming the setting, the value and the need."""
+    """Return the settings that have a value. Raises: Refused, which names setting, value and allowed values."""
     known, accepted = rules(settings), dict[str, str]()
     for name, value in configs.items():
         rule = known.get(name)
@@ -91,12 +91,12 @@ def check_configs(configs: Mapping[str, str | None], settings: BrokerSettings) -
 
 
 def forgets_by_age(configs: Mapping[str, str]) -> bool:
-    """Tell whether retention applies. Source: Apache Kafka documentation, "Topic Configs", cleanup.policy."""
+    """Return whether retention deletes records. Source: Apache Kafka documentation, "Topic Configs", cleanup.policy."""
     return "delete" in configs.get("cleanup.policy", "delete").split(",")
 
 
 def number(configs: Mapping[str, str], name: str, settings: BrokerSettings) -> int:
-    """Return the value in force of one of the settings the store asks for."""
+    """Return the effective value of a numeric setting that the store uses."""
     if name in configs:
         return int(configs[name])
     return {"segment.bytes": settings.segment_bytes, "retention.ms": settings.retention_ms, "retention.bytes": -1}[name]

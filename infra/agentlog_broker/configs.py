@@ -1,4 +1,4 @@
-"""What clients may ask about settings and change: of topics everything, of the server only read."""
+"""Handlers for settings: clients read and change those of topics, and read those of the server."""
 
 from .config_rules import check_configs, rules
 from .errors import Code, Refused, StorageFailed
@@ -16,14 +16,14 @@ Found = tuple[int, str | None, int, str, list[Entry]]  # code, message, type, na
 
 
 class ConfigAdmin:
-    """Answers DescribeConfigs, AlterConfigs and IncrementalAlterConfigs."""
+    """Handler of DescribeConfigs, AlterConfigs and IncrementalAlterConfigs requests."""
 
     def __init__(self, store: Store, settings: BrokerSettings) -> None:
         self._store = store
         self._settings = settings
 
     async def describe(self, request: Request) -> bytes:
-        """Answer the values in force, those of the topic and the defaults."""
+        """Return the effective values, from the topic or from the defaults."""
         reader, version = request.reader(), request.version
         wanted = reader.array(lambda: (reader.i8(), reader.string(), reader.nullable_array(reader.string)))
         synonyms = reader.boolean() if version >= 1 else False
@@ -55,7 +55,7 @@ class ConfigAdmin:
         elif kind == _BROKER and name in ("", str(self._settings.node_id)):
             values = {key: (value, _FROM_STATIC) for key, value in self._server_values().items()}
         else:
-            return Code.INVALID_REQUEST, f"resource {name!r} of type {kind} is not here", kind, name, []
+            return Code.INVALID_REQUEST, f"resource {name!r} of type {kind} does not exist", kind, name, []
         entries = [(key, *value) for key, value in sorted(values.items()) if names is None or key in names]
         return Code.NONE, None, kind, name, entries
 
@@ -101,7 +101,7 @@ class ConfigAdmin:
             odd = [change for _, change, _ in changes if change not in (_SET, _DELETE)]
             values |= {key: value if change == _SET else None for key, change, value in changes}
             if odd:
-                results.append((Code.INVALID_REQUEST, "settings can be set and removed, nothing else", kind, name))
+                results.append((Code.INVALID_REQUEST, "the only operations are SET and DELETE", kind, name))
             else:
                 results.append((*await self._set(kind, name, values, dry), kind, name))
         return self._answer(results)
@@ -109,7 +109,7 @@ class ConfigAdmin:
     async def _set(self, kind: int, name: str, values: dict[str, str | None], dry: bool) -> tuple[int, str | None]:
         topic = self._store.catalog.topics.get(name)
         if kind != _TOPIC:
-            return Code.INVALID_REQUEST, "settings of the server are set where it is started"
+            return Code.INVALID_REQUEST, "settings of the server can only be given at its start"
         if topic is None:
             return Code.UNKNOWN_TOPIC_OR_PARTITION, f"{name}: no such topic"
         try:

@@ -1,6 +1,6 @@
-"""One client connection: requests run concurrently, answers leave in the order the requests came.
+"""Client connections: requests run concurrently, responses are sent in the order of the requests.
 
-Reading stops while too many answers are outstanding, too much is waiting for the disk, or the client does not read.
+Reading pauses while too many responses are outstanding, too many bytes wait for the disk, or the client does not read.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ _ANSWER = struct.Struct(">ii")
 
 
 class Hub:
-    """What connections share: handlers, limits, and who waits for the disk to catch up."""
+    """State that all connections share: handlers, limits, and whether the disk is behind."""
 
     def __init__(self, settings: BrokerSettings, handlers: Mapping[int, Handler]) -> None:
         self.settings = settings
@@ -31,7 +31,7 @@ class Hub:
         self.congested = False
 
     def run(self, work: Awaitable[bytes], slot: "Slot") -> None:
-        """Wait for an answer that takes a while."""
+        """Run a request in a task and send its response."""
         task = asyncio.ensure_future(self._finish(work, slot))
         self.tasks.add(task)
         task.add_done_callback(lambda done: self._finished(done, slot))
@@ -43,7 +43,7 @@ class Hub:
             slot.connection.abandon(error)
 
     def _finished(self, task: asyncio.Task[None], slot: "Slot") -> None:
-        """Forget a task; a fault that nobody expected must not leave the client waiting."""
+        """Remove a task; an unexpected fault closes the connection, so that the client does not wait."""
         self.tasks.discard(task)
         fault = None if task.cancelled() else task.exception()
         if fault is not None:
@@ -51,7 +51,7 @@ class Hub:
             slot.connection.abandon(fault)
 
     def set_congested(self, congested: bool) -> None:
-        """Stop or let go all reading, as the queue for the disk fills and drains."""
+        """Pause or resume reading on all connections, as the queue for the disk fills and drains."""
         if congested != self.congested:
             self.congested = congested
             for connection in self.connections:
@@ -59,7 +59,7 @@ class Hub:
 
 
 class Slot:
-    """The place of one answer in a connection's order."""
+    """Place of one response in the order of a connection."""
 
     __slots__ = ("body", "connection", "correlation", "ready")
 
@@ -70,14 +70,14 @@ class Slot:
         self.ready = False
 
     def reply(self, body: bytes | None) -> None:
-        """Hand in the answer; it leaves when all earlier ones have left."""
+        """Set the response; it is sent after all earlier responses."""
         self.body = body
         self.ready = True
         self.connection.flush()
 
 
 class Connection(asyncio.Protocol):
-    """See module."""
+    """Connection of one client."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
@@ -89,7 +89,7 @@ class Connection(asyncio.Protocol):
         self._paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a client in, or turn it away when there are too many."""
+        """Accept a client, or close its connection if there are too many."""
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
         self._transport = transport  # type: ignore[assignment]  # uvloop's transport is no subclass of asyncio's
         if len(self._hub.connections) >= self._hub.settings.max_connections:
@@ -103,13 +103,13 @@ class Connection(asyncio.Protocol):
             self.update_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the client; what it asked for still runs, nobody hears the answer."""
+        """Forget the client; its requests still run, and their responses are dropped."""
         self._hub.connections.discard(self)
         self._transport = None
         self._slots.clear()
 
     def data_received(self, data: bytes) -> None:
-        """Cut requests out of the stream."""
+        """Split the stream into requests and start them."""
         buffer = self._buffer
         if buffer:
             buffer += data
@@ -165,7 +165,7 @@ class Connection(asyncio.Protocol):
             self.update_reading()
 
     def flush(self) -> None:
-        """Send what is ready, in order."""
+        """Send the responses that are ready, in order."""
         slots, transport = self._slots, self._transport
         if transport is None:
             return
@@ -180,29 +180,29 @@ class Connection(asyncio.Protocol):
             self.update_reading()
 
     def abandon(self, error: BaseException) -> None:
-        """Close a connection that cannot go on."""
+        """Close the connection because of an error."""
         log.warning("connection.abandoned", extra={"error": str(error)})
         if self._transport is not None:
             self._transport.close()
             self._transport = None
 
     def close(self) -> None:
-        """Close once everything handed in was sent."""
+        """Close the connection after the responses that are set have been sent."""
         if self._transport is not None:
             self._transport.close()
 
     def pause_writing(self) -> None:
-        """The client reads too slowly."""
+        """Pause reading: the client reads too slowly."""
         self._writable = False
         self.update_reading()
 
     def resume_writing(self) -> None:
-        """The client reads again."""
+        """Resume reading: the client reads again."""
         self._writable = True
         self.update_reading()
 
     def update_reading(self) -> None:
-        """Read from the client exactly while its requests can be taken."""
+        """Pause or resume reading, as the limits require."""
         if self._transport is None:
             return
         full = len(self._slots) >= self._hub.settings.max_pipelined_requests

@@ -1,6 +1,6 @@
-"""How the members of a consumer group agree on who reads what (Kafka's classic, eager protocol).
+"""Coordinator of a consumer group (Kafka's classic, eager protocol).
 
-States and answers follow Kafka's GroupCoordinator. Memberships live in memory: after a restart members join again.
+States and responses follow Kafka's GroupCoordinator. Members are kept in memory: after a restart they join again.
 Generations start at 1, because aiokafka sends no LeaveGroup for generation 0.
 """
 
@@ -22,7 +22,7 @@ State = Literal["Empty", "PreparingRebalance", "CompletingRebalance", "Stable"]
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """What a member says of itself when it joins; times in seconds."""
+    """Request of a member to join; times in seconds."""
 
     member_id: str
     instance_id: str | None
@@ -36,7 +36,7 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The answer to a join; `members` (id, instance, metadata) is filled for the leader only."""
+    """Response to a join; `members` (id, instance, metadata) is filled for the leader only."""
 
     code: int
     member_id: str
@@ -52,7 +52,7 @@ SyncReply = Callable[[int, bytes], None]
 
 @dataclass(slots=True)
 class Member:
-    """One member, and the answers it waits for."""
+    """Member of a group, with the responses that it waits for."""
 
     member_id: str
     join: Join
@@ -63,7 +63,7 @@ class Member:
 
 
 class Group:
-    """One group."""
+    """Consumer group: its state, its generation and its members."""
 
     def __init__(self, name: str, settings: BrokerSettings) -> None:
         self.name = name
@@ -82,7 +82,7 @@ class Group:
     # -- joining
 
     def join(self, join: Join, reply: JoinReply) -> None:
-        """Take a member in; the answer comes when the group is complete."""
+        """Add a member, or update it; the response follows when the group is complete."""
         code = self._objection(join)
         if code:
             reply(Joined(code, join.member_id))
@@ -129,7 +129,7 @@ class Group:
         self._prepare()
 
     def _replace_static(self, old: Member, join: Join, reply: JoinReply) -> None:
-        """Put a restarted static member in its old place; a stable group goes on without a rebalance."""
+        """Replace a static member that has restarted; a stable group needs no rebalance for it."""
         if old.join_reply is not None:
             old.join_reply(Joined(Code.FENCED_INSTANCE_ID, old.member_id))
         if old.sync_reply is not None:
@@ -143,7 +143,7 @@ class Group:
             self.leader = member.member_id
         self._watch()
         if self.state == "Stable" and unchanged:
-            # Named by its old id, a leader does not think it has to assign; a stable group would not hear it.
+            # The response has the old id of a leader, so that it does not assign: a stable group would ignore it.
             reply(Joined(Code.NONE, member.member_id, self.generation, self.protocol, former_leader))
             return
         member.join_reply = reply
@@ -165,7 +165,7 @@ class Group:
     # -- rebalancing
 
     def _prepare(self) -> None:
-        """Start a rebalance, or go on with the one that runs."""
+        """Start a rebalance, or continue the running one."""
         if self.state != "PreparingRebalance":
             self._forming = self.state == "Empty"
             self.state = "PreparingRebalance"
@@ -179,7 +179,7 @@ class Group:
         self._watch()
 
     def _complete(self) -> None:
-        """End the joining phase with whoever is there."""
+        """End the joining phase with the members that have joined."""
         if self._rebalance is not None:
             self._rebalance.cancel()
             self._rebalance = None
@@ -207,7 +207,7 @@ class Group:
         self._watch()
 
     def _empty_or_wait(self) -> None:
-        """Nobody joined: an empty group, or static members who may come back within their session."""
+        """Reset the group when no member has joined; static members may come back within their session."""
         self.state = "Empty"
         self.protocol = self.leader = ""
         self._watch()
@@ -225,7 +225,7 @@ class Group:
         return Joined(Code.NONE, member.member_id, self.generation, self.protocol, self.leader, shown)
 
     def sync(self, member_id: str, generation: int, assignments: dict[str, bytes], reply: SyncReply) -> None:
-        """Take the leader's assignment, or wait for it."""
+        """Apply the assignment of the leader, or wait for it."""
         code = self.check(member_id, generation)
         if code:
             reply(code, b"")
@@ -250,7 +250,7 @@ class Group:
     # -- staying and leaving
 
     def check(self, member_id: str, generation: int) -> int:
-        """Note a sign of life; return the error code a member's request meets, 0 if none."""
+        """Extend the session of a member; return the error code for its request, 0 if there is none."""
         member = self.members.get(member_id)
         if member is None:
             return Code.UNKNOWN_MEMBER_ID
@@ -260,7 +260,7 @@ class Group:
         return Code.REBALANCE_IN_PROGRESS if self.state == "PreparingRebalance" else Code.NONE
 
     def leave(self, member_id: str) -> int:
-        """Let a member go."""
+        """Remove a member."""
         if member_id not in self.members:
             return Code.UNKNOWN_MEMBER_ID
         self._remove([member_id])
@@ -281,7 +281,7 @@ class Group:
         member.deadline = self._loop.time() + member.join.session_s
 
     def _watch(self) -> None:
-        """Look again when the next session could be over; members that wait for an answer are alive."""
+        """Schedule the next look for expired sessions; members that wait for a response are alive."""
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None

@@ -1,7 +1,7 @@
-"""How a full write-ahead file becomes segments: its batches are sorted by partition, written out and synced.
+"""Cut of a full write-ahead file into segments: its batches are grouped by partition, written and synced.
 
-Runs in a thread of its own and touches nothing but files; the store takes the result over in the loop. A crash
-in between is harmless: lengths count only once the manifest names them, and the file is cut again.
+The cut runs in a thread of its own and touches only files; the store applies its result in the event loop. A crash in
+between is harmless: lengths count only once they are in the manifest, and the file is cut again.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ ProducerNote = tuple[int, int, int, int, int]  # producer id, epoch, first seque
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the batches of one partition go."""
+    """Destination for the batches of one partition."""
 
     uid: int
     directory: Path
@@ -29,7 +29,7 @@ class Target:
 
 @dataclass(slots=True)
 class Cut:
-    """What became of one partition: `segments` follow after `extended`, which replaces the last one there was."""
+    """Result for one partition: `extended` replaces its last segment, `segments` follow after that one."""
 
     next: int = 0
     extended: Segment | None = None
@@ -77,7 +77,7 @@ def _collect(path: Path, view: memoryview, end: int, targets: Mapping[int, Targe
 
 
 def _undo(touched: list[Segment]) -> None:
-    """Give back the space of a cut that failed: on a full disk the log itself needs it."""
+    """Free the space of a failed cut: on a full disk the log itself needs it."""
     for segment in touched:
         if segment.entries == 0:
             segment.remove()

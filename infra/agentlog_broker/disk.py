@@ -1,4 +1,4 @@
-"""The few file operations that durability rests on; tests put a failing disk in its place."""
+"""File operations that durability depends on; tests replace them with a failing disk."""
 
 import fcntl
 import os
@@ -9,7 +9,7 @@ _F_FULLFSYNC = 51  # macOS: fsync alone leaves the data in the drive's cache
 
 
 class Disk:
-    """The real disk. Every method raises OSError as the system does."""
+    """Real disk. Every method raises OSError as the system does."""
 
     def allocate(self, fd: int, size: int) -> None:
         """Reserve the space of a file, so that later writes cannot run out of it."""
@@ -27,14 +27,14 @@ class Disk:
             position += written
 
     def sync(self, fd: int) -> None:
-        """Return when the bytes written so far survive a power loss."""
+        """Make the bytes that were written so far survive a power loss."""
         if sys.platform == "darwin":
             fcntl.fcntl(fd, _F_FULLFSYNC)
         else:
             os.fdatasync(fd)
 
     def sync_directory(self, path: Path) -> None:
-        """Return when the names in a directory survive a power loss."""
+        """Make the names in a directory survive a power loss."""
         fd = os.open(path, os.O_RDONLY)
         try:
             os.fsync(fd)
@@ -42,7 +42,7 @@ class Disk:
             os.close(fd)
 
     def replace(self, path: Path, data: bytes) -> None:
-        """Put new contents in a file's place: after a crash it holds all of the old or all of the new."""
+        """Replace the contents of a file: after a crash it holds all of the old or all of the new bytes."""
         draft = path.with_name(path.name + ".new")
         fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         try:

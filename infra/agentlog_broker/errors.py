@@ -1,10 +1,10 @@
-"""What can go wrong: Kafka's error numbers, and the exceptions that stop the server or one request."""
+"""Errors: Kafka's error codes, and the exceptions that stop the server or one request."""
 
 from pathlib import Path
 
 
 class Code:
-    """Kafka error codes this server answers with. Source: Kafka protocol guide, "Error Codes"."""
+    """Kafka error codes in the responses of this server. Source: Kafka protocol guide, "Error Codes"."""
 
     NONE = 0
     UNKNOWN_SERVER_ERROR = -1
@@ -38,11 +38,11 @@ class Code:
 
 
 class BrokerError(Exception):
-    """Anything this server raises on purpose."""
+    """Base of all errors that this server raises."""
 
 
 class Misconfigured(BrokerError):
-    """A setting that cannot be honoured; the server does not start."""
+    """The server cannot honour a setting and does not start."""
 
 
 class DirectoryInUse(BrokerError):
@@ -53,7 +53,7 @@ class DirectoryInUse(BrokerError):
 
 
 class Damaged(BrokerError):
-    """Stored bytes are not what was written; they are never served and never skipped."""
+    """Stored bytes differ from the written ones; they are never served and never skipped."""
 
     def __init__(self, path: Path, offset: int, reason: str) -> None:
         super().__init__(f"{path}: damaged at byte {offset}: {reason}")
@@ -62,15 +62,15 @@ class Damaged(BrokerError):
 
 
 class StorageFailed(BrokerError):
-    """The disk refused a write; nothing of the request is acknowledged."""
+    """The disk failed a write; no part of the request is acknowledged."""
 
 
 class MalformedRequest(BrokerError):
-    """Bytes that are not a request of the protocol; the connection is closed."""
+    """The bytes are not a request of the protocol; the connection is closed."""
 
 
 class Refused(BrokerError):
-    """A request the server understands and does not grant."""
+    """The server understands the request and refuses it."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)

@@ -1,6 +1,6 @@
-"""How a Fetch request is answered: at once when there is something, otherwise when an append makes it so (no polling).
+"""Fetch requests: a response at once if there is something to read, else after an append (no polling).
 
-Written by hand with `struct`, since every reader sits in here. Never shows more than the high watermark.
+The code uses `struct` directly, because every read passes here. A response never goes beyond the high watermark.
 """
 
 import asyncio
@@ -14,12 +14,12 @@ from .store import Store
 
 log = logging.getLogger("agentlog_broker")
 
-_WANTS = struct.Struct(">iiiib")  # replica, longest wait (ms), least bytes, most bytes, isolation
+_WANTS = struct.Struct(">iiiib")  # replica, maximal wait (ms), minimal bytes, maximal bytes, isolation
 _SESSION = struct.Struct(">ii")
 _I16 = struct.Struct(">h")
 _I32 = struct.Struct(">i")
-_ASK_4 = struct.Struct(">iqi")  # partition, offset, most bytes
-_ASK_5 = struct.Struct(">iqqi")  # partition, offset, start of the follower's log, most bytes
+_ASK_4 = struct.Struct(">iqi")  # partition, offset, maximal bytes
+_ASK_5 = struct.Struct(">iqqi")  # partition, offset, start of the follower's log, maximal bytes
 _ASK_9 = struct.Struct(">iiqqi")  # the same after the leader epoch
 _PART_4 = struct.Struct(">ihqqii")  # partition, error, high, stable, aborted, size
 _PART_5 = struct.Struct(">ihqqqii")  # with the log's start
@@ -28,18 +28,18 @@ _ERROR_PAUSE_S = 0.25
 
 
 Ask = tuple[int, Partition | None, int, int]
-"""What is wanted of one partition: its number, itself if there is one, the offset, the most bytes."""
+"""Request for one partition: its number, the partition or None, the offset, the maximal number of bytes."""
 
 
 class Fetching:
-    """Answers Fetch."""
+    """Handler of Fetch requests."""
 
     def __init__(self, store: Store, max_bytes: int) -> None:
         self._store = store
         self._max_bytes = max_bytes
 
     def handle(self, request: Request) -> None:
-        """Answer now or when there is something to read."""
+        """Send the response now, or when there is something to read."""
         try:
             _Call(self._store, request, self._max_bytes).start()
         except struct.error as error:
@@ -47,7 +47,7 @@ class Fetching:
 
 
 class _Call:
-    """One request while it waits."""
+    """One Fetch request."""
 
     __slots__ = ("_asks", "_max_bytes", "_min_bytes", "_request", "_store", "_task", "_timer", "_wait_s")
 
@@ -62,19 +62,19 @@ class _Call:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Read the request; answer, or wait for one of its partitions."""
+        """Read the request; send the response, or wait for one of its partitions."""
         if not self._read():
             self._request.reply(struct.pack(">ihii", 0, Code.FETCH_SESSION_ID_NOT_FOUND, 0, 0))
             return
         if not self._ready() and self._wait_s > 0:
-            self._timer = asyncio.get_running_loop().call_later(self._wait_s, self._give)
+            self._timer = asyncio.get_running_loop().call_later(self._wait_s, self._finish)
             for partition in self._partitions():
-                partition.waiters.add(self._look)
+                partition.waiters.add(self._on_change)
         else:
-            self._give()
+            self._finish()
 
     def _read(self) -> bool:
-        """Read the request; False if it belongs to an incremental session, which this server does not keep."""
+        """Read the request; return False if it belongs to an incremental session, which this server does not keep."""
         request, version = self._request, self._request.version
         data, pos = request.data, request.pos
         _, wait_ms, self._min_bytes, max_bytes, _ = _WANTS.unpack_from(data, pos)
@@ -115,7 +115,7 @@ class _Call:
         return [ask[1] for _, asks in self._asks for ask in asks if ask[1] is not None]
 
     def _ready(self) -> bool:
-        """Tell whether there is enough to read, or an error to report."""
+        """Return whether there is enough to read, or an error to report."""
         size = 0
         for _, asks in self._asks:
             for _, partition, offset, _ in asks:
@@ -127,27 +127,27 @@ class _Call:
                     size += _available(partition, offset, self._min_bytes)
         return size >= self._min_bytes
 
-    def _look(self) -> None:
-        """Hear that a partition has more, or is gone."""
+    def _on_change(self) -> None:
+        """Send the response if a partition now has enough to read, or was deleted."""
         if self._timer is not None and (self._ready() or any(each.gone for each in self._partitions())):
-            self._give()
+            self._finish()
 
-    def _give(self) -> None:
+    def _finish(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
             for partition in self._partitions():
-                partition.waiters.discard(self._look)
-        far = [ask for _, asks in self._asks for ask in asks if _is_far(ask)]
-        if far:
-            self._task = asyncio.ensure_future(self._give_far(far))
+                partition.waiters.discard(self._on_change)
+        in_segments = [ask for _, asks in self._asks for ask in asks if _is_in_segments(ask)]
+        if in_segments:
+            self._task = asyncio.ensure_future(self._read_segments(in_segments))
         else:
             self._answer({})
 
-    async def _give_far(self, far: list[Ask]) -> None:
-        """Read what lies in segments, in a thread, then answer."""
+    async def _read_segments(self, asks: list[Ask]) -> None:
+        """Read from segments, in a thread, then send the response."""
         found, room = dict[Ask, bytes | None](), self._max_bytes
-        for ask in far:
+        for ask in asks:
             _, partition, offset, most = ask
             if room > 0 and partition is not None:
                 try:
@@ -177,7 +177,7 @@ class _Call:
                 out.append(_part(version, ask[0], partition, code, len(data)))
                 out.append(data)
         body = b"".join(out)
-        if failed:  # a client asks again at once; do not let it spin
+        if failed:  # the client asks again at once: slow it down
             asyncio.get_running_loop().call_later(_ERROR_PAUSE_S, self._request.reply, body)
         else:
             self._request.reply(body)
@@ -187,7 +187,7 @@ class _Call:
         _, partition, offset, most = ask
         if partition is None or partition.gone:
             return Code.UNKNOWN_TOPIC_OR_PARTITION, b""
-        if not partition.start <= offset < partition.high:  # it may have gone while we read
+        if not partition.start <= offset < partition.high:  # the offset may have expired during the read
             return (Code.NONE if offset == partition.high else Code.OFFSET_OUT_OF_RANGE), b""
         if ask in found:
             data = found[ask]
@@ -199,17 +199,17 @@ class _Call:
         except (Damaged, OSError) as error:
             log.error("storage.read_failed", extra={"error": str(error)})
             return Code.KAFKA_STORAGE_ERROR, b""
-        # At least one batch, however large, goes to the first partition only: so every reader gets on.
+        # Only the first partition may exceed the limit, by one batch of any size, so that each reader makes progress.
         return Code.NONE, data if len(data) <= room or room == self._max_bytes else b""
 
 
-def _is_far(ask: Ask) -> bool:
+def _is_in_segments(ask: Ask) -> bool:
     partition = ask[1]
     return partition is not None and partition.start <= ask[2] < partition.cut_next and not partition.gone
 
 
 def _available(partition: Partition, offset: int, enough: int) -> int:
-    """Return how many bytes there are from an offset on; `enough` if they lie in segments."""
+    """Return the number of bytes from an offset on, or `enough` if they are in segments."""
     if not Store.in_tail(partition, offset):
         return enough
     return sum(partition.tail.sizes[partition.tail.find(offset) :])

@@ -1,9 +1,9 @@
-"""How a write-ahead file is laid out, and what is a torn tail and what is damage.
+"""Layout of a write-ahead file, and the distinction between a torn tail and damage.
 
-A file starts with a header that names the end of the file before it. Frames follow, each with the checksum of
-itself and of the frame before (a chain through all files), and with the position up to which the file was on
-disk when the frame was written. So a bad frame is a torn tail only if nothing later proves that it had been on
-disk; otherwise it is damage.
+A file starts with a header that names the end of the file before it. Frames follow, each with the checksum of itself
+and of the frame before (a chain through all files), and with the position up to which the file was on disk when the
+frame was written. So a bad frame is a torn tail only if no later frame proves that it had been on disk; otherwise it is
+damage.
 """
 
 import struct
@@ -26,7 +26,7 @@ MARK = 0xFFFFFFFF
 
 
 class Place(NamedTuple):
-    """A position between two frames: file, byte, and the checksum of the frame that ends there."""
+    """Position between two frames: file, byte, and the checksum of the frame that ends there."""
 
     sequence: int
     position: int
@@ -34,7 +34,7 @@ class Place(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """One stored frame; `position` is where its payload starts, `durable` what was on disk when it was written."""
+    """Stored frame: `position` is the start of its payload, `durable` the position on disk when it was written."""
 
     target: int
     position: int
@@ -45,7 +45,7 @@ class Frame(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FileHeader:
-    """What a write-ahead file says of itself and of its predecessor."""
+    """Header of a write-ahead file: its number, and the end of its predecessor."""
 
     sequence: int
     previous_end: int
@@ -76,7 +76,7 @@ def read_file_header(path: Path, data: memoryview) -> FileHeader:
 
 
 def pack_frame(sequence: int, target: int, durable: int, chain: int, payload: bytes) -> tuple[bytes, int]:
-    """Return the header of a frame and its checksum, the chain for the next one."""
+    """Return the header of a frame, and its checksum, which is the chain for the next frame."""
     head = _FRAME.pack(MAGIC, sequence, len(payload), target, durable, chain, 0)[:-4]
     crc = crc32(payload, crc32(head))
     return head + crc.to_bytes(4, "little"), crc
@@ -95,7 +95,7 @@ def check_payload(path: Path, position: int, stored: bytes, target: int) -> memo
 
 
 def _frame_at(data: memoryview, at: int, sequence: int) -> tuple[int, int, int, int, int] | None:
-    """Return (size, target, durable, chain, crc) of the frame at a position if there is a sound one."""
+    """Return (size, target, durable, chain, crc) of the frame at a position, None if it is not valid."""
     if at + FRAME_HEADER_BYTES > len(data):
         return None
     magic, found, size, target, durable, chain, crc = _FRAME.unpack_from(data, at)
@@ -110,9 +110,8 @@ def _frame_at(data: memoryview, at: int, sequence: int) -> tuple[int, int, int, 
 def scan(path: Path, data: memoryview, end: int | None, durable: int = 0) -> Iterator[Frame]:
     """Yield the frames of a file in order.
 
-    `end` is where the file is known to end (its successor says so); None for the last file, whose torn tail is
-    left out.
-    `durable` is a position known to have been on disk. Raises: Damaged.
+    `end` is the end of the file that its successor names, None for the last file, whose torn tail is left out.
+    `durable` is a position that is known to have been on disk. Raises: Damaged.
     """
     header = read_file_header(path, data)
     at, chain = FILE_HEADER_BYTES, header.chain
@@ -129,7 +128,7 @@ def scan(path: Path, data: memoryview, end: int | None, durable: int = 0) -> Ite
 
 
 def _was_durable(data: memoryview, at: int, sequence: int) -> bool:
-    """Tell whether any later frame proves that the bytes at a position had been on disk."""
+    """Return whether any later frame proves that the bytes at a position had been on disk."""
     raw = bytes(data[at:])
     found = raw.find(MAGIC, 1)
     while found >= 0:

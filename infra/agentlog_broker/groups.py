@@ -1,4 +1,4 @@
-"""How group requests are read and answered, and which offset commits are taken."""
+"""Handlers for consumer groups and their offset commits, and for producer ids."""
 
 import asyncio
 from time import time_ns
@@ -12,7 +12,7 @@ from .wire import Writer
 
 
 class Groups:
-    """Answers all requests about groups."""
+    """Handler of all requests about groups."""
 
     def __init__(self, store: Store, settings: BrokerSettings) -> None:
         self._store = store
@@ -27,7 +27,7 @@ class Groups:
         return group
 
     def find_coordinator(self, request: Request) -> bytes:
-        """Answer that this server coordinates every group."""
+        """Return this server as the coordinator of every group."""
         reader, out, host_port = request.reader(), Writer(), self.address
         reader.string()
         kind = reader.i8() if request.version >= 1 else 0
@@ -39,7 +39,7 @@ class Groups:
         return out.i32(self._settings.node_id).string(host_port[0]).i32(host_port[1]).done()
 
     def join(self, request: Request) -> None:
-        """Answer JoinGroup when the group is complete."""
+        """Handle JoinGroup; the response follows when the group is complete."""
         reader, version = request.reader(), request.version
         name, session_s = reader.string(), reader.i32() / 1000
         rebalance_s = reader.i32() / 1000 if version >= 1 else session_s
@@ -58,7 +58,7 @@ class Groups:
         self._group(name).join(join, reply)
 
     def sync(self, request: Request) -> None:
-        """Answer SyncGroup when the leader has assigned."""
+        """Handle SyncGroup; the response follows when the leader has sent its assignment."""
         reader, version = request.reader(), request.version
         name, generation, member_id = reader.string(), reader.i32(), reader.string()
         if version >= 3:
@@ -72,13 +72,13 @@ class Groups:
         self._group(name).sync(member_id, generation, assignments, reply)
 
     def heartbeat(self, request: Request) -> bytes:
-        """Answer whether a member is still one."""
+        """Return whether a member still belongs to its group."""
         reader = request.reader()
         name, generation, member_id = reader.string(), reader.i32(), reader.string()
         return self._code(request, self._group(name).check(member_id, generation))
 
     def leave(self, request: Request) -> bytes:
-        """Let a member go."""
+        """Remove a member from its group."""
         reader = request.reader()
         name, member_id = reader.string(), reader.string()
         code = self._group(name).leave(member_id)
@@ -96,7 +96,7 @@ class Groups:
     # -- offsets
 
     async def commit(self, request: Request) -> bytes:
-        """Store positions durably; then answer."""
+        """Store offsets durably, then return the response."""
         reader = request.reader()
         name, generation, member_id, _ = reader.string(), reader.i32(), reader.string(), reader.i64()
         wanted = reader.array(
@@ -142,7 +142,7 @@ class Groups:
         return Code.OFFSET_METADATA_TOO_LARGE if too_long else Code.NONE
 
     def fetch_offsets(self, request: Request) -> bytes:
-        """Answer positions, -1 where there is none."""
+        """Return committed offsets, -1 for a partition that has none."""
         reader = request.reader()
         name = reader.string()
         wanted = reader.nullable_array(lambda: (reader.string(), reader.array(reader.i32)))
@@ -166,7 +166,7 @@ class Groups:
     # -- looking at groups
 
     def list_groups(self, request: Request) -> bytes:
-        """Answer the names of all groups with members or positions."""
+        """Return the names of all groups with members or offsets."""
         names = {name for name, group in self._groups.items() if group.members} | set(self._store.catalog.offsets)
         out = Writer().i32(0) if request.version >= 1 else Writer()
         kinds = [
@@ -175,7 +175,7 @@ class Groups:
         return out.i16(Code.NONE).array(kinds, lambda item: out.string(item[0]).string(item[1])).done()
 
     def describe(self, request: Request) -> bytes:
-        """Answer state and members of groups."""
+        """Return the states and members of groups."""
         reader = request.reader()
         names = reader.array(reader.string)
         out = Writer().i32(0) if request.version >= 1 else Writer()
@@ -196,10 +196,10 @@ class Groups:
 
 
 class ProducerIds:
-    """Gives out producer ids; takes a block at a time, so that most requests need no disk.
+    """Assignment of producer ids; the ids are reserved in blocks, so that most requests need no disk.
 
-    Each life of the server begins at the time in microseconds: a server restored from an older copy must not give a
-    new producer the id of one that is still alive, whose next record would be taken for a repeat and never be stored.
+    After each start, the ids begin at the time in microseconds. A server that was restored from an older copy must not
+    assign the id of a live producer again: the next record under it would be taken for a repeat and never be stored.
     """
 
     _BLOCK = 1000
@@ -211,7 +211,7 @@ class ProducerIds:
         self._lock = asyncio.Lock()
 
     async def init(self, request: Request) -> bytes:
-        """Answer a fresh producer id; transactional ids are refused."""
+        """Return a new producer id; refuse transactional ids."""
         if request.reader().nullable_string() is not None:
             return self._answer(Code.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, -1, -1)
         async with self._lock:

@@ -1,4 +1,4 @@
-"""One process per data directory: a lock that the system releases when its owner dies."""
+"""Lock on a data directory, for one process; the system releases it when the owner dies."""
 
 import fcntl
 import os
@@ -8,14 +8,14 @@ from .errors import DirectoryInUse
 
 
 class DirectoryLock:
-    """Held from `take` to `release`; the lock file names the owner's pid."""
+    """Lock that is held from `take` to `release`; its file names the pid of the owner."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "lock"
         self._fd = -1
 
     def take(self) -> None:
-        """Lock the directory. Raises: DirectoryInUse naming the owner."""
+        """Lock the directory. Raises: DirectoryInUse, which names the owner."""
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -27,5 +27,5 @@ class DirectoryLock:
         os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
 
     def release(self) -> None:
-        """Give the directory free."""
+        """Unlock the directory."""
         os.close(self._fd)

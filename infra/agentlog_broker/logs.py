@@ -1,4 +1,4 @@
-"""How the server's log lines look: one JSON object a line, the event's name and its fields."""
+"""Format of the server's log: one JSON object per line, with the event's name and its fields."""
 
 import json
 import logging
@@ -8,7 +8,7 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class JsonLines(logging.Formatter):
-    """Writes time (UTC), level, event and every field given as `extra`."""
+    """Formatter that writes time (UTC), level, event and every field given as `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one line."""
@@ -24,7 +24,7 @@ class JsonLines(logging.Formatter):
 
 
 def to_stderr(level: str) -> None:
-    """Write the log to stderr from a level on."""
+    """Write the log to stderr, from this level on."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level, handlers=[handler])

@@ -1,8 +1,7 @@
-"""What a start needs besides the newest write-ahead files: a snapshot of the catalog, the segments and the
-producers.
+"""Manifest: a snapshot of the catalog, the segments and the producers, for the next start.
 
-It is replaced as a whole after every cut. `first_wal` is the first file to replay on top of it; older ones are
-leftovers.
+It is replaced as a whole after every cut. `first_wal` is the first write-ahead file to replay on top of it; older files
+are leftovers.
 """
 
 import json
@@ -22,7 +21,7 @@ NAME = "manifest.json"
 
 
 class PartitionRow(TypedDict):
-    """One partition as of the end of its segments; `start` as of the manifest."""
+    """Partition at the end of its segments, with the `start` at the time of the manifest."""
 
     uid: int
     start: int
@@ -32,7 +31,7 @@ class PartitionRow(TypedDict):
 
 
 class TopicRow(TypedDict):
-    """One topic with its partitions in order."""
+    """Topic with its partitions in order."""
 
     name: str
     configs: dict[str, str]
@@ -40,14 +39,14 @@ class TopicRow(TypedDict):
 
 
 class GroupRow(TypedDict):
-    """The positions of one group."""
+    """Committed offsets of one group."""
 
     group: str
     rows: list[tuple[str, int, int, str]]
 
 
 class Manifest(TypedDict):
-    """The whole snapshot."""
+    """Stored form of the whole snapshot."""
 
     format: int
     cluster_id: str
@@ -61,19 +60,19 @@ class Manifest(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """Where replay starts, and up to where the log is known to have been on disk."""
+    """First write-ahead file of a replay, and the position up to which the log is known to have been on disk."""
 
     first_wal: int
     durable: tuple[int, int]
 
 
 def segment_directory(data_dir: Path, uid: int) -> Path:
-    """Return where the segments of a partition lie."""
+    """Return the directory of the segments of a partition."""
     return data_dir / "segments" / str(uid)
 
 
 def snapshot(catalog: Catalog, marks: Marks) -> Manifest:
-    """Describe everything up to the end of the segments."""
+    """Return a snapshot of everything up to the end of the segments."""
     return {
         "format": FORMAT,
         "cluster_id": catalog.cluster_id,
@@ -104,13 +103,13 @@ def _topic_row(topic: Topic) -> TopicRow:
 
 
 def write(data_dir: Path, manifest: Manifest, disk: Disk) -> None:
-    """Put a new manifest in the old one's place. Raises: OSError."""
+    """Replace the manifest. Raises: OSError."""
     body = json.dumps(manifest, separators=(",", ":")).encode()
     disk.replace(data_dir / NAME, b"%08x\n%s" % (crc32(body), body))
 
 
 def read(data_dir: Path, catalog: Catalog) -> Marks | None:
-    """Fill the catalog from the manifest; None when there is none. Raises: Damaged."""
+    """Fill the catalog from the manifest and return its marks, None if there is no manifest. Raises: Damaged."""
     path = data_dir / NAME
     if not path.exists():
         return None

@@ -1,4 +1,4 @@
-"""What one partition holds and how much of it may be seen, and who waits for more."""
+"""Partition of a topic: its batches, the offsets that readers may see, and the readers that wait for more."""
 
 from array import array
 from bisect import bisect_right
@@ -11,7 +11,7 @@ Waiter = Callable[[], None]
 
 
 class Tail:
-    """The batches of a partition that still lie in write-ahead files, in offset order."""
+    """Batches of a partition that are still in write-ahead files, in offset order."""
 
     __slots__ = ("bases", "lasts", "positions", "sequences", "sizes", "times_ms")
 
@@ -27,7 +27,7 @@ class Tail:
         return len(self.bases)
 
     def add(self, base: int, last: int, max_ms: int, sequence: int, position: int, size: int) -> None:
-        """Take in the next batch."""
+        """Append the next batch."""
         self.bases.append(base)
         self.lasts.append(last)
         self.times_ms.append(max_ms)
@@ -36,21 +36,21 @@ class Tail:
         self.sizes.append(size)
 
     def find(self, offset: int) -> int:
-        """Return the number of the batch that holds an offset."""
+        """Return the index of the batch that holds an offset."""
         return max(0, bisect_right(self.bases, offset) - 1)
 
     def drop_files_through(self, sequence: int) -> None:
-        """Forget the batches of sealed files, which are in segments now."""
+        """Remove the batches of sealed files, which are now in segments."""
         count = bisect_right(self.sequences, sequence)
         for column in (self.bases, self.lasts, self.times_ms, self.sequences, self.positions, self.sizes):
             del column[:count]
 
 
 class Partition:
-    """One partition.
+    """Partition of a topic.
 
-    `start` <= what can be read < `high` <= `next`: `next` is raised when a batch is queued, `high` only when it is on
-    disk.
+    `start` <= a readable offset < `high` <= `next`. `next` rises when a batch is queued, `high` only when the batch is
+    on disk.
     """
 
     __slots__ = (
@@ -81,29 +81,29 @@ class Partition:
         self.tail = Tail()
         self.producers = Producers(producers_max)
         self.cut_producers = Producers(producers_max)  # as of the end of the segments, for the manifest
-        self.cut_next = 0  # what is below lies in segments, the rest in write-ahead files
-        self.newest: tuple[int, bytes] | None = None  # base and bytes of the last batch: what a tail reader asks for
+        self.cut_next = 0  # records below it are in segments, the others in write-ahead files
+        self.newest: tuple[int, bytes] | None = None  # base and bytes of the last batch, for readers at the tail
         self.gone = False  # its topic was deleted
         self.waiters: set[Waiter] = set()
 
     def durable(self, base: int, last: int, max_ms: int, sequence: int, position: int, size: int) -> None:
-        """Make a batch visible that is on disk now."""
+        """Make a batch visible that is now on disk."""
         self.tail.add(base, last, max_ms, sequence, position, size)
         self.high = last + 1
 
     def roll_back(self) -> None:
-        """Forget what was queued and never reached the disk."""
+        """Remove the batches that were queued and never reached the disk."""
         self.next = self.high
         self.producers.forget_from(self.high)
 
     @property
     def size_bytes(self) -> int:
-        """Return how many bytes of batches the partition holds."""
+        """Return the size of all batches of the partition."""
         return sum(segment.size_bytes for segment in self.segments) + sum(self.tail.sizes)
 
 
 def expired_until(partition: Partition, older_than_ms: int | None, keep_bytes: int) -> int:
-    """Return the offset below which whole segments may go."""
+    """Return the offset below which whole segments may be deleted."""
     offset, size = partition.start, partition.size_bytes
     for segment in partition.segments:
         too_old = older_than_ms is not None and segment.max_ms < older_than_ms

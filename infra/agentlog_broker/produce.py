@@ -1,7 +1,7 @@
-"""How a Produce request becomes records: checked, given offsets, queued for the disk, acknowledged when they are on it.
+"""Produce requests: batches are checked, get offsets, wait for the disk, and are acknowledged once they are on it.
 
-Written by hand with `struct`, since every append passes here. acks 0 and 1 wait for the disk like acks all; with acks 0
-the protocol sends no answer.
+The code uses `struct` directly, because every append passes here. acks 0 and 1 wait for the disk like acks all; with
+acks 0 the protocol has no response.
 """
 
 import struct
@@ -24,7 +24,7 @@ _NEW = struct.Struct(">ihqqq")
 
 
 class Outcome:
-    """The answer for one partition."""
+    """Response for one partition."""
 
     __slots__ = ("base", "code", "index", "partition", "time_ms")
 
@@ -37,14 +37,14 @@ class Outcome:
 
 
 class Producing:
-    """Answers Produce."""
+    """Handler of Produce requests."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._catalog: Catalog = store.catalog
 
     def handle(self, request: Request) -> None:
-        """Take one request in; it is answered when all its batches are on disk."""
+        """Queue the batches of a request; the response follows when all of them are on disk."""
         try:
             _Call(self._store, request).start()
         except struct.error as error:
@@ -52,7 +52,7 @@ class Producing:
 
 
 class _Call:
-    """One request while its batches are on their way."""
+    """One Produce request."""
 
     __slots__ = ("_acks", "_outcomes", "_request", "_store")
 
@@ -63,7 +63,7 @@ class _Call:
         self._acks = -1
 
     def start(self) -> None:
-        """Read the request, queue what is good, answer at once if nothing is."""
+        """Read the request and queue its valid batches; send the response at once if there are none."""
         batches = self._read()
         waits_for_disk = batches or any(
             out.partition is not None and out.code == 0 and out.base >= out.partition.high
@@ -71,7 +71,7 @@ class _Call:
             for out in outs
         )
         if waits_for_disk:
-            # A repeat of a batch that is still queued waits behind it: an append without frames keeps the order.
+            # A repeat of a batch that is still queued waits for it: an append without frames keeps the order.
             self._store.append(batches, self._finish)
         else:
             self._answer()
@@ -104,11 +104,11 @@ class _Call:
                 if transactional:
                     outcome.code = Code.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
                 else:
-                    self._take(topic, outcome, view[pos : pos + size], batches)
+                    self._accept(topic, outcome, view[pos : pos + size], batches)
                 pos += size
         return batches
 
-    def _take(self, topic: Topic | None, outcome: Outcome, data: memoryview, batches: list[NewBatch]) -> None:
+    def _accept(self, topic: Topic | None, outcome: Outcome, data: memoryview, batches: list[NewBatch]) -> None:
         if topic is None or not 0 <= outcome.index < len(topic.partitions):
             outcome.code = Code.UNKNOWN_TOPIC_OR_PARTITION
             return

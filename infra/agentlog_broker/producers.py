@@ -1,6 +1,6 @@
-"""Whether a batch of an idempotent producer is new, a repeat, or out of order; per partition.
+"""Deduplication of the batches of idempotent producers, per partition: new, a repeat, or out of order.
 
-Kept like Kafka does: the last five batches of each producer id. A repeat is answered with the first offset.
+As in Kafka, a partition keeps the last five batches of each producer id. The response to a repeat has the first offset.
 """
 
 from collections import OrderedDict, deque
@@ -17,7 +17,7 @@ ProducerRow = tuple[int, int, list[tuple[int, int, int]]]
 
 
 class Sent(NamedTuple):
-    """One stored batch: its sequence numbers and its base offset."""
+    """Stored batch: its sequence numbers and its base offset."""
 
     first: int
     last: int
@@ -26,14 +26,14 @@ class Sent(NamedTuple):
 
 @dataclass(slots=True)
 class Producer:
-    """What is known of one producer id in one partition."""
+    """State of one producer id in one partition."""
 
     epoch: int
     batches: deque[Sent] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
 
 
 class Producers:
-    """The producers of one partition, least recently seen first; at most `limit` of them."""
+    """Producers of one partition, least recently seen first; at most `limit` of them."""
 
     __slots__ = ("_by_id", "_limit")
 
@@ -45,7 +45,7 @@ class Producers:
         """Return (error code, base offset of the earlier copy or -1)."""
         known = self._by_id.get(producer_id)
         if known is None or epoch > known.epoch:
-            # Kafka takes any first sequence of a producer it does not remember (its records may have expired).
+            # Kafka accepts any first sequence of a producer that it does not know (its records may have expired).
             return (Code.OUT_OF_ORDER_SEQUENCE_NUMBER, -1) if known is not None and first != 0 else (Code.NONE, -1)
         if epoch < known.epoch:
             return Code.INVALID_PRODUCER_EPOCH, -1
@@ -58,7 +58,7 @@ class Producers:
         return Code.NONE, -1
 
     def note(self, producer_id: int, epoch: int, first: int, count: int, base_offset: int) -> None:
-        """Remember a batch that goes to the log."""
+        """Record a batch that is appended to the log."""
         known = self._by_id.get(producer_id)
         if known is None or known.epoch != epoch:
             known = self._by_id[producer_id] = Producer(epoch)
@@ -68,16 +68,16 @@ class Producers:
         known.batches.append(Sent(first, (first + count - 1) % _SEQUENCES, base_offset))
 
     def forget_from(self, offset: int) -> None:
-        """Drop the batches at and after an offset: they never reached the disk."""
+        """Remove the batches at and after an offset, which never reached the disk."""
         for known in self._by_id.values():
             known.batches = deque((s for s in known.batches if s.base_offset < offset), maxlen=REMEMBERED)
 
     def rows(self) -> list[ProducerRow]:
-        """Return everything in a form that JSON can hold."""
+        """Return the state in a form that JSON can represent."""
         return [(pid, p.epoch, [(s.first, s.last, s.base_offset) for s in p.batches]) for pid, p in self._by_id.items()]
 
     def load(self, rows: Iterable[ProducerRow]) -> None:
-        """Take over what `rows` returned."""
+        """Load the state that `rows` returned."""
         for producer_id, epoch, batches in rows:
             sent = deque((Sent(*each) for each in batches), maxlen=REMEMBERED)
             self._by_id[producer_id] = Producer(epoch, sent)

@@ -1,4 +1,4 @@
-"""Which record of a batch is the first at or after a time; the only place that looks inside batches."""
+"""Search for a record by its time, the only code that reads the records inside batches."""
 
 from collections.abc import Iterable
 from importlib import import_module
@@ -13,9 +13,9 @@ class _Record(Protocol):
 def first_at_or_after(batch: bytes, time_ms: int, start: int) -> tuple[int, int] | None:
     """Return (offset, time in ms) of the first record at or after a time and not below `start`.
 
-    Raises: what the codec raises when a batch cannot be decompressed.
+    Raises: the error of the codec if the batch cannot be decompressed.
     """
-    # aiokafka reads records and all codecs, but brings no types.
+    # aiokafka reads records and all codecs, but has no types.
     records: Iterable[_Record] = import_module("aiokafka.record.default_records").DefaultRecordBatch(batch)
     for record in records:
         if record.timestamp >= time_ms and record.offset >= start:

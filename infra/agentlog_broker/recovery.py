@@ -1,7 +1,7 @@
-"""What a start finds in a data directory: manifest, then every newer write-ahead file in order, then the leftovers.
+"""Recovery of a data directory: the manifest, then every newer write-ahead file in order, then the leftovers.
 
-Anything that is not exactly what was written stops the start with the file and the byte; only a torn tail of the last
-file is left out, because none of it was ever acknowledged.
+Stored bytes that differ from the written ones stop the start with the file and the byte. Only a torn tail of the last
+file is left out, because no part of it was ever acknowledged.
 """
 
 import logging
@@ -21,7 +21,7 @@ log = logging.getLogger("agentlog_broker")
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """Where the log ends, from where on nothing proves that it is on disk, and which write-ahead files exist."""
+    """End of the log, the position up to which it is proven to be on disk, and the write-ahead files."""
 
     end: Place
     proven: int
@@ -71,7 +71,7 @@ def _headers(data_dir: Path, marks: Marks) -> list[FileHeader]:
 def _replay(
     data_dir: Path, catalog: Catalog, header: FileHeader, after: FileHeader | None, marks: Marks
 ) -> tuple[Place, int]:
-    """Take a file in; return its end and the position up to which it is known to be on disk."""
+    """Replay a file; return its end and the position up to which it is known to be on disk."""
     path = data_dir / file_name(header.sequence)
     end = Place(header.sequence, FILE_HEADER_BYTES, header.chain)
     durable = marks.durable[1] if marks.durable[0] == header.sequence else 0
@@ -79,7 +79,7 @@ def _replay(
     proven = max(durable, FILE_HEADER_BYTES)
     view = memoryview(path.read_bytes())  # read, not mapped: a bad sector under a map is a signal, not an error
     for frame in scan(path, view, known_end, durable):
-        _take(path, catalog, frame)
+        _apply(path, catalog, frame)
         end, proven = frame.end, max(proven, frame.durable)
     if after is None:
         _note_torn_tail(path, view, end)
@@ -93,7 +93,7 @@ def _note_torn_tail(path: Path, view: memoryview, end: Place) -> None:
         log.warning("storage.torn_tail_cut", extra={"file": path.name, "position": end.position})
 
 
-def _take(path: Path, catalog: Catalog, frame: Frame) -> None:
+def _apply(path: Path, catalog: Catalog, frame: Frame) -> None:
     if frame.target == MARK:
         return
     if frame.target == JOURNAL:
@@ -125,7 +125,7 @@ def _check_segments(catalog: Catalog) -> None:
 
 
 def _remove_leftovers(data_dir: Path, catalog: Catalog) -> None:
-    """Delete files of partitions that are gone, and of cuts that no manifest names."""
+    """Delete files of deleted partitions, and of cuts that are not in the manifest."""
     for directory in (data_dir / "segments").glob("*"):
         partition = catalog.partitions.get(int(directory.name)) if directory.name.isdecimal() else None
         if partition is None:

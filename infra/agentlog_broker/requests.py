@@ -1,4 +1,4 @@
-"""One request on its way through the server: where it came from and how its answer goes back."""
+"""Request of a client: its header, its origin, and the way back for its response."""
 
 from collections.abc import Awaitable, Callable
 
@@ -6,7 +6,7 @@ from .wire import Reader
 
 
 class Request:
-    """A decoded request header; `reply` takes the answer's body, None where the protocol wants no answer."""
+    """Request with a decoded header; `reply` takes the body of the response, None if the protocol has no response."""
 
     __slots__ = ("api_key", "client_id", "data", "end", "host", "pos", "reply", "version")
 
@@ -36,4 +36,4 @@ class Request:
 
 
 Handler = Callable[[Request], Awaitable[bytes] | bytes | None]
-"""Answers at once, later through an awaitable, or (None) by calling `reply` itself."""
+"""Handler of a request: it returns the response, an awaitable of it, or None if it calls `reply` itself."""

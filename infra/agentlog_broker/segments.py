@@ -1,9 +1,7 @@
-"""How the sealed part of a partition is stored: record batches as Kafka clients see them, back to back, and an
-index.
+"""Segments, the sealed part of a partition: record batches as Kafka clients see them, back to back, and an index.
 
-`<base>.log` holds the batches, `<base>.idx` one entry per batch with a checksum over entry and batch, so that a
-flipped bit in either file is found by whoever reads it. Only lengths named in the manifest count; anything
-beyond is a leftover.
+`<base>.log` holds the batches, `<base>.idx` one entry per batch with a checksum over entry and batch, so that every
+read finds a flipped bit in either file. Only the lengths in the manifest count; bytes beyond them are leftovers.
 """
 
 import os
@@ -27,7 +25,7 @@ SegmentRow = tuple[int, int, int, int, int]
 
 
 class Entry(NamedTuple):
-    """Where one batch lies in its segment."""
+    """Index entry: the place of one batch in its segment."""
 
     base: int
     last: int
@@ -38,7 +36,7 @@ class Entry(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """One batch on its way into a segment."""
+    """Batch to be written to a segment."""
 
     base: int
     last: int
@@ -48,7 +46,7 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """What is known of one sealed stretch of a partition without opening its files."""
+    """Description of one sealed range of a partition, known without opening its files."""
 
     directory: Path
     uid: int
@@ -69,16 +67,16 @@ class Segment:
         return self.directory / f"{self.base:020d}.idx"
 
     def row(self) -> SegmentRow:
-        """Return what the manifest holds of it."""
+        """Return the row for the manifest."""
         return self.base, self.next, self.max_ms, self.size_bytes, self.entries
 
     def remove(self) -> None:
-        """Delete its files; a file that is already gone is fine."""
+        """Delete the files of the segment, if they exist."""
         self.log_path.unlink(missing_ok=True)
         self.index_path.unlink(missing_ok=True)
 
     def check_files(self) -> None:
-        """Cut leftovers off and make sure that nothing is missing. Raises: Damaged."""
+        """Cut leftovers off and check that no bytes are missing. Raises: Damaged."""
         for path, size in ((self.log_path, self.size_bytes), (self.index_path, self.entries * ENTRY_BYTES)):
             found = path.stat().st_size if path.exists() else -1
             if found < size:
@@ -88,7 +86,7 @@ class Segment:
 
 
 class SegmentIndex:
-    """The entries of one segment, loaded; looked up by offset or time."""
+    """Loaded index of one segment, for searches by offset or time."""
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
@@ -96,7 +94,7 @@ class SegmentIndex:
         self._bases = array("q", (fields[1] for fields in _ENTRY.iter_unpack(self._raw)))
 
     def entry(self, number: int) -> Entry:
-        """Return an entry. Raises: Damaged when it belongs to another partition or place."""
+        """Return an entry. Raises: Damaged if it belongs to another partition or place."""
         at = number * ENTRY_BYTES
         uid, base, last, max_ms, position, size = _PLACE.unpack_from(self._raw, at)
         ours = uid == self._segment.uid and self._segment.base <= base <= last < self._segment.next
@@ -105,7 +103,7 @@ class SegmentIndex:
         return Entry(base, last, max_ms, position, size, _CRC.unpack_from(self._raw, at + _PLACE.size)[0])
 
     def find(self, offset: int) -> int:
-        """Return the number of the entry that holds an offset of this segment. Raises: Damaged where none does."""
+        """Return the number of the entry that holds an offset of this segment. Raises: Damaged if none does."""
         number = max(0, bisect_right(self._bases, offset) - 1)
         if not self.entry(number).base <= offset <= self.entry(number).last:
             raise Damaged(self._segment.index_path, number * ENTRY_BYTES, "entries do not follow each other")
@@ -118,7 +116,7 @@ class SegmentIndex:
         for number in range(len(self._bases)):
             if self.entry(number).max_ms >= time_ms:
                 if number:
-                    self.read(number - 1, 1)  # checks it: a flipped bit must not make us pass the right one by
+                    self.read(number - 1, 1)  # checks the entry before: a flipped bit must not hide it
                 return number
         raise Damaged(self._segment.index_path, 0, "no entry has the newest time of the segment")
 
@@ -157,7 +155,7 @@ class SegmentIndex:
             expected = self.entry(number - 1).last + 1
 
     def _after(self, position: int) -> int:
-        """Return the number of the first entry at or behind a position in the file."""
+        """Return the number of the first entry at or after a position in the file."""
         low, high = 0, len(self._bases)
         while low < high:
             middle = (low + high) // 2
@@ -169,7 +167,7 @@ class SegmentIndex:
 
 
 def extend(segment: Segment, batches: list[Stored], disk: Disk) -> Segment:
-    """Append batches to a segment, sync its files and return what it is now. Raises: OSError."""
+    """Append batches to a segment, sync its files and return the longer segment. Raises: OSError."""
     position, data, entries = segment.size_bytes, list[memoryview](), list[bytes]()
     for batch in batches:
         place = _PLACE.pack(segment.uid, batch.base, batch.last, batch.max_ms, position, len(batch.payload))

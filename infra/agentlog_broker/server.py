@@ -1,4 +1,4 @@
-"""How the parts become a server: store, handlers, listener; started and stopped in that order and back."""
+"""Server: store, handlers and listener, started in this order and stopped in reverse."""
 
 import asyncio
 import logging
@@ -42,7 +42,7 @@ log = logging.getLogger("agentlog_broker")
 
 
 class Server:
-    """One running broker; `start` then `stop`."""
+    """Broker in this process; call `start`, then `stop`."""
 
     def __init__(self, settings: BrokerSettings, disk: Disk | None = None) -> None:
         self._settings = settings
@@ -58,7 +58,7 @@ class Server:
             self._store.open()
             topics, groups = TopicAdmin(self._store, self._settings), Groups(self._store, self._settings)
             self._hub = Hub(self._settings, self._handlers(topics, groups))
-            self._store.on_pressure = self._ease
+            self._store.on_pressure = self._update_congestion
             loop = asyncio.get_running_loop()
             self._listener = await loop.create_server(
                 lambda: Connection(self._hub), self._settings.host, self._settings.port, backlog=256
@@ -98,21 +98,21 @@ class Server:
             INCREMENTAL_ALTER_CONFIGS: configs.alter_incrementally,
         }
 
-    def _ease(self) -> None:
-        """Stop reading from clients while too much waits for the disk."""
+    def _update_congestion(self) -> None:
+        """Pause reading from clients while too many bytes wait for the disk."""
         self._hub.set_congested(self._store.pending_bytes >= self._settings.max_unwritten_bytes)
 
     @property
     def store(self) -> Store:
-        """Return what it stores into; there is one once it was started."""
+        """Return the store, which exists after `start`."""
         return self._store
 
     async def failed(self) -> None:
-        """Return when the server cannot go on and has said why."""
+        """Wait until the server cannot continue and has logged the reason."""
         await self._store.failed.wait()
 
     async def stop(self) -> None:
-        """Stop listening, let go of the clients, write everything and leave a clean directory."""
+        """Stop listening, close all connections, write everything, and unlock the directory."""
         self._listener.close()
         for connection in list(self._hub.connections):
             connection.close()

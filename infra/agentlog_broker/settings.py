@@ -1,4 +1,4 @@
-"""Every limit and default of the server, with its name and unit."""
+"""Settings of the server: every limit and default, with its unit."""
 
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -38,7 +38,7 @@ class BrokerSettings:
     offset_metadata_max_bytes: int = 4096
 
     def __post_init__(self) -> None:
-        """Refuse what could not work. Raises: Misconfigured."""
+        """Check that the server can work with these settings. Raises: Misconfigured."""
         if not is_loopback(self.host):
             raise Misconfigured(
                 f"host {self.host!r}: this server listens on loopback only; use Apache Kafka beyond one machine"
@@ -58,7 +58,7 @@ class BrokerSettings:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether the address is one that only this machine reaches."""
+    """Return whether only this machine can reach the address."""
     if host == "localhost":
         return True
     try:

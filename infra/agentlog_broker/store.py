@@ -1,7 +1,7 @@
-"""The one owner of everything stored: who may append, what a reader may see, when space is freed.
+"""Store: the single owner of all stored data, with appends, reads, retention and the freeing of space.
 
-All state is touched in the loop's thread only. Threads write the log (`wal`), cut full files into segments and read old
-segments; they hand results back to the loop.
+Only the event loop's thread touches the state. Other threads write the log (`wal`), cut full files into segments and
+read old segments; they hand their results back to the loop.
 """
 
 import asyncio
@@ -31,11 +31,11 @@ log = logging.getLogger("agentlog_broker")
 
 _INDEXES_KEPT = 8
 _NEWEST_BYTES = 1 << 16
-_CHORE_RETRIES = 5  # a failed chore is tried again after so many times the pause of a failed write
+_CHORE_RETRIES = 5  # a failed chore is retried after this many pauses of a failed write
 
 
 class NewBatch:
-    """A batch on its way to the disk: which partition, which offsets, and its bytes."""
+    """Batch to be written: its partition, its offsets, and its bytes."""
 
     __slots__ = ("base", "last", "max_ms", "partition", "payload")
 
@@ -48,7 +48,7 @@ class NewBatch:
 
 
 class BatchAppend(Append):
-    """Batches of one request."""
+    """Append of the batches of one request."""
 
     __slots__ = ("batches",)
 
@@ -58,7 +58,7 @@ class BatchAppend(Append):
 
 
 class Store(WalListener):
-    """The data directory while the server runs."""
+    """Data directory of the running server."""
 
     def __init__(self, settings: BrokerSettings, disk: Disk) -> None:
         self._settings = settings
@@ -69,7 +69,7 @@ class Store(WalListener):
         self._cutter = ThreadPoolExecutor(1, "cut")
         self._readers = ThreadPoolExecutor(2, "read")
         self._read_fds: dict[int, int] = {}
-        self._sealed: dict[int, int] = {}  # file -> its end, oldest first, not cut yet
+        self._sealed: dict[int, int] = {}  # files that are not cut yet, oldest first: sequence -> end
         self._first_wal = 1
         self._durable = (0, 0)
         self._chores: asyncio.Task[None] | None = None
@@ -81,7 +81,7 @@ class Store(WalListener):
         self.catalog = Catalog(settings.producers_per_partition_max, settings.max_message_bytes)
         self.read_only: StorageFailed | None = None
         self.failed = asyncio.Event()
-        self.on_pressure: Callable[[], None] = lambda: None  # the queue for the disk grew long, or shorter
+        self.on_pressure: Callable[[], None] = lambda: None  # called when the queue for the disk gets long, or shorter
 
     # -- life
 
@@ -97,13 +97,13 @@ class Store(WalListener):
         self._chores.add_done_callback(self._chores_ended)
 
     def _chores_ended(self, chores: "asyncio.Task[None]") -> None:
-        """Without its chores the log would grow until the disk is full: let the server end, loudly."""
+        """Make the server end: without its chores the log would grow until the disk is full."""
         if not chores.cancelled() and (error := chores.exception()) is not None:
             log.critical("storage.chores_ended", exc_info=error)
             self.failed.set()
 
     async def close(self) -> None:
-        """Write and sync everything, and leave a manifest that says so."""
+        """Write and sync everything, and record that in the manifest."""
         if self._chores is not None:
             self._chores.cancel()
             await asyncio.gather(self._chores, return_exceptions=True)
@@ -121,11 +121,11 @@ class Store(WalListener):
 
     @property
     def pending_bytes(self) -> int:
-        """Return how much was handed in and is not on disk yet."""
+        """Return the size of all appends that are queued and not on disk yet."""
         return self._wal.pending_bytes
 
     def append(self, batches: list[NewBatch], done: Callable[[Append, StorageFailed | None], None]) -> None:
-        """Queue batches; `done` hears when they are on disk and visible, or that they never were."""
+        """Queue batches; `done` is called when they are on disk and visible, or with the failure."""
         self._wal.append(BatchAppend(batches, done))
         if self._wal.pending_bytes >= self._settings.max_unwritten_bytes:
             self.on_pressure()
@@ -159,7 +159,7 @@ class Store(WalListener):
     # -- what the log reports
 
     def round_done(self, appends: list[Append], failure: StorageFailed | None) -> None:
-        """See WalListener."""
+        """See `WalListener`."""
         if failure is not None and self.read_only is None:
             self._go_read_only(failure)
         woken: set[Callable[[], None]] = set()
@@ -194,12 +194,12 @@ class Store(WalListener):
             self._loop.call_later(self._settings.storage_retry_s, self._retry)
 
     def writable_again(self) -> None:
-        """See WalListener."""
+        """See `WalListener`."""
         self.read_only = None
         self._wake_chores.set()
 
     def file_sealed(self, sequence: int, end: int) -> None:
-        """See WalListener."""
+        """See `WalListener`."""
         self._sealed[sequence] = end
         self._rolled_at = self._loop.time()
         self._wake_chores.set()
@@ -207,7 +207,7 @@ class Store(WalListener):
     # -- reads
 
     async def read(self, partition: Partition, offset: int, max_bytes: int) -> bytes:
-        """Return batches from the one that holds `offset` on; none if it is gone. Raises: Damaged, OSError."""
+        """Return batches from the one that holds `offset` on, none if it has expired. Raises: Damaged, OSError."""
         if self.in_tail(partition, offset):
             return self.read_tail(partition, offset, max_bytes)
         segment = next((each for each in partition.segments if each.base <= offset < each.next), None)
@@ -217,7 +217,7 @@ class Store(WalListener):
 
     @staticmethod
     def in_tail(partition: Partition, offset: int) -> bool:
-        """Tell whether an offset is still in the write-ahead files, so that reading it takes no thread."""
+        """Return whether an offset is still in the write-ahead files, so that reading it needs no thread."""
         return offset >= partition.cut_next
 
     def read_tail(self, partition: Partition, offset: int, max_bytes: int) -> bytes:
@@ -247,7 +247,7 @@ class Store(WalListener):
     def _index_of(self, segment: Segment) -> SegmentIndex:
         with self._index_lock:
             index = self._indexes.pop(segment, None) or SegmentIndex(segment)
-            self._indexes[segment] = index  # the last one used is the last one to go
+            self._indexes[segment] = index  # the least recently used index comes first and is dropped first
             while len(self._indexes) > _INDEXES_KEPT:
                 del self._indexes[next(iter(self._indexes))]
             return index
@@ -281,7 +281,7 @@ class Store(WalListener):
             try:
                 await asyncio.wait_for(self._wake_chores.wait(), self._settings.retention_check_s)
             except TimeoutError:
-                await self._look_at_the_clock()
+                await self._roll_old_file()
             self._wake_chores.clear()
             try:
                 await self._cut_sealed()
@@ -290,7 +290,7 @@ class Store(WalListener):
                 log.error("storage.chore_failed", extra={"error": str(error)})
                 self._loop.call_later(_CHORE_RETRIES * self._settings.storage_retry_s, self._wake_chores.set)
 
-    async def _look_at_the_clock(self) -> None:
+    async def _roll_old_file(self) -> None:
         if self._loop.time() - self._rolled_at >= self._settings.wal_max_age_s:
             self._rolled_at = self._loop.time()
             self._wal.roll()
@@ -304,23 +304,23 @@ class Store(WalListener):
             for uid, cut in cuts.items():
                 partition = self.catalog.partitions.get(uid)
                 if partition is not None:
-                    _take_over(partition, cut, sequence)
+                    _apply_cut(partition, cut, sequence)
             del self._sealed[sequence]
             self._first_wal = sequence + 1
             self._manifest_due = True
             log.info("storage.file_cut", extra={"file": path.name, "partitions": len(cuts)})
-            await self._name_cut_files()
-        await self._name_cut_files()
+            await self._record_cuts()
+        await self._record_cuts()
 
-    async def _name_cut_files(self) -> None:
-        """Name in the manifest what was cut, and delete the files it was cut from; again where that failed before."""
+    async def _record_cuts(self) -> None:
+        """Write the cuts to the manifest and delete the files that were cut; retry this if it failed before."""
         if self._manifest_due:
             await self._write_manifest()
             self._manifest_due = False
             self._remove_cut_files()
 
     def _remove_cut_files(self) -> None:
-        """Delete what the manifest on disk no longer needs, and what an earlier failure left."""
+        """Delete files that the manifest on disk no longer needs, also those that an earlier failure has left."""
         for path in self._dir.glob("wal-*.log"):
             sequence = int(path.stem.removeprefix("wal-"))
             if sequence < self._first_wal:
@@ -354,7 +354,7 @@ class Store(WalListener):
         segment.remove()
 
     async def _expire(self) -> None:
-        """Move the start of partitions past what their topic's retention no longer keeps."""
+        """Move the start of partitions past the segments that their topic's retention no longer keeps."""
         now_ms = int(time() * 1000)
         starts: list[tuple[int, int]] = []
         stale_tail = False
@@ -378,7 +378,7 @@ class Store(WalListener):
             self._wal.roll()
 
     def partition_starts_moved(self) -> None:
-        """Look for space to free soon."""
+        """Schedule the freeing of space."""
         self._wake_chores.set()
 
     async def delete_topic(self, topic: Topic) -> None:
@@ -386,7 +386,7 @@ class Store(WalListener):
         await self.journal({"op": "topic_deleted", "name": topic.name, "uids": [p.uid for p in topic.partitions]})
 
 
-def _take_over(partition: Partition, cut: Cut, sequence: int) -> None:
+def _apply_cut(partition: Partition, cut: Cut, sequence: int) -> None:
     if cut.extended is not None:
         partition.segments[-1] = cut.extended
     partition.segments += cut.segments

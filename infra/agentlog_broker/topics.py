@@ -1,4 +1,4 @@
-"""What clients may ask about topics and their offsets, and what they may do to them."""
+"""Handlers for topics: metadata, creation, growth and deletion, deletion of records, offsets by time."""
 
 import asyncio
 import re
@@ -19,19 +19,19 @@ _LATEST, _EARLIEST = -1, -2
 
 
 class TopicAdmin:
-    """Answers Metadata, CreateTopics, DeleteTopics, CreatePartitions, DeleteRecords and ListOffsets."""
+    """Handler of Metadata, CreateTopics, DeleteTopics, CreatePartitions, DeleteRecords and ListOffsets requests."""
 
     def __init__(self, store: Store, settings: BrokerSettings) -> None:
         self._store = store
         self._settings = settings
         self._catalog = store.catalog
-        self._lock = asyncio.Lock()  # checks and changes of the catalog, one after the other
+        self._lock = asyncio.Lock()  # keeps a check and the change that follows it together
         self.address = (settings.host, settings.port)
 
     # -- metadata
 
     async def metadata(self, request: Request) -> bytes:
-        """Answer which topics there are and that this server leads all of them."""
+        """Return the topics, with this server as the leader of every partition."""
         reader, version = request.reader(), request.version
         names = reader.nullable_array(reader.string)
         may_create = reader.boolean() if version >= 4 else True
@@ -79,7 +79,7 @@ class TopicAdmin:
     # -- changes
 
     async def _granted(self, change: Callable[[], Awaitable[None]]) -> tuple[int, str | None]:
-        """Run a change alone; return its error code and message."""
+        """Run a change under the lock; return its error code and message."""
         try:
             async with self._lock:
                 await change()
@@ -132,7 +132,7 @@ class TopicAdmin:
         return list(range(self._catalog.next_uid, self._catalog.next_uid + count))
 
     async def create_partitions(self, request: Request) -> bytes:
-        """Give topics more partitions."""
+        """Add partitions to topics."""
         reader = request.reader()
 
         def read() -> tuple[str, int]:
@@ -213,7 +213,7 @@ class TopicAdmin:
     # -- offsets by time
 
     async def list_offsets(self, request: Request) -> bytes:
-        """Answer the first or next offset, or the first one at or after a time."""
+        """Return the first or the next offset, or the first offset at or after a time."""
         reader, version = request.reader(), request.version
         reader.i32()
         if version >= 2:

@@ -1,4 +1,4 @@
-"""What checking a whole data directory means: every frame, every batch and the manifest are what was written."""
+"""Check of a whole data directory: the manifest, every frame and every batch are as they were written."""
 
 from .catalog import Catalog
 from .errors import Misconfigured
@@ -9,7 +9,7 @@ from .settings import BrokerSettings
 
 
 def verify(settings: BrokerSettings) -> dict[str, int]:
-    """Read everything a stopped server left; return what there was. Raises: Damaged, DirectoryInUse, Misconfigured."""
+    """Check all data of a stopped server; return its counts. Raises: Damaged, DirectoryInUse, Misconfigured."""
     if not settings.data_dir.is_dir():
         raise Misconfigured(f"{settings.data_dir}: no such directory")
     lock = DirectoryLock(settings.data_dir)

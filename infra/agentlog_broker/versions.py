@@ -1,4 +1,4 @@
-"""Which requests the server understands, in which versions: what aiokafka, librdkafka and Faust send."""
+"""Supported requests and their versions: those that aiokafka, librdkafka and Faust send."""
 
 from .errors import Code
 from .requests import Request
@@ -55,13 +55,13 @@ SUPPORTED: dict[int, tuple[int, int]] = {
 
 
 def is_supported(api_key: int, version: int) -> bool:
-    """Tell whether a request can be answered."""
+    """Return whether the server supports a request in this version."""
     bounds = SUPPORTED.get(api_key)
     return bounds is not None and bounds[0] <= version <= bounds[1]
 
 
 def api_versions(request: Request) -> bytes:
-    """Answer which versions there are; who asks in a newer form gets the oldest one, and steps down."""
+    """Return the supported versions; a newer request gets the oldest form of the response, and the client retries."""
     known = is_supported(API_VERSIONS, request.version)
     out = Writer().i16(Code.NONE if known else Code.UNSUPPORTED_VERSION)
     out.array(list(SUPPORTED.items()), lambda item: out.i16(item[0]).i16(item[1][0]).i16(item[1][1]))

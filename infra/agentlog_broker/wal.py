@@ -1,8 +1,8 @@
-"""How appends become durable: one thread writes what has queued up, syncs once, and only then reports it.
+"""Writer of the write-ahead log: one thread writes the queued appends, syncs once, and only then reports them.
 
-What arrives during a sync goes into the next round (group commit). A failed write or sync ends the file where
-it was last known to be on disk; until a new file could be made everything is refused, so no acknowledgement
-ever rests on luck.
+Appends that arrive during a sync go into the next round (group commit). A failed write or sync ends the file at the
+last position that is known to be on disk. Until a new file has been created, all appends are refused, so that an
+acknowledgement always means that the bytes are on disk.
 """
 
 import logging
@@ -39,7 +39,7 @@ _MARK_AFTER_S = 0.25
 class Append:
     """Frames that become durable together; `done` is called in the loop with None or the failure.
 
-    After success `sequences` and `positions` say where each frame's payload lies.
+    After success, `sequences` and `positions` hold the file and the position of each frame's payload.
     """
 
     frames: list[tuple[int, bytes]]
@@ -50,23 +50,23 @@ class Append:
 
 
 class WalListener(Protocol):
-    """What the owner of the log hears from it, always in the loop's thread."""
+    """Callbacks to the owner of the log, always in the event loop's thread."""
 
     def round_done(self, appends: list[Append], failure: StorageFailed | None) -> None:
-        """Take note of a round: all of it is on disk, or none of it counts."""
+        """Handle the end of a round: all of its appends are on disk, or none of them counts."""
         ...
 
     def file_sealed(self, sequence: int, end: int) -> None:
-        """Take note that a file is complete and will never be written again."""
+        """Handle a file that is complete and will never be written again."""
         ...
 
     def writable_again(self) -> None:
-        """Take note that appends are accepted again after a failure."""
+        """Handle the end of a failure: appends are accepted again."""
         ...
 
 
 class _Order:
-    """Something the writer thread is asked to do between rounds."""
+    """Order to the writer thread, for the time between two rounds."""
 
     __slots__ = ("kind",)
 
@@ -78,7 +78,7 @@ _STOP, _ROLL, _RESUME = _Order("stop"), _Order("roll"), _Order("resume")
 
 
 class Wal:
-    """The write-ahead files of one data directory, from the writer's side."""
+    """Write side of the write-ahead files of one data directory."""
 
     def __init__(
         self, directory: Path, disk: Disk, file_bytes: int, listener: WalListener, loop: AbstractEventLoop
@@ -97,15 +97,15 @@ class Wal:
         self._durable_chain = 0
         self._failed: StorageFailed | None = None
         self._opened_at = monotonic()
-        self.pending_bytes = 0  # handed in and not yet reported; touched in the loop only
+        self.pending_bytes = 0  # queued and not yet reported; touched in the event loop only
 
     # -- the loop's side
 
     def start(self, end: Place, proven: int) -> None:
-        """Go on writing at the end that recovery found; sequence 0 means an empty directory.
+        """Continue to write at the end that recovery has found; sequence 0 means an empty directory.
 
-        What lies between `proven` and the end is written again before the sync: where a sync failed before, the
-        kernel may hold those bytes as clean although no disk has them, and would sync nothing.
+        The bytes between `proven` and the end are written again before the sync. If a sync failed before, the kernel
+        may hold those bytes as clean although they are on no disk, and would sync nothing.
         """
         if end.sequence == 0:
             self._create(1, 0, 0)
@@ -125,15 +125,15 @@ class Wal:
         self._queue.put(append)
 
     def roll(self) -> None:
-        """Ask for a new file; the current one is sealed if it holds anything."""
+        """Request a new file; the current one is sealed if it holds any frame."""
         self._queue.put(_ROLL)
 
     def resume(self) -> None:
-        """Ask to try the disk again after a failure."""
+        """Request a new attempt to write after a failure."""
         self._queue.put(_RESUME)
 
     def stop(self) -> Place:
-        """Write and sync what is queued, end the thread and return the end of the log. Blocks."""
+        """Write and sync the queued appends, end the thread and return the end of the log. Blocks."""
         self._queue.put(_STOP)
         self._thread.join()
         os.close(self._fd)
@@ -153,7 +153,7 @@ class Wal:
             if isinstance(item, _Order):
                 if item is _STOP:
                     return
-                self._obey(item)
+                self._carry_out(item)
                 continue
             appends, order = self._gather(item)
             self._round(appends)
@@ -161,10 +161,10 @@ class Wal:
             if order is _STOP:
                 return
             if order is not None:
-                self._obey(order)
+                self._carry_out(order)
 
     def _gather(self, first: Append) -> tuple[list[Append], _Order | None]:
-        """Take everything that has queued up, in order, up to an order or a bound."""
+        """Return the queued appends, in order, up to an order or a size limit."""
         appends, size = [first], first.size_bytes
         while size < _ROUND_BYTES:
             try:
@@ -226,7 +226,7 @@ class Wal:
             self._durable, self._durable_chain = self._end.position, self._end.chain
 
     def _mark(self) -> None:
-        """Leave a frame that proves the last round was on disk; itself it needs no sync."""
+        """Write a frame that proves that the last round was on disk; the frame itself needs no sync."""
         sequence, position, chain = self._end
         header, crc = pack_frame(sequence, MARK, self._durable, chain, b"")
         if self._failed is not None or position + len(header) > self._size:
@@ -238,7 +238,7 @@ class Wal:
         else:
             self._end = Place(sequence, position + len(header), crc)
 
-    def _obey(self, order: _Order) -> None:
+    def _carry_out(self, order: _Order) -> None:
         if order is _RESUME and self._failed is not None:
             try:
                 self._next_file(0)
@@ -260,14 +260,14 @@ class Wal:
         self._failed = StorageFailed(str(error))
 
     def _next_file(self, frame_bytes: int) -> None:
-        """Seal the current file where it was last on disk and go on in a new one."""
+        """Seal the current file at its last position on disk and continue in a new file."""
         sealed, end, old = self._end.sequence, self._durable, self._fd
         self._create(sealed + 1, end, self._durable_chain, frame_bytes)
         os.close(old)
         self._loop.call_soon_threadsafe(self._listener.file_sealed, sealed, end)
 
     def _create(self, sequence: int, previous_end: int, chain: int, frame_bytes: int = 0) -> None:
-        """Make a file complete and durable before it gets its name, so that a named file always has a header."""
+        """Create a file, complete and durable before it gets its name, so that a named file always has a header."""
         path = self._directory / file_name(sequence)
         draft = path.with_name(path.name + ".new")
         size = max(self._file_bytes, FILE_HEADER_BYTES + frame_bytes)

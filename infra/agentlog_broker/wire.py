@@ -1,4 +1,4 @@
-"""How the values of the Kafka protocol (non-flexible versions) are read from and written to bytes."""
+"""Encoding of the values of the Kafka protocol (non-flexible versions)."""
 
 import struct
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +15,7 @@ _I64 = struct.Struct(">q")
 
 
 class Reader:
-    """Read one request front to back. Raises: MalformedRequest when the bytes end too early or make no sense."""
+    """Reader of one request, front to back. Raises: MalformedRequest if the bytes end too early or are not valid."""
 
     __slots__ = ("data", "end", "pos")
 
@@ -48,11 +48,11 @@ class Reader:
         return int.from_bytes(self.data[self._take(8) : self.pos], "big", signed=True)
 
     def boolean(self) -> bool:
-        """Read a byte as truth value."""
+        """Read a byte as a truth value."""
         return self.i8() != 0
 
     def nullable_string(self) -> str | None:
-        """Read a string with a 16-bit length; -1 means none."""
+        """Read a string with a 16-bit length; -1 means None."""
         size = self.i16()
         if size < 0:
             return None
@@ -75,7 +75,7 @@ class Reader:
         return self.data[start : self.pos]
 
     def nullable_array(self, item: Callable[[], T]) -> list[T] | None:
-        """Read an array with a 32-bit count; -1 means none."""
+        """Read an array with a 32-bit count; -1 means None."""
         count = self.i32()
         if count < 0:
             return None
@@ -89,7 +89,7 @@ class Reader:
 
 
 class Writer:
-    """Collect the values of one answer; every method returns the writer itself."""
+    """Writer of one response; every method returns the writer itself."""
 
     __slots__ = ("_parts",)
 
@@ -122,7 +122,7 @@ class Writer:
         return self
 
     def string(self, value: str | None) -> "Writer":
-        """Write a string with a 16-bit length, none as -1."""
+        """Write a string with a 16-bit length, None as -1."""
         if value is None:
             self._parts.append(b"\xff\xff")
         else:
@@ -148,5 +148,5 @@ class Writer:
         return self.array(values, self.i32)
 
     def done(self) -> bytes:
-        """Return everything written."""
+        """Return all bytes that were written."""
         return b"".join(self._parts)

@@ -127,6 +127,8 @@ def test_every_module_begins_with_one_sentence_on_what_it_decides() -> None:
 SWEPT = (
     "commands/agentlog_commands",
     "commands/agentlog_facts",
+    "infra/agentlog_broker",
+    "tests/broker",
     "tests/commands",
     "tests/facts",
 )

@@ -1,7 +1,7 @@
-"""Which Kafka-protocol servers the behaviour tests run against, and fresh brokers for tests that break one.
+"""Fixtures: the Kafka-protocol servers for the behaviour tests, and new brokers for tests that break one.
 
-Behaviour tests take `kafka`, a bootstrap address. To run them beside another server (Apache Kafka), add its starter to
-`SERVERS`; it gets an empty directory and yields the address.
+Behaviour tests take `kafka`, a bootstrap address. To run them against another server, add its starter to `SERVERS`; the
+starter gets an empty directory and yields the address.
 """
 
 from collections.abc import Callable, Generator, Iterator
@@ -34,13 +34,13 @@ PARAMS = [pytest.param(name, marks=NEEDED.get(name, ())) for name in SERVERS]
 
 @pytest.fixture(scope="session", params=PARAMS)
 def kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
-    """Give the address of a running server, shared by all behaviour tests."""
+    """Yield the address of a running server, shared by all behaviour tests."""
     yield from SERVERS[request.param](tmp_path_factory.mktemp(request.param))
 
 
 @pytest.fixture
 def start_broker(tmp_path: Path) -> Iterator[Callable[..., BrokerProcess]]:
-    """Give a function that starts a broker of this test's own; killed afterwards."""
+    """Yield a function that starts a broker for this test only, which is killed afterwards."""
     started: list[BrokerProcess] = []
 
     def start(*options: str, directory: str = "data") -> BrokerProcess:

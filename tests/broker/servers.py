@@ -1,4 +1,4 @@
-"""How tests start, kill and stop Kafka-protocol servers, and the clients they use against them."""
+"""Servers and clients of the Kafka protocol for tests: starts, kills, stops."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ Record = ConsumerRecord[bytes, bytes]
 
 
 class BrokerProcess:
-    """An `agentlog_broker` as a process of its own; the same directory may be started again after a kill."""
+    """`agentlog_broker` as a process of its own; it may start again on the same directory after a kill."""
 
     def __init__(self, data_dir: Path, *options: str) -> None:
         self.data_dir = data_dir
@@ -36,7 +36,7 @@ class BrokerProcess:
 
     @property
     def bootstrap(self) -> str:
-        """Return the address clients connect to."""
+        """Return the address for clients."""
         return f"127.0.0.1:{self.port}"
 
     @property
@@ -59,11 +59,11 @@ class BrokerProcess:
         return self
 
     def kill(self) -> None:
-        """Take the process away without a warning."""
+        """Kill the process with SIGKILL."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> int:
-        """Ask the server to stop; return its exit status."""
+        """Stop the server with SIGTERM; return its exit status."""
         return self._end(signal.SIGTERM)
 
     def _end(self, number: signal.Signals) -> int:
@@ -88,7 +88,7 @@ def launch(data_dir: Path, *options: str) -> subprocess.Popen[str]:
 
 @asynccontextmanager
 async def serving(settings: BrokerSettings, disk: Disk | None = None) -> AsyncGenerator[tuple[Server, str]]:
-    """Run a server in this process; give it and its address."""
+    """Run a server in this process; yield it and its address."""
     server = Server(settings, disk)
     port = await server.start()
     try:
@@ -98,13 +98,13 @@ async def serving(settings: BrokerSettings, disk: Disk | None = None) -> AsyncGe
 
 
 def unique(name: str) -> str:
-    """Return a name nobody else uses."""
+    """Return a unique name."""
     return f"{name}-{uuid.uuid4().hex[:8]}"
 
 
 @asynccontextmanager
 async def admin(bootstrap: str) -> AsyncGenerator[AIOKafkaAdminClient]:
-    """Give an admin client that is closed afterwards."""
+    """Yield an admin client that is closed afterwards."""
     client = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await client.start()
     try:
@@ -121,7 +121,7 @@ async def producer(
     linger_ms: int = 0,
     max_request_size: int = 1 << 20,
 ) -> AsyncGenerator[AIOKafkaProducer]:
-    """Give an idempotent producer with acks=all that is stopped afterwards."""
+    """Yield an idempotent producer with acks=all that is stopped afterwards."""
     client = AIOKafkaProducer(
         bootstrap_servers=bootstrap,
         acks="all",
@@ -143,7 +143,7 @@ async def producer(
 async def reader(
     bootstrap: str, *partitions: TopicPartition, wait_ms: int = 500, reset: Literal["earliest", "none"] = "earliest"
 ) -> AsyncGenerator[AIOKafkaConsumer]:
-    """Give a consumer that reads these partitions from their start, without a group."""
+    """Yield a consumer that reads these partitions from their start, without a group."""
     client = AIOKafkaConsumer(
         bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset=reset, fetch_max_wait_ms=wait_ms
     )
@@ -166,7 +166,7 @@ async def make_topic(bootstrap: str, name: str = "t", partitions: int = 1, **con
 
 
 async def read_all(bootstrap: str, topic: str, partitions: int = 1) -> list[Record]:
-    """Read everything that is in a topic now, partition by partition in offset order."""
+    """Return all records that are in a topic now, partition by partition in offset order."""
     parts = [TopicPartition(topic, number) for number in range(partitions)]
     found: list[Record] = []
     async with reader(bootstrap, *parts) as client:
@@ -184,7 +184,7 @@ async def read_all(bootstrap: str, topic: str, partitions: int = 1) -> list[Reco
 
 
 async def until(condition: Callable[[], bool], what: str, deadline_s: float = 10.0) -> None:
-    """Wait for a condition; fail when it does not come true in time."""
+    """Wait for a condition; fail if it does not become true in time."""
     end = time.monotonic() + deadline_s
     while not condition():
         assert time.monotonic() < end, f"not in {deadline_s} s: {what}"

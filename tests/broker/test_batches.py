@@ -1,4 +1,4 @@
-"""Which batches are taken, which are repeats, and which are refused; asked with bytes of our own."""
+"""Batches that are accepted, recognised as repeats, or refused, sent as raw bytes."""
 
 import asyncio
 import struct
@@ -11,14 +11,14 @@ from tests.broker.wire_client import Produced, WireClient, flip, make_batch, pro
 
 @pytest.fixture
 async def client(kafka: str) -> AsyncGenerator[WireClient]:
-    """Give a bare connection."""
+    """Yield a connection for raw bytes."""
     connected = await WireClient.connect(kafka)
     yield connected
     await connected.close()
 
 
 async def producer_id(client: WireClient) -> int:
-    """Ask for a producer id; a cluster that has just started may first have to load (14, 15)."""
+    """Return a new producer id; retry while a cluster that has just started is loading (14, 15)."""
     async with asyncio.timeout(30):
         while True:
             answer = await client.ask(22, 0, b"\xff\xff" + struct.pack(">i", 1000))
@@ -30,7 +30,7 @@ async def producer_id(client: WireClient) -> int:
 
 
 def stored(answer: Produced) -> tuple[int, int]:
-    """Return code and offset; a repeat may come with the time of its batch or without."""
+    """Return code and offset; the response to a repeat may have the time of its batch or none."""
     return answer.code, answer.offset
 
 

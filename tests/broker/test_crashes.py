@@ -1,4 +1,4 @@
-"""What was acknowledged survives the death of the server, at the same offset, once."""
+"""Kills of the server: an acknowledged record survives at the same offset, once."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ SMALL_FILES = ("--wal-file-bytes", "65536", "--segment-bytes", "20000")
 
 
 async def _write_through_kills(broker: BrokerProcess, topic: str, kills: int) -> dict[bytes, tuple[int, int]]:
-    """Let many writers append while the server is killed and started again; return what was acknowledged."""
+    """Append from many writers while the server is killed and started again; return the acknowledged records."""
     acked: dict[bytes, tuple[int, int]] = {}
     going = True
     clients = [
@@ -32,7 +32,7 @@ async def _write_through_kills(broker: BrokerProcess, topic: str, kills: int) ->
         await client.start()
 
     async def write(number: int) -> None:
-        """Append with a producer of its own to all partitions, so that producers meet in each."""
+        """Append to all partitions with a producer of its own, so that each partition has several producers."""
         each = number
         while going:
             value = b"%d-%d" % (number, each)
@@ -160,7 +160,7 @@ async def test_a_restored_server_gives_nobody_the_id_of_a_producer_that_is_still
 
 
 async def new_producer_id(bootstrap: str) -> int:
-    """Ask for an id as a producer does that just started."""
+    """Return a new producer id, as a producer that has just started gets it."""
     client = await WireClient.connect(bootstrap)
     answer = await client.ask(22, 0, b"\xff\xff" + struct.pack(">i", 1000))
     await client.close()
@@ -171,7 +171,7 @@ async def new_producer_id(bootstrap: str) -> int:
 
 
 async def append(bootstrap: str, topic: str, producer_id: int, values: list[bytes], first: int = 0) -> None:
-    """Append records of an idempotent producer; every one has to be acknowledged."""
+    """Append records of an idempotent producer; each one must be acknowledged."""
     client = await WireClient.connect(bootstrap)
     for sequence, value in enumerate(values, first):
         batch = make_batch([value], producer_id=producer_id, epoch=0, sequence=sequence)

@@ -1,4 +1,4 @@
-"""A torn tail is cut, every other change of a stored bit stops the server or the read, named by file and byte."""
+"""Damage: a torn tail is cut; any other changed bit stops the start or the read, with file and byte."""
 
 import contextlib
 import json
@@ -42,13 +42,13 @@ from agentlog_broker.settings import BrokerSettings
 
 
 def batch(base: int, count: int = 1, fill: bytes = b"r") -> bytes:
-    """Return bytes that have the shape of a batch; recovery looks at the header only."""
+    """Return bytes in the form of a batch; recovery reads the header only."""
     body = fill * 20 * count
     return HEADER.pack(base, 49 + len(body), 0, 2, 0, 0, count - 1, 1000, 1000 + base, -1, -1, -1, count) + body
 
 
 class Writer:
-    """Builds a write-ahead file as the server would, round by round."""
+    """Builder of a write-ahead file as the server writes it, round by round."""
 
     def __init__(self, sequence: int = 1, previous_end: int = 0, chain: int = 0) -> None:
         self.sequence = sequence
@@ -74,7 +74,7 @@ def three_rounds() -> Writer:
 
 
 def recovered(directory: Path, data: bytes) -> list[int]:
-    """Recover a directory with one write-ahead file; return where its partitions end."""
+    """Recover a directory with one write-ahead file; return the ends of its partitions."""
     directory.mkdir(exist_ok=True)
     (directory / file_name(1)).write_bytes(data + bytes(200))
     catalog = Catalog(10, 1000)
@@ -83,7 +83,7 @@ def recovered(directory: Path, data: bytes) -> list[int]:
 
 
 def flips(size_bytes: int, full: bool) -> Iterator[tuple[int, int]]:
-    """Give every byte with each of its bits, or with one of them where the small numbers are run."""
+    """Return every byte with each of its bits, or with one bit each unless the run is full."""
     return ((byte, bit) for byte in range(size_bytes) for bit in (range(8) if full else (byte % 8,)))
 
 
@@ -172,7 +172,7 @@ def test_every_flipped_bit_of_a_segment_is_found_by_its_reader(tmp_path: Path, f
 
 
 def assert_right_or_refused(segment: Segment, batches: list[bytes]) -> None:
-    """Ask for every offset and time: the answer is the right batch, or none at all."""
+    """Read every offset and time: the result is the right batch, or none at all."""
     for offset, holder in enumerate([0, 1, 1, 2]):
         with contextlib.suppress(Damaged):
             index = SegmentIndex(segment)
@@ -282,7 +282,7 @@ async def test_a_sound_directory_passes_the_check(start_broker: Callable[..., Br
 
 
 def check(data_dir: Path) -> tuple[int, str, str]:
-    """Run the check of a whole directory; return status, output and errors."""
+    """Run `--verify` on a directory; return status, output and errors."""
     process = launch(data_dir, "--verify")
     output, errors = process.communicate(timeout=20)
     return process.returncode, output, errors
@@ -302,17 +302,17 @@ async def test_a_damaged_file_is_named_again_and_again_and_everything_else_goes_
             await until(lambda: len(complaints(caplog, "damaged at byte")) >= 2, "the chore that failed is tried again")
             await client.send_and_wait(topic, b"others go on")
         assert not server.store.failed.is_set()
-    assert all(file_name(1) in said for said in complaints(caplog, "damaged at byte"))
+    assert all(file_name(1) in error for error in complaints(caplog, "damaged at byte"))
 
 
 def complaints(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
-    """Return what was logged about a chore that failed, where it has these words."""
-    said = [str(vars(record).get("error")) for record in caplog.records if record.msg == "storage.chore_failed"]
-    return [error for error in said if words in error]
+    """Return the logged errors of failed chores that contain these words."""
+    errors = [str(vars(record).get("error")) for record in caplog.records if record.msg == "storage.chore_failed"]
+    return [error for error in errors if words in error]
 
 
 def flip(path: Path, at: bytes) -> None:
-    """Flip a bit in a file that its server has open."""
+    """Flip a bit in a file that a server has open."""
     data = path.read_bytes()
     with path.open("r+b") as file:
         file.seek(data.find(at))
@@ -330,7 +330,7 @@ async def test_a_reader_that_is_overtaken_by_retention_is_told_so(tmp_path: Path
             behind = partition.segments[0].next
             await operator.delete_records({TopicPartition(topic, 0): RecordsToDelete(behind)})
             await until(lambda: partition.segments[0].base >= behind, "the first segment is gone")
-        # what a fetch does that looked before the start moved, and reads behind it
+        # as a fetch that checked the start before it moved, and reads after that
         assert await server.store.read(partition, 0, 1 << 20) == b""
         with pytest.raises(Damaged):
             SegmentIndex(partition.segments[0]).find(behind - 1)

@@ -1,4 +1,4 @@
-"""A disk that is full or broken never yields an acknowledgement; appends go on once it works again."""
+"""Full and broken disks: no append is acknowledged, and appends continue once the disk works again."""
 
 import asyncio
 import errno
@@ -23,7 +23,7 @@ STORAGE_ERROR = 56
 
 
 class FailingDisk(Disk):
-    """A disk that refuses some operations while told to."""
+    """Disk that fails the operations in `refuses`."""
 
     def __init__(self) -> None:
         self.refuses: dict[str, int] = {}
@@ -53,7 +53,7 @@ class FailingDisk(Disk):
 
 
 class NotingDisk(Disk):
-    """A disk that notes what is written where, and when it is synced."""
+    """Disk that records each write with its position, and each sync."""
 
     def __init__(self) -> None:
         self.written: list[tuple[int, bytes]] = []
@@ -78,7 +78,7 @@ async def serving(directory: Path, disk: Disk, wal_file_bytes: int = 1 << 20) ->
 
 @asynccontextmanager
 async def impatient(bootstrap: str) -> AsyncGenerator[AIOKafkaProducer]:
-    """Give a producer that gives up soon."""
+    """Yield a producer with a short time-out."""
     client = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", request_timeout_ms=400, retry_backoff_ms=50)
     await client.start()
     try:
@@ -135,7 +135,7 @@ async def test_while_the_disk_fails_every_append_is_answered_with_error_56_and_r
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Generator[Path]:
-    """Give a file system of 1 MiB."""
+    """Yield a file system of 1 MiB."""
     place = tmp_path / "small"
     place.mkdir()
     words = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
@@ -147,7 +147,7 @@ def small_disk(tmp_path: Path) -> Generator[Path]:
 
 
 async def fill(client: AIOKafkaProducer, topic: str, acked: list[int]) -> None:
-    """Append records of 2 kB until one is refused; note the offsets of the others."""
+    """Append records of 2 kB until one is refused; add the offsets of the others to `acked`."""
     for number in range(1000):
         acked.append((await client.send_and_wait(topic, b"%04d" % number * 500)).offset)
 

@@ -1,4 +1,4 @@
-"""What consumers of one group rely on: every partition has one reader, positions survive, dead members are replaced."""
+"""Consumer groups: each partition has one reader, offsets survive, dead members are replaced."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""Limits hold clients back and let them go on; nothing is lost and nothing stands still."""
+"""Limits slow clients down; no request is lost and none is stuck."""
 
 import struct
 from collections.abc import AsyncGenerator
@@ -15,7 +15,7 @@ from agentlog_broker.settings import BrokerSettings
 
 @pytest.fixture
 async def narrow(tmp_path: Path) -> AsyncGenerator[str]:
-    """Give the address of a server that takes next to nothing at a time."""
+    """Yield the address of a server with very low limits."""
     server = Server(BrokerSettings(tmp_path, max_unwritten_bytes=1, max_pipelined_requests=2))
     port = await server.start()
     yield f"127.0.0.1:{port}"

@@ -153,10 +153,10 @@ async def test_a_faust_table_comes_back_from_its_changelog_after_a_kill(kafka: s
 
 @asynccontextmanager
 async def faust_table(kafka: str, name: str, sends: int, folder: Path) -> AsyncGenerator[Callable[[], Awaitable[int]]]:
-    """Run the application until it is killed; give a function that tells how many keys its table recovered."""
+    """Run the application, yield a function that returns the number of keys in its recovered table, then kill it."""
     await asyncio.to_thread(folder.mkdir)
-    said = folder / "said"
-    with said.open("wb") as errors:
+    error_file = folder / "stderr"
+    with error_file.open("wb") as errors:
         app = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", _FAUST_TABLE, kafka, name, str(sends)),
             stdout=subprocess.PIPE,
@@ -169,7 +169,7 @@ async def faust_table(kafka: str, name: str, sends: int, folder: Path) -> AsyncG
         try:
             return int(await asyncio.wait_for(app.stdout.readline(), 40))
         except (TimeoutError, ValueError) as error:
-            raise AssertionError(said.read_text()[-3000:]) from error
+            raise AssertionError(error_file.read_text()[-3000:]) from error
 
     try:
         yield recovered

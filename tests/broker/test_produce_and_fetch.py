@@ -1,4 +1,4 @@
-"""What producers and readers rely on: order, offsets, times, long polls, limits."""
+"""Produce and fetch: order, offsets, times, long polls, limits."""
 
 import asyncio
 import time

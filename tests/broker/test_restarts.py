@@ -1,4 +1,4 @@
-"""A start after a kill takes seconds, however much is stored."""
+"""Starts after a kill: they take seconds, however much is stored."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,11 +12,11 @@ VALUE = b"v" * 1000
 GIGABYTE = 1_000_000_000
 START_S = 3.0
 SMALL_START_S = 10.0
-"""The small number runs while others use the machine; three seconds are promised for the release number."""
+"""Limit for the small run, which shares the machine with others; the full run must start in three seconds."""
 
 
 async def fill(bootstrap: str, topic: str, count: int) -> list[int]:
-    """Append so many records of 1 kB, spread over the partitions; return where each partition ends."""
+    """Append `count` records of 1 kB, spread over the partitions; return the end of each partition."""
     ends = [0] * PARTITIONS
     async with producer(bootstrap, linger_ms=5, max_request_size=8 << 20) as client:
 

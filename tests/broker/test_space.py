@@ -1,4 +1,4 @@
-"""Space is freed: by age, by size, by deleting records and topics; and a start reads little of what there is."""
+"""Freeing of space by age, by size, and by deletion of records and topics; a start reads little of the data."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ def _size(path: Path) -> int:
 
 
 async def fill(broker: BrokerProcess, topic: str, size: int, timestamp_ms: int | None = None) -> None:
-    """Append so many bytes in records of 2 kB."""
+    """Append `size` bytes in records of 2 kB."""
     async with producer(broker.bootstrap) as client:
         waits = [await client.send(topic, b"x" * 2000, timestamp_ms=timestamp_ms) for _ in range(size // 2000)]
         await asyncio.gather(*waits)

@@ -1,4 +1,4 @@
-"""How the process starts and ends: one per directory, loopback only, gone with its parent."""
+"""Start and end of the process: one per directory, on loopback only, ended with its parent."""
 
 import asyncio
 import json

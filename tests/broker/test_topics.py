@@ -1,4 +1,4 @@
-"""What may be done to topics, which settings are honoured, and which are refused with a reason."""
+"""Requests about topics, and settings that are honoured or refused with a reason."""
 
 import asyncio
 

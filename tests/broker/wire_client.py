@@ -1,4 +1,4 @@
-"""A client of a few lines that sends exactly the bytes a test wants, for what real clients never do."""
+"""Minimal Kafka client that sends exactly the bytes of a test, for requests that real clients never send."""
 
 import asyncio
 import struct
@@ -11,7 +11,7 @@ NO_LEADER_YET = 6
 
 
 class Produced(NamedTuple):
-    """The answer to one batch."""
+    """Response to one batch."""
 
     code: int
     offset: int
@@ -42,7 +42,7 @@ assert HEADER.size == 61
 
 
 class WireClient:
-    """One connection; requests may be sent ahead of their answers."""
+    """One connection; requests may be sent before earlier responses have come."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -61,26 +61,26 @@ class WireClient:
         await self._writer.wait_closed()
 
     def send(self, api_key: int, version: int, body: bytes) -> None:
-        """Send a request without waiting for its answer."""
+        """Send a request without waiting for its response."""
         self._sent += 1
         head = struct.pack(">hhih", api_key, version, self._sent, 4) + b"test"
         self._writer.write(struct.pack(">i", len(head) + len(body)) + head + body)
 
     async def receive(self) -> tuple[int, bytes]:
-        """Return the correlation id and body of the next answer."""
+        """Return the correlation id and body of the next response."""
         (size,) = struct.unpack(">i", await self._reader.readexactly(4))
         data = await self._reader.readexactly(size)
         return struct.unpack(">i", data[:4])[0], data[4:]
 
     async def ask(self, api_key: int, version: int, body: bytes) -> bytes:
-        """Send a request and return the body of its answer."""
+        """Send a request and return the body of its response."""
         self.send(api_key, version, body)
         number, answer = await asyncio.wait_for(self.receive(), 10)
         assert number == self._sent
         return answer
 
     async def produce(self, topic: str, batch: bytes, *, acks: int = -1, transactional: bool = False) -> Produced:
-        """Append a batch to partition 0; a topic made a moment ago may not have its leader yet (error 6)."""
+        """Append a batch to partition 0; retry while a new topic has no leader yet (error 6)."""
         body = produce_body(topic, batch, acks=acks, transactional=transactional)
         async with asyncio.timeout(30):
             while (found := read_produced(topic, await self.ask(0, 7, body))).code == NO_LEADER_YET:
@@ -97,6 +97,6 @@ def produce_body(topic: str, batch: bytes, *, acks: int = -1, transactional: boo
 
 
 def read_produced(topic: str, answer: bytes) -> Produced:
-    """Read the answer to a Produce request of version 5 to 7."""
+    """Return the response to a Produce request of version 5 to 7."""
     _, code, offset, time_ms, _ = struct.unpack_from(">ihqqq", answer, 4 + 2 + len(topic.encode()) + 4)
     return Produced(code, offset, time_ms)
