@@ -1,4 +1,4 @@
-"""Facts of LangGraph checkpoints, stored as changes, so that a thread grows linearly, and the fold of channels.
+"""Facts of LangGraph checkpoints, which store only changes, so that a thread grows linearly; and the fold of channels.
 
 The facts of a claimed run are on stream `run-<run_id>`, with its epoch; all others are on `thread-<thread_id>`.
 """
@@ -73,7 +73,7 @@ CheckpointFact: TypeAlias = CheckpointSaved | WritesSaved | CheckpointsHidden
 
 
 class CheckpointKey(NamedTuple):
-    """The identity of a checkpoint."""
+    """Identity of a checkpoint."""
 
     thread_id: ThreadId
     checkpoint_ns: str
@@ -82,10 +82,10 @@ class CheckpointKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ChannelEntry:
-    """What a fact on `stream` states of a channel: a whole value, items to append, or that it has no value.
+    """Statement of a fact on `stream` about a channel: a whole value, items to append, or no value.
 
-    `payload` is the encoded value or the list of items. Items are appended to the list of `base_length` items that the
-    entry with `base_version` on `base_stream` left.
+    `payload` is the encoded value or the list of items. The items follow the list of `base_length` items in version
+    `base_version` of the channel, as stated on `base_stream`.
     """
 
     channel: str
@@ -123,7 +123,7 @@ def channel_versions(checkpoint: JsonObject) -> dict[str, str]:
 
 
 def channel_entries(fact: CheckpointSaved, stream: Stream) -> Iterator[ChannelEntry]:
-    """Yield what a fact on `stream` states of channels. Raises: ValueError, Corrupt."""
+    """Yield the statements of a fact on `stream` about channels. Raises: ValueError, Corrupt."""
     for stored in fact.channels:
         yield _entry(as_object(stored, "channel"), stream)
 
@@ -146,7 +146,7 @@ def hidden_checkpoints(fact: CheckpointsHidden) -> Iterator[CheckpointKey]:
 
 
 def put_write(writes: dict[K, W], key: K, index: int, write: W) -> None:
-    """Add a write. One with a reserved (negative) index replaces an earlier one of its key; any other gives way to it.
+    """Add a write. A reserved (negative) index replaces an earlier write of the key; any other index keeps it.
 
     Source: langgraph.checkpoint.base, `WRITES_IDX_MAP`.
     """
@@ -155,9 +155,9 @@ def put_write(writes: dict[K, W], key: K, index: int, write: W) -> None:
 
 
 def evolve(base: EncodedChannel | None, entry: ChannelEntry) -> EncodedChannel | None:
-    """Return what a channel holds in the version of `entry`; None is a channel without value.
+    """Return the channel in the version of `entry`, None if it has no value then.
 
-    `base` is the version that an append builds on. Raises: Corrupt where it is not the list that the entry names.
+    `base` is the version to which an append adds items. Raises: Corrupt if it is not the list that the entry names.
     """
     match entry.kind:
         case "empty":
@@ -171,7 +171,7 @@ def evolve(base: EncodedChannel | None, entry: ChannelEntry) -> EncodedChannel |
 
 
 class ChannelHistory:
-    """Versions of channels in order of acceptance. A version that is stated again holds for later checkpoints only."""
+    """Versions of channels in order of acceptance. A repeated statement counts for later checkpoints only."""
 
     def __init__(self) -> None:
         self._versions: dict[VersionKey, list[tuple[int, EncodedChannel | None]]] = {}
@@ -182,15 +182,15 @@ class ChannelHistory:
         self._versions.setdefault((thread_id, ns, entry.channel, entry.version), []).append((seq, channel))
 
     def remember(self, key: VersionKey, channel: EncodedChannel | None) -> None:
-        """Take a version that was folded elsewhere, unless it is known."""
+        """Add a version that was folded elsewhere, unless it is known."""
         self._versions.setdefault(key, [(0, channel)])
 
     def knows(self, key: VersionKey) -> bool:
-        """Tell whether a version was folded or remembered."""
+        """Return whether a version was folded or remembered."""
         return key in self._versions
 
     def held(self, thread_id: ThreadId, ns: str, versions: Mapping[str, str], seq: int) -> dict[str, EncodedChannel]:
-        """Return what these versions held for a checkpoint accepted at `seq`; channels without a value are left out."""
+        """Return the channels of a checkpoint that was accepted at `seq`, without those that have no value."""
         found: dict[str, EncodedChannel] = {}
         for name, version in versions.items():
             for stated_at, channel in reversed(self._versions.get((thread_id, ns, name, version), ())):

@@ -53,10 +53,11 @@ class StoredCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointQuery:
-    """Which checkpoints are wanted; None sets no condition.
+    """Conditions on checkpoints; None sets no condition.
 
-    `before`: those accepted before this one, none when it is unknown. `metadata`: top-level keys that must be equal.
-    `exclude_run`: nothing that this run wrote, its writes on checkpoints of others included. `limit` counts results.
+    `before`: only checkpoints accepted before this one, none if it is unknown. `metadata`: top-level keys that must
+    have these values. `exclude_run`: no checkpoints and no writes of this run, not even its writes on checkpoints of
+    other runs. `limit`: the maximal number of results.
     """
 
     thread_id: ThreadId | None = None
@@ -69,12 +70,12 @@ class CheckpointQuery:
 
 
 class CheckpointReads(Protocol):
-    """Reads of projected checkpoints; hidden rows never show."""
+    """Reads of projected checkpoints, without hidden rows."""
 
     async def find(self, query: CheckpointQuery) -> Sequence[StoredCheckpoint]:
-        """Return checkpoints with the writes on them, newest first.
+        """Return checkpoints with their pending writes, newest first.
 
-        Within a thread that is the order of acceptance, over all threads that of ids. Raises: Unavailable when the
+        Within a thread, this is the order of acceptance; over all threads, the order of ids. Raises: Unavailable if the
         database does not answer.
         """
         ...
@@ -83,13 +84,13 @@ class CheckpointReads(Protocol):
 async def find_latest(
     reads: CheckpointReads, thread_id: ThreadId, ns: str | None, exclude_run: RunId | None = None
 ) -> StoredCheckpoint | None:
-    """Return the checkpoint that was accepted last, in one namespace or in any. Raises: Unavailable."""
+    """Return the last accepted checkpoint of a namespace, or of the thread for None. Raises: Unavailable."""
     found = await reads.find(CheckpointQuery(thread_id, ns, exclude_run=exclude_run, limit=1))
     return found[0] if found else None
 
 
 async def find_one(reads: CheckpointReads, thread_id: ThreadId, ns: str, checkpoint_id: str) -> StoredCheckpoint | None:
-    """Return one checkpoint. Raises: Unavailable."""
+    """Return one checkpoint, None if there is none. Raises: Unavailable."""
     found = await reads.find(CheckpointQuery(thread_id, ns, checkpoint_id, limit=1))
     return found[0] if found else None
 

@@ -112,7 +112,7 @@ def test_every_package_of_the_rooms_is_in_the_wheel() -> None:
     assert roots == set(packages())
 
 
-def test_every_module_begins_with_one_sentence_on_what_it_decides() -> None:
+def test_every_module_begins_with_a_docstring_of_one_sentence() -> None:
     silent: list[str] = []
     for path in modules(*ROOMS, "tests"):
         if not path.read_text() and path.relative_to(ROOT).parts[0] == "tests":

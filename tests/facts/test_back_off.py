@@ -1,4 +1,4 @@
-"""Pauses between tries grow, and stop growing."""
+"""Pauses between retries: they grow up to a limit."""
 
 from itertools import islice
 

@@ -1,4 +1,4 @@
-"""Channels of checkpoints: given entries in order of acceptance, then what a checkpoint holds."""
+"""Fold of channels: given entries in order of acceptance, then the channels of a checkpoint."""
 
 import pytest
 
