@@ -1,4 +1,4 @@
-"""Decides which certificates tests use: an authority made for the run, a server on 127.0.0.1, a client, a stranger."""
+"""Certificates of a test run: an authority, a server on 127.0.0.1, a client, and an unrelated authority."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """PEM files: authorities (`ca`, and `other_ca` that signed nothing of ours), chains and PKCS 8 keys."""
+    """PEM files: authorities (`ca`, and `other_ca`, which signed none of the others), chains and PKCS 8 keys."""
 
     ca: Path
     other_ca: Path
@@ -20,7 +20,7 @@ class Certificates:
 
     @classmethod
     def make(cls, folder: Path) -> "Certificates":
-        """Make an authority and what it signs in a folder."""
+        """Create the authorities and certificates in a folder."""
         authority = trustme.CA()
         authority.cert_pem.write_to_path(folder / "ca.pem")
         trustme.CA().cert_pem.write_to_path(folder / "other-ca.pem")

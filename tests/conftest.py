@@ -1,6 +1,6 @@
-"""Which tests run: the release numbers with --full, the fast ones with --fast, none that lacks a program it needs.
+"""Selection of tests: --full adds the release numbers, --fast leaves out slow tests, and needed programs are checked.
 
-A missing program skips the test with its reason; where CI is set it fails the test instead, because CI has everything.
+A missing program skips the test with its reason. If CI is set, it fails the test, because CI has all programs.
 """
 
 import os
@@ -18,11 +18,11 @@ pytest_plugins = ["tests.stack_fixtures"]
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --full, which asks for the release numbers instead of the small ones, and --fast."""
     parser.addoption("--full", action="store_true", default=False, help="run the release numbers")
-    parser.addoption("--fast", action="store_true", default=False, help="run no test that is slow: under a minute")
+    parser.addoption("--fast", action="store_true", default=False, help="run no slow test: under a minute")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Judge no example by the clock of a busy machine; run more where the release numbers are, fewer with --fast."""
+    """Set up Hypothesis (no deadline, because machines are busy; more examples with --full) and the process guard."""
     examples = 1000 if config.getoption("--full") else 25 if config.getoption("--fast") else 100
     settings.register_profile(
         "agentlog", deadline=None, max_examples=examples, suppress_health_check=[HealthCheck.too_slow]
@@ -30,19 +30,19 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("agentlog")
     guard = ProcessGuard()
     config.pluginmanager.register(guard)
-    sys.addaudithook(guard.heard)
+    sys.addaudithook(guard.audit)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts background jobs so, and children inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def full(pytestconfig: pytest.Config) -> bool:
-    """Tell whether the release numbers were asked for."""
+    """Return whether --full was given."""
     return bool(pytestconfig.getoption("--full"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what is slow; skip what only --full runs, and leave out with --fast what is slow."""
+    """Mark slow tests; without --full skip the release numbers; with --fast leave out slow tests."""
     for item in items:
         if is_slow(item):
             item.add_marker("slow")
@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test whose programs are missing, or fail it where CI is set."""
+    """Skip a test whose programs are missing, or fail it if CI is set."""
     needed = [program for marker in item.iter_markers("needs") for program in marker.args]
     missing = [program for program in needed if find(program) is None]
     if not missing:

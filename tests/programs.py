@@ -1,4 +1,4 @@
-"""Decides where the programs are that tests need beside Python."""
+"""Search for the programs that tests need besides Python."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ _POSTGRES = Path("/usr/lib/postgresql")
 
 
 def find(program: str) -> str | None:
-    """Return the path of a program, None where it is not on this machine."""
+    """Return the path of a program, None if it is not on this machine."""
     own = sorted((str(folder) for folder in _POSTGRES.glob("*/bin")), reverse=True)
     return shutil.which(program, path=os.pathsep.join([os.environ.get("PATH", ""), *own]))
 

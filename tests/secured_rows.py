@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis that are reached only over TLS and with a password, from the programs of the machine."""
+"""PostgreSQL and Redis servers that demand TLS and a password, run from the programs of the machine."""
 
 import os
 import signal
@@ -18,14 +18,14 @@ from agentlog_infra.process.child import Account
 from agentlog_infra.stack.socket_dirs import server_account
 
 PASSWORD = "hunter2 @/:%&?#"
-"""Everything that means something in a URI."""
+"""A password with all characters that have a meaning in a URI."""
 QUOTED = quote(PASSWORD, safe="")
 READY_S = 30.0
 
 
 @contextmanager
 def secured_postgres(folder: Path, certificates: Certificates) -> Generator[int]:
-    """Run a server that takes no connection without TLS; give its port. The folder must be open to its account."""
+    """Run a server that refuses connections without TLS; yield its port. Its account must have access to the folder."""
     account = server_account()
     folder.mkdir()
     rows, secret, key = folder / "rows", folder / "password", folder / "server.key"
@@ -57,7 +57,7 @@ def secured_postgres(folder: Path, certificates: Certificates) -> Generator[int]
 
 @contextmanager
 def secured_redis(folder: Path, certificates: Certificates) -> Generator[int]:
-    """Run a server that listens with TLS only and wants a password; give its port."""
+    """Run a server that demands TLS and a password; yield its port."""
     folder.mkdir()
     (port,) = free_ports(1)
     settings = {

@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[1]
 SERVERS = frozenset(
     {"stack", "server", "broker", "start_broker", "kafka", "apache_kafka", "secured_kafka", "own_server"}
 )
-"""Fixtures that start one."""
+"""Fixtures that start a server."""
 KINDS = frozenset({"agentlog_broker", "apache_kafka", "postgres"})
-"""Names of servers among the parameters of a test, whose fixtures start them as they are asked for."""
+"""Names of servers as parameters of a test, whose fixtures start them on request."""
 SLOW_FOLDERS = ("tests/simulation", "tests/system")
 FAST_FOLDERS = ("tests/system/checker",)
 STARTS = frozenset({"subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty"})
@@ -25,7 +25,7 @@ HARMLESS = frozenset({"git"})
 
 
 def is_slow(item: pytest.Item) -> bool:
-    """Tell whether a test is slow by rule or by its mark."""
+    """Return whether a test is slow by rule or by its mark."""
     folder = item.path.parent.relative_to(ROOT).as_posix()
     if folder.startswith(SLOW_FOLDERS) and not folder.startswith(FAST_FOLDERS):
         return True
@@ -44,14 +44,14 @@ class ProcessGuard:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Know the running test if it is a fast one."""
+        """Remember the running test if it is a fast one."""
         self._fast = None if item.get_closest_marker("slow") else item.nodeid
         try:
             return (yield)
         finally:
             self._fast = None
 
-    def heard(self, event: str, arguments: tuple[object, ...]) -> None:
+    def audit(self, event: str, arguments: tuple[object, ...]) -> None:
         """Fail a fast test that starts a process; a hook for `sys.addaudithook`."""
         if self._fast is None or event not in STARTS:
             return

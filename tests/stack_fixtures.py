@@ -1,4 +1,4 @@
-"""Decides how tests get a running embedded stack: one per session, processes of its own, a temporary folder."""
+"""Fixtures of the embedded stack: one per session, in processes of its own and a temporary folder."""
 
 import asyncio
 import json
@@ -32,14 +32,14 @@ class RunningStack:
 
 
 def open_folder() -> Path:
-    """Make a folder that PostgreSQL's account may pass when root runs the tests: pytest's own are closed to it."""
+    """Create a folder that PostgreSQL's account may enter when root runs the tests; pytest's own are closed to it."""
     folder = Path(tempfile.mkdtemp(prefix="agentlog-test-"))
     folder.chmod(0o711)
     return folder
 
 
 def start_stack(data_dir: Path) -> "subprocess.Popen[str]":
-    """Start the stack as a child that dies with the test run; it says on stdout when it is ready."""
+    """Start the stack as a child that dies with the test run; it prints one line when it is ready."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(_OUR_SETTINGS)}
     words = [sys.executable, "-m", "agentlog_infra.stack.stack", "--data-dir", str(data_dir), "--die-with-parent"]
     return subprocess.Popen(
@@ -48,7 +48,7 @@ def start_stack(data_dir: Path) -> "subprocess.Popen[str]":
 
 
 def read_ready(process: "subprocess.Popen[str]", data_dir: Path) -> RunningStack:
-    """Wait for the line that says where the servers are; fail the test if the stack ends without it."""
+    """Wait for the line with the addresses of the servers; fail the test if the stack ends without it."""
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line, f"the stack ended with status {process.wait(_STOP_SECS)} before it was ready"
@@ -78,7 +78,7 @@ async def until(holds: Callable[[], bool | Awaitable[bool]], *, within_secs: flo
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[RunningStack]:
-    """Run log, PostgreSQL and Valkey for the session; each test takes topics, schemas and key prefixes of its own."""
+    """Yield log, PostgreSQL and Valkey of the session; each test uses topics, schemas and key prefixes of its own."""
     data_dir = open_folder()
     process = start_stack(data_dir)
     try:

@@ -1,1 +1,1 @@
-"""How agentlog speaks to machines: adapters for the log, PostgreSQL, Redis and LangGraph, and the command line."""
+"""Adapters for the log, PostgreSQL, Redis and LangGraph, the embedded servers, and the command line."""

@@ -1,4 +1,4 @@
-"""The adapters that gateway, worker and housekeeper share: the log, Redis, verdicts, and the write side over them."""
+"""Connected adapters that gateway, worker and housekeeper share: log, Redis, verdicts, and the submitter over them."""
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass

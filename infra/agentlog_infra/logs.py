@@ -1,4 +1,4 @@
-"""Decides how log lines look: events with fields, on stderr, as text for people or as JSON for machines."""
+"""Log lines on stderr: events with fields, as text for people or as JSON for machines."""
 
 import json
 import logging
@@ -8,17 +8,17 @@ from datetime import UTC, datetime
 
 _PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _WRITES_CONTENT = "aiokafka.conn"
-"""Writes every request at DEBUG, records and the password of a login among them."""
+"""This logger writes every request at DEBUG, including records and login passwords."""
 _LIBRARIES = ("aiokafka", "asyncio", "httpx", "httpcore", "uvicorn", "faust", "mode", "alembic")
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, object]:
-    """Return what was given as `extra`."""
+    """Return the fields that were given as `extra`."""
     return {name: value for name, value in vars(record).items() if name not in _PLAIN}
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: timestamp (UTC), level, logger, event, then the fields."""
+    """One JSON object per line: timestamp (UTC), level, logger, event, then the fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Render one record."""
@@ -48,7 +48,7 @@ class TextLines(logging.Formatter):
 
 
 def configure(level: str, *, as_json: bool) -> None:
-    """Send everything from `level` up to stderr; libraries speak from WARNING on unless the level is DEBUG."""
+    """Send lines of `level` and above to stderr; libraries log from WARNING on, unless the level is DEBUG."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if as_json else TextLines())
     root = logging.getLogger()

@@ -33,11 +33,11 @@ class _Chosen:
 
 
 class Settings(BaseSettings):
-    """All settings of one process. Attribute names are ours; the names in the environment stand beside them."""
+    """All settings of one process. Attribute names are ours; each field lists its names in the environment."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True)
 
-    # Where things are
+    # Locations
     config: Path = Field(
         Path("langgraph.json"),
         validation_alias="AGENTLOG_CONFIG",
@@ -203,7 +203,7 @@ class Settings(BaseSettings):
         description="how long user code may ignore the stop request before its worker is replaced",
     )
 
-    # What it says
+    # Logging
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", validation_alias="LOG_LEVEL", description="minimum level of log lines"
     )
@@ -212,22 +212,22 @@ class Settings(BaseSettings):
     # Times that follow from the lease
     @property
     def lease_renew_secs(self) -> float:
-        """Return how often a worker renews its leases: two renewals may fail before a lease ends."""
+        """Return the interval at which a worker renews its leases: two renewals may fail before a lease ends."""
         return self.lease_ttl_secs / 3
 
     @property
     def look_secs(self) -> float:
-        """Return how often the reaper looks for lost runs."""
+        """Return the interval at which the reaper looks for lost runs."""
         return self.lease_ttl_secs / 3
 
     @property
     def reconcile_secs(self) -> float:
-        """Return how often the queue is compared with the rows."""
+        """Return the interval at which the queue is compared with the rows."""
         return self.lease_ttl_secs / 3
 
     @property
     def lost_after_secs(self) -> float:
-        """Return how long after its last commit a run without a lease counts as lost."""
+        """Return the time after its last commit at which a run without a lease counts as lost."""
         return self.lease_ttl_secs * 2
 
     @field_validator("cors_allow_origins", mode="before")
@@ -259,10 +259,10 @@ class Settings(BaseSettings):
         try:
             return cls.model_validate(given)
         except ValidationError as error:
-            raise Misconfigured(_told(error)) from error
+            raise Misconfigured(_messages(error)) from error
 
     def environment(self) -> dict[str, str]:
-        """Return the variables that give a child process the same places and the same shape of the log."""
+        """Return the variables that give a child process the same addresses, folders and topic settings."""
         shared = ("config", "data_dir", "host", "port", "partitions", "replication_factor", "min_insync_replicas")
         more = ("kafka_bootstrap", "database_uri", "redis_uri", "jobs_per_worker", "log_level")
         named = {names_of(name)[0]: getattr(self, name) for name in (*shared, *more)}
@@ -314,7 +314,7 @@ def origin_of(attribute: str, flags: Collection[str] = ()) -> str:
 
 
 def shown(settings: Settings, attribute: str) -> str:
-    """Return a value as it may be printed: secrets masked, also the password inside a URI."""
+    """Return a value for printing: secrets masked, also the password inside a URI."""
     if attribute == "cors_allow_origins":
         return ", ".join(settings.cors_allow_origins)
     value: object = getattr(settings, attribute)
@@ -324,18 +324,18 @@ def shown(settings: Settings, attribute: str) -> str:
 
 
 def without_password(uri: str) -> str:
-    """Return an address as it may be printed."""
+    """Return an address for printing, its password masked."""
     return _URI_PASSWORD.sub(r"\1***\2", _QUERY_PASSWORD.sub(r"\1***", uri))
 
 
-def _told(error: ValidationError) -> str:
-    """Name each wrong setting as it stands in the environment, with what was expected and what was found."""
+def _messages(error: ValidationError) -> str:
+    """Describe each wrong setting by its name in the environment, the expected and the found value."""
     lines: list[str] = []
     for problem in error.errors(include_url=False):
         if problem["type"] == "default_factory_not_called":
-            continue  # only says that another setting is wrong
-        place = str(problem["loc"][0]) if problem["loc"] else "settings"
-        name = names_of(place)[0] if place in Settings.model_fields else place
+            continue  # it only repeats that another setting is wrong
+        attribute = str(problem["loc"][0]) if problem["loc"] else "settings"
+        name = names_of(attribute)[0] if attribute in Settings.model_fields else attribute
         found = "" if "PASSWORD" in name or "URI" in name else f", found {problem['input']!r}"
         lines.append(f"{name}: {problem['msg']}{found}")
     return "\n".join(lines)

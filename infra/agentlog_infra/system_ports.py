@@ -1,4 +1,4 @@
-"""Time and identities from the operating system."""
+"""Clock and source of ids of the operating system."""
 
 import time
 from datetime import UTC, datetime
@@ -7,7 +7,7 @@ from uuid_utils import uuid7
 
 
 class SystemClock:
-    """Keeps `ports.Clock`."""
+    """Implements `ports.Clock`."""
 
     def now(self) -> datetime:
         """Return the aware UTC time."""
@@ -19,7 +19,7 @@ class SystemClock:
 
 
 class SystemIds:
-    """Keeps `ports.Ids`; ids of one process are strictly increasing."""
+    """Implements `ports.Ids`; ids of one process are strictly increasing."""
 
     def uuid7(self) -> str:
         """Return a new time-ordered id (RFC 9562, version 7)."""

@@ -1,1 +1,1 @@
-"""Connections to PostgreSQL, for the rooms infra and projections alike."""
+"""Connections to PostgreSQL, shared by the rooms infra and projections."""

@@ -19,7 +19,7 @@ CONNECT_SECS = 10.0
 STATEMENT_SECS = 60.0
 IDLE_SECS = 3.0
 PROJECTOR = {"idle_in_transaction_session_timeout": f"{IDLE_SECS:.0f}s"}
-"""Server settings of a projector: one that hangs in a transaction must not keep its rows from its successor."""
+"""Server settings of a projector: if it hangs in a transaction, it must not lock out its successor."""
 
 _MISSING = (
     asyncpg.UndefinedTableError,
@@ -59,7 +59,7 @@ class DatabaseMissing(Unavailable):
 
 @contextmanager
 def translated(what: str) -> Generator[None]:
-    """Turn faults of PostgreSQL into Unavailable, with a message that names the operation."""
+    """Translate faults of PostgreSQL into Unavailable; `what` names the operation."""
     try:
         yield
     except asyncpg.InvalidCatalogNameError as error:
@@ -69,9 +69,9 @@ def translated(what: str) -> Generator[None]:
 
 
 async def open_pool(uri: str, size: int) -> Pool:
-    """Make a pool for reads; it connects with the first question, so the database may still be away.
+    """Open a pool for reads. It connects at the first query, so the database may still be away.
 
-    `size` is the most connections it opens.
+    `size` is the maximum number of connections.
     """
     return await asyncpg.create_pool(
         uri,
@@ -80,13 +80,13 @@ async def open_pool(uri: str, size: int) -> Pool:
         timeout=CONNECT_SECS,
         command_timeout=STATEMENT_SECS,
         max_cached_statement_lifetime=0,
-        reset=_as_it_is,  # reads leave no state behind; asyncpg's own reset is one more round trip a question
+        reset=_no_reset,  # reads leave no state; asyncpg's own reset is one more round trip per query
         server_settings={"application_name": "agentlog", "jit": "off"},
     )
 
 
-async def _as_it_is(connection: Connection) -> None:
-    """Give a connection back without a word."""
+async def _no_reset(connection: Connection) -> None:
+    """Return a connection to the pool without a query."""
 
 
 async def connect(
@@ -116,7 +116,7 @@ async def connect_folding(
     statement_secs: float = STATEMENT_SECS,
     connection_class: type[Connection] | None = None,
 ) -> Connection:
-    """Open a connection that folds: one plan a statement, whatever its size; `more` adds server settings.
+    """Open a connection for folding: one plan per statement, whatever its size; `more` adds server settings.
 
     Raises: DatabaseMissing, Unavailable.
     """
@@ -143,7 +143,7 @@ async def connect_folding(
 
 
 async def close(connection: Connection) -> None:
-    """Give a connection back; a server that does not answer is left alone."""
+    """Close a connection, without waiting for a server that does not answer."""
     try:
         await connection.close(timeout=1)
     except (TimeoutError, OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
@@ -152,11 +152,11 @@ async def close(connection: Connection) -> None:
 
 @asynccontextmanager
 async def reading(pool: Pool, what: str) -> AsyncGenerator[PooledConnection]:
-    """Lend a connection for one question; who is cancelled does not wait for the server. Raises: Unavailable."""
+    """Yield a connection for one query; a cancelled caller does not wait for the server. Raises: Unavailable."""
     with translated(what):
         async with pool.acquire(timeout=CONNECT_SECS) as connection:
             try:
                 yield connection
             except asyncio.CancelledError:
-                connection.terminate()  # asyncpg would wait CONNECT_SECS for a word that the question is given up
+                connection.terminate()  # asyncpg would wait CONNECT_SECS until the query is cancelled
                 raise

@@ -1,1 +1,1 @@
-"""The figures of agentlog: what it does a second, how long it takes, what it costs. Not part of the wheel."""
+"""Benchmark of agentlog: throughput, latencies, CPU and storage. Not part of the wheel."""

@@ -1,4 +1,4 @@
-"""`infra/bench`: three rounds of every case, median and spread, as a table and on demand as JSON."""
+"""Command line of the benchmark: three rounds of every case, median and range, as a table or as JSON."""
 
 import argparse
 import json
@@ -20,11 +20,11 @@ from bench.works import Case, cases
 
 WARM_UP = 20
 EXPECTED = (RuntimeError, AgentlogError, aiohttp.ClientError, TimeoutError, KeyError, ValueError)
-"""What a server that cannot do a case makes of it; the other cases are measured all the same."""
+"""Errors of a case that the server cannot do; the other cases are still measured."""
 
 
 async def measure(server: Server, case: Case, figures: Figures) -> None:
-    """Do one round of a case; once it has failed it is left alone."""
+    """Do one round of a case, unless a round of it has failed."""
     if figures.failed is not None:
         return
     try:
@@ -39,23 +39,23 @@ async def measure(server: Server, case: Case, figures: Figures) -> None:
 
 
 async def warm_up(server: Server) -> None:
-    """Let every process import and compile what it needs."""
+    """Run every case briefly, so that every process has imported and compiled its code."""
     async with connect(server.url) as client:
         for case in cases(0.001):
             if case.name != "history, limit 200":
-                await _try_out(client, case)
+                await _warm_up_case(client, case)
 
 
-async def _try_out(client: Client, case: Case) -> None:
+async def _warm_up_case(client: Client, case: Case) -> None:
     try:
         await case.work(client, 2, max(2, WARM_UP // case.clients))
-    except EXPECTED as error:  # its rounds will say so in the table
+    except EXPECTED as error:  # its rounds report it in the table
         print(f"warm-up: {case.name}: {type(error).__name__} {error}", file=sys.stderr)
 
 
 @asynccontextmanager
 async def target(arguments: argparse.Namespace) -> AsyncGenerator[Server]:
-    """Give the server under load: the one that is named, or one of our own."""
+    """Yield the server under load: the one at --url, or one of our own."""
     if arguments.url is not None:
         yield Server(arguments.url, arguments.pid)
         return
@@ -64,7 +64,7 @@ async def target(arguments: argparse.Namespace) -> AsyncGenerator[Server]:
 
 
 def choose(server: Server, arguments: argparse.Namespace) -> list[Case]:
-    """Return the cases to measure; those that look into a log need a server of our own."""
+    """Return the cases to measure; those that read the log need a server of our own."""
     found = cases(arguments.scale)
     if server.data_dir is not None:
         found += log_cases(server.data_dir, arguments.scale)
@@ -72,7 +72,7 @@ def choose(server: Server, arguments: argparse.Namespace) -> list[Case]:
 
 
 async def bench(arguments: argparse.Namespace) -> list[Figures]:
-    """Measure all chosen cases, the rounds one after the other, those `at_the_end` behind all others."""
+    """Measure all chosen cases, the rounds one after the other, those of cases `at_the_end` last."""
     async with target(arguments) as server:
         lines = [(case, Figures.of(case)) for case in choose(server, arguments)]
         await warm_up(server)
@@ -90,7 +90,7 @@ async def bench(arguments: argparse.Namespace) -> list[Figures]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return what the command line may say."""
+    """Return the parser of the command line."""
     words = argparse.ArgumentParser(prog="infra/bench", description=__doc__)
     words.add_argument("--url", help="a running server of any make instead of one of our own")
     words.add_argument(
@@ -105,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Read the command line, measure, print. Exit status 1: a case failed; its line says why."""
+    """Read the command line, measure, print. Exit status 1: a case failed; its line has the reason."""
     arguments = parser().parse_args()
     table = uvloop.run(bench(arguments))
     if arguments.json:

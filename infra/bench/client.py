@@ -1,4 +1,4 @@
-"""The load: plain HTTP by aiohttp, as lean as a Python client gets, because it shares the two cores."""
+"""HTTP client of the load: plain aiohttp, as cheap as possible, because it shares the cores with the server."""
 
 import json
 import time
@@ -15,13 +15,13 @@ STEPS: JsonObject = {"assistant_id": "steps", "input": {}}
 
 
 class Client:
-    """The few calls that the works make; every answer that is no success raises."""
+    """The few requests of the cases; a response that is no success raises."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
 
     async def call(self, method: str, path: str, body: object = None) -> bytes:
-        """Send one request and return the body of its answer."""
+        """Send one request and return the body of the response."""
         data = None if body is None else json.dumps(body).encode()
         async with self._session.request(method, path, data=data, headers=JSON) as answer:
             content = await answer.read()
@@ -41,7 +41,7 @@ class Client:
         return answer
 
     async def stream(self, path: str, body: JsonObject | None = None) -> tuple[float, int]:
-        """Read a stream to its end; return seconds to the first `messages` event and how many of them came."""
+        """Read a stream to its end; return the seconds to its first `messages` event and their number."""
         started, first, count = time.perf_counter(), 0.0, 0
         method = "GET" if body is None else "POST"
         data = None if body is None else json.dumps(body).encode()
@@ -53,11 +53,11 @@ class Client:
                     first = first or time.perf_counter() - started
                     count += 1
                 elif line.startswith(b"event: error"):
-                    raise RuntimeError(f"{path}: the stream said error")
+                    raise RuntimeError(f"{path}: the stream has an error event")
         return first, count
 
     async def replay(self, path: str) -> int:
-        """Join a run's stream from its start; return how many events came until it closed."""
+        """Join a run's stream from its start; return the number of its events."""
         count = 0
         async with self._session.get(path, headers={"Last-Event-ID": "-1"}) as answer:
             async for line in answer.content:
@@ -67,7 +67,7 @@ class Client:
 
 @asynccontextmanager
 async def connect(url: str, connections: int = 128) -> AsyncGenerator[Client]:
-    """Give a client with a pool of kept connections."""
+    """Yield a client with a pool of kept connections."""
     timeout = aiohttp.ClientTimeout(total=PATIENCE_S)
     connector = aiohttp.TCPConnector(limit=connections)
     async with aiohttp.ClientSession(url, connector=connector, timeout=timeout, read_bufsize=2**20) as session:

@@ -1,4 +1,4 @@
-"""One line of the table: the figures of a case over all rounds, as median and range."""
+"""Figures of a case over all rounds, and their line in the table as median and range."""
 
 import statistics
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ HEAD = """\
 
 @dataclass
 class Figures:
-    """One case over all rounds: each list has one figure a round; `failed` says why it has fewer than asked for."""
+    """One case over all rounds: each list has one figure per round; `failed` is the reason for missing rounds."""
 
     name: str
     clients: int
@@ -28,11 +28,11 @@ class Figures:
 
     @classmethod
     def of(cls, case: Case) -> "Figures":
-        """Begin the line of a case."""
+        """Return the empty figures of a case."""
         return cls(case.name, case.clients, case.reach)
 
     def add(self, seen: Round, cpu_s: float | None) -> None:
-        """Take in one round; `cpu_s` is what the server's processes used meanwhile, None where nobody knows."""
+        """Add one round; `cpu_s` is the CPU time of the server's processes, None if it is unknown."""
         count = seen.count or len(seen.took_s)
         self.per_s.append(count / seen.all_s)
         for name, share in (("p50_ms", 0.50), ("p95_ms", 0.95), ("p99_ms", 0.99)):
@@ -62,7 +62,7 @@ def quantile(values: list[float], share: float) -> float:
 
 
 def spread(values: list[float]) -> str:
-    """Return median and range, or a dash where nothing was measured."""
+    """Return median and range, or a dash if nothing was measured."""
     if not values:
         return "-"
     if len(values) == 1:

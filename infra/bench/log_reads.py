@@ -1,4 +1,4 @@
-"""What lies on the log: ends, counts and stored bytes, asked of the broker beside the server under load."""
+"""Reads of the log of the server under load: ends, counts and stored bytes."""
 
 import struct
 from collections.abc import AsyncGenerator, Mapping
@@ -27,7 +27,7 @@ class LogReads:
         self._partitions = partitions
 
     async def ends(self) -> Mapping[int, int]:
-        """Return the offset behind the last record of each partition."""
+        """Return the offset after the last record of each partition."""
         return {number: await self._reader.end(number) for number in range(self._partitions)}
 
     async def records(self, partition: int, start: int, end: int) -> AsyncGenerator[Record]:
@@ -37,7 +37,7 @@ class LogReads:
                 yield record
 
     async def stored_bytes(self, partition: int, start: int, end: int) -> int:
-        """Return the size of the record batches start <= offset < end as they are stored: compressed, with headers."""
+        """Return the size of the record batches start <= offset < end as stored: compressed, with headers."""
         size, at = 0, start
         while at < end:
             batches = await self._fetch(partition, at)
@@ -81,7 +81,7 @@ async def read_log(settings: Settings, topic: str = EVENTS) -> AsyncGenerator[Lo
 
 
 async def count(settings: Settings) -> tuple[int, int]:
-    """Return how many commits lie on the log, and how many facts they hold."""
+    """Return the number of commits on the log, and of their facts."""
     commits = facts = 0
     async with read_log(settings) as log:
         for partition, end in (await log.ends()).items():

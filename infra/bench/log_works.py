@@ -1,4 +1,4 @@
-"""What only a server of our own can be asked: how fast its log and projection are, and how much they keep."""
+"""Cases for a server of our own: speed of its log and its projection, and stored bytes."""
 
 import asyncio
 import re
@@ -36,13 +36,13 @@ REBUILT = re.compile(rb"rebuilt \d+ events in [\d.]+ s, (\d+)/s")
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """The write side as a gateway has it: the same adapters, connected to the same servers."""
+    """The write side of a gateway: the same adapters, connected to the same servers."""
 
     log: KafkaLog
     verdicts: HintVerdicts
 
     async def write(self) -> tuple[float, float]:
-        """Create a thread; return seconds from handing it over to the ack, and from the ack to its rows."""
+        """Create a thread; return the seconds from the append to the ack, and from the ack to its rows."""
         draft = _new_thread()
         handed = time.perf_counter()
         place = await self.log.append(draft)
@@ -75,7 +75,7 @@ def _new_thread() -> Draft:
 
 @asynccontextmanager
 async def open_writer(settings: Settings) -> AsyncGenerator[Writer]:
-    """Connect a writer and let it write until every client under it is warm."""
+    """Yield a connected writer whose clients have all been used."""
     async with AsyncExitStack() as stack:
         pool = await open_pool(settings.database_uri or "", 2)
         stack.push_async_callback(pool.close)
@@ -87,7 +87,7 @@ async def open_writer(settings: Settings) -> AsyncGenerator[Writer]:
 
 
 def commits(settings: Settings, measured: Callable[[tuple[float, float]], float]) -> Work:
-    """Writers that create threads on the log itself and wait for each verdict, as every writer does."""
+    """Return a work of writers that create threads on the log and wait for each verdict."""
 
     async def work(_: Client, clients: int, count: int) -> Round:
         async with open_writer(settings) as writer:
@@ -104,7 +104,7 @@ def commits(settings: Settings, measured: Callable[[tuple[float, float]], float]
 
 
 def rebuild(settings: Settings) -> Work:
-    """`agentlog rebuild` beside the running server, over at least `count` commits; one event is one commit."""
+    """Return a work that runs `agentlog rebuild` next to the server, over at least `count` commits (= events)."""
 
     async def work(client: Client, _: int, count: int) -> Round:
         on_log, facts = await count_log(settings)
@@ -112,10 +112,10 @@ def rebuild(settings: Settings) -> Work:
             await asyncio.gather(*(_five_nodes(client) for _ in range(100)))
             on_log, facts = await count_log(settings)
         used, started = _children_cpu_s(), time.perf_counter()
-        said = await _agentlog("rebuild", "--data-dir", str(settings.data_dir))
+        output = await _agentlog("rebuild", "--data-dir", str(settings.data_dir))
         done = Round(all_s=time.perf_counter() - started, count=on_log, cpu_s=_children_cpu_s() - used)
         done.notes |= {"commits": on_log, "facts/s": facts / done.all_s}
-        if found := REBUILT.search(said):
+        if found := REBUILT.search(output):
             done.notes["without start and end of the command, commits/s"] = float(found[1])
         return done
 
@@ -127,27 +127,27 @@ async def _five_nodes(client: Client) -> None:
 
 
 def _children_cpu_s() -> float:
-    """Return the CPU seconds of our children that have ended; the server under load has not."""
+    """Return the CPU seconds of our children that have ended; the server under load still runs."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 async def _agentlog(*words: str) -> bytes:
-    """Run a command to its end and return what it said."""
+    """Run a command to its end and return its output."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "agentlog_infra.cli.main", *words),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    said, _ = await process.communicate()
+    output, _ = await process.communicate()
     if process.returncode:
-        raise RuntimeError(f"agentlog {' '.join(words)}: status {process.returncode}\n{said.decode()[-2000:]}")
-    return said
+        raise RuntimeError(f"agentlog {' '.join(words)}: status {process.returncode}\n{output.decode()[-2000:]}")
+    return output
 
 
 def log_cases(data_dir: Path, scale: float) -> list[Case]:
-    """Return the cases that look into a data directory; its stack is running."""
+    """Return the cases that need the data directory of a running stack."""
     settings = joined(Settings.load({"data_dir": data_dir}))
 
     def times(count: int) -> int:

@@ -1,4 +1,4 @@
-"""A whole `agentlog dev` in a folder of its own, and the CPU time that its processes have used."""
+"""Server under load, such as an `agentlog dev` in a folder of its own, and the CPU time of its processes."""
 
 # ruff: noqa: ASYNC230, ASYNC240  (nothing else runs on this loop while the server starts)
 
@@ -23,7 +23,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server under load; `pids` are the roots of its processes as far as known, `data_dir` is there if it is ours."""
+    """A server under load; `pids` are the known roots of its processes; `data_dir` is set if it is ours."""
 
     url: str
     pids: Sequence[int] = ()
@@ -34,7 +34,7 @@ class Server:
         return sum(_cpu_s(pid) for pid in self._processes()) if self.pids else None
 
     def cpu_by_process(self) -> dict[str, float]:
-        """Return the CPU seconds of each process by what it is."""
+        """Return the CPU seconds of its processes by their names."""
         found: dict[str, float] = {}
         for pid in self._processes():
             name = _name(pid)
@@ -78,7 +78,7 @@ def _family(root: int) -> set[int]:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now."""
+    """Return a port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -87,7 +87,7 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def own_server(config: Path = EXAMPLES) -> AsyncGenerator[Server]:
-    """Start `agentlog dev` with the defaults, give it when it is ready, stop it."""
+    """Start `agentlog dev` with the defaults, yield it when it is ready, and stop it."""
     with tempfile.TemporaryDirectory(prefix="agentlog-bench-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o711)  # where root runs this, PostgreSQL's account has to pass
         port = free_port()
@@ -118,5 +118,5 @@ async def _ready(url: str, process: asyncio.subprocess.Process, log: Path) -> No
                     if answer.status == 200:
                         return
             except aiohttp.ClientError:
-                await asyncio.sleep(0.01)  # the server announces itself to people only: look again
+                await asyncio.sleep(0.01)  # the server announces itself to people only, so poll
     raise RuntimeError(f"the server did not become ready:\n{log.read_text()[-3000:]}")

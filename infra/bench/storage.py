@@ -1,4 +1,4 @@
-"""What a conversation costs on the log: its stored bytes, over the bytes of its messages."""
+"""Storage cost of a conversation: its stored bytes on the log, divided by the bytes of its messages."""
 
 import json
 import random
@@ -14,11 +14,11 @@ from bench.works import Round, Work, repeat
 
 QUESTION_WORDS = 60
 SHORT, LONG = 150, 500
-"""Words of an answer: what a turn adds to the log beside its messages weighs more on short ones."""
+"""Words of an answer; short answers show the overhead of a turn more."""
 
 
 def storage(settings: Settings, words: int) -> Work:
-    """A chat of `count` turns with answers of `words` words: what it left on `events` and `blobs`."""
+    """Return a work: a chat of `count` turns with answers of `words` words, and its bytes on `events` and `blobs`."""
 
     async def work(client: Client, clients: int, count: int) -> Round:
         thread_id = await client.thread()
@@ -47,7 +47,7 @@ def storage(settings: Settings, words: int) -> Work:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What a thread left on `events`: whole record batches as they are stored, and keys and values before that."""
+    """Size of a thread on `events`: its record batches as stored, and its keys and values before compression."""
 
     commits: int
     stored_bytes: int
@@ -55,7 +55,7 @@ class Left:
 
 
 async def left(events: LogReads, thread_id: str, partition: int, start: int) -> Left:
-    """Measure a partition from `start` on, where this thread alone was written."""
+    """Measure a partition from `start` on, where only this thread was written."""
     end = (await events.ends())[partition]
     plain_bytes = 0
     async for record in events.records(partition, start, end):

@@ -1,4 +1,4 @@
-"""What is measured: each work is one operation, done many times by some clients on fresh threads."""
+"""Works of the benchmark: each is one operation, done many times by some clients on new threads."""
 
 import asyncio
 import json
@@ -18,10 +18,10 @@ CHAT: JsonObject = {
 
 @dataclass
 class Round:
-    """What one round of a work gave: seconds of each operation, seconds in all, and what else was seen.
+    """Result of one round of a work: seconds of each operation, seconds in all, and further figures.
 
-    `count` stands for the number of operations where they have no length of their own; `cpu_s` is what processes
-    beside the server's used.
+    `count` is the number of operations if they are not timed one by one; `cpu_s` is the CPU time of processes that are
+    not the server's.
     """
 
     took_s: list[float] = field(default_factory=list[float])
@@ -33,7 +33,7 @@ class Round:
 
 
 async def repeat(operation: Callable[[], Awaitable[float | None]], clients: int, count: int) -> Round:
-    """Do `count` operations by `clients` at once; an operation may return the seconds to its first event."""
+    """Do `count` operations with concurrent `clients`; an operation may return the seconds to its first event."""
     done, left = Round(), count
     started = time.perf_counter()
 
@@ -62,7 +62,7 @@ async def threads(client: Client, clients: int, count: int) -> Round:
 
 
 async def state(client: Client, clients: int, count: int) -> Round:
-    """GET state of a thread that a five-node run left."""
+    """GET the state of a thread after a five-node run."""
     thread_id = await client.thread()
     await client.run(thread_id, STEPS)
 
@@ -73,7 +73,7 @@ async def state(client: Client, clients: int, count: int) -> Round:
 
 
 def runs(body: JsonObject) -> "Work":
-    """A run on a new thread, waited for; the thread's creation is part of it."""
+    """Return a work: a new thread and a run on it, with its end awaited."""
 
     async def work(client: Client, clients: int, count: int) -> Round:
         async def operation() -> None:
@@ -99,7 +99,7 @@ async def tokens(client: Client, clients: int, count: int) -> Round:
 
 
 async def burst(client: Client, clients: int, count: int) -> Round:
-    """Accept many background runs as fast as possible, then finish them all; none may be lost."""
+    """Create many background runs as fast as possible, then wait for all of them; none may be lost."""
     ids = [await client.thread() for _ in range(count)]
     queue, created = iter(ids), list[tuple[str, str]]()
 
@@ -161,7 +161,7 @@ Work = Callable[[Client, int, int], Awaitable[Round]]
 class Case:
     """A work with its number of clients and operations, and what it should reach.
 
-    `at_the_end`: its rounds follow all rounds of the other cases, so that each finds what those left.
+    `at_the_end`: its rounds follow all rounds of the other cases, so that each reads the same log.
     """
 
     name: str

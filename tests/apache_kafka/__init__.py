@@ -1,1 +1,1 @@
-"""A real Apache Kafka for tests, where Java and Maven are."""
+"""Apache Kafka for tests, if Java and Maven are installed."""

@@ -1,4 +1,4 @@
-"""A node of Apache Kafka that demands TLS, client certificates or a login, each at a port of its own."""
+"""A node of Apache Kafka that demands TLS, client certificates or a login, each on a port of its own."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ from tests.certificates import Certificates
 
 USER, PASSWORD = "agentlog", "hunter2-over-kafka"
 DOORS = {"TLS": "SSL", "MUTUAL": "SSL", "LOGIN": "SASL_SSL", "CLEAR": "SASL_PLAINTEXT"}
-"""Name of a door -> protocol spoken there; MUTUAL wants a client certificate."""
+"""Name of a door -> protocol spoken there; MUTUAL demands a client certificate."""
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _PLAIN = f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
 _SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
 
 
 class SecuredKafka(ApacheKafka):
-    """The open port remains, for the node's own talk and for tests that look from outside."""
+    """A node that also keeps the open port, for its own requests and for tests that check from outside."""
 
     def __init__(self, folder: Path, certificates: Certificates) -> None:
         super().__init__(folder, len(DOORS), group_min_session_timeout_ms="500")
@@ -32,11 +32,11 @@ class SecuredKafka(ApacheKafka):
 
     def _listeners(self) -> dict[str, str]:
         open_doors = {"PLAINTEXT": self.port, **self.doors}
-        told = ",".join(f"{name}://127.0.0.1:{port}" for name, port in open_doors.items())
+        advertised = ",".join(f"{name}://127.0.0.1:{port}" for name, port in open_doors.items())
         protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", **DOORS}
         return {
-            "listeners": f"{told},CONTROLLER://127.0.0.1:{self.controller_port}",
-            "advertised.listeners": told,
+            "listeners": f"{advertised},CONTROLLER://127.0.0.1:{self.controller_port}",
+            "advertised.listeners": advertised,
             "listener.security.protocol.map": ",".join(f"{name}:{how}" for name, how in protocols.items()),
         }
 

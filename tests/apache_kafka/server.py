@@ -1,4 +1,4 @@
-"""One KRaft node of Apache Kafka 4.2 on loopback: its jars are fetched once, it is formatted, started and stopped."""
+"""One KRaft node of Apache Kafka 4.2 on loopback, from jars that are fetched once."""
 
 import ctypes
 import fcntl
@@ -28,12 +28,12 @@ STEP_S = 0.05
 
 
 def kafka_id() -> str:
-    """Return a random id in the form Kafka wants."""
+    """Return a random id in the form of Kafka."""
     return urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A", 1)
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on now."""
+    """Return ports that are free now."""
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))
@@ -44,7 +44,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def jars() -> Path:
-    """Return the folder of the jars, fetching them with Maven the first time; safe for many at once."""
+    """Return the folder of the jars, fetching them with Maven the first time; safe for concurrent callers."""
     cache = Path(os.environ.get("KAFKA_CACHE") or Path.home() / ".cache" / "agentlog-kafka")
     cache.mkdir(parents=True, exist_ok=True)
     pom = HERE / "pom.xml"
@@ -74,7 +74,7 @@ class ApacheKafka:
     """A node in a folder; the same folder keeps its port and its records over restarts."""
 
     def __init__(self, folder: Path, doors: int = 0, **properties: str) -> None:
-        """`doors`: so many ports besides, chosen together with its own, since none is taken before it starts."""
+        """`doors` is the number of further ports; all are chosen together, because none is in use before the start."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self.data_dir = folder, folder / "log"
         self._classpath = os.pathsep.join(sorted(str(jar) for jar in jars().glob("*.jar")))
@@ -88,7 +88,7 @@ class ApacheKafka:
         self._process: subprocess.Popen[bytes] | None = None
 
     def configure(self, properties: Mapping[str, str]) -> None:
-        """Add properties, which win over those that are there; the next start reads them."""
+        """Add properties, which override earlier ones; the next start reads them."""
         with self._config.open("a") as config:
             config.writelines(f"{key}={value}\n" for key, value in properties.items())
 
@@ -112,8 +112,8 @@ class ApacheKafka:
             )
         end = time.monotonic() + START_S
         while not self._answers():
-            assert self._process.poll() is None, f"Kafka ended:\n{self._said()}"
-            assert time.monotonic() < end, f"Kafka is not ready:\n{self._said()}"
+            assert self._process.poll() is None, f"Kafka ended:\n{self._output()}"
+            assert time.monotonic() < end, f"Kafka is not ready:\n{self._output()}"
             time.sleep(STEP_S)
         return self
 
@@ -122,7 +122,7 @@ class ApacheKafka:
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Take the process away without a warning."""
+        """Kill the process."""
         self._end(signal.SIGKILL)
 
     def _end(self, number: signal.Signals) -> None:
@@ -139,7 +139,7 @@ class ApacheKafka:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def _answers(self) -> bool:
-        """Ask for metadata (version 1, no topics): a connection alone succeeds too early."""
+        """Request metadata (version 1, no topics): a connection alone succeeds too early."""
         try:
             with socket.create_connection(("127.0.0.1", self.port), 0.5) as connection:
                 connection.settimeout(2)
@@ -152,7 +152,7 @@ class ApacheKafka:
         except (OSError, struct.error):
             return False
 
-    def _said(self) -> str:
+    def _output(self) -> str:
         return (self._folder / "kafka.out").read_text(errors="replace")[-3000:]
 
 

@@ -1,4 +1,4 @@
-"""Questions of the gateway over rows in memory: implements `CommandContexts`."""
+"""In-memory `CommandContexts`: queries of the gateway over rows in memory."""
 
 from tests.fakes.memory_rows import Asking, MemoryRows, id_of, origin_of
 
@@ -14,7 +14,7 @@ from agentlog_projections.queries.command_context import ThreadContext
 
 
 class MemoryCommandContexts:
-    """Each method asks one question of the rows."""
+    """Implements `CommandContexts`: each method is one query of the rows."""
 
     def __init__(self, ask: Asking) -> None:
         self._ask = ask

@@ -1,4 +1,4 @@
-"""A log in memory under the real guard: keeps `EventLog`, `Verdicts`, `LedgerReads`; runs under the contract suite."""
+"""In-memory log with the real guard: `EventLog`, `Verdicts` and `LedgerReads`, held by the contract suites."""
 
 import asyncio
 import time
@@ -19,8 +19,8 @@ AT = datetime(2026, 1, 2, tzinfo=UTC)
 
 @dataclass
 class MemoryLog:
-    """One partition. `lose_acks`: so many next appends reach the log, but their writers never hear of it;
-    `refuse`: so many next appends are not taken at all.
+    """One partition. `lose_acks` is the number of next appends that reach the log without an acknowledgement;
+    `refuse` is the number of next appends that fail.
     """
 
     records: list[tuple[str, bytes]] = field(default_factory=list[tuple[str, bytes]])
@@ -97,7 +97,7 @@ class MemoryLog:
 
 
 class MemoryTail:
-    """Keeps `EventTail` over a `MemoryLog`."""
+    """Implements `EventTail` over a `MemoryLog`."""
 
     def __init__(self, log: MemoryLog) -> None:
         self._log = log

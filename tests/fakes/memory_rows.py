@@ -1,4 +1,4 @@
-"""Rows of PostgreSQL in memory, as of one moment: folded from commits by the functions that the read models use."""
+"""In-memory rows of PostgreSQL at one moment, folded from commits by the functions of the read models."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -42,10 +42,10 @@ class LoggedCommit:
 
 @dataclass
 class MemoryRows:
-    """The tables that questions look into.
+    """The tables behind the queries.
 
-    `partitions` tells which are present, `expected` how many there are at least; `interrupted` names the runs that came
-    to an interrupt; `now` is the clock of the database.
+    `partitions` tells which are present, `expected` is their minimum number; `interrupted` names the runs that reached
+    an interrupt; `now` is the clock of the database.
     """
 
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -107,15 +107,15 @@ class MemoryRows:
             self.interrupted |= {str(fact.run_id) for write in writes if write["channel"] == INTERRUPT}
 
     def is_present(self, partition: int) -> bool:
-        """Tell whether the rows of a partition count."""
+        """Return whether a partition is present."""
         return self.partitions.get(partition, False)
 
     def all_present(self) -> bool:
-        """Tell whether it counts that a row is missing of which nobody knows the partition."""
+        """Return whether all partitions are present, so that a row of an unknown partition is really missing."""
         return len(self.partitions) >= self.expected and all(self.partitions.values())
 
     def knows(self, key: str) -> bool:
-        """Tell whether the rows of an aggregate, or their absence, count."""
+        """Return whether the partition of an aggregate is present, or all are if it is unknown."""
         return self.is_present(self.partition_of[key]) if key in self.partition_of else self.all_present()
 
     def runs_of(self, thread_id: str) -> list[RunRow]:
@@ -123,7 +123,7 @@ class MemoryRows:
         return sorted((row for row in self.runs.values() if row.thread_id == thread_id), key=lambda row: row.seq)
 
     def accepted_on(self, stream: str, key: str) -> list[LoggedCommit]:
-        """Return what was accepted on a stream of an aggregate, in order."""
+        """Return the accepted commits on a stream of an aggregate, in order."""
         return [one for one in self.log if (one.key, one.stream) == (key, stream) and one.version is not None]
 
     def first_in_line(self) -> list[RunRow]:
@@ -141,15 +141,15 @@ class MemoryRows:
 
 
 class Asking(Protocol):
-    """How a question gets to the rows and its answer back."""
+    """Way of a query to the rows and of its result back."""
 
     def __call__(self, question: Callable[[MemoryRows], T], /) -> Awaitable[T]:
-        """Carry a question. Raises: Unavailable."""
+        """Run a query. Raises: Unavailable."""
         ...
 
 
 def at_once(rows: Callable[[], MemoryRows]) -> Asking:
-    """Return what answers without delay or fault."""
+    """Return a way without delay or fault."""
 
     async def asking(question: Callable[[MemoryRows], T], /) -> T:
         return question(rows())

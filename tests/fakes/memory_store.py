@@ -1,4 +1,4 @@
-"""The store in memory: keeps `StoreAccess` by folding facts in the order in which they come."""
+"""In-memory store: implements `StoreAccess` by folding facts in the order of their arrival."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -32,7 +32,7 @@ class MemoryStore:
         if isinstance(fact, StoreItemDeleted):
             self._items.pop(place, None)
             return
-        old = self._items.pop(place, None)  # so that the last one put stands last
+        old = self._items.pop(place, None)  # so that the last item put comes last
         new = StoredItem(*place, fact.value, at, at)
         self._items[place] = new if old is None else replace(new, created_at=old.created_at)
 
@@ -88,7 +88,7 @@ def _holds(item: StoredItem, condition: Condition) -> bool:
 
 
 def _same(one: Json, other: Json) -> bool:
-    """Compare as JSON does: 1 and 1.0 are the same number, and true is none."""
+    """Compare as JSON does: 1 and 1.0 are the same number, and true is no number."""
     match one, other:
         case dict(), dict():
             return one.keys() == other.keys() and all(_same(value, other[name]) for name, value in one.items())

@@ -1,4 +1,4 @@
-"""Questions of workers, reaper and reconciler over rows in memory: implements `WorkerQueries`."""
+"""In-memory `WorkerQueries`: queries of workers, reaper and reconciler over rows in memory."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ from agentlog_projections.sql.claimable import ReadyRun
 
 
 class MemoryWorkerQueries:
-    """Each method asks one question of the rows."""
+    """Implements `WorkerQueries`: each method is one query of the rows."""
 
     def __init__(self, ask: Asking) -> None:
         self._ask = ask
@@ -80,7 +80,7 @@ class MemoryWorkerQueries:
 
 
 def _sound(rows: MemoryRows) -> list[RunRow]:
-    """Return the runs whose rows are to be believed."""
+    """Return the runs whose partition is present and whose thread is not in quarantine."""
     return [
         row
         for row in rows.runs.values()

@@ -1,10 +1,10 @@
-"""Time and identities that a test owns."""
+"""Clock and ids under the control of a test."""
 
 from datetime import UTC, datetime, timedelta
 
 
 class TestClock:
-    """A clock that moves by `step_s` whenever it is read, so that deadlines pass without waiting."""
+    """Clock that advances by `step_s` at each reading, so that deadlines pass without waiting."""
 
     __test__ = False
 
@@ -21,7 +21,7 @@ class TestClock:
 
 
 class CountedIds:
-    """Ids that can be read."""
+    """Ids that count up, for readable tests."""
 
     def __init__(self) -> None:
         self.last = 0

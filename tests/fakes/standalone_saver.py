@@ -1,4 +1,4 @@
-"""The saver outside a run: each call is a commit on `thread-<id>`, and whole threads can be deleted, copied, pruned."""
+"""Checkpoint saver outside a run: each call is a commit on `thread-<id>`; it also deletes, copies, prunes threads."""
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeAlias
@@ -23,7 +23,7 @@ from agentlog_infra.langgraph.checkpoints.channel_delta import ChannelDeltaEncod
 from agentlog_infra.langgraph.checkpoints.saver import LogSaver
 
 Commit: TypeAlias = Callable[[ThreadId, Sequence[Fact]], Awaitable[None]]
-"""Commits facts on `thread-<id>` (creating the thread where it is absent) and waits for the verdict."""
+"""Commits facts on `thread-<id>` (creating the thread if it is absent) and waits for the verdict."""
 
 
 class CommittingJournal:
@@ -34,7 +34,7 @@ class CommittingJournal:
 
     @property
     def run_id(self) -> RunId | None:
-        """Return None: no claim writes here."""
+        """Return None: there is no claim."""
         return None
 
     def stream(self, thread_id: ThreadId) -> Stream:
@@ -59,7 +59,7 @@ class StandaloneSaver(LogSaver):
         self.blocking(lambda: self.adelete_thread(thread_id))
 
     async def adelete_thread(self, thread_id: str) -> None:
-        """Delete a thread; nothing happens where there is none."""
+        """Delete a thread; do nothing if there is none."""
         name = ThreadId(thread_id)
         self._growth.forget(name)
         if await self.here(self._stored_reads.find(CheckpointQuery(name, limit=1))):
@@ -81,7 +81,7 @@ class StandaloneSaver(LogSaver):
         self.blocking(lambda: self.aprune(thread_ids, strategy=strategy))
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """Hide all checkpoints but the latest of each namespace and what its delta channels are rebuilt from.
+        """Hide all checkpoints but the latest of each namespace and those from which its delta channels are rebuilt.
 
         `delete` hides all of them. Raises ValueError for another strategy.
         """
@@ -115,7 +115,7 @@ class StandaloneSaver(LogSaver):
 
 
 class Copying:
-    """States the checkpoints of one thread anew for another, lists again by what they grew."""
+    """Encodes the checkpoints of one thread again for another, lists again as deltas."""
 
     def __init__(self, growth: ChannelDeltaEncoder, target: ThreadId) -> None:
         self._growth = growth

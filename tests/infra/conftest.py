@@ -1,4 +1,4 @@
-"""Decides which brokers the tests of what speaks Kafka share, one of each kind a session, and which they may kill."""
+"""Kafka servers for the tests: one of each kind per session, and some that a test may kill."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +12,13 @@ from tests.contracts.conftest import APACHE, Server, own_server_of
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """Give an authority and what it signed."""
+    """Return the certificates of the session."""
     return Certificates.make(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="session")
 def secured_kafka(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> Iterator[SecuredKafka]:
-    """Run a node of Apache Kafka with a door for each kind of login."""
+    """Yield a node of Apache Kafka with a port for each kind of login."""
     server = SecuredKafka(tmp_path_factory.mktemp("secured_kafka"), certificates)
     server.start()
     yield server
@@ -27,7 +27,7 @@ def secured_kafka(tmp_path_factory: pytest.TempPathFactory, certificates: Certif
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
-    """Run an embedded broker."""
+    """Yield an embedded broker."""
     process = BrokerProcess(tmp_path_factory.mktemp("broker"), "--die-with-parent").start()
     yield process
     process.stop()
@@ -35,7 +35,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
 
 @pytest.fixture(params=["agentlog_broker", APACHE])
 def kafka(request: pytest.FixtureRequest) -> str:
-    """Give the address of a server of each kind; each test has topics of its own."""
+    """Return the address of a server of each kind; each test uses topics of its own."""
     server = request.getfixturevalue("broker" if request.param == "agentlog_broker" else "secured_kafka")
     assert isinstance(server, BrokerProcess | SecuredKafka)
     return server.bootstrap
@@ -43,6 +43,6 @@ def kafka(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=["agentlog_broker", APACHE])
 def own_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
-    """Run a server of each kind that the test may kill."""
+    """Yield a server of each kind that the test may kill."""
     with own_server_of(str(request.param), tmp_path / "data") as started:
         yield started

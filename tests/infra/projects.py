@@ -1,4 +1,4 @@
-"""Projects of users, written to a folder and loaded as the server loads them."""
+"""User projects for tests: written to a folder, and loaded like by the server."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from agentlog_infra.langgraph.graphs import Graphs
 
 
 def write_project(folder: Path, files: Mapping[str, str], graphs: Mapping[str, Json], **more: Json) -> GraphsConfig:
-    """Write files and a `langgraph.json`, and read that."""
+    """Write files and a `langgraph.json`; return the loaded configuration."""
     for name, text in files.items():
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -24,7 +24,7 @@ def write_project(folder: Path, files: Mapping[str, str], graphs: Mapping[str, J
 
 @contextmanager
 def loaded(folder: Path, files: Mapping[str, str], graphs: Mapping[str, Json], **more: Json) -> Generator[Graphs]:
-    """Load a project; its modules and path are gone afterwards."""
+    """Yield the graphs of a loaded project; remove its modules and path afterwards."""
     modules, path = set(sys.modules), list(sys.path)
     try:
         yield Graphs.load(write_project(folder, files, graphs, **more))

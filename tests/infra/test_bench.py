@@ -1,4 +1,4 @@
-"""The benchmark measures what it says: every row, a failure as a row too, and the bytes that lie on the log."""
+"""Tests of the benchmark: every row, a failure as a row, and the bytes on the log."""
 
 import asyncio
 import json
@@ -85,9 +85,9 @@ async def test_every_row_is_measured_on_a_server_of_its_own() -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, *words, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
-    said, complaints = await process.communicate()
-    assert process.returncode == 0, said.decode() + complaints.decode()[-3000:]
-    table = json.loads(said)
+    output, complaints = await process.communicate()
+    assert process.returncode == 0, output.decode() + complaints.decode()[-3000:]
+    table = json.loads(output)
     assert len(table) == len(cases(1.0)) + LOG_CASES
     assert [line["name"] for line in table if len(line["per_s"]) != 1 or len(line["cpu_ms"]) != 1] == []
     rows = {line["name"]: line for line in table}

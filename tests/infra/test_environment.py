@@ -1,4 +1,4 @@
-"""`infra/environment.sh` picks a Python that will do, and installs only what changed."""
+"""Tests of `infra/environment.sh`: it finds a suitable Python and installs only what has changed."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).parents[2] / "infra" / "environment.sh"
 
 
 def bash(command: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in a shell that has read the script."""
+    """Run a command in a shell that has sourced the script."""
     return subprocess.run(
         ["bash", "-c", f'set -euo pipefail; source "{SCRIPT}"; {command}'],
         cwd=cwd,
@@ -27,7 +27,7 @@ def bash(command: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str
 
 @pytest.fixture
 def old_python(tmp_path: Path) -> Path:
-    """Make a Python that says no to every question, as one that is too old does."""
+    """Create a Python that fails every check, like one that is too old."""
     old = tmp_path / "old-python"
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)

@@ -1,4 +1,4 @@
-"""The example graphs do what their docstrings say, without a model and without a server."""
+"""Tests of the example graphs, without a model and without a server."""
 
 import json
 from pathlib import Path
@@ -15,15 +15,15 @@ from agentlog_infra.examples import example_agent, example_chat, example_steps, 
 THREAD: RunnableConfig = {"configurable": {"thread_id": "a thread"}}
 
 
-def asked(text: str) -> Any:
-    """Return the input that says this, in the form a client sends."""
+def question(text: str) -> Any:
+    """Return the input with this text, in the form of a client."""
     return {"messages": [{"role": "user", "content": text}]}
 
 
 async def texts_after(decision: dict[str, object]) -> list[str]:
-    """Let the agent ask for a payment, decide, and return what was said in all."""
+    """Run the agent up to a payment, decide, and return the texts of all messages."""
     graph = example_agent.builder.compile(checkpointer=InMemorySaver())
-    waiting = await graph.ainvoke(asked("Pay 25 EUR to Ana"), THREAD)
+    waiting = await graph.ainvoke(question("Pay 25 EUR to Ana"), THREAD)
     assert waiting["__interrupt__"][0].value["action_requests"][0]["args"] == {"amount": 25, "to": "Ana"}
     done: dict[str, list[BaseMessage]] = await graph.ainvoke(Command(resume={"decisions": [decision]}), THREAD)
     return [str(message.text) for message in done["messages"]]
@@ -50,7 +50,7 @@ async def test_the_agent_does_not_pay_what_the_human_declined() -> None:
 
 async def test_the_chat_streams_one_token_for_each_number() -> None:
     tokens: list[str] = []
-    async for chunk, _ in example_chat.graph.astream(asked("Count to 100"), stream_mode="messages"):
+    async for chunk, _ in example_chat.graph.astream(question("Count to 100"), stream_mode="messages"):
         assert isinstance(chunk, AIMessageChunk)
         tokens.append(str(chunk.text))
     assert [token.strip() for token in tokens if token] == [str(number) for number in range(1, 101)]
@@ -58,16 +58,16 @@ async def test_the_chat_streams_one_token_for_each_number() -> None:
 
 async def test_the_chat_streams_the_words_that_it_keeps() -> None:
     streamed = ""
-    async for chunk, _ in example_chat.graph.astream(asked("hello"), stream_mode="messages"):
+    async for chunk, _ in example_chat.graph.astream(question("hello"), stream_mode="messages"):
         assert isinstance(chunk, AIMessageChunk)
         streamed += str(chunk.text)
-    kept = await example_chat.graph.ainvoke(asked("hello"))
+    kept = await example_chat.graph.ainvoke(question("hello"))
     assert streamed == kept["messages"][-1].text
 
 
 async def test_the_trivial_graph_says_the_question_again() -> None:
-    said = await example_trivial.graph.ainvoke(asked("hello"))
-    assert said["messages"][-1].text == "hello"
+    answer = await example_trivial.graph.ainvoke(question("hello"))
+    assert answer["messages"][-1].text == "hello"
 
 
 async def test_each_step_leaves_a_start_and_an_end_in_the_trace(

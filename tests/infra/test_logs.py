@@ -1,4 +1,4 @@
-"""Decides how log lines look."""
+"""Tests of the form of log lines."""
 
 import json
 import logging
@@ -34,7 +34,7 @@ def test_an_exception_stands_in_the_line() -> None:
     try:
         raise ValueError("broken")
     except ValueError:
-        told = record("x")
-        told.exc_info = sys.exc_info()
-    assert "ValueError: broken" in json.loads(JsonLines().format(told))["exception"]
-    assert TextLines().format(told).endswith("ValueError: broken")
+        failed = record("x")
+        failed.exc_info = sys.exc_info()
+    assert "ValueError: broken" in json.loads(JsonLines().format(failed))["exception"]
+    assert TextLines().format(failed).endswith("ValueError: broken")

@@ -1,4 +1,4 @@
-"""Decides that every setting keeps its name, default and precedence: they are a contract with deployments."""
+"""Tests of the settings: names, defaults and precedence, which are a contract with deployments."""
 
 import os
 import subprocess
@@ -51,7 +51,7 @@ ATTRIBUTES = {name: attribute for attribute in Settings.model_fields for name in
 
 @pytest.fixture(autouse=True)
 def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take every setting of the test run's own environment away."""
+    """Remove every setting of the test run's own environment."""
     for name in ATTRIBUTES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(f"{name}_FILE", raising=False)
@@ -112,8 +112,8 @@ def test_the_password_inside_an_address_is_never_shown(monkeypatch: pytest.Monke
     monkeypatch.setenv("DATABASE_URI", "postgresql://me:hunter2@db/agentlog?password=hunter3")
     monkeypatch.setenv("REDIS_URI", "redis://:hunter4@cache:6379/0")
     settings = Settings.load()
-    said = repr(settings) + shown(settings, "database_uri") + shown(settings, "redis_uri")
-    assert "hunter" not in said
+    printed = repr(settings) + shown(settings, "database_uri") + shown(settings, "redis_uri")
+    assert "hunter" not in printed
     assert shown(settings, "database_uri") == "postgresql://me:***@db/agentlog?password=***"
 
 
@@ -141,9 +141,9 @@ def test_a_mounted_file_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch
 def test_a_wrong_value_is_told_with_its_name_and_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENTLOG_PORT", "many")
     monkeypatch.setenv("LOG_LEVEL", "loud")
-    with pytest.raises(Misconfigured) as told:
+    with pytest.raises(Misconfigured) as refused:
         Settings.load()
-    lines = str(told.value).splitlines()
+    lines = str(refused.value).splitlines()
     assert len(lines) == 2
     assert lines[0].startswith("AGENTLOG_PORT: ")
     assert lines[0].endswith("found 'many'")

@@ -28,7 +28,7 @@ def demo(data_dir: Path | None, port: int | None) -> int:
     """
     settings = Settings.load({"data_dir": data_dir})
     if origin_of("log_level") == "default":
-        settings = settings.model_copy(update={"log_level": "WARNING"})  # the demo tells its own story
+        settings = settings.model_copy(update={"log_level": "WARNING"})  # the demo prints its own messages
     logs.configure(settings.log_level, as_json=settings.log_json)
     url = _url_of_running(settings)
     if url:

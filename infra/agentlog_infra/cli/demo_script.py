@@ -13,17 +13,17 @@ APPROVAL: Command = {"resume": {"decisions": [{"type": "approve"}]}}
 PACE: Config = {"configurable": {"pause_ms": 20}}
 
 ThreadEvents = Callable[[str], AsyncIterator[str]]
-"""Thread id -> the thread's facts as they lie on the log, one printable line each."""
+"""Thread id -> the thread's facts as stored on the log, one printable line each."""
 
 
 class DemoFailed(Exception):
-    """The server did something else than the demo promises; the message says what was expected and what was found."""
+    """The server did not behave like the script; the message names the expected and the found value."""
 
 
 async def run_demo(url: str, out: TextIO, events: ThreadEvents) -> int:
     """Run the example against the server at `url` and narrate it on `out`; return the exit status, 0 or 1.
 
-    Raises: whatever the SDK raises when the server cannot be reached or refuses.
+    Raises: the errors of the SDK if the server cannot be reached or refuses.
     """
     client = get_client(url=url)
     try:
@@ -46,9 +46,9 @@ class Demo:
         self._thread_id = ""
 
     async def run(self) -> None:
-        """Do the steps in order. Raises: DemoFailed."""
+        """Run the steps in order. Raises: DemoFailed."""
         await self._create_thread()
-        await self._run_until_asked()
+        await self._run_until_interrupt()
         await self._approve()
         await self._history()
         await self._facts()
@@ -58,19 +58,19 @@ class Demo:
         self._thread_id = thread["thread_id"]
         self._say(f"1. a new thread: {self._thread_id}")
 
-    async def _run_until_asked(self) -> None:
+    async def _run_until_interrupt(self) -> None:
         self._say(f'2. a streamed run: "{QUESTION}"')
         question = {"messages": [{"role": "user", "content": QUESTION}]}
         await self._stream(question=question)
         state = await self._client.threads.get_state(self._thread_id)
-        asked = [interrupt["value"] for interrupt in state["interrupts"]]
-        _expect(len(asked) == 1, "one interrupt", asked)
-        self._say(f"3. it waits for a human: {asked[0]['action_requests'][0]}")
+        interrupts = [interrupt["value"] for interrupt in state["interrupts"]]
+        _expect(len(interrupts) == 1, "one interrupt", interrupts)
+        self._say(f"3. it waits for a human: {interrupts[0]['action_requests'][0]}")
 
     async def _approve(self) -> None:
         self._say("4. the human approves, the run goes on")
-        said = await self._stream(command=APPROVAL)
-        _expect(said == ANSWER, ANSWER, said)
+        answer = await self._stream(command=APPROVAL)
+        _expect(answer == ANSWER, ANSWER, answer)
         thread = await self._client.threads.get(self._thread_id)
         _expect(thread["status"] == "idle", "an idle thread", thread["status"])
 
@@ -92,7 +92,7 @@ class Demo:
         self._say(f"done: {count} commits of this thread are on the log")
 
     async def _stream(self, *, question: dict[str, Any] | None = None, command: Command | None = None) -> str:
-        """Run the agent, print the model's tokens as they come, and return its words."""
+        """Run the agent, print the model's tokens as they come, and return its text."""
         tokens: list[str] = []
         self._out.write("     ")
         async for part in self._client.runs.stream(
@@ -117,7 +117,7 @@ class Demo:
 
 
 def _token(data: Sequence[Any]) -> str:
-    """Return the words of a `messages` event, a pair of message chunk and metadata; tool messages have none of ours."""
+    """Return the text of a `messages` event, a pair of message chunk and metadata; none for a tool message."""
     message: Mapping[str, Any] = data[0]
     return str(message["content"]) if message["type"] == "AIMessageChunk" else ""
 

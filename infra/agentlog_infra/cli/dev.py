@@ -1,4 +1,4 @@
-"""`agentlog dev`: the whole server on one machine and one port, until it is interrupted."""
+"""`agentlog dev`: the complete server on one machine and one port, until it is interrupted."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ def dev(
     no_reload: bool,
     n_jobs_per_worker: int | None,
 ) -> int:
-    """Run the whole server on this machine: log, PostgreSQL, Valkey and all roles.
+    """Run the complete server on this machine: log, PostgreSQL, Valkey and all roles.
 
     Ctrl-C stops it in order: runs get 5 s to finish, or BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS if that is set.
     A second Ctrl-C stops it at once. Neither loses anything that was acknowledged.

@@ -63,14 +63,14 @@ class SettingShown:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The whole report of `agentlog doctor`."""
+    """The report of `agentlog doctor`."""
 
     findings: tuple[Finding, ...]
     settings: tuple[SettingShown, ...]
 
     @property
     def healthy(self) -> bool:
-        """Tell whether nothing failed."""
+        """Return whether no check failed."""
         return all(finding.state != "failed" for finding in self.findings)
 
     def as_json(self) -> dict[str, object]:
@@ -156,10 +156,10 @@ def _unused_names() -> list[Finding]:
     return [Finding(name, "warning", "set", remedy) for name in _NOT_YET if os.environ.get(name)]
 
 
-async def _look(name: str, remedy: str, look: Callable[[], Awaitable[Finding]]) -> Finding:
+async def _check(name: str, remedy: str, check: Callable[[], Awaitable[Finding]]) -> Finding:
     try:
         async with asyncio.timeout(timeouts.DOCTOR_CHECK_S):
-            return await look()
+            return await check()
     except TimeoutError:
         return Finding(name, "failed", f"no answer within {timeouts.DOCTOR_CHECK_S:.0f} s", remedy)
     except AgentlogError as error:
@@ -167,7 +167,7 @@ async def _look(name: str, remedy: str, look: Callable[[], Awaitable[Finding]]) 
 
 
 async def _log(settings: Settings) -> Finding:
-    async def look() -> Finding:
+    async def check() -> Finding:
         from agentlog_infra.kafka.topics import plan
 
         changes = await plan(settings)
@@ -178,41 +178,41 @@ async def _log(settings: Settings) -> Finding:
             return Finding("log", state, "; ".join(map(str, unsafe or changes)), "; ".join(fixes))
         return Finding("log", "ok", f"{settings.kafka_bootstrap}, {settings.partitions} partitions")
 
-    return await _look("log", "is Kafka (AGENTLOG_KAFKA_BOOTSTRAP) or the stack running?", look)
+    return await _check("log", "is Kafka (AGENTLOG_KAFKA_BOOTSTRAP) or the stack running?", check)
 
 
 async def _rows(settings: Settings) -> Finding:
-    async def look() -> Finding:
+    async def check() -> Finding:
         missing = await pending_migrations(settings)
         if missing:
             return Finding("postgres", "failed", f"missing migrations: {', '.join(missing)}", "agentlog migrate up")
         return Finding("postgres", "ok", shown(settings, "database_uri"))
 
-    return await _look("postgres", "is PostgreSQL (DATABASE_URI) or the stack running?", look)
+    return await _check("postgres", "is PostgreSQL (DATABASE_URI) or the stack running?", check)
 
 
 async def _projection(settings: Settings) -> Finding:
-    async def look() -> Finding:
-        _, said = await query_projection(settings, "list")
-        found = json.loads(said)
+    async def check() -> Finding:
+        _, report = await query_projection(settings, "list")
+        found = json.loads(report)
         stopped, parked, building = found["stopped"], found["parked"], found["building"]
         if stopped:
-            told = "; ".join(f"partition {number} is stopped: {why}" for number, why in stopped.items())
-            return Finding("projection", "failed", told, STOPPED)
+            reasons = "; ".join(f"partition {number} is stopped: {why}" for number, why in stopped.items())
+            return Finding("projection", "failed", reasons, STOPPED)
         if parked:
-            told = ", ".join(f"{count} of {model}" for model, count in parked.items())
-            return Finding("projection", "failed", f"in quarantine: {told}", "agentlog projection list, then retry")
+            counts = ", ".join(f"{count} of {model}" for model, count in parked.items())
+            return Finding("projection", "failed", f"in quarantine: {counts}", "agentlog projection list, then retry")
         if building:
             return Finding(
                 "projection", "warning", f"still folding {len(building)} partitions", "wait; is a projector running?"
             )
         return Finding("projection", "ok", f"{found['present']} partitions")
 
-    return await _look("projection", "is the database migrated? (agentlog migrate up)", look)
+    return await _check("projection", "is the database migrated? (agentlog migrate up)", check)
 
 
 async def _queue(settings: Settings) -> Finding:
-    async def look() -> Finding:
+    async def check() -> Finding:
         from agentlog_infra.redis.client import redis_client, redis_faults
 
         client = redis_client(settings)
@@ -223,4 +223,4 @@ async def _queue(settings: Settings) -> Finding:
             await client.aclose()
         return Finding("redis", "ok", shown(settings, "redis_uri"))
 
-    return await _look("redis", "is Redis (REDIS_URI) or the stack running?", look)
+    return await _check("redis", "is Redis (REDIS_URI) or the stack running?", check)

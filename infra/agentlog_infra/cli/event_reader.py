@@ -31,7 +31,7 @@ Record = ConsumerRecord[bytes, bytes]
 
 @dataclass(frozen=True, slots=True)
 class StoredCommit:
-    """A record of `agentlog.events` as it lies there, and what the projector decided about it.
+    """A record of `agentlog.events` as stored, with its verdict.
 
     `commit` is None where the bytes are no JSON object; `verdict` is "pending" while the record is not projected.
     """
@@ -105,12 +105,12 @@ class EventReader:
             await self._database.close()
 
     async def lines_of_thread(self, thread_id: str) -> AsyncIterator[str]:
-        """Yield one printable line per commit of a thread that lies on the log now."""
+        """Yield one printable line for each commit of a thread on the log."""
         async for commit in self.read(thread_id=thread_id):
             yield commit.as_line()
 
     async def read(self, *, thread_id: str | None = None, follow: bool = False) -> AsyncIterator[StoredCommit]:
-        """Yield commits of one thread or of all; with `follow` for ever, else up to the end as it is now.
+        """Yield commits of one thread or of all; with `follow` for ever, else up to the current end.
 
         Raises: Unavailable.
         """
@@ -145,7 +145,7 @@ class EventReader:
                 mine = [r for r in records if thread_id is None or r.key == thread_id.encode()]
                 if not follow:
                     mine = [record for record in mine if record.offset < ends[at]]
-                for commit in await self._judged(at.partition, mine, wait=follow):
+                for commit in await self._with_verdicts(at.partition, mine, wait=follow):
                     yield commit
                 if records and records[-1].offset >= ends[at] - 1:
                     left.discard(at)
@@ -155,11 +155,11 @@ class EventReader:
         numbers = range(count) if thread_id is None else (partition_of(thread_id.encode(), count),)
         return [TopicPartition(EVENTS, number) for number in numbers]
 
-    async def _judged(self, partition: int, records: Sequence[Record], *, wait: bool) -> list[StoredCommit]:
+    async def _with_verdicts(self, partition: int, records: Sequence[Record], *, wait: bool) -> list[StoredCommit]:
         verdicts = await self._verdicts(partition, [record.offset for record in records])
         looks = 0
         while wait and len(verdicts) < len(records) and looks < _VERDICT_LOOKS:
-            looks += 1  # the projector is a moment behind the log
+            looks += 1  # the projector follows the log with a short delay
             await asyncio.sleep(timeouts.EVENTS_COMMAND_VERDICT_POLL_S)
             verdicts = await self._verdicts(partition, [record.offset for record in records])
         return [_commit(record, verdicts.get(record.offset)) for record in records]

@@ -14,7 +14,7 @@ from agentlog_facts.version import VERSION
 from agentlog_infra.console import Status, say, say_error
 
 _COMMANDS = {
-    "dev": ("agentlog_infra.cli.dev:dev", "Run the whole server on this machine, with reload."),
+    "dev": ("agentlog_infra.cli.dev:dev", "Run the complete server on this machine, with reload."),
     "serve": ("agentlog_infra.cli.serve:serve", "Run one role, or the embedded servers alone."),
     "demo": ("agentlog_infra.cli.demo:demo", "Run one complete example through the official SDK."),
     "events": ("agentlog_infra.cli.events:events", "Show the facts on the log, with their verdicts."),
@@ -36,7 +36,7 @@ class LazyGroup(click.RichGroup):
     commands_at: ClassVar[dict[str, tuple[str, str]]] = _COMMANDS
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name the commands in the order of the table."""
+        """Return the names of the commands in the order of the table."""
         return list(self.commands_at)
 
     def get_help(self, ctx: click.Context) -> str:
@@ -45,7 +45,7 @@ class LazyGroup(click.RichGroup):
         return super().get_help(ctx)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command; for a list of commands one without its options, which is cheap."""
+        """Return a command; for a list of commands, one without its options, because that needs no import."""
         if cmd_name not in self.commands_at:
             return None
         place, short = self.commands_at[cmd_name]
@@ -86,9 +86,9 @@ def main() -> None:
             traceback.print_exc()
         status = say_error(error)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing more to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has closed the pipe
         status = Status.OK
-    except Exception as error:  # noqa: BLE001  the outermost loop: a trace helps nobody unasked
+    except Exception as error:  # noqa: BLE001  the outermost loop: a traceback only with --debug
         if debug:
             traceback.print_exc()
         say(f"error: {type(error).__name__}: {error}\n  fix: run `agentlog --debug ...` for the traceback")

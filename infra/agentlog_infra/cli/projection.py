@@ -25,8 +25,8 @@ def projection() -> None:
 @AS_JSON
 def show(data_dir: Path | None, as_json: bool) -> int:
     """Show stopped partitions and quarantined aggregates; the exit status is 3 if there are any."""
-    status, said = asyncio.run(query_projection(joined(Settings.load({"data_dir": data_dir})), "list"))
-    found = json.loads(said)
+    status, printed = asyncio.run(query_projection(joined(Settings.load({"data_dir": data_dir})), "list"))
+    found = json.loads(printed)
     if as_json:
         put_json(found)
         return status
@@ -47,8 +47,8 @@ def show(data_dir: Path | None, as_json: bool) -> int:
 @click.option("--key", default="", help="Only this aggregate: the id of a thread, an assistant, ...")
 def retry(data_dir: Path | None, as_json: bool, model: str, key: str) -> int:
     """Apply quarantined commits again, in order; the exit status is 3 if one fails again, 5 if there are none."""
-    status, said = asyncio.run(query_projection(joined(Settings.load({"data_dir": data_dir})), "retry", model, key))
-    for line in said.splitlines():
+    status, printed = asyncio.run(query_projection(joined(Settings.load({"data_dir": data_dir})), "retry", model, key))
+    for line in printed.splitlines():
         if as_json:
             put(line)
         else:

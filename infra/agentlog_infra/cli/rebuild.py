@@ -23,7 +23,7 @@ _ONE_OF = "use only one of --check, --accept-differences, --in-place and --cance
 )
 @click.option("--cancel", is_flag=True, help="End a running rebuild, and remove the leftovers of an interrupted one.")
 def rebuild(data_dir: Path | None, check: bool, accept_differences: bool, in_place: bool, cancel: bool) -> None:
-    """Fold all rows again from the log beside the live rows, compare both, and switch in one transaction.
+    """Fold all rows again from the log into shadow tables, compare both, and switch in one transaction.
 
     The server keeps running. If rows differ, nothing is switched and the exit status is 3, unless you give
     --accept-differences. Ctrl-C and --cancel leave the live rows as they are.
@@ -31,9 +31,9 @@ def rebuild(data_dir: Path | None, check: bool, accept_differences: bool, in_pla
     With --in-place, or if there are no live rows, the rebuild folds into the live tables; if it is ended, a projector
     continues it. --check never changes anything.
     """
-    wishes = {"check": check, "accept-differences": accept_differences, "in-place": in_place, "cancel": cancel}
-    asked = [word for word, said in wishes.items() if said] or ["switch"]
-    if len(asked) > 1:
+    flags = {"check": check, "accept-differences": accept_differences, "in-place": in_place, "cancel": cancel}
+    given = [flag for flag, is_set in flags.items() if is_set] or ["switch"]
+    if len(given) > 1:
         raise click.UsageError(_ONE_OF)
     os.environ.update(joined(Settings.load({"data_dir": data_dir})).environment())
-    os.execv(sys.executable, [sys.executable, "-m", "agentlog_processors", "rebuild", asked[0]])
+    os.execv(sys.executable, [sys.executable, "-m", "agentlog_processors", "rebuild", given[0]])

@@ -1,1 +1,1 @@
-"""Graphs that run without a model key: what `./infra/run`, the demo, the benchmarks and the system tests serve."""
+"""Graphs that run without a model key, for `./infra/run`, the demo, the benchmark and the system tests."""

@@ -16,14 +16,14 @@ from agentlog_infra.examples.scripted_model import ScriptedChatModel
 
 
 class Action(TypedDict):
-    """A tool call in the words of the approval request."""
+    """A tool call as named in the approval request."""
 
     name: str
     args: dict[str, object]
 
 
 class Decision(TypedDict):
-    """What the human says to one request."""
+    """Decision of the human on one request."""
 
     type: Literal["approve", "edit", "reject"]
     edited_action: NotRequired[Action]
@@ -31,7 +31,7 @@ class Decision(TypedDict):
 
 
 class Decisions(TypedDict):
-    """What a resume carries: one decision for each action asked about."""
+    """Input of a resume: one decision for each requested action."""
 
     decisions: list[Decision]
 
@@ -43,7 +43,7 @@ def pay(amount: int, to: str) -> str:
 
 
 def answer(messages: Sequence[BaseMessage]) -> AIMessage:
-    """Say what a model would: report what the tool said, ask for a payment, or explain itself."""
+    """Answer like a model: report the result of the tool, request a payment, or explain what to ask."""
     last = messages[-1]
     if isinstance(last, ToolMessage):
         return AIMessage(content=f"That is settled: {text_of(last)}.")
@@ -55,7 +55,7 @@ def answer(messages: Sequence[BaseMessage]) -> AIMessage:
 
 
 async def think(state: MessagesState, config: RunnableConfig) -> dict[str, list[BaseMessage]]:
-    """Ask the scripted model; `configurable.pause_ms` slows its tokens down."""
+    """Call the scripted model; `configurable.pause_ms` slows its tokens down."""
     pause_ms = float(config.get("configurable", {}).get("pause_ms", 0))
     model = ScriptedChatModel(rule=answer, pause_ms=pause_ms)
     return {"messages": [await model.ainvoke(state["messages"], config)]}
@@ -68,27 +68,27 @@ def wants_to_act(state: MessagesState) -> Literal["approval", "__end__"]:
 
 
 def approval(state: MessagesState) -> Command[Literal["tools", "think"]]:
-    """Stop for a human, in the form that Agent Inbox and Agent Chat UI show, and do as the human says."""
-    asked = state["messages"][-1]
-    if not isinstance(asked, AIMessage):
-        raise TypeError(f"approval: expected an AI message, found {asked.type}")
-    call = asked.tool_calls[0]
+    """Stop for a human, in the form that Agent Inbox and Agent Chat UI show, and carry out the decision."""
+    request = state["messages"][-1]
+    if not isinstance(request, AIMessage):
+        raise TypeError(f"approval: expected an AI message, found {request.type}")
+    call = request.tool_calls[0]
     answered: Decisions = interrupt(
         {
-            "action_requests": [{"name": call["name"], "args": call["args"], "description": text_of(asked)}],
+            "action_requests": [{"name": call["name"], "args": call["args"], "description": text_of(request)}],
             "review_configs": [{"action_name": call["name"], "allowed_decisions": ["approve", "edit", "reject"]}],
         }
     )
-    return carry_out(asked, call, answered["decisions"][0])
+    return carry_out(request, call, answered["decisions"][0])
 
 
-def carry_out(asked: AIMessage, call: ToolCall, decision: Decision) -> Command[Literal["tools", "think"]]:
+def carry_out(request: AIMessage, call: ToolCall, decision: Decision) -> Command[Literal["tools", "think"]]:
     """Turn a decision into the next step."""
     if decision["type"] == "approve":
         return Command(goto="tools")
     if decision["type"] == "edit" and "edited_action" in decision:
         edited = decision["edited_action"]
-        changed = asked.model_copy(update={"tool_calls": [{**call, "name": edited["name"], "args": edited["args"]}]})
+        changed = request.model_copy(update={"tool_calls": [{**call, "name": edited["name"], "args": edited["args"]}]})
         return Command(goto="tools", update={"messages": [changed]})
     reason = decision.get("message", "the human declined")
     refusal = ToolMessage(content=reason, tool_call_id=str(call["id"]), name=call["name"], status="error")

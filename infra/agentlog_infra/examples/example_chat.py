@@ -1,4 +1,4 @@
-"""A chat that streams its tokens: it counts when asked to ("count to 100"), else it reports what it was told."""
+"""A chat that streams its tokens: it counts on request ("count to 100"), else it repeats the question."""
 
 import re
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ MOST_NUMBERS = 10_000
 
 
 def answer(messages: Sequence[BaseMessage]) -> AIMessage:
-    """Count, or say what was heard and how many questions came before."""
+    """Count, or repeat the question and the number of questions before it."""
     question = last_question(messages)
     count = re.search(r"count to (\d{1,5})", question, re.IGNORECASE)
     if count:
@@ -24,7 +24,7 @@ def answer(messages: Sequence[BaseMessage]) -> AIMessage:
 
 
 async def reply(state: MessagesState, config: RunnableConfig) -> dict[str, list[BaseMessage]]:
-    """Ask the scripted model; `configurable.pause_ms` slows its tokens down."""
+    """Call the scripted model; `configurable.pause_ms` slows its tokens down."""
     pause_ms = float(config.get("configurable", {}).get("pause_ms", 0))
     model = ScriptedChatModel(rule=answer, pause_ms=pause_ms)
     return {"messages": [await model.ainvoke(state["messages"], config)]}

@@ -1,8 +1,8 @@
-"""Five plain steps that can leave a trace, wait, block, grow or fail as their input says: for crash tests and figures.
+"""Five plain steps that write a trace, wait, block, grow or fail on request, for crash tests and the benchmark.
 
-Two environment variables belong to whoever starts the worker, because a client must not name files of the server:
+Two environment variables are set where the worker is started, because a client must not name files of the server:
 AGENTLOG_EXAMPLE_TRACE is the file to which each step appends a JSON line when it starts and when it ends;
-AGENTLOG_EXAMPLE_GATES is the folder in which a step that is told to hold waits for a file.
+AGENTLOG_EXAMPLE_GATES is the folder in which a step that holds waits for a file.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ GATE_LOOK_SECONDS = 0.02
 
 
 class Steps(TypedDict, total=False):
-    """What a client may ask for; all of it is optional."""
+    """Options of a client; all are optional."""
 
     name: str
     """Names this run in the trace."""
@@ -47,7 +47,7 @@ class Steps(TypedDict, total=False):
 
 
 def trace(step: str, edge: str, state: Steps, config: RunnableConfig) -> None:
-    """Append one line to the trace file, if there is one; one write, so that lines of many workers never mix."""
+    """Append one line to the trace file, if there is one, in one write, so that lines of many workers never mix."""
     path = os.environ.get("AGENTLOG_EXAMPLE_TRACE")
     if not path:
         return
@@ -71,7 +71,7 @@ def trace(step: str, edge: str, state: Steps, config: RunnableConfig) -> None:
 
 
 async def pass_gate(name: str) -> None:
-    """Wait until the gate's file is there; whoever cancels the run ends the wait."""
+    """Wait until the gate's file exists; a cancel of the run ends the wait."""
     folder = os.environ.get("AGENTLOG_EXAMPLE_GATES")
     if not folder or not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", name):
         raise ValueError(f"gate {name!r}: needs a plain name, and AGENTLOG_EXAMPLE_GATES in the worker's environment")
@@ -81,7 +81,7 @@ async def pass_gate(name: str) -> None:
 
 
 async def work(step: str, state: Steps) -> None:
-    """Do what the input says this step should do."""
+    """Do the work that the input requests of this step."""
     await asyncio.sleep(state.get("sleep_ms", 0) / 1000)
     time.sleep(state.get("block_ms", 0) / 1000)  # noqa: ASYNC251 - user code that blocks is what block_ms is for
     gate = state.get("hold", {}).get(step)

@@ -7,7 +7,7 @@ from agentlog_infra.examples.message_text import last_question
 
 
 async def echo(state: MessagesState) -> dict[str, list[AIMessage]]:
-    """Say the last question again."""
+    """Repeat the last question."""
     return {"messages": [AIMessage(content=last_question(state["messages"]))]}
 
 

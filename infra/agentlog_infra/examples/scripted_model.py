@@ -1,4 +1,4 @@
-"""Decides what a chat model without a model says: a rule gives the answer, which is streamed word by word."""
+"""Chat model without a model: a rule gives the answer, which is streamed word by word."""
 
 import asyncio
 import json
@@ -19,11 +19,11 @@ Rule = Callable[[Sequence[BaseMessage]], AIMessage]
 
 
 class ScriptedChatModel(BaseChatModel):
-    """Answer by a rule: the same conversation always gets the same words, so that runs can be compared."""
+    """Model that answers by a rule: the same conversation always gets the same text, so that runs can be compared."""
 
     rule: Rule
     pause_ms: float = 0.0
-    """Milliseconds between two tokens, as a real model would let a reader wait."""
+    """Milliseconds between two tokens, like the delay of a real model."""
 
     @property
     def _llm_type(self) -> str:
@@ -65,7 +65,7 @@ class ScriptedChatModel(BaseChatModel):
 
 
 def _words(text: str) -> list[str]:
-    """Cut a text into words that keep the space behind them: joined, they are the text."""
+    """Split a text into words with the space after them: joined, they are the text."""
     return re.findall(r"\S+\s*|\s+", text)
 
 
@@ -76,7 +76,7 @@ def _usage(messages: Sequence[BaseMessage], answer: AIMessage) -> UsageMetadata:
 
 
 def _chunks(messages: Sequence[BaseMessage], answer: AIMessage) -> Iterator[AIMessageChunk]:
-    """Give the answer as a model streams it: words, then tool calls, then the count of tokens."""
+    """Yield the answer like a streaming model: words, then tool calls, then the count of tokens."""
     for word in _words(text_of(answer)):
         yield AIMessageChunk(content=word)
     for index, call in enumerate(answer.tool_calls):

@@ -1,7 +1,7 @@
 """Large values on `agentlog.blobs`: cut into parts, named by digest, found through an index folded on demand.
 
-A blob is acknowledged before the event that names it, so whoever knows the name finds the blob after folding the
-index to the end of its partition. The index (`ledger.blob_index`) is a cache like every row.
+A blob is acknowledged before the event that names it. So a reader of the event finds the blob once the index is folded
+to the end of the blob's partition. The index (`ledger.blob_index`) is a cache, like all rows.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ INSERT INTO {schema}.blob_index (sha256, partition, first_offset, parts, size)
 SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::int[], $5::bigint[])
 ON CONFLICT (sha256) DO NOTHING
 """
-# Only where the index reaches as far as it did when reading began: its tables may have been made anew meanwhile.
+# Only if the index still reaches as far as when reading began: a rebuild may have replaced its tables meanwhile.
 MOVE = """
 INSERT INTO {schema}.blob_positions AS p (partition, next_offset)
 SELECT $1, $2 WHERE $3::bigint = 0 OR EXISTS (SELECT FROM {schema}.blob_positions WHERE partition = $1)
@@ -43,7 +43,7 @@ class _BlobEntry:
 
 
 class KafkaBlobs:
-    """Keeps `ports.Blobs`; values are immutable, so writing one twice is harmless."""
+    """Implements `ports.Blobs`; values are immutable, so writing one twice is harmless."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class KafkaBlobs:
         self._partitions = partitions
 
     async def write(self, value: bytes) -> str:
-        """Append a value in parts, durable; return its digest. Raises: Unavailable (also when its end is unknown)."""
+        """Append a value in parts, durable; return its digest. Raises: Unavailable, OutcomeUnknown."""
         sha256 = hashlib.sha256(value).hexdigest()
         partition = partition_of(sha256.encode(), self._partitions)
         parts = [value[at : at + PART_BYTES] for at in range(0, len(value), PART_BYTES)]
@@ -81,10 +81,10 @@ class KafkaBlobs:
             entry = await self._find(sha256)
         if entry is None:
             raise Corrupt(f"blob {sha256}: an event names it, but it is not on {self._topic}")
-        return load(await self._whole(entry))
+        return load(await self._joined(entry))
 
-    async def _whole(self, entry: _BlobEntry) -> bytes:
-        """Collect the parts: they follow one another, possibly with parts of other blobs between them."""
+    async def _joined(self, entry: _BlobEntry) -> bytes:
+        """Join the parts: they lie in order, possibly with parts of other blobs between them."""
         partition = partition_of(entry.sha256.encode(), self._partitions)
         parts: dict[int, bytes] = {}
         at, end = entry.first_offset, await self._reader.end(partition)

@@ -1,4 +1,4 @@
-"""How every Kafka client of agentlog is connected, and what its faults mean to us."""
+"""Connection of every Kafka client of agentlog, the names of the topics, and the translation of faults."""
 
 import ssl
 from collections.abc import Generator
@@ -32,12 +32,11 @@ class Connection(TypedDict):
 def connection(settings: Settings) -> Connection:
     """Return the connection of these settings.
 
-    Raises: Unavailable when no log is named, Misconfigured for settings that do not fit together or files that do not
-    hold what they should.
+    Raises: Unavailable if no log is named; Misconfigured if settings contradict each other or a file is not valid.
     """
     if settings.kafka_bootstrap is None:
         raise Unavailable("AGENTLOG_KAFKA_BOOTSTRAP: expected host:port of the log, found nothing")
-    _demand_whole(settings)
+    _demand_consistent(settings)
     password = settings.kafka_sasl_password
     return Connection(
         bootstrap_servers=settings.kafka_bootstrap,
@@ -54,14 +53,14 @@ def _is_tls(settings: Settings) -> bool:
     return settings.kafka_security_protocol in ("SSL", "SASL_SSL")
 
 
-def _demand_whole(settings: Settings) -> None:
-    """Refuse a login or certificate that is missing, and one that would be given and not used."""
+def _demand_consistent(settings: Settings) -> None:
+    """Refuse a login or certificate that is missing, and one that would not be used."""
     protocol = settings.kafka_security_protocol
     login, tls = protocol.startswith("SASL"), _is_tls(settings)
     for attribute in ("kafka_sasl_username", "kafka_sasl_password"):
         if login == (getattr(settings, attribute) is None):
-            told = "expected a value, found nothing" if login else "has no effect"
-            raise Misconfigured(f"{names_of(attribute)[0]}: {told} with AGENTLOG_KAFKA_SECURITY_PROTOCOL={protocol}")
+            problem = "expected a value, found nothing" if login else "has no effect"
+            raise Misconfigured(f"{names_of(attribute)[0]}: {problem} with AGENTLOG_KAFKA_SECURITY_PROTOCOL={protocol}")
     for attribute in ("kafka_ssl_cafile", "kafka_ssl_certfile", "kafka_ssl_keyfile"):
         if not tls and getattr(settings, attribute) is not None:
             name = names_of(attribute)[0]
@@ -71,17 +70,20 @@ def _demand_whole(settings: Settings) -> None:
 
 
 def _ssl_context(settings: Settings) -> ssl.SSLContext:
-    """Trust the given authorities, else the system's; the server's name is always checked. Raises: Misconfigured."""
+    """Return a context that trusts the given authorities, else the system's, and checks the server's name.
+
+    Raises: Misconfigured.
+    """
     with _unreadable("AGENTLOG_KAFKA_SSL_CAFILE", settings.kafka_ssl_cafile):
         context = ssl.create_default_context(cafile=settings.kafka_ssl_cafile)
     if settings.kafka_ssl_certfile is not None:
         password = settings.kafka_ssl_keypassword
-        told = "AGENTLOG_KAFKA_SSL_CERTFILE, AGENTLOG_KAFKA_SSL_KEYFILE, AGENTLOG_KAFKA_SSL_KEYPASSWORD"
-        with _unreadable(told, settings.kafka_ssl_certfile):
+        names = "AGENTLOG_KAFKA_SSL_CERTFILE, AGENTLOG_KAFKA_SSL_KEYFILE, AGENTLOG_KAFKA_SSL_KEYPASSWORD"
+        with _unreadable(names, settings.kafka_ssl_certfile):
             context.load_cert_chain(
                 settings.kafka_ssl_certfile,
                 settings.kafka_ssl_keyfile,
-                # never asked for at a terminal: a wrong password is an error instead
+                # an empty password, because OpenSSL would ask for a missing one at the terminal
                 "" if password is None else password.get_secret_value(),
             )
     return context
@@ -97,12 +99,12 @@ def _unreadable(name: str, path: Path | None) -> Generator[None]:
 
 @contextmanager
 def kafka_faults(what: str) -> Generator[None]:
-    """Turn faults of the Kafka client into Unavailable, naming what was tried."""
+    """Translate faults of the Kafka client into Unavailable; `what` names the operation."""
     try:
         yield
     except (KafkaError, OSError, TimeoutError) as error:
         raise Unavailable(f"{what}: the log does not answer: {type(error).__name__} {error}") from error
-    except RuntimeError as error:  # uvloop's, for a connection that was lost a moment ago
+    except RuntimeError as error:  # uvloop raises it for a connection that was lost just before
         if "handler is closed" not in str(error):
             raise
         raise Unavailable(f"{what}: the connection to the log was lost") from error

@@ -1,4 +1,4 @@
-"""A few consumers of one topic for reads at random places: taken for one read, given back, at most so many at once."""
+"""Pool of consumers of one topic for random access: each read borrows one, and their number is limited."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -14,7 +14,7 @@ from agentlog_infra.kafka.shutdown import close_client
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How consumers read; `wait_ms` is the longest poll of the broker while there is nothing."""
+    """Options of the consumers; `wait_ms` is how long the broker may hold a fetch that finds no records."""
 
     client_id: str
     consumers: int
@@ -23,7 +23,7 @@ class Reading:
 
 
 class ConsumerPool:
-    """Lends consumers that stand nowhere: who takes one assigns and seeks."""
+    """Lends consumers without an assignment: the borrower assigns and seeks."""
 
     def __init__(self, connection: Connection, topic: str, reading: Reading) -> None:
         self.topic = topic
@@ -38,7 +38,7 @@ class ConsumerPool:
             await close_client(self._idle.pop())
 
     async def end(self, partition: int) -> int:
-        """Return the offset behind the last record. Raises: Unavailable."""
+        """Return the offset after the last record. Raises: Unavailable."""
         at = TopicPartition(self.topic, partition)
         async with self.consumer() as consumer:
             with kafka_faults(self.topic):
@@ -46,7 +46,7 @@ class ConsumerPool:
 
     @asynccontextmanager
     async def consumer(self) -> AsyncGenerator[AIOKafkaConsumer]:
-        """Lend a consumer; one that saw an exception is not lent again. Raises: Unavailable."""
+        """Yield a consumer; after an exception it is closed instead of reused. Raises: Unavailable."""
         broken: AIOKafkaConsumer | None = None
         try:
             async with self._turns:
@@ -55,7 +55,7 @@ class ConsumerPool:
                 self._idle.append(consumer)
                 broken = None
         finally:
-            if broken is not None:  # the turn is given back already: nobody waits for this goodbye
+            if broken is not None:  # outside the semaphore, so that nobody waits until it is closed
                 await close_client(broken)
 
     async def _connect(self) -> AIOKafkaConsumer:

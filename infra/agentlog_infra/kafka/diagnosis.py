@@ -1,6 +1,6 @@
 """Diagnosis of a refused connection to Kafka: the setting that is wrong.
 
-The client only reports that it could not ask any server. So each server is asked once more. A refused login, an
+The client only reports that it reached no server. So the diagnosis asks each server once more. A refused login, an
 untrusted certificate or a TLS alert can only be a wrong setting; a closed connection may be one.
 """
 
@@ -16,13 +16,13 @@ from agentlog_infra.kafka.connection import Connection
 
 _PROTOCOL = "AGENTLOG_KAFKA_SECURITY_PROTOCOL"
 _TLS_ALERT = 0x15030000
-"""First four bytes of a TLS alert but for its minor version, as a plain client reads them: a length."""
+"""First four bytes of a TLS alert, without its minor version; a plain client reads them as a length."""
 
 
 async def diagnose_connection(connection: Connection) -> None:
-    """Ask each server once. Raises: Misconfigured or Unavailable naming the setting; returns if it finds none."""
+    """Ask each server once. Raises: Misconfigured or Unavailable naming the setting; returns if none is wrong."""
     for host, port, _ in collect_hosts(connection["bootstrap_servers"]):
-        error = await _asked(host, port, connection)
+        error = await _error_of(host, port, connection)
         if error is not None:
             where = f"Kafka at {host}:{port}"
             _refused_login(error, where, connection)
@@ -30,7 +30,7 @@ async def diagnose_connection(connection: Connection) -> None:
             _other_protocol(error, where, connection)
 
 
-async def _asked(host: str, port: int, connected: Connection) -> BaseException | None:
+async def _error_of(host: str, port: int, connected: Connection) -> BaseException | None:
     try:
         asking = await create_conn(
             host,
@@ -86,8 +86,8 @@ def _other_protocol(error: BaseException, where: str, connection: Connection) ->
     if isinstance(error, ConnectionResetError) and encrypted:
         raise Unavailable(f"{_PROTOCOL}: {where} closes the TLS handshake; does it use TLS? {_found(connection)}")
     if isinstance(cause, asyncio.IncompleteReadError):
-        told = "closes the connection at the first request; does it require TLS or a login?"
-        raise Unavailable(f"{_PROTOCOL}: {where} {told} {_found(connection)}") from error
+        problem = "closes the connection at the first request; does it require TLS or a login?"
+        raise Unavailable(f"{_PROTOCOL}: {where} {problem} {_found(connection)}") from error
 
 
 def _is_alert(length: int | None) -> bool:

@@ -1,4 +1,4 @@
-"""`agentlog.events` on Kafka: append a commit durably, read one back; large values go to blobs first."""
+"""Event log on `agentlog.events`: durable appends and reads by position; large values go to blobs first."""
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -22,7 +22,7 @@ from agentlog_infra.settings import Settings
 from agentlog_postgres.connection import Pool
 
 RECORD_BYTES = 900 * 1024
-"""No record exceeds this, so that a stock Kafka takes it."""
+"""No record exceeds this, so that Kafka with its default settings accepts it."""
 
 
 async def open_event_log(
@@ -68,7 +68,7 @@ class KafkaLog:
         return await self._producer.send(self._topic, draft.key.encode(), value, self.partition_of(draft.key))
 
     async def read(self, place: LogPosition) -> Recorded:
-        """Return the commit at a place. Raises: Unavailable, Corrupt, UnknownSchema."""
+        """Return the commit at a position. Raises: Unavailable, Corrupt, UnknownSchema."""
         record = await self._reader.one(place.partition, place.offset)
         if record is None:
             raise Corrupt(f"{self._topic}-{place.partition}: no record at offset {place.offset}")
@@ -76,7 +76,7 @@ class KafkaLog:
         return Recorded(place, await resolve(raw, self._blobs), raw.timestamp)
 
     async def end(self, partition: int) -> int:
-        """Return the offset behind the last record of a partition. Raises: Unavailable."""
+        """Return the offset after the last record of a partition. Raises: Unavailable."""
         return await self._reader.end(partition)
 
     async def headers(self) -> Sequence[PartitionOpened]:
@@ -89,7 +89,7 @@ class KafkaLog:
         for field in _largest_first(facts):
             try:
                 sha256 = await self._blobs.write(field.encoded)
-            except OutcomeUnknown as error:  # of the blob: the event itself was not handed over yet
+            except OutcomeUnknown as error:  # the outcome of the blob: the event itself was not sent yet
                 raise Unavailable(str(error)) from error
             blobs.append(BlobRef((field.fact, "data", field.name), sha256, len(field.encoded)))
             field.data[field.name] = None
@@ -116,7 +116,7 @@ def _largest_first(facts: list[Json]) -> list[_Field]:
 
 
 def raw_record(record: Record) -> RawRecord:
-    """Return a consumer's record as the core sees it."""
+    """Convert a consumer's record to the type of the port."""
     timestamp = datetime.fromtimestamp(record.timestamp / 1000, UTC)
     return RawRecord(LogPosition(record.partition, record.offset), record.key, record.value, timestamp)
 
@@ -140,4 +140,4 @@ def _put(record: JsonObject, ref: BlobRef, value: Json) -> None:
         case (int(number), "data", str(name)), list() as facts if number < len(facts):
             as_object(as_object(facts[number], "fact")["data"], "data")[name] = value
         case _:
-            raise Corrupt(f"commit: a blob stands at {ref.at}, where no value of a fact is")
+            raise Corrupt(f"commit: a blob is named at {ref.at}, which is no value of a fact")

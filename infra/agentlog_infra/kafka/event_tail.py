@@ -1,8 +1,8 @@
-"""`agentlog.events` as the projector reads it: assigned partitions, offsets kept by the caller, no consumer group.
+"""Tail of `agentlog.events` for the projector: assigned partitions, offsets kept by the caller, no consumer group.
 
-A client that connects again reads on at its offset, although the log behind it may have been restored from an older
-copy and have grown again. So a tail whose connection was replaced says so before it gives another record, and whoever
-folds looks whether its last record is still there.
+A client that reconnects continues at its offset, although the log may meanwhile have been restored from an older copy
+and have grown again. So a tail whose connection was replaced raises Unavailable before it returns another record, and
+the projector checks whether the last record it folded is still there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ async def open_event_tail(
     connected = connection(settings)
     reader = KafkaReader(connected, BLOBS, client_id)
     stack.push_async_callback(reader.stop)
-    producer = DurableProducer(connected, client_id)  # blobs are only read here: it never connects
+    producer = DurableProducer(connected, client_id)  # it never connects, because blobs are only read here
     blobs = KafkaBlobs(producer, reader, pool, settings.partitions, schema=schema)
     tail = KafkaTail(connected, blobs, settings.partitions, client_id, fetch_wait_ms=fetch_wait_ms)
     await tail.start()
@@ -70,8 +70,8 @@ class KafkaTail:
         topic: str = EVENTS,
         fetch_wait_ms: int = timeouts.EVENT_TAIL_FETCH_WAIT_MS,
     ) -> None:
-        """`fetch_wait_ms`: how long the broker may hold a question that it has no records for; what is asked of it
-        over the same connection waits behind it, so a take-over takes as long."""
+        """`fetch_wait_ms`: how long the broker may hold a fetch that finds no records. Other requests on the same
+        connection wait for it, so a take-over takes as long."""
         self._topic = topic
         self._blobs = blobs
         self._partitions = partitions
@@ -101,7 +101,7 @@ class KafkaTail:
         await close_client(self._consumer)
 
     def seek(self, partition: int, offset: int) -> None:
-        """Read a partition on from `offset`."""
+        """Continue a partition at `offset`."""
         at = TopicPartition(self._topic, partition)
         if at not in self._assigned:
             positions = dict(self._positions)
@@ -123,7 +123,7 @@ class KafkaTail:
                 self._consumer.seek(TopicPartition(self._topic, other), position)
 
     async def poll(self, max_records: int, patience: timedelta) -> Sequence[RawRecord]:
-        """Return what is there, waiting for the first record.
+        """Return the records that have arrived, waiting for the first.
 
         Raises: Unavailable (also when the connection was replaced meanwhile), Diverged (an offset is gone).
         """
@@ -140,19 +140,19 @@ class KafkaTail:
         self._links = self._connections()
         if any(self._links.get(node) is not link for node, link in links.items()):
             self._links = None
-            raise Unavailable(f"{self._topic}: the connection to the log was lost, its last record is looked at again")
+            raise Unavailable(f"{self._topic}: the connection to the log was lost, so the last record is checked again")
         records = [raw_record(record) for batch in found.values() for record in batch]
         for record in records:
             self._positions[record.place.partition] = record.place.offset + 1
         return records
 
     def _connections(self) -> "Links":
-        """Return node -> open connection; the one that only asks where the nodes are is given up by the client."""
-        found = self._consumer._client._conns  # pyright: ignore[reportPrivateUsage]  # it tells of them nowhere else
+        """Return node -> open connection, without the bootstrap connection, which the client itself closes."""
+        found = self._consumer._client._conns  # pyright: ignore[reportPrivateUsage]  # no public access
         return {node: link for node, link in found.items() if node[0] != BOOTSTRAP}
 
     async def ends(self) -> Mapping[int, int]:
-        """Return the offset behind the last record of every partition. Raises: Unavailable."""
+        """Return the offset after the last record of every partition. Raises: Unavailable."""
         wanted = [TopicPartition(self._topic, partition) for partition in range(self._partitions)]
         with kafka_faults(self._topic):
             found = await self._consumer.end_offsets(wanted)

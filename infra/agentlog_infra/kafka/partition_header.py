@@ -1,6 +1,6 @@
 """The first record of each partition of `events`: log id, generation, and the base of its positions.
 
-The bases count for `outputs` too.
+The bases apply to `outputs` too.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Which partition a key belongs to: murmur2, as Java's and aiokafka's default partitioners compute it."""
+"""Partitioner of keyed topics: murmur2, as in the default partitioners of Java and aiokafka."""
 
 from aiokafka.partitioner import murmur2
 

@@ -25,12 +25,12 @@ from agentlog_infra.kafka.shutdown import close_producer
 log = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES = 1_000_000
-NO_PLACE = -1
-"""Log start in an acknowledgement without a place: of a batch that Kafka knows as a repeat, and no longer where it lies
-(DUPLICATE_SEQUENCE_NUMBER), which aiokafka 0.14 calls a success. Its offset is no sign, it counts up from -1."""
+NO_OFFSET = -1
+"""Log start in an acknowledgement without an offset: Kafka recognises the batch as a repeat, but no longer knows its
+offset (DUPLICATE_SEQUENCE_NUMBER), and aiokafka 0.14 reports a success. Its offset is no sign: it counts up from -1."""
 
 Compression: TypeAlias = Literal["gzip", "snappy", "lz4", "zstd"]
-"""History is kept for ever and is text that repeats itself: zstd stores a conversation in about a third."""
+"""History is kept for ever and is repetitive text: zstd stores a conversation in about a third."""
 
 
 class DurableProducer:
@@ -57,7 +57,7 @@ class DurableProducer:
         self._last_ack = time.monotonic()
 
     async def stop(self) -> None:
-        """Flush what was handed over, at most PRODUCER_SILENCE_S, and disconnect."""
+        """Flush the records in flight, for at most PRODUCER_SILENCE_S, and disconnect."""
         if self._replacing is not None:
             self._replacing.cancel()
             await asyncio.gather(self._replacing, return_exceptions=True)
@@ -75,7 +75,7 @@ class DurableProducer:
     ) -> LogPosition:
         """Append one record and wait until the log has it.
 
-        Raises: Unavailable (nothing was handed over), OutcomeUnknown (no acknowledgement in time).
+        Raises: Unavailable (nothing was sent), OutcomeUnknown (no acknowledgement in time).
         """
         producer = self._producer
         if producer is None:
@@ -83,25 +83,25 @@ class DurableProducer:
         try:
             with kafka_faults(topic):
                 async with asyncio.timeout(timeouts.PRODUCER_SEND_S):
-                    handed = await producer.send(topic, value, key, partition, headers=headers)
+                    delivery = await producer.send(topic, value, key, partition, headers=headers)
         except Unavailable as error:
             if _is_broken(error.__cause__):  # its sender died while nobody waited for an acknowledgement
                 self._replace(producer)
             raise
-        handed.add_done_callback(_heard)
-        metadata = await self._acknowledged(topic, producer, handed)
+        delivery.add_done_callback(_log_failure)
+        metadata = await self._acknowledged(topic, producer, delivery)
         self._last_ack = time.monotonic()
-        if metadata.log_start_offset == NO_PLACE:
-            raise OutcomeUnknown(f"{topic}: the log has the record, but does not say where")
+        if metadata.log_start_offset == NO_OFFSET:
+            raise OutcomeUnknown(f"{topic}: the log has the record, but did not return its offset")
         return LogPosition(metadata.partition, metadata.offset)
 
     async def _acknowledged(
-        self, topic: str, producer: AIOKafkaProducer, handed: asyncio.Future[RecordMetadata]
+        self, topic: str, producer: AIOKafkaProducer, delivery: asyncio.Future[RecordMetadata]
     ) -> RecordMetadata:
         try:
-            done, _ = await asyncio.wait({handed}, timeout=timeouts.PRODUCER_SILENCE_S)
+            done, _ = await asyncio.wait({delivery}, timeout=timeouts.PRODUCER_SILENCE_S)
             if done:
-                return handed.result()
+                return delivery.result()
         except KafkaError as error:
             self._replace(producer)
             raise OutcomeUnknown(f"{topic}: {type(error).__name__} {error}") from error
@@ -118,7 +118,7 @@ class DurableProducer:
     async def _reconnect(self, old: AIOKafkaProducer) -> None:
         try:
             await close_producer(old, 0)
-        except Exception:  # the old one is given up whatever it says
+        except Exception:  # the old producer is abandoned in any case
             log.exception("producer.not_stopped", extra={"client": self._client_id})
         for pause_s in back_off(timeouts.PRODUCER_FIRST_PAUSE_S, timeouts.PRODUCER_LONGEST_PAUSE_S):
             try:
@@ -127,9 +127,9 @@ class DurableProducer:
                 return
             except Unavailable as error:
                 log.warning("producer.unavailable", extra={"client": self._client_id, "error": str(error)})
-            except Exception:  # nobody else would connect again
+            except Exception:  # nothing else would connect again
                 log.exception("producer.not_connected", extra={"client": self._client_id})
-            await asyncio.sleep(pause_s)  # between connection attempts, for as long as the log is away
+            await asyncio.sleep(pause_s)  # between attempts to connect, as long as the log is away
 
     async def _connect(self) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(
@@ -152,12 +152,12 @@ class DurableProducer:
 
 
 def _is_broken(error: BaseException | None) -> bool:
-    """Tell whether a producer that refuses a record with this error will refuse all others too."""
+    """Return whether a producer that refuses a record with this error will refuse all others too."""
     passing = isinstance(error, KafkaTimeoutError | MessageSizeTooLargeError)
     return isinstance(error, KafkaError) and not passing and not error.retriable
 
 
-def _heard(handed: asyncio.Future[RecordMetadata]) -> None:
-    """Take note of a failure that comes after its waiter gave up; asyncio would complain about it otherwise."""
-    if not handed.cancelled() and handed.exception() is not None:
-        log.info("producer.not_delivered", extra={"error": str(handed.exception())})
+def _log_failure(delivery: asyncio.Future[RecordMetadata]) -> None:
+    """Log a failure that comes after its waiter has given up; asyncio would warn about it otherwise."""
+    if not delivery.cancelled() and delivery.exception() is not None:
+        log.info("producer.not_delivered", extra={"error": str(delivery.exception())})

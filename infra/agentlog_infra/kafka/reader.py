@@ -29,13 +29,13 @@ class KafkaReader:
         await self._pool.stop()
 
     async def end(self, partition: int) -> int:
-        """Return the offset behind the last record. Raises: Unavailable."""
+        """Return the offset after the last record. Raises: Unavailable."""
         return await self._pool.end(partition)
 
     async def read(self, partition: int, start: int, end: int) -> AsyncGenerator[Record]:
         """Yield the records of a range in order; read it to its end: leaving early costs a consumer.
 
-        Raises: Unavailable when the log does not answer, Corrupt when the range is not (or no longer) there.
+        Raises: Unavailable if the log does not answer, Corrupt if the range is not (or no longer) on it.
         """
         at = TopicPartition(self._pool.topic, partition)
         async with self._pool.consumer() as consumer:
@@ -46,7 +46,7 @@ class KafkaReader:
                     start = record.offset + 1
                     if record.offset < end:
                         yield record
-            consumer.unsubscribe()  # or it would go on to fetch
+            consumer.unsubscribe()  # otherwise it would continue to fetch
 
     async def one(self, partition: int, offset: int) -> Record | None:
         """Return the record at an offset, None where the log has none. Raises: Unavailable, Corrupt."""
@@ -62,6 +62,6 @@ class KafkaReader:
                         return found[at]
                     if (end := (await consumer.end_offsets([at]))[at]) <= start:
                         raise Corrupt(f"{at.topic}-{at.partition}: no record at offset {start}, the log ends at {end}")
-            except OffsetOutOfRangeError as error:  # a KafkaError too, but not one of an absent log
+            except OffsetOutOfRangeError as error:  # a KafkaError too, but the log is there
                 raise Corrupt(f"{at.topic}-{at.partition}: the wanted records are not there: {error}") from error
         raise Unavailable(f"{at.topic}-{at.partition}: no records within {timeouts.READER_WAIT_MS} ms")

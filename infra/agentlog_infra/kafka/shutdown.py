@@ -1,8 +1,8 @@
-"""Decides how long a client of Kafka may take to go: over TLS a connection says goodbye, and may get no answer.
+"""Bounded shutdown of Kafka clients: a TLS connection whose close is not answered is broken off.
 
-On uvloop 0.23 that is so in one stop of three with a question in flight, and then it waits as long as it may: 30 s
-(uvloop issue 471). Nothing is left to say by then, so the connection is broken off instead: below TLS, since
-`transport.abort` does not end such a wait either.
+With uvloop 0.23 the close of a connection with a request in flight gets no answer in one case of three, and uvloop then
+waits for its limit of 30 s (uvloop issue 471). Nothing is left to send by then, so the connection is broken off: below
+TLS, because `transport.abort` does not end such a wait either.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from agentlog_infra import timeouts
 
 async def close_client(client: AIOKafkaConsumer | AIOKafkaAdminClient) -> None:
     """Stop a consumer or an admin client; after KAFKA_CLOSE_S its connections are broken off."""
-    with _broken_off(client._client):  # pyright: ignore[reportPrivateUsage]  # it tells of its connections nowhere else
+    with _broken_off(client._client):  # pyright: ignore[reportPrivateUsage]  # no public access to connections
         if isinstance(client, AIOKafkaAdminClient):
             await client.close()
         else:
@@ -29,8 +29,8 @@ async def close_client(client: AIOKafkaConsumer | AIOKafkaAdminClient) -> None:
 
 
 async def _stop(consumer: AIOKafkaConsumer) -> None:
-    """Stop a consumer. aiokafka (0.14) stops half-way, as if the caller were cancelled, at a fetch that failed and
-    waits to ask again; the rest is done here.
+    """Stop a consumer. If a failed fetch waits for its retry, aiokafka 0.14 stops half-way and raises CancelledError,
+    although the caller was not cancelled; this function does the rest.
     """
     try:
         await consumer.stop()
@@ -46,7 +46,7 @@ async def _stop(consumer: AIOKafkaConsumer) -> None:
 
 
 async def close_producer(producer: AIOKafkaProducer, patience_s: float) -> None:
-    """Stop a producer; what it holds past `patience_s` is given up with its sender, and whoever waits for it told so.
+    """Stop a producer. After `patience_s` its sender and records are abandoned; their waiters get ProducerClosed.
 
     Cancelling aiokafka's own `stop` (0.14) would leave the sender running, to deliver whenever its leader comes back.
     """
@@ -58,9 +58,9 @@ async def close_producer(producer: AIOKafkaProducer, patience_s: float) -> None:
             _give_up(producer)
     with _broken_off(producer.client):
         if not (await asyncio.wait({stopping}, timeout=timeouts.KAFKA_CLOSE_S))[0]:
-            _give_up(producer)  # its sender waits for answers that are on their way: not for these either
+            _give_up(producer)  # its sender still waits for responses in flight: abandon these too
             await asyncio.wait({stopping})
-        if stopping.cancelled():  # together with its sender
+        if stopping.cancelled():  # cancelled together with its sender
             await producer.client.close()
         else:
             stopping.result()

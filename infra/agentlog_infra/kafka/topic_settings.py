@@ -1,4 +1,4 @@
-"""Decides which settings each topic must have, and which differences could cost history."""
+"""Required settings of each topic, and the differences that could lose history."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from agentlog_infra.settings import Settings
 
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 OPENING = "opening"
-"""Not a setting of Kafka's: the record that each partition of `events` begins with."""
+"""Not a setting of Kafka: the first record of each partition of `events`."""
 
 _FIXED = {
-    "partitions": "the partitions of a keyed topic are fixed at its creation; set AGENTLOG_PARTITIONS to what is there",
+    "partitions": "the partitions of a keyed topic are fixed at its creation; set AGENTLOG_PARTITIONS to theirs",
     "replication.factor": "add replicas with kafka-reassign-partitions.sh, or set AGENTLOG_REPLICATION_FACTOR",
 }
-"""What `agentlog topics apply` cannot change, and what can be done instead."""
+"""Settings that `agentlog topics apply` cannot change, and the remedy for each."""
 _AT_LEAST = ("replication.factor", "min.insync.replicas", "max.message.bytes")
 
 
 @dataclass(frozen=True, slots=True)
 class TopicChange:
-    """One difference: `found` is None for what is missing; `safe` tells whether a role may run in spite of it."""
+    """One difference. `found` is None if the item is missing; a role may run in spite of a `safe` one."""
 
     topic: str
     setting: str
@@ -36,12 +36,12 @@ class TopicChange:
 
     @property
     def obstacle(self) -> str | None:
-        """Why it cannot be changed, and what can be done instead; None where it can."""
+        """Return why `apply` cannot change it, and the remedy; None if it can."""
         return None if self.found is None else _FIXED.get(self.setting)
 
     @property
     def fix(self) -> str:
-        """What makes it right."""
+        """Return the remedy."""
         return self.obstacle or "agentlog topics apply"
 
 

@@ -1,8 +1,8 @@
-"""Which topics there are, with which settings, and what is done when the log's are others.
+"""Topics of the log: comparison with the required settings, creation, and changes.
 
-A role refuses to run on a log that could lose history; `agentlog topics plan` shows the differences, `apply` creates
-what is missing, changes settings that may be changed and opens each partition of `events` with a record that names
-log, generation, partition and base.
+A role refuses to run on a log that could lose history. `agentlog topics plan` shows the differences. `apply` creates
+missing topics, changes settings that may be changed, and opens each partition of `events` with a record that names log,
+generation, partition and base.
 """
 
 import asyncio
@@ -32,11 +32,11 @@ from agentlog_infra.system_ports import SystemIds
 
 ALREADY_EXISTS = 36
 SET_ON_TOPIC = 1
-"""Source of a setting that was given to the topic itself (Kafka protocol, DescribeConfigs)."""
+"""Source of a setting of the topic itself (Kafka protocol, DescribeConfigs)."""
 
 
 async def plan(settings: Settings) -> list[TopicChange]:
-    """Return how the log differs from what it should be. Raises: Unavailable."""
+    """Return the differences between the log and the required settings. Raises: Unavailable."""
     admin = await _admin(connection(settings))
     try:
         with kafka_faults("topics"):
@@ -48,7 +48,7 @@ async def plan(settings: Settings) -> list[TopicChange]:
 
 
 async def _unopened(settings: Settings) -> list[TopicChange]:
-    """Return what is missing where `apply` made the topic and was ended before it had opened all partitions."""
+    """Return the partitions without a first record: `apply` was ended before it had opened all of them."""
     reader = KafkaReader(connection(settings), EVENTS, "agentlog-topics")
     try:
         ends = await asyncio.gather(*(reader.end(number) for number in range(settings.partitions)))
@@ -68,7 +68,7 @@ async def check(settings: Settings) -> None:
 
 
 async def apply(settings: Settings) -> list[TopicChange]:
-    """Create and change what differs, open the partitions, return what was done. Raises: Misconfigured, Unavailable."""
+    """Create and change what differs, open the partitions, return the changes. Raises: Misconfigured, Unavailable."""
     admin = await _admin(connection(settings))
     try:
         with kafka_faults("topics"):
@@ -87,7 +87,7 @@ async def apply(settings: Settings) -> list[TopicChange]:
 
 
 async def _admin(connected: Connection) -> AIOKafkaAdminClient:
-    """Connect. Raises: Unavailable, Misconfigured naming the setting for which we are not let in."""
+    """Connect. Raises: Unavailable, Misconfigured naming the setting that the server refuses."""
     admin = AIOKafkaAdminClient(**connected, client_id="agentlog-topics")
     try:
         with kafka_faults("topics"):
@@ -101,7 +101,7 @@ async def _admin(connected: Connection) -> AIOKafkaAdminClient:
 
 async def _differences(admin: AIOKafkaAdminClient, settings: Settings) -> list[TopicChange]:
     topics = wanted(settings)
-    present = set(await admin.list_topics())  # asking for a topic that is not there would create it on some brokers
+    present = set(await admin.list_topics())  # some brokers create a missing topic when it is described
     described = await admin.describe_topics([topic for topic in topics if topic in present])
     there = {topic["topic"]: topic["partitions"] for topic in described if not topic["error_code"]}
     needed = f"{settings.partitions} partitions"
@@ -121,22 +121,22 @@ class _Setting:
 
 
 async def _configs(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> dict[str, dict[str, _Setting]]:
-    """Return the settings in force. Raises: Misconfigured where they may not be read."""
-    asked = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
+    """Return the settings in force. Raises: Misconfigured if we are not allowed to read them."""
+    resources = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
     found: dict[str, dict[str, _Setting]] = {}
-    for response in await admin.describe_configs(asked) if asked else []:
+    for response in await admin.describe_configs(resources) if resources else []:
         for code, detail, _, topic, entries in response.resources:
-            _demand_done(topic, code, detail, "its settings may not be read")
+            _demand_success(topic, code, detail, "its settings may not be read")
             found[topic] = {str(entry[0]): _Setting(entry[1], int(entry[3])) for entry in entries}
     return found
 
 
-def _demand_done(topic: str, code: int, detail: object, what: str) -> None:
-    """Refuse to go on after a refusal. Raises: Unavailable where another try may help, else Misconfigured."""
+def _demand_success(topic: str, code: int, detail: object, what: str) -> None:
+    """Check the result of a request. Raises: Unavailable if a retry may help, else Misconfigured."""
     if code:
         error = for_code(code)
-        told = f"topic {topic}: {what}: {error.__name__} {detail or ''}".rstrip()
-        raise Unavailable(told) if error.retriable else Misconfigured(told)
+        message = f"topic {topic}: {what}: {error.__name__} {detail or ''}".rstrip()
+        raise Unavailable(message) if error.retriable else Misconfigured(message)
 
 
 async def _create(admin: AIOKafkaAdminClient, settings: Settings, topics: list[str]) -> None:
@@ -149,12 +149,12 @@ async def _create(admin: AIOKafkaAdminClient, settings: Settings, topics: list[s
     ]
     response = await admin.create_topics(new)
     for topic, code, *detail in response.topic_errors:
-        if code != ALREADY_EXISTS:  # somebody else created it meanwhile: fine
-            _demand_done(topic, code, " ".join(map(str, detail)), "it cannot be made")
+        if code != ALREADY_EXISTS:  # another process created it meanwhile
+            _demand_success(topic, code, " ".join(map(str, detail)), "it cannot be created")
 
 
 async def _alter(admin: AIOKafkaAdminClient, settings: Settings, topics: set[str]) -> None:
-    """Set what is needed; the request replaces all settings of a topic, so what else was given to it goes with it."""
+    """Apply the needed settings. The request replaces all settings of a topic, so it repeats those of an operator."""
     if not topics:
         return
     resources: list[ConfigResource] = []
@@ -165,11 +165,11 @@ async def _alter(admin: AIOKafkaAdminClient, settings: Settings, topics: set[str
         resources.append(ConfigResource(ConfigResourceType.TOPIC, topic, given | new))
     for response in await admin.alter_configs(resources):
         for code, detail, _, topic in response.resources:
-            _demand_done(topic, code, detail, "its settings may not be changed")
+            _demand_success(topic, code, detail, "its settings may not be changed")
 
 
 async def _open_partitions(settings: Settings) -> None:
-    """Write the opening record of every partition that has none; partition 0 decides the log's id."""
+    """Write the opening record of every partition that has none; the record of partition 0 defines the log's id."""
     producer = DurableProducer(connection(settings), "agentlog-topics")
     reader = KafkaReader(connection(settings), EVENTS, "agentlog-topics")
     await producer.start()

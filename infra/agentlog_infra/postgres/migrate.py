@@ -1,4 +1,4 @@
-"""Decides how the tables come to be: Alembic's revisions for the ledger, each read model's own DDL for its tables."""
+"""Migrations of the database: Alembic's revisions for the ledger, each read model's own DDL for its tables."""
 
 import io
 import logging
@@ -21,7 +21,7 @@ _NAME = "agentlog migrate"
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """What a read model needs in the database: its DDL (statements that may run twice) and the version of its shape."""
+    """Tables of a read model: their DDL (statements that may run twice) and the version of their schema."""
 
     name: str
     version: int
@@ -29,14 +29,14 @@ class Tables:
 
 
 async def upgrade(database_uri: str, read_models: Sequence[Tables]) -> list[str]:
-    """Bring the database to the newest shape, in one transaction; return what was done. It is made if it is missing.
+    """Migrate the database in one transaction and return the steps done; create the database if it is missing.
 
-    Raises: Unavailable, and Misconfigured for a shape that only a rebuild can reach.
+    Raises: Unavailable, and Misconfigured for a version that only a rebuild can reach.
     """
     connection = await _connect_or_create(database_uri)
     try:
         outdated = await _pending(connection, read_models)
-        _refuse_other_shapes(outdated)
+        _refuse_other_versions(outdated)
         if not outdated:
             return []
         async with connection.transaction():
@@ -47,11 +47,11 @@ async def upgrade(database_uri: str, read_models: Sequence[Tables]) -> list[str]
 
 
 async def pending(database_uri: str, read_models: Sequence[Tables]) -> list[str]:
-    """Return what `upgrade` would do, in order; empty when the database has the newest shape. Raises: Unavailable."""
+    """Return the steps that `upgrade` would do, in order. Raises: Unavailable."""
     try:
         connection = await connect(database_uri, _NAME)
     except DatabaseMissing:
-        return [f"database {_database_of(database_uri)}: make it", *_all(read_models)]
+        return [f"database {_database_of(database_uri)}: create it", *_all(read_models)]
     try:
         return await _pending(connection, read_models)
     finally:
@@ -59,19 +59,19 @@ async def pending(database_uri: str, read_models: Sequence[Tables]) -> list[str]
 
 
 async def make_database(database_uri: str) -> None:
-    """Make the database if it is missing. Raises: Unavailable."""
+    """Create the database if it is missing. Raises: Unavailable."""
     await (await _connect_or_create(database_uri)).close()
 
 
-def whole(read_models: Sequence[Tables]) -> list[str]:
-    """Return the statements that make all tables of the newest shape, for whoever makes them somewhere else."""
+def schema_statements(read_models: Sequence[Tables]) -> list[str]:
+    """Return the statements that create all tables in their newest version, for a rebuild."""
     names = ", ".join(f"('{model.name}', {model.version})" for model in read_models)
     made = f"INSERT INTO ledger.read_models VALUES {names}"
     return ["CREATE SCHEMA IF NOT EXISTS ledger", _alembic_sql(None), *(model.ddl for model in read_models), made]
 
 
-def _refuse_other_shapes(outdated: Sequence[str]) -> None:
-    """A read model whose tables have another shape can only be folded again."""
+def _refuse_other_versions(outdated: Sequence[str]) -> None:
+    """Refuse a read model whose tables have another version: it can only be folded again."""
     for line in outdated:
         if line.endswith("agentlog rebuild"):
             raise Misconfigured(line)
@@ -80,12 +80,12 @@ def _refuse_other_shapes(outdated: Sequence[str]) -> None:
 def _all(read_models: Sequence[Tables]) -> list[str]:
     return [
         *(f"ledger: revision {revision}" for revision in _revisions()),
-        *(f"read model {model.name}: make version {model.version}" for model in read_models),
+        *(f"read model {model.name}: create version {model.version}" for model in read_models),
     ]
 
 
 def _revisions() -> list[str]:
-    """Return the revisions in order, by the names of their files: importing Alembic takes longer than all else."""
+    """Return the revisions in order, by the names of their files: importing Alembic is slow."""
     return sorted(path.name.partition("_")[0] for path in (_FOLDER / "versions").glob("[0-9]*_*.py"))
 
 
@@ -103,7 +103,7 @@ async def _pending(connection: Connection, read_models: Sequence[Tables]) -> lis
     for model in read_models:
         found = made.get(model.name)
         if found is None:
-            lines.append(f"read model {model.name}: make version {model.version}")
+            lines.append(f"read model {model.name}: create version {model.version}")
         elif found != model.version:
             lines.append(f"read model {model.name}: expected version {model.version}, found {found}: agentlog rebuild")
     return lines
@@ -125,7 +125,7 @@ async def _upgrade(connection: Connection, read_models: Sequence[Tables]) -> lis
 
 
 def _alembic_sql(revision: str | None) -> str:
-    """Let Alembic write the SQL from a revision to the newest one."""
+    """Return Alembic's SQL from a revision to the newest one."""
     from alembic import command  # 0.4 s to import, and needed only when there is something to do
     from alembic.config import Config
 
@@ -149,7 +149,7 @@ async def _create(database_uri: str) -> None:
     connection = await connect(database_uri, _NAME, database="template1" if name == "postgres" else "postgres")
     try:
         await connection.execute('CREATE DATABASE "{}" TEMPLATE template0'.format(name.replace('"', '""')))
-    except (asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):  # made by somebody else meanwhile
+    except (asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):  # another process created it meanwhile
         log.info("migrate.database_exists", extra={"database": name})
     finally:
         await connection.close()

@@ -19,7 +19,7 @@ from agentlog_infra import timeouts
 
 # Runs in the child before the program: changes the user, asks the kernel for a signal at the parent's death (the change
 # of user would clear it, so it comes second), and gives up if the parent died before the kernel knew.
-# A start hook inside fork() would do the same, but is unsafe beside threads and warns from Python 3.12 on.
+# A start hook inside fork() would do the same, but is unsafe with threads and warns from Python 3.12 on.
 _TRAMPOLINE = """\
 import ctypes, os, sys
 parent, death, uid, gid = map(int, sys.argv[1:5])
@@ -62,7 +62,7 @@ class ProcessIdentity:
     started: str
 
     def alive(self) -> bool:
-        """Tell whether exactly this process still runs; a zombie does not."""
+        """Return whether exactly this process still runs; a zombie does not."""
         return started_at(self.pid) == self.started
 
 
@@ -103,12 +103,12 @@ def command_line(pid: int) -> list[str]:
 
 
 def remember(path: Path, identity: ProcessIdentity) -> None:
-    """Write the identity of a child down, so that the next start can find it should it become an orphan."""
+    """Write the identity of a child to a file, so that the next start finds it if it becomes an orphan."""
     write_atomically(path, json.dumps({"pid": identity.pid, "started": identity.started}))
 
 
 def recall(path: Path) -> ProcessIdentity | None:
-    """Read what `remember` wrote; None where there is nothing or the file is not whole."""
+    """Read the identity that `remember` wrote; None if the file is missing or damaged."""
     try:
         found = json.loads(path.read_text())
         return ProcessIdentity(int(found["pid"]), str(found["started"]))
@@ -117,7 +117,7 @@ def recall(path: Path) -> ProcessIdentity | None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a small file, readable by us alone, so that a reader sees the old text or the new one, never a part."""
+    """Replace a small file, readable by us alone, so that a reader sees the old text or the new one."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.unlink(missing_ok=True)
     with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -179,7 +179,7 @@ async def spawn(
 
 
 async def stop_orphan(identity: ProcessIdentity, steps: Sequence[tuple[signal.Signals, float]]) -> bool:
-    """End a process that is not our child: send each signal in turn and wait its seconds; tell whether it is gone."""
+    """Stop a process that is not our child: send each signal in turn and wait its seconds; return whether it ended."""
     for number, seconds in steps:
         if not identity.alive():
             return True
@@ -222,12 +222,12 @@ class Running(Protocol):
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """Return its process id."""
         ...
 
     @property
     def returncode(self) -> int | None:
-        """Its exit status, None while it runs."""
+        """Return its exit status, None while it runs."""
         ...
 
     async def wait(self) -> int:
@@ -236,7 +236,7 @@ class Running(Protocol):
 
 
 async def stop_child(process: Running, steps: Sequence[tuple[signal.Signals, float]]) -> int:
-    """End our own child: send each signal in turn and wait its seconds, at last SIGKILL; return its exit status."""
+    """Stop our own child: send each signal in turn and wait its seconds, at last SIGKILL; return its exit status."""
     for number, seconds in steps:
         if process.returncode is not None:
             return process.returncode

@@ -1,4 +1,4 @@
-"""Check that a TCP port is free; the error names the process that holds it, where the system tells."""
+"""Check that a TCP port is free; the error names the process that listens on it, if the system shows it."""
 
 import errno
 import socket
@@ -8,7 +8,7 @@ from agentlog_infra.process.child import command_line
 
 
 class PortTaken(Conflict):
-    """Another process listens on the port; the message names it where the system tells."""
+    """Another process listens on the port; the message names it if the system shows it."""
 
     code = "port_taken"
 
@@ -23,16 +23,16 @@ def demand_free(host: str, port: int) -> None:
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
-            raise PortTaken(f"port {port} on {host} is taken{_by_whom(port)}") from error
+            raise PortTaken(f"port {port} on {host} is taken{_owner(port)}") from error
 
 
-def _by_whom(port: int) -> str:
+def _owner(port: int) -> str:
     pid = owner_of(port)
     return "" if pid is None else f" by process {pid} ({' '.join(command_line(pid))[:80]})"
 
 
 def owner_of(port: int) -> int | None:
-    """Return the pid that listens on a TCP port, None where the system does not tell (processes of other users)."""
+    """Return the pid that listens on a TCP port, None if the system does not show it (processes of other users)."""
     import psutil  # here: it is slow to load, and needed only where a port is taken
 
     try:

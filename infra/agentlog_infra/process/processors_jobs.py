@@ -15,14 +15,14 @@ _ANSWERED = (Status.OK, Status.DIFFERENCE, Status.NOT_FOUND)
 
 
 async def upgrade_schema(settings: Settings) -> None:
-    """Bring the schema up. Raises: Unavailable if that fails; the child has printed the reason on stderr."""
+    """Migrate the schema. Raises: Unavailable if that fails; the child has printed the reason on stderr."""
     status, _ = await _run(settings, "migrate", "up")
     if status != Status.OK:
         raise Unavailable(f"the database's schema could not be migrated (status {status}); the reason is printed above")
 
 
 async def pending_migrations(settings: Settings) -> list[str]:
-    """Return what the schema lacks. Raises: Unavailable."""
+    """Return the missing migrations. Raises: Unavailable."""
     status, printed = await _run(settings, "migrate", "check")
     if status not in (Status.OK, Status.DIFFERENCE):
         raise Unavailable(f"the database's schema could not be checked (status {status})")
@@ -45,7 +45,7 @@ async def query_projection(settings: Settings, *words: str) -> tuple[int, str]:
 async def _run(settings: Settings, *words: str) -> tuple[int, str]:
     """Run `python -m agentlog_processors WORDS`; return its exit status and its standard output.
 
-    The child is killed with us, so a job must be one transaction at a time. Raises: Unavailable after ten minutes.
+    The child dies with this process, so a job must do one transaction at a time. Raises: Unavailable after ten minutes.
     """
     process = await spawn(
         [sys.executable, "-m", "agentlog_processors", *words],

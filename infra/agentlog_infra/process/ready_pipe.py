@@ -17,7 +17,7 @@ class ReadyPipe:
         self._open = True
 
     def __enter__(self) -> Self:
-        """Use as a context, so that both ends are closed whatever happens."""
+        """Enter the context, which closes both ends at its exit."""
         return self
 
     def __exit__(
@@ -30,7 +30,7 @@ class ReadyPipe:
             self._read = -1
 
     def started(self) -> None:
-        """Close the child's end on our side: from now on the pipe ends when the child does."""
+        """Close the child's end on our side: from now on the pipe ends when the child ends."""
         if self._open:
             os.close(self.child_end)
             self._open = False
@@ -44,13 +44,13 @@ class ReadyPipe:
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read, "rb", 0)
         )
         try:
-            said = await reader.readline()
+            received = await reader.readline()
         finally:
             transport.close()
-        if not said:
+        if not received:
             return {}
         try:
-            found: dict[str, object] = json.loads(said)
+            found: dict[str, object] = json.loads(received)
         except ValueError as error:
-            raise Unavailable(f"expected one line of JSON from the child, found {said[:200]!r}") from error
+            raise Unavailable(f"expected one line of JSON from the child, found {received[:200]!r}") from error
         return found

@@ -13,12 +13,12 @@ from agentlog_infra.settings import Settings
 
 
 def redis_client(settings: Settings) -> Redis:
-    """Return a client; nothing is sent yet. Raises: Misconfigured for an address that is none."""
+    """Return a client that connects when used. Raises: Misconfigured for a missing or invalid address."""
     if settings.redis_uri is None:
         raise Misconfigured("REDIS_URI: expected the address of Redis or Valkey, found nothing")
     uri, wait_s = settings.redis_uri, timeouts.REDIS_SOCKET_S
     try:
-        if uri.startswith("unix:"):  # its connections take no keep-alive
+        if uri.startswith("unix:"):  # its connections have no keep-alive
             return Redis.from_url(
                 uri,
                 protocol=2,
@@ -40,7 +40,7 @@ def redis_client(settings: Settings) -> Redis:
 
 @contextmanager
 def redis_faults(what: str) -> Generator[None]:
-    """Turn faults of the Redis client into Unavailable."""
+    """Translate faults of the Redis client into Unavailable."""
     try:
         yield
     except (RedisError, OSError, TimeoutError) as error:

@@ -11,18 +11,18 @@ log = logging.getLogger(__name__)
 
 
 class Announce(Protocol):
-    """Tells the housekeeper that the runs of a worker can be released at once."""
+    """Announces a dead worker to the housekeeper, which then releases its runs at once."""
 
     async def __call__(self, worker_id: str) -> None:
-        """Announce one worker; losing the announcement costs only the time its lease still runs."""
+        """Announce one worker. If this is lost, its runs are released when their leases have ended."""
         ...
 
 
 def announcer(settings: Settings) -> Announce:
-    """Return what announces dead workers at the settings' Redis."""
+    """Return a function that announces dead workers in the Redis of these settings."""
 
     async def announce(worker_id: str) -> None:
-        # Imported here: the supervisor needs a client only when somebody died, and it is slow to load.
+        # Imported here: the supervisor needs a client only when a worker died, and it is slow to load.
         from redis.asyncio import Redis
         from redis.exceptions import RedisError
 

@@ -38,12 +38,12 @@ class RedisFeed:
         await self._redis.aclose()
 
     async def ping(self) -> None:
-        """Ask for an answer. Raises: Unavailable."""
+        """Check that Redis answers. Raises: Unavailable."""
         async with answered("ping"):
             await self._redis.execute_command("PING")
 
     async def publish(self, hints: Sequence[Hint]) -> None:
-        """Announce; a fault is logged only, since a reader that misses a hint reads PostgreSQL."""
+        """Publish hints; a fault is only logged, because a reader that misses a hint reads PostgreSQL."""
         try:
             async with answered("hints"):
                 async with self._redis.pipeline(transaction=False) as pipe:
@@ -64,15 +64,15 @@ class RedisFeed:
 
     @asynccontextmanager
     async def dead_workers(self) -> AsyncGenerator[AsyncIterator[str]]:
-        """Yield the ids of workers that their supervisor saw die, those of the last hour first, each once."""
-        wake_ups = self._messages(self._keys.dead_workers, greeting=b"")
+        """Yield the ids of workers whose death was announced, those of the last hour first, each once."""
+        wake_ups = self._messages(self._keys.dead_workers, at_connect=b"")
         try:
             yield self._new_members(self._keys.dead_workers, wake_ups)
         finally:
             await wake_ups.aclose()
 
     async def _new_members(self, key: str, wake_ups: AsyncIterator[bytes]) -> AsyncGenerator[str]:
-        """Look into a set at each wake-up: a message sent while nobody listened is gone, a member is not."""
+        """Read a set at each wake-up: a message sent without a subscriber is lost, a member is not."""
         seen: frozenset[bytes] = frozenset()
         async for _ in wake_ups:
             try:
@@ -80,14 +80,14 @@ class RedisFeed:
                     found = await self._redis.execute_command("SMEMBERS", key)
             except Unavailable as error:
                 log.warning("feed.not_read", extra={"set": key, "error": str(error)})
-                continue  # the next connection greets again
+                continue  # the next wake-up reads the set again
             members = frozenset(item for item in _members(found) if isinstance(item, bytes))
             for member in members - seen:
                 yield member.decode()
             seen = members
 
     async def push(self, graph_id: str, run_ids: Sequence[RunId]) -> None:
-        """Append to the list of a graph. Raises: Unavailable."""
+        """Append runs to the queue of a graph. Raises: Unavailable."""
         async with answered("push"):
             await self._redis.execute_command("RPUSH", self._keys.queue(graph_id), *run_ids)
 
@@ -101,7 +101,7 @@ class RedisFeed:
         return RunId(run_id.decode()) if isinstance(run_id, bytes) else None
 
     async def queued(self, graph_id: str) -> frozenset[RunId]:
-        """Return what lies in the list of a graph. Raises: Unavailable."""
+        """Return the runs in the queue of a graph. Raises: Unavailable."""
         async with answered("queue"):
             found = await self._redis.execute_command("LRANGE", self._keys.queue(graph_id), 0, -1)
         return frozenset(RunId(item.decode()) for item in _items(found) if isinstance(item, bytes))
@@ -114,7 +114,7 @@ class RedisFeed:
             )
 
     async def leased(self, claims: Sequence[tuple[RunId, int]]) -> Sequence[bool]:
-        """Tell for each claim whether its lease is there. Raises: Unavailable."""
+        """Return for each claim whether its lease exists. Raises: Unavailable."""
         if not claims:
             return []
         async with answered("leases"):
@@ -122,22 +122,22 @@ class RedisFeed:
         return [value is not None for value in _items(found)]
 
     async def instance(self) -> str:
-        """Return an id of the server's present contents. Raises: Unavailable."""
+        """Return an id that changes when the server is emptied or restarted. Raises: Unavailable."""
         async with answered("instance"):
             await self._redis.execute_command("SET", self._keys.instance, self._ids.uuid7(), "NX")
             info = await self._redis.execute_command("INFO", "server")
             found = await self._redis.execute_command("GET", self._keys.instance)
         return f"{_run_id(info)}:{found!r}"
 
-    async def _messages(self, channel: str, greeting: bytes | None = None) -> AsyncGenerator[bytes]:
+    async def _messages(self, channel: str, at_connect: bytes | None = None) -> AsyncGenerator[bytes]:
         while True:
             try:
                 with redis_faults(channel):
                     async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
                         await pubsub.subscribe(channel)
-                        if greeting is not None:
-                            yield greeting  # at each connection: what was missed may be found elsewhere
-                        async with aclosing(_heard(pubsub)) as messages:
+                        if at_connect is not None:
+                            yield at_connect  # messages may have been missed before
+                        async with aclosing(_received(pubsub)) as messages:
                             async for message in messages:
                                 yield message
             except Unavailable as error:
@@ -146,7 +146,7 @@ class RedisFeed:
 
 
 def _hint(message: bytes) -> Hint | None:
-    """Return the hint, None for one that a newer release sent: a reader that misses it reads PostgreSQL."""
+    """Return the hint, or None for one of a newer release: a reader that misses it reads PostgreSQL."""
     try:
         return decode_hint(message)
     except (ValueError, KeyError) as error:
@@ -166,24 +166,24 @@ def _run_id(info: "Reply") -> str:
     """Return the id that a server gives itself at each start."""
     run_id = info.get("run_id") if isinstance(info, dict) else None
     if not isinstance(run_id, str):
-        raise Unavailable("instance: Redis did not say who it is")
+        raise Unavailable("instance: Redis returned no run_id")
     return run_id
 
 
-async def _heard(pubsub: PubSub) -> AsyncGenerator[bytes]:
+async def _received(pubsub: PubSub) -> AsyncGenerator[bytes]:
     """Yield messages, and send a ping after each quiet interval. Raises: TimeoutError after REDIS_SILENCE_S of silence.
 
-    redis-py (8.1) sends pings of its own, and never asks what became of them.
+    redis-py (8.1) sends pings of its own, and never checks for their replies.
     """
-    heard_at = time.monotonic()
+    received_at = time.monotonic()
     while True:
         message = await pubsub.get_message(timeout=timeouts.REDIS_BLOCK_S)
         if message is not None:
-            heard_at = time.monotonic()
+            received_at = time.monotonic()
             data = message.get("data")
             if message.get("type") == "message" and isinstance(data, bytes):
                 yield data
-        elif time.monotonic() - heard_at > timeouts.REDIS_SILENCE_S:
-            raise TimeoutError(f"nothing came for {timeouts.REDIS_SILENCE_S:g} s")
+        elif time.monotonic() - received_at > timeouts.REDIS_SILENCE_S:
+            raise TimeoutError(f"no message and no reply to a ping for {timeouts.REDIS_SILENCE_S:g} s")
         else:
             await pubsub.ping()

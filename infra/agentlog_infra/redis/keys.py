@@ -12,11 +12,11 @@ class RedisKeys:
         self.instance = self._name("instance")
 
     def queue(self, graph_id: str) -> str:
-        """Name the list of runs of a graph that are ready."""
+        """Return the name of the list of a graph's ready runs."""
         return self._name("queue", graph_id)
 
     def lease(self, run_id: str, epoch: int) -> str:
-        """Name the lease of a claim."""
+        """Return the name of the lease of a claim."""
         return self._name("lease", run_id, str(epoch))
 
     def _name(self, *parts: str) -> str:

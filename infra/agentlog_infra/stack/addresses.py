@@ -22,8 +22,8 @@ class Addresses:
 
 
 @dataclass(frozen=True, slots=True)
-class RunningMachine:
-    """The servers of a data directory, the URL of its gateway if there is one, and the roles that joined."""
+class RunningServers:
+    """The running servers of a data directory, the URL of its gateway if there is one, and the roles that joined."""
 
     addresses: Addresses
     url: str | None
@@ -33,13 +33,13 @@ class RunningMachine:
 def join(data_dir: str | Path) -> Addresses:
     """Read the addresses of the stack that runs on a data directory.
 
-    Raises: Unavailable if none does; the file of a killed one does not count.
+    Raises: Unavailable if none runs; the file of a killed stack does not count.
     """
     return running_on(data_dir).addresses
 
 
-def running_on(data_dir: str | Path) -> RunningMachine:
-    """Read what runs on a data directory. Raises: Unavailable if nothing does."""
+def running_on(data_dir: str | Path) -> RunningServers:
+    """Read the running servers and roles of a data directory. Raises: Unavailable if none run."""
     place = DataDir.at(data_dir)
     try:
         found = json.loads(place.stack_file.read_text())
@@ -53,7 +53,7 @@ def running_on(data_dir: str | Path) -> RunningMachine:
     if not owner.alive():
         raise _none_runs(place)
     urls = [found.get("url"), *(one.url for one in roles)]
-    return RunningMachine(addresses, next((url for url in urls if url), None), roles)
+    return RunningServers(addresses, next((url for url in urls if url), None), roles)
 
 
 def _none_runs(place: DataDir) -> Unavailable:
@@ -64,7 +64,7 @@ def _none_runs(place: DataDir) -> Unavailable:
 
 
 def at(settings: Settings, addresses: Addresses) -> Settings:
-    """Return the settings with these addresses; what depends on the kind of log (partitions, copies) stays."""
+    """Return the settings with these addresses; settings that depend on the kind of log (partitions, copies) stay."""
     found = asdict(addresses)
     names = {"kafka": "kafka_bootstrap", "postgres": "database_uri", "redis": "redis_uri"}
     return settings.model_copy(update={names[part]: address for part, address in found.items()})
@@ -80,6 +80,6 @@ def joined(settings: Settings) -> Settings:
 
 
 def url_of(settings: Settings) -> str:
-    """Return the gateway's URL as a client on this machine says it."""
+    """Return the gateway's URL as a client on this machine uses it."""
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
     return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{settings.port}"

@@ -55,16 +55,16 @@ class EmbeddedBroker(EmbeddedServer):
             ready.started()
             try:
                 async with asyncio.timeout(timeouts.BROKER_START_S):
-                    said = await ready.line()
+                    message = await ready.line()
             except TimeoutError as error:
                 raise Unavailable(f"the broker was not ready within {timeouts.BROKER_START_S:.0f} s") from error
             except asyncio.CancelledError:
                 await stop_child(self._running(), self.stop_steps)
                 raise
-        await self._accept(said)
+        await self._accept(message)
 
-    async def _accept(self, said: dict[str, object]) -> None:
-        port = said.get("port")
+    async def _accept(self, message: dict[str, object]) -> None:
+        port = message.get("port")
         if not isinstance(port, int):
             await self._running().wait()
             raise self._died()
@@ -72,7 +72,7 @@ class EmbeddedBroker(EmbeddedServer):
         write_atomically(self.data_dir.root / "broker.port.json", json.dumps({"port": port}))
 
     def _last_port(self) -> int:
-        """Return the port of the last start if nobody listens there now, else 0: any free one."""
+        """Return the port of the last start if it is free now, else 0 for any free port."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             port = int(json.loads((self.data_dir.root / "broker.port.json").read_text())["port"])
             with socket.socket() as probe:

@@ -27,7 +27,7 @@ class DataDir:
 
     @classmethod
     def at(cls, path: str | Path) -> Self:
-        """Name a data directory; nothing is made yet."""
+        """Return the data directory at a path; create nothing."""
         return cls(Path(path).absolute())
 
     @property
@@ -47,7 +47,7 @@ class DataDir:
 
     @property
     def run(self) -> Path:
-        """Sockets and what is known of running children."""
+        """Sockets, and the identities of running children."""
         return self.root / "run"
 
     @property
@@ -56,7 +56,7 @@ class DataDir:
         return self.root / "stack.json"
 
     def make(self) -> None:
-        """Make the folders, private to us; the root one can be passed by the account PostgreSQL runs under."""
+        """Create the folders, private to us; the account of PostgreSQL may traverse the root folder."""
         self.root.parent.mkdir(parents=True, exist_ok=True)
         self.root.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, exist_ok=True)
         self.run.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, exist_ok=True)
@@ -67,14 +67,14 @@ class DataDir:
             ignore.write_text("*\n")
 
     def open_log(self, name: str) -> IO[bytes]:
-        """Open the output file of a server for appending; past 8 MiB the old one is put aside first, one is kept."""
+        """Open the output file of a server for appending; past 8 MiB it is rotated first; one old file is kept."""
         path = self.root / "logs" / f"{name}.log"
         if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:
             path.replace(path.with_suffix(".log.1"))
         return path.open("ab")
 
     def log_tail(self, name: str, lines: int = 5) -> str:
-        """Return the last lines a server said, for an error message."""
+        """Return the last output lines of a server, for an error message."""
         path = self.root / "logs" / f"{name}.log"
         if not path.exists():
             return ""
@@ -84,14 +84,14 @@ class DataDir:
 
 
 class Lock:
-    """Holds a data directory until closed or until this process dies, however it dies."""
+    """Lock of a data directory; it ends at the exit, or when this process dies, however it dies."""
 
     def __init__(self, data_dir: DataDir) -> None:
         self._path = data_dir.root / "lock"
         self._file: IO[str] | None = None
 
     def __enter__(self) -> Self:
-        """Take the directory at once. Raises: DataDirInUse."""
+        """Lock the directory without waiting. Raises: DataDirInUse."""
         file = self._path.open("a+")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -112,7 +112,7 @@ class Lock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Release the directory."""
+        """Unlock the directory."""
         if self._file is not None:
             self._file.close()
             self._file = None

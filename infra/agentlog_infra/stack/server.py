@@ -1,4 +1,4 @@
-"""Base class of the three embedded servers: one child process each, known to the next start, stopped in steps."""
+"""Base class of the three embedded servers: one child process each, found again by the next start, stopped in steps."""
 
 import asyncio
 import logging
@@ -62,14 +62,14 @@ class EmbeddedServer(ABC):
         return await self._running().wait()
 
     async def stop(self) -> None:
-        """Stop the server, in order if it lets us; nothing that was acknowledged is lost either way."""
+        """Stop the server, by force if it does not stop in time; acknowledged data survives either way."""
         if self.process is not None:
             await stop_child(self.process, self.stop_steps)
             self._note.unlink(missing_ok=True)
             self.process = None
 
     async def end_orphan(self) -> None:
-        """Stop the server of an earlier start whose parent was killed. Raises: Unavailable if it does not go."""
+        """Stop the server of an earlier start whose parent was killed. Raises: Unavailable if it does not exit."""
         left = recall(self._note)
         if left is not None and left.alive():
             log.warning("embedded.orphan_stopped", extra={"server": self.name, "pid": left.pid})
@@ -105,5 +105,5 @@ class EmbeddedServer(ABC):
         return self.process
 
     def _died(self) -> Unavailable:
-        said = self.data_dir.log_tail(self.name)
-        return Unavailable(f"{self.name} ended with status {self._running().returncode} while starting:\n{said}")
+        output = self.data_dir.log_tail(self.name)
+        return Unavailable(f"{self.name} ended with status {self._running().returncode} while starting:\n{output}")

@@ -35,7 +35,7 @@ def server_account() -> Account | None:
 
 
 def reachable(path: Path, account: Account | None, *, needs: int = stat.S_IXOTH) -> bool:
-    """Tell whether an account may pass all folders above `path` and has `needs` (rwx bits of "other") on it."""
+    """Return whether an account may pass all folders above `path` and has `needs` (rwx bits of "other") on it."""
     if account is None:
         return True
     path = path.resolve()
@@ -53,7 +53,7 @@ def _allowed(path: Path, account: Account, bits: int) -> bool:
 
 
 def private_folder(path: Path, account: Account | None) -> Path:
-    """Make a folder that only its owner may enter; one that another user owns is refused.
+    """Create a folder that only its owner may enter; refuse a folder of another user.
 
     Raises: Misconfigured.
     """
@@ -73,7 +73,7 @@ def private_folder(path: Path, account: Account | None) -> Path:
 
 
 def fits_a_socket(folder: Path) -> bool:
-    """Tell whether the sockets of our servers, in this folder, stay below the limit of a unix socket's path."""
+    """Return whether the sockets of our servers, in this folder, stay below the limit of a unix socket's path."""
     return len(os.fsencode(folder)) + len(_LONGEST_SOCKET_NAME) <= SOCKET_PATH_LIMIT_BYTES
 
 

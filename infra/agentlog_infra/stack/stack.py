@@ -44,7 +44,7 @@ class Stack:
     """The running servers of one data directory; a server that dies is started again at the same address."""
 
     def __init__(self, data_dir: str | Path, external: External | None = None, lock: Lock | None = None) -> None:
-        """Name the directory; `lock` is given by a caller that holds it already, and keeps it."""
+        """`lock` comes from a caller that has already locked the directory, and stays with it."""
         self.data_dir = DataDir.at(data_dir)
         self._external = external or External()
         self._broker = None if self._external.kafka else EmbeddedBroker(self.data_dir)
@@ -56,12 +56,12 @@ class Stack:
 
     @property
     def servers(self) -> Sequence[EmbeddedServer]:
-        """The embedded ones among the three."""
+        """Return the embedded servers among the three."""
         return [server for server in (self._broker, self._postgres, self._valkey) if server is not None]
 
     @property
     def addresses(self) -> Addresses:
-        """Addresses of the servers."""
+        """Return the addresses of the servers."""
         return Addresses(
             self._external.kafka or (self._broker.address if self._broker else ""),
             self._external.postgres or (self._postgres.address if self._postgres else ""),
@@ -69,7 +69,7 @@ class Stack:
         )
 
     async def __aenter__(self) -> Self:
-        """Take the data directory and start all servers at once. Raises: DataDirInUse, Unavailable, Misconfigured."""
+        """Lock the directory and start all servers concurrently. Raises: DataDirInUse, Unavailable, Misconfigured."""
         self.data_dir.make()
         if self._own_lock:
             self._own_lock.__enter__()
@@ -85,7 +85,7 @@ class Stack:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop the servers in order and give the directory up."""
+        """Stop the servers and unlock the directory."""
         await self._stop()
 
     def publish(self, url: str) -> None:

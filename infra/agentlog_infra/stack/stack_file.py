@@ -1,6 +1,6 @@
 """The file `stack.json` of a data directory: its servers, and the roles that joined them.
 
-Several processes write it, so each does it under a lock and leaves what the others say; roles that ended drop out.
+Several processes write it. Each does so under a lock and keeps the entries of the others; ended roles are removed.
 """
 
 import fcntl
@@ -19,7 +19,7 @@ Roles: TypeAlias = "list[JoinedRole]"
 
 @dataclass(frozen=True, slots=True)
 class JoinedRole:
-    """A role process that was started beside the servers; `url` is where a gateway answers, else None."""
+    """A role process that was started apart from the servers; `url` is the address of a gateway, else None."""
 
     role: str
     pid: int
@@ -27,22 +27,22 @@ class JoinedRole:
     url: str | None = None
 
     def alive(self) -> bool:
-        """Tell whether it still runs."""
+        """Return whether it still runs."""
         return ProcessIdentity(self.pid, self.started).alive()
 
 
-def write_stack(data_dir: DataDir, said: Mapping[str, object]) -> None:
-    """Write what the owner of the servers says."""
-    with _alone(data_dir):
-        _write(data_dir, {**said, "roles": [asdict(one) for one in living_roles(_read(data_dir))]})
+def write_stack(data_dir: DataDir, entries: Mapping[str, object]) -> None:
+    """Write the entries of the owner of the servers."""
+    with _locked(data_dir):
+        _write(data_dir, {**entries, "roles": [asdict(one) for one in living_roles(_read(data_dir))]})
 
 
 def join_roles(data_dir: DataDir, role: str, pid: int, url: str | None) -> None:
-    """Add a process to the roles of a running stack; does nothing where none runs."""
+    """Add a process to the roles of a running stack; do nothing if none runs."""
     process = identify(pid)
     if not data_dir.stack_file.exists():
         return
-    with _alone(data_dir):
+    with _locked(data_dir):
         found = _read(data_dir)
         if process is None or not found:
             return
@@ -51,15 +51,17 @@ def join_roles(data_dir: DataDir, role: str, pid: int, url: str | None) -> None:
 
 
 def living_roles(found: Mapping[str, Json]) -> Roles:
-    """Return the roles of a file that still run. Raises: KeyError where one is not described as we do."""
+    """Return the roles of a file that still run. Raises: KeyError if one lacks a field."""
     listed = found.get("roles")
     roles = [_role(as_object(one)) for one in listed] if isinstance(listed, list) else []
     return [one for one in roles if one.alive()]
 
 
-def _role(said: JsonObject) -> JoinedRole:
-    url = said["url"]
-    return JoinedRole(str(said["role"]), int(str(said["pid"])), str(said["started"]), None if url is None else str(url))
+def _role(entry: JsonObject) -> JoinedRole:
+    url = entry["url"]
+    return JoinedRole(
+        str(entry["role"]), int(str(entry["pid"])), str(entry["started"]), None if url is None else str(url)
+    )
 
 
 def _read(data_dir: DataDir) -> JsonObject:
@@ -69,12 +71,12 @@ def _read(data_dir: DataDir) -> JsonObject:
         return {}
 
 
-def _write(data_dir: DataDir, said: Mapping[str, object]) -> None:
-    write_atomically(data_dir.stack_file, json.dumps(said, indent=2) + "\n")
+def _write(data_dir: DataDir, content: Mapping[str, object]) -> None:
+    write_atomically(data_dir.stack_file, json.dumps(content, indent=2) + "\n")
 
 
 @contextmanager
-def _alone(data_dir: DataDir) -> Generator[None]:
+def _locked(data_dir: DataDir) -> Generator[None]:
     with (data_dir.run / "stack.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

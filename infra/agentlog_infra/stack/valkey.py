@@ -70,7 +70,7 @@ class EmbeddedValkey(EmbeddedServer):
 
 
 async def _answers(socket: Path) -> bool:
-    """Ask once; False while there is no socket yet or the server still loads its file."""
+    """Return whether it answers PING: not while there is no socket yet, or the server still loads its file."""
     try:
         reader, writer = await asyncio.open_unix_connection(str(socket))
     except (FileNotFoundError, ConnectionRefusedError):

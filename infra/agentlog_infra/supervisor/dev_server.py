@@ -43,7 +43,7 @@ class DevServer:
         await first_to_end(self.stack.wait_failed(), self.supervisor.wait_failed())
 
     async def reload_on_change(self) -> None:
-        """Replace workers and gateway whenever a source file beside the configuration changes; never returns."""
+        """Replace workers and gateway whenever a source file in the configuration's folder changes; never returns."""
         folder = self.settings.config.absolute().parent
         known = await asyncio.to_thread(snapshot, folder)
         while True:
@@ -64,7 +64,7 @@ def graphs_of(config: Path) -> list[str]:
 
 
 def free_port(host: str) -> int:
-    """Return a port nobody listens on now."""
+    """Return a port that is free now."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
@@ -72,7 +72,7 @@ def free_port(host: str) -> int:
 
 @asynccontextmanager
 async def dev_server(settings: Settings, *, grace_secs: float) -> AsyncGenerator[DevServer]:
-    """Start everything, stop it in order at the end. Raises: what its parts raise; nothing is left running then."""
+    """Start everything; stop it in order at the end. Raises: the errors of its parts, after stopping all of them."""
     graphs_of(settings.config)
     refuse(settings.config, unsupported_keys(settings.config))
     demand_free(settings.host, settings.port)
@@ -95,7 +95,7 @@ async def dev_server(settings: Settings, *, grace_secs: float) -> AsyncGenerator
 
 @asynccontextmanager
 async def _loaded() -> AsyncGenerator[None]:
-    """Import slow adapters on a thread meanwhile; what needs them imports them again, and waits if it must."""
+    """Import slow adapters on a thread meanwhile; a later import waits for it if necessary."""
     loading = asyncio.create_task(asyncio.to_thread(load_adapters))
     try:
         yield

@@ -33,7 +33,7 @@ class Fork:
         return _KILLED if self.returncode is None else self.returncode
 
     def end(self, status: int) -> None:
-        """Note its end."""
+        """Record its exit status and wake its waiters."""
         self.returncode = status
         self._ended.set()
 
@@ -45,13 +45,13 @@ class ForkServer:
         self._preloads = ",".join(dict.fromkeys(preloads)) or "-"
         self._process: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
-        self._asked: dict[int, asyncio.Future[Fork]] = {}
+        self._orders: dict[int, asyncio.Future[Fork]] = {}
         self._forks: dict[int, Fork] = {}
         self._next_id = 0
         self._starting = asyncio.Lock()
 
     async def start(self) -> None:
-        """Start the child; it loads code for a second or two and takes orders meanwhile."""
+        """Start the child; it loads code for a second or two and accepts orders meanwhile."""
         async with self._starting:
             if self._control is not None:
                 return
@@ -77,22 +77,22 @@ class ForkServer:
     async def fork(self, module: str, arguments: Sequence[str], variables: Mapping[str, str], ready_fd: int) -> Fork:
         """Fork a process that runs `python -m MODULE ARGUMENT... --ready-fd N` with these variables.
 
-        Raises: Unavailable if the code cannot be loaded; the reason stands on stderr.
+        Raises: Unavailable if the code cannot be loaded; the reason is on stderr.
         """
         await self.start()
         assert self._control is not None
         self._next_id += 1
         answer: asyncio.Future[Fork] = asyncio.get_running_loop().create_future()
-        self._asked[self._next_id] = answer
+        self._orders[self._next_id] = answer
         order = {"id": self._next_id, "module": module, "arguments": list(arguments), "variables": dict(variables)}
         try:
             socket.send_fds(self._control, [json.dumps(order).encode()], [ready_fd])
         except OSError:
-            self._lost()  # it died just now: all that wait are told
+            self._lost()  # it died just now: fail all waiting orders
         return await answer
 
     async def stop(self) -> None:
-        """End the child and, with it, every fork that still runs."""
+        """Kill the child and, with it, every fork that still runs."""
         if self._process is not None:
             await stop_child(self._process, ())
         self._lost()
@@ -100,23 +100,23 @@ class ForkServer:
     def _read(self) -> None:
         while self._control is not None:
             try:
-                said = self._control.recv(MESSAGE_BYTES)
+                message = self._control.recv(MESSAGE_BYTES)
             except BlockingIOError:
                 return
             except OSError:
-                said = b""
-            if not said:
+                message = b""
+            if not message:
                 self._lost()
                 return
-            self._told(json.loads(said))
+            self._receive(json.loads(message))
 
-    def _told(self, message: dict[str, int]) -> None:
+    def _receive(self, message: dict[str, int]) -> None:
         if "id" in message:
             fork = self._forks[message["pid"]] = Fork(message["pid"])
-            answer = self._asked.pop(message["id"])
+            answer = self._orders.pop(message["id"])
             if answer.cancelled():
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(fork.pid, signal.SIGKILL)  # nobody waits for it any more
+                    os.kill(fork.pid, signal.SIGKILL)  # its caller has given up
             else:
                 answer.set_result(fork)
         elif (ended := self._forks.pop(message["pid"], None)) is not None:
@@ -127,12 +127,12 @@ class ForkServer:
             asyncio.get_running_loop().remove_reader(self._control.fileno())
             self._control.close()
             self._control = None
-        for answer in self._asked.values():
+        for answer in self._orders.values():
             if not answer.done():
                 answer.set_exception(
                     Unavailable("the code of the roles could not be loaded; the reason is printed above")
                 )
-        self._asked.clear()
+        self._orders.clear()
         for fork in self._forks.values():
             fork.end(_KILLED)
         self._forks.clear()

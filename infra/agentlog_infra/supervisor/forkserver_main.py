@@ -3,8 +3,9 @@
 `python -m agentlog_infra.supervisor.forkserver_main CONTROL_FD PRELOADS`. Importing LangGraph takes a second of CPU
 time; here it is spent once for all roles, while the servers start. PRELOADS are modules joined by commas, or "-".
 
-On CONTROL_FD (a unix socket that keeps messages apart) the supervisor sends {id, module, arguments, variables} with
-the write end of a ready pipe, and is told {id, pid} and, at its end, {pid, status}. User code is loaded after the fork.
+On CONTROL_FD (a unix socket that preserves message boundaries) the supervisor sends {id, module, arguments, variables}
+with the write end of a ready pipe. It receives {id, pid} and, when the process ends, {pid, status}. User code is loaded
+after the fork.
 """
 
 import ctypes
@@ -21,7 +22,7 @@ from typing import TypedDict
 
 MESSAGE_BYTES = 256 * 1024
 TITLE_ROOM = "x" * 200
-"""An argument that only takes place, so that the title of a role fits where the command line was."""
+"""A filler argument, so that the title of a role fits into the memory of the command line."""
 
 
 class Order(TypedDict):
@@ -34,7 +35,7 @@ class Order(TypedDict):
 
 
 def main() -> None:
-    """Load, then fork on demand until the supervisor is gone."""
+    """Import the preloads, then fork on demand until the supervisor exits."""
     control = socket.socket(fileno=int(sys.argv[1]))
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
@@ -49,10 +50,10 @@ def main() -> None:
             os.read(wake_read, 4096)
             _report_ended(control)
         if control.fileno() in readable:
-            said, handles, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 1)
-            if not said:
+            message, handles, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 1)
+            if not message:
                 return
-            _fork(control, json.loads(said), handles[0])
+            _fork(control, json.loads(message), handles[0])
 
 
 def _report_ended(control: socket.socket) -> None:
@@ -77,7 +78,7 @@ def _fork(control: socket.socket, order: Order, ready_fd: int) -> None:
 
 
 def _become(parent: int, order: Order, ready_fd: int) -> None:
-    """Run a module as if it had been started itself; never returns."""
+    """Run a module like a program started by itself; never returns."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
@@ -97,7 +98,7 @@ def _die_with(parent: int) -> None:
 
 
 def _show_as(words: list[str]) -> None:
-    """Write what runs here over our own command line, which /proc shows to people and tools (Linux)."""
+    """Overwrite our own command line, which /proc shows to people and tools (Linux), with that of the role."""
     if sys.platform != "linux":
         return
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()

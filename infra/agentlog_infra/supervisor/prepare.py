@@ -11,12 +11,12 @@ log = logging.getLogger(__name__)
 
 
 def load_adapters() -> None:
-    """Import what `prepare` needs; slow, so it is done on a thread while the servers start."""
+    """Import the modules that `prepare` needs; slow, so it runs on a thread while the servers start."""
     import_module("agentlog_infra.kafka.topics")
 
 
 async def prepare(settings: Settings) -> None:
-    """Make missing topics and bring the schema up, side by side. Raises: Unavailable, Misconfigured."""
+    """Create missing topics and migrate the schema, concurrently. Raises: Unavailable, Misconfigured."""
     for outcome in await asyncio.gather(_topics(settings), upgrade_schema(settings), return_exceptions=True):
         if isinstance(outcome, BaseException):
             raise outcome

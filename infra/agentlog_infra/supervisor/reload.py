@@ -13,7 +13,7 @@ _SKIPPED = {"node_modules", "__pycache__", "venv", "site-packages"}
 
 
 def snapshot(folder: Path) -> dict[str, int]:
-    """Return the modification time (ns) of each source file below a folder, at most `FILES_LIMIT`; hidden ones not."""
+    """Return the modification time (ns) of each visible source file below a folder, of at most `FILES_LIMIT`."""
     found: dict[str, int] = {}
     for entry in _files(folder):
         found[entry.path] = entry.stat().st_mtime_ns
@@ -29,7 +29,7 @@ def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
             with os.scandir(pending.pop()) as entries:
                 listed = sorted(entries, key=lambda entry: entry.name)
         except OSError:
-            continue  # gone or closed to us since it was listed
+            continue  # removed or closed to us since it was listed
         for entry in listed:
             if entry.is_dir(follow_symlinks=False):
                 if not entry.name.startswith(".") and entry.name not in _SKIPPED:

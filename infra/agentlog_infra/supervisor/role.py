@@ -34,9 +34,9 @@ EXIT_REPLACE = 75
 
 @dataclass(frozen=True, slots=True)
 class RoleSpec:
-    """A process to run: `module` with `arguments`; one that executes runs gets an id of its own at each start.
+    """A process to run: `module` with `arguments`; one that executes runs gets a new worker id at each start.
 
-    `preload` is imported once, by the process that all roles are forked from.
+    `preload` is imported once, by the fork server.
     """
 
     name: str
@@ -55,25 +55,25 @@ class RoleCrashes(AgentlogError):
 
 
 DeathHook = Callable[[str], Awaitable[None]]
-"""Told the id of a worker that ended without having given its runs back."""
+"""Called with the id of a worker that ended without giving its runs back."""
 
 
-async def _nobody(worker_id: str) -> None:
+async def _no_hook(worker_id: str) -> None:
     raise Unavailable(f"worker {worker_id} died before its death could be reported")
 
 
 class Role:
-    """Keeps one role process running."""
+    """Supervises one role process."""
 
-    def __init__(self, spec: RoleSpec, nursery: ForkServer, notes: Path, budget: RestartBudget) -> None:
+    def __init__(self, spec: RoleSpec, forkserver: ForkServer, notes: Path, budget: RestartBudget) -> None:
         self.spec = spec
-        self._nursery = nursery
+        self._forkserver = forkserver
         self._environment: Mapping[str, str] = {}
         self._note = notes / f"role-{spec.name.replace(',', '-')}.json"
-        self._on_worker_death: DeathHook = _nobody
+        self._on_worker_death: DeathHook = _no_hook
         self._budget = budget
         self._process: Running | None = None
-        self._worker_id = self._told = ""
+        self._worker_id = self._error = ""
         self._stopping = self._replacing = self._replaced = False
         self._ready = asyncio.Event()
         self._settled = asyncio.Event()  # ready, or broken by a change and waiting for the next one
@@ -81,23 +81,23 @@ class Role:
 
     @property
     def pid(self) -> int | None:
-        """The process that runs now, None between two."""
+        """Return the pid of the running process, None between two processes."""
         running = self._process is not None and self._process.returncode is None
         return self._process.pid if running and self._process else None
 
     async def wait_ready(self) -> None:
-        """Wait until the role has said that it is ready; it waits again after each restart."""
+        """Wait until the role has reported that it is ready, since its last restart."""
         await self._ready.wait()
 
     async def run(self, environment: Mapping[str, str], on_worker_death: DeathHook) -> None:
         """Run the role with these variables, and restart it until `stop`.
 
-        Raises: Misconfigured if it says that it cannot run, RoleCrashes if it dies too often, Unavailable if it never
-        gets ready.
+        Raises: Misconfigured if it reports that it cannot run, RoleCrashes if it dies too often, Unavailable if it does
+        not become ready.
         """
         self._environment, self._on_worker_death = environment, on_worker_death
         while not self._stopping:
-            status = await self._one_life()
+            status = await self._run_once()
             if self._stopping:
                 return
             if not self._replacing:
@@ -105,9 +105,9 @@ class Role:
             self._replaced, self._replacing = self._replacing, False
 
     async def restart(self) -> None:
-        """Replace the process, in order, by a new one (changed graphs); return when that is ready or cannot run.
+        """Replace the process by a new one (changed graphs); return when that is ready or cannot run.
 
-        One that cannot run is told on stderr and waits for the next change.
+        If it cannot run, the reason is on stderr, and the role waits for the next change.
         """
         self._settled.clear()
         self._replacing = True
@@ -116,7 +116,7 @@ class Role:
         await self._settled.wait()
 
     async def stop(self) -> None:
-        """Ask the process to finish its work and wait, at most its own stop time; then kill it."""
+        """Send SIGTERM and wait for the end of the process; after its stop time, kill it."""
         self._stopping = True
         await self._end()
 
@@ -125,12 +125,12 @@ class Role:
             await stop_child(self._process, ((signal.SIGTERM, self.spec.stop_secs),))
 
     def kill(self) -> None:
-        """End the process at once."""
+        """Kill the process."""
         self._stopping = True
         if self._process is not None:
             signal_child(self._process, signal.SIGKILL)
 
-    async def _one_life(self) -> int:
+    async def _run_once(self) -> int:
         try:
             await self._start()
             status = await self._running().wait()
@@ -146,22 +146,22 @@ class Role:
         return status
 
     async def _start(self) -> None:
-        """Start the process and wait for its line. If it ends before, the caller finds out."""
+        """Start the process and wait for its ready line. If it ends before, the caller sees its exit status."""
         self._worker_id = uuid.uuid4().hex if self.spec.executes_runs else ""
         extra = {"AGENTLOG_WORKER_ID": self._worker_id} if self._worker_id else {}
         with ReadyPipe() as ready:
-            self._process = process = await self._nursery.fork(
+            self._process = process = await self._forkserver.fork(
                 self.spec.module, self.spec.arguments, {**self._environment, **extra}, ready.child_end
             )
             ready.started()
             self._remember(process.pid)
             try:
                 async with asyncio.timeout(timeouts.ROLE_START_S):
-                    said = await ready.line()
+                    report = await ready.line()
             except TimeoutError as error:
                 raise Unavailable(f"{self.spec.name} was not ready within {timeouts.ROLE_START_S:.0f} s") from error
-        self._told = str(said.get("error", ""))
-        if said and not self._told:
+        self._error = str(report.get("error", ""))
+        if report and not self._error:
             log.info("role.ready", extra={"role": self.spec.name, "pid": process.pid})
             self._ready.set()
             self._settled.set()
@@ -171,7 +171,7 @@ class Role:
             await self._wait_for_change()
             return
         if status == EXIT_MISCONFIGURED:
-            why = self._told or "its message is printed above"
+            why = self._error or "its message is printed above"
             raise Misconfigured(f"{self.spec.name} cannot run with this configuration\n{why}")
         if status == EXIT_REPLACE:
             log.warning("role.replaced", extra={"role": self.spec.name})
@@ -201,7 +201,7 @@ class Role:
 
 
 async def end_old_roles(notes: Path) -> list[str]:
-    """End role processes of an earlier start whose supervisor was killed; return the ids of the workers among them."""
+    """Kill role processes of an earlier start whose supervisor was killed; return the ids of the workers among them."""
     workers: list[str] = []
     for note in await asyncio.to_thread(_old_notes, notes):
         with contextlib.suppress(ValueError, KeyError, TypeError):

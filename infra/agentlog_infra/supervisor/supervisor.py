@@ -21,7 +21,7 @@ PROCESSORS_MODULE = "agentlog_processors"
 def role_specs(workers: int, grace_secs: float) -> tuple[tuple[RoleSpec, ...], ...]:
     """Return all roles of one machine, in the order they stop: no new requests, then no new work, then the rest.
 
-    The projector goes last: workers that finish or give back their runs need its verdicts.
+    The projector stops last: workers that finish or give back their runs need its verdicts.
     """
     gateway = RoleSpec(
         "gateway", GATEWAY_MODULE, stop_secs=timeouts.GATEWAY_STOP_S, loads_graphs=True, preload=f"{GATEWAY_MODULE}.app"
@@ -44,42 +44,42 @@ def role_specs(workers: int, grace_secs: float) -> tuple[tuple[RoleSpec, ...], .
 
 
 class Supervisor:
-    """Runs role processes, `stages` of them in the order they stop; all share one restart budget.
+    """Supervises role processes, in `stages` that stop one after the other; all share one restart budget.
 
-    Entering it begins to load their code; `start` starts them; `stop` ends them in order.
+    Entering the context begins to load their code; `start` starts them; `stop` stops them in order.
     """
 
     def __init__(self, stages: Sequence[Sequence[RoleSpec]], notes: Path, budget: RestartBudget | None = None) -> None:
         self._notes = notes
         shared = budget or RestartBudget()
-        self._nursery = ForkServer([spec.preload for stage in stages for spec in stage if spec.preload])
-        self.stages = [[Role(spec, self._nursery, notes, shared) for spec in stage] for stage in stages]
+        self._forkserver = ForkServer([spec.preload for stage in stages for spec in stage if spec.preload])
+        self.stages = [[Role(spec, self._forkserver, notes, shared) for spec in stage] for stage in stages]
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._lost_workers: list[str] = []
 
     @property
     def roles(self) -> list[Role]:
-        """All roles."""
+        """Return all roles."""
         return [role for stage in self.stages for role in stage]
 
     async def __aenter__(self) -> Self:
-        """End roles of a killed start; begin to load the code of all roles."""
+        """Kill the roles of an earlier start whose supervisor was killed; begin to load the code of all roles."""
         self._lost_workers = await end_old_roles(self._notes)
-        await self._nursery.start()
+        await self._forkserver.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave no process behind, whether they ran or not."""
+        """Kill all processes that still run."""
         self.kill()
         await self.stop()
-        await self._nursery.stop()
+        await self._forkserver.stop()
 
     async def start(self, environment: Mapping[str, str], on_worker_death: DeathHook) -> None:
         """Start all roles with these variables; return when all are ready.
 
-        Raises: Misconfigured, RoleCrashes or Unavailable of the first one that cannot run; then none is left.
+        Raises: Misconfigured, RoleCrashes or Unavailable of the first role that cannot run; then all are stopped.
         """
         for worker_id in self._lost_workers:
             await on_worker_death(worker_id)
@@ -108,7 +108,7 @@ class Supervisor:
         await asyncio.gather(*(role.restart() for role in self.roles if role.spec.loads_graphs))
 
     def kill(self) -> None:
-        """End all roles at once; their runs are found again through their leases."""
+        """Kill all roles; the housekeeper finds their runs through the leases."""
         for role in self.roles:
             role.kill()
 
@@ -116,7 +116,7 @@ class Supervisor:
         await asyncio.gather(*(role.wait_ready() for role in self.roles))
 
     async def stop(self) -> None:
-        """Stop in order: each stage gets its time, and says what is waited for."""
+        """Stop the stages in order, each within its stop time; log which roles are waited for."""
         for stage in self.stages:
             names = [role.spec.name for role in stage if role.pid is not None]
             if names:
@@ -124,7 +124,7 @@ class Supervisor:
             await asyncio.gather(*(role.stop() for role in stage))
             tasks = [self._tasks[role.spec.name] for role in stage if role.spec.name in self._tasks]
             for task in tasks:
-                task.cancel()  # between two lives there is no process to ask
+                task.cancel()  # between two processes there is nothing to signal
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def _raise_failed(self) -> None:

@@ -19,7 +19,7 @@ from agentlog_facts.errors import AgentlogError, Conflict
 from agentlog_infra import logs
 from agentlog_infra.kafka.event_tail import open_event_tail
 from agentlog_infra.kafka.partitioner import partition_of
-from agentlog_infra.postgres.migrate import make_database, whole
+from agentlog_infra.postgres.migrate import make_database, schema_statements
 from agentlog_infra.settings import Settings
 from agentlog_infra.stack.addresses import joined
 from agentlog_infra.system_ports import SystemClock, SystemIds
@@ -134,5 +134,5 @@ async def _dependencies(stack: AsyncExitStack, settings: Settings, suffix: str) 
     erased_after = timedelta(milliseconds=settings.outputs_retention_ms)
     owner = f"rebuild-{SystemIds().uuid7()}"
     return RebuildDependencies(
-        settings.database_uri or "", ports, whole(tables()), erased_after, owner, Progress(), print
+        settings.database_uri or "", ports, schema_statements(tables()), erased_after, owner, Progress(), print
     )

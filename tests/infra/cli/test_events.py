@@ -1,4 +1,4 @@
-"""Decides that `agentlog events` shows what lies on the log, with the verdict that the ledger holds over it."""
+"""Tests of `agentlog events`: the stored commits, each with the verdict of the ledger."""
 
 import asyncpg
 from tests.stack_fixtures import RunningStack

@@ -1,4 +1,4 @@
-"""Decides how the `agentlog` command behaves towards people and scripts: streams, exit statuses, errors, laziness."""
+"""Tests of the `agentlog` command: output streams, exit statuses, errors, lazy imports."""
 
 import json
 import os

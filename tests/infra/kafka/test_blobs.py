@@ -1,4 +1,4 @@
-"""The index of blobs never claims to reach further than its tables do, whoever made them anew meanwhile."""
+"""Tests of the index of blobs: its position never passes its rows, even if its tables were replaced meanwhile."""
 
 from uuid import uuid4
 
@@ -10,13 +10,13 @@ from agentlog_infra.kafka.blobs import MOVE
 from agentlog_infra.postgres.migrate import upgrade
 
 POSITION = "SELECT next_offset FROM ledger.blob_positions WHERE partition = 0"
-CASES = (  # where the index stands, where reading began, where it stands behind a reading up to 150
+CASES = (  # position of the index, start of the reading, position after a reading up to 150
     (None, 0, 150),  # the first time
-    (100, 100, 150),  # read on from where the index stood
-    (120, 100, 150),  # somebody else moved it meanwhile
-    (200, 100, 200),  # somebody else moved it further
-    (80, 100, 80),  # a rebuild put another index in its place: 80 to 100 are not in it
-    (None, 100, None),  # the tables were made anew, empty
+    (100, 100, 150),  # continued from the position of the index
+    (120, 100, 150),  # another process moved it meanwhile
+    (200, 100, 200),  # another process moved it further
+    (80, 100, 80),  # a rebuild has replaced the index: 80 to 100 are not in it
+    (None, 100, None),  # the tables were created again, empty
 )
 
 

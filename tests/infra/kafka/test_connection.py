@@ -1,4 +1,4 @@
-"""TLS and logins at Apache Kafka: each way in works, each wrong setting is named soon, no secret is ever told."""
+"""Tests of TLS and logins at Apache Kafka: each combination works, a wrong setting is named, no secret is shown."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ Given = dict[str, object]
 
 
 class Door:
-    """Settings for one door of the node, to be varied by a test."""
+    """Settings for one port of the node, to be varied by a test."""
 
     def __init__(self, kafka: SecuredKafka, certificates: Certificates) -> None:
         self._kafka, self._certificates = kafka, certificates
@@ -65,7 +65,7 @@ class Door:
 
 @pytest.fixture
 def door(secured_kafka: SecuredKafka, certificates: Certificates) -> Door:
-    """Give the ways in."""
+    """Return the settings of the ports."""
     return Door(secured_kafka, certificates)
 
 
@@ -80,13 +80,13 @@ async def refusal(given: Mapping[str, object]) -> AgentlogError:
 
 
 def connections(given: Mapping[str, object]) -> list[object]:
-    """Return what this process still holds open to the server: a refused client says goodbye in the background."""
+    """Return the open connections of this process to the server: a refused client closes in the background."""
     port = int(str(given["kafka_bootstrap"]).rpartition(":")[2])
     return [one for one in psutil.Process().net_connections() if one.raddr and one.raddr.port == port]
 
 
 async def used(given: Given) -> None:
-    """Make the topics, write a record and read it back, each of it soon."""
+    """Create the topics, write a record and read it back, each within a short time."""
     settings = Settings.load({**SHAPE, **given})
     connected = connection(settings)
     writer, reader = DurableProducer(connected, "test"), KafkaReader(connected, OUTPUTS, "test")
@@ -197,9 +197,10 @@ def test_a_setting_that_would_be_ignored_is_refused(door: Door, certificates: Ce
     if protocol == "PLAINTEXT":
         ignored |= {"kafka_sasl_password": PASSWORD}
     for attribute, value in ignored.items():
-        with pytest.raises(Misconfigured, match=f"{names_of(attribute)[0]}: has no effect with .*={protocol}") as told:
+        no_effect = f"{names_of(attribute)[0]}: has no effect with .*={protocol}"
+        with pytest.raises(Misconfigured, match=no_effect) as refused:
             connection(Settings.load({**given, attribute: value}))
-        assert PASSWORD not in str(told.value)
+        assert PASSWORD not in str(refused.value)
 
 
 def test_no_log_line_of_a_role_holds_the_password(door: Door, tmp_path: Path) -> None:
@@ -215,11 +216,11 @@ def test_no_log_line_of_a_role_holds_the_password(door: Door, tmp_path: Path) ->
         AGENTLOG_PARTITIONS="7",  # so that it ends after it has logged in
         **environment(given, secret),
     )
-    _, said = process.communicate(timeout=ENDS_S)
-    assert process.returncode == 2, said
-    assert "partitions is 2, needed 7" in said
-    assert PASSWORD not in said
-    assert " debug " in said
+    _, output = process.communicate(timeout=ENDS_S)
+    assert process.returncode == 2, output
+    assert "partitions is 2, needed 7" in output
+    assert PASSWORD not in output
+    assert " debug " in output
 
 
 def test_doctor_shows_every_setting_of_the_login_and_no_secret(door: Door, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A tail that lost its connection says so before it gives records again: the log may be another one since."""
+"""Tests of the event tail: after a lost connection it raises before it returns records, as the log may have changed."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ async def append(bootstrap: str, topic: str, *values: bytes) -> None:
 
 
 async def polled(tail: KafkaTail, records: int) -> Sequence[RawRecord]:
-    """Poll until so many records came; whoever folds does the same after a lost connection: reads on from there."""
+    """Poll until so many records came; after a lost connection, continue like the projector."""
     found: list[RawRecord] = []
     end = time.monotonic() + DEADLINE_S
     while len(found) < records:
@@ -47,7 +47,7 @@ async def polled(tail: KafkaTail, records: int) -> Sequence[RawRecord]:
 
 @asynccontextmanager
 async def tailing(bootstrap: str, stack: RunningStack) -> AsyncGenerator[tuple[KafkaTail, str]]:
-    """Give a tail of a topic of its own, at its start."""
+    """Yield a tail of a topic of its own, at its start."""
     topic = await make_topic(bootstrap)
     connection = connection_to(bootstrap)
     async with asyncpg.create_pool(stack.postgres, min_size=0) as pool:
@@ -63,7 +63,7 @@ async def tailing(bootstrap: str, stack: RunningStack) -> AsyncGenerator[tuple[K
 
 @pytest.fixture
 async def tail(own_server: Server, stack: RunningStack) -> AsyncIterator[tuple[KafkaTail, str]]:
-    """Give a tail on a server that the test may kill and restore."""
+    """Yield a tail on a server that the test may kill and restore."""
     async with tailing(own_server.bootstrap, stack) as made:
         yield made
 

@@ -1,4 +1,4 @@
-"""What frames on Kafka do when the broker goes away, comes back, or had nobody listening for a while."""
+"""Tests of frames on Kafka when the broker goes away, comes back, or had no reader for a while."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -28,7 +28,7 @@ Frames = tuple[KafkaFrameLog, KafkaFrameReads]
 
 @asynccontextmanager
 async def outputs(bootstrap: str) -> AsyncGenerator[Frames]:
-    """Give both sides of outputs of its own."""
+    """Yield writer and reader of an outputs topic of their own."""
     topic = await make_topic(bootstrap, "outputs")
     connection = connection_to(bootstrap)
     log, reads = KafkaFrameLog(connection, 1, _no_base, topic), KafkaFrameReads(connection, 1, _no_base, topic)
@@ -42,7 +42,7 @@ async def outputs(bootstrap: str) -> AsyncGenerator[Frames]:
 
 @pytest.fixture
 async def frames(own_server: Server) -> AsyncIterator[Frames]:
-    """Give both sides of the outputs of a server that may be killed."""
+    """Yield writer and reader on a server that the test may kill."""
     async with outputs(own_server.bootstrap) as made:
         yield made
 

@@ -1,4 +1,4 @@
-"""A producer whose sender died is replaced, also when nobody waited for it; the server is a real process."""
+"""Tests of the producer on real servers: replacement after a fault, and unknown outcomes."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ DEADLINE_S = 20.0
 
 @asynccontextmanager
 async def connected(bootstrap: str) -> AsyncGenerator[DurableProducer]:
-    """Give a producer that is connected."""
+    """Yield a connected producer."""
     made = DurableProducer(connection_to(bootstrap), "test")
     await made.start()
     try:
@@ -32,13 +32,13 @@ async def connected(bootstrap: str) -> AsyncGenerator[DurableProducer]:
 
 @pytest.fixture
 async def producer(kafka: str) -> AsyncIterator[DurableProducer]:
-    """Give a producer of a server that stays."""
+    """Yield a producer on a server that stays up."""
     async with connected(kafka) as made:
         yield made
 
 
 class BrokenOnce:
-    """Lets the sender of the next produce request fail as an error of the library would, once told to."""
+    """Makes the sender of the next produce request fail like an error of the library, on request."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.entered, self.go_on = asyncio.Event(), asyncio.Event()
@@ -53,7 +53,7 @@ class BrokenOnce:
 
 
 async def sent(producer: DurableProducer, topic: str, value: bytes) -> LogPosition:
-    """Send until the producer takes it."""
+    """Send until the producer accepts the record."""
     until = time.monotonic() + DEADLINE_S
     while True:
         try:
@@ -111,7 +111,7 @@ async def test_the_new_connection_is_tried_again_whatever_went_wrong(
 async def test_a_replaced_producer_delivers_nothing_any_more(
     own_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its batches could come hours after their writers were told that the outcome is unknown."""
+    """Its batches could come hours after their writers got an unknown outcome."""
     monkeypatch.setattr("agentlog_infra.timeouts.PRODUCER_SILENCE_S", 1.0)
     topic = await make_topic(own_server.bootstrap)
     async with connected(own_server.bootstrap) as producer:
@@ -127,7 +127,7 @@ async def test_a_replaced_producer_delivers_nothing_any_more(
 
 
 def senders() -> set[asyncio.Task[object]]:
-    """Return the tasks of aiokafka that deliver."""
+    """Return the sender tasks of aiokafka."""
     return {task for task in asyncio.all_tasks() if "Sender._sender_routine" in repr(task.get_coro())}
 
 
@@ -135,10 +135,10 @@ def senders() -> set[asyncio.Task[object]]:
 async def test_an_acknowledgement_without_a_place_is_an_unknown_outcome(
     producer: DurableProducer, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """Kafka answers DUPLICATE_SEQUENCE_NUMBER for a batch of long ago, and aiokafka 0.14 calls that a success."""
+    """Kafka answers DUPLICATE_SEQUENCE_NUMBER for a batch of long ago, and aiokafka 0.14 reports a success."""
     at = TopicPartition("t", 0)
     handed: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
-    handed.set_result(RecordMetadata("t", 0, at, -1 + number, -1, 0, -1))  # -1 and the record's place in its batch
+    handed.set_result(RecordMetadata("t", 0, at, -1 + number, -1, 0, -1))  # -1 and the record's index in its batch
 
     async def send(*_: object, **__: object) -> asyncio.Future[RecordMetadata]:
         return handed

@@ -1,4 +1,4 @@
-"""A consumer that could not connect leaves nothing open."""
+"""Tests of the reader: a consumer that cannot connect leaves nothing open."""
 
 import gc
 import warnings

@@ -1,4 +1,4 @@
-"""Nobody waits for a client of Kafka to say goodbye over TLS: on uvloop, as in every role, that could take 30 s."""
+"""Tests of the shutdown of Kafka clients over TLS on uvloop, where an unanswered close would take 30 s."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -32,7 +32,7 @@ from agentlog_infra.settings import Settings
 pytestmark = pytest.mark.needs("java", "mvn")
 
 SOON_S = 10.0
-"""Much longer than any of it takes, much shorter than what uvloop waits for one goodbye (30 s)."""
+"""Much longer than any of it takes, much shorter than uvloop's limit for one close (30 s)."""
 TIMES = 10
 PARTITIONS = 64
 Given = tuple[Connection, str]
@@ -40,7 +40,7 @@ Given = tuple[Connection, str]
 
 @pytest.fixture
 def tls(secured_kafka: SecuredKafka, certificates: Certificates) -> Given:
-    """Give a connection over TLS, and the open door for what tests look after themselves."""
+    """Return a connection over TLS, and the open port for the checks of the tests."""
     given: dict[str, object] = {
         "kafka_bootstrap": secured_kafka.door("TLS"),
         "kafka_security_protocol": "SSL",
@@ -51,7 +51,7 @@ def tls(secured_kafka: SecuredKafka, certificates: Certificates) -> Given:
 
 @pytest.fixture
 def consumers(monkeypatch: pytest.MonkeyPatch) -> list[AIOKafkaConsumer]:
-    """Give the consumers that were connected."""
+    """Return the consumers that were connected."""
     made: list[AIOKafkaConsumer] = []
     start = AIOKafkaConsumer.start
 
@@ -64,7 +64,7 @@ def consumers(monkeypatch: pytest.MonkeyPatch) -> list[AIOKafkaConsumer]:
 
 
 async def each_soon(what: Callable[[], Awaitable[object]], times: int = TIMES) -> None:
-    """Do something several times; none may take as long as a goodbye that nobody answers."""
+    """Do something several times; none may take as long as a close that nobody answers."""
     for _ in range(times):
         async with asyncio.timeout(SOON_S):
             await what()
@@ -75,14 +75,14 @@ def test_the_bases_of_all_partitions_are_read_by_the_consumers_of_one_pool(
 ) -> None:
     connected, open_door = tls
 
-    async def told() -> None:
+    async def scenario() -> None:
         topic = await make_topic(open_door, "events", PARTITIONS)
         writer = DurableProducer(connected, "test")
         await writer.start()
         opening = commit(PartitionOpened("log", 1, 0, PARTITIONS, 7))
         value = encode_commit(opening, encode_facts(opening))
         for partition in range(PARTITIONS):
-            for _ in range(3):  # so that there is more to fetch behind the first
+            for _ in range(3):  # so that there is more to fetch after the first
                 await writer.send(topic, b"k", value, partition)
         reader = KafkaReader(connected, topic, "test")
         async with asyncio.timeout(SOON_S):
@@ -92,7 +92,7 @@ def test_the_bases_of_all_partitions_are_read_by_the_consumers_of_one_pool(
             await reader.stop()
             await writer.stop()
 
-    uvloop.run(told())
+    uvloop.run(scenario())
 
 
 def test_single_commits_and_their_blobs_are_read_at_once(
@@ -100,24 +100,24 @@ def test_single_commits_and_their_blobs_are_read_at_once(
 ) -> None:
     connected, open_door = tls
 
-    async def told() -> None:
+    async def scenario() -> None:
         async with event_envs.kafka(open_door, connected, stack.postgres) as env:
             large = commit(ThreadMetadataPatched(THREAD, {"text": "x" * 2_000_000}))
             small = [await env.log.append(draft(number)) for number in range(TIMES)][3]
             place = await env.log.append(large)
-            await env.log.append(large)  # so that there is more to fetch behind the first
+            await env.log.append(large)  # so that there is more to fetch after the first
             assert (await env.log.read(place)).draft == large
             await each_soon(lambda: env.log.read(small))
             await each_soon(lambda: env.log.read(place))
             assert len(consumers) == len(("tail", "events", "blobs"))
 
-    uvloop.run(told())
+    uvloop.run(scenario())
 
 
 def test_a_client_is_let_go_soon_with_a_question_in_flight(tls: Given) -> None:
     connected, open_door = tls
 
-    async def told() -> None:
+    async def scenario() -> None:
         topic = await make_topic(open_door, "t")
         at = TopicPartition(topic, 0)
         async with producer(open_door) as client:
@@ -133,13 +133,13 @@ def test_a_client_is_let_go_soon_with_a_question_in_flight(tls: Given) -> None:
 
         await each_soon(listened)
 
-    uvloop.run(told())
+    uvloop.run(scenario())
 
 
 def test_tails_are_stopped_soon(tls: Given) -> None:
     connected, open_door = tls
 
-    async def told() -> None:
+    async def scenario() -> None:
         topic = await make_topic(open_door, "outputs")
         thread = ThreadId("thread")
 
@@ -167,4 +167,4 @@ def test_tails_are_stopped_soon(tls: Given) -> None:
         await each_soon(of_events, 5)
         await each_soon(of_frames, 5)
 
-    uvloop.run(told())
+    uvloop.run(scenario())

@@ -1,4 +1,4 @@
-"""A topic that could lose history is refused with topic, setting, value found and value needed, on both brokers."""
+"""Tests of topics on both brokers: a refusal names topic, setting, value found and value needed."""
 
 import asyncio
 import os
@@ -27,14 +27,14 @@ from agentlog_infra.settings import Settings
 
 PARTITIONS = 2
 ENDS_S = 100.0
-"""How long a role may take to import what it needs, ask and end, while others use the machine; alone it takes 2."""
+"""Time for a role to import its code, check the topics and end on a busy machine; on an idle one it takes 2 s."""
 GONE_S = 20.0
 APACHE = pytest.param("apache_kafka", marks=pytest.mark.needs("java", "mvn"))
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A server with agentlog's topics as they should be."""
+    """A server with agentlog's topics and their required settings."""
 
     bootstrap: str
 
@@ -50,7 +50,7 @@ class Log:
         )
 
     async def alter(self, topic: str, **configs: str) -> str | None:
-        """Give a topic these settings and no others; return the server's objection if it has one."""
+        """Set these settings of a topic and no others; return the server's objection if it has one."""
         named = {name.replace("_", "."): value for name, value in configs.items()}
         async with admin(self.bootstrap) as client:
             (answer,) = await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, named)])
@@ -67,7 +67,7 @@ class Log:
                 await asyncio.sleep(0.05)
 
     async def given_to_us(self, topic: str) -> dict[str, str]:
-        """Return the settings that the topic needs, as `alter` takes them."""
+        """Return the required settings of a topic, as arguments of `alter`."""
         return {name.replace(".", "_"): value for name, value in wanted(self.settings())[topic].items()}
 
     async def given(self, topic: str) -> dict[str, str | None]:
@@ -79,7 +79,7 @@ class Log:
 
 @pytest.fixture(params=["agentlog_broker", APACHE])
 async def log(request: pytest.FixtureRequest) -> AsyncGenerator[Log]:
-    """Give a log of one kind; a test's changes are undone behind it."""
+    """Yield a log of one kind; undo the changes of a test after it."""
     server = request.getfixturevalue("broker" if request.param == "agentlog_broker" else "secured_kafka")
     assert isinstance(server, BrokerProcess | SecuredKafka)
     found = Log(server.bootstrap)
@@ -108,7 +108,7 @@ async def test_a_topic_that_could_lose_history_is_refused_until_it_is_changed(
     log: Log, topic: str, setting: str, value: str, needed: str
 ) -> None:
     objection = await log.alter(topic, **{setting.replace(".", "_"): value})
-    if objection is not None:  # the embedded broker does not let it come to that
+    if objection is not None:  # the embedded broker refuses the setting
         assert setting in objection
         return
     with pytest.raises(Misconfigured) as refused:
@@ -161,8 +161,8 @@ async def test_stream_frames_may_expire_sooner_and_are_said_to(log: Log) -> None
 @pytest.mark.parametrize("topic", [EVENTS, BLOBS])
 async def test_a_topic_that_is_too_small_for_a_record_is_refused_and_a_larger_one_is_not(log: Log, topic: str) -> None:
     assert await log.alter(topic, max_message_bytes="2000", retention_ms="-1") is None
-    told = rf"topic {topic}: max\.message\.bytes is 2000, needed at least {MAX_REQUEST_BYTES}"
-    with pytest.raises(Misconfigured, match=told):
+    message = rf"topic {topic}: max\.message\.bytes is 2000, needed at least {MAX_REQUEST_BYTES}"
+    with pytest.raises(Misconfigured, match=message):
         await check(log.settings())
     await apply(log.settings())
     await check(log.settings())
@@ -179,11 +179,11 @@ async def test_topics_that_were_made_and_not_opened_are_told_and_opened(
     monkeypatch.setattr("agentlog_infra.kafka.topics._open_partitions", died)
     await apply(log.settings())
     monkeypatch.undo()
-    told = f"topic {EVENTS}: opening is missing, needed the first record of partition 0, 1"
-    assert [str(change) for change in await plan(log.settings())] == [told]
+    message = f"topic {EVENTS}: opening is missing, needed the first record of partition 0, 1"
+    assert [str(change) for change in await plan(log.settings())] == [message]
     with pytest.raises(Misconfigured, match="agentlog topics apply"):
         await check(log.settings())
-    assert [str(change) for change in await apply(log.settings())] == [told]
+    assert [str(change) for change in await apply(log.settings())] == [message]
     assert await plan(log.settings()) == []
 
 
@@ -198,7 +198,7 @@ async def test_a_server_that_has_no_time_to_make_a_topic_is_unavailable_and_not_
 
     monkeypatch.setattr(AIOKafkaAdminClient, "list_topics", nothing)
     monkeypatch.setattr(AIOKafkaAdminClient, "create_topics", slow)
-    with pytest.raises(Unavailable, match="it cannot be made: RequestTimedOutError busy"):
+    with pytest.raises(Unavailable, match="it cannot be created: RequestTimedOutError busy"):
         await apply(log.settings())
 
 
@@ -207,14 +207,14 @@ async def test_no_role_starts_on_a_topic_that_forgets(log: Log, tmp_path: Path) 
     assert await log.alter(EVENTS, retention_ms="604800000") is None
     processes = {roles: serve(roles, log.bootstrap, tmp_path) for roles in ("gateway", "projector,worker,housekeeper")}
     for roles, process in processes.items():
-        _, said = process.communicate(timeout=ENDS_S)
-        assert process.returncode == 2, f"{roles}: {said}"
-        assert f"topic {EVENTS}: retention.ms is 604800000, needed -1" in said, roles
-        assert "Traceback" not in said
+        _, output = process.communicate(timeout=ENDS_S)
+        assert process.returncode == 2, f"{roles}: {output}"
+        assert f"topic {EVENTS}: retention.ms is 604800000, needed -1" in output, roles
+        assert "Traceback" not in output
 
 
 def serve(role: str, bootstrap: str, folder: Path, **environment: str) -> "subprocess.Popen[str]":
-    """Start a role that has a log and neither database nor Redis."""
+    """Start a role that has a log, but neither database nor Redis."""
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("AGENTLOG_", "DATABASE", "REDIS"))
     }

@@ -1,4 +1,4 @@
-"""Migrations: a database is made, brought to the newest shape once, and refused when only a rebuild can help."""
+"""Tests of migrations: a database is created, migrated once, and refused if only a rebuild can help."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -17,7 +17,7 @@ NOTES = Tables("notes", 1, "CREATE SCHEMA IF NOT EXISTS read_v1; CREATE TABLE IF
 
 @pytest.fixture
 async def uri(stack: RunningStack) -> AsyncGenerator[str]:
-    """Name a database that is not there yet."""
+    """Yield the URI of a database that does not exist yet."""
     name = f"migrate_{uuid4().hex}"
     yield stack.postgres.replace("/postgres?", f"/{name}?")
     admin = await asyncpg.connect(stack.postgres)
@@ -27,7 +27,7 @@ async def uri(stack: RunningStack) -> AsyncGenerator[str]:
 
 async def test_a_missing_database_is_made_and_brought_up_once(uri: str) -> None:
     todo = await pending(uri, [NOTES])
-    assert todo[-3:] == ["ledger: revision 0002", "ledger: revision 0003", "read model notes: make version 1"]
+    assert todo[-3:] == ["ledger: revision 0002", "ledger: revision 0003", "read model notes: create version 1"]
     assert await upgrade(uri, [NOTES]) == todo[1:]
     assert await upgrade(uri, [NOTES]) == []
     assert await pending(uri, [NOTES]) == []
@@ -36,13 +36,13 @@ async def test_a_missing_database_is_made_and_brought_up_once(uri: str) -> None:
 async def test_a_new_read_model_is_made_beside_the_others(uri: str) -> None:
     await upgrade(uri, [NOTES])
     other = Tables("others", 1, "CREATE TABLE read_v1.others (n int)")
-    assert await upgrade(uri, [NOTES, other]) == ["read model others: make version 1"]
+    assert await upgrade(uri, [NOTES, other]) == ["read model others: create version 1"]
 
 
 async def test_migrations_at_the_same_time_do_the_work_once(uri: str) -> None:
     await upgrade(uri, [])
     done = await asyncio.gather(*(upgrade(uri, [NOTES]) for _ in range(4)))
-    assert sorted(done) == [[], [], [], ["read model notes: make version 1"]]
+    assert sorted(done) == [[], [], [], ["read model notes: create version 1"]]
 
 
 async def test_another_version_of_a_read_model_needs_a_rebuild(uri: str) -> None:
@@ -53,7 +53,7 @@ async def test_another_version_of_a_read_model_needs_a_rebuild(uri: str) -> None
     connection = await asyncpg.connect(uri)
     await connection.execute("DROP SCHEMA ledger, read_v1 CASCADE")
     await connection.close()
-    assert "read model notes: make version 2" in await upgrade(uri, [newer])
+    assert "read model notes: create version 2" in await upgrade(uri, [newer])
 
 
 async def test_a_failed_migration_leaves_nothing_behind(uri: str) -> None:

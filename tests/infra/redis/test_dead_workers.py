@@ -1,4 +1,4 @@
-"""Decides that a worker's death reaches the housekeeper, whether it listens already or starts later."""
+"""Tests of the announcement of dead workers to a housekeeper that listens already or starts later."""
 
 from tests.stack_fixtures import RunningStack
 

@@ -1,4 +1,4 @@
-"""Hints, queue and leases on a real Valkey."""
+"""Tests of hints, queue and leases on a real Valkey."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -26,7 +26,7 @@ R1, R2 = RunId("r1"), RunId("r2")
 
 @pytest.fixture
 async def feed(stack: RunningStack) -> AsyncGenerator[RedisFeed]:
-    """Give a feed under a prefix of its own."""
+    """Yield a feed with a key prefix of its own."""
     made = RedisFeed(redis_client(Settings.load({"redis_uri": stack.redis})), unique("t"), SystemIds())
     yield made
     await made.stop()
@@ -89,7 +89,7 @@ async def test_a_server_that_is_away_is_unavailable_and_hints_are_only_logged() 
 
 async def test_a_server_that_says_nothing_is_waited_for_a_short_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()  # until the client goes away
+        await reader.read()  # until the client closes
         writer.close()
 
     monkeypatch.setattr("agentlog_infra.timeouts.REDIS_ANSWER_S", 0.1)
@@ -97,7 +97,7 @@ async def test_a_server_that_says_nothing_is_waited_for_a_short_while_only(monke
     port = server.sockets[0].getsockname()[1]
     mute = RedisFeed(redis_client(Settings.load({"redis_uri": f"redis://127.0.0.1:{port}"})), "t", SystemIds())
     async with asyncio.timeout(4):  # all of them together take less than one socket time-out of the client
-        for asked in (
+        for call in (
             mute.ping(),
             mute.push("agent", [R1]),
             mute.pop(["agent"], SOON),
@@ -107,7 +107,7 @@ async def test_a_server_that_says_nothing_is_waited_for_a_short_while_only(monke
             mute.instance(),
         ):
             with pytest.raises(Unavailable):
-                await asked
+                await call
         await mute.publish([Hint(0, 0, 1)])
     await mute.stop()
     server.close()
@@ -115,14 +115,14 @@ async def test_a_server_that_says_nothing_is_waited_for_a_short_while_only(monke
 
 
 class FallingSilent:
-    """A server that takes subscriptions, and on all connections but the first says something to them too."""
+    """A server that accepts subscriptions, and sends a message on all connections but the first."""
 
     def __init__(self, message: bytes) -> None:
         self.subscribed = 0
         self._message = message
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer what a client says until it has subscribed, then nothing."""
+        """Answer a client until it has subscribed, then send nothing."""
         subscribed = False
         while not reader.at_eof():
             command = await _command(reader)

@@ -1,4 +1,4 @@
-"""A writer learns its verdict by hint, early or late, or by a look into the rows; at the deadline it is told so."""
+"""Tests of waiting for verdicts: by an early or late hint, by a query, and the unknown outcome at the deadline."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -23,7 +23,7 @@ MINE, OTHER = "0198-0000-7000-8000-00000000mine", "0198-0000-7000-8000-0000000ot
 
 
 class Feed:
-    """Hints as a test gives them."""
+    """A feed of hints that the test sends."""
 
     def __init__(self) -> None:
         self.queue: asyncio.Queue[Hint] = asyncio.Queue()
@@ -43,16 +43,16 @@ class Feed:
 
 @dataclass
 class Rows(MemoryLog):
-    """A `log_index` as a test gives it; `hangs`: it answers nothing; `fails`: what its next looks meet."""
+    """A `log_index` with rows of the test; `hangs`: queries do not end; `fails`: errors of the next queries."""
 
     there: list[Indexed] = field(default_factory=list[Indexed])
     hangs: bool = False
     fails: list[Exception] = field(default_factory=list[Exception])
-    asked: list[Sequence[LogPosition]] = field(default_factory=list[Sequence[LogPosition]])
+    queries: list[Sequence[LogPosition]] = field(default_factory=list[Sequence[LogPosition]])
     looked: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def at(self, places: Sequence[LogPosition]) -> Sequence[Indexed]:
-        self.asked.append(places)
+        self.queries.append(places)
         self.looked.set()
         if self.hangs:
             await asyncio.Event().wait()
@@ -80,7 +80,7 @@ def soon(seconds: float = 10.0) -> float:
     return CLOCK.monotonic() + seconds
 
 
-def told(offset: int, version: int, append_id: str = MINE) -> Hint:
+def hint_about(offset: int, version: int, append_id: str = MINE) -> Hint:
     """Return a hint about one accepted record."""
     return Hint(0, offset - 1, offset, {offset: version}, tries=tries_of([append_id]))
 
@@ -89,14 +89,14 @@ async def test_a_hint_that_comes_later_settles_the_record() -> None:
     async with verdicts(MemoryLog()) as (made, feed):
         waiting = asyncio.ensure_future(made.wait(LogPosition(0, 7), MINE, soon()))
         await asyncio.sleep(0)
-        await feed.publish([told(7, 3)])
+        await feed.publish([hint_about(7, 3)])
         assert await waiting == Accepted(3)
 
 
 async def test_a_hint_that_came_before_the_question_settles_it_too() -> None:
     async with verdicts(MemoryLog()) as (made, feed):
         void = {7: Void("gone")}
-        await heard(made, feed, Hint(0, 6, 7, {}, void, tries=tries_of([MINE])))
+        await received(made, feed, Hint(0, 6, 7, {}, void, tries=tries_of([MINE])))
         assert await made.wait(LogPosition(0, 7), MINE, soon()) == Void("gone")
 
 
@@ -130,7 +130,7 @@ async def test_one_question_looks_for_all_whose_hint_is_lost() -> None:
     async with verdicts(ledger) as (made, _):
         found = await asyncio.gather(*(made.wait(place, MINE, soon()) for place in places))
     assert found == [Accepted(place.offset) for place in places]
-    assert len(ledger.asked) == 1
+    assert len(ledger.queries) == 1
 
 
 async def test_a_look_that_fails_is_done_again() -> None:
@@ -151,17 +151,17 @@ async def test_the_row_of_another_record_that_lay_at_the_place_before_a_restore_
 
 async def test_a_hint_about_what_lay_at_the_place_before_a_restore_is_no_verdict_either() -> None:
     async with verdicts(MemoryLog()) as (made, feed):
-        await heard(made, feed, told(7, 41, OTHER))
+        await received(made, feed, hint_about(7, 41, OTHER))
         waiting = asyncio.ensure_future(made.wait(LogPosition(0, 7), MINE, soon()))
-        await heard(made, feed, told(7, 42, OTHER))
+        await received(made, feed, hint_about(7, 42, OTHER))
         assert not waiting.done()
-        await feed.publish([told(7, 3)])
+        await feed.publish([hint_about(7, 3)])
         assert await waiting == Accepted(3)
 
 
 async def test_what_lies_behind_a_restored_end_is_known_from_the_hints_of_the_restored_log() -> None:
     async with verdicts(MemoryLog()) as (made, feed):
-        await heard(made, feed, told(7, 41, OTHER), told(5, 1))
+        await received(made, feed, hint_about(7, 41, OTHER), hint_about(5, 1))
         assert await made.wait(LogPosition(0, 5), MINE, soon()) == Accepted(1)
         with pytest.raises(OutcomeUnknown):
             await made.wait(LogPosition(0, 7), MINE, soon(0.05))
@@ -173,7 +173,7 @@ async def test_a_database_that_hangs_does_not_hide_a_hint() -> None:
         waiting = asyncio.ensure_future(made.wait(LogPosition(0, 7), MINE, soon()))
         async with asyncio.timeout(5):
             await ledger.looked.wait()
-            await feed.publish([told(7, 3)])
+            await feed.publish([hint_about(7, 3)])
             assert await waiting == Accepted(3)
 
 
@@ -200,12 +200,12 @@ async def test_a_listener_gets_every_hint() -> None:
         hints = [Hint(0, 0, 1, {1: 0}, ended=("r1",), cancelled=("r2",)), Hint(0, 1, 2)]
         got: list[Hint] = []
         made.listen(got.append)
-        await heard(made, feed, *hints)
+        await received(made, feed, *hints)
         assert got == hints
 
 
-async def heard(made: HintVerdicts, feed: Feed, *hints: Hint) -> None:
-    """Publish hints and wait until they were heard."""
+async def received(made: HintVerdicts, feed: Feed, *hints: Hint) -> None:
+    """Publish hints and wait until they were received."""
     heard_last = asyncio.Event()
     made.listen(lambda hint: heard_last.set() if hint is hints[-1] else None)
     await feed.publish(hints)

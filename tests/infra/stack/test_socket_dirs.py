@@ -1,4 +1,4 @@
-"""Decides which folders another account may reach, and that sockets and private folders are only ever ours."""
+"""Tests of folders for sockets: access of another account, length of the path, private folders."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Decides that the embedded servers survive what happens to a laptop: kills, stale files, orphans, odd folders."""
+"""Tests of the embedded servers: kills, stale files, orphans, unusual folders and accounts."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only root
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Make a folder for one data directory, and remove it with what lies outside it."""
+    """Yield a folder for one data directory; remove it and its folders elsewhere afterwards."""
     made = open_folder()
     yield made
     for name in ("sockets.postgres", "sockets.valkey", "postgres.elsewhere", "postgres.binaries"):
@@ -58,7 +58,7 @@ async def count_rows(uri: str) -> int:
 
 
 def family(pid: int) -> list[psutil.Process]:
-    """Return the children of a stack's owner, with theirs."""
+    """Return all descendants of a stack's owner."""
     return psutil.Process(pid).children(recursive=True)
 
 
@@ -198,7 +198,7 @@ async def test_a_server_that_dies_comes_back_at_the_same_address(folder: Path) -
 
 
 async def _answers_again(addresses: Addresses) -> bool:
-    """Tell whether all three servers talk to a client."""
+    """Return whether all three servers answer a client."""
     host, _, port = addresses.kafka.partition(":")
     try:
         connection = await asyncpg.connect(addresses.postgres)
@@ -250,9 +250,9 @@ def test_the_stack_says_where_its_servers_are_without_their_passwords(folder: Pa
     assert process.stdout is not None
     line = process.stdout.readline()
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=GONE_SECS)
+    _, output = process.communicate(timeout=GONE_SECS)
     assert json.loads(line)["postgres"] == "postgresql://me:***@127.0.0.1:1/x"
-    assert "hunter" not in line + said
+    assert "hunter" not in line + output
 
 
 @needs_root

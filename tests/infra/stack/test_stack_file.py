@@ -1,4 +1,4 @@
-"""The file that says what runs on a data directory: many write it, and none loses what another said."""
+"""Tests of `stack.json`: several processes write it, and none loses the entries of another."""
 
 import json
 import subprocess

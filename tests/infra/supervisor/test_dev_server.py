@@ -1,4 +1,4 @@
-"""Decides that `agentlog dev` brings everything up on one port, and takes everything down with it."""
+"""Tests of `agentlog dev`: it starts everything on one port, and stops everything with it."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ OUR_SETTINGS = ("AGENTLOG_", "DATABASE_URI", "POSTGRES_URI", "REDIS_URI")
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Make a folder that PostgreSQL's account may pass."""
+    """Yield a folder that PostgreSQL's account may enter."""
     made = open_folder()
     yield made
     shutil.rmtree(made)
@@ -44,17 +44,17 @@ class Dev:
         self.process, self.url, self.banner, self.data_dir = process, url, banner, data_dir
 
     def descendants(self) -> list[psutil.Process]:
-        """Return all processes that it started, and theirs."""
+        """Return all its descendants."""
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def role_pid(self, role: str) -> int | None:
-        """Return the process of a role as the data directory has it, None between two."""
+        """Return the process of a role from the data directory, None between two."""
         with contextlib.suppress(FileNotFoundError):
             return int(json.loads((self.data_dir / "run" / f"role-{role}.json").read_text())["pid"])
         return None
 
     def address(self, part: str) -> str:
-        """Return where a server of the stack listens."""
+        """Return the address of a server of the stack."""
         return str(json.loads((self.data_dir / "stack.json").read_text())["addresses"][part])
 
 
@@ -71,7 +71,7 @@ def environment() -> dict[str, str]:
 
 @asynccontextmanager
 async def dev(data_dir: Path) -> AsyncGenerator[Dev]:
-    """Run it and wait until it says that it is ready."""
+    """Yield a running server once it reports that it is ready."""
     port = free_port("127.0.0.1")
     process = await spawn(words(port, data_dir), death_signal=signal.SIGTERM, env=environment(), stdout=subprocess.PIPE)
     try:

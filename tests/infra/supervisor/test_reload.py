@@ -1,4 +1,4 @@
-"""Decides what counts as a change of a graph's files."""
+"""Tests of the watching of source files."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Decides that role processes start together, come back when they die, and end all when one cannot run."""
+"""Tests of the supervisor: concurrent start, restart after a death, and the end of all if one role cannot run."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ TOYS = Path(__file__).with_name("toys")
 
 
 class Toys:
-    """A supervisor of toy roles, what they noted, and which workers were told dead."""
+    """A supervisor of toy roles, their notes, and the workers that were reported dead."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -39,7 +39,7 @@ class Toys:
         }
 
     def behave(self, **wanted: str) -> None:
-        """Tell toys how to behave at their next start."""
+        """Set the behaviour of toys at their next start."""
         (self.folder / "behaviour.json").write_text(json.dumps(wanted))
 
     def notes(self, what: str) -> list[dict[str, str]]:
@@ -52,7 +52,7 @@ class Toys:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     async def on_death(self, worker_id: str) -> None:
-        """Remember a worker that was told dead."""
+        """Record a worker that was reported dead."""
         self.dead.append(worker_id)
 
     @asynccontextmanager
@@ -69,13 +69,13 @@ class Toys:
 
 @pytest.fixture
 def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toys:
-    """Give a test its toys."""
+    """Return the toys of a test."""
     monkeypatch.setenv("PYTHONPATH", str(TOYS))
     return Toys(tmp_path)
 
 
 def toy(name: str, *, executes_runs: bool = False, loads_graphs: bool = False, stop_secs: float = 10.0) -> RoleSpec:
-    """Describe a toy role."""
+    """Return the spec of a toy role."""
     return RoleSpec(
         name, "toy_role", (name,), executes_runs, stop_secs, loads_graphs, preload="agentlog_infra.system_ports"
     )
@@ -100,10 +100,10 @@ async def test_a_killed_worker_comes_back_and_its_runs_are_told_lost(toys: Toys)
 
 async def test_a_role_that_dies_again_and_again_ends_the_whole(toys: Toys, capsys: pytest.CaptureFixture[str]) -> None:
     toys.behave(projector="dies")
-    with pytest.raises(RoleCrashes, match="projector keeps crashing") as told:
+    with pytest.raises(RoleCrashes, match="projector keeps crashing") as raised:
         async with toys.supervisor([[toy("gateway")], [toy("projector")]], RestartBudget(limit=3)):
             pytest.fail("it counts as started")
-    assert say_error(told.value) == Status.FAILED
+    assert say_error(raised.value) == Status.FAILED
     assert "fix: its last log lines" in capsys.readouterr().err
     assert len([line for line in toys.notes("started") if line["role"] == "projector"]) == 4
     assert toys.seen
@@ -177,11 +177,11 @@ import asyncio
 from pathlib import Path
 from agentlog_infra.supervisor.role import RoleSpec
 from agentlog_infra.supervisor.supervisor import Supervisor
-async def told(worker_id): raise AssertionError
+async def on_death(worker_id): raise AssertionError
 async def main():
     roles = [[RoleSpec("gateway", "toy_role", ("gateway",))]]
     async with Supervisor(roles, Path({str(toys.folder)!r})) as supervisor:
-        await supervisor.start({toys.environment!r}, told)
+        await supervisor.start({toys.environment!r}, on_death)
         print("ready", flush=True)
         await asyncio.Event().wait()
 asyncio.run(main())
@@ -222,9 +222,9 @@ async def test_a_role_that_fails_later_is_reported_to_who_waits(toys: Toys) -> N
 async def test_when_the_process_that_forks_roles_is_killed_all_roles_come_back(toys: Toys) -> None:
     async with toys.supervisor([[toy("gateway")], [toy("worker", executes_runs=True)]]):
         first = {int(line["pid"]) for line in toys.notes("started")}
-        nursery = psutil.Process(first.pop()).parent()
-        assert nursery is not None
-        nursery.kill()
+        forkserver = psutil.Process(first.pop()).parent()
+        assert forkserver is not None
+        forkserver.kill()
         await until(lambda: len(toys.notes("started")) == 4)
         assert len(toys.dead) == 1
 

@@ -21,7 +21,7 @@ from agentlog_facts.envelope import Draft
 from agentlog_facts.ids import ThreadId
 from agentlog_facts.ports import EventTail, RawRecord
 from agentlog_facts.thread import ThreadCreated
-from agentlog_infra.postgres.migrate import upgrade, whole
+from agentlog_infra.postgres.migrate import schema_statements, upgrade
 from agentlog_processors.jobs.rebuild_in_place import rebuild_in_place
 from agentlog_processors.jobs.rebuild_progress import Progress
 from agentlog_processors.jobs.rebuild_session import RebuildDependencies
@@ -62,7 +62,9 @@ def dependencies(
 ) -> RebuildDependencies:
     ports = FoldPorts(tail or env.log.reader(), env.log.partition_of, WallClock(), NullAnnouncer())
     name = f"rebuild-{uuid4()}"
-    return RebuildDependencies(env.uri, ports, whole(TABLES), erased_after, name, Progress(False), said.append)
+    return RebuildDependencies(
+        env.uri, ports, schema_statements(TABLES), erased_after, name, Progress(False), said.append
+    )
 
 
 async def rebuilt(

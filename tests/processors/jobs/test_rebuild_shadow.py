@@ -27,7 +27,7 @@ from agentlog_facts.json_value import load_object
 from agentlog_facts.ports import RawRecord
 from agentlog_facts.store import StoreItemPut, store_key
 from agentlog_facts.thread import ThreadDeleted, ThreadMetadataPatched
-from agentlog_infra.postgres.migrate import whole
+from agentlog_infra.postgres.migrate import schema_statements
 from agentlog_postgres.connection import Connection
 from agentlog_processors.jobs.rebuild_session import Found, cancel
 from agentlog_processors.jobs.rebuild_shadow import Differs
@@ -245,7 +245,7 @@ async def test_a_crash_of_postgresql_takes_no_tables_back_for_then_the_rebuild_w
 ) -> None:
     fold = await connect_next(env.uri)
     try:
-        await shadow_schema.make(fold, [*whole(TABLES), SAYS], "ledger_next", "a rebuild")
+        await shadow_schema.make(fold, [*schema_statements(TABLES), SAYS], "ledger_next", "a rebuild")
     finally:
         await fold.close()
     assert await env.pool.fetchval("SELECT said FROM ledger_next.said") == "on"

@@ -1,4 +1,4 @@
-"""How much one reader of a live tail may fall behind: a bounded buffer, and what happens past its bound."""
+"""Bounded buffer between a live tail and one reader; a reader that falls behind continues from the log."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -11,7 +11,9 @@ MAX_BYTES = 4 * 1024 * 1024
 
 
 class FrameBuffer:
-    """Keeps `ports.FrameTail`: a single task reads, whoever reads the log puts. `leave` is called once, at its end."""
+    """Implements `ports.FrameTail`: one task reads, and the tail of the partition puts. `leave` is called once, at the
+    close.
+    """
 
     def __init__(self, start: int, leave: Callable[["FrameBuffer"], None]) -> None:
         self._start = start
@@ -20,16 +22,16 @@ class FrameBuffer:
         self._bytes = 0
         self._slow = False
         self._poked = False
-        self._gone = False
+        self._closed = False
         self._waiter: asyncio.Future[None] | None = None
 
     @property
     def start(self) -> int:
-        """Return the position from which on every flush of the thread is seen here."""
+        """Return the position from which this buffer gets every flush of the thread."""
         return self._start
 
     def put(self, flush: PositionedFrames, size_bytes: int) -> None:
-        """Hand over a flush; the first that passes the bound makes the reader read on from the log."""
+        """Add a flush; the first one past the bound makes the reader continue from the log."""
         self._bytes += size_bytes
         if self._flushes and (self._bytes > MAX_BYTES or len(self._flushes) >= MAX_FLUSHES):
             self.overflow()
@@ -38,7 +40,7 @@ class FrameBuffer:
         self._wake()
 
     def overflow(self) -> None:
-        """Drop everything: from here on the reader is served by the log."""
+        """Drop everything: the reader continues from the log."""
         self._slow = True
         self._flushes.clear()
         self.close()
@@ -51,12 +53,12 @@ class FrameBuffer:
 
     def close(self) -> None:
         """Stop listening."""
-        if not self._gone:
-            self._gone = True
+        if not self._closed:
+            self._closed = True
             self._leave(self)
 
     async def next(self) -> Sequence[PositionedFrames]:
-        """Return what has arrived, waiting for the first; nothing when poked. Raises: SlowReader."""
+        """Return the flushes that have arrived, waiting for the first; none when poked. Raises: SlowReader."""
         if not (self._flushes or self._poked or self._slow):
             self._waiter = asyncio.get_running_loop().create_future()
             try:
@@ -65,7 +67,7 @@ class FrameBuffer:
                 self._waiter = None
         self._poked = False
         if self._slow:
-            raise SlowReader(f"a reader from {self._start} on fell more than {MAX_FLUSHES} flushes or bytes behind")
+            raise SlowReader(f"reader from {self._start}: over {MAX_FLUSHES} flushes or {MAX_BYTES} bytes behind")
         taken, self._flushes, self._bytes = self._flushes, [], 0
         return taken
 

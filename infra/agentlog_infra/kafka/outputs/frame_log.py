@@ -1,6 +1,6 @@
-"""Stream frames on `agentlog.outputs`: how a worker writes them and how a gateway reads them.
+"""Log of stream frames on `agentlog.outputs`: the writer of a worker and the reader of a gateway.
 
-A position is the partition's base (as its `PartitionOpened` says) plus the record's offset, times the slots of each.
+A position is the partition's base (from its `PartitionOpened`) plus the record's offset, times the slots of a record.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ log = logging.getLogger(__name__)
 PARTS_IN_FLIGHT = 4
 
 Base = Callable[[int], int]
-"""Gives the base of a partition's positions."""
+"""Returns the base of a partition's positions."""
 
 
 class KafkaFrameLog:
-    """Keeps `ports.FrameLog`; the producer is its own, so that a flood of frames never holds up facts."""
+    """Implements `ports.FrameLog`, with a producer of its own, so that a flood of frames never delays facts."""
 
     def __init__(self, connection: Connection, partitions: int, base: Base, topic: str = OUTPUTS) -> None:
         self._producer = DurableProducer(connection, "agentlog-frames", compression=None)  # short-lived, read at once
@@ -48,10 +48,10 @@ class KafkaFrameLog:
         await self._ranges.stop()
 
     async def append(self, thread_id: ThreadId, record: FrameRecord) -> int:
-        """Append one flush, durable; return the position behind it.
+        """Append one flush, durable; return the position after it.
 
-        Raises: Unavailable. It may be on the log all the same (OutcomeUnknown); appending it again with the same
-        (epoch, n) does no harm: readers show it once.
+        Raises: Unavailable; OutcomeUnknown if the flush may be on the log. Appending it again with the same (epoch, n)
+        is harmless: readers show it once.
         """
         value, headers = encode_record(record)
         partition = partition_of(thread_id.encode(), self._partitions)
@@ -61,7 +61,7 @@ class KafkaFrameLog:
         return await self._send(thread_id, partition, value, headers) + SLOTS
 
     async def end(self, thread_id: ThreadId) -> int:
-        """Return the position behind the last record of the thread's partition. Raises: Unavailable."""
+        """Return the position after the last record of the thread's partition. Raises: Unavailable."""
         partition = partition_of(thread_id.encode(), self._partitions)
         return position(self._base(partition), await self._ranges.end(partition))
 
@@ -80,7 +80,7 @@ class KafkaFrameLog:
 
 
 class KafkaFrameReads:
-    """Keeps `ports.FrameReads`; tails only the partitions that somebody listens to."""
+    """Implements `ports.FrameReads`; follows only partitions that have readers."""
 
     def __init__(self, connection: Connection, partitions: int, base: Base, topic: str = OUTPUTS) -> None:
         self._connection = connection
@@ -99,13 +99,13 @@ class KafkaFrameReads:
         await self._ranges.stop()
 
     async def tail(self, thread_id: ThreadId) -> FrameTail:
-        """Listen to a thread: every flush that is acknowledged after this returned is seen. Raises: Unavailable."""
+        """Open a tail of a thread that gets every flush acknowledged after this returns. Raises: Unavailable."""
         key = thread_id.encode()
         partition = partition_of(key, self._partitions)
         tail = self._tails.get(partition)
         if tail is None:
             at = TopicPartition(self._topic, partition)
-            tail = PartitionTail(self._connection, at, self._base(partition), self._ranges, self._cold)
+            tail = PartitionTail(self._connection, at, self._base(partition), self._ranges, self._forget)
             self._tails[partition] = tail
         return await tail.enter(key)
 
@@ -128,12 +128,12 @@ class KafkaFrameReads:
                 yield flush
 
     async def end(self, thread_id: ThreadId) -> int:
-        """Return the position behind the last record of the thread's partition. Raises: Unavailable."""
+        """Return the position after the last record of the thread's partition. Raises: Unavailable."""
         partition = partition_of(thread_id.encode(), self._partitions)
         return position(self._base(partition), await self._ranges.end(partition))
 
-    def _cold(self, tail: PartitionTail) -> None:
-        """Forget a tail that nobody needs, or that is no more."""
+    def _forget(self, tail: PartitionTail) -> None:
+        """Forget and stop a tail that has ended or is no longer needed."""
         for partition, known in list(self._tails.items()):
             if known is tail:
                 del self._tails[partition]

@@ -1,6 +1,6 @@
-"""How ranges of `agentlog.outputs` are read: some records at a time, through a small pool of consumers.
+"""Reader of ranges of `agentlog.outputs`: one fetch at a time, through a small pool of consumers.
 
-No consumer is held while a client takes its time over what was read: each call reads one fetch and gives it back.
+No consumer is held while a client processes records: each call does one fetch and returns the consumer.
 """
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -19,7 +19,7 @@ FETCH_BYTES = 2 * 1024 * 1024
 
 
 def stored(record: ConsumerRecord[bytes, bytes]) -> Stored:
-    """Take over what agentlog reads of a consumer's record."""
+    """Convert a consumer's record."""
     return Stored(record.offset, record.key or b"", record.value or b"", record.headers)
 
 
@@ -36,11 +36,11 @@ class FrameRanges:
         await self._pool.stop()
 
     async def end(self, partition: int) -> int:
-        """Return the offset behind the last record. Raises: Unavailable."""
+        """Return the offset after the last record. Raises: Unavailable."""
         return await self._pool.end(partition)
 
     async def some(self, partition: int, start: int, end: int, base: int) -> list[Stored]:
-        """Return the first records of a range; none only if nothing lies in it. Raises: Unavailable, Gap."""
+        """Return the first records of a range; none only if the range is empty. Raises: Unavailable, Gap."""
         at = TopicPartition(self._pool.topic, partition)
         async with self._pool.consumer() as consumer:
             consumer.assign([at])
@@ -53,7 +53,7 @@ class FrameRanges:
                 except OffsetOutOfRangeError:
                     outside = await self._out_of_range(consumer, at, start, base)
             consumer.pause(at)
-        if outside is not None:  # raised here: the consumer is as good as before
+        if outside is not None:  # raised here, so that the pool keeps the consumer, which is intact
             raise outside
         if not found:
             raise Unavailable(f"{at.topic}-{partition}: no records from {start} in {timeouts.OUTPUTS_READ_MS} ms")

@@ -1,6 +1,6 @@
-"""How a flush lies in Kafka records: one record, or parts of its value before the record that names them.
+"""Encoding of a flush as Kafka records: one record, or parts of its value before the record that names them.
 
-Parts carry the header `part` and expire with what names them; the naming record lists their positions in `parts`.
+Parts have the header `part` and expire with the record that names them, which lists their positions in `parts`.
 """
 
 from collections.abc import Sequence
@@ -30,12 +30,12 @@ class Stored:
 
     @property
     def is_part(self) -> bool:
-        """Tell whether this is a piece of another record's value."""
+        """Return whether this is a part of another record's value."""
         return any(name == PART for name, _ in self.headers)
 
 
 def cut(value: bytes) -> list[bytes]:
-    """Return the pieces of a large value."""
+    """Split a large value into parts."""
     return [value[at : at + PART_BYTES] for at in range(0, len(value), PART_BYTES)]
 
 

@@ -1,4 +1,4 @@
-"""How the live end of one partition of `agentlog.outputs` reaches all its readers: one consumer, each record once."""
+"""Tail of one partition of `agentlog.outputs`: one consumer for all readers, each record decoded once."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class PartitionTail:
-    """Follows one partition from its end at the start on; connects again by itself and goes on where it was."""
+    """Follows one partition from the end that it had at the start; after a fault it reconnects and continues."""
 
     def __init__(
         self,
@@ -29,40 +29,40 @@ class PartitionTail:
         at: TopicPartition,
         base: int,
         ranges: FrameRanges,
-        cold: Callable[["PartitionTail"], None],
+        on_idle: Callable[["PartitionTail"], None],
     ) -> None:
         self._connection = connection
         self._at = at
         self._base = base
         self._ranges = ranges
-        self._cold = cold
+        self._on_idle = on_idle
         self._next = 0
         self._readers: dict[bytes, list[FrameBuffer]] = {}
         self._waiting = 0
-        self._cooling: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
         loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = loop.create_future()
         self._task = loop.create_task(self._follow())
         self._task.add_done_callback(self._ended)
 
     async def enter(self, key: bytes) -> FrameBuffer:
-        """Return a reader that sees all that is acknowledged from now on. Raises: Unavailable."""
+        """Return a buffer that gets every flush acknowledged from now on. Raises: Unavailable."""
         self._waiting += 1
         try:
             await asyncio.shield(self._ready)
         finally:
             self._waiting -= 1
-        if self._cooling is not None:
-            self._cooling.cancel()
-            self._cooling = None
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
         buffer = FrameBuffer(position(self._base, self._next), lambda left: self._leave(key, left))
         self._readers.setdefault(key, []).append(buffer)
         return buffer
 
     async def stop(self) -> None:
-        """Stop following; readers read on from the log."""
-        if self._cooling is not None:
-            self._cooling.cancel()
+        """Stop following; readers continue from the log."""
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -72,25 +72,25 @@ class PartitionTail:
             readers.remove(buffer)
         if not readers:
             self._readers.pop(key, None)
-        if not self._readers and self._cooling is None and not self._task.done():
-            self._cooling = asyncio.get_running_loop().call_later(timeouts.OUTPUTS_TAIL_IDLE_S, self._cool)
+        if not self._readers and self._idle_timer is None and not self._task.done():
+            self._idle_timer = asyncio.get_running_loop().call_later(timeouts.OUTPUTS_TAIL_IDLE_S, self._idle)
 
-    def _cool(self) -> None:
-        self._cooling = None
+    def _idle(self) -> None:
+        self._idle_timer = None
         if not self._readers and not self._waiting:
-            self._cold(self)
+            self._on_idle(self)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """A reader never waits for a tail that is no more: it reads on from the log and enters a new one."""
+        """Release the readers: they continue from the log and enter a new tail."""
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, Unavailable):
             log.error("frames.tail_failed", extra={"partition": self._at.partition}, exc_info=error)
         if not self._ready.done():
             self._ready.set_exception(Unavailable(f"{self._at.topic}-{self._at.partition}: {error or 'stopped'}"))
-            self._ready.exception()  # nobody may be waiting: the fault is told to whoever comes
+            self._ready.exception()  # marks it as retrieved, because perhaps nobody waits
         self._drop_readers()
         if error is not None:
-            self._cold(self)
+            self._on_idle(self)
 
     def _drop_readers(self, key: bytes | None = None) -> None:
         for name in list(self._readers) if key is None else [key]:
@@ -108,10 +108,10 @@ class PartitionTail:
                 if not self._ready.done():
                     raise Unavailable(f"{self._at.topic}-{self._at.partition}: {error}") from error
                 log.warning("frames.tail_away", extra={"partition": self._at.partition, "error": repr(error)})
-                await asyncio.sleep(next(pauses))  # between connection attempts, for as long as the log is away
+                await asyncio.sleep(next(pauses))  # between attempts to connect, as long as the log is away
 
     async def _lost(self) -> None:
-        """What comes next has expired (or the log is another one): readers find out from the log what is missing."""
+        """Continue at the end: the next record has expired, or the log was replaced. Readers find the gap."""
         log.error("frames.tail_lost", extra={"partition": self._at.partition, "offset": self._next})
         self._drop_readers()
         self._next = await self._ranges.end(self._at.partition)
@@ -154,7 +154,7 @@ class PartitionTail:
         except Corrupt as error:
             log.error("frames.unreadable", extra={"partition": self._at.partition, "error": str(error)})
             return
-        except (Unavailable, Gap):  # its parts cannot be had now: readers try by themselves
+        except (Unavailable, Gap):  # its parts cannot be read now: readers retry on the log
             self._drop_readers(record.key)
             return
         size_bytes = len(record.value) + PART_BYTES * len(parts_of(record, self._base))

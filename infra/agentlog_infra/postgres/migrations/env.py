@@ -1,4 +1,4 @@
-"""Decides how Alembic runs our revisions: it writes SQL, which `agentlog_infra.postgres.migrate` executes."""
+"""Environment of Alembic: it writes SQL, which `agentlog_infra.postgres.migrate` executes."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""A role process for tests of the supervisor: says on a file what happens to it, and behaves as it is told."""
+"""Role process for tests of the supervisor: notes its events in a file, and behaves as the test demands."""
 
 import json
 import os
@@ -19,9 +19,9 @@ def note(what: str) -> None:
 
 
 def behaviour() -> str:
-    """Return what the test wants now; it may change the file between two starts."""
-    told = Path(os.environ["TOY_BEHAVIOUR"])
-    wanted: dict[str, str] = json.loads(told.read_text()) if told.exists() else {}
+    """Return the demanded behaviour; the test may change the file between two starts."""
+    file = Path(os.environ["TOY_BEHAVIOUR"])
+    wanted: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
     return wanted.get(sys.argv[1], "steady")
 
 

@@ -1,4 +1,4 @@
-"""The ledger: heads, index of all records, positions, quarantine, and where blobs lie."""
+"""Tables of the ledger: heads, index of all records, positions, quarantine, index of blobs."""
 
 from alembic import op
 
@@ -86,7 +86,7 @@ CREATE TABLE ledger.read_models (
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Create the tables."""
     op.execute(TABLES)
 
 

@@ -1,4 +1,4 @@
-"""The projectors that share the partitions: who was seen when, and by which connection."""
+"""Table of the projectors that share the partitions: last heartbeat and connection of each."""
 
 from alembic import op
 
@@ -16,10 +16,10 @@ CREATE TABLE ledger.projectors (
 
 
 def upgrade() -> None:
-    """Make the table."""
+    """Create the table."""
     op.execute(TABLES)
 
 
 def downgrade() -> None:
-    """Drop it: it says only who runs now."""
+    """Drop the table: it describes only projectors that run now."""
     op.execute("DROP TABLE ledger.projectors")

@@ -1,4 +1,4 @@
-"""What a projector does not fold any more: partitions that hold what its release does not know."""
+"""Column for the partitions that a projector has given up, because they hold records of a newer release."""
 
 from alembic import op
 
@@ -7,10 +7,10 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Add the column; it goes with its projector."""
+    """Add the column; its value goes with the row of the projector."""
     op.execute("ALTER TABLE ledger.projectors ADD COLUMN refused int[] NOT NULL DEFAULT '{}'")
 
 
 def downgrade() -> None:
-    """Drop it: it says only who folds what now."""
+    """Drop the column: it describes only projectors that run now."""
     op.execute("ALTER TABLE ledger.projectors DROP COLUMN refused")
