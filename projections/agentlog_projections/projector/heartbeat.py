@@ -13,13 +13,12 @@ from datetime import timedelta
 import asyncpg
 
 from agentlog_postgres.connection import TRANSIENT, Connection, close, connect_projector
+from agentlog_projections import timeouts
 
 log = logging.getLogger(__name__)
 
 CHANNEL = "agentlog_projectors"
 """Notified when a projector comes, goes or gives partitions up, so that the others look at once."""
-LEAVE_SECS = 2.0
-FORGOTTEN = timedelta(hours=1)
 
 _BEAT = """
 INSERT INTO ledger.projectors (owner, seen_at, backend, backend_start)
@@ -48,7 +47,7 @@ class ProjectorHeartbeat:
     async def join(self) -> None:
         """Be seen, and hear from now on. Raises: TRANSIENT."""
         await self._connection.add_listener(CHANNEL, self._hear)
-        await self._connection.execute(_FORGET, FORGOTTEN)
+        await self._connection.execute(_FORGET, timedelta(seconds=timeouts.PROJECTOR_FORGOTTEN_S))
         await self._connection.execute(_BEAT, self._owner)
         await self._connection.execute(NOTIFY, self._owner)
 
@@ -74,7 +73,7 @@ class ProjectorHeartbeat:
     async def leave(self) -> None:
         """Give all partitions up, so that the others take them at once."""
         try:
-            async with asyncio.timeout(LEAVE_SECS):
+            async with asyncio.timeout(timeouts.PROJECTOR_LEAVE_S):
                 await self._connection.execute(_LEAVE, self._owner)
                 await self._connection.execute(NOTIFY, self._owner)
         except TRANSIENT as error:

@@ -15,14 +15,13 @@ import asyncpg
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.ports import RawRecord
 from agentlog_postgres.connection import Connection
+from agentlog_projections import timeouts
 from agentlog_projections.projector.assignment import ClusterState, PartitionOwner, Rebuild
 from agentlog_projections.projector.heartbeat import NOTIFY
 from agentlog_projections.projector.ledger import digest
 
 log = logging.getLogger(__name__)
 
-LOCK_SECS = 60.0
-"""How long one rebuild waits for another."""
 LOCKS = 0x61676C70
 REBUILD = 1
 """The two halves of the advisory lock under which everything is folded anew; meanwhile no projector folds."""
@@ -204,7 +203,7 @@ async def fence_off(connection: Connection, partitions: Collection[int], owner: 
 
     What they have under way is committed or fails; they write nothing afterwards. One rebuild waits for another.
     """
-    await connection.execute(_LOCK, LOCKS, REBUILD, timeout=LOCK_SECS)
+    await connection.execute(_LOCK, LOCKS, REBUILD, timeout=timeouts.REBUILD_LOCK_S)
     if await connection.fetchval("SELECT to_regclass('ledger.positions')") is not None:
         sql = "UPDATE ledger.positions SET owner = $2 WHERE partition = ANY($1::int[])"
         await connection.execute(sql, sorted(partitions), owner)

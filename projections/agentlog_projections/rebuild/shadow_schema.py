@@ -16,6 +16,7 @@ import asyncpg
 
 from agentlog_facts.errors import Conflict, Misconfigured, Unavailable
 from agentlog_postgres.connection import IDLE_SECS, Connection, connect, connect_folding
+from agentlog_projections import timeouts
 from agentlog_projections.projector.heartbeat import CHANNEL
 from agentlog_projections.sql.schema import SCHEMA
 
@@ -34,12 +35,6 @@ IN_PLACE = " in place"
 """Behind the name of a rebuild that folds into the live tables, for as long as it does."""
 REBUILD_LOCK = 0x61676C72
 """Advisory lock of the one rebuild that may run; it goes with its connection."""
-LOCK_PATIENCE = "2s"
-"""How long the switch may make the projector wait for statements that began before it."""
-READER_PATIENCE = "10s"
-"""How long dropping a replaced table waits for its readers."""
-LONG_SECS = 3600.0
-"""The longest statement: a digest over a table."""
 NAME = "agentlog rebuild"
 """Application name of a rebuild's connections."""
 _FOLDING = {"synchronous_commit": "off"}
@@ -141,12 +136,14 @@ class Position:
 
 async def connect_next(uri: str) -> Connection:
     """Open the connection that folds beside the live rows. Raises: Unavailable."""
-    return await connect_folding(uri, NAME, _FOLDING, statement_secs=LONG_SECS, connection_class=NextConnection)
+    return await connect_folding(
+        uri, NAME, _FOLDING, statement_secs=timeouts.REBUILD_STATEMENT_S, connection_class=NextConnection
+    )
 
 
 async def connect_plain(uri: str, name: str = NAME) -> Connection:
     """Open a connection for few and long statements. Raises: DatabaseMissing, Unavailable."""
-    return await connect(uri, name, statement_secs=LONG_SECS)
+    return await connect(uri, name, statement_secs=timeouts.REBUILD_STATEMENT_S)
 
 
 async def hold(connection: Connection) -> None:
@@ -235,9 +232,9 @@ async def make(connection: Connection, ddl: Sequence[str], schema: str, name: st
 async def remove(connection: Connection, *suffixes: str) -> None:
     """Drop the schemas with these suffixes, table by table, so that a reader of one table blocks no other.
 
-    Raises: Unavailable when somebody reads one for longer than `READER_PATIENCE`, TRANSIENT.
+    Raises: Unavailable when somebody reads one for longer than `REBUILD_READERS_S`, TRANSIENT.
     """
-    await connection.execute(f"SET lock_timeout = '{READER_PATIENCE}'; SET client_min_messages = warning")
+    await connection.execute(f"SET lock_timeout = '{timeouts.REBUILD_READERS_S:g}s'; SET client_min_messages = warning")
     for schema in (name + suffix for suffix in suffixes for name in (SCHEMA, LEDGER)):
         try:
             for row in await connection.fetch(_TABLES, schema):
@@ -245,7 +242,7 @@ async def remove(connection: Connection, *suffixes: str) -> None:
             await connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
         except asyncpg.LockNotAvailableError as error:
             raise Unavailable(
-                f"{schema}: a reader has held it for {READER_PATIENCE}; the next agentlog rebuild, "
+                f"{schema}: a reader has held it for {timeouts.REBUILD_READERS_S:g}s; the next agentlog rebuild, "
                 "or agentlog rebuild --cancel, removes it"
             ) from error
 
@@ -272,7 +269,7 @@ async def projector_paused(connection: Connection) -> AsyncGenerator[None]:
     """
     async with connection.transaction():
         await connection.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_SECS:.0f}s'")
-        await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_PATIENCE}'")
+        await connection.execute(f"SET LOCAL lock_timeout = '{timeouts.REBUILD_SWITCH_LOCK_S:g}s'")
         await connection.execute(_STAND_STILL)
         yield
 

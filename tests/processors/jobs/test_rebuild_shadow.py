@@ -212,7 +212,7 @@ async def test_a_switch_whose_answer_is_lost_is_known_by_the_tables_that_are_liv
 async def test_who_still_reads_what_was_replaced_keeps_it_and_a_cancel_says_that_it_came_behind_the_switch(
     env: ProjectorEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shadow_schema, "READER_PATIENCE", "50ms")
+    monkeypatch.setattr("agentlog_projections.timeouts.REBUILD_READERS_S", 0.05)
     said: list[Found] = []
     reader = await connect_plain(env.uri, "a reader")
     try:

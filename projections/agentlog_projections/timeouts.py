@@ -1,0 +1,17 @@
+"""Time-outs and intervals of the projections."""
+
+# Projectors
+PROJECTOR_LEAVE_S = 2.0
+"""A projector that stops may take this long to release its partitions; then the others find its heartbeat overdue."""
+PROJECTOR_FORGOTTEN_S = 3600.0
+"""A projector without a heartbeat for this long loses its row."""
+
+# Rebuilds
+REBUILD_LOCK_S = 60.0
+"""A rebuild in place waits this long for another one that folds."""
+REBUILD_STATEMENT_S = 3600.0
+"""The longest statement of a rebuild: a digest over a table."""
+REBUILD_SWITCH_LOCK_S = 2.0
+"""The switch waits this long for earlier statements; meanwhile the projector waits for the switch."""
+REBUILD_READERS_S = 10.0
+"""Dropping a replaced table waits this long for its readers."""
