@@ -1,4 +1,4 @@
-"""Read model `assistants`: the current version and all versions of each assistant, and the questions about them."""
+"""Read model `assistants`: the current version and all versions of each assistant, and the queries on them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ SELECT * FROM unnest({_STATED_TYPES}, $9::timestamptz[]) ON CONFLICT DO NOTHING
 
 
 class AssistantsModel:
-    """Folds assistants; it remembers nothing between batches."""
+    """Folds assistants; it caches no rows between batches."""
 
     name: ClassVar[str] = "assistants"
     version: ClassVar[int] = 1
@@ -53,10 +53,10 @@ CREATE TABLE IF NOT EXISTS read_v1.assistant_versions (
 """
 
     def forget(self) -> None:
-        """Nothing is remembered."""
+        """Do nothing: no rows are cached."""
 
     async def apply(self, tx: Transaction, batch: Sequence[Commit]) -> None:
-        """Collect the versions stated by the batch, and of each assistant the newest one."""
+        """Collect all versions that the batch states, and the newest one of each assistant."""
         stated: list[tuple[object, ...]] = []
         first: dict[str, tuple[object, ...]] = {}
         newest: dict[str, tuple[object, ...]] = {}
@@ -102,7 +102,7 @@ class Assistant:
 
 @dataclass(frozen=True, slots=True)
 class AssistantFilter:
-    """Which assistants: `metadata` by containment, `name` as a part of it in any case."""
+    """Filter of assistants: `metadata` by containment, `name` as a part of the name in any case."""
 
     metadata: JsonObject | None = None
     graph_id: str | None = None
@@ -118,7 +118,7 @@ _FILTER = """
 
 
 class Assistants:
-    """Questions about assistants. All raise Unavailable when PostgreSQL does not answer."""
+    """Queries on assistants. All raise Unavailable when PostgreSQL does not answer."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool

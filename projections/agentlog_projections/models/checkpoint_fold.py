@@ -22,12 +22,12 @@ from agentlog_projections.sql.read_model import Commit
 WriteKey = tuple[str, str, str, str, str, int]
 """thread_id, checkpoint_ns, checkpoint_id, run_id, task_id, index."""
 NO_RUN = ""
-"""The run_id of writes that were made outside a claim."""
+"""The run_id of writes made outside a claim."""
 
 
 @dataclass(slots=True)
 class CheckpointRow:
-    """A new row of `checkpoints`; `versions` maps each of its channels to the version it has there."""
+    """A new row of `checkpoints`; `versions` maps each of its channels to a version."""
 
     thread_id: str
     checkpoint_ns: str
@@ -71,7 +71,7 @@ class WriteRow:
 
 @dataclass(slots=True)
 class CheckpointBatch:
-    """What a batch adds; what it hides or erases of earlier batches."""
+    """Rows that a batch adds, and rows of earlier batches that it hides or erases."""
 
     checkpoints: dict[CheckpointKey, CheckpointRow] = field(default_factory=dict[CheckpointKey, CheckpointRow])
     channels: list[ChannelRow] = field(default_factory=list[ChannelRow])
@@ -95,7 +95,7 @@ class CheckpointBatch:
                     self._hide_run(commit.draft.key, run_id)
 
     def begin_again(self, thread_id: str) -> None:
-        """Erase what an earlier life of the thread left."""
+        """Erase the rows of an earlier thread with this id."""
         self.erased.append(thread_id)
         self.checkpoints = {key: row for key, row in self.checkpoints.items() if key[0] != thread_id}
         self.channels = [row for row in self.channels if row.thread_id != thread_id]

@@ -58,7 +58,7 @@ _ERASE = tuple(f"DELETE FROM read_v1.{table} WHERE thread_id = $1" for table in 
 
 
 class CheckpointsModel:
-    """Folds checkpoints; it remembers nothing between batches."""
+    """Folds checkpoints; it caches no rows between batches."""
 
     name: ClassVar[str] = "checkpoints"
     version: ClassVar[int] = 1
@@ -84,10 +84,10 @@ CREATE TABLE IF NOT EXISTS read_v1.writes (
 """
 
     def forget(self) -> None:
-        """Nothing is remembered."""
+        """Do nothing: no rows are cached."""
 
     async def apply(self, tx: Transaction, batch: Sequence[Commit]) -> None:
-        """Collect the new rows; hiding and erasing earlier ones goes first."""
+        """Collect the new rows; earlier ones are hidden and erased first."""
         folded = CheckpointBatch()
         for commit in batch:
             first = commit.draft.facts[0]
@@ -199,27 +199,24 @@ SELECT w.thread_id, w.checkpoint_ns, w.checkpoint_id, run_id, task_id, idx, seq,
  WHERE NOT w.hidden AND ($5::text IS NULL OR w.run_id <> $5)
 """
 _WRITES_AUTHORITATIVE = _AUTHORITATIVE.format(what=_WRITES_ON, order="c.seq, c.idx")
-"""The last question of a read: what the questions before it found counts only if the partition is still present."""
+"""The last query of a read: the results of the earlier ones count only if the partition is still present."""
 
 
 class Checkpoints:
-    """Reads of the projected tables. Implements `CheckpointReads`.
-
-    Until the partition is caught up, they raise Unavailable.
-    """
+    """Implements `CheckpointReads` over the projected tables; raises Unavailable until the partition has caught up."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     async def find(self, query: CheckpointQuery) -> Sequence[StoredCheckpoint]:
-        """Return checkpoints, newest first by order of acceptance; of all threads: by id. Raises: Unavailable."""
-        sql, arguments = _question(query)
+        """Return checkpoints, newest first: by order of acceptance, across threads by id. Raises: Unavailable."""
+        sql, arguments = _sql_of(query)
         async with reading(self._pool, "checkpoints") as connection:
             return await _complete(connection, await connection.fetch(sql, *arguments), query)
 
 
-def _question(query: CheckpointQuery) -> tuple[str, list[object]]:
-    """Return SQL with one condition for each thing that a query names, and its arguments; the thread is $1."""
+def _sql_of(query: CheckpointQuery) -> tuple[str, list[object]]:
+    """Return SQL with one condition for each field that a query sets, and its arguments; the thread is $1."""
     arguments: list[object] = [query.thread_id]
     conditions = [_VISIBLE]
 
@@ -249,7 +246,7 @@ def _question(query: CheckpointQuery) -> tuple[str, list[object]]:
 async def _complete(
     connection: PooledConnection, found: Sequence[asyncpg.Record], query: CheckpointQuery
 ) -> list[StoredCheckpoint]:
-    """Add channels and writes to checkpoints: two questions, however many they are. Raises: Unavailable."""
+    """Add channels and writes to checkpoints, by two queries for all of them. Raises: Unavailable."""
     what = f"checkpoints of {query.thread_id or 'all threads'}"
     require(found[0]["is_authoritative"], what)
     rows = [row for row in found if row["thread_id"] is not None]

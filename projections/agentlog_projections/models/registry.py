@@ -13,6 +13,6 @@ TYPES: tuple[type[ReadModel], ...] = (ThreadsModel, RunsModel, CheckpointsModel,
 
 
 def read_models() -> tuple[Sequence[ReadModel], RunsModel]:
-    """Return one of each, and the one of the runs, which also says what is ready."""
+    """Return one read model of each type, and the one of runs, which also finds ready runs."""
     runs = RunsModel()
     return (ThreadsModel(), runs, CheckpointsModel(), AssistantsModel(), StoreItemsModel()), runs

@@ -42,10 +42,11 @@ class RunOrigin:
 
 @dataclass(slots=True)
 class RunRow:
-    """The part of a row of `runs` that changes, and what is asked of the other one; `origin` until the row is written.
+    """The part of a row of `runs` that changes, with the fixed columns that the fold reads.
 
-    `outputs_from` is that of the first attempt; `counted_attempts` the lost attempts that count towards the limit;
-    `last_commit_at` when the writer of the run's last commit made it; `ordinal` counts the folded facts.
+    `origin` is set until the row is written. `outputs_from` is that of the first attempt, `counted_attempts` the number
+    of lost attempts that count towards the limit, `last_commit_at` the time of the run's last commit by the clock of
+    its writer. `ordinal` counts the folded facts.
     """
 
     run_id: str
@@ -82,7 +83,7 @@ class RunRow:
 
 
 def run_of(fact: Fact) -> str | None:
-    """Name the run whose row a fact changes."""
+    """Return the id of the run whose row a fact changes."""
     return str(fact.run_id) if isinstance(fact, RunFact) else None
 
 
@@ -117,7 +118,7 @@ def created(fact: RunCreated, commit: Commit, seq: int) -> RunRow:
 
 
 def evolve(row: RunRow, fact: Fact, commit: Commit) -> None:
-    """Fold one fact of the run, which is not its creation."""
+    """Fold one fact of the run, other than its creation."""
     at = commit.draft.occurred_at
     match fact:
         case RunClaimed():
@@ -151,11 +152,11 @@ def _finished(row: RunRow, fact: RunFinished, event_id: str) -> None:
     row.status, row.epoch = fact.status, None
     row.error, row.interrupts, row.next = fact.error, fact.interrupts, fact.next
     row.checkpoint_id, row.outputs_to, row.finished_event_id = fact.checkpoint_id, fact.outputs_to, event_id
-    row.deleted = row.deleted or fact.status == "rollback"  # a rolled back run never shows again
+    row.deleted = row.deleted or fact.status == "rollback"  # a rolled back run is never shown again
 
 
 def hides(fact: Fact) -> str | None:
-    """Name the run whose checkpoints and writes nobody may see any more."""
+    """Return the id of the run whose checkpoints and writes a fact hides."""
     match fact:
         case RunDeleted() | RunFinished(status="rollback"):
             return str(fact.run_id)

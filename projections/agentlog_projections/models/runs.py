@@ -1,4 +1,4 @@
-"""Read model `runs`: one row a run, folded by `run_fold`, and the questions it answers."""
+"""Read model `runs`: one row a run, folded by `run_fold`, and its queries."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ COLUMNS = Columns(
     Column("deleted", "bool NOT NULL"),
     Column("ordinal", "bigint NOT NULL"),
 )
-"""Those of `RunOrigin` never change, the others are of `RunRow`; those that `Run` names too are shown."""
+"""Columns of `RunOrigin` never change, the others are those of `RunRow`; columns that `Run` names are shown."""
 _FIXED = COLUMNS.of(RunOrigin)
 _MUTABLE = COLUMNS.without(*_FIXED)
 _TOUCHED = COLUMNS.only("run_id", "last_commit_at", "ordinal")
@@ -97,7 +97,7 @@ CREATE INDEX IF NOT EXISTS runs_active ON read_v1.runs (thread_id, seq) WHERE st
         self._rows: Lru[str, RunRow] = Lru(REMEMBERED)
 
     def forget(self) -> None:
-        """Forget all rows."""
+        """Drop all cached rows."""
         self._rows.clear()
 
     async def apply(self, tx: Transaction, batch: Sequence[Commit]) -> None:
@@ -164,7 +164,7 @@ CREATE INDEX IF NOT EXISTS runs_active ON read_v1.runs (thread_id, seq) WHERE st
             self._rows.put(row.run_id, row)
 
     def ready_of(self, run_ids: Collection[str]) -> ReadyRun | None:
-        """Return the only active run of a thread if it surely waits for a worker; None when rows have to be asked."""
+        """Return the only active run of a thread if it certainly waits for a worker; None if only the rows can tell."""
         if len(run_ids) != 1:
             return None
         row = self._rows.get(next(iter(run_ids)))
@@ -181,7 +181,7 @@ def _runs_of(commit: Commit) -> list[str]:
 
 
 def _begin_again(tx: Transaction, thread_id: str, rows: dict[str, RunRow], changed: dict[str, RunRow]) -> None:
-    """Erase the runs of the thread's earlier life."""
+    """Delete the runs of an earlier thread with this id."""
     tx.write_first("DELETE FROM read_v1.runs WHERE thread_id = $1", thread_id)
     for run_id in [row.run_id for row in rows.values() if row.thread_id == thread_id]:
         rows.pop(run_id)
@@ -189,7 +189,7 @@ def _begin_again(tx: Transaction, thread_id: str, rows: dict[str, RunRow], chang
 
 
 def _end_all(rows: Sequence[RunRow], commit: Commit, ordinal: int, changed: dict[str, RunRow]) -> None:
-    """Hide the runs that had no end of their own when their thread was deleted."""
+    """Hide the runs that had not ended when their thread was deleted."""
     for row in rows:
         if row.active and row.ordinal <= ordinal:
             row.deleted, row.epoch, row.updated_at = True, None, commit.draft.occurred_at
@@ -199,9 +199,9 @@ def _end_all(rows: Sequence[RunRow], commit: Commit, ordinal: int, changed: dict
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run as the API shows it, and what wait, join and streams need.
+    """A run as the API shows it, with the columns that wait, join and streams need.
 
-    `deleted`: hidden, shown only when asked for; `thread_deleted`: its thread is gone. `outputs_from` (first attempt)
+    `deleted`: hidden, returned only on request; `thread_deleted`: its thread is deleted. `outputs_from` (first attempt)
     and `outputs_to` are positions on `outputs`.
     """
 
@@ -241,7 +241,7 @@ _VISIBLE = "NOT r.deleted AND t.deleted_at IS NULL"
 
 
 class Runs:
-    """Questions about runs; hidden ones, or those of deleted threads, only if asked for. All raise Unavailable."""
+    """Queries on runs. Hidden runs and runs of deleted threads are returned only on request. All raise Unavailable."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool

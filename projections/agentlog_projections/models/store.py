@@ -1,4 +1,4 @@
-"""Read model `store_items`: the items of the store, and the questions of graphs and clients about them."""
+"""Read model `store_items`: the items of the store, and the queries of graphs and clients on them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ ON CONFLICT (store, item_key) DO UPDATE SET value = excluded.value, updated_at =
 
 @dataclass(slots=True)
 class _Change:
-    """What a batch makes of an item. `deleted`: at some point of it; `row`: how it is put at the end, if it is."""
+    """Effect of a batch on an item. `deleted`: at some point of the batch; `row`: written at its end, if any."""
 
     deleted: bool = False
     row: tuple[object, ...] | None = None
@@ -46,7 +46,7 @@ class _Change:
 
 
 class StoreItemsModel:
-    """Folds the items; it remembers nothing between batches."""
+    """Folds the items; it caches no rows between batches."""
 
     name: ClassVar[str] = "store_items"
     version: ClassVar[int] = 1
@@ -63,18 +63,18 @@ CREATE INDEX IF NOT EXISTS store_items_namespace ON read_v1.store_items (namespa
 """
 
     def forget(self) -> None:
-        """Nothing is remembered."""
+        """Do nothing: no rows are cached."""
 
     async def apply(self, tx: Transaction, batch: Sequence[Commit]) -> None:
-        """Collect what the batch makes of each item."""
+        """Collect the effect of the batch on each item."""
         changes: dict[tuple[Key, str], _Change] = {}
         for commit in batch:
             for fact in commit.draft.facts:
                 if isinstance(fact, StoreItemPut | StoreItemDeleted):
                     change = changes.setdefault((commit.draft.key, fact.key), _Change())
-                    _take(change, commit, fact)
+                    _fold(change, commit, fact)
         again = [place for place, change in changes.items() if change.deleted and change.row is not None]
-        if again:  # a new item under an old name
+        if again:  # a new item under an old name, with its own created_at
             tx.write_first(_DELETE, *zip(*again, strict=True))
         gone = [place for place, change in changes.items() if change.row is None]
         if gone:
@@ -84,7 +84,7 @@ CREATE INDEX IF NOT EXISTS store_items_namespace ON read_v1.store_items (namespa
             tx.write(_PUT, *zip(*rows, strict=True))
 
 
-def _take(change: _Change, commit: Commit, fact: StoreItemPut | StoreItemDeleted) -> None:
+def _fold(change: _Change, commit: Commit, fact: StoreItemPut | StoreItemDeleted) -> None:
     if isinstance(fact, StoreItemDeleted):
         change.deleted, change.row, change.created_at = True, None, None
         return
@@ -101,9 +101,9 @@ _ITEM = f"""
 SELECT {key_is_authoritative("$1")} AS is_authoritative, i.* FROM (SELECT 1) AS one
   LEFT JOIN read_v1.store_items i ON i.store = $1 AND i.item_key = $2
 """
-_ALL_TOLD = key_is_authoritative("NULL::text")
+_ALL_AUTHORITATIVE = key_is_authoritative("NULL::text")
 SEARCH = f"""
-SELECT {_ALL_TOLD} AS is_authoritative, f.* FROM (SELECT 1) AS one LEFT JOIN (
+SELECT {_ALL_AUTHORITATIVE} AS is_authoritative, f.* FROM (SELECT 1) AS one LEFT JOIN (
     SELECT {_SHOWN}, store FROM read_v1.store_items i
      WHERE namespace >= $1::text[] AND namespace < $7::text[] AND namespace[:cardinality($1::text[])] = $1::text[]
        AND NOT EXISTS (
@@ -127,7 +127,7 @@ NOT EXISTS (
             WHERE label <> '*' AND label <> namespace[{place}]))
 """
 _NAMESPACES = f"""
-SELECT {_ALL_TOLD} AS is_authoritative, f.* FROM (SELECT 1) AS one LEFT JOIN (
+SELECT {_ALL_AUTHORITATIVE} AS is_authoritative, f.* FROM (SELECT 1) AS one LEFT JOIN (
     SELECT DISTINCT namespace[:coalesce($3::int, cardinality(namespace))] AS namespace FROM read_v1.store_items
      WHERE {_MATCHES.format(paths="$1", place="place")}
        AND {_MATCHES.format(paths="$2", place="cardinality(namespace) - json_array_length(path) + place")}
@@ -137,7 +137,7 @@ SELECT {_ALL_TOLD} AS is_authoritative, f.* FROM (SELECT 1) AS one LEFT JOIN (
 
 
 class StoreItems:
-    """Keeps `StoreReads` over the projected table."""
+    """Implements `StoreReads` over the projected table."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -151,7 +151,7 @@ class StoreItems:
     async def search(
         self, prefix: Namespace, where: Sequence[Condition], limit: int, offset: int
     ) -> Sequence[StoredItem]:
-        """Return items of namespaces that begin with `prefix`, the one put last first. Raises: Unavailable."""
+        """Return items of namespaces that begin with `prefix`, the last ones put first. Raises: Unavailable."""
         names = [one.field.replace("\0", "\ufffd") for one in where]
         fields = names, [one.comparison for one in where], [dump(without_nul(one.value)).decode() for one in where]
         async with reading(self._pool, "store.search") as connection:
@@ -178,8 +178,8 @@ class StoreItems:
 
 
 def end_of(prefix: Namespace) -> list[str]:
-    """Return what sorts behind all namespaces that begin with `prefix`, so that a search reads no others' index."""
-    return [*prefix[:-1], f"{prefix[-1]}\x01"]  # the least label that is greater: there is no NUL
+    """Return the bound after all namespaces that begin with `prefix`; a search reads the index only up to it."""
+    return [*prefix[:-1], f"{prefix[-1]}\x01"]  # the smallest greater label: labels hold no NUL
 
 
 def _items(rows: Sequence[asyncpg.Record]) -> list[StoredItem]:

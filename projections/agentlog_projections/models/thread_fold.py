@@ -28,11 +28,11 @@ from agentlog_facts.thread import (
 from agentlog_projections.sql.read_model import Commit
 
 STOPPED = frozenset({"UserInterrupt", "UserRollback"})
-"""Errors of runs that somebody stopped: they did not fail. Source: docs/http-api.md, sections 8 and 9."""
+"""Errors of runs that were stopped on request: they did not fail. Source: docs/http-api.md, sections 8 and 9."""
 
 
 class Change(IntEnum):
-    """How much of a row a batch changed: each step includes the ones before it."""
+    """Extent of a batch's changes of a row; each member includes the ones before it."""
 
     NOTHING = 0
     STAMPS = 1
@@ -71,7 +71,7 @@ class ThreadRow:
     change: Change = Change.NOTHING
 
     def mark(self, change: Change) -> None:
-        """Note that this much has to be written."""
+        """Raise `change` to at least this extent."""
         if change > self.change:
             self.change = change
 
@@ -82,7 +82,7 @@ def moves_view(fact: object) -> bool:
 
 
 def fold(row: ThreadRow | None, commit: Commit) -> ThreadRow | None:
-    """Fold one accepted commit into the row of its thread; None while there is no thread."""
+    """Fold one accepted commit into the row of its thread; return None while there is no thread."""
     for fact in commit.draft.facts:
         if isinstance(fact, ThreadCreated):
             if row is None or row.ordinal <= commit.ordinal:
@@ -108,7 +108,7 @@ def _stamp(row: ThreadRow, commit: Commit) -> None:
 def _created(old: ThreadRow | None, fact: ThreadCreated, commit: Commit) -> ThreadRow:
     at = commit.draft.occurred_at
     row = ThreadRow(fact.thread_id, commit.place.partition, at, at, at, dict(fact.metadata), fact.temporary)
-    row.meta_version = None if old is None else old.meta_version  # versions go on over a deletion
+    row.meta_version = None if old is None else old.meta_version  # versions continue after a deletion
     row.mark(Change.VALUES)
     return row
 
@@ -149,10 +149,10 @@ def _run_finished(row: ThreadRow, fact: RunFinished, at: datetime) -> None:
     ran = row.active.pop(fact.run_id, False) or fact.checkpoint_id is not None
     _move(row, fact.view)
     began = ran or bool(fact.view)
-    if began:  # a run that never began says nothing about the state
+    if began:  # a run that never began does not change the state
         row.next, row.interrupts, row.last_run_id = fact.next, fact.interrupts, fact.run_id
     if fact.status in ("error", "timeout") or (began and (fact.status != "rollback" or row.active)):
-        row.error = fact.error  # else as if it had never been; the run that waits next shows why that one is gone
+        row.error = fact.error  # else it stays; a rollback is shown while another run waits
     row.state_updated_at = at
     row.status = _status(row)
 
@@ -160,7 +160,7 @@ def _run_finished(row: ThreadRow, fact: RunFinished, at: datetime) -> None:
 def _state_set(row: ThreadRow, fact: RunDeleted | StateUpdated, at: datetime) -> None:
     if isinstance(fact, RunDeleted):
         row.active.pop(fact.run_id, None)
-    if isinstance(fact, StateUpdated) or fact.run_id == row.last_run_id:  # an older run has no part in the error
+    if isinstance(fact, StateUpdated) or fact.run_id == row.last_run_id:  # the error is never that of an older run
         row.error = None
     _move(row, fact.view)
     row.next, row.interrupts = fact.next, fact.interrupts

@@ -1,4 +1,4 @@
-"""Read model `threads`: one row a thread, folded by `thread_fold`, and the questions it answers."""
+"""Read model `threads`: one row a thread, folded by `thread_fold`, and its queries."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from agentlog_projections.sql.schema import PRELUDE, contained
 
 REMEMBERED_BYTES = 64 * 1024 * 1024
 ROW_BYTES = 2048
-"""Weight of a remembered row beside its values."""
+"""Weight of a cached row without its values."""
 
 SortBy = Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"]
 
@@ -49,7 +49,7 @@ COLUMNS = Columns(
     Column("active", "json NOT NULL", _flags),
     Column("ordinal", "bigint NOT NULL"),
 )
-"""Of `ThreadRow`; those that `Thread` names too are shown."""
+"""Columns of `ThreadRow`; those that `Thread` names are shown."""
 _KEPT = COLUMNS.without("values")
 _STAMPS = COLUMNS.only("thread_id", "version", "meta_version", "active", "ordinal")
 _LOAD = f"""
@@ -91,7 +91,7 @@ CREATE INDEX IF NOT EXISTS threads_metadata ON read_v1.threads
         self._rows: Lru[str, ThreadRow] = Lru(REMEMBERED_BYTES)
 
     def forget(self) -> None:
-        """Forget all rows."""
+        """Drop all cached rows."""
         self._rows.clear()
 
     async def apply(self, tx: Transaction, batch: Sequence[Commit]) -> None:
@@ -143,7 +143,7 @@ CREATE INDEX IF NOT EXISTS threads_metadata ON read_v1.threads
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """A thread as the API shows it, with what deciders need: `version` of `thread-`, `meta_version` of `meta-`.
+    """A thread as the API shows it, with the versions that deciders need: those of `thread-` and of `meta-`.
 
     `values` is None before the first state; `last_run_id` names the run whose end last moved it.
     """
@@ -169,7 +169,7 @@ class Thread:
 
 @dataclass(frozen=True, slots=True)
 class ThreadFilter:
-    """Filter of threads: empty `ids` is none; `metadata` and `values` by containment."""
+    """Filter of threads: empty `ids` means any id; `metadata` and `values` by containment."""
 
     ids: tuple[str, ...] = ()
     metadata: JsonObject | None = None
@@ -188,7 +188,7 @@ _FILTER = """
 
 
 class Threads:
-    """Questions about threads; deleted ones show only with `include_deleted`. All raise Unavailable."""
+    """Queries on threads. Deleted ones are returned only with `include_deleted`. All raise Unavailable."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -196,7 +196,7 @@ class Threads:
     async def get(
         self, thread_id: ThreadId, *, include_deleted: bool = False, with_values: bool = True
     ) -> Thread | None:
-        """Return a thread; `with_values=False` spares reading a large state."""
+        """Return a thread; `with_values=False` avoids reading a large state."""
         shown = "FROM read_v1.threads WHERE thread_id = $1 AND ($2 OR deleted_at IS NULL)"
         sql = f"{_select(with_values=with_values)} {shown}"
         async with reading(self._pool, "threads.get") as connection:

@@ -23,7 +23,7 @@ class Write:
 
 @dataclass(slots=True)
 class Transaction:
-    """What a batch reads, and what it will write: `first` in order before everything else, then `together`.
+    """Reads of a batch, and its collected writes: `first` in order before everything else, then `together`.
 
     Writes of `together` see the rows as they were before the batch and never each other's, so no two of them may touch
     the same row. Reads see committed rows only.
@@ -42,13 +42,13 @@ class Transaction:
         self.together.append(Write(sql, arguments))
 
     def write_first(self, sql: str, *arguments: Argument) -> None:
-        """Add a statement that is executed before all others; for what is rare."""
+        """Add a statement that is executed before all others; for rare cases."""
         self.first.append(Write(sql, arguments))
 
 
 @dataclass(slots=True)
 class Composer:
-    """Joins statements into one; the texts repeat, so that PostgreSQL plans each combination once."""
+    """Joins statements into one; equal combinations give equal texts, so PostgreSQL plans each of them once."""
 
     _texts: dict[tuple[str, ...], str] = field(default_factory=dict[tuple[str, ...], str])
 

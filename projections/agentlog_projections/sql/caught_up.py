@@ -1,4 +1,4 @@
-"""Catch-up state of partitions: which rows are authoritative, as a query and as SQL inside other questions.
+"""Catch-up state of partitions: which rows are authoritative, as a query and as SQL conditions.
 
 A row counts only while its partition is present. The absence of a row counts only once the partition of its aggregate
 is present; for an aggregate that the ledger does not know, once all partitions are.
@@ -22,20 +22,20 @@ RUN_IS_AUTHORITATIVE = f"CASE WHEN r.run_id IS NULL THEN {_ALL} ELSE p.present A
 
 
 def key_is_authoritative(key: str) -> str:
-    """Return the SQL that tells whether rows of an aggregate, or their absence, count; a null key stands for all."""
+    """Return the SQL that tells whether rows of an aggregate, or their absence, count; a null key means all of them."""
     own = f"""SELECT p.present AND p.stopped IS NULL
                 FROM ledger.heads h JOIN ledger.positions p USING (partition) WHERE h.key = {key}"""
     return f"coalesce(({own}), {_ALL})"
 
 
 def require(authoritative: object, what: str) -> None:
-    """Let an answer be used. Raises: Unavailable when `authoritative` is not true: the rows are being built."""
+    """Raise Unavailable unless `authoritative` is true: until then the rows are being built."""
     if authoritative is not True:
         raise Unavailable(f"{what}: the projection is being built, retry later")
 
 
 class PartitionCatchUp:
-    """One question for all partitions."""
+    """Query of the catch-up state of all partitions."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool

@@ -1,9 +1,9 @@
-"""The rule in SQL for the run of a thread that may be claimed: one for pushes, for the reconciler and for claims.
+"""SQL conditions for the run of a thread that may be claimed, shared by pushes, the reconciler and claims.
 
 In the queue of a thread a released run comes first, since its checkpoints are the thread's last; then the oldest run.
-No run is ready while another one is claimed, or is cancelled and waits for the housekeeper to end it: that end has to
+No run is ready while another one is claimed, or is cancelled and waits for the housekeeper to end it: that end must
 be written before the next run starts on the thread's checkpoints. No run of a quarantined thread is ready: its rows
-are not reliable. PostgreSQL's clock tells whether a run is due.
+are not reliable. A run is due by the clock of PostgreSQL.
 """
 
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ THREAD_FREE = """NOT EXISTS (SELECT FROM read_v1.runs o
 """Holds where no run of the thread of `r` is claimed or waits to be ended."""
 
 QUEUE_ORDER = "r.thread_id, r.attempt = 0, r.seq"
-"""The order of the line, thread by thread."""
+"""Order of the queue, thread by thread."""
 
 NOT_QUARANTINED = "NOT EXISTS (SELECT FROM ledger.quarantine q WHERE q.key = r.thread_id)"
-"""Holds where no read model of the thread of `r` is parked."""
+"""Holds where no read model has the thread of `r` in quarantine."""
 
 READY = f"""{WAITING.format(run="r")} AND {THREAD_FREE}
    AND {NOT_QUARANTINED}"""
@@ -32,7 +32,7 @@ READY = f"""{WAITING.format(run="r")} AND {THREAD_FREE}
 FIRST = f"""NOT EXISTS (SELECT FROM read_v1.runs o
                     WHERE o.thread_id = r.thread_id AND (o.attempt = 0, o.seq) < (r.attempt = 0, r.seq)
                       AND {WAITING.format(run="o")})"""
-"""Holds for the run that is first in its line."""
+"""Holds for the run that is first in its queue."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ class Column:
 
 
 class Columns:
-    """Columns in order. Parameters of statements are arrays, one a column: a statement writes any number of rows."""
+    """Columns in order. A statement takes one array per column, so it writes any number of rows."""
 
     def __init__(self, *columns: Column) -> None:
         self._columns = columns
@@ -35,7 +35,7 @@ class Columns:
 
     @property
     def definitions(self) -> str:
-        """Return what stands between the parentheses of CREATE TABLE."""
+        """Return the column definitions of CREATE TABLE, without the parentheses."""
         parts = zip(self._names, self._columns, strict=True)
         return ",\n    ".join(f"{name} {column.definition}" for name, column in parts)
 
@@ -79,7 +79,7 @@ class Columns:
         return Columns(*(column for column in self._columns if column.name in names))
 
     def without(self, *names: str) -> "Columns":
-        """Return the other columns."""
+        """Return the columns of all other names."""
         return Columns(*(column for column in self._columns if column.name not in names))
 
     def __iter__(self) -> Iterator[str]:
@@ -90,7 +90,7 @@ class Columns:
         return len(self._columns)
 
     def __add__(self, other: "Columns") -> "Columns":
-        """Return these columns and behind them the other ones."""
+        """Return these columns, then the other ones."""
         return Columns(*self._columns, *other._columns)
 
 
@@ -99,7 +99,7 @@ def _value(column: Column, stored: str | None) -> object:
 
 
 def encoded(value: Json) -> str | None:
-    """Return JSON text, None for nothing."""
+    """Return a value as JSON text; None stays None."""
     return None if value is None else dump(value).decode()
 
 

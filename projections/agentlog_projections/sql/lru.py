@@ -1,4 +1,4 @@
-"""Cache that forgets the least recently used entries once they weigh too much."""
+"""Cache that drops the least recently used entries once they weigh too much."""
 
 from collections import OrderedDict
 from typing import Generic, TypeVar
@@ -8,7 +8,7 @@ V = TypeVar("V")
 
 
 class Lru(Generic[K, V]):
-    """A mapping that holds at most `limit` of weight."""
+    """A mapping whose entries weigh at most `limit` together; a single entry may weigh more."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -16,7 +16,7 @@ class Lru(Generic[K, V]):
         self._items: OrderedDict[K, tuple[V, int]] = OrderedDict()
 
     def get(self, key: K) -> V | None:
-        """Return what is remembered, and remember it longer."""
+        """Return the value of a key, None if it is not cached, and mark it as used."""
         found = self._items.get(key)
         if found is None:
             return None
@@ -24,7 +24,7 @@ class Lru(Generic[K, V]):
         return found[0]
 
     def put(self, key: K, value: V, weight: int = 1) -> None:
-        """Remember a value; what was used longest ago is forgotten where the weight demands it."""
+        """Store a value; drop the least recently used ones while all weigh too much."""
         old = self._items.pop(key, None)
         self._weight += weight - (old[1] if old else 0)
         self._items[key] = (value, weight)
@@ -32,12 +32,12 @@ class Lru(Generic[K, V]):
             self._weight -= self._items.popitem(last=False)[1][1]
 
     def pop(self, key: K) -> None:
-        """Forget one value."""
+        """Drop one value."""
         old = self._items.pop(key, None)
         self._weight -= old[1] if old else 0
 
     def clear(self) -> None:
-        """Forget all."""
+        """Drop all values."""
         self._items.clear()
         self._weight = 0
 

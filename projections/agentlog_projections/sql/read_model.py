@@ -13,8 +13,8 @@ from agentlog_projections.sql.batch import Transaction
 class Commit:
     """An accepted commit: `version` on its stream; `ordinal` counts the facts its aggregate had accepted before it.
 
-    Ordinals order what one aggregate holds. They come from the log alone, so a rebuild gives the same ones.
-    `ended` names the runs that this commit ended, whatever by: their own end or that of their thread.
+    Ordinals give the order within one aggregate. They come from the log alone, so a rebuild gives the same ones.
+    `ended` names the runs that this commit ended, by a fact of their own or by the deletion of their thread.
     """
 
     place: LogPosition
@@ -25,7 +25,7 @@ class Commit:
 
 
 class ReadModel(Protocol):
-    """A table that answers questions, folded from accepted commits; `apply` keeps what it has folded in memory."""
+    """A table that answers queries, folded from accepted commits; `apply` may cache rows in memory."""
 
     name: ClassVar[str]
     version: ClassVar[int]
@@ -33,14 +33,14 @@ class ReadModel(Protocol):
     tables: ClassVar[tuple[str, ...]]
 
     async def apply(self, tx: Transaction, batch: Sequence[Commit]) -> None:
-        """Collect the writes that the batch asks for; the same batch twice gives the same rows.
+        """Collect the writes of a batch; the same batch twice gives the same rows.
 
         Raises ValueError, TypeError or LookupError for a commit that this model cannot hold.
         """
         ...
 
     def forget(self) -> None:
-        """Drop what is remembered of rows: the transaction was lost, or somebody else wrote."""
+        """Drop the cached rows: the transaction was lost, or another process wrote."""
         ...
 
 

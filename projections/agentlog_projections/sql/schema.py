@@ -14,7 +14,7 @@ $$;
 
 
 def contained(wanted: JsonObject | None) -> str | None:
-    """Return a containment filter as the searched JSON says it: NUL counts as U+FFFD there; {} is no filter."""
+    """Return a containment filter in the form of the searched JSON, U+FFFD in place of NUL; {} is no filter."""
     if not wanted:
         return None
     text = dump(wanted).decode()
@@ -22,7 +22,7 @@ def contained(wanted: JsonObject | None) -> str | None:
 
 
 def without_nul(value: Json) -> Json:
-    """Return a value as the searched JSON says it: NUL counts as U+FFFD there."""
+    """Return a value in the form of the searched JSON: U+FFFD in place of NUL."""
     match value:
         case str():
             return value.replace("\x00", "\ufffd")
