@@ -1,5 +1,5 @@
-"""Duties that follow from facts: react, act on the world, append what happened.
+"""Worker and housekeeper: services that react to facts, act, and append the results.
 
-Delivery: at least once. Every duty may run twice, in two processes at once; the guard lets one outcome through.
-To add one: a module named verb + noun with a `Service`, its place in `main.py`, and tests that say what it does.
+Delivery is at least once. Each duty may run twice, in two processes at the same time; the guard accepts one outcome.
+To add a duty, write a module named verb + noun with a `Service`, add it to `main.py`, and test its commands.
 """

@@ -1,4 +1,4 @@
-"""Starts roles (`python -m agentlog_processors ROLE[,ROLE...] [--ready-fd N]`), or does one job (see JOBS)."""
+"""Entry point: `python -m agentlog_processors ROLE[,ROLE...] [--ready-fd N]`, or the name of a job (see JOBS)."""
 
 import sys
 from importlib import import_module
@@ -7,7 +7,7 @@ JOBS = ("migrate", "rebuild", "projection")
 
 
 def main() -> None:
-    """Do the job that is named, else run roles."""
+    """Run the named job, else the roles."""
     words = sys.argv[1:]
     if words and words[0] in JOBS:
         import_module(f"agentlog_processors.jobs.{words[0]}").main(words[1:])

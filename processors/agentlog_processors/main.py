@@ -1,4 +1,4 @@
-"""The composition root of all duties: settings and adapters in, services out, one process for one or more roles."""
+"""Composition root of the roles: builds the services of one process, for one or more roles, from the settings."""
 
 import argparse
 import asyncio
@@ -46,7 +46,7 @@ from agentlog_processors.runs.dependencies import CommitWriter, WorkerDependenci
 from agentlog_processors.runs.final_state import FinalStateReader
 from agentlog_processors.runs.output_offsets import CachedEndOffsets
 from agentlog_processors.runs.retrying_reads import RetryingReads
-from agentlog_processors.runtime.gil_watchdog import WatchTheLock
+from agentlog_processors.runtime.gil_watchdog import GilWatchdog
 from agentlog_processors.runtime.loop_bridge import BridgedCheckpointReads, BridgedEventLog, LoopBridge
 from agentlog_processors.runtime.service import Endless, Service, supervise
 from agentlog_processors.runtime.user_loops import JobLoops
@@ -69,7 +69,7 @@ log = logging.getLogger(__name__)
 ROLES = ("worker", "housekeeper", "projector")
 EXIT_MISCONFIGURED = 2
 EXIT_REPLACE = 75
-"""User code does not stop: whoever started us shall start another process in our place."""
+"""User code does not stop: the supervisor shall replace this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +84,12 @@ class RoleAdapters:
     outputs: KafkaFrameLog
 
     def writer(self, kind: ActorKind, name: str) -> CommitWriter:
-        """Return the write side for an actor of this kind."""
+        """Return a writer for an actor of this kind."""
         return CommitWriter(self.shared.submitter, self.shared.log, SystemClock(), SystemIds(), Actor(kind, name))
 
 
 def main(words: Sequence[str]) -> None:
-    """Run roles until SIGTERM or SIGINT. Exit status 0: stopped in order; 2: cannot run so; 75: replace us."""
+    """Run roles until SIGTERM or SIGINT. Exit status 0: stopped; 2: misconfigured; 75: replace this process."""
     roles, ready_fd = _arguments(words)
     try:
         settings = joined(Settings.load())
@@ -101,32 +101,32 @@ def main(words: Sequence[str]) -> None:
     except AgentlogError as error:
         log.error("role.failed", extra={"roles": ",".join(roles), "error": str(error)})
         status = EXIT_REPLACE if isinstance(error, Stuck) else 1
-    except Exception:  # a bug, ours or a library's: it must not keep us from ending either
+    except Exception:  # a bug, ours or a library's: the process must end in this case too
         log.exception("role.failed", extra={"roles": ",".join(roles)})
         status = 1
     logging.shutdown()
-    os._exit(status)  # not sys.exit: a thread that user code blocks would hold the process for ever
+    os._exit(status)  # not sys.exit: a thread that user code blocks would keep the process alive
 
 
 def _arguments(words: Sequence[str]) -> tuple[list[str], int | None]:
-    parser = argparse.ArgumentParser(prog="agentlog_processors", description="Run duties of agentlog.")
-    parser.add_argument("roles", metavar="ROLE[,ROLE...]", help=f"of {', '.join(ROLES)}")
-    parser.add_argument("--ready-fd", type=int, help="write one line of JSON here when ready")
+    parser = argparse.ArgumentParser(prog="agentlog_processors", description="Run roles of agentlog.")
+    parser.add_argument("roles", metavar="ROLE[,ROLE...]", help=f"one or more of {', '.join(ROLES)}")
+    parser.add_argument("--ready-fd", type=int, help="file descriptor for one line of JSON when ready")
     found = parser.parse_args(words)
     roles = str(found.roles).split(",")
     unknown = [role for role in roles if role not in ROLES]
     if unknown:
-        parser.error(f"unknown role {', '.join(unknown)}; there are {', '.join(ROLES)}")
+        parser.error(f"unknown role {', '.join(unknown)}; expected {', '.join(ROLES)}")
     return roles, found.ready_fd
 
 
 def _refused(error: Misconfigured, ready_fd: int | None) -> int:
     sys.stderr.write(f"error: {error}\n")
-    _say(ready_fd, {"error": str(error)})
+    _report(ready_fd, {"error": str(error)})
     return EXIT_MISCONFIGURED
 
 
-def _say(ready_fd: int | None, line: Mapping[str, object]) -> None:
+def _report(ready_fd: int | None, line: Mapping[str, object]) -> None:
     if ready_fd is not None:
         with os.fdopen(ready_fd, "w") as pipe:
             pipe.write(json.dumps(line) + "\n")
@@ -145,9 +145,9 @@ async def _serve(settings: Settings, roles: Sequence[str], ready_fd: int | None)
             services += _housekeeper(await _adapters(stack, settings), stack)
         if "projector" in roles:
             services += await _projector(stack, settings)
-        if "worker" in roles or "housekeeper" in roles:  # both run user code: the housekeeper to end a run in its place
-            services.append(WatchTheLock(_timeouts(settings).stubborn))
-        _say(ready_fd, {"role": ",".join(roles), "pid": os.getpid()})
+        if "worker" in roles or "housekeeper" in roles:  # both run user code; the housekeeper does to end a run
+            services.append(GilWatchdog(_timeouts(settings).stubborn))
+        _report(ready_fd, {"role": ",".join(roles), "pid": os.getpid()})
         log.info("role.started", extra={"roles": ",".join(roles)})
         patience = timeouts.SERVICE_STOP
         if "worker" in roles:
@@ -178,7 +178,7 @@ def _timeouts(settings: Settings) -> WorkerTimeouts:
 
 
 async def _projector(stack: AsyncExitStack, settings: Settings) -> list[Service]:
-    """Return what folds the log into rows, and what announces it. Raises: Unavailable."""
+    """Return the projector and its announcer. Raises: Unavailable."""
     tune_memory()
     pool = await open_pool(settings.database_uri or "", 2)
     stack.push_async_callback(pool.close)
@@ -192,7 +192,7 @@ async def _projector(stack: AsyncExitStack, settings: Settings) -> list[Service]
 
 
 async def _adapters(stack: AsyncExitStack, settings: Settings) -> RoleAdapters:
-    """Connect to log, rows and queue, until `stack` closes. Raises: Unavailable, Misconfigured."""
+    """Connect to log, rows and queue; `stack` closes the connections. Raises: Unavailable, Misconfigured."""
     pool = await open_pool(settings.database_uri or "", settings.postgres_pool_max_size)
     stack.push_async_callback(pool.close)
     shared = await open_adapters(settings, "agentlog-duties", pool, Ledger(pool), stack)
@@ -205,19 +205,19 @@ async def _adapters(stack: AsyncExitStack, settings: Settings) -> RoleAdapters:
 
 
 def _worker(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]:
-    """Load the graphs and return what executes their runs. Raises: Misconfigured for a graph that cannot be loaded."""
+    """Load the graphs and return the worker's services. Raises: Misconfigured for a graph that cannot be loaded."""
     settings, bridge = adapters.settings, adapters.bridge
     graphs = Graphs.load(load_config(settings.config))
     loops = JobLoops(bridge.home, uvloop.new_event_loop, isolated=settings.isolated_loops)
     stack.callback(loops.close)
-    patient = RetryingReads(Checkpoints(adapters.pool), SystemClock())
-    reads = BridgedCheckpointReads(bridge, patient)
+    retrying = RetryingReads(Checkpoints(adapters.pool), SystemClock())
+    reads = BridgedCheckpointReads(bridge, retrying)
     worker = settings.worker_id or SystemIds().uuid7()
     events = BridgedEventLog(bridge, adapters.shared.log)
     api_url = f"http://{settings.host}:{settings.port}"
     writer = adapters.writer("worker", worker)
     store = RunStore(bridge, StoreItems(adapters.pool), writer)
-    run_tools = ExecutorDependencies(
+    executor = ExecutorDependencies(
         graphs, reads, store, events, SystemClock(), SystemIds(), JsonPlusSerializer(), api_url
     )
     provenance = {graph_id: graphs.provenance(graph_id) for graph_id in graphs.ids()}
@@ -228,9 +228,9 @@ def _worker(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]:
         queue=adapters.shared.feed,
         outputs=adapters.outputs,
         ends=CachedEndOffsets(adapters.outputs, adapters.shared.log.partition_of, SystemClock()),
-        execution=LangGraphRuns(run_tools),
+        execution=LangGraphRuns(executor),
         graph_ids=graphs.ids(),
-        views=_views(adapters, loops, patient, lambda: graphs),
+        final_state=_final_state(adapters, loops, retrying, lambda: graphs),
         provenance=provenance.__getitem__,
         hints=adapters.shared.verdicts,
         loops=loops,
@@ -242,14 +242,14 @@ def _worker(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]:
 
 
 def _housekeeper(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]:
-    """Return reaper, reconciler and purge; graphs are loaded only when a run has to be ended for its worker."""
+    """Return reaper, reconciler and purge; graphs are loaded only when a run must be ended for its worker."""
     loops = JobLoops(adapters.bridge.home, uvloop.new_event_loop)
     stack.callback(loops.close)
     queries = PostgresWorkerQueries(adapters.pool)
-    views = _views(adapters, loops, Checkpoints(adapters.pool), LazyGraphs(adapters.settings))
-    ender = RunFinisher(adapters.writer("system", "housekeeper"), queries, adapters.outputs, views)
+    final_state = _final_state(adapters, loops, Checkpoints(adapters.pool), LazyGraphs(adapters.settings))
+    finisher = RunFinisher(adapters.writer("system", "housekeeper"), queries, adapters.outputs, final_state)
     return [
-        ReapRuns(ender, adapters.shared.feed, adapters.shared.feed, adapters.timeouts),
+        ReapRuns(finisher, adapters.shared.feed, adapters.shared.feed, adapters.timeouts),
         ReconcileQueue(queries, adapters.shared.feed, adapters.timeouts),
         PurgeRows(
             partial(purge_deleted, adapters.pool), timedelta(milliseconds=adapters.settings.outputs_retention_ms)
@@ -257,10 +257,10 @@ def _housekeeper(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]
     ]
 
 
-def _views(
+def _final_state(
     adapters: RoleAdapters, loops: JobLoops, reads: CheckpointReads, graphs: Callable[[], Graphs]
 ) -> FinalStateReader:
-    """Return the states that runs leave; `graphs` is asked on the loop where their code runs."""
+    """Return the reader of final states; it calls `graphs` on the loop that runs their code."""
     store = RunStoreReads(adapters.bridge, StoreItems(adapters.pool), SystemClock())
 
     def of_graph(reads: CheckpointReads) -> LangGraphAccess:
@@ -274,7 +274,7 @@ def _views(
 
 
 class LazyGraphs:
-    """The graphs of a process that seldom needs them, loaded at the first question."""
+    """Graphs that are loaded at the first call, for a process that seldom needs them."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -138,6 +138,7 @@ SWEPT = (
     "infra/agentlog_infra/supervisor",
     "infra/agentlog_postgres",
     "infra/bench",
+    "processors/agentlog_processors",
     "tests/apache_kafka",
     "tests/broker",
     "tests/commands",

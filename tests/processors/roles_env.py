@@ -271,7 +271,7 @@ async def prepare(stack: RunningStack) -> None:
 
 
 @asynccontextmanager
-async def open_town(stack: RunningStack) -> AsyncGenerator[RolesEnv]:
+async def open_roles_env(stack: RunningStack) -> AsyncGenerator[RolesEnv]:
     """Connect; every role that is started here ends with it."""
     settings = settings_of(stack)
     async with _connected(settings) as (pool, feed, submitter):

@@ -137,8 +137,8 @@ class SimJobLoop(JobLoop):
         self.active = 0
         self._loop = loop
 
-    def ask(self) -> None:
-        """It always answers."""
+    def ping(self) -> None:
+        """Do nothing: this loop always answers."""
 
     @property
     def silent_s(self) -> float:
@@ -286,7 +286,7 @@ async def worker(env: SimulationEnv, process: Process) -> None:
             ends=CachedEndOffsets(frames, env.broker.partition_of, wiring.clock),
             execution=Execution(wiring),
             graph_ids=(GRAPH,),
-            views=Views(wiring),
+            final_state=Views(wiring),
             provenance=lambda graph_id: {"graph_id": graph_id},
             hints=wiring.verdicts,
             loops=SimJobLoops(home),
@@ -301,10 +301,10 @@ async def housekeeper(env: SimulationEnv, process: Process) -> None:
     """Live as a housekeeper."""
     async with wired(env, process) as wiring:
         writer = wiring.writer(Actor("system", "housekeeper"))
-        ender = RunFinisher(writer, wiring.queries(), SimFrames(env.broker), Views(wiring))
+        finisher = RunFinisher(writer, wiring.queries(), SimFrames(env.broker), Views(wiring))
         await _served(
             [
-                ReapRuns(ender, wiring.feed, wiring.feed, TIMING),
+                ReapRuns(finisher, wiring.feed, wiring.feed, TIMING),
                 ReconcileQueue(wiring.queries(), wiring.feed, TIMING),
             ]
         )

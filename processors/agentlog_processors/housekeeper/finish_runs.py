@@ -1,7 +1,7 @@
-"""How a claim is taken from a worker, and a run ended in its place: release, wait for the verdict, read, then finish.
+"""Release of claims and end of runs for workers that no longer do it: release, wait for the verdict, read, finish.
 
-Whoever is not the worker never writes under its epoch. Each step is safe to repeat and to do twice at once: event ids
-follow from run and epoch, and each commit demands the version of the thread that its decision read.
+Only a worker writes under its epoch; this module never does. Each step may be repeated, also by two housekeepers at the
+same time: event ids follow from run and epoch, and each commit demands the version of the thread that it was based on.
 """
 
 import logging
@@ -29,19 +29,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RunFinisher:
-    """Releases claims and ends runs for workers that do not."""
+    """Releases claims and ends runs for workers that are lost or do not stop."""
 
     writer: CommitWriter
     queries: WorkerQueries
     outputs: FrameLog
-    views: FinalState
+    final_state: FinalState
 
     async def release(
         self, thread_id: ThreadId, run_id: RunId, epoch: int, released: Release, end: End | None = None
     ) -> bool:
-        """Take the claim with this epoch away; tell whether it was this call that did. Raises: Unavailable.
+        """Release the claim with this epoch; return whether this call did it. Raises: Unavailable.
 
-        With `end` nobody claims the run again: it is ended now, or found as a leftover.
+        With `end`, no worker can claim the run again: it is ended now, or found later as an unfinished run.
         """
 
         async def decide() -> Decision:
@@ -61,9 +61,9 @@ class RunFinisher:
         return done
 
     async def finish(self, thread_id: ThreadId, run_id: RunId, end: End) -> bool:
-        """End a run that nobody has claimed, with the view of its last accepted checkpoint. Raises: Unavailable.
+        """End an unclaimed run with the state of its last accepted checkpoint. Raises: Unavailable.
 
-        A rollback that was accepted since `end` was decided on comes before it.
+        A rollback that was accepted after the decision for `end` replaces it.
         """
         outputs_to = await self._outputs_to(thread_id)
 
@@ -73,9 +73,9 @@ class RunFinisher:
             if work is None or not work.active or work.epoch is not None:
                 return Refused("run_not_active")
             end = as_asked(end, work.cancel)
-            view = self.views.view_without_run(work) if end.rollback else self.views.view(work)
-            told = finished(work, end, await view, outputs_to)
-            return FinishRun(thread_id, told, work.temporary, version=work.version).decide()
+            view = self.final_state.view_without_run(work) if end.rollback else self.final_state.view(work)
+            fact = finished(work, end, await view, outputs_to)
+            return FinishRun(thread_id, fact, work.temporary, version=work.version).decide()
 
         intent = self._intent(thread_id, run_id, "finish")
         outcome = await self.writer.submitter.submit(intent, decide, self.writer.deadline(timeouts.VERDICT_WAIT))
@@ -85,7 +85,7 @@ class RunFinisher:
         return _by_us(outcome)
 
     async def _outputs_to(self, thread_id: ThreadId) -> int | None:
-        """Return where the run's flushes end; None while `outputs` is away, which holds up no end."""
+        """Return the end position of the run's flushes; None while `outputs` is away, which delays no end."""
         try:
             return await self.outputs.end(thread_id)
         except Unavailable as error:
@@ -93,12 +93,12 @@ class RunFinisher:
             return None
 
     async def _announce(self, thread_id: ThreadId, run_id: RunId, end: End, event_id: str) -> None:
-        """Say the end on `outputs` too; readers who miss it end by the fact."""
+        """Append the end to `outputs` too; readers without it end by the fact."""
         record = FrameRecord(run_id, 0, 0, last_frames(end), end=event_id, of=event_id)
         try:
             await self.outputs.append(thread_id, record)
         except Unavailable as error:
-            log.warning("outputs.end_not_said", extra={"run_id": run_id, "error": str(error)})
+            log.warning("outputs.end_not_written", extra={"run_id": run_id, "error": str(error)})
 
     def _intent(self, thread_id: ThreadId, run_id: RunId, step: str) -> Intent:
         event_id = str(uuid5(NAMESPACE, f"{run_id}:{step}"))
@@ -107,5 +107,5 @@ class RunFinisher:
 
 
 def _by_us(outcome: Outcome) -> bool:
-    """Tell whether the log has what was wanted, and nobody else had brought it there."""
+    """Return whether the log accepted the commit from this call, not from an earlier one."""
     return isinstance(outcome, Submitted) and not outcome.duplicate

@@ -1,6 +1,6 @@
-"""Rows of threads deleted longer ago than `outputs` is kept are erased, a bounded number at a time.
+"""Purge of the rows of threads that were deleted longer ago than the retention of `outputs`, in bounded batches.
 
-If we die here: the next look, of any housekeeper, erases what is left; two at once skip each other's rows.
+If the process dies here: the next pass of any housekeeper erases the rest; two at the same time skip each other's rows.
 """
 
 import asyncio
@@ -15,14 +15,14 @@ from agentlog_processors.runtime.service import pause
 log = logging.getLogger(__name__)
 
 AT_ONCE = 1_000
-"""Most threads that one transaction erases; while that many are found the next one follows at once."""
+"""Most threads that one transaction erases. If it finds this many, the next one follows at once."""
 
 Purge = Callable[[timedelta, int], Awaitable[int]]
-"""Erases rows of at most so many threads deleted longer ago than a length of time; returns how many."""
+"""Erases the rows of threads that were deleted before (now - age): at most `limit` threads; returns their number."""
 
 
 class PurgeRows:
-    """Erases what nobody can follow any more; `retention` is that of `outputs`."""
+    """Erases deleted threads without readable output; `retention` is that of `outputs`."""
 
     name = "purge_rows"
 
@@ -35,18 +35,18 @@ class PurgeRows:
         self._at_once = at_once
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Erase until stopped; rows that cannot be reached are tried again at the next look."""
+        """Erase until stopped; after an outage of the rows, try again in the next pass."""
         while not stop.is_set():
             try:
-                await self._all(stop)
+                await self._erase_all(stop)
             except Unavailable as error:
                 log.warning("purge.unavailable", extra={"error": str(error)})
             await pause(stop, self._every_s)
 
-    async def _all(self, stop: asyncio.Event) -> None:
-        gone = found = await self._purge(self._retention, self._at_once)
+    async def _erase_all(self, stop: asyncio.Event) -> None:
+        erased = found = await self._purge(self._retention, self._at_once)
         while found == self._at_once and not stop.is_set():
             found = await self._purge(self._retention, self._at_once)
-            gone += found
-        if gone:
-            log.info("purge.erased", extra={"threads": gone})
+            erased += found
+        if erased:
+            log.info("purge.erased", extra={"threads": erased})

@@ -1,7 +1,7 @@
-"""The reaper: finds claimed runs whose worker is gone, too slow to stop or over time, and frees or ends them.
+"""Reaper: releases or ends claimed runs whose worker is lost, too slow to stop or over time.
 
-If we die here: nothing is remembered but looks, so another reaper starts counting again; a run that was released but
-not ended is found as a leftover.
+If the process dies here: the only state is the counts of earlier checks, so another reaper starts counting again. It
+finds a run that was released but not ended as an unfinished run.
 """
 
 import asyncio
@@ -26,37 +26,37 @@ from agentlog_projections.queries.worker import UnfinishedRun
 log = logging.getLogger(__name__)
 
 CLAIMS = 10_000
-"""Most claims that one look takes in; the oldest come first."""
+"""Most claims that one check reads; the oldest come first."""
 AT_ONCE = 16
-"""How many runs are freed or ended at the same time: one whose graph hangs holds up itself alone."""
+"""Most runs that are released or ended at the same time. A run whose graph hangs delays only itself."""
 
 
 class DeadWorkers(Protocol):
-    """What supervisors say about workers that they saw die."""
+    """The announcements of supervisors that a worker has died."""
 
     def dead_workers(self) -> AbstractAsyncContextManager[AsyncIterator[str]]:
-        """Yield worker ids, those first that were announced before; ends never."""
+        """Yield worker ids without end, earlier announcements first."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What earlier looks know of a claim: looks in a row without a lease, and whether one was ever there."""
+    """History of a claim: the number of checks in a row without a lease, and whether it ever had one."""
 
     unleased: int = 0
     leased_once: bool = False
 
 
 class ReapRuns:
-    """Looks at every claim each `look` and at each claim's deadline; at once when a supervisor says a worker is dead.
+    """Checks every claim each `look`, at each claim's deadline, and at once when a supervisor announces a dead worker.
 
-    A request to stop whose grace time is longer than `look` is so seen in time, and its run ends with that time.
+    So it sees a stop request in time if the grace time is longer than `look`, and the run ends when that time is over.
     """
 
     name = "reap_runs"
 
-    def __init__(self, ender: RunFinisher, queue: RunQueue, dead: DeadWorkers, timeouts: WorkerTimeouts) -> None:
-        self._ender = ender
+    def __init__(self, finisher: RunFinisher, queue: RunQueue, dead: DeadWorkers, timeouts: WorkerTimeouts) -> None:
+        self._finisher = finisher
         self._queue = queue
         self._feed = dead
         self._timeouts = timeouts
@@ -66,16 +66,16 @@ class ReapRuns:
         self._due: datetime | None = None
         self._wake = asyncio.Event()
         self._free = asyncio.Semaphore(AT_ONCE)
-        self._doing: dict[RunId, asyncio.Task[None]] = {}
+        self._actions: dict[RunId, asyncio.Task[None]] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look until stopped; what is under way then is left to the next look, of whomever."""
+        """Check until stopped; unfinished actions are left to the next check of any housekeeper."""
         listening = asyncio.create_task(self._listen(), name="dead_workers")
         listening.add_done_callback(lambda _: stop.set())
         try:
             while not stop.is_set():
                 await self._look_once()
-                await pause(stop, self._rest_s(), self._wake)
+                await pause(stop, self._pause_s(), self._wake)
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
@@ -83,35 +83,35 @@ class ReapRuns:
         if not listening.cancelled():
             listening.result()
 
-    def _rest_s(self) -> float:
-        """Return the seconds until the next look."""
+    def _pause_s(self) -> float:
+        """Return the seconds until the next check."""
         look_s = self._timeouts.look.total_seconds()
         if self._due is None:
             return look_s
-        due_s = (self._due - self._ender.writer.clock.now()).total_seconds()
+        due_s = (self._due - self._finisher.writer.clock.now()).total_seconds()
         return min(look_s, max(due_s, timeouts.REAPER_LEAST_PAUSE_S))
 
     async def _listen(self) -> None:
         async with self._feed.dead_workers() as workers:
             async for worker in workers:
                 log.info("worker.died", extra={"worker": worker})
-                self._dead[worker] = self._ender.writer.clock.monotonic()
+                self._dead[worker] = self._finisher.writer.clock.monotonic()
                 self._wake.set()
 
     async def _look_once(self) -> None:
         try:
             await self.look()
         except Unavailable as error:
-            log.warning("reaper.blind", extra={"error": str(error)})
+            log.warning("reaper.rows_unavailable", extra={"error": str(error)})
             self._seen.clear()
             self._due = None
 
     async def look(self) -> None:
-        """Look at every claim once and begin to act. Raises: Unavailable when rows cannot be read.
+        """Check every claim once and start actions. Raises: Unavailable when rows cannot be read.
 
-        What takes its time is not waited for: a graph that hangs must not keep the reaper from other runs.
+        Actions run in parallel: a graph that hangs must not keep the reaper from other runs.
         """
-        claims = await self._ender.queries.claims(CLAIMS)
+        claims = await self._finisher.queries.claims(CLAIMS)
         self._forget()
         leased = await self._leases(claims)
         self._seen = {
@@ -120,7 +120,7 @@ class ReapRuns:
         }
         kept: list[datetime] = []
         for claim in claims:
-            if claim.run_id in self._doing:
+            if claim.run_id in self._actions:
                 continue
             judged = await self._judge(claim, claim.worker in self._dead)
             if isinstance(judged, Keep):
@@ -128,28 +128,29 @@ class ReapRuns:
             else:
                 self._begin(claim.run_id, partial(self._act, claim, judged))
         self._due = min(kept, default=None)
-        for left in await self._ender.queries.leftovers(self._timeouts.limits.retries):
-            if left.run_id not in self._doing:
-                self._begin(left.run_id, partial(self._ender.finish, left.thread_id, left.run_id, _end_of(left)))
+        for unfinished in await self._finisher.queries.leftovers(self._timeouts.limits.retries):
+            if unfinished.run_id not in self._actions:
+                finish = partial(self._finisher.finish, unfinished.thread_id, unfinished.run_id, _end_of(unfinished))
+                self._begin(unfinished.run_id, finish)
 
     async def idle(self) -> None:
-        """Wait until nothing is under way."""
-        while self._doing:
-            await asyncio.wait(self._doing.values())
+        """Wait until all actions have ended."""
+        while self._actions:
+            await asyncio.wait(self._actions.values())
 
     async def leave(self) -> None:
-        """Leave what is under way as it is."""
-        for doing in self._doing.values():
-            doing.cancel()
+        """Cancel all actions and wait for their end."""
+        for action in self._actions.values():
+            action.cancel()
         await self.idle()
 
     def _forget(self) -> None:
-        """Drop old announcements; a worker's id is never used again, and its last claim shows within seconds."""
-        now = self._ender.writer.clock.monotonic()
+        """Drop old announcements. A worker's id is never reused, and its last claim is in the rows within seconds."""
+        now = self._finisher.writer.clock.monotonic()
         self._dead = {worker: at for worker, at in self._dead.items() if now - at < timeouts.DEAD_WORKER_KEPT_S}
 
     async def _leases(self, claims: Sequence[Claim]) -> Sequence[bool | None]:
-        """Return for each claim whether its lease is there; None when Redis cannot tell or was emptied since."""
+        """Return for each claim whether it has a lease; None if Redis does not answer or was emptied meanwhile."""
         try:
             instance = await self._queue.instance()
             leased = await self._queue.leased([(claim.run_id, claim.epoch) for claim in claims])
@@ -168,31 +169,31 @@ class ReapRuns:
 
     async def _judge(self, claim: Claim, dead: bool) -> ClaimAction:
         seen = self._seen[claim.run_id, claim.epoch]
-        now = self._ender.writer.clock.now()
+        now = self._finisher.writer.clock.now()
         judged = ClaimPolicy(claim, seen.unleased, seen.leased_once, dead, now).decide(self._timeouts.limits)
         if isinstance(judged, Keep):
             return judged
-        known = await self._ender.queries.with_progress(claim)
+        known = await self._finisher.queries.with_progress(claim)
         return ClaimPolicy(known, seen.unleased, seen.leased_once, dead, now).decide(self._timeouts.limits)
 
     async def _act(self, claim: Claim, judged: Release | End) -> None:
         match judged:
             case Release():
-                await self._ender.release(claim.thread_id, claim.run_id, claim.epoch, judged)
+                await self._finisher.release(claim.thread_id, claim.run_id, claim.epoch, judged)
             case End():
                 await self._end(claim, judged)
 
     async def _end(self, claim: Claim, end: End) -> None:
         counts = end.reason == "retries"
-        await self._ender.release(claim.thread_id, claim.run_id, claim.epoch, Release(end.reason, counts), end)
-        await self._ender.finish(claim.thread_id, claim.run_id, end)
+        await self._finisher.release(claim.thread_id, claim.run_id, claim.epoch, Release(end.reason, counts), end)
+        await self._finisher.finish(claim.thread_id, claim.run_id, end)
 
     def _begin(self, run_id: RunId, act: Callable[[], Awaitable[object]]) -> None:
-        doing = self._doing[run_id] = asyncio.create_task(self._apart(act), name=f"reap-{run_id}")
-        doing.add_done_callback(lambda _: self._doing.pop(run_id))
+        action = self._actions[run_id] = asyncio.create_task(self._act_safely(act), name=f"reap-{run_id}")
+        action.add_done_callback(lambda _: self._actions.pop(run_id))
 
-    async def _apart(self, act: Callable[[], Awaitable[object]]) -> None:
-        """Act AT_ONCE; one run that cannot be freed now does not hold up the others, a later look tries again."""
+    async def _act_safely(self, act: Callable[[], Awaitable[object]]) -> None:
+        """Act, at most AT_ONCE at a time. A failure does not delay other runs; a later check tries again."""
         async with self._free:
             try:
                 await act()
@@ -202,5 +203,5 @@ class ReapRuns:
                 log.exception("reaper.failed")
 
 
-def _end_of(left: UnfinishedRun) -> End:
-    return cancelled(left.cancel) if left.cancel is not None else given_up(left.counted)
+def _end_of(run: UnfinishedRun) -> End:
+    return cancelled(run.cancel) if run.cancel is not None else given_up(run.counted)

@@ -1,6 +1,7 @@
-"""The queue is a cache of the rows: what is ready and missing in its lists is pushed again, delayed runs when due.
+"""Reconciler of the run queue with the rows: pushes missing ready runs again, and delayed runs when they are due.
 
-If we die here: the next look, of any housekeeper, does the same; an id that lies in a list twice is claimed once.
+The queue is a cache of the rows. If the process dies here: the next pass of any housekeeper does the same; a run whose
+id is in a list twice is claimed once.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from agentlog_projections.queries.worker import WorkerQueries
 log = logging.getLogger(__name__)
 
 READY = 10_000
-"""Most ready runs that one look pushes; the oldest come first, the next look takes the rest."""
+"""Most ready runs that one pass pushes; the oldest come first, the next pass takes the rest."""
 
 
 class ReconcileQueue:
@@ -42,12 +43,12 @@ class ReconcileQueue:
                     await self.reconcile()
                     due = clock() + await self._next_s()
             except Unavailable as error:
-                log.warning("reconciler.blind", extra={"error": str(error)})
+                log.warning("reconciler.unavailable", extra={"error": str(error)})
                 due = clock() + timeouts.REDIS_CHECK_S
             await pause(stop, min(timeouts.REDIS_CHECK_S, max(due - clock(), timeouts.RECONCILER_LEAST_PAUSE_S)))
 
     async def reconcile(self) -> int:
-        """Push what is ready and missing; return how many. Raises: Unavailable."""
+        """Push the ready runs that the queue lacks; return their number. Raises: Unavailable."""
         ready: defaultdict[str, list[RunId]] = defaultdict(list)
         for run in await self._queries.ready(READY):
             ready[run.graph_id].append(run.run_id)
@@ -63,14 +64,14 @@ class ReconcileQueue:
         return pushed
 
     async def _emptied(self) -> bool:
-        """Tell whether Redis holds other contents than at the last look."""
+        """Return whether Redis was emptied or replaced since the last pass."""
         instance = await self._queue.instance()
         emptied = instance != self._instance
         self._instance = instance
         return emptied
 
     async def _next_s(self) -> float:
-        """Return when to look again: at the pace of `reconcile`, or as soon as the next delayed run is due."""
+        """Return the seconds until the next pass: `reconcile`, or less if a delayed run is due earlier."""
         next_due = await self._queries.next_due()
-        pace = self._timeouts.reconcile
-        return (pace if next_due is None else min(pace, next_due)).total_seconds()
+        interval = self._timeouts.reconcile
+        return (interval if next_due is None else min(interval, next_due)).total_seconds()

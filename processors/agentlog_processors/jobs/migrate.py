@@ -1,6 +1,6 @@
-"""The composition root of `migrate up|check`: the ledger's revisions from infra, the tables from the read models.
+"""Composition root of `migrate up|check`: the ledger's revisions from infra, the tables from the read models.
 
-It imports as little as it can: every start of a server waits for it.
+It imports as little as possible, because every start of a server waits for it.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ OK, FAILED, USAGE, DIFFERENCE, UNREACHABLE = 0, 1, 2, 3, 6
 
 
 def tables() -> list[Tables]:
-    """Return what the read models need in the database."""
+    """Return the tables of the read models."""
     return [Tables(model.name, model.version, model.ddl) for model in TYPES]
 
 
 def main(words: Sequence[str]) -> None:
-    """Do `up` or `check` and exit. `check` prints what is missing on stdout and exits 3 if anything is."""
+    """Run `up` or `check` and exit. `check` prints missing steps on stdout and exits with 3 if there are any."""
     if list(words) not in (["up"], ["check"]):
         sys.stderr.write("usage: python -m agentlog_processors migrate up|check\n")
         sys.exit(USAGE)

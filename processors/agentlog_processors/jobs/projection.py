@@ -1,4 +1,4 @@
-"""The composition root of `projection list|retry`: what read models could not hold, and another try at it."""
+"""Composition root of `projection list|retry`: the quarantined aggregates of read models, and a retry of them."""
 
 import asyncio
 import json
@@ -22,9 +22,9 @@ NAME = "agentlog-projection"
 
 
 def main(words: Sequence[str]) -> None:
-    """Do `list`, or `retry [MODEL [KEY]]` with an empty word for any; print JSON on stdout.
+    """Run `list`, or `retry [MODEL [KEY]]` where an empty word means any; print JSON on stdout.
 
-    Exit status 3: something is (still) stopped or parked; 5: nothing to retry.
+    Exit status 3: a partition is stopped or an aggregate is (still) quarantined; 5: there is nothing to retry.
     """
     if list(words) != ["list"] and not (words and words[0] == "retry" and len(words) <= 3):
         sys.stderr.write("usage: python -m agentlog_processors projection list | retry [MODEL [KEY]]\n")
@@ -48,7 +48,7 @@ async def _list(settings: Settings) -> int:
 
 
 async def _retry(settings: Settings, model: str = "", key: str = "") -> int:
-    """Try every parked aggregate that fits, each in a transaction of its own. Raises: Unavailable."""
+    """Retry every quarantined aggregate that matches, each in its own transaction. Raises: Unavailable."""
     async with AsyncExitStack() as stack:
         pool = await open_pool(settings.database_uri or "", 2)
         stack.push_async_callback(pool.close)
@@ -57,15 +57,15 @@ async def _retry(settings: Settings, model: str = "", key: str = "") -> int:
             sys.stderr.write("nothing is quarantined under these names\n")
             return NOT_FOUND
         log = await open_event_log(settings, pool, NAME, stack, appends=False)
-        outcomes = [await _tried(settings, log, one) for one in chosen]
+        outcomes = [await _retry_one(settings, log, one) for one in chosen]
     for one, error in zip(chosen, outcomes, strict=True):
         line = {"model": one.model, "key": one.key, "commits": one.commits, "error": error}
         sys.stdout.write(json.dumps(line) + "\n")
     return OK if not any(outcomes) else DIFFERENCE
 
 
-async def _tried(settings: Settings, log: KafkaLog, one: Parked) -> str | None:
-    """Apply what waits of an aggregate and return why that failed. Raises: Unavailable."""
+async def _retry_one(settings: Settings, log: KafkaLog, one: Parked) -> str | None:
+    """Apply the waiting commits of an aggregate; return the error, or None. Raises: Unavailable."""
     models, _ = read_models()
     if one.model not in {model.name for model in models}:
         return f"this release has no read model {one.model}"

@@ -1,9 +1,9 @@
-"""Composition root of `rebuild`: all rows folded again from the first record, while everything else keeps running.
+"""Composition root of `rebuild`: all rows are folded again from the first record, while the server keeps running.
 
-Where there are live rows it happens beside them (`rebuild_shadow.py`), however far behind the log they are. Where there
-are none, or when it is asked for, the fold goes into the live tables (`rebuild_in_place`): a running projector is
-fenced off and takes over again at the end, gateways answer 503 until the rows are there, and if this process is
-interrupted, whoever folds next goes on where it stopped.
+If there are live rows, the rebuild uses a shadow schema (`rebuild_shadow`), however far the rows are behind the log. If
+there are none, or with `in-place`, it folds into the live tables (`rebuild_in_place`). It then fences off a running
+projector, which takes over again at the end, and gateways answer 503 until the rows are complete. If this process is
+interrupted, the next projector continues from its position.
 """
 
 import asyncio
@@ -29,32 +29,32 @@ from agentlog_processors.jobs.migrate import DIFFERENCE, OK, USAGE, failed, tabl
 from agentlog_processors.jobs.rebuild_in_place import rebuild_in_place
 from agentlog_processors.jobs.rebuild_progress import Progress
 from agentlog_processors.jobs.rebuild_session import Cancelled, Found, RebuildDependencies, cancel
-from agentlog_processors.jobs.rebuild_shadow import Differs, Wish, rebuild_beside
+from agentlog_processors.jobs.rebuild_shadow import Differs, Mode, rebuild_shadow
 from agentlog_projections.projector.announcer import NullAnnouncer
 from agentlog_projections.projector.projector import tune_memory
 from agentlog_projections.projector.session import FoldPorts
 from agentlog_projections.rebuild import shadow_schema
 
 INTERRUPTED = 130
-_WISHES: dict[str, Wish] = {"switch": "switch", "accept-differences": "accept", "check": "check"}
-_WORDS = (*_WISHES, "in-place", "cancel")
+_MODES: dict[str, Mode] = {"switch": "switch", "accept-differences": "accept", "check": "check"}
+_WORDS = (*_MODES, "in-place", "cancel")
 _FOUND: Mapping[Found, str] = {
     "nothing": "there is no rebuild to cancel",
     "something": "cancelled; it had created nothing yet",
-    "beside": "cancelled; the live rows are as they were",
+    "shadow": "cancelled; the live rows are as they were",
     "in place": "cancelled; it folded in place: a running projector continues from where it stopped",
     "switched": "too late to cancel: the rebuilt rows are live; the replaced rows are removed",
 }
 
 
 class NoRows(Conflict):
-    """There is nothing to compare with."""
+    """There are no live rows to compare with."""
 
     code = "no_rows"
 
 
 def main(words: Sequence[str]) -> None:
-    """Do what the one word says; the exit status is 3 when rows differ and nobody said that this is all right."""
+    """Run the rebuild that the word names; exit with 3 when rows differ and the word is not `accept-differences`."""
     if len(words) != 1 or words[0] not in _WORDS:
         sys.stderr.write(f"usage: python -m agentlog_processors rebuild {'|'.join(_WORDS)}\n")
         sys.exit(USAGE)
@@ -83,25 +83,25 @@ async def _main(word: str, settings: Settings) -> int:
 
 
 async def rebuild(settings: Settings, word: str) -> int:
-    """Fold everything anew and return the exit status.
+    """Fold all rows again and return the exit status.
 
     Raises: Unavailable, Diverged, Differs, Conflict, Cancelled, Misconfigured.
     """
     tune_memory()
     async with AsyncExitStack() as stack:
         uri = settings.database_uri or ""
-        here = word == "in-place" or not await _has_rows(uri)
-        if here and word == "check":
+        in_place = word == "in-place" or not await _has_rows(uri)
+        if in_place and word == "check":
             raise NoRows("there are no rows that a rebuild could be compared with; agentlog rebuild makes them")
         await make_database(uri)
-        dependencies = await _dependencies(stack, settings, "" if here else shadow_schema.SHADOW)
+        dependencies = await _dependencies(stack, settings, "" if in_place else shadow_schema.SHADOW)
         ends = await dependencies.ports.tail.ends()
         dependencies.progress.begin(sum(ends.values()), len(ends))
         equal = True
-        if here:
+        if in_place:
             await rebuild_in_place(dependencies, dropping=word == "in-place")
         else:
-            equal = (await rebuild_beside(dependencies, _WISHES[word])).equal
+            equal = (await rebuild_shadow(dependencies, _MODES[word])).equal
         dependencies.progress.finish()
         return OK if equal or word == "accept-differences" else DIFFERENCE
 
@@ -119,7 +119,7 @@ async def _has_rows(uri: str) -> bool:
 
 
 async def _dependencies(stack: AsyncExitStack, settings: Settings, suffix: str) -> RebuildDependencies:
-    """Connect to the log. A rebuild announces nothing; the projector that takes over pushes the ready runs."""
+    """Connect to the log. A rebuild sends no hints; the projector that takes over pushes the ready runs."""
     pool = await open_pool(settings.database_uri or "", 2)
     stack.push_async_callback(pool.close)
     tail = await open_event_tail(

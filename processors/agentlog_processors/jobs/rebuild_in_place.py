@@ -1,9 +1,9 @@
 """Rebuild into the live tables: if there are no rows, or with `--in-place`.
 
-| # | step | if we die here |
+| # | step | if the process dies here |
 |---|---|---|
-| 1 | fence the projector off; drop the tables and make them, in one transaction | the rows are as they were |
-| 2 | fold to the log's end; mutations are answered 503 | the projector takes over and folds on from there |
+| 1 | fence off the projector; drop and create the tables, in one transaction | the rows are unchanged |
+| 2 | fold to the log's end; mutations get a 503 | the projector takes over and continues the fold |
 """
 
 from agentlog_facts.errors import Diverged, Unavailable
@@ -23,7 +23,7 @@ from agentlog_projections.rebuild.shadow_schema import IN_PLACE, LEDGER, NAME
 
 
 async def rebuild_in_place(dependencies: RebuildDependencies, *, dropping: bool) -> None:
-    """Fold into the live tables. `dropping`: even if there are rows; else rows that came meanwhile are folded on.
+    """Fold into the live tables. `dropping`: drop existing rows; otherwise continue from rows that appeared meanwhile.
 
     Raises: RebuildRunning, Cancelled, Unavailable, Diverged, Misconfigured.
     """
@@ -39,26 +39,26 @@ class _RebuildInPlace:
         self._name = dependencies.owner + IN_PLACE
 
     async def connect(self) -> Connection:
-        """Open the connection that folds; by its name a cancel finds it."""
+        """Open the connection that folds; a cancel finds it by its name."""
         return await connect_projector(self._dependencies.database_uri, NAME)
 
     async def make(self, to: Connections) -> None:
-        """Keep the projector off, then make the tables anew where that loses nothing, or is asked for."""
+        """Fence off the projector, then create the tables again if there are no rows or `dropping` is set."""
         await self._fence(to)
         if self._dropping or not await shadow_schema.has_rows(to.fold):
             await shadow_schema.make(to.fold, (shadow_schema.DROP, *self._dependencies.ddl), LEDGER, self._name)
         else:
             await shadow_schema.sign(to.fold, LEDGER, self._name)
 
-    async def go_on(self, to: Connections) -> bool:
-        """Keep the projector off again. Raises: Cancelled."""
+    async def resume(self, to: Connections) -> bool:
+        """Fence off the projector again. Raises: Cancelled."""
         if await shadow_schema.signed(to.live, LEDGER) != self._name:
             raise Cancelled("the rebuild was cancelled; a running projector continues from where it stopped")
         await self._fence(to)
         return True
 
     async def run(self, to: Connections) -> None:
-        """Take every partition and fold until all are present. Raises: Diverged."""
+        """Own every partition and fold until all are present. Raises: Diverged."""
         settings = FoldSettings(self._dependencies.database_uri, self._dependencies.owner)
         models, runs = read_models()
         fold = ProjectorSession(to.fold, settings, self._dependencies.ports, models, runs)

@@ -1,4 +1,4 @@
-"""Progress of a rebuild on stderr: redrawn on a terminal, else a line every ten seconds."""
+"""Progress of a rebuild on stderr: one line that is redrawn on a terminal, else a line every ten seconds."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ from agentlog_processors import timeouts
 
 @dataclass(slots=True)
 class Progress:
-    """Count, rate and time left. `seen` is how many events were folded when it was last asked."""
+    """Count, rate and time left. `seen` is the number of folded events at the last report."""
 
     terminal: bool = field(default_factory=lambda: sys.stderr.isatty())
     seen: int = 0
@@ -21,7 +21,7 @@ class Progress:
         self.note(f"rebuild: {total} events in {partitions} partitions")
 
     def show(self, seen: int, total: int) -> None:
-        """Tell how far it is, now and then."""
+        """Print count, rate and time left, at most once per interval."""
         self.seen = seen
         now = time.monotonic()
         if now < self.next_line:
@@ -42,6 +42,6 @@ class Progress:
         sys.stderr.flush()
 
     def finish(self) -> None:
-        """Tell what was done."""
+        """Print the total number, time and rate."""
         length = max(time.monotonic() - self.started, 0.001)
         self.note(f"rebuilt {self.seen} events in {length:.1f} s, {self.seen / length:.0f}/s")

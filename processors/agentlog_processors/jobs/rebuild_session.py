@@ -1,7 +1,7 @@
-"""Session of a rebuild: exclusive, continued after a lost database, cancellable, and without leftovers.
+"""Session of a rebuild: exclusive, resumed after a lost database, cancellable, and cleaned up at its end.
 
-A schema that a rebuild has made bears its name. So one that comes back after its connections were lost knows whether
-its tables are still there, whether its switch had been committed, or whether somebody cancelled it meanwhile.
+A rebuild writes its name on the schema that it creates. When it reconnects, this name tells it whether its tables still
+exist, whether its switch was committed, or whether it was cancelled meanwhile.
 """
 
 import asyncio
@@ -23,26 +23,26 @@ from agentlog_projections.rebuild.shadow_schema import IN_PLACE, LEDGER, RETIRED
 log = logging.getLogger(__name__)
 
 TRIES = 10
-"""How often a rebuild continues after a lost database."""
+"""Most attempts of one rebuild; each loss of the database takes one."""
 _CANCEL = f"{shadow_schema.NAME} --cancel"
 
-Found: TypeAlias = Literal["nothing", "something", "beside", "in place", "switched"]
-"""What a cancel ended: nothing; something that had not begun, or was over; a fold beside the live rows or into them; or
-only what comes behind a switch."""
+Found: TypeAlias = Literal["nothing", "something", "shadow", "in place", "switched"]
+"""The rebuild that a cancel found: none; one without tables of its own; a fold into a shadow schema or into the live
+tables; or one after its switch."""
 
 
 class Cancelled(AgentlogError):
-    """Somebody cancelled this rebuild."""
+    """This rebuild was cancelled."""
 
     code = "rebuild_cancelled"
 
 
 @dataclass(frozen=True, slots=True)
 class RebuildDependencies:
-    """What a rebuild needs. `ddl` makes all tables; `outside` has the tail of the log, and announces nothing.
+    """Dependencies of a rebuild. `ddl` creates all tables; the announcer of `ports` sends nothing.
 
-    The housekeeper may have erased threads deleted longer ago than `erased_after`. `say` tells people the result.
-    `owner` is the name of this rebuild, unlike that of any other.
+    The housekeeper may have erased threads that were deleted longer ago than `erased_after`. `say` prints the result.
+    `owner` is the unique name of this rebuild.
     """
 
     database_uri: str
@@ -56,34 +56,34 @@ class RebuildDependencies:
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """`live` has the lock of rebuilds, and sees the live rows; `fold` writes the new ones."""
+    """`live` holds the lock of rebuilds and reads the live rows; `fold` writes the new ones."""
 
     live: Connection
     fold: Connection
 
 
 class Rebuild(Protocol):
-    """One way to fold anew; every step may be cut short by TRANSIENT or Unavailable."""
+    """One kind of rebuild; each step may fail with TRANSIENT or Unavailable."""
 
     async def connect(self) -> Connection:
         """Open the connection that folds."""
         ...
 
     async def make(self, to: Connections) -> None:
-        """Make tables that bear the name of this rebuild; once, and all or nothing."""
+        """Create tables under the name of this rebuild, once and in one transaction."""
         ...
 
-    async def go_on(self, to: Connections) -> bool:
-        """Take up where an earlier try stopped; tell whether there is anything left to do. Raises: Cancelled."""
+    async def resume(self, to: Connections) -> bool:
+        """Prepare to continue an earlier attempt; return whether any work is left. Raises: Cancelled."""
         ...
 
     async def run(self, to: Connections) -> None:
-        """Fold into them, and do what else there is to do."""
+        """Fold into the tables and complete the rebuild."""
         ...
 
 
 async def run_exclusively(dependencies: RebuildDependencies, rebuild: Rebuild) -> None:
-    """Do it as the only one, again after each loss of the database, and remove what is half built.
+    """Run a rebuild under the lock of rebuilds, again after each loss of the database, and remove incomplete tables.
 
     Raises: RebuildRunning, Cancelled, Unavailable, and what the rebuild raises.
     """
@@ -101,12 +101,12 @@ async def run_exclusively(dependencies: RebuildDependencies, rebuild: Rebuild) -
                         stage = "made"
                     else:
                         await shadow_schema.hold_after(to.live, timeouts.REBUILD_LOCK_S)
-                        if not await rebuild.go_on(to):
+                        if not await rebuild.resume(to):
                             return
                     return await rebuild.run(to)
             except (Unavailable, *TRANSIENT) as error:
                 reason = f"{type(error).__name__}: {error}"
-                if stage == "making":  # it might have been cancelled, and nothing is there to tell
+                if stage == "making":  # it may have been cancelled, and no table tells
                     raise Unavailable(f"the rebuild was interrupted before it began: {reason}") from error
                 if attempt + 1 == TRIES:
                     raise Unavailable(
@@ -123,14 +123,14 @@ async def run_exclusively(dependencies: RebuildDependencies, rebuild: Rebuild) -
 async def _connections(uri: str, rebuild: Rebuild) -> AsyncGenerator[Connections]:
     async with AsyncExitStack() as stack:
         live = await shadow_schema.connect_plain(uri)
-        stack.callback(live.terminate)  # at once, whatever it is doing
+        stack.callback(live.terminate)  # at once, even during a statement
         fold = await rebuild.connect()
         stack.callback(fold.terminate)
         yield Connections(live, fold)
 
 
 async def clean(database_uri: str) -> None:
-    """Remove what no rebuild needs any more; leave it to another one that runs."""
+    """Remove the leftovers of rebuilds, unless another rebuild runs."""
     try:
         connection = await shadow_schema.connect_plain(database_uri)
         try:
@@ -153,7 +153,7 @@ async def _is_in_place(connection: Connection) -> bool:
 
 
 async def cancel(database_uri: str, say: Callable[[Found], None]) -> None:
-    """End the rebuild that runs, wherever; say what it was, then remove what it made. Raises: Unavailable."""
+    """End the running rebuild of any process; pass its state to `say`, then remove its tables. Raises: Unavailable."""
     with translated("cancel"):
         async with AsyncExitStack() as stack:
             mine = await shadow_schema.connect_plain(database_uri, _CANCEL)
@@ -167,7 +167,7 @@ async def cancel(database_uri: str, say: Callable[[Found], None]) -> None:
 
 
 async def _take_the_lock(mine: Connection, other: Connection) -> bool:
-    """Become the only rebuild, and end a running one; tell whether there was one."""
+    """Take the lock of rebuilds and end the rebuild that holds it; return whether there was one."""
     ended = False
     # in line before the other rebuild comes back
     waiting = asyncio.create_task(shadow_schema.hold_after(mine, timeouts.REBUILD_CLEAN_LOCK_S))
@@ -187,9 +187,9 @@ async def _take_the_lock(mine: Connection, other: Connection) -> bool:
 
 
 async def _found(connection: Connection, ended: bool) -> Found:
-    """Tell what there is of a rebuild."""
+    """Return the state of the rebuild."""
     if await shadow_schema.exists(connection, SHADOW):
-        return "beside"
+        return "shadow"
     if await shadow_schema.exists(connection, RETIRED):
         return "switched"
     if await _is_in_place(connection):
@@ -198,7 +198,7 @@ async def _found(connection: Connection, ended: bool) -> Found:
 
 
 def raise_if_cancelled() -> None:
-    """Raise a cancel that was swallowed: `asyncio.wait_for`, in which libraries wait, may lose one (Python 3.11)."""
+    """Raise a cancellation that was lost: `asyncio.wait_for`, which libraries use, may lose one (Python 3.11)."""
     current = asyncio.current_task()
     if current is not None and current.cancelling():
         raise asyncio.CancelledError

@@ -1,10 +1,10 @@
-"""Rebuild beside the live rows: fold, compare at equal positions, catch up, switch; they stay live until the switch.
+"""Rebuild into a shadow schema: fold, compare at equal positions, catch up, switch. Live rows serve until the switch.
 
-| # | step | if we die here |
+| # | step | if the process dies here |
 |---|---|---|
-| 1 | make tables beside the live ones, fold up to where those stand | leftovers for the next rebuild to remove |
+| 1 | create the shadow tables, fold up to the positions of the live rows | the next rebuild removes them |
 | 2 | in one snapshot of the live rows, fold to its positions and compare all rows | as 1 |
-| 3 | catch up; hold the projector, fold the last records, exchange the schemas, in one transaction | as 1, or done |
+| 3 | catch up; pause the projector, fold the last records, exchange the schemas, in one transaction | as 1, or done |
 | 4 | drop the replaced tables | as 1 |
 """
 
@@ -31,52 +31,52 @@ from agentlog_projections.rebuild.bounded_tail import BoundedTail
 from agentlog_projections.rebuild.parity import Parity, Side, differences, sums, tables_of
 from agentlog_projections.rebuild.shadow_schema import LEDGER, SHADOW, Position
 
-Wish: TypeAlias = Literal["switch", "accept", "check"]
-"""Switch if all rows are the same, switch in any case, or only compare."""
+Mode: TypeAlias = Literal["switch", "accept", "check"]
+"""Switch if all rows are equal, switch in any case, or only compare."""
 
 CLOSE = 200
-"""From so few records behind the live rows, the projector is made to wait for the rest."""
+"""With at most this many records left to fold, the projector is paused for the rest."""
 ROUNDS = 100
-"""How often the fold may run after a log that grows meanwhile."""
+"""Most attempts to catch up with a growing log."""
 
 
 class Differs(Conflict):
-    """The rebuilt rows are not the live ones, and nobody said that this is all right."""
+    """The rebuilt rows differ from the live rows, and the mode does not accept it."""
 
     code = "rows_differ"
 
 
-async def rebuild_beside(dependencies: RebuildDependencies, wish: Wish) -> Parity:
-    """Do it; whatever happens, the live rows are whole, and what is half built is removed.
+async def rebuild_shadow(dependencies: RebuildDependencies, mode: Mode) -> Parity:
+    """Rebuild into the shadow schema. The live rows stay complete in any case, and incomplete tables are removed.
 
-    Raises: RebuildRunning, Differs, Cancelled, Unavailable, Corrupt (this release cannot read the log that far).
+    Raises: RebuildRunning, Differs, Cancelled, Unavailable, Corrupt (this release cannot read a record).
     """
-    rebuild = _RebuildBeside(dependencies, wish)
+    rebuild = _ShadowRebuild(dependencies, mode)
     await run_exclusively(dependencies, rebuild)
     if rebuild.parity is None:
-        raise AssertionError("a rebuild that ended well has compared")
+        raise AssertionError("a complete rebuild has compared the rows")
     return rebuild.parity
 
 
-class _RebuildBeside:
-    """Implements `rebuild_session.Rebuild`; a later try continues where the fold of an earlier one stopped."""
+class _ShadowRebuild:
+    """Implements `rebuild_session.Rebuild`; a later attempt continues the fold of an earlier one."""
 
-    def __init__(self, dependencies: RebuildDependencies, wish: Wish) -> None:
-        """`parity` is what the last comparison found."""
+    def __init__(self, dependencies: RebuildDependencies, mode: Mode) -> None:
+        """`parity` is the result of the last comparison."""
         self.parity: Parity | None = None
         self._dependencies = dependencies
-        self._wish = wish
+        self._mode = mode
 
     async def connect(self) -> Connection:
         """Open the connection that writes the new rows."""
         return await shadow_schema.connect_next(self._dependencies.database_uri)
 
     async def make(self, to: Connections) -> None:
-        """Make tables beside the live ones."""
+        """Create the shadow tables."""
         await shadow_schema.make(to.fold, self._dependencies.ddl, LEDGER + SHADOW, self._dependencies.owner)
 
-    async def go_on(self, to: Connections) -> bool:
-        """Look whether our tables are still there, or are the live ones by now. Raises: Cancelled."""
+    async def resume(self, to: Connections) -> bool:
+        """Return whether our shadow tables still exist; False if they are the live ones by now. Raises: Cancelled."""
         if await shadow_schema.signed(to.live, LEDGER + SHADOW) == self._dependencies.owner:
             return True
         if await shadow_schema.signed(to.live, LEDGER) == self._dependencies.owner:
@@ -85,23 +85,23 @@ class _RebuildBeside:
         raise Cancelled("the rebuild was cancelled; the live rows are as they were")
 
     async def run(self, to: Connections) -> None:
-        """Fold, compare and do what was asked for. Raises: Differs, Corrupt."""
+        """Fold, compare and switch as the mode says. Raises: Differs, Corrupt."""
         anew = await shadow_schema.connect_plain(self._dependencies.database_uri)
         try:
-            one = _Try(self._dependencies, to, anew)
-            self.parity = await one.compared()
-            if self._wish == "check":
+            attempt = _ShadowAttempt(self._dependencies, to, anew)
+            self.parity = await attempt.compare()
+            if self._mode == "check":
                 return
-            if self._wish == "switch" and not self.parity.equal:
+            if self._mode == "switch" and not self.parity.equal:
                 raise Differs("the rebuilt rows differ from the live rows; the live rows stay")
             raise_if_cancelled()
-            await one.switch()
+            await attempt.switch()
         finally:
             anew.terminate()
 
 
-class _Try:
-    """One try on one set of connections; `anew` reads the new rows."""
+class _ShadowAttempt:
+    """One attempt on one set of connections; `anew` reads the new rows."""
 
     def __init__(self, dependencies: RebuildDependencies, to: Connections, anew: Connection) -> None:
         self._dependencies = dependencies
@@ -110,17 +110,17 @@ class _Try:
         ports = dependencies.ports
         self._ports = FoldPorts(self._tail, ports.partition_of, ports.clock, ports.announcer)
 
-    async def compared(self) -> Parity:
+    async def compare(self) -> Parity:
         """Fold up to the live rows and compare both."""
         await self._catch_up()
         await shadow_schema.analyze(self._anew)
-        return await self._compare()
+        return await self._compare_at_snapshot()
 
     async def _ends(self) -> Mapping[int, int]:
         return await self._dependencies.ports.tail.ends()
 
     async def _bounds(self) -> dict[int, int]:
-        """Return where the live rows stand, or the log's end for a partition that they cannot be right about."""
+        """Return the position of the live rows per partition, or the log's end where theirs is missing or after it."""
         live, ends = await shadow_schema.positions(self._live), await self._ends()
         return {number: _bound(live.get(number), end) for number, end in ends.items()}
 
@@ -156,7 +156,7 @@ class _Try:
             if one.stopped is not None:
                 raise Corrupt(f"partition {one.number} stopped: {one.stopped}; the live rows stay")
 
-    async def _compare(self) -> Parity:
+    async def _compare_at_snapshot(self) -> Parity:
         """Fold to the positions of a snapshot of the live rows, and compare both there."""
         live, anew = self._live, self._anew
         async with live.transaction(isolation="repeatable_read", readonly=True):
@@ -165,9 +165,9 @@ class _Try:
             ends = await self._ends()
             await self._fold_to({number: _bound(positions.get(number), end) for number, end in ends.items()})
             async with anew.transaction(isolation="repeatable_read", readonly=True):
-                return await self._compared(Side(live, ""), Side(anew, SHADOW), positions, erased_before)
+                return await self._compare_sides(Side(live, ""), Side(anew, SHADOW), positions, erased_before)
 
-    async def _compared(
+    async def _compare_sides(
         self, live: Side, anew: Side, positions: Mapping[int, Position], erased_before: datetime
     ) -> Parity:
         self._dependencies.progress.note("comparing")

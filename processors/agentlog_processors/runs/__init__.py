@@ -1,1 +1,1 @@
-"""What worker and housekeeper share about runs."""
+"""Parts that worker and housekeeper share: dependencies, final states, fence, offsets, reads."""

@@ -1,4 +1,4 @@
-"""What the duties of a process share: ports, reads and settings, wired once in the composition root."""
+"""Dependencies of worker and housekeeper: ports, reads and settings, built once in the composition root."""
 
 import asyncio
 import logging
@@ -32,7 +32,7 @@ TRIES = 10
 
 
 class Hints(Protocol):
-    """The process's one subscription to hints."""
+    """The one subscription of a process to hints."""
 
     def listen(self, listener: Callable[[Hint], None]) -> None:
         """Call `listener` with every hint from now on; it must not block."""
@@ -40,7 +40,7 @@ class Hints(Protocol):
 
 
 class ThreadStateReader(Protocol):
-    """The state of threads as the rows hold it; a part of `graph_ports.GraphAccess`, called on any loop."""
+    """Reads the stored state of threads through their graphs, on any loop; a part of `graph_ports.GraphAccess`."""
 
     def view(self, graph_id: str, thread_id: ThreadId) -> Coroutine[object, object, ThreadView]:
         """Return the state of the last accepted checkpoint. Raises: Unavailable."""
@@ -49,27 +49,27 @@ class ThreadStateReader(Protocol):
     def view_without_run(
         self, graph_id: str, thread_id: ThreadId, run_id: RunId
     ) -> Coroutine[object, object, ThreadView]:
-        """Return the state that remains without what one run accepted. Raises: Unavailable."""
+        """Return the state without the accepted writes of one run. Raises: Unavailable."""
         ...
 
 
 class StoredStateReader(Protocol):
-    """The state of threads without the code of their graphs, called on any loop."""
+    """Reads the stored state of threads without the code of their graphs, on any loop."""
 
     def channels(self, thread_id: ThreadId, without: RunId | None = None) -> Coroutine[object, object, StoredState]:
-        """Return what remains when all that the run `without` wrote is hidden. Raises: Unavailable."""
+        """Return the stored state, without the writes of the run `without`. Raises: Unavailable."""
         ...
 
 
 class FinalState(Protocol):
-    """The state that a run leaves to its thread, whatever the code of its graph does."""
+    """Reads the state that a run leaves to its thread, even if the code of its graph fails or hangs."""
 
     async def view(self, work: ExecutableRun) -> ThreadView:
         """Return the state of the last accepted checkpoint. Raises: Unavailable."""
         ...
 
     async def view_without_run(self, work: ExecutableRun) -> ThreadView:
-        """Return the state that remains without what the run accepted. Raises: Unavailable."""
+        """Return the state without the accepted writes of the run. Raises: Unavailable."""
         ...
 
 
@@ -85,14 +85,14 @@ class WorkerTimeouts:
     grace: timedelta
     limits: ClaimLimits
     stubborn: timedelta = timedelta(seconds=60)
-    """How long user code may ignore that it shall stop before its process drains and restarts."""
+    """User code may ignore a stop request for this long; then its process drains and restarts."""
     pop: timedelta = timeouts.QUEUE_POP
     alive: timedelta = timeouts.RUN_ALIVE_INTERVAL
 
 
 @dataclass(frozen=True, slots=True)
 class CommitWriter:
-    """How a process writes to the log."""
+    """Writes commits of one actor to the log."""
 
     submitter: Submitter
     log: EventLog
@@ -101,24 +101,24 @@ class CommitWriter:
     actor: Actor
 
     def cause(self, correlation_id: str, causation_id: str | None = None) -> Cause:
-        """Return the cause of what this process writes for a run."""
+        """Return the cause of the commits that this process writes for a run."""
         return Cause(self.actor, correlation_id, causation_id)
 
     def deadline(self, length: timedelta) -> float:
-        """Return the moment `length` from now, as deadlines are given."""
+        """Return the deadline `length` from now, on the monotonic clock in seconds."""
         return self.clock.monotonic() + length.total_seconds()
 
     async def commit(self, key: Key, event_id: str, decision: Accepted, cause: Cause) -> Verdict:
-        """Append a commit and return its verdict, trying again under the same event id while none comes.
+        """Append a commit and return its verdict; repeat with the same event id while there is none.
 
-        A second acceptance of the same intent shows as Duplicate. Raises: Unavailable after TRIES.
+        The verdict is Duplicate if an earlier attempt was accepted. Raises: Unavailable after TRIES.
         """
         intent = Intent(key, event_id, digest(event_id.encode()), cause)
         for _ in range(TRIES - 1):
             try:
                 return await self._once(intent, decision)
             except Unavailable as error:
-                log.warning("append.again", extra={"stream": decision.stream, "error": str(error)})
+                log.warning("append.repeated", extra={"stream": decision.stream, "error": str(error)})
                 await asyncio.sleep(timeouts.APPEND_RETRY_S)  # back-off: the log or the projector is away
         return await self._once(intent, decision)
 
@@ -135,7 +135,7 @@ class CommitWriter:
 
 @dataclass(frozen=True, slots=True)
 class WorkerDependencies:
-    """What executing runs needs. `provenance` names the code of a graph for `RunClaimed`."""
+    """Dependencies of the worker. `provenance` names the code of a graph for `RunClaimed`."""
 
     worker: str
     writer: CommitWriter
@@ -145,7 +145,7 @@ class WorkerDependencies:
     ends: CachedEndOffsets
     execution: RunExecution
     graph_ids: Sequence[str]
-    views: FinalState
+    final_state: FinalState
     provenance: Callable[[str], JsonObject]
     hints: Hints
     loops: JobLoops

@@ -1,4 +1,4 @@
-"""How the state of threads is read through the code of their graphs, away from the service loop and within a time."""
+"""Reader of the state that runs leave, through the code of their graphs, on a loop for user code and within a time."""
 
 import asyncio
 import logging
@@ -20,18 +20,18 @@ from agentlog_projections.queries.worker import ExecutableRun
 log = logging.getLogger(__name__)
 
 PLAIN = ""
-"""Stands for a graph's id where no code of a graph is asked."""
+"""In place of a graph's id where no code of a graph runs."""
 
 Found = TypeVar("Found")
 
 
 class FinalStateReader:
-    """Asks graphs for the state of threads on a loop for user code, since their own code may run for it.
+    """Implements `dependencies.FinalState`; reads on a loop for user code, because the graph's own code may run.
 
-    A graph that is gone, raises or hangs cannot keep a run from its end: where the run leaves no checkpoint, the thread
-    goes on showing what it showed before; else what is stored, and as left to run the nodes that ask something. Rows
-    that are away are waited for as long as `reads` do, then nothing is said about the state. `graphs` and `plain` make
-    views over reads, which are called on the service loop.
+    A graph that is missing, raises or hangs cannot prevent the end of a run. If the run left no checkpoint, the thread
+    then keeps its earlier state; otherwise it gets the stored values, with the nodes that have an interrupt as its next
+    nodes. Rows may stay away for as long as `reads` retry; then the call raises. `graphs` and `plain` make readers over
+    checkpoint reads, which are called on the service loop.
     """
 
     def __init__(
@@ -52,22 +52,22 @@ class FinalStateReader:
 
     async def view(self, work: ExecutableRun) -> ThreadView:
         """Return the state of the last accepted checkpoint. Raises: Unavailable."""
-        found = await self._of_graph(work, lambda views: views.view(work.graph_id, work.thread_id))
+        found = await self._of_graph(work, lambda states: states.view(work.graph_id, work.thread_id))
         return found or await self._stored(work, None)
 
     async def view_without_run(self, work: ExecutableRun) -> ThreadView:
-        """Return the state that remains without what the run accepted. Raises: Unavailable."""
+        """Return the state without the accepted writes of the run. Raises: Unavailable."""
         found = await self._of_graph(
-            work, lambda views: views.view_without_run(work.graph_id, work.thread_id, work.run_id)
+            work, lambda states: states.view_without_run(work.graph_id, work.thread_id, work.run_id)
         )
         return found or await self._stored(work, work.run_id)
 
     async def _of_graph(
-        self, work: ExecutableRun, ask: Callable[[ThreadStateReader], Coroutine[object, object, ThreadView]]
+        self, work: ExecutableRun, read: Callable[[ThreadStateReader], Coroutine[object, object, ThreadView]]
     ) -> ThreadView | None:
         reads = TimedReads(self._reads, self._clock)
         try:
-            return await self._within(work.graph_id, reads, lambda: ask(self._graphs(reads)))
+            return await self._within(work.graph_id, reads, lambda: read(self._graphs(reads)))
         except Unavailable:
             raise
         except Exception:
@@ -80,7 +80,7 @@ class FinalStateReader:
         found = await self._within(PLAIN, reads, lambda: self._plain(reads).channels(work.thread_id, without))
         if found.run_id == work.run_id:
             return ThreadView(found.values, found.asking, found.interrupts, found.checkpoint_id)
-        return ThreadView(work.values, work.next, found.interrupts, found.checkpoint_id)  # as it was shown before
+        return ThreadView(work.values, work.next, found.interrupts, found.checkpoint_id)  # the earlier state
 
     async def _within(
         self, graph_id: str, reads: TimedReads, reading: Callable[[], Coroutine[object, object, Found]]
@@ -98,7 +98,7 @@ class FinalStateReader:
         return job.done.result()
 
     async def _wait(self, job: Job[Found], reads: TimedReads) -> None:
-        """Wait for a job, but no longer than the patience beside the time for which rows did not answer."""
+        """Wait for a job until the time limit; time in which rows did not answer does not count."""
         began = self._clock.monotonic()
         while not job.done.done():
             left_s = self._patience_s - (self._clock.monotonic() - began - reads.waited_s)

@@ -9,13 +9,13 @@ from agentlog_projections.queries.worker import ExecutableRun
 
 
 def last_frames(end: End) -> tuple[Frame, ...]:
-    """Return what the stream says at its end: an error, else nothing. Source: docs/http-api.md, section 10.1."""
+    """Return the last frames of the stream: an error frame or none. Source: docs/http-api.md, section 10.1."""
     shown: tuple[RunStatus, ...] = ("error", "timeout")
     return (Frame("error", end.error),) if end.status in shown else ()
 
 
 def finished(work: ExecutableRun, end: End, view: ThreadView, outputs_to: int | None) -> RunFinished:
-    """Return the fact that ends a run, by its worker or in its place."""
+    """Return the fact that ends a run, for its worker or for the housekeeper."""
     return RunFinished(
         run_id=work.run_id,
         status=end.status,

@@ -1,6 +1,6 @@
-"""How the end of an epoch is said on `outputs` before its claim is taken away, so that readers of that log know it.
+"""Fence record on `outputs` that ends an epoch for readers, before the claim is released.
 
-What a worker that was only paused, or does not stop, still has to say comes behind the fence and is never shown.
+Later frames of a worker that was only paused, or does not stop, come after the fence and are never shown.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 async def fence_off(outputs: FrameLog, thread_id: ThreadId, run_id: RunId, epoch: int, release: str) -> None:
-    """Append a fence; `release` names (event id) the `RunReleased` that is to be appended next."""
+    """Append a fence; `release` is the event id of the `RunReleased` that is appended next."""
     try:
         async with asyncio.timeout(timeouts.OUTPUT_FENCE_S):
             await outputs.append(thread_id, FrameRecord(run_id, epoch, 0, (), release=release))

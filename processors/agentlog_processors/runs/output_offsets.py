@@ -1,4 +1,4 @@
-"""Where a claim says that its frames begin: a recent end of the thread's partition of `outputs`, never a later one."""
+"""Recent end offsets of the partitions of `outputs`, from which readers of a claimed run start."""
 
 import logging
 from collections.abc import Callable
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 class CachedEndOffsets:
-    """Remembers the end of each partition for `END_OFFSET_FRESH_S`.
+    """Keeps the end of each partition for `END_OFFSET_FRESH_S`.
 
     A reader starts at most this much too early, which is harmless.
     """
@@ -24,9 +24,9 @@ class CachedEndOffsets:
         self._ends: dict[int, tuple[float, int]] = {}
 
     async def at_most(self, thread_id: ThreadId) -> int:
-        """Return a position at or before the end: shortly, unless `outputs` is away, which holds up no claim.
+        """Return a position at or shortly before the end; while `outputs` is away, the last known end.
 
-        Raises: Unavailable when it is away and was never seen.
+        An outage so delays no claim. Raises: Unavailable if `outputs` is away and no end is known.
         """
         partition = self._partition_of(Key(thread_id))
         now = self._clock.monotonic()
@@ -39,6 +39,6 @@ class CachedEndOffsets:
             if known is None:
                 raise
             log.warning("outputs.end_unknown", extra={"partition": partition, "error": str(error)})
-            now, end = self._clock.monotonic(), known[1]  # not asked again by every claim
+            now, end = self._clock.monotonic(), known[1]  # so that not every claim queries again
         self._ends[partition] = (now, end)
         return end

@@ -19,7 +19,7 @@ Found = TypeVar("Found")
 
 
 class RetryingReads:
-    """Tries again with growing pauses, for as long as `patience`. Implements `CheckpointReads`."""
+    """Implements `checkpoint_ports.CheckpointReads`; retries with growing pauses, for as long as `patience`."""
 
     def __init__(self, reads: CheckpointReads, clock: Clock, patience: timedelta = timeouts.READS_PATIENCE) -> None:
         self._reads = reads
@@ -31,16 +31,16 @@ class RetryingReads:
         return await retrying("checkpoints", lambda: self._reads.find(query), self._clock, self._patience_s)
 
 
-async def retrying(what: str, question: Callable[[], Awaitable[Found]], clock: Clock, patience_s: float) -> Found:
-    """Return the answer to a question, asked again with growing pauses. Raises: Unavailable after `patience_s`."""
+async def retrying(what: str, query: Callable[[], Awaitable[Found]], clock: Clock, patience_s: float) -> Found:
+    """Return the result of a query; retry with growing pauses. Raises: Unavailable after `patience_s`."""
     until = clock.monotonic() + patience_s
     pauses = back_off(timeouts.READS_FIRST_PAUSE_S, timeouts.READS_LONGEST_PAUSE_S)
     while True:
         try:
-            return await question()
+            return await query()
         except Unavailable as error:
             pause_s = next(pauses)
             if clock.monotonic() + pause_s >= until:
                 raise
             log.warning(f"{what}.away", extra={"error": str(error), "again_in_secs": pause_s})
-        await asyncio.sleep(pause_s)  # the rows are being built, or PostgreSQL is away
+        await asyncio.sleep(pause_s)  # the rows are being rebuilt, or PostgreSQL is away

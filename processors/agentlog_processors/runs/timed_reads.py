@@ -1,4 +1,4 @@
-"""Checkpoint reads that measure for how long rows have not answered."""
+"""Checkpoint reads that measure how long they wait for rows."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from agentlog_facts.ports import Clock
 
 
 class TimedReads:
-    """Measures reads on the service loop, where no user code delays the answers. Implements `CheckpointReads`."""
+    """Implements `checkpoint_ports.CheckpointReads`; measures on the service loop, where no user code delays reads."""
 
     def __init__(self, reads: CheckpointReads, clock: Clock) -> None:
         self._reads = reads
@@ -18,11 +18,11 @@ class TimedReads:
 
     @property
     def waited_s(self) -> float:
-        """Return for how long, in all, at least one read has been open."""
+        """Return the total time in which at least one read was open, in seconds."""
         return self._waited_s + (self._clock.monotonic() - self._since if self._open else 0.0)
 
     async def find(self, query: CheckpointQuery) -> Sequence[StoredCheckpoint]:
-        """Find checkpoints and count the time. Raises: Unavailable."""
+        """Find checkpoints and measure the time. Raises: Unavailable."""
         if not self._open:
             self._since = self._clock.monotonic()
         self._open += 1

@@ -1,1 +1,1 @@
-"""Services, event loops and threads that processors run on."""
+"""Services, event loops and threads of the processors."""

@@ -1,7 +1,7 @@
-"""When a worker ends by force: C code in a node holds the interpreter's lock, so that no Python of the process runs.
+"""Watchdog for the GIL: ends the process when C code in a node holds the GIL, so that no Python code can run.
 
-Nothing written in Python could notice that, neither lease nor signal is served; a thread of `faulthandler` does. Its
-supervisor then says that the worker died, and its runs are released at once.
+Then the process serves neither leases nor signals. No Python code can notice it, but the C thread of `faulthandler`
+can. The supervisor then announces the worker as dead, and its runs are released at once.
 """
 
 import asyncio
@@ -10,14 +10,14 @@ from datetime import timedelta
 
 from agentlog_processors.runtime.service import pause
 
-SIGNS = 10
-"""How many signs of life fall into the time after which silence counts as stuck."""
+HEARTBEATS = 10
+"""Heartbeats within the time after which the process counts as stuck."""
 
 
-class WatchTheLock:
-    """Ends the process with status 1 once the service loop was silent for `after`; says all stacks on stderr before.
+class GilWatchdog:
+    """Ends the process with status 1 after the service loop hung for `after`; first prints all stacks on stderr.
 
-    The clock goes on while the process is stopped by a signal: one that wakes up later than `after` may end too.
+    The clock continues while a signal has stopped the process: one that continues later than `after` may end too.
     """
 
     name = "watch_the_lock"
@@ -26,10 +26,10 @@ class WatchTheLock:
         self._after_s = after.total_seconds()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Give signs of life until stopped."""
+        """Send heartbeats until stopped."""
         try:
             while not stop.is_set():
                 faulthandler.dump_traceback_later(self._after_s, exit=True)
-                await pause(stop, self._after_s / SIGNS)
+                await pause(stop, self._after_s / HEARTBEATS)
         finally:
             faulthandler.cancel_dump_traceback_later()

@@ -1,6 +1,6 @@
-"""Bridge from the event loops of user code to the service loop, on which log, rows, queue and outputs live.
+"""Bridge from the event loops of user code to the service loop, which owns log, rows, queue and outputs.
 
-User code has event loops in threads of their own, so that nothing it does stops leases, claims or other runs.
+User code has its own event loops in other threads, so that it cannot block leases, claims or other runs.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class LoopBridge:
-    """A way from any loop to the service loop (`home`) and back; a cancelled caller cancels its call."""
+    """Calls the service loop (`home`) from any loop; a cancelled caller cancels its call."""
 
     def __init__(self, home: asyncio.AbstractEventLoop) -> None:
         self._home = home
@@ -28,7 +28,7 @@ class LoopBridge:
         return self._home
 
     async def call(self, make: Callable[[], Awaitable[T]]) -> T:
-        """Await `make()` on the service loop and return what it returned, or raise what it raised."""
+        """Await `make()` on the service loop; return its result or raise its exception."""
         here = asyncio.get_running_loop()
         if here is self._home:
             return await make()
@@ -38,8 +38,8 @@ class LoopBridge:
         try:
             return await answer
         except asyncio.CancelledError:
-            # behind `_start`: a call that is given up before its first step is never made
-            self._home.call_soon_threadsafe(_give_up, started)
+            # after `_start`: a call that is cancelled before its first step never runs
+            self._home.call_soon_threadsafe(_cancel, started)
             raise
 
     def _start(
@@ -49,12 +49,12 @@ class LoopBridge:
         answer: "asyncio.Future[T]",
         started: "list[asyncio.Task[None]]",
     ) -> None:
-        call = self._home.create_task(self._carry(make, there, answer))
+        call = self._home.create_task(self._run(make, there, answer))
         started.append(call)
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
 
-    async def _carry(
+    async def _run(
         self, make: Callable[[], Awaitable[T]], there: asyncio.AbstractEventLoop, answer: "asyncio.Future[T]"
     ) -> None:
         try:
@@ -62,14 +62,14 @@ class LoopBridge:
         except asyncio.CancelledError:
             _deliver(there, answer.cancel)
             raise
-        except Exception as error:  # noqa: BLE001 - carried to the caller on its own loop, whatever it is
+        except Exception as error:  # noqa: BLE001 - any exception is passed to the caller on its own loop
             failure = error
             _deliver(there, lambda: _fail(answer, failure))
         else:
             _deliver(there, lambda: _settle(answer, result))
 
 
-def _give_up(started: "Sequence[asyncio.Task[None]]") -> None:
+def _cancel(started: "Sequence[asyncio.Task[None]]") -> None:
     for call in started:
         call.cancel()
 
@@ -90,7 +90,7 @@ def _fail(answer: "asyncio.Future[T]", error: Exception) -> None:
 
 
 class BridgedEventLog:
-    """An event log for callers on any loop. Implements `ports.EventLog`."""
+    """Implements `ports.EventLog` for callers on any loop."""
 
     def __init__(self, bridge: LoopBridge, log: EventLog) -> None:
         self._bridge = bridge

@@ -1,4 +1,4 @@
-"""How the services of one process live together: each is owned, a failure surfaces, all stop in order."""
+"""Supervised services of one process: each task has an owner, a failure ends the process, all stop in order."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 class Service(Protocol):
-    """Something that runs as long as its process."""
+    """A part of a process that runs until the process stops."""
 
     @property
     def name(self) -> str:
@@ -20,33 +20,33 @@ class Service(Protocol):
         ...
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set, then return in order; an exception ends the process."""
+        """Run until `stop` is set, then clean up and return; an exception ends the process."""
         ...
 
 
 class Endless:
-    """A service out of a coroutine that runs until it is cancelled."""
+    """Adapts a coroutine that runs until it is cancelled to `Service`."""
 
-    def __init__(self, name: str, live: Callable[[], Coroutine[object, object, None]]) -> None:
+    def __init__(self, name: str, make: Callable[[], Coroutine[object, object, None]]) -> None:
         self.name = name
-        self._live = live
+        self._make = make
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run until stopped; what the coroutine raises ends the process."""
-        living = asyncio.create_task(self._live(), name=self.name)
-        living.add_done_callback(lambda _: stopped.set())
+        """Run until stopped; an exception of the coroutine ends the process."""
+        running = asyncio.create_task(self._make(), name=self.name)
+        running.add_done_callback(lambda _: stopped.set())
         stopped = asyncio.Event()
         try:
             await first(None, stop, stopped)
         finally:
-            living.cancel()
-            await asyncio.wait({living})
-        if not living.cancelled():
-            living.result()
+            running.cancel()
+            await asyncio.wait({running})
+        if not running.cancelled():
+            running.result()
 
 
 class StoppedEarly(AgentlogError):
-    """A service returned although nobody asked it to."""
+    """A service returned without a stop request."""
 
     code = "service_stopped"
 
@@ -54,12 +54,12 @@ class StoppedEarly(AgentlogError):
 async def supervise(services: Sequence[Service], stop: asyncio.Event, patience: timedelta) -> None:
     """Run services until `stop` is set or one fails, then stop them one by one, first to last; raise the failure.
 
-    A later service serves the earlier ones, so it stops after them. `patience` bounds each stop: past it the service
-    is cancelled.
+    Later services serve earlier ones, so they stop after them. A service that has not stopped after `patience` is
+    cancelled.
     """
     stops = [asyncio.Event() for _ in services]
     tasks = [
-        asyncio.create_task(_lived(service, event), name=service.name)
+        asyncio.create_task(_run_service(service, event), name=service.name)
         for service, event in zip(services, stops, strict=True)
     ]
     stopping = asyncio.create_task(stop.wait(), name="service.stop")
@@ -72,10 +72,10 @@ async def supervise(services: Sequence[Service], stop: asyncio.Event, patience: 
         raise failed
 
 
-async def _lived(service: Service, stop: asyncio.Event) -> None:
+async def _run_service(service: Service, stop: asyncio.Event) -> None:
     await service.run(stop)
     if not stop.is_set():
-        raise StoppedEarly(f"{service.name}: expected to run until it is stopped, it returned")
+        raise StoppedEarly(f"{service.name}: expected to run until it is stopped, but it returned")
 
 
 async def _stop_in_order(
@@ -86,7 +86,7 @@ async def _stop_in_order(
         stop.set()
         await asyncio.wait([task], timeout=patience.total_seconds())
         if not task.done():
-            log.error("service.would_not_stop", extra={"service": task.get_name()})
+            log.error("service.did_not_stop", extra={"service": task.get_name()})
             task.cancel()
             await asyncio.wait([task], timeout=patience.total_seconds())
         error = task.exception() if task.done() and not task.cancelled() else None

@@ -1,9 +1,9 @@
-"""Where user code runs: event loops in threads of their own, and which of them the next run gets.
+"""Event loops for user code, in threads of their own, and the choice of a loop for each run.
 
 Runs share one loop while it answers, because clients that user code keeps in module variables (HTTP pools of model
-libraries) belong to one loop. A loop that user code blocks gets no new runs: what it has not started in time goes to
-another one, and the graph that blocked it gets a loop for each of its runs from then on. With `isolated` every run has
-a loop of its own.
+libraries) belong to one loop. A loop that user code blocks gets no new runs. Jobs that it has not started in time move
+to another loop, and the graph that blocked it gets a loop for each of its later runs. With `isolated`, every run has
+its own loop.
 """
 
 import asyncio
@@ -23,15 +23,15 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 P = ParamSpec("P")
 THREADS = 64
-"""Most threads that the synchronous nodes of one loop's runs take."""
+"""Most threads for the synchronous nodes of the runs on one loop."""
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 class Job(Generic[T]):
-    """One coroutine on a job's loop, as seen from the service loop; `done` settles when it has really ended.
+    """A coroutine on a loop for user code, as seen from the service loop; `done` is set after its real end.
 
-    `threads` are the calls of its synchronous code that still run: cancelling what waits for them does not end them.
+    `threads` are its synchronous calls that still run: a cancellation of their caller does not end them.
     """
 
     def __init__(
@@ -49,14 +49,15 @@ class Job(Generic[T]):
         self._cancelled = False
 
     def put(self, loop: "JobLoop") -> None:
-        """Let a loop start it."""
+        """Schedule the job on a loop."""
         self._loop = loop
         loop.active += 1
-        ticket = self._ticket = [True]  # whoever pops it starts the job or moves it on: atomic between threads
+        # the thread that pops this item starts or moves the job; a pop is atomic between threads
+        ticket = self._ticket = [True]
         loop.call(lambda: self._start(ticket))
 
     def take_back(self) -> "JobLoop | None":
-        """Take it from a loop that has not started it yet; return that loop, None when it has started."""
+        """Withdraw the job from a loop that has not started it, and return that loop; None if it has started."""
         loop = self._loop
         if loop is None or not _won(self._ticket):
             return None
@@ -64,17 +65,17 @@ class Job(Generic[T]):
         return loop
 
     def ended(self) -> None:
-        """Leave the loop."""
+        """Count the job as ended on its loop."""
         if self._loop is not None:
             self._loop.active -= 1
 
     def call(self, function: Callable[[], object]) -> None:
-        """Run a function where the coroutine runs."""
+        """Run a function on the job's loop."""
         if self._loop is not None:
             self._loop.call(function)
 
     def cancel(self) -> None:
-        """Ask the coroutine to stop; it may take its time or refuse."""
+        """Cancel the coroutine; it may end late or never."""
         self._cancelled = True
         self.call(self._cancel)
 
@@ -88,7 +89,7 @@ class Job(Generic[T]):
         self._starting = asyncio.get_running_loop().create_task(self._run(ticket))
 
     async def _run(self, ticket: list[bool]) -> None:
-        """Run the coroutine, unless the job was moved on before this loop came to it."""
+        """Run the coroutine, unless the job has moved to another loop."""
         if not _won(ticket):
             return
         self._task = asyncio.current_task()
@@ -99,7 +100,7 @@ class Job(Generic[T]):
         except asyncio.CancelledError:
             self._home.call_soon_threadsafe(self.done.cancel)
             raise
-        except BaseException as error:  # noqa: BLE001 - user code may raise anything; it is carried to the service loop
+        except BaseException as error:  # noqa: BLE001 - user code may raise anything; it is passed to the service loop
             failure = error if isinstance(error, Exception) else RuntimeError(f"user code raised {error!r}")
             self._home.call_soon_threadsafe(self._fail, failure)
         else:
@@ -119,14 +120,14 @@ _threads: ContextVar[set[Future[object]] | None] = ContextVar("agentlog_threads"
 
 
 class _JobThreads(ThreadPoolExecutor):
-    """Threads that know whose code they run."""
+    """Threads that record for which job they run."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Run a call in a thread, and note it with the job that asked for it."""
+        """Run a call in a thread, and add it to the threads of its job."""
         future = super().submit(fn, *args, **kwargs)
         mine: set[Future[object]] | None = _threads.get()
         if mine is not None:
-            mine.add(future)  # type: ignore[arg-type]  # Future is invariant, but only asked whether it is done
+            mine.add(future)  # type: ignore[arg-type]  # Future is invariant, but only `done` is called
             future.add_done_callback(mine.discard)
         return future
 
@@ -139,45 +140,45 @@ def _won(ticket: list[bool]) -> bool:
 
 
 class JobLoop:
-    """One daemon thread with an event loop; `active` counts its runs."""
+    """One daemon thread with an event loop; `active` is the number of its runs."""
 
     def __init__(self, number: int, factory: LoopFactory) -> None:
         self.active = 0
         self._loop = factory()
         self._owners: WeakKeyDictionary[object, str] = WeakKeyDictionary()
-        self._asked = self._answered = time.monotonic()
-        self._thread = threading.Thread(target=self._live, name=f"jobs-{number}", daemon=True)
+        self._pinged = self._answered = time.monotonic()
+        self._thread = threading.Thread(target=self._run_loop, name=f"jobs-{number}", daemon=True)
         self._thread.start()
 
     def call(self, function: Callable[[], object]) -> None:
         """Run a function on the loop."""
         self._loop.call_soon_threadsafe(function)
 
-    def ask(self) -> None:
-        """Ask for a sign of life, unless one is still missing."""
-        if self._answered >= self._asked:
-            self._asked = time.monotonic()
+    def ping(self) -> None:
+        """Send a ping to the loop, unless an answer is outstanding."""
+        if self._answered >= self._pinged:
+            self._pinged = time.monotonic()
             self._loop.call_soon_threadsafe(self._answer)
 
     @property
     def silent_s(self) -> float:
-        """Return for how long the loop owes an answer, in seconds."""
-        return 0.0 if self._answered >= self._asked else time.monotonic() - self._asked
+        """Return for how long the loop has not answered a ping, in seconds."""
+        return 0.0 if self._answered >= self._pinged else time.monotonic() - self._pinged
 
     @property
     def blocker(self) -> str:
-        """Return the graph whose code runs on the loop at this moment, "" when unknown."""
+        """Return the graph whose code runs on the loop now, "" if unknown."""
         task = asyncio.current_task(self._loop)
         return "" if task is None else self._owners.get(task, "")
 
     def close(self) -> None:
-        """End the loop; a thread that user code blocks is left behind, it ends with the process."""
+        """Stop the loop; a thread that user code blocks remains until the process ends."""
         self._loop.call_soon_threadsafe(self._loop.stop)
 
     def _answer(self) -> None:
         self._answered = time.monotonic()
 
-    def _live(self) -> None:
+    def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.set_default_executor(_JobThreads(THREADS, thread_name_prefix=f"{self._thread.name}-sync"))
         self._loop.set_task_factory(self._task)
@@ -200,43 +201,43 @@ class JobLoop:
 
 
 class JobLoops:
-    """The loops of a process; used from the service loop only."""
+    """All loops of a process; used on the service loop only."""
 
     def __init__(self, home: asyncio.AbstractEventLoop, factory: LoopFactory, *, isolated: bool = False) -> None:
         self._home = home
         self._factory = factory
         self._isolated = isolated
         self._shared: list[JobLoop] = []
-        self._lone: list[JobLoop] = []
+        self._separate: list[JobLoop] = []
         self._blocking: set[str] = set()
 
     def start(self, graph_id: str, make: Callable[[], Coroutine[object, object, T]]) -> Job[T]:
-        """Start a run of a graph on the loop that suits it."""
+        """Start a run of a graph on a suitable loop."""
         job = Job(self._home, graph_id, make)
         job.put(self._pick(graph_id))
         job.done.add_done_callback(lambda _: job.ended())
-        self._home.call_later(timeouts.LOOP_BLOCKED_S, self._move_on, job)
+        self._home.call_later(timeouts.LOOP_BLOCKED_S, self._move, job)
         return job
 
-    def _move_on(self, job: Job[T]) -> None:
-        """A job that its loop has not started in time goes to another one."""
+    def _move(self, job: Job[T]) -> None:
+        """Move a job to another loop if its loop has not started it in time."""
         blocked = job.take_back()
         if blocked is not None:
-            blocked.ask()
+            blocked.ping()
             job.put(self._pick(job.graph_id, blocked))
-            self._home.call_later(timeouts.LOOP_BLOCKED_S, self._move_on, job)
+            self._home.call_later(timeouts.LOOP_BLOCKED_S, self._move, job)
 
     def look(self) -> None:
-        """Note which loops are blocked and by which graph; call it a few times a second while runs are active."""
+        """Find blocked loops and the graphs that block them; call this a few times a second while runs are active."""
         for loop in self._shared:
             if loop.silent_s > timeouts.LOOP_TOLERATED_S:
                 self._blame(loop.blocker)
             if loop.active:
-                loop.ask()
+                loop.ping()
 
     def close(self) -> None:
-        """End all loops without waiting for what runs on them."""
-        for loop in (*self._shared, *self._lone):
+        """Stop all loops without waiting for the runs on them."""
+        for loop in (*self._shared, *self._separate):
             loop.close()
 
     def _blame(self, graph_id: str) -> None:
@@ -245,11 +246,11 @@ class JobLoops:
             log.warning("run.blocks_loop", extra={"graph_id": graph_id})
 
     def _pick(self, graph_id: str, blocked: JobLoop | None = None) -> JobLoop:
-        alone = self._isolated or graph_id in self._blocking
-        loops = self._lone if alone else self._shared
+        separate = self._isolated or graph_id in self._blocking
+        loops = self._separate if separate else self._shared
         for loop in loops:
-            if loop is not blocked and (loop.active == 0 if alone else loop.silent_s < timeouts.LOOP_BLOCKED_S):
+            if loop is not blocked and (loop.active == 0 if separate else loop.silent_s < timeouts.LOOP_BLOCKED_S):
                 return loop
-        loop = JobLoop(len(self._shared) + len(self._lone), self._factory)
+        loop = JobLoop(len(self._shared) + len(self._separate), self._factory)
         loops.append(loop)
         return loop

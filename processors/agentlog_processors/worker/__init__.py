@@ -1,1 +1,1 @@
-"""The worker: claim runs, execute them, end them."""
+"""Worker: claims runs, executes them, ends them."""

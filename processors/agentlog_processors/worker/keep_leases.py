@@ -1,6 +1,6 @@
-"""How a worker keeps what it has claimed: leases renewed, stale claims dropped, cancel requests noticed.
+"""Service that renews leases, stops stale claims and passes on cancel requests.
 
-Runs on the service loop, never on one that executes user code. While Redis is away the log is told instead.
+It runs on the service loop, never on a loop of user code. While Redis is away it appends `RunAlive` to the log instead.
 """
 
 import asyncio
@@ -22,42 +22,42 @@ from agentlog_projections.queries.worker import ClaimStatus
 log = logging.getLogger(__name__)
 
 UNANSWERED = 2
-"""Most questions to the rows that are left behind; a connection that hangs may take minutes to say so."""
+"""Most unanswered queries of the rows; a connection that hangs may take minutes to fail."""
 
 
 class KeepLeases:
-    """Renews the leases of the attempts in `active`, and passes on what the rows and hints say about them."""
+    """Renews the leases of the attempts in `active`, and requests stops that rows and hints demand."""
 
     name = "keep_leases"
 
     def __init__(self, dependencies: WorkerDependencies, active: Mapping[RunId, Attempt]) -> None:
         self._dependencies = dependencies
         self._active = active
-        self._heard: dict[RunId, float] = {}
-        self._questions: set[asyncio.Task[Mapping[RunId, ClaimStatus]]] = set()
+        self._hinted_at: dict[RunId, float] = {}
+        self._queries: set[asyncio.Task[Mapping[RunId, ClaimStatus]]] = set()
         self._wake = asyncio.Event()
-        self._told_at: dict[RunId, float] = {}
+        self._alive_at: dict[RunId, float] = {}
 
-    def hear(self, hint: Hint) -> None:
-        """Note cancel requests; a run may become ours in a moment."""
+    def on_hint(self, hint: Hint) -> None:
+        """Note cancel requests, also of other runs: this worker may claim one in a moment."""
         now = self._dependencies.writer.clock.monotonic()
-        self._heard |= {RunId(run_id): now for run_id in hint.cancelled}
+        self._hinted_at |= {RunId(run_id): now for run_id in hint.cancelled}
         if self._hinted():
             self._wake.set()
 
     def _hinted(self) -> set[RunId]:
-        return self._heard.keys() & self._active.keys()
+        return self._hinted_at.keys() & self._active.keys()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Renew every `lease_renew`; look at once at what a hint names."""
-        self._dependencies.hints.listen(self.hear)
+        """Renew every `lease_renew`; check the runs that a hint names at once."""
+        self._dependencies.hints.listen(self.on_hint)
         try:
-            await self._keep(stop)
+            await self._renew_until(stop)
         finally:
-            for question in self._questions:
-                question.cancel()
+            for query in self._queries:
+                query.cancel()
 
-    async def _keep(self, stop: asyncio.Event) -> None:
+    async def _renew_until(self, stop: asyncio.Event) -> None:
         renew_s = self._dependencies.timeouts.lease_renew.total_seconds()
         due = self._dependencies.writer.clock.monotonic() + renew_s
         while not stop.is_set():
@@ -65,14 +65,14 @@ class KeepLeases:
             hinted = self._hinted()
             if hinted:
                 for run_id in hinted:
-                    del self._heard[run_id]
+                    del self._hinted_at[run_id]
                 await self._compare([self._active[run_id] for run_id in hinted])
             if self._dependencies.writer.clock.monotonic() >= due:
                 due = self._dependencies.writer.clock.monotonic() + renew_s
                 await self._renew(list(self._active.values()))
 
     async def _pause(self, stop: asyncio.Event, due: float) -> None:
-        """Wait until `due` or a hint; ask the loops for signs of life meanwhile."""
+        """Wait until `due` or a hint; check the loops of user code meanwhile."""
         while not (stop.is_set() or self._wake.is_set()):
             left_s = due - self._dependencies.writer.clock.monotonic()
             if left_s <= 0:
@@ -85,51 +85,53 @@ class KeepLeases:
         self._wake.clear()
 
     async def _compare(self, attempts: list[Attempt]) -> None:
-        """Compare our epochs with the rows; where PostgreSQL does not answer in time the claims stand."""
+        """Compare the epochs with the rows; if PostgreSQL does not answer in time, the claims stay valid."""
         if not attempts:
             return
         try:
             marks = await self._marks({attempt.work.run_id: attempt.work.thread_id for attempt in attempts})
         except Unavailable as error:
-            log.warning("lease.rows_unread", extra={"error": str(error)})
+            log.warning("lease.rows_unavailable", extra={"error": str(error)})
             return
         for attempt in attempts:
-            if attempt.work.run_id in marks:  # else its rows are being built: the claim stands
+            if attempt.work.run_id in marks:  # else its rows are being rebuilt: the claim stays valid
                 self._judge(attempt, marks[attempt.work.run_id])
 
     async def _marks(self, runs: Mapping[RunId, ThreadId]) -> Mapping[RunId, ClaimStatus]:
-        """Ask the rows, and leave a question behind that they do not answer. Raises: Unavailable."""
-        if len(self._questions) >= UNANSWERED:
-            raise Unavailable(f"marks: {UNANSWERED} questions before this one were not answered yet")
-        question = asyncio.ensure_future(self._dependencies.queries.marks(runs))
-        self._questions.add(question)
-        question.add_done_callback(self._answered)
+        """Query the rows, and abandon a query without an answer. Raises: Unavailable."""
+        if len(self._queries) >= UNANSWERED:
+            raise Unavailable(f"marks: {UNANSWERED} earlier queries are not answered yet")
+        query = asyncio.ensure_future(self._dependencies.queries.marks(runs))
+        self._queries.add(query)
+        query.add_done_callback(self._answered)
         patience_s = min(timeouts.CLAIM_STATUS_S, self._dependencies.timeouts.lease_renew.total_seconds())
-        await asyncio.wait({question}, timeout=patience_s)
-        if question.done():
-            return question.result()
-        question.cancel()  # not awaited: to take a question back may take as long as the answer
+        await asyncio.wait({query}, timeout=patience_s)
+        if query.done():
+            return query.result()
+        query.cancel()  # not awaited: the cancellation may take as long as the answer
         raise Unavailable(f"marks: PostgreSQL did not answer within {patience_s:g} s")
 
-    def _answered(self, question: "asyncio.Task[Mapping[RunId, ClaimStatus]]") -> None:
-        self._questions.discard(question)
-        if not question.cancelled():
-            question.exception()  # nobody may be waiting for it any more
+    def _answered(self, query: "asyncio.Task[Mapping[RunId, ClaimStatus]]") -> None:
+        self._queries.discard(query)
+        if not query.cancelled():
+            query.exception()  # its caller may not wait any more
 
     def _judge(self, attempt: Attempt, mark: ClaimStatus) -> None:
         if mark.version < attempt.epoch:
-            return  # rows of before our claim: those of a database restored from an older copy
+            return  # rows from before our claim, in a database restored from an older copy
         if (mark.epoch, mark.worker) != (attempt.epoch, self._dependencies.worker):
-            attempt.ask("stale")
+            attempt.request_stop("stale")
         elif mark.cancel is not None:
-            attempt.ask("cancel", mark.cancel)
+            attempt.request_stop("cancel", mark.cancel)
 
     async def _renew(self, attempts: list[Attempt]) -> None:
-        """Renew before the rows are asked: whoever waits for them must not lose what it has."""
+        """Renew leases before the query of the rows, so that a slow answer loses no lease."""
         now = self._dependencies.writer.clock.monotonic()
-        self._heard = {run_id: at for run_id, at in self._heard.items() if now - at < timeouts.CANCEL_HINT_KEPT_S}
-        self._told_at = {run_id: at for run_id, at in self._told_at.items() if run_id in self._active}
-        held = [attempt for attempt in attempts if attempt.asked != "stale"]
+        self._hinted_at = {
+            run_id: at for run_id, at in self._hinted_at.items() if now - at < timeouts.CANCEL_HINT_KEPT_S
+        }
+        self._alive_at = {run_id: at for run_id, at in self._alive_at.items() if run_id in self._active}
+        held = [attempt for attempt in attempts if attempt.stop_reason != "stale"]
         await asyncio.gather(*(self._hold(attempt) for attempt in held))
         await self._compare(attempts)
 
@@ -141,18 +143,18 @@ class KeepLeases:
             )
         except Unavailable as error:
             log.warning("lease.not_renewed", extra={"run_id": attempt.work.run_id, "error": str(error)})
-            if self._active.get(attempt.work.run_id) is attempt:  # a run that has ended meanwhile needs no sign of life
-                await self._tell_the_log(attempt)
+            if self._active.get(attempt.work.run_id) is attempt:  # a run that has ended meanwhile needs no `RunAlive`
+                await self._append_alive(attempt)
 
-    async def _tell_the_log(self, attempt: Attempt) -> None:
-        """Say `RunAlive`, at most once per `alive` and run."""
+    async def _append_alive(self, attempt: Attempt) -> None:
+        """Append `RunAlive`, at most once per `alive` and run."""
         dependencies, run_id = self._dependencies, attempt.work.run_id
         now = dependencies.writer.clock.monotonic()
-        if now - self._told_at.get(run_id, float("-inf")) < dependencies.timeouts.alive.total_seconds():
+        if now - self._alive_at.get(run_id, float("-inf")) < dependencies.timeouts.alive.total_seconds():
             return
-        self._told_at[run_id] = now
+        self._alive_at[run_id] = now
         alive = Accepted(thread_stream(attempt.work.thread_id), (RunAlive(run_id),), epoch=attempt.epoch)
         try:
             await dependencies.writer.append(Key(attempt.work.thread_id), alive, dependencies.writer.cause(run_id))
         except Unavailable as error:
-            log.warning("run.alive_not_said", extra={"run_id": run_id, "error": str(error)})
+            log.warning("run.alive_not_appended", extra={"run_id": run_id, "error": str(error)})

@@ -1,4 +1,4 @@
-"""The end of a run as its own worker states it, under the epoch of its claim."""
+"""The end of a run from its own worker, under the epoch of its claim."""
 
 from agentlog_commands.claims import End, as_asked, cancelled, timed_out
 from agentlog_commands.runs import FinishRun
@@ -9,16 +9,16 @@ from agentlog_processors.worker.attempt_control import Attempt
 
 
 def end_of(attempt: Attempt, outcome: RunOutcome) -> End:
-    """Return how the run ends, given what it was asked to do and what became of it."""
+    """Return the end of the run, from the stop request and the outcome."""
     end = End(outcome.status, outcome.status, outcome.error or {})
-    if outcome.status == "interrupted" and attempt.asked == "cancel" and attempt.cancel is not None:
+    if outcome.status == "interrupted" and attempt.stop_reason == "cancel" and attempt.cancel is not None:
         end = cancelled(attempt.cancel)
-    elif outcome.status == "interrupted" and attempt.asked == "timeout":
+    elif outcome.status == "interrupted" and attempt.stop_reason == "timeout":
         end = timed_out()
     return as_asked(end, attempt.cancel)
 
 
-def seen(outcome: RunOutcome) -> ThreadView:
+def state_of(outcome: RunOutcome) -> ThreadView:
     """Return the thread's state after the attempt."""
     return ThreadView(outcome.values, outcome.next, outcome.interrupts, outcome.checkpoint_id)
 
@@ -28,5 +28,5 @@ def finish(
 ) -> FinishRun:
     """Return the command that ends the run under its epoch; `saved` and `version` are of its own stream and thread."""
     work = attempt.work
-    told = finished(work, end, view, outputs_to)
-    return FinishRun(work.thread_id, told, work.temporary, epoch=attempt.epoch, saved=saved, version=version)
+    fact = finished(work, end, view, outputs_to)
+    return FinishRun(work.thread_id, fact, work.temporary, epoch=attempt.epoch, saved=saved, version=version)

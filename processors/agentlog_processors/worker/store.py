@@ -1,4 +1,4 @@
-"""The store as the code of runs reaches it: from any loop, patient with rows and log that are away."""
+"""Store access for user code: from any loop, with retries while rows or log are away."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -17,13 +17,13 @@ from agentlog_processors.runs.dependencies import CommitWriter
 from agentlog_processors.runs.retrying_reads import retrying
 from agentlog_processors.runtime.loop_bridge import LoopBridge
 
-_WHAT = "store"
+_SUBJECT = "store"
 COMMIT_BYTES = 512 * 1024
-"""From so many bytes of facts on, a batch begins another commit."""
+"""Most bytes of facts in one commit of several; a larger batch is split."""
 
 
 class RunStoreReads:
-    """Keeps `StoreReads`."""
+    """Implements `store_ports.StoreReads`."""
 
     def __init__(self, bridge: LoopBridge, reads: StoreReads, clock: Clock) -> None:
         self._bridge = bridge
@@ -32,15 +32,17 @@ class RunStoreReads:
 
     async def item(self, namespace: Namespace, key: str) -> StoredItem | None:
         """Return an item. Raises: Unavailable."""
-        ask = self._reads.item
-        return await self._bridge.call(lambda: retrying(_WHAT, lambda: ask(namespace, key), *self._wait))
+        read = self._reads.item
+        return await self._bridge.call(lambda: retrying(_SUBJECT, lambda: read(namespace, key), *self._wait))
 
     async def search(
         self, prefix: Namespace, where: Sequence[Condition], limit: int, offset: int
     ) -> Sequence[StoredItem]:
         """Return items under a prefix. Raises: Unavailable."""
-        ask = self._reads.search
-        return await self._bridge.call(lambda: retrying(_WHAT, lambda: ask(prefix, where, limit, offset), *self._wait))
+        read = self._reads.search
+        return await self._bridge.call(
+            lambda: retrying(_SUBJECT, lambda: read(prefix, where, limit, offset), *self._wait)
+        )
 
     async def namespaces(
         self,
@@ -51,33 +53,33 @@ class RunStoreReads:
         offset: int,
     ) -> Sequence[Namespace]:
         """Return namespaces. Raises: Unavailable."""
-        ask = self._reads.namespaces
+        read = self._reads.namespaces
         return await self._bridge.call(
-            lambda: retrying(_WHAT, lambda: ask(prefixes, suffixes, max_depth, limit, offset), *self._wait)
+            lambda: retrying(_SUBJECT, lambda: read(prefixes, suffixes, max_depth, limit, offset), *self._wait)
         )
 
 
 class RunStore(RunStoreReads):
-    """Keeps `StoreAccess`."""
+    """Implements `store_ports.StoreAccess`."""
 
     def __init__(self, bridge: LoopBridge, reads: StoreReads, writer: CommitWriter) -> None:
         super().__init__(bridge, reads, writer.clock)
         self._writer = writer
 
     async def write(self, facts: Sequence[StoreItemFact], cause: Cause) -> None:
-        """Append the facts, those of a namespace in one commit if a record holds them; wait until they are accepted.
+        """Append the facts, one commit per namespace if they fit into a record; wait until they are accepted.
 
-        Raises: Unavailable; then some may have been written, and none is being tried any more.
+        Raises: Unavailable; some facts may then be written, and no append is still in progress.
         """
         parts: dict[Namespace, list[StoreItemFact]] = {}
         for fact in facts:
             parts.setdefault(fact.namespace, []).append(fact)
-        commands = [[WriteItems(namespace, some) for some in _cut(part)] for namespace, part in parts.items()]
+        commands = [[WriteItems(namespace, some) for some in _batches(part)] for namespace, part in parts.items()]
         await self._bridge.call(lambda: self._write(commands, cause))
 
     async def _write(self, commands: Sequence[Sequence[WriteItems]], cause: Cause) -> None:
         ends = await asyncio.gather(*(self._commit(several, cause) for several in commands), return_exceptions=True)
-        for end in ends:  # all of them have ended: what came behind an error could undo a later write
+        for end in ends:  # all of them have ended: an append after the error could undo a later write
             if end is not None:
                 raise end
 
@@ -85,12 +87,12 @@ class RunStore(RunStoreReads):
         for command in commands:
             event_id = self._writer.ids.uuid7()
             verdict = await self._writer.commit(store_key(command.namespace), event_id, command.decide(), cause)
-            if isinstance(verdict, guard.Void):  # nothing is demanded, so only a broken partition says so
-                raise Unavailable(f"store {command.namespace}: the log did not take the items: {verdict.reason}")
+            if isinstance(verdict, guard.Void):  # the commit has no demands, so only a broken partition causes this
+                raise Unavailable(f"store {command.namespace}: the log did not accept the items: {verdict.reason}")
 
 
-def _cut(facts: Sequence[StoreItemFact]) -> Iterator[tuple[StoreItemFact, ...]]:
-    """Cut facts into commits that records hold; moving many small values to blobs would only make them larger."""
+def _batches(facts: Sequence[StoreItemFact]) -> Iterator[tuple[StoreItemFact, ...]]:
+    """Split facts into commits that fit into records; many small values would only grow as blobs."""
     part: list[StoreItemFact] = []
     size_bytes = 0
     for fact in facts:

@@ -79,7 +79,7 @@ async def _nobody() -> AsyncGenerator[AsyncIterator[str]]:
 
 
 @dataclass
-class ToldViews:
+class FixedFinalStates:
     """Shows {"x": 1} as the state of every thread; keeps `FinalState`.
 
     `broken`: raises for these threads; `hanging`: never shows theirs, and says that it was `asked`.
@@ -125,14 +125,14 @@ class Reaping:
     """`given` puts facts on the log, `look` lets the reaper look once, `facts` says what was accepted on a thread."""
 
     def __init__(self, look: timedelta = TIMING.look) -> None:
-        self.log, self.clock, self.views = MemoryLog(), TestClock(), ToldViews()
+        self.log, self.clock, self.states = MemoryLog(), TestClock(), FixedFinalStates()
         self.rows = LoggedQueries(self.log)
         submitter = Submitter(self.log, self.log, self.log, self.clock, CountedIds())
         writer = CommitWriter(submitter, self.log, self.clock, CountedIds(), Actor("system", "housekeeper"))
         queue = NoQueue()
         self.outputs = Outputs(self.log)
-        self.ender = RunFinisher(writer, self.rows, self.outputs, self.views)
-        self.reaper = ReapRuns(self.ender, queue, queue, replace(TIMING, look=look))
+        self.finisher = RunFinisher(writer, self.rows, self.outputs, self.states)
+        self.reaper = ReapRuns(self.finisher, queue, queue, replace(TIMING, look=look))
 
     async def looked(self) -> None:
         """Let the reaper look once, and do what follows to the end."""

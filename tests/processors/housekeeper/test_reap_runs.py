@@ -56,14 +56,14 @@ async def test_a_run_is_ended_with_its_deadline_however_far_apart_the_looks_are(
 async def test_nobody_claims_a_run_that_was_released_for_its_time() -> None:
     reaping = Reaping()
     await a_claimed_run(reaping)
-    await reaping.ender.release(ThreadId("t1"), R1, 2, Release("timeout", False), timed_out())
+    await reaping.finisher.release(ThreadId("t1"), R1, 2, Release("timeout", False), timed_out())
     assert await reaping.append("t1", c.run_claimed(attempt=2)) == Void("cancel_requested")
 
 
 async def test_a_time_out_survives_a_reaper_that_died_before_the_end() -> None:
     reaping = Reaping()
     await a_claimed_run(reaping)
-    await reaping.ender.release(ThreadId("t1"), R1, 2, Release("timeout", False), timed_out())
+    await reaping.finisher.release(ThreadId("t1"), R1, 2, Release("timeout", False), timed_out())
     await reaping.looked()
     finished = reaping.facts("t1")[-1]
     assert isinstance(finished, RunFinished)
@@ -77,12 +77,12 @@ async def test_a_rollback_counts_also_when_the_reaper_meant_to_end_the_run_other
     reaping = Reaping()
     await a_claimed_run(reaping)
     steps = [
-        reaping.ender.release(ThreadId("t1"), R1, 2, Release(end.reason, True), end),
+        reaping.finisher.release(ThreadId("t1"), R1, 2, Release(end.reason, True), end),
         reaping.given("t1", replace(c.cancel_requested(), action="rollback")),
     ]
     for step in steps if released_first else reversed(steps):
         await step
-    assert await reaping.ender.finish(ThreadId("t1"), R1, end)
+    assert await reaping.finisher.finish(ThreadId("t1"), R1, end)
     finished = reaping.facts("t1")[-1]
     assert isinstance(finished, RunFinished)
     assert (finished.status, finished.view) == ("rollback", {})
@@ -111,12 +111,12 @@ async def test_a_run_that_cannot_be_ended_holds_up_no_other() -> None:
     reaping = Reaping()
     for name, run in (("t1", "r1"), ("t2", "r2"), ("t3", "r3")):
         await a_claimed_run(reaping, name, run)
-    reaping.views.broken = {ThreadId("t1"): ValueError("user code"), ThreadId("t2"): Unavailable("rows are away")}
+    reaping.states.broken = {ThreadId("t1"): ValueError("user code"), ThreadId("t2"): Unavailable("rows are away")}
     reaping.clock.seconds = OVER_S
     await reaping.looked()
     assert isinstance(reaping.facts("t3")[-1], RunFinished)
     assert isinstance(reaping.facts("t1")[-1], RunReleased)
-    reaping.views.broken = {}
+    reaping.states.broken = {}
     await reaping.looked()
     assert [isinstance(reaping.facts(name)[-1], RunFinished) for name in ("t1", "t2")] == [True, True]
 
@@ -125,20 +125,20 @@ async def test_a_run_is_ended_once_however_often_it_is_tried() -> None:
     reaping = Reaping()
     await a_claimed_run(reaping)
     end = End("cancelled", "interrupted", {"error": "UserInterrupt"})
-    await reaping.ender.release(ThreadId("t1"), R1, 2, Release("cancelled", False), end)
-    assert await reaping.ender.finish(ThreadId("t1"), R1, end)
-    assert not await reaping.ender.finish(ThreadId("t1"), R1, end)
+    await reaping.finisher.release(ThreadId("t1"), R1, 2, Release("cancelled", False), end)
+    assert await reaping.finisher.finish(ThreadId("t1"), R1, end)
+    assert not await reaping.finisher.finish(ThreadId("t1"), R1, end)
 
 
 async def test_a_state_that_never_comes_holds_up_no_later_look() -> None:
     reaping = Reaping()
     await a_claimed_run(reaping)
-    reaping.views.hanging = {ThreadId("t1")}
+    reaping.states.hanging = {ThreadId("t1")}
     reaping.clock.seconds = OVER_S
     await a_claimed_run(reaping, "t2", "r2")
     async with asyncio.timeout(5):
         await reaping.reaper.look()
-        await reaping.views.asked.wait()
+        await reaping.states.asked.wait()
         reaping.clock.seconds = 2 * OVER_S
         await reaping.reaper.look()
         await until(lambda: isinstance(reaping.facts("t2")[-1], RunFinished))
@@ -165,7 +165,7 @@ async def test_a_run_is_ended_while_outputs_is_away(monkeypatch: pytest.MonkeyPa
 async def test_a_release_is_fenced_off_on_the_outputs_before_it_is_on_the_log() -> None:
     reaping = Reaping()
     await a_claimed_run(reaping)
-    await reaping.ender.release(ThreadId("t1"), R1, 2, Release("lost", False))
+    await reaping.finisher.release(ThreadId("t1"), R1, 2, Release("lost", False))
     released = reaping.log.rows[-1][0]
     assert released.facts == (RunReleased(R1, 2, "lost", False),)
     assert reaping.outputs.fences == [(released.event_id, 3)]
@@ -178,4 +178,4 @@ async def test_outputs_that_cannot_be_written_hold_up_no_release(how: str, monke
     setattr(reaping.outputs, how, True)
     await a_claimed_run(reaping)
     async with asyncio.timeout(5):
-        assert await reaping.ender.release(ThreadId("t1"), R1, 2, Release("lost", False))
+        assert await reaping.finisher.release(ThreadId("t1"), R1, 2, Release("lost", False))

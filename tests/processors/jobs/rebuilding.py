@@ -25,7 +25,7 @@ from agentlog_infra.postgres.migrate import schema_statements, upgrade
 from agentlog_processors.jobs.rebuild_in_place import rebuild_in_place
 from agentlog_processors.jobs.rebuild_progress import Progress
 from agentlog_processors.jobs.rebuild_session import RebuildDependencies
-from agentlog_processors.jobs.rebuild_shadow import Wish, rebuild_beside
+from agentlog_processors.jobs.rebuild_shadow import Mode, rebuild_shadow
 from agentlog_projections.projector.announcer import NullAnnouncer
 from agentlog_projections.projector.session import FoldPorts
 from agentlog_projections.rebuild.parity import Parity
@@ -68,11 +68,11 @@ def dependencies(
 
 
 async def rebuilt(
-    env: ProjectorEnv, wish: Wish = "switch", erased_after: timedelta = NEVER, tail: EventTail | None = None
+    env: ProjectorEnv, mode: Mode = "switch", erased_after: timedelta = NEVER, tail: EventTail | None = None
 ) -> tuple[Parity, list[str]]:
     """Rebuild beside the live rows; return what was found and said."""
     said: list[str] = []
-    return await rebuild_beside(dependencies(env, tail, erased_after, said), wish), said
+    return await rebuild_shadow(dependencies(env, tail, erased_after, said), mode), said
 
 
 async def rebuilt_in_place(env: ProjectorEnv, tail: EventTail | None = None, *, dropping: bool) -> None:

@@ -12,11 +12,11 @@ pytestmark = pytest.mark.slow
 HELD = """
 import asyncio, ctypes
 from datetime import timedelta
-from agentlog_processors.runtime.gil_watchdog import WatchTheLock
+from agentlog_processors.runtime.gil_watchdog import GilWatchdog
 
 async def main():
     stop = asyncio.Event()
-    watching = asyncio.create_task(WatchTheLock(timedelta(seconds=1)).run(stop))
+    watching = asyncio.create_task(GilWatchdog(timedelta(seconds=1)).run(stop))
     await asyncio.sleep({quiet_s})
     if {held}:
         ctypes.PyDLL(None).sleep(60)

@@ -12,7 +12,7 @@ from tests.facts import commits as c
 from tests.fakes.memory_log import MemoryLog
 from tests.fakes.ports import CountedIds
 from tests.processors.examples import a_work
-from tests.processors.housekeeper.reaping import LoggedQueries, ToldViews
+from tests.processors.housekeeper.reaping import FixedFinalStates, LoggedQueries
 
 from agentlog_commands.claims import ClaimLimits
 from agentlog_commands.submit import Submitter
@@ -58,7 +58,7 @@ class Ending:
     """A worker whose graph has ended as `outcome`; `meanwhile` are the facts that then come before its end."""
 
     def __init__(self, loops: JobLoops, meanwhile: Sequence[Fact] = (), outcome: RunOutcome = DONE) -> None:
-        self.log, self.views = MemoryLog(), ToldViews()
+        self.log, self.states = MemoryLog(), FixedFinalStates()
         self.rows = LoggedQueries(self.log)
         self._loops, self._meanwhile, self._outcome = loops, meanwhile, outcome
         self.attempt = Attempt(WORK, EPOCH, "00000000-0000-7000-8000-000000000001")
@@ -109,7 +109,7 @@ class Ending:
             ends=create_autospec(CachedEndOffsets, instance=True),
             execution=execution,
             graph_ids=("agent",),
-            views=self.views,
+            final_state=self.states,
             provenance=lambda _: {},
             hints=create_autospec(Hints, instance=True),
             loops=self._loops,
@@ -135,7 +135,7 @@ async def test_a_rollback_that_is_accepted_while_the_last_frames_are_written_tak
 
 async def test_a_rollback_counts_also_for_a_run_that_is_over_its_time(loops: JobLoops) -> None:
     ending = Ending(loops, [ROLLBACK], replace(DONE, status="interrupted"))
-    ending.attempt.ask("timeout")
+    ending.attempt.request_stop("timeout")
     [finished] = await ending.carried_out()
     assert isinstance(finished, RunFinished)
     assert finished.status == "rollback"

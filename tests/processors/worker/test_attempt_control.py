@@ -102,7 +102,7 @@ def worker(loops: JobLoops, queue: Hanging, execution: Execution | InAThread) ->
         ends=create_autospec(CachedEndOffsets, instance=True),
         execution=runs,
         graph_ids=graphs,
-        views=create_autospec(FinalState, instance=True),
+        final_state=create_autospec(FinalState, instance=True),
         provenance=lambda _: {},
         hints=create_autospec(Hints, instance=True),
         loops=loops,
@@ -135,7 +135,7 @@ async def stopped(loops: JobLoops, execution: InAThread) -> tuple[WorkerDependen
     frames = FrameWriter(dependencies.outputs, dependencies.bridge, dependencies.writer.clock, WORK, 3)
     running = asyncio.ensure_future(attempt.execute(dependencies, order, frames))
     await asyncio.to_thread(execution.began.wait, 10)
-    attempt.ask("timeout")
+    attempt.request_stop("timeout")
     assert await running == DONE
     return replace(dependencies, timeouts=replace(dependencies.timeouts, stubborn=timedelta(milliseconds=50))), attempt
 

@@ -67,7 +67,7 @@ class Claiming:
             ends=ends,
             execution=create_autospec(RunExecution, instance=True),
             graph_ids=("agent",),
-            views=create_autospec(FinalState, instance=True),
+            final_state=create_autospec(FinalState, instance=True),
             provenance=lambda _: {},
             hints=create_autospec(Hints, instance=True),
             loops=create_autospec(JobLoops, instance=True),

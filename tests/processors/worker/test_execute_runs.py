@@ -165,7 +165,7 @@ async def test_a_run_that_blocks_its_loop_is_given_back_by_a_draining_worker(
 async def test_threads_that_ended_runs_left_behind_cost_their_worker_before_none_is_free(
     loops: JobLoops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execute_runs, "FORSAKEN", 3)
+    monkeypatch.setattr(execute_runs, "MOST_ORPHANED", 3)
     execution, log, stop = Leaving(), Log(), asyncio.Event()
     dependencies = at_work(loops, execution, log, numbered(3), monkeypatch)
     async with asyncio.timeout(20):

@@ -100,9 +100,9 @@ async def test_a_cancel_that_is_heard_of_before_the_claim_is_known_is_noticed_at
 
     keeping, attempt = Keeping(timedelta(hours=1), cancelled), Attempt(WORK, 2, "e")
     async with keeping.running():
-        keeping.keep.hear(Hint(0, 3, 4, cancelled=(WORK.run_id,)))
+        keeping.keep.on_hint(Hint(0, 3, 4, cancelled=(WORK.run_id,)))
         keeping.active[WORK.run_id] = attempt
-        await until(lambda: attempt.asked == "cancel")
+        await until(lambda: attempt.stop_reason == "cancel")
     assert attempt.cancel == request
 
 
@@ -119,7 +119,7 @@ async def test_rows_older_than_a_claim_say_nothing_about_it(version: int, asked:
     keeping.active[WORK.run_id] = attempt
     async with keeping.running():
         await until(lambda: looks >= 3)
-    assert attempt.asked == asked
+    assert attempt.stop_reason == asked
 
 
 @pytest.mark.parametrize(("worker", "asked"), [(WORKER, None), ("another", "stale")])
@@ -135,4 +135,4 @@ async def test_a_claim_of_the_same_epoch_on_a_restored_log_is_not_ours(worker: s
     keeping.active[WORK.run_id] = attempt
     async with keeping.running():
         await until(lambda: looks >= 3)
-    assert attempt.asked == asked
+    assert attempt.stop_reason == asked

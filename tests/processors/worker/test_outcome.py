@@ -13,7 +13,7 @@ from agentlog_facts.json_value import JsonObject
 from agentlog_facts.thread import CancelAction, RunFinished, RunStatus, ThreadDeleted
 from agentlog_processors.runs.outcome import last_frames
 from agentlog_processors.worker.attempt_control import Attempt
-from agentlog_processors.worker.outcome import end_of, finish, seen
+from agentlog_processors.worker.outcome import end_of, finish, state_of
 
 STOPPED: JsonObject = {"error": "UserInterrupt", "message": "stop"}
 
@@ -37,42 +37,42 @@ async def test_a_run_that_nobody_stopped_ends_as_it_went() -> None:
 
 async def test_a_cancelled_run_ends_interrupted_with_the_text_of_the_request() -> None:
     attempt = an_attempt()
-    attempt.ask("cancel", cancel("interrupt"))
+    attempt.request_stop("cancel", cancel("interrupt"))
     end = end_of(attempt, outcome("interrupted"))
     assert (end.status, end.error, end.rollback) == ("interrupted", STOPPED, False)
 
 
 async def test_a_run_that_was_faster_than_its_cancel_ends_in_success() -> None:
     attempt = an_attempt()
-    attempt.ask("cancel", cancel("interrupt"))
+    attempt.request_stop("cancel", cancel("interrupt"))
     assert end_of(attempt, outcome("success")).status == "success"
 
 
 @pytest.mark.parametrize("status", ["success", "interrupted", "error"])
 async def test_a_rollback_takes_the_run_back_however_it_went(status: RunStatus) -> None:
     attempt = an_attempt()
-    attempt.ask("cancel", cancel("rollback"))
+    attempt.request_stop("cancel", cancel("rollback"))
     end = end_of(attempt, outcome(status))
     assert (end.status, end.rollback) == ("rollback", True)
 
 
 async def test_a_rollback_is_one_also_for_a_run_that_stops_for_its_time() -> None:
     attempt = an_attempt()
-    attempt.ask("timeout")
-    attempt.ask("cancel", cancel("rollback"))
+    attempt.request_stop("timeout")
+    attempt.request_stop("cancel", cancel("rollback"))
     assert end_of(attempt, outcome("interrupted")).status == "rollback"
 
 
 async def test_a_run_that_stops_for_its_time_is_not_interrupted_by_a_later_request() -> None:
     attempt = an_attempt()
-    attempt.ask("timeout")
-    attempt.ask("cancel", cancel("interrupt"))
+    attempt.request_stop("timeout")
+    attempt.request_stop("cancel", cancel("interrupt"))
     assert end_of(attempt, outcome("interrupted")).status == "timeout"
 
 
 async def test_a_run_over_its_time_ends_in_timeout() -> None:
     attempt = an_attempt()
-    attempt.ask("timeout")
+    attempt.request_stop("timeout")
     assert (end_of(attempt, outcome("interrupted")).status, end_of(attempt, outcome("interrupted")).error) == (
         "timeout",
         TIMED_OUT,
@@ -81,15 +81,15 @@ async def test_a_run_over_its_time_ends_in_timeout() -> None:
 
 async def test_what_leaves_the_run_to_others_overrides_an_earlier_request() -> None:
     attempt = an_attempt()
-    attempt.ask("cancel", cancel("interrupt"))
-    attempt.ask("stale")
-    attempt.ask("timeout")
-    assert attempt.asked == "stale"
+    attempt.request_stop("cancel", cancel("interrupt"))
+    attempt.request_stop("stale")
+    attempt.request_stop("timeout")
+    assert attempt.stop_reason == "stale"
 
 
 async def test_the_end_states_only_what_changed_in_the_view() -> None:
     attempt = Attempt(replace(a_work(), values={"messages": ["a"]}), 7, "event")
-    command = finish(attempt, end_of(attempt, outcome()), seen(outcome()), 8192, 4, 7)
+    command = finish(attempt, end_of(attempt, outcome()), state_of(outcome()), 8192, 4, 7)
     decision = command.decide()
     fact = decision.facts[0]
     assert isinstance(fact, RunFinished)
@@ -99,14 +99,14 @@ async def test_the_end_states_only_what_changed_in_the_view() -> None:
 
 async def test_the_end_is_fenced_and_demands_the_last_checkpoint_and_the_thread_as_it_was_seen() -> None:
     attempt = an_attempt()
-    decision = finish(attempt, end_of(attempt, outcome()), seen(outcome()), None, 4, 9).decide()
+    decision = finish(attempt, end_of(attempt, outcome()), state_of(outcome()), None, 4, 9).decide()
     assert decision.epoch == 7
     assert decision.demands == {stream("run", attempt.work.run_id): 4, stream("thread", attempt.work.thread_id): 9}
 
 
 async def test_a_temporary_thread_goes_with_its_run() -> None:
     attempt = Attempt(replace(a_work(), temporary=True), 7, "event")
-    decision = finish(attempt, end_of(attempt, outcome()), seen(outcome()), None, None, 7).decide()
+    decision = finish(attempt, end_of(attempt, outcome()), state_of(outcome()), None, None, 7).decide()
     assert [type(fact) for fact in decision.facts] == [RunFinished, ThreadDeleted]
 
 

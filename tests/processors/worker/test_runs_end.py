@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 
 import pytest
-from tests.processors.roles_env import RolesEnv, open_town, prepare, servers, start_role, surroundings
+from tests.processors.roles_env import RolesEnv, open_roles_env, prepare, servers, start_role, surroundings
 from tests.stack_fixtures import RunningStack
 
 pytestmark = pytest.mark.slow
@@ -26,7 +26,7 @@ def own_stack() -> Iterator[RunningStack]:
 
 @pytest.fixture
 async def env(own_stack: RunningStack) -> AsyncIterator[RolesEnv]:
-    async with open_town(own_stack) as opened:
+    async with open_roles_env(own_stack) as opened:
         yield opened
 
 
