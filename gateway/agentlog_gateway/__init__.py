@@ -1,1 +1,1 @@
-"""How the world speaks to agentlog: one file per resource of the LangGraph API."""
+"""HTTP API of agentlog, in the form of the LangGraph Agent Server."""

@@ -1,4 +1,4 @@
-"""Starts a gateway: `python -m agentlog_gateway [--ready-fd N]`, with everything else from settings."""
+"""Process of a gateway: `python -m agentlog_gateway [--ready-fd N]`; everything else comes from settings."""
 
 import argparse
 import asyncio
@@ -14,30 +14,27 @@ import uvicorn
 import uvloop
 
 from agentlog_facts.errors import AgentlogError, Misconfigured
-from agentlog_gateway import app
-from agentlog_gateway.http.server import LAST_S, DrainingServer
+from agentlog_gateway import app, timeouts
+from agentlog_gateway.http.server import DrainingServer
 
 log = logging.getLogger(__name__)
 
 EXIT_MISCONFIGURED = 2
 BACKLOG = 2048
-PATIENCE_S = 5.0
-"""How long the first answer waits for the assistants of the graphs; then requests get 503 where rows are missing."""
-KEEP_ALIVE_S = 75
-"""How long an idle connection stays open: longer than clients and proxies keep theirs (5 to 60 s), because a request
-that meets our closing it fails, and its client cannot know whether it was carried out."""
 
 
 def main(words: Sequence[str]) -> int:
-    """Serve until SIGTERM or SIGINT. Return 0: stopped in order; 1: failed; 2: cannot run with this configuration."""
+    """Serve until SIGTERM or SIGINT. Return 0 after an orderly stop, 1 after a failure, 2 for a bad configuration."""
     parser = argparse.ArgumentParser(prog="agentlog_gateway", description="Serve the HTTP API of agentlog.")
-    parser.add_argument("--ready-fd", type=int, help="write one line of JSON here when ready")
+    parser.add_argument(
+        "--ready-fd", type=int, help="file descriptor that gets one line of JSON when the gateway is ready"
+    )
     ready_fd: int | None = parser.parse_args(words).ready_fd
     try:
         uvloop.run(_serve(ready_fd))
     except Misconfigured as error:
         sys.stderr.write(f"error: {error}\n")
-        _say(ready_fd, {"error": str(error)})
+        _report(ready_fd, {"error": str(error)})
         return EXIT_MISCONFIGURED
     except AgentlogError as error:
         log.error("role.failed", extra={"role": "gateway", "error": str(error)})
@@ -49,7 +46,7 @@ async def _serve(ready_fd: int | None) -> None:
     settings = app.load_settings()
     listening = _listen(settings.host, settings.port)
     async with app.open_gateway(settings) as gateway:
-        gc.freeze()  # what the start made stays: collections need not look at it again
+        gc.freeze()  # objects made at the start stay: later collections skip them
         server = DrainingServer(
             uvicorn.Config(
                 gateway.app,
@@ -59,28 +56,30 @@ async def _serve(ready_fd: int | None) -> None:
                 log_config=None,
                 lifespan="off",
                 server_header=False,
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=LAST_S,
+                timeout_keep_alive=timeouts.KEEP_ALIVE_S,
+                timeout_graceful_shutdown=timeouts.DRAIN_CANCELLED_S,
             )
         )
         await _run(gateway, server, listening, ready_fd)
 
 
 async def _run(gateway: app.Gateway, server: uvicorn.Server, listening: socket.socket, ready_fd: int | None) -> None:
-    """Serve; when what runs beside requests fails, the server stops and its error is raised."""
-    beside = asyncio.create_task(gateway.run())
+    """Serve requests; a failure of the background services stops the server, and this raises it."""
+    background = asyncio.create_task(gateway.run())
     announced = asyncio.create_task(_announce(gateway, listening, ready_fd))
-    beside.add_done_callback(lambda _: _stop(server))
+    background.add_done_callback(lambda _: _stop(server))
     try:
-        await asyncio.wait({beside, announced}, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
-        if not beside.done():
+        await asyncio.wait(
+            {background, announced}, timeout=timeouts.ASSISTANTS_AT_START_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        if not background.done():
             await server.serve(sockets=[listening])
     finally:
-        beside.cancel()
+        background.cancel()
         announced.cancel()
-        await asyncio.gather(beside, announced, return_exceptions=True)
-    if not beside.cancelled():
-        beside.result()
+        await asyncio.gather(background, announced, return_exceptions=True)
+    if not background.cancelled():
+        background.result()
 
 
 def _stop(server: uvicorn.Server) -> None:
@@ -90,7 +89,7 @@ def _stop(server: uvicorn.Server) -> None:
 async def _announce(gateway: app.Gateway, listening: socket.socket, ready_fd: int | None) -> None:
     await gateway.ready.wait()
     port: int = listening.getsockname()[1]
-    _say(ready_fd, {"role": "gateway", "pid": os.getpid(), "port": port})
+    _report(ready_fd, {"role": "gateway", "pid": os.getpid(), "port": port})
     log.info("role.started", extra={"role": "gateway", "port": port})
 
 
@@ -103,7 +102,7 @@ def _listen(host: str, port: int) -> socket.socket:
         raise Misconfigured(f"AGENTLOG_PORT: cannot listen on {host}:{port}: {error.strerror or error}") from error
 
 
-def _say(ready_fd: int | None, line: Mapping[str, object]) -> None:
+def _report(ready_fd: int | None, line: Mapping[str, object]) -> None:
     if ready_fd is not None:
         with os.fdopen(ready_fd, "w") as pipe:
             pipe.write(json.dumps(line) + "\n")

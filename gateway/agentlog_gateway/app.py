@@ -1,4 +1,4 @@
-"""The composition root of the gateway: settings and adapters in, one application and its background services out."""
+"""Composition root of the gateway: makes the application and its background services from settings and adapters."""
 
 import asyncio
 import logging
@@ -48,7 +48,7 @@ NAME = "agentlog-gateway"
 
 
 class Gateway:
-    """A wired gateway. `run()` carries what happens beside requests; it is `ready` once it can serve all of them."""
+    """A wired gateway. `run()` runs the background services; `ready` is set once it can serve all requests."""
 
     def __init__(self, dependencies: Dependencies, app: FastAPI) -> None:
         self.dependencies = dependencies
@@ -56,7 +56,7 @@ class Gateway:
         self.ready = dependencies.prepared
 
     async def run(self) -> None:
-        """Run the background services until cancelled; the first that fails ends all."""
+        """Run the background services until cancelled; the first failure ends all of them."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.dependencies.run_watcher.run(), name="run watcher")
             tasks.create_task(self.dependencies.refusals.run(), name="refusals")
@@ -68,7 +68,7 @@ class Gateway:
 
 
 def load_settings() -> Settings:
-    """Read the settings and set logging up. Raises: Misconfigured, Unavailable."""
+    """Read the settings and configure logging. Raises: Misconfigured, Unavailable."""
     settings = joined(Settings.load())
     logs.configure(settings.log_level, as_json=settings.log_json)
     return settings
@@ -76,7 +76,7 @@ def load_settings() -> Settings:
 
 @asynccontextmanager
 async def open_gateway(settings: Settings) -> AsyncGenerator[Gateway]:
-    """Connect everything and give the gateway; all is closed behind it. Raises: Unavailable, Misconfigured."""
+    """Connect everything and yield the gateway; close everything afterwards. Raises: Unavailable, Misconfigured."""
     config = load_config(settings.config)
     cors = cors_of(config.document, settings.cors_allow_origins)
     graphs = Graphs.load(config)

@@ -1,4 +1,4 @@
-"""The FastAPI application: the operations, their documentation, CORS, trailing slashes, a response for any defect."""
+"""FastAPI application: the operations, their documentation and CORS."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -33,7 +33,7 @@ def build_app(dependencies: Callable[[], Dependencies], cors: Cors, lifespan: Li
     )
 
     def openapi(request: Request) -> Response:
-        """GET /openapi.json; Starlette runs it in a thread, for the first call takes long."""
+        """GET /openapi.json. Starlette runs this in a thread, because the first call takes long."""
         return JSONResponse(openapi_document(app, OPERATIONS, str(request.base_url).rstrip("/")))
 
     for path, operations in operations_by_path().items():

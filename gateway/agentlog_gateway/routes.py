@@ -1,4 +1,4 @@
-"""The table of all operations: those that are served, and those of the contract that are not implemented yet."""
+"""Table of all operations: those that are served, and those of the contract that are not implemented yet."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -207,7 +207,10 @@ NOT_IMPLEMENTED: Sequence[tuple[str, str]] = (
 
 
 def operations_by_path() -> dict[str, list[Operation]]:
-    """Return all operations, those to come included; paths without a parameter come before those that would match."""
+    """Return all operations by path, not implemented ones too.
+
+    A path without a parameter at its end comes before the paths whose parameter would match it.
+    """
     later = [
         Operation(method, path, system.not_implemented, "Not implemented yet", "later")
         for method, path in NOT_IMPLEMENTED

@@ -103,7 +103,7 @@ async def test_a_database_that_is_away_is_503_with_a_time_to_retry_and_writes_no
         answer = await client.request(method, path, content=body)
     assert answer.status_code == 503, answer.content
     assert int(answer.headers["retry-after"]) >= 1
-    assert detail(answer.content) == "a part of the server does not answer now, retry later"
+    assert detail(answer.content) == "a dependency of the server is unavailable, retry later"
     assert log.records == []
 
 

@@ -9,13 +9,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from agentlog_gateway import timeouts
 from agentlog_gateway.api.dependencies import Dependencies
 from agentlog_gateway.api.refusal_recorder import note_refusal
 from agentlog_gateway.api.request_context import Handler, RequestContext
 from agentlog_gateway.http.body import REPLACEMENT
 from agentlog_gateway.http.errors import failure_response, problem_response, server_error
 from agentlog_gateway.http.responses import TOKEN_HEADER
-from agentlog_gateway.reads.consistency_token import WAIT_S, parse_token
+from agentlog_gateway.reads.consistency_token import parse_token
 from agentlog_gateway.schemas.queries import QueryString
 from agentlog_gateway.schemas.requests import Body
 
@@ -83,7 +84,7 @@ class Endpoint:
         try:
             token = context.request.headers.get(TOKEN_HEADER)
             if token is not None:
-                await context.dependencies.progress.wait(parse_token(token), WAIT_S)
+                await context.dependencies.progress.wait(parse_token(token), timeouts.TOKEN_WAIT_S)
             return await handler(context)
         except ClientDisconnect:
             return None

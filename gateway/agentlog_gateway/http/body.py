@@ -1,4 +1,4 @@
-"""Decides which bytes are a JSON body: whatever the content type says, within the size and depth that the log can hold.
+"""Reader of JSON bodies, within the size and depth that the log can hold; the content type is ignored.
 
 Source: docs/http-api.md, section 1.1.
 """
@@ -54,7 +54,9 @@ def _parse(body: bytes) -> Json:
         b"[" * SPARE_LEVELS + body + b"]" * SPARE_LEVELS, allow_inf_nan=False, cache_strings="keys"
     )
     for _ in range(SPARE_LEVELS):
-        if not isinstance(wrapped, list) or len(wrapped) != 1:  # brackets that close ours and open new ones
+        if (
+            not isinstance(wrapped, list) or len(wrapped) != 1
+        ):  # brackets that close the wrapping ones and open new ones
             raise ValueError("more than one value")
         wrapped = wrapped[0]
     return wrapped

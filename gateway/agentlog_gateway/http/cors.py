@@ -1,4 +1,4 @@
-"""Decides which browsers may call: all of them, those that CORS_ALLOW_ORIGINS names, or what `http.cors` says.
+"""CORS rules: the origins of CORS_ALLOW_ORIGINS (by default all), or `http.cors`.
 
 Source: docs/http-api.md, section 1.6, and `http.cors` of langgraph.json.
 """
@@ -9,14 +9,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agentlog_facts.errors import Misconfigured
 from agentlog_facts.json_value import JsonObject
+from agentlog_gateway import timeouts
 from agentlog_gateway.http.errors import validation_detail
 
 EXPOSED = ("X-Pagination-Total", "X-Pagination-Next", "Content-Location", "X-Consistency-Token")
-PREFLIGHT_S = 600
 
 
 class Cors(BaseModel):
-    """What a browser is told; `max_age` in seconds. Names are those of `http.cors`."""
+    """CORS headers; `max_age` in seconds. The fields have the names of `http.cors`."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -26,11 +26,11 @@ class Cors(BaseModel):
     allow_headers: list[str] = ["*"]
     allow_credentials: bool = False
     expose_headers: list[str] = list(EXPOSED)
-    max_age: int = PREFLIGHT_S
+    max_age: int = timeouts.PREFLIGHT_CACHE_S
 
 
 def cors_of(document: JsonObject, origins: Sequence[str]) -> Cors:
-    """Return what `http.cors` of a `langgraph.json` says; without it, these origins. Raises: Misconfigured."""
+    """Return the rules of `http.cors` in `langgraph.json`, by default these origins. Raises: Misconfigured."""
     http = document.get("http")
     given = http.get("cors") if isinstance(http, dict) else None
     if given is None:

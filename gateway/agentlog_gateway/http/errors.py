@@ -1,4 +1,4 @@
-"""Decides what a client is told when something cannot be done: a status and one string `detail`, never a traceback.
+"""HTTP responses to errors and refusals: a status and one string `detail`, never a traceback.
 
 Source of statuses and texts: docs/http-api.md, sections 1.3 and 1.4.
 """
@@ -11,21 +11,21 @@ from starlette.responses import Response
 
 from agentlog_facts.errors import AgentlogError, OutcomeUnknown, Unavailable
 from agentlog_facts.json_value import dump
+from agentlog_gateway import timeouts
 
 log = logging.getLogger(__name__)
 
 INVALID_JSON = "Invalid JSON in request body"
 INVALID_RUN_TARGET = "Thread or assistant not found."
-RETRY_AFTER_S = 1
 UNKNOWN = "outcome unknown, retry with the same Idempotency-Key"
-AWAY = "a part of the server does not answer now, retry later"
-"""Told in place of what a driver said: that names addresses, and stands in the server's log."""
+AWAY = "a dependency of the server is unavailable, retry later"
+"""Replaces a driver's message, which contains addresses; the server's log has that message."""
 
 
 class Problem(Exception):
-    """A refusal with its HTTP status; `detail` is shown to the client.
+    """A refusal with its HTTP status; the client gets `detail`.
 
-    `reason` is the stable word under which a refused mutation is noted, where no decider has one.
+    `reason` is the stable code under which a refused mutation is recorded, where no decider gives one.
     """
 
     def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None, *, reason: str = "") -> None:
@@ -37,22 +37,22 @@ class Problem(Exception):
 
 
 def invalid(detail: str) -> Problem:
-    """Return the answer to a request that is wrong in itself."""
+    """Return the refusal of an invalid request."""
     return Problem(422, detail)
 
 
 def thread_not_found(thread_id: str) -> Problem:
-    """Return the answer for a thread that does not exist."""
+    """Return the refusal for a thread that does not exist."""
     return Problem(404, f"Thread with ID {thread_id} not found")
 
 
 def problem_response(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return {"detail": text} under a status."""
+    """Return a response with {"detail": text}."""
     return Response(dump({"detail": detail}), status, dict(headers or {}), "application/json")
 
 
 def failure_response(error: Exception) -> Response | None:
-    """Return the answer to a named fault or refusal, None for anything else (which is a defect: 500)."""
+    """Return the response to a known error or refusal, None for anything else (a defect: 500)."""
     match error:
         case Problem():
             return problem_response(error.status, error.detail, error.headers)
@@ -60,27 +60,31 @@ def failure_response(error: Exception) -> Response | None:
             return problem_response(422, validation_detail(error))
         case OutcomeUnknown():
             log.warning("request.outcome_unknown", extra={"error": str(error)})
-            return problem_response(error.status, UNKNOWN, {"Retry-After": str(RETRY_AFTER_S)})
+            return problem_response(error.status, UNKNOWN, _retry_after())
         case Unavailable() | AgentlogError(status=503):
             log.warning("request.unavailable", extra={"code": error.code, "error": str(error)})
-            told = AWAY if error.__cause__ is not None else str(error)
-            return problem_response(error.status, told, {"Retry-After": str(RETRY_AFTER_S)})
+            detail = AWAY if error.__cause__ is not None else str(error)
+            return problem_response(error.status, detail, _retry_after())
         case AgentlogError() if error.status < 500:
             return problem_response(error.status, str(error))
         case _:
             return None
 
 
+def _retry_after() -> dict[str, str]:
+    return {"Retry-After": str(timeouts.RETRY_AFTER_S)}
+
+
 def server_error() -> Response:
-    """Return the answer to a defect; the reason is in the log only."""
+    """Return the response to a defect; only the log has the reason."""
     return Response("Internal Server Error", 500, media_type="text/plain")
 
 
 def validation_detail(error: ValidationError) -> str:
-    """Return one text: what is wrong, and where in the body, for each error."""
-    return "\n\n".join(_told(problem["loc"], problem["msg"]) for problem in error.errors(include_url=False))
+    """Return one text that lists each error and its path in the body."""
+    return "\n\n".join(_explained(problem["loc"], problem["msg"]) for problem in error.errors(include_url=False))
 
 
-def _told(place: tuple[int | str, ...], message: str) -> str:
+def _explained(place: tuple[int | str, ...], message: str) -> str:
     path = "".join(f"[{step}]" if isinstance(step, int) else f'["{step}"]' for step in place)
     return f"{message.removeprefix('Value error, ')}\n\nOn instance{path}" if path else message

@@ -1,4 +1,4 @@
-"""Response of a waiting call: status and headers at once, a newline every 5 s, then the JSON document.
+"""Response of a waiting call: it sends status and headers at once, newlines as heartbeats, then the JSON document.
 
 Source: docs/http-api.md, section 7.6.
 """
@@ -10,17 +10,17 @@ from collections.abc import Awaitable, Callable, Mapping
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from agentlog_gateway import timeouts
 from agentlog_gateway.http.responses import JSON
 from agentlog_gateway.http.server import stays_open, was_cut
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT = b"\n"
-HEARTBEAT_S = 5.0
 
 
 class BlockingResponse(Response):
-    """Send the document once it is there; `on_gone` is awaited when the client goes away before."""
+    """Send the document once it is ready; await `on_gone` if the client disconnects first."""
 
     def __init__(
         self,
@@ -34,10 +34,10 @@ class BlockingResponse(Response):
         self._on_gone = on_gone
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer; an error of the document cuts the connection, and the client comes back by `Location`."""
+        """Send the response. An error of the document cuts the connection, and the client reconnects by `Location`."""
         stays_open(scope)
         document = asyncio.ensure_future(self._document)
-        gone = asyncio.ensure_future(_leaves(receive))
+        gone = asyncio.ensure_future(_disconnect(receive))
         left = False
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -53,10 +53,10 @@ class BlockingResponse(Response):
             await self._on_gone()
 
     async def _wait(self, document: asyncio.Future[bytes], gone: asyncio.Future[None], send: Send) -> bool:
-        """Return whether the document came before the client went away."""
+        """Tell whether the document was ready before the client disconnected."""
         while True:
             both: set[asyncio.Future[bytes] | asyncio.Future[None]] = {document, gone}
-            await asyncio.wait(both, timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(both, timeout=timeouts.HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)
             if document.done():
                 return True
             if gone.done():
@@ -64,6 +64,6 @@ class BlockingResponse(Response):
             await send({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
 
 
-async def _leaves(receive: Receive) -> None:
+async def _disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

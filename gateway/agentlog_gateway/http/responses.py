@@ -12,7 +12,7 @@ TOKEN_HEADER = "X-Consistency-Token"
 
 
 def json_response(value: Json, headers: Mapping[str, str] | None = None, status: int = 200) -> Response:
-    """Return an answer with a JSON body."""
+    """Return a response with a JSON body."""
     return Response(dump(value), status, dict(headers or {}), JSON)
 
 
@@ -22,7 +22,7 @@ def no_content(headers: Mapping[str, str] | None = None) -> Response:
 
 
 def page_response(rows: list[Json], offset: int, limit: int) -> Response:
-    """Return a page out of up to limit + 1 rows. Source: docs/http-api.md, section 1.5."""
+    """Return a page of `limit` rows; one more row announces a next page. Source: docs/http-api.md, section 1.5."""
     more = len(rows) > limit
     total = offset + min(len(rows), limit) + more
     headers = {"X-Pagination-Total": str(total)}
@@ -37,5 +37,5 @@ def time_text(value: datetime) -> str:
 
 
 def run_path(thread_id: str, run_id: str, last: str = "") -> str:
-    """Return the path under which a run is found, thread-scoped also for stateless runs."""
+    """Return the path of a run, below its thread also for stateless runs."""
     return f"/threads/{thread_id}/runs/{run_id}{last}"

@@ -1,4 +1,4 @@
-"""Decides whether rows may be believed: not while the partition of a key is folded for the first time or again."""
+"""Gate of reads: it refuses rows of a partition that the projection has not caught up with."""
 
 from collections.abc import Collection, Mapping
 from typing import Protocol
@@ -6,14 +6,11 @@ from typing import Protocol
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import Key
 from agentlog_facts.ports import Clock, EventLog
-
-FRESH_S = 0.25
-"""How long a good answer counts for rows that were found. What is missing, row or partition, is asked about again: so
-nobody is refused once all is there."""
+from agentlog_gateway import timeouts
 
 
 class PartitionStates(Protocol):
-    """Which partitions are present; implemented by `agentlog_projections.sql.caught_up`."""
+    """State of each partition; implemented by `agentlog_projections.sql.caught_up`."""
 
     async def caught_up(self) -> Mapping[int, bool]:
         """Return for each known partition whether it is present. Raises: Unavailable."""
@@ -21,7 +18,7 @@ class PartitionStates(Protocol):
 
 
 class CatchUpGate:
-    """Answers from memory for a moment, so that a request does not cost one question more."""
+    """Caches the state of the partitions for a moment, so that most requests cost no extra query."""
 
     def __init__(self, states: PartitionStates, log: EventLog, clock: Clock, partitions: int) -> None:
         self._states = states
@@ -33,23 +30,23 @@ class CatchUpGate:
         self._questions = self._answered = 0
 
     async def require(self, key: str, *, fresh: bool = False) -> None:
-        """Let rows of this aggregate be used. Raises: Unavailable while they are not all there."""
+        """Require all rows of an aggregate; `fresh`: query now. Raises: Unavailable while some are missing."""
         await self._require([self._log.partition_of(Key(key))], fresh)
 
     async def require_all(self) -> None:
-        """Let rows of all aggregates be used (searches). Raises: Unavailable while they are not all there."""
+        """Require all rows of all aggregates, for a search. Raises: Unavailable while some are missing."""
         await self._require(range(self._partitions), False)
 
     async def ask(self) -> None:
-        """Ask the database now: what is remembered afterwards is no older than this call. Raises: Unavailable."""
+        """Query the database now: afterwards the cache is no older than this call. Raises: Unavailable."""
         self._questions += 1
         question = self._questions
         known = await self._states.caught_up()
-        if question > self._answered:  # else a later question was answered sooner
+        if question > self._answered:  # else a later query was answered sooner
             self._answered, self._known, self._asked_at = question, known, self._clock.monotonic()
 
     async def _require(self, partitions: Collection[int], fresh: bool) -> None:
-        if fresh or self._clock.monotonic() - self._asked_at > FRESH_S or self._missing(partitions):
+        if fresh or self._clock.monotonic() - self._asked_at > timeouts.CAUGHT_UP_CACHE_S or self._missing(partitions):
             await self.ask()
         missing = self._missing(partitions)
         if missing:

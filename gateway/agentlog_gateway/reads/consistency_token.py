@@ -1,6 +1,6 @@
-"""Decides when a read may answer: once the projection has what the client's consistency token names.
+"""Consistency tokens: a read with a token waits until the projection has the client's commit.
 
-A token is `<generation>:<partition>:<offset>` of the client's own commit; it is answered by every mutation.
+A token is `<generation>:<partition>:<offset>` of that commit; the response to every mutation carries one.
 """
 
 import asyncio
@@ -10,17 +10,13 @@ from typing import Protocol
 from agentlog_facts.envelope import LogPosition
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.notification import Hint
+from agentlog_gateway import timeouts
 from agentlog_gateway.http.errors import invalid
 from agentlog_gateway.http.responses import TOKEN_HEADER
 
-WAIT_S = 5.0
-"""How long a read waits until the projection has reached its consistency token."""
-LOOK_S = 0.5
-"""The safety net: how often a reader that waits for a hint looks at the position itself."""
-
 
 class Positions(Protocol):
-    """How far each partition is folded; implemented by `agentlog_projections.projector.ledger`."""
+    """Position of the projection in each partition; implemented by `agentlog_projections.projector.ledger`."""
 
     async def position(self, partition: int) -> int:
         """Return the next offset to be folded. Raises: Unavailable."""
@@ -29,14 +25,14 @@ class Positions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A place on a generation of the log."""
+    """A position on a generation of the log."""
 
     generation: int
     place: LogPosition
 
 
 def parse_token(text: str) -> Token:
-    """Read a token. Raises: Problem 422 for anything else."""
+    """Parse a token. Raises: Problem 422 for any other text."""
     parts = text.strip().split(":")
     if len(parts) != 3 or not all(part.isdecimal() and len(part) < 19 for part in parts):
         raise invalid(f"{TOKEN_HEADER}: expected <generation>:<partition>:<offset>")
@@ -45,7 +41,7 @@ def parse_token(text: str) -> Token:
 
 
 class ProjectionProgress:
-    """Knows how far the projection has come, from hints; asks where they are silent."""
+    """Progress of the projection, from hints; without a hint it polls the positions."""
 
     def __init__(self, positions: Positions, generation: int, partitions: int) -> None:
         self._positions = positions
@@ -59,13 +55,13 @@ class ProjectionProgress:
         return f"{self._generation}:{place.partition}:{place.offset}"
 
     def hear(self, hint: Hint) -> None:
-        """Take a hint of the projector."""
-        self._done[hint.partition] = hint.to  # not the highest: a restored log goes back
+        """Note the position in a hint of the projector."""
+        self._done[hint.partition] = hint.to  # not the maximum: a restored log goes back
         for event in self._waiting:
             event.set()
 
     async def wait(self, token: Token, patience_s: float) -> None:
-        """Return once the projection has the token's commit. Raises: Unavailable after `patience_s`, Problem 422."""
+        """Wait until the projection has the token's commit. Raises: Unavailable after `patience_s`, Problem 422."""
         if token.generation > self._generation or token.place.partition >= self._partitions:
             raise invalid(f"{TOKEN_HEADER}: this log has generation {self._generation}, {self._partitions} partitions")
         if token.generation < self._generation or self._done.get(token.place.partition, -1) >= token.place.offset:
@@ -77,22 +73,22 @@ class ProjectionProgress:
             raise Unavailable(f"the projection has not reached {self.token(token.place)} yet") from None
 
     async def _wait(self, place: LogPosition) -> None:
-        """Return when a hint or the rows say so, whichever comes first: a database that hangs hides no hint."""
+        """Wait for a hint or the position, whichever comes first: a hint counts even while the database hangs."""
         event = asyncio.Event()
         self._waiting.add(event)
-        looking = asyncio.create_task(self._look(place), name="consistency")
-        looking.add_done_callback(lambda _: event.set())
+        polling = asyncio.create_task(self._poll(place), name="consistency")
+        polling.add_done_callback(lambda _: event.set())
         try:
             while self._done.get(place.partition, -1) < place.offset:
-                if looking.done():
-                    return looking.result()
+                if polling.done():
+                    return polling.result()
                 event.clear()
                 await event.wait()
         finally:
             self._waiting.discard(event)
-            looking.cancel()
-            await asyncio.gather(looking, return_exceptions=True)
+            polling.cancel()
+            await asyncio.gather(polling, return_exceptions=True)
 
-    async def _look(self, place: LogPosition) -> None:
+    async def _poll(self, place: LogPosition) -> None:
         while await self._positions.position(place.partition) <= place.offset:  # noqa: ASYNC110 - a hint may be lost
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(timeouts.TOKEN_POLL_S)

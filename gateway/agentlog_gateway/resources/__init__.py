@@ -1,1 +1,1 @@
-"""The endpoints, one module per resource of the API."""
+"""Endpoints of the API, one module per resource."""

@@ -1,4 +1,4 @@
-"""Endpoints of assistants, and the assistant that a run names. Source: docs/http-api.md, section 4."""
+"""Endpoints of assistants, and the choice of a run's assistant. Source: docs/http-api.md, section 4."""
 
 from starlette.responses import Response
 
@@ -17,7 +17,7 @@ from agentlog_projections.models.assistants import AssistantFilter
 
 
 def assistant_of(dependencies: Dependencies, named: str) -> AssistantId:
-    """Return the id that a run's `assistant_id` means: a UUID, or the name of a graph. Raises: Problem 422."""
+    """Return the assistant of `assistant_id`, which is a UUID or the name of a graph. Raises: Problem 422."""
     graph_ids = dependencies.graphs.graph_ids()
     if named in graph_ids:
         return system_assistant_id(named)
@@ -30,11 +30,11 @@ def assistant_of(dependencies: Dependencies, named: str) -> AssistantId:
 
 
 async def usable(dependencies: Dependencies, assistant_id: AssistantId, found: RunAssistant | None) -> RunAssistant:
-    """Return the assistant of a run that is to be created. Raises: Problem 404, Unavailable."""
+    """Check that a new run can use this assistant, and return it. Raises: Problem 404, Unavailable."""
     if found is None:
         await dependencies.caught_up.require(assistant_id, fresh=True)
         if not dependencies.prepared.is_set():
-            raise Unavailable("the assistants of the graphs are being made, retry later")
+            raise Unavailable("the assistants of the graphs are being created, retry later")
         raise Problem(404, INVALID_RUN_TARGET, reason="assistant_not_found")
     _known_graph(dependencies, found.graph_id)
     return found
@@ -47,7 +47,7 @@ def _known_graph(dependencies: Dependencies, graph_id: str) -> None:
 
 
 async def get(context: RequestContext) -> Response:
-    """GET /assistants/{assistant_id}; the name of a graph means its system assistant."""
+    """GET /assistants/{assistant_id}; the name of a graph stands for its system assistant."""
     named = context.request.path_params["assistant_id"]
     graphs = context.dependencies.graphs.graph_ids()
     assistant_id = system_assistant_id(named) if named in graphs else AssistantId(path_uuid("assistant", named))

@@ -1,4 +1,4 @@
-"""The routes that end or remove a run: cancel and delete. Source: docs/http-api.md, section 9."""
+"""Endpoints that end or remove a run: cancel and delete. Source: docs/http-api.md, section 9."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -34,7 +34,7 @@ NO_RUNS = "No runs found to cancel."
 
 
 def _error(action: CancelAction, by: str) -> JsonObject:
-    """Return what the thread shows; the message names the route as a template, as clients know it."""
+    """Return the error that the thread shows; its message names the route as the API documents it."""
     name = "UserRollback" if action == "rollback" else "UserInterrupt"
     return {"error": name, "message": f"{action} requested via {by}"}
 
@@ -52,7 +52,7 @@ class Cancellation:
         self._by = by
 
     async def decide(self) -> Decision:
-        """End a pending run, ask the worker of a running one."""
+        """End a pending run; request the stop of a running one."""
         dependencies = self._context.dependencies
         found = await thread_context(self._context, self._thread_id)
         if found.version is None:
@@ -81,7 +81,7 @@ async def cancel(context: RequestContext) -> Response:
 
 
 async def _refusal(context: RequestContext, thread_id: ThreadId, run_id: RunId) -> Problem:
-    """Return what the client is told: there is no such run, or it has ended."""
+    """Return the refusal: there is no such run, or it has ended."""
     if await _run(context, thread_id, run_id) is None:
         return Problem(404, NO_RUNS, reason="run_not_found")
     return Problem(404, NOT_ACTIVE)
@@ -127,7 +127,7 @@ async def delete(context: RequestContext) -> Response:
 
 
 def on_client_gone(context: RequestContext, thread_id: ThreadId, run_id: RunId) -> Callable[[], Awaitable[None]]:
-    """Return what cancels a run whose client went away and had asked for that."""
+    """Return a function that cancels a run; a response calls it when its client has disconnected."""
 
     async def cancel_it() -> None:
         by = f"disconnect of {context.request.method} {context.route}"
@@ -140,7 +140,9 @@ def on_client_gone(context: RequestContext, thread_id: ThreadId, run_id: RunId) 
             serial=True,
         )
         dependencies = context.dependencies
-        deadline = dependencies.clock.monotonic() + dependencies.limits.deadline_s  # the request's own is long over
+        deadline = (
+            dependencies.clock.monotonic() + dependencies.limits.deadline_s
+        )  # the request's own deadline has passed
         try:
             done = await dependencies.submitter.submit(
                 intent, Cancellation(context, thread_id, run_id, "interrupt", by).decide, deadline

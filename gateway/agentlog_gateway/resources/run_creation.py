@@ -1,4 +1,4 @@
-"""Creation of a run by an HTTP request, on a thread or with a thread of its own."""
+"""Creation of a run by an HTTP request, on an existing thread or on a new one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """A run that is on the log; `done.duplicate` when this request had created it before."""
+    """A run on the log; `done.duplicate` is set if an earlier try of this request created it."""
 
     done: Submitted
     run: RunCreated
 
     def headers(self, context: RequestContext, location: str | None = None) -> dict[str, str]:
-        """Return where the run is, where to reconnect, and the consistency token."""
+        """Return headers: the run's path, the path to reconnect to, and the consistency token."""
         path = run_path(self.run.thread_id, self.run.run_id)
         found = {"Content-Location": path, **context.token(self.done)}
         return found if location is None else {**found, "Location": path + location}
@@ -37,14 +37,14 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True)
 class _FirstLook:
-    """The thread as an answer first met it: its version, and the runs that were answering."""
+    """The thread when a resume arrived: its version, and the runs that answered its interrupts then."""
 
     version: int
     answering: Sequence[RunState]
 
 
 class RunCreation:
-    """One request to create a run; ids are known before anything is written."""
+    """One request to create a run; its ids are known before the first write."""
 
     def __init__(self, context: RequestContext, body: StatelessRun, thread_id: ThreadId | None) -> None:
         self._context = context
@@ -74,13 +74,13 @@ class RunCreation:
                 case Refused(reason="context_and_configurable"):
                     raise Problem(400, done.detail)
                 case Voided(void=Void(reason="exists" | "gone")):
-                    continue  # the thread came or went between our look and our append: decide by what is there now
+                    continue  # the thread was created or deleted between read and append: decide again
                 case _:
                     break
         raise Problem(404, INVALID_RUN_TARGET)
 
     async def _decide(self) -> Decision:
-        """One question for thread and assistant, then the decision."""
+        """Read thread and assistant in one query, then decide."""
         dependencies, request = self._context.dependencies, self._request
         assistant_id = assistant_of(dependencies, self.body.assistant_id)
         partition = dependencies.log.partition_of(Key(self.thread_id))
@@ -95,10 +95,10 @@ class RunCreation:
         return CreateRun(created, deadline, request.new_thread, thread.version, rivals).decide(thread.state)
 
     async def _look(self) -> _FirstLook:
-        """Return the thread as this answer met it, or as its first try with the same key did.
+        """Return the thread when this resume arrived, or when its first try with the same key arrived.
 
-        It is meant for the interrupt that was open then. So the look comes before the answer's turn: by the time that
-        earlier commands are done, another interrupt may be open.
+        A resume answers the interrupt that was open when it arrived. So this reads the thread before the resume waits
+        for earlier commands of the thread: once they are done, another interrupt may be open.
         """
         context = self._context
         found = await thread_context(context, self.thread_id)
@@ -109,7 +109,7 @@ class RunCreation:
         return _FirstLook(version, answering(found.state))
 
     async def _rivals(self, version: int) -> Sequence[RunState]:
-        """Return the runs that were answering at the first look, and all that came since; none for other runs."""
+        """Return the runs that answered at the first look and all later ones; none if this run is no resume."""
         first, dependencies = self._first_look, self._context.dependencies
         if first is None:
             return []

@@ -1,4 +1,4 @@
-"""JSON documents that wait and join answer once a run is over, from facts only.
+"""JSON documents with which wait and join respond once a run is over; they come from facts only.
 
 Source: docs/http-api.md, sections 7.6 and 27.
 """

@@ -44,7 +44,7 @@ async def thread_run(context: RequestContext) -> RunCreation:
 
 
 async def stateless_run(context: RequestContext) -> RunCreation:
-    """Read a request for a run with a thread of its own."""
+    """Read a request for a run on a new thread."""
     return RunCreation(context, await context.body(StatelessRun), None)
 
 
@@ -151,7 +151,7 @@ async def join(context: RequestContext) -> Response:
     headers = _location(found, "/join")
     if context.head:
         return Response(headers=headers, media_type="application/json")
-    gone = _on_leaving(context, found, context.query(JoinQuery))
+    gone = _on_join_disconnect(context, found, context.query(JoinQuery))
     return BlockingResponse(joiners_document(context.dependencies, found.run_id), headers, gone)
 
 
@@ -168,15 +168,15 @@ async def join_stream(context: RequestContext) -> Response:
         last_event_id=context.request.headers.get("last-event-id"),
     )
     encoder = SseEncoder(context.dependencies.framer, stream_modes(query.stream_mode))
-    return SseResponse(events, encoder.encode, headers, _on_leaving(context, found, query))
+    return SseResponse(events, encoder.encode, headers, _on_join_disconnect(context, found, query))
 
 
-def _on_leaving(context: RequestContext, run: Run, query: JoinQuery) -> Callable[[], Awaitable[None]] | None:
+def _on_join_disconnect(context: RequestContext, run: Run, query: JoinQuery) -> Callable[[], Awaitable[None]] | None:
     return on_client_gone(context, run.thread_id, run.run_id) if query.cancel_on_disconnect else None
 
 
 async def _any_run(context: RequestContext) -> Run:
-    """Return the run of the path; one that took its temporary thread away can be joined too. Raises: Problem 404."""
+    """Return the run of the path, also if it deleted its temporary thread at its end. Raises: Problem 404."""
     thread_id, run_id = context.path_id("thread"), RunId(context.path_id("run"))
     await context.dependencies.caught_up.require(thread_id)
     found = await context.dependencies.runs.get(run_id, include_deleted=True)
@@ -187,7 +187,7 @@ async def _any_run(context: RequestContext) -> Run:
 
 
 def _is_gone(run: Run) -> bool:
-    deleted = run.deleted and run.status != "rollback"  # who joins that one is told that nothing is left
+    deleted = run.deleted and run.status != "rollback"  # a join of a run that was rolled back gets an empty document
     return deleted or (run.thread_deleted and not run.temporary)
 
 

@@ -1,4 +1,4 @@
-"""The routes of a thread's state: read, write, history. Source: docs/http-api.md, section 6."""
+"""Endpoints of a thread's state: read, write, history. Source: docs/http-api.md, section 6."""
 
 from starlette.responses import Response
 
@@ -20,20 +20,20 @@ from agentlog_projections.models.threads import Thread
 
 
 def graph_of(thread: Thread) -> str | None:
-    """Return the graph that a thread's last run used, None before the first."""
+    """Return the graph of a thread's last run, None before the first run."""
     graph_id = thread.metadata.get("graph_id")
     return graph_id if isinstance(graph_id, str) else None
 
 
 def at_checkpoint(ref: CheckpointRef | None, checkpoint_id: str | None = None) -> At:
-    """Return which checkpoint a body means."""
+    """Return the address of the checkpoint that a body names."""
     if ref is None:
         return At(checkpoint_id)
     return At(ref.checkpoint_id or checkpoint_id, ref.checkpoint_ns or "", ref.checkpoint_map)
 
 
 def empty_snapshot(thread_id: str, at: At) -> JsonObject:
-    """Return the snapshot of a thread without state; a checkpoint id that was asked for is echoed."""
+    """Return the snapshot of a thread without state; it echoes a requested checkpoint id."""
     checkpoint: Json = None if at.checkpoint_id is None else {"checkpoint_id": at.checkpoint_id, "thread_id": thread_id}
     return {
         "values": {},
@@ -66,7 +66,7 @@ async def get(context: RequestContext) -> Response:
 
 
 async def get_at(context: RequestContext) -> Response:
-    """GET /threads/{thread_id}/state/{checkpoint_id}; an unknown id gives an empty snapshot."""
+    """GET /threads/{thread_id}/state/{checkpoint_id}; the snapshot of an unknown id is empty."""
     at, query = At(context.request.path_params["checkpoint_id"]), context.query(StateQuery)
     return await _snapshot(context, at, subgraphs=query.subgraphs, select=query.select)
 
@@ -91,7 +91,7 @@ async def post_history(context: RequestContext) -> Response:
 
 
 def _before(given: str | JsonObject | None) -> str | None:
-    """Return the checkpoint id of `before`: itself, or in an object, flat or below `configurable`."""
+    """Return the checkpoint id of `before`: a string, or an object that has it flat or below `configurable`."""
     if given is None or isinstance(given, str):
         return given
     nested = given.get("configurable")
@@ -120,7 +120,7 @@ async def _history(
 
 
 class StateWrite:
-    """One write of the state: computed anew for each try against what the thread is then."""
+    """One update of the state; each try computes it again from the thread's current state."""
 
     def __init__(self, context: RequestContext, thread_id: ThreadId, body: StateUpdate) -> None:
         self._context = context
@@ -154,7 +154,7 @@ class StateWrite:
 
 
 async def post(context: RequestContext) -> Response:
-    """POST /threads/{thread_id}/state: the collected checkpoints and the new view in one commit."""
+    """POST /threads/{thread_id}/state: the new checkpoints and the new state in one commit."""
     thread_id = ThreadId(context.path_id("thread"))
     body = await context.body(StateUpdate)
     write = StateWrite(context, thread_id, body)

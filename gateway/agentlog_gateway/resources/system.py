@@ -1,4 +1,4 @@
-"""The routes about the server itself: health, version, documentation. Source: docs/http-api.md, section 3."""
+"""Endpoints of the server itself: health, readiness, version. Source: docs/http-api.md, section 3."""
 
 import asyncio
 import logging
@@ -9,6 +9,7 @@ from starlette.responses import Response
 from agentlog_facts.errors import AgentlogError
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.version import CONTRACT, VERSION
+from agentlog_gateway import timeouts
 from agentlog_gateway.api.dependencies import Check
 from agentlog_gateway.api.request_context import RequestContext
 from agentlog_gateway.http.errors import Problem
@@ -16,8 +17,6 @@ from agentlog_gateway.http.responses import json_response
 from agentlog_gateway.schemas.queries import HealthCheckQuery
 
 log = logging.getLogger(__name__)
-
-CHECK_S = 5.0
 
 FLAGS: JsonObject = {
     "assistants": True,
@@ -36,29 +35,31 @@ HOST: JsonObject = {
 
 
 async def ok(context: RequestContext) -> Response:
-    """GET /ok; with check_db=1 every dependency is asked, and 500 names those that do not answer."""
+    """GET /ok; with check_db=1 this checks every dependency, and 500 names those that do not answer."""
     if not context.query(HealthCheckQuery).check_db:
         return json_response({"ok": True, "services": {}})
-    asked = await _asked(context)
-    away = [name for name, fine in asked.items() if not fine]
+    checked = await _checked(context)
+    away = [name for name, fine in checked.items() if not fine]
     if away:
         raise Problem(500, f"no answer from: {', '.join(away)}")
-    dependencies: JsonObject = dict.fromkeys(asked, "ok")
+    dependencies: JsonObject = dict.fromkeys(checked, "ok")
     return json_response({"ok": True, "services": dependencies})
 
 
 async def ready(context: RequestContext) -> Response:
-    """GET /ready: 200 while requests can be served, else 503; the body says what is not as it should be.
+    """GET /ready: 200 while requests can be served, else 503; the body lists dependencies and faulty partitions.
 
     A stopped or unfinished partition takes only its own threads out of service, so it does not end readiness.
     """
-    asked = await _asked(context)
-    dependencies: JsonObject = {name: "ok" if fine else "away" for name, fine in asked.items()}
+    checked = await _checked(context)
+    dependencies: JsonObject = {name: "ok" if fine else "away" for name, fine in checked.items()}
     found: JsonObject = {"ready": False, "services": dependencies, "partitions": None, "quarantined": None}
     serving = False
-    if all(asked.values()):
+    if all(checked.values()):
         health = await context.dependencies.health()
-        await context.dependencies.caught_up.ask()  # nobody is let write on to what is told here to be stopped
+        await (
+            context.dependencies.caught_up.ask()
+        )  # writes must not pass the gate on a partition that is reported here as stopped
         stopped: JsonObject = {str(number): why for number, why in health.stopped.items()}
         building: list[Json] = list(health.building)
         found["partitions"] = {"present": health.present, "building": building, "stopped": stopped}
@@ -68,8 +69,8 @@ async def ready(context: RequestContext) -> Response:
     return json_response(found, status=200 if found["ready"] else 503)
 
 
-async def _asked(context: RequestContext) -> dict[str, bool]:
-    """Ask every dependency, side by side."""
+async def _checked(context: RequestContext) -> dict[str, bool]:
+    """Check every dependency, in parallel."""
     checks = context.dependencies.checks
     answers = await asyncio.gather(*(_answers(name, check) for name, check in checks.items()))
     return dict(zip(checks, answers, strict=True))
@@ -77,7 +78,7 @@ async def _asked(context: RequestContext) -> dict[str, bool]:
 
 async def _answers(name: str, check: Check) -> bool:
     try:
-        async with asyncio.timeout(CHECK_S):
+        async with asyncio.timeout(timeouts.DEPENDENCY_CHECK_S):
             await check()
     except (AgentlogError, TimeoutError) as error:
         log.warning("dependency.away", extra={"dependency": name, "error": str(error)})
@@ -86,7 +87,7 @@ async def _answers(name: str, check: Check) -> bool:
 
 
 async def info(context: RequestContext) -> Response:
-    """GET /info: `version` is that of the API, by which clients decide what they may ask; ours is under `server`."""
+    """GET /info: `version` is the API's, from which clients infer features; `server` has agentlog's own."""
     own: JsonObject = {"name": "agentlog", "version": VERSION}
     langgraph = version("langgraph")
     return json_response(
@@ -95,5 +96,5 @@ async def info(context: RequestContext) -> Response:
 
 
 async def not_implemented(context: RequestContext) -> Response:
-    """Answer for an endpoint of the contract that this release does not have yet."""
+    """Refuse a request to an endpoint of the contract that this release does not have yet."""
     raise Problem(404, f"not implemented by agentlog {VERSION}")

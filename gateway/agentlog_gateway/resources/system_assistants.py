@@ -12,20 +12,19 @@ from agentlog_facts.back_off import back_off
 from agentlog_facts.envelope import Actor, Cause
 from agentlog_facts.errors import AgentlogError, Unavailable
 from agentlog_facts.ids import Key
+from agentlog_gateway import timeouts
 from agentlog_gateway.api.dependencies import Dependencies
 from agentlog_projections.models.assistants import Assistant
 
 log = logging.getLogger(__name__)
 
 SYSTEM = Actor("system", "gateway")
-FIRST_PAUSE_S = 0.05
-LONGEST_PAUSE_S = 2.0
 
 
 async def ensure_system_assistants(dependencies: Dependencies) -> None:
-    """Create or refresh the assistant of each graph; tries again until rows and log answer."""
+    """Create or update the assistant of each graph; retry until rows and log answer."""
     for graph_id in dependencies.graphs.graph_ids():
-        for pause_s in back_off(FIRST_PAUSE_S, LONGEST_PAUSE_S):
+        for pause_s in back_off(timeouts.ASSISTANTS_FIRST_RETRY_S, timeouts.ASSISTANTS_LONGEST_RETRY_S):
             try:
                 await _ensure(dependencies, graph_id)
                 break
@@ -47,7 +46,7 @@ async def _ensure(dependencies: Dependencies, graph_id: str) -> None:
     done = await dependencies.submitter.submit(
         intent, decide, dependencies.clock.monotonic() + dependencies.limits.deadline_s
     )
-    if isinstance(done, Voided) and done.void.reason != "exists":  # another gateway may have made it meanwhile
+    if isinstance(done, Voided) and done.void.reason != "exists":  # another gateway may have created it meanwhile
         raise AgentlogError(f"assistant of graph {graph_id}: {done.void}")
     if not isinstance(done, Refused):
         log.info("assistant.ensured", extra={"graph": graph_id, "stream": f"assistant-{assistant_id}"})

@@ -1,4 +1,4 @@
-"""The routes of threads: create, get, patch, delete, search. Source: docs/http-api.md, section 5."""
+"""Endpoints of threads: create, get, patch, delete, search. Source: docs/http-api.md, section 5."""
 
 from starlette.responses import Response
 
@@ -19,9 +19,9 @@ from agentlog_projections.queries.command_context import ThreadContext
 
 
 async def existing_thread(context: RequestContext, thread_id: str, *, with_values: bool = True) -> Thread:
-    """Return the row of a thread; `with_values=False` spares reading a large state.
+    """Return the row of a thread; `with_values=False` does not read its state, which may be large.
 
-    Raises: Problem 404, Unavailable while its partition is not present.
+    Raises: Problem 404, Unavailable while its partition has not caught up.
     """
     await context.dependencies.caught_up.require(thread_id)
     row = await context.dependencies.threads.get(ThreadId(thread_id), with_values=with_values)
@@ -32,13 +32,13 @@ async def existing_thread(context: RequestContext, thread_id: str, *, with_value
 
 
 async def thread_context(context: RequestContext, thread_id: str) -> ThreadContext:
-    """Return what deciders need of a thread, existing or not. Raises: Unavailable, Quarantined."""
+    """Return the thread's state for deciders, empty if there is no such thread. Raises: Unavailable, Quarantined."""
     key = ThreadId(thread_id)
     return await context.dependencies.contexts.thread(key, context.dependencies.log.partition_of(Key(thread_id)))
 
 
 async def create(context: RequestContext) -> Response:
-    """POST /threads: one append, nothing is read before."""
+    """POST /threads: one append, without a read of the thread before it."""
     body = await context.body(ThreadCreate)
     thread_id = ThreadId(body.thread_id or context.new_id("thread"))
     await context.dependencies.caught_up.require(thread_id)
@@ -82,7 +82,7 @@ async def patch(context: RequestContext) -> Response:
 
 
 async def delete(context: RequestContext) -> Response:
-    """DELETE /threads/{thread_id}: runs and checkpoints go too, active runs end."""
+    """DELETE /threads/{thread_id}: also deletes its runs and checkpoints and ends active runs."""
     thread_id = ThreadId(context.path_id("thread"))
 
     async def decide() -> Decision:

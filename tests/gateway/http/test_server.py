@@ -13,12 +13,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 from tests.stack_fixtures import until
 
-from agentlog_gateway.http import server
 from agentlog_gateway.http.long_poll import BlockingResponse
 from agentlog_gateway.http.server import DrainingServer
 from agentlog_gateway.streaming.sse_response import SseResponse
 
-OPEN_S = 0.3
+DRAIN_STREAMS_S = 0.3
 
 
 class OneEvent:
@@ -93,7 +92,7 @@ class House:
 @asynccontextmanager
 async def house(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[House]:
     """Serve until the end of the block, where the server must have stopped or is stopped."""
-    monkeypatch.setattr(server, "OPEN_S", OPEN_S)
+    monkeypatch.setattr("agentlog_gateway.timeouts.DRAIN_STREAMS_S", DRAIN_STREAMS_S)
     made = House()
     config = uvicorn.Config(made.app, http="httptools", loop="none", log_config=None, lifespan="off")
     listening = socket.create_server(("127.0.0.1", 0))
@@ -132,7 +131,7 @@ async def test_a_request_in_flight_is_answered_and_nobody_is_accepted_any_more(
 async def test_an_idle_connection_may_bring_one_more_request_and_is_told_to_close(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server, "IDLE_S", 5.0)
+    monkeypatch.setattr("agentlog_gateway.timeouts.DRAIN_IDLE_S", 5.0)
     async with house(monkeypatch) as there:
         there.go.set()
         reader, writer = await there.open("/plain")
@@ -150,7 +149,7 @@ async def test_an_idle_connection_may_bring_one_more_request_and_is_told_to_clos
 
 async def test_a_connection_whose_answer_began_before_is_not_closed_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its client was not told, so it may send the next request at once; that one is told."""
-    monkeypatch.setattr(server, "IDLE_S", 5.0)
+    monkeypatch.setattr("agentlog_gateway.timeouts.DRAIN_IDLE_S", 5.0)
     async with house(monkeypatch) as there:
         reader, writer = await there.open("/wait")
         assert b"connection: close" not in await reader.readuntil(b"\r\n\r\n")

@@ -11,9 +11,10 @@ from tests.fakes.ports import TestClock
 from tests.gateway.web_env import NOWHERE, dependencies
 
 from agentlog_facts.errors import Unavailable
+from agentlog_gateway import timeouts
 from agentlog_gateway.application import build_app
 from agentlog_gateway.http.cors import Cors
-from agentlog_gateway.reads.caught_up import FRESH_S, CatchUpGate
+from agentlog_gateway.reads.caught_up import CatchUpGate
 from agentlog_postgres.connection import open_pool
 from agentlog_projections.queries.health import ProjectionHealth
 
@@ -60,7 +61,7 @@ async def test_a_partition_that_is_there_is_asked_about_now_and_then() -> None:
     for _ in range(3):
         await caught_up.require("t1")
     assert states.asked == 1
-    clock.seconds += FRESH_S + 0.01
+    clock.seconds += timeouts.CAUGHT_UP_CACHE_S + 0.01
     states.present = False
     with pytest.raises(Unavailable):
         await caught_up.require("t1")
