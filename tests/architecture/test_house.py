@@ -127,6 +127,7 @@ def test_every_module_begins_with_a_docstring_of_one_sentence() -> None:
 SWEPT = (
     "commands/agentlog_commands",
     "commands/agentlog_facts",
+    "gateway/agentlog_gateway",
     "infra/agentlog_broker",
     "infra/agentlog_infra/cli",
     "infra/agentlog_infra/examples",
@@ -162,6 +163,7 @@ def test_a_module_docstring_says_what_the_module_is() -> None:
 
 
 WITH_TIMEOUTS = ("infra/agentlog_infra", "processors/agentlog_processors", "projections/agentlog_projections")
+WITH_TIMEOUTS = ("gateway/agentlog_gateway", "infra/agentlog_infra", "processors/agentlog_processors")
 """Packages with a module `timeouts`, which holds all their durations; the example graphs are exempt."""
 
 

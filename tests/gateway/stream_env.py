@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.frame import Frame, FrameRecord
@@ -147,12 +146,12 @@ class StreamEnv:
 
 @asynccontextmanager
 async def stream_env_over(
-    log: FrameLog, reads: FrameReads, heartbeat_s: float = 5.0, look_every_s: float = 0.2
+    log: FrameLog, reads: FrameReads, heartbeat_s: float = 5.0, poll_s: float = 0.2
 ) -> AsyncGenerator[StreamEnv]:
     """Run the streams of a gateway."""
     rows = Rows()
-    watcher = RunWatcher(rows, timedelta(seconds=look_every_s))
-    streams = RunStreams(reads, watcher, timedelta(seconds=heartbeat_s))
+    watcher = RunWatcher(rows, poll_s)
+    streams = RunStreams(reads, watcher, heartbeat_s)
     serving = asyncio.ensure_future(watcher.run())
     try:
         yield StreamEnv(log, streams, rows, Hints(watcher.hear))

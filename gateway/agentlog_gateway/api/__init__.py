@@ -1,1 +1,1 @@
-"""What every endpoint shares: request context, dependencies, OpenAPI, recorded refusals."""
+"""Parts that all endpoints share: request context, dependencies, OpenAPI, recorded refusals."""

@@ -21,14 +21,14 @@ from agentlog_projections.queries.command_context import CommandContexts
 from agentlog_projections.queries.health import ProjectionHealth
 
 Check: TypeAlias = Callable[[], Awaitable[object]]
-"""Asks a dependency for any answer. Raises: AgentlogError."""
+"""Checks that a dependency answers. Raises: AgentlogError."""
 HealthQuery: TypeAlias = Callable[[], Awaitable[ProjectionHealth]]
-"""Asks how the projection is. Raises: Unavailable."""
+"""Reads the health of the projection. Raises: Unavailable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What bounds a request: sizes in bytes, times in seconds."""
+    """Limits of a request: sizes in bytes, times in seconds."""
 
     body_bytes: int
     deadline_s: float
@@ -37,9 +37,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """Everything that a route may use. `prepared` is set once every loaded graph has its assistant.
+    """Ports and queries of the endpoints.
 
-    `checks`: how each dependency is asked whether it is there.
+    `prepared` is set once every loaded graph has its assistant. `checks` has a health check for each dependency.
     """
 
     clock: Clock

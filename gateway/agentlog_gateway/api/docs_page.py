@@ -1,4 +1,4 @@
-"""The page under /docs: every operation of openapi.json; it loads nothing from elsewhere."""
+"""Page under /docs with every operation of openapi.json; it loads no other resource."""
 
 from collections.abc import Sequence
 from html import escape
@@ -15,7 +15,7 @@ table {{ border-collapse: collapse; width: 100% }}
 td {{ border-top: 1px solid #8884; padding: .2rem .6rem .2rem 0; vertical-align: top }}
 </style>
 <h1>agentlog {version}</h1>
-<p>The whole description, with every body, is <a href="/openapi.json">openapi.json</a>.</p>
+<p>The full description, with every body, is <a href="/openapi.json">openapi.json</a>.</p>
 {sections}
 </html>
 """

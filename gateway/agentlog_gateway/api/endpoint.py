@@ -1,4 +1,4 @@
-"""ASGI application of one path: the handler of each method, and a response for everything that a handler raises."""
+"""ASGI application of one path: the handler of each method, and the response to each error of a handler."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -29,8 +29,8 @@ _REPLACEMENT = quote(REPLACEMENT).encode()
 class Operation:
     """One documented operation.
 
-    `answer`: the type of what a 200 holds, None where there is no 200; `streams`: a 200 holds server-sent events;
-    `also`: what other statuses mean. `body` and `query`: the models that the handler reads its request with.
+    `answer`: the type of the JSON body of a 200, None if there is none; `streams`: a 200 has server-sent events;
+    `also`: the meaning of other statuses. `body` and `query`: the models with which the handler reads a request.
     """
 
     method: str
@@ -88,7 +88,7 @@ class Endpoint:
             return await handler(context)
         except ClientDisconnect:
             return None
-        except Exception as error:  # the outermost place of a request: everything becomes an answer
+        except Exception as error:  # the outermost handler of a request: every error becomes a response
             await note_refusal(context, error)
             response = failure_response(error)
             if response is None:

@@ -1,4 +1,4 @@
-"""FastAPI's OpenAPI document of the operations, made from the models of their paths, queries, bodies and responses.
+"""OpenAPI document of the operations, made by FastAPI from the models of paths, queries, bodies and responses.
 
 FastAPI documents the operations, and `Endpoint` serves them: see decision 0024.
 """
@@ -54,14 +54,14 @@ def documented(operations: Sequence[Operation]) -> APIRouter:
 
 
 def _statuses(operation: Operation) -> dict[int, str]:
-    """Return what each status means, that of success first."""
+    """Return the meaning of each status, that of success first."""
     if operation.streams:
         return {200: "Server-sent events", **operation.also}
     return {**operation.also} if operation.answer is None else {200: "Success", **operation.also}
 
 
 def _responses(operation: Operation, statuses: Mapping[int, str]) -> dict[int | str, dict[str, object]]:
-    """Return what FastAPI does not know of the responses by itself."""
+    """Return the facts about responses that FastAPI cannot infer."""
     found: dict[int | str, dict[str, object]] = {status: {"description": text} for status, text in statuses.items()}
     if operation.streams:
         found[200]["content"] = {"text/event-stream": {}}
@@ -69,10 +69,10 @@ def _responses(operation: Operation, statuses: Mapping[int, str]) -> dict[int | 
 
 
 class _Declaration:
-    """An operation in the form that FastAPI reads: the signature of a function. Nobody calls it."""
+    """An operation in the form that FastAPI reads: the signature of a function, which is never called."""
 
     def __init__(self, operation: Operation) -> None:
-        self.__doc__ = None  # FastAPI would show the class's to clients
+        self.__doc__ = None  # FastAPI would show the docstring of the class to clients
         self.__signature__ = Signature(list(_parameters(operation)))
 
     def __call__(self) -> None:

@@ -1,30 +1,31 @@
-"""Decides how refused mutations are remembered on the log: each as a fact, bursts as one fact with a count.
+"""Log of refused mutations: a fact for each, and one fact with a count for the rest of a burst.
 
-Beyond MOST in WINDOW_S per caller, resource and reason one counted fact stands for the rest. Source: docs/log.md.
+A burst is more than MOST refusals in `timeouts.REFUSAL_WINDOW_S` with the same caller, aggregate, command and reason.
+Source: docs/log.md.
 """
 
 import asyncio
 import logging
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from agentlog_facts.envelope import Cause, Draft
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import Key, stream
 from agentlog_facts.ports import Clock, EventLog, Ids
 from agentlog_facts.system import CommandRefused
+from agentlog_gateway import timeouts
 
 log = logging.getLogger(__name__)
 
-WINDOW_S = 60.0
 MOST = 10
 REMEMBERED = 4096
-"""Callers, resources and reasons watched at once; the oldest is told and dropped first."""
+"""Most windows at the same time; beyond it the oldest is counted and dropped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A refused mutation: which command on which aggregate, why, and the digest of what was asked."""
+    """A refused mutation: the command and its aggregate, the reason, and the digest of the request."""
 
     key: Key
     command: str
@@ -37,12 +38,12 @@ class Refusal:
 class _Window:
     last: Refusal
     since: float
-    told: int = 0
-    untold: int = field(default=0)
+    appended: int = 0
+    counted: int = 0
 
 
 class Refusals:
-    """Appends refusals to `refusals-<key>`; `run()` tells the counted ones and is supervised by the root."""
+    """Appends refusals to `refusals-<key>`; `run()` appends the counts; the composition root supervises it."""
 
     def __init__(self, events: EventLog, clock: Clock, ids: Ids) -> None:
         self._events = events
@@ -52,40 +53,40 @@ class Refusals:
         self._dropped: list[_Window] = []
 
     async def record(self, refusal: Refusal) -> None:
-        """Remember one refusal; durable when this returns, unless it is one of a burst."""
+        """Append one refusal, durable on return; the refusals of a burst are counted only."""
         actor = refusal.cause.actor
         name = (f"{actor.iss}:{actor.sub}", refusal.key, refusal.command, refusal.reason)
         window = self._windows.get(name)
-        if window is None or window.since + WINDOW_S <= self._clock.monotonic():
+        if window is None or window.since + timeouts.REFUSAL_WINDOW_S <= self._clock.monotonic():
             self._drop(name)
             window = self._windows[name] = _Window(refusal, self._clock.monotonic())
         window.last = refusal
-        if window.told >= MOST:
-            window.untold += 1
+        if window.appended >= MOST:
+            window.counted += 1
             return
-        window.told += 1
+        window.appended += 1
         await self._append(refusal, 1)
 
     async def run(self) -> None:
-        """Tell what was only counted, window by window, until cancelled; then tell the rest."""
+        """Append the count of each window at its end, until cancelled; then append the remaining counts."""
         try:
             while True:
-                await asyncio.sleep(WINDOW_S / 10)  # the end of a window is a matter of time
-                await self.tell(self._clock.monotonic() - WINDOW_S)
+                await asyncio.sleep(timeouts.REFUSAL_WINDOW_S / 10)  # the end of a window has no event
+                await self.append_counts(self._clock.monotonic() - timeouts.REFUSAL_WINDOW_S)
         finally:
-            await self.tell(float("inf"))
+            await self.append_counts(float("inf"))
 
-    async def tell(self, before: float) -> None:
-        """Append the counts of all windows that began before."""
+    async def append_counts(self, before: float) -> None:
+        """Append the counts of all windows that began at `before` or earlier."""
         for name in [name for name, window in self._windows.items() if window.since <= before]:
             self._drop(name)
         dropped, self._dropped = self._dropped, []
         for window in dropped:
-            await self._append(window.last, window.untold)
+            await self._append(window.last, window.counted)
 
     def _drop(self, name: tuple[str, str, str, str]) -> None:
         window = self._windows.pop(name, None)
-        if window is not None and window.untold:
+        if window is not None and window.counted:
             self._dropped.append(window)
         if len(self._windows) >= REMEMBERED:
             self._drop(next(iter(self._windows)))
@@ -104,5 +105,5 @@ class Refusals:
         )
         try:
             await self._events.append(draft)
-        except Unavailable as error:  # the refusal itself stands; that it could not be noted is told to operators
+        except Unavailable as error:  # the response stays; the log line tells operators that the fact is missing
             log.error("refusal.not_recorded", extra={"stream": draft.stream, "error": str(error)})

@@ -1,4 +1,4 @@
-"""Recorder of refused mutations: those of an aggregate that is or was there leave a fact, validation errors do not.
+"""Recorder of refused mutations of an existing or deleted aggregate; validation errors leave no fact.
 
 Source: docs/log.md, CommandRefused.
 """
@@ -13,7 +13,7 @@ from agentlog_gateway.http.errors import Problem
 log = logging.getLogger(__name__)
 
 REFUSALS = frozenset({400, 404, 409})
-"""Statuses of a mutation that is refused for the state it met; with 413 and 422 the request itself is wrong."""
+"""Statuses of a mutation that the aggregate's state forbids; with 413 and 422 the request itself is invalid."""
 
 
 async def note_refusal(context: RequestContext, error: Exception) -> None:
@@ -24,12 +24,12 @@ async def note_refusal(context: RequestContext, error: Exception) -> None:
     try:
         if await context.dependencies.ledger.knows(attempted.key):
             await context.dependencies.refusals.record(_refusal(context, attempted, reason))
-    except AgentlogError as fault:  # the answer stays; the log line tells operators that the fact is missing
+    except AgentlogError as fault:  # the response stays; the log line tells operators that the fact is missing
         log.error("refusal.not_recorded", extra={"key": attempted.key, "error": str(fault)})
 
 
 def _reason(error: Exception) -> str | None:
-    """Return the code of a refusal, "" where the decider gave it, None for any other error."""
+    """Return the code of a refusal, "" if the decider gave it, None for any other error."""
     match error:
         case Problem() if error.status in REFUSALS:
             return error.reason

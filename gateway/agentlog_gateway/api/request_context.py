@@ -1,4 +1,4 @@
-"""One HTTP request as the routes see it: its query and body, its identity on the log, and how it submits commands."""
+"""Context of one HTTP request: its query and body, its identity on the log, and its submission of commands."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ _Query = TypeVar("_Query", bound=QueryString)
 
 @dataclass(frozen=True, slots=True)
 class Attempted:
-    """A command that was asked of an aggregate, and did not come to pass; `reason` as its decider or the log says."""
+    """A command on an aggregate that had no effect; `reason` is that of its decider or of the log."""
 
     key: Key
     command: str
@@ -41,7 +41,7 @@ class Attempted:
 
 
 class RequestContext:
-    """A request in work. Routes read from it, submit through it and get headers for their answer from it."""
+    """One request. Endpoints read it, submit through it, and get headers of their response from it."""
 
     def __init__(self, dependencies: Dependencies, request: Request, route: str) -> None:
         self.dependencies = dependencies
@@ -56,7 +56,7 @@ class RequestContext:
 
     @property
     def head(self) -> bool:
-        """Tell whether only headers are asked for."""
+        """Return whether the client wants headers only."""
         return self.request.method == "HEAD"
 
     def path_id(self, kind: str) -> str:
@@ -102,7 +102,7 @@ class RequestContext:
         return self._identity
 
     def new_id(self, name: str) -> str:
-        """Return the id of something that this request creates; the same for each retry of a keyed request."""
+        """Return an id for a new resource, the same for each retry of a request with an Idempotency-Key."""
         return self.identity.derived(name, self.dependencies.ids)
 
     @property
@@ -113,7 +113,7 @@ class RequestContext:
 
     @property
     def cause(self) -> Cause:
-        """Return who is behind what this request writes."""
+        """Return the cause of the commits of this request: caller, request and trace."""
         request = envelope.Request(self.request_id, self.request.method, self.route)
         traceparent = self.request.headers.get("traceparent")
         fits = traceparent is not None and len(traceparent) <= 64 and traceparent.isascii()
@@ -121,7 +121,7 @@ class RequestContext:
 
     @property
     def deadline(self) -> float:
-        """Return until when this request may take, however often it submits, in seconds of the monotonic clock.
+        """Return the deadline of all submissions of this request, in seconds of the monotonic clock.
 
         It begins with the first commit, so that a body that arrives slowly does not shorten it.
         """
@@ -138,25 +138,25 @@ class RequestContext:
         serial: bool = False,
         conflicts: bool = False,
     ) -> Submitted | Refused | Voided:
-        """Carry the decision about a command to the log; `command` names it in what is noted of a refusal.
+        """Submit the decision on a command; the record of a refusal names it `command`.
 
-        `conflicts`: the contract has a 409 for this command, which is then told where too many races were lost.
+        `conflicts`: the API defines a 409 for this command; then too many lost races raise it in place of Contended.
 
-        Raises: Unavailable, OutcomeUnknown, KeyReused, Contended or Problem 409, and what `decide` raises.
+        Raises: Unavailable, OutcomeUnknown, KeyReused, Contended or Problem 409, and the errors of `decide`.
         """
         identity = self.identity
         intent = Intent(Key(key), identity.event_id, self.body_sha256, self.cause, identity.keyed, serial)
         self.attempted = Attempted(Key(key), command)
-        judging = _Judging(decide)
+        deciding = _CaughtDecision(decide)
         try:
-            done = await self.dependencies.submitter.submit(intent, judging.decide, self.deadline)
+            done = await self.dependencies.submitter.submit(intent, deciding.decide, self.deadline)
         except Contended as error:
             if not conflicts:
                 raise
             raise Problem(409, str(error), reason=error.code) from error
         match done:
-            case Refused() if judging.raised is not None:
-                raise judging.raised
+            case Refused() if deciding.raised is not None:
+                raise deciding.raised
             case Submitted():
                 self.attempted = None
             case Refused():
@@ -170,10 +170,10 @@ class RequestContext:
         return {TOKEN_HEADER: self.dependencies.progress.token(done.place)}
 
 
-class _Judging:
-    """A decision whose refusals are values even where a route raises them.
+class _CaughtDecision:
+    """A decision that turns the refusals that an endpoint raises into values.
 
-    So a keyed request that had its effect is answered as the first time, whatever would refuse it now.
+    So a retry with an Idempotency-Key gets the first response again, even if the request would be refused now.
     """
 
     def __init__(self, decide: Callable[[], Awaitable[Decision]]) -> None:
@@ -181,7 +181,7 @@ class _Judging:
         self.raised: Problem | AgentlogError | None = None
 
     async def decide(self) -> Decision:
-        """Decide; what was raised instead is in `raised`. Raises: Unavailable."""
+        """Decide; a refusal that was raised is in `raised`. Raises: Unavailable."""
         try:
             return await self._decide()
         except Unavailable:
@@ -195,7 +195,7 @@ Handler = Callable[[RequestContext], Awaitable[Response]]
 
 
 def is_uuid(text: str) -> bool:
-    """Tell whether a text is a UUID in any of its forms."""
+    """Return whether a text is a UUID in any of its forms."""
     try:
         UUID(text)
     except ValueError:

@@ -53,7 +53,7 @@ class BlockingResponse(Response):
             await self._on_gone()
 
     async def _wait(self, document: asyncio.Future[bytes], gone: asyncio.Future[None], send: Send) -> bool:
-        """Tell whether the document was ready before the client disconnected."""
+        """Return whether the document was ready before the client disconnected."""
         while True:
             both: set[asyncio.Future[bytes] | asyncio.Future[None]] = {document, gone}
             await asyncio.wait(both, timeout=timeouts.HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)

@@ -32,7 +32,7 @@ def stays_open(scope: Scope) -> None:
 
 
 def was_cut(scope: Scope) -> bool:
-    """Tell whether the server cut the connection: the client has not disconnected, it will reconnect."""
+    """Return whether the server cut the connection: the client has not disconnected, it will reconnect."""
     return _CUT in scope
 
 

@@ -1,1 +1,1 @@
-"""Shapes of requests and responses."""
+"""Models of queries, bodies and responses."""

@@ -13,13 +13,13 @@ _STEP = re.compile(r"\.?([^.\[\]]+)|\[(-?[0-9]{1,9})\]")
 
 
 def extraction_paths(extract: Mapping[str, str] | None) -> dict[str, Path]:
-    """Read the paths. Raises: Problem 422."""
+    """Parse the paths. Raises: Problem 422."""
     return {_alias(alias): _path(path) for alias, path in (extract or {}).items()}
 
 
 def _alias(alias: str) -> str:
     if not alias.isidentifier():
-        raise invalid(f"extract: {alias!r} is no identifier")
+        raise invalid(f"extract: {alias!r} is not an identifier")
     return alias
 
 
@@ -38,7 +38,7 @@ def _path(text: str) -> Path:
 
 
 def extracted(thread: JsonObject, paths: Mapping[str, Path]) -> JsonObject:
-    """Return {"extracted": {alias: value}}, nothing without paths; a missing value is null."""
+    """Return {"extracted": {alias: value}}, {} without paths; a missing value is null."""
     return {"extracted": {alias: _at(thread, path) for alias, path in paths.items()}} if paths else {}
 
 

@@ -1,6 +1,6 @@
-"""Query strings of requests, field by field; openapi.json is made from the same models.
+"""Models of query strings; openapi.json is made from them.
 
-A value comes as the list of everything that was given under its name; the last one counts. Unknown names are ignored.
+A model gets the list of all values of a name, and the last one counts. Unknown names are ignored.
 Source: docs/http-api.md, sections 3, 6, 7.6 and 9.
 """
 
@@ -53,7 +53,7 @@ Text: TypeAlias = Annotated[str, BeforeValidator(_last)]
 Flag: TypeAlias = Annotated[bool, BeforeValidator(_flag), Field(description="1, true, yes or on; anything else is no")]
 Number: TypeAlias = Annotated[int, BeforeValidator(_number)]
 PageNumber: TypeAlias = Annotated[int, BeforeValidator(_page_number)]
-"""A number whose errors are 400, as the contract has it for the list of runs."""
+"""A number whose errors have status 400, as the API defines it for the list of runs."""
 StateSelect: TypeAlias = Annotated[
     list[str], BeforeValidator(_split), Field(description="names of fields, or values.KEY; repeated or after commas")
 ]
@@ -72,7 +72,7 @@ class HealthCheckQuery(QueryString):
 
 
 class RunListQuery(QueryString):
-    """GET /threads/{thread_id}/runs. The route checks ranges and names, for their statuses are the contract's."""
+    """GET /threads/{thread_id}/runs. The endpoint checks ranges and names, because the API defines their statuses."""
 
     limit: Annotated[PageNumber, Field(json_schema_extra={"minimum": 1, "maximum": 1000})] = 10
     offset: Annotated[PageNumber, Field(json_schema_extra={"minimum": 0})] = 0

@@ -1,6 +1,6 @@
-"""Bodies of requests, field by field; openapi.json is made from the same models.
+"""Models of request bodies; openapi.json is made from them.
 
-Unknown fields are ignored. Fields of the contract that this release does not know yet are refused, never ignored.
+Unknown fields are ignored. Fields of the API that this release does not support yet are refused, never ignored.
 Source: docs/http-api.md, sections 4 to 7.
 """
 
@@ -15,7 +15,7 @@ from agentlog_facts.version import VERSION
 from agentlog_gateway.http.errors import invalid
 
 MOST = 2**31 - 1
-"""Larger numbers of rows are not counted to."""
+"""Upper bound of offsets and numbers of rows."""
 
 
 def _any_json(_source: object, _handler: object) -> CoreSchema:
@@ -38,7 +38,7 @@ def _later(value: object) -> None:
         raise ValueError(f"this field is not supported yet by agentlog {VERSION}")
 
 
-# The values were parsed from JSON, so their parts need no second look.
+# The values were parsed from JSON, so pydantic need not check their parts.
 AnyJson: TypeAlias = Annotated[Json, GetPydanticSchema(_any_json)]
 AnyObject: TypeAlias = Annotated[JsonObject, GetPydanticSchema(_any_object)]
 Uuid: TypeAlias = Annotated[str, AfterValidator(_canonical_uuid), Field(json_schema_extra={"format": "uuid"})]
@@ -131,7 +131,7 @@ class AssistantSearch(AssistantCount):
 
 
 class CheckpointRef(Body):
-    """Which checkpoint is meant; only a namespace means the latest one of a subgraph."""
+    """Reference to a checkpoint; a namespace alone means the latest checkpoint of a subgraph."""
 
     checkpoint_id: str | None = None
     checkpoint_ns: str | None = None
@@ -140,7 +140,7 @@ class CheckpointRef(Body):
 
 
 class CheckpointTarget(CheckpointRef):
-    """The checkpoint that something is written on."""
+    """Reference to the checkpoint from which a write continues."""
 
     checkpoint_id: Uuid | None = None
 

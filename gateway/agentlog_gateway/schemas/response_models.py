@@ -1,4 +1,4 @@
-"""Response bodies of the API, field by field, as openapi.json documents them; tests hold the responses to these models.
+"""Models of response bodies, as openapi.json documents them; tests check the responses against them.
 
 Source: docs/http-api.md, sections 3, 4.1, 5.1, 6 and 7.2.
 """
@@ -37,7 +37,7 @@ class AssistantResponse(BaseModel):
 
 
 class InterruptResponse(BaseModel):
-    """A question that a graph asks."""
+    """An interrupt of a graph."""
 
     id: str
     value: AnyJson
@@ -52,7 +52,7 @@ class ErrorDescription(BaseModel):
 
 
 class ThreadResponse(BaseModel):
-    """A thread; `select` leaves fields out, and `extracted` is there where a search asks for it."""
+    """A thread; `select` leaves fields out, and `extracted` is present if a search requests it."""
 
     thread_id: UUID
     created_at: datetime
@@ -63,7 +63,7 @@ class ThreadResponse(BaseModel):
     config: AnyObject
     values: AnyJson = Field(description="the last state, null before the first")
     error: ErrorDescription | None
-    interrupts: dict[str, list[InterruptResponse]] = Field(description="open questions by the id of their task")
+    interrupts: dict[str, list[InterruptResponse]] = Field(description="open interrupts by the id of their task")
     extracted: AnyObject = Field(default_factory=dict[str, Json])
 
 
@@ -77,13 +77,13 @@ class RunResponse(BaseModel):
     updated_at: datetime
     status: RunStatus
     metadata: AnyObject
-    kwargs: AnyObject = Field(description="what the run was created with")
+    kwargs: AnyObject = Field(description="the arguments of the run's creation")
     multitask_strategy: Strategy
     langsmith_session_name: None
 
 
 class CheckpointAddress(BaseModel):
-    """What names a checkpoint."""
+    """The address of a checkpoint."""
 
     thread_id: str
     checkpoint_id: str | None = None
@@ -92,7 +92,7 @@ class CheckpointAddress(BaseModel):
 
 
 class TaskResponse(BaseModel):
-    """A task of a step; one that is a subgraph has its checkpoint, or its state where that was asked for."""
+    """A task of a step; a task that is a subgraph has its checkpoint, or its state if the request wants it."""
 
     id: str
     name: str
@@ -120,7 +120,7 @@ class StateResponse(BaseModel):
 
 
 class StateUpdateResponse(BaseModel):
-    """The checkpoint that an update of the state made, under three names."""
+    """The checkpoint that an update of the state created, under three names."""
 
     checkpoint: CheckpointAddress
     configurable: CheckpointAddress
@@ -128,7 +128,7 @@ class StateUpdateResponse(BaseModel):
 
 
 class HealthResponse(BaseModel):
-    """The server answers; `services` names the dependencies that were asked."""
+    """The server answers; `services` names the dependencies that were checked."""
 
     ok: Literal[True]
     services: dict[str, Literal["ok"]]
@@ -143,7 +143,7 @@ class PartitionsResponse(BaseModel):
 
 
 class ReadinessResponse(BaseModel):
-    """Whether requests can be served, and what is not as it should be."""
+    """Readiness to serve requests, unavailable dependencies, faulty partitions and quarantined aggregates."""
 
     ready: bool
     services: dict[str, Literal["ok", "away"]]

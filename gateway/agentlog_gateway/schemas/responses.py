@@ -29,7 +29,7 @@ def thread_json(row: Thread) -> JsonObject:
 
 
 def new_thread_json(done: Submitted, created: ThreadCreated) -> JsonObject:
-    """Return a thread as it is right after its creation."""
+    """Return a thread in its state right after its creation."""
     at = time_text(done.occurred_at)
     return {
         "thread_id": created.thread_id,
@@ -62,7 +62,7 @@ def run_json(row: Run) -> JsonObject:
 
 
 def new_run_json(done: Submitted, created: RunCreated) -> JsonObject:
-    """Return a run as it is right after its creation."""
+    """Return a run in its state right after its creation."""
     at = time_text(done.occurred_at)
     return {
         "run_id": created.run_id,
@@ -95,12 +95,12 @@ def assistant_json(row: Assistant) -> JsonObject:
 
 
 def selected(shown: JsonObject, names: Sequence[str] | None) -> JsonObject:
-    """Return only the fields that were asked for; None means all."""
+    """Return the selected fields only; None selects all."""
     return shown if names is None else {name: shown[name] for name in names if name in shown}
 
 
 def selected_state(snapshot: JsonObject, names: Sequence[str] | None) -> JsonObject:
-    """Return only the fields of a snapshot that were asked for: field names, or `values.<key>`."""
+    """Return the selected fields of a snapshot only; a name is that of a field, or `values.<key>`."""
     if not names:
         return snapshot
     shown: JsonObject = {}

@@ -1,4 +1,4 @@
-"""Bodies of requests for runs, and the `RunRequest` that each of them means. Source: docs/http-api.md, section 7.1."""
+"""Models of bodies that create runs, each with its `RunRequest`. Source: docs/http-api.md, section 7.1."""
 
 from dataclasses import replace
 from typing import Annotated, Literal, TypeAlias
@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from agentlog_commands.run_request import Durability, RunRequest, Strategy
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.version import VERSION
+from agentlog_gateway import timeouts
 from agentlog_gateway.schemas.requests import (
     AnyJson,
     AnyObject,
@@ -22,7 +23,6 @@ StreamMode: TypeAlias = Literal[
     "values", "messages", "messages-tuple", "tasks", "checkpoints", "updates", "events", "debug", "custom"
 ]
 SUPPORTED_MODES = frozenset({"values", "updates", "messages-tuple", "custom"})
-MAX_DELAY_S = 10 * 366 * 24 * 3600
 
 
 def _supported_modes(modes: list[StreamMode]) -> list[StreamMode]:
@@ -57,7 +57,7 @@ Nodes: TypeAlias = Literal["*"] | list[str]
 
 
 class Send(Body):
-    """A node with an input of its own."""
+    """A node and the input that it gets."""
 
     node: str
     input: AnyJson
@@ -68,7 +68,7 @@ class Send(Body):
 
 
 class Command(Body):
-    """What to do on a thread that waits. Source: docs/http-api.md, section 13."""
+    """A command to a thread that waits. Source: docs/http-api.md, section 13."""
 
     update: AnyObject | list[AnyJson] | None = None
     resume: AnyJson = None
@@ -80,7 +80,7 @@ class Command(Body):
 
 
 class RunConfig(Body):
-    """LangGraph's config; other keys than these are kept."""
+    """LangGraph's config; other keys than these are stored too."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
@@ -90,7 +90,7 @@ class RunConfig(Body):
     metadata: AnyObject | None = None
 
     def stored(self) -> JsonObject:
-        """Return it as a run stores it: without fields that are null."""
+        """Return the config in its stored form, without fields that are null."""
         given: JsonObject = self.model_dump(exclude_none=True, exclude={"configurable", "metadata"})
         return {**given, "configurable": self.configurable or {}, "metadata": self.metadata or {}}
 
@@ -112,7 +112,7 @@ class StatelessRun(Body):
     on_disconnect: Literal["cancel", "continue"] = "continue"
     on_completion: Literal["delete", "keep"] = "delete"
     multitask_strategy: Strategy = "enqueue"
-    after_seconds: Annotated[float, Field(le=MAX_DELAY_S)] = 0
+    after_seconds: Annotated[float, Field(le=timeouts.LONGEST_RUN_DELAY_S)] = 0
     durability: Durability | None = None
     checkpoint_during: bool | None = None
     strict_resume: Annotated[bool, AfterValidator(_not_strict)] = False
@@ -121,7 +121,7 @@ class StatelessRun(Body):
     langsmith_tracer: NotSupported = None
 
     def request(self) -> RunRequest:
-        """Return the request for a run with a thread of its own."""
+        """Return the request for a run on a new thread."""
         return RunRequest(
             input=self.input,
             command=None if self.command is None else self.command.stored(),

@@ -1,4 +1,4 @@
-"""Where a joining client begins, read from the header `Last-Event-ID`."""
+"""Cursor of a client that joins a stream, read from the header `Last-Event-ID`."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -18,7 +18,7 @@ class LiveOnly:
 
 @dataclass(frozen=True, slots=True)
 class After:
-    """Begin behind this position."""
+    """Begin after this position."""
 
     position: int
 
@@ -27,7 +27,7 @@ Begin: TypeAlias = FromStart | LiveOnly | After
 
 
 def begin(last_event_id: str | None) -> Begin:
-    """Read `Last-Event-ID`; unreadable text replays nothing. Source: docs/http-api.md, section 11."""
+    """Parse `Last-Event-ID`; invalid text replays nothing. Source: docs/http-api.md, section 11."""
     if last_event_id is None:
         return LiveOnly()
     text = last_event_id.strip()

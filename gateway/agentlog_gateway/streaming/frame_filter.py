@@ -1,12 +1,11 @@
 """Filter of a thread's flushes for a reader of one run: pure, the same from any cursor and for every reader.
 
-A flush counts only if its (epoch, n) is above the last one seen on the thread, so a late worker's or a repeated flush
-never shows. A flush that names its `RunFinished` waits for the verdict over that fact. Later flushes of the same
-epoch are not shown: the epoch is over or its attempt has stopped. A flush `of` a fact counts once.
+A flush counts only if its (epoch, n) is above the last one seen on the thread, so a flush of a late worker or a
+repeated one is never shown. A flush that names its `RunFinished` waits for the verdict on that fact. Later flushes of
+the same epoch are not shown: the epoch is over or its attempt has stopped. A flush `of` a fact counts once.
 
-Before a claim is revoked, a fence record is appended. Flushes of the epoch behind the fence are not shown, whether a
-reader knows of the release yet or not. They are shown once it is known that the release is void and the run ended in
-this very epoch.
+Before a claim is revoked, a fence record is appended. Flushes of the epoch after the fence are not shown, even before
+a reader knows of the release. If the release turns out void and the run ends in that same epoch, they are shown then.
 """
 
 from dataclasses import dataclass
@@ -38,19 +37,19 @@ class EpochFilter:
         self._held: list[PositionedFrames] = []
         self._announced: set[str] = set()
         self._fence = _Fence()
-        self._in_vain = False
+        self._fence_void = False
 
     @property
     def holds(self) -> bool:
-        """Tell whether an end waits for its verdict."""
+        """Return whether an end waits for its verdict."""
         return bool(self._held)
 
     def announced(self, event_id: str | None) -> bool:
-        """Tell whether somebody's flush `of` this fact was shown."""
+        """Return whether a flush `of` this fact was shown."""
         return event_id in self._announced
 
     def accepts(self, flush: PositionedFrames) -> bool:
-        """Take the next flush of the thread; tell whether it is shown now."""
+        """Read the next flush of the thread; return whether it is shown now."""
         record = flush.record
         if record.of is not None:
             return record.run_id == self._run_id and self._announces(record.of)
@@ -61,23 +60,23 @@ class EpochFilter:
         if (record.epoch, record.n) <= self._last:
             return False
         self._last = (record.epoch, record.n)
-        return record.run_id == self._run_id and self._speaks(flush, record)
+        return record.run_id == self._run_id and self._is_shown(flush, record)
 
     def settle(self, finished_event_id: str | None) -> PositionedFrames | None:
-        """Return the flush that ends the run, now that its end is known; forget the others that waited."""
+        """Return the flush that ends the run, after its end is known; drop the others that waited."""
         end = self._end(finished_event_id)
         self._held = []
         return None if finished_event_id in self._announced else end
 
     def reopened(self, finished_event_id: str | None) -> int | None:
-        """Return the position from which all is to be read again: the run ended in the epoch that was fenced off there.
+        """Return the position of the fence from which the log must be read again, None if there is none.
 
-        It counts from now on. None where nothing was kept back in vain.
+        The run ended in the fenced epoch, so the flushes of that epoch after the fence count from now on.
         """
         end, fence = self._end(finished_event_id), self._fence
-        if self._in_vain or end is None or end.record.epoch != fence.epoch or end.position < fence.position:
+        if self._fence_void or end is None or end.record.epoch != fence.epoch or end.position < fence.position:
             return None
-        self._in_vain, self._last, self._held = True, fence.last, []
+        self._fence_void, self._last, self._held = True, fence.last, []
         return fence.position
 
     def _end(self, finished_event_id: str | None) -> PositionedFrames | None:
@@ -90,9 +89,9 @@ class EpochFilter:
         self._announced.add(event_id)
         return not known
 
-    def _speaks(self, flush: PositionedFrames, record: FrameRecord) -> bool:
+    def _is_shown(self, flush: PositionedFrames, record: FrameRecord) -> bool:
         if self._held and self._held[-1].record.epoch < record.epoch:
             self._held.clear()  # a later claim: no end of the earlier epoch was accepted
         if record.end is not None:
             self._held = [*self._held, flush][-HELD:]
-        return not self._held and (self._in_vain or record.epoch > self._fence.epoch)
+        return not self._held and (self._fence_void or record.epoch > self._fence.epoch)

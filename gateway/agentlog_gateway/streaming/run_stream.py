@@ -1,6 +1,6 @@
 """Stream of one run for one client: ranges from the log, then the live tail, then the end, as typed events in order.
 
-Progress is kept apart from reading, so that every step can be repeated after a fault. Heartbeats and the run's end
+Progress and reading are separate, so that every step can be repeated after a fault. Heartbeats and the run's end
 arrive as pokes of the tail: there is no task and no timer per event.
 """
 
@@ -15,6 +15,7 @@ from agentlog_facts.frame import SLOTS
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import JsonObject
 from agentlog_facts.ports import FrameReads, FrameTail
+from agentlog_gateway import timeouts
 from agentlog_gateway.streaming.cursor import Begin
 from agentlog_gateway.streaming.run_watcher import RunWatcher
 from agentlog_gateway.streaming.stream_event import (
@@ -30,25 +31,16 @@ from agentlog_projections.queries.run_status import RunStatusRow
 
 log = logging.getLogger(__name__)
 
-ASK_S = 0.25
-"""An end was seen but no hint came: ask for the run's row after this long."""
-LATE_S = 0.1
-"""How long flushes that the log already has may take to come by the tail; then they are read as a range."""
-ANNOUNCED_S = 2.0
-"""How long a failed run's missing end flush is waited for; then the end is told from the facts."""
 SEARCHED = 4096 * SLOTS
-"""How far behind a finished run's last flush its announcement is looked for."""
-AWAY_S = 60.0
-"""A log that stays away longer ends the stream; the client comes back by itself."""
-RETRY_S = 0.5
+"""Length of the range after a finished run's last flush in which its announcement is searched."""
 BATCH_BYTES = 64 * 1024
-"""A range is handed on in batches of about this size, so that a slow client holds little of it."""
+"""Approximate size of a batch of a range, so that a slow client occupies little memory."""
 INTERNAL: JsonObject = {"error": "InternalError", "message": "An internal error occurred"}
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Ports and times that all streams of a gateway share."""
+    """Ports and intervals that all streams of a gateway share."""
 
     frames: FrameReads
     run_watcher: RunWatcher
@@ -65,7 +57,7 @@ class RunStream:
         self._thread_id = thread_id
         self._progress = StreamProgress(run_id, resumable=resumable)
         self._tail: FrameTail | None = None
-        self._enter: Callable[[], Awaitable[None]] | None = None  # listens and begins, when that is left to the reader
+        self._enter: Callable[[], Awaitable[None]] | None = None  # calls `listen` and `begin` at the first read
         self._closed = False
         self._away_since: float | None = None
         self._beat_due = False
@@ -75,16 +67,16 @@ class RunStream:
         self._batches = self._run()
 
     def enter_by(self, enter: Callable[[], Awaitable[None]]) -> None:
-        """Let the reader call `listen` and `begin` by this, again and again while rows or log are away."""
+        """Call `enter` at the first read; it calls `listen` and `begin`, and is retried while rows or log are away."""
         self._enter = enter
 
     def listen(self, tail: FrameTail) -> None:
-        """Take every flush of the thread from here on."""
+        """Read the thread's flushes from this tail."""
         self._tail = tail
         self._progress.cursor = tail.start
 
     def begin(self, where: Begin, row: RunStatusRow | None) -> None:
-        """Set where the client begins, by the run's row; None when there is no such run."""
+        """Set the position at which the client begins; `row` is None if there is no such run."""
         row = None if row is None or row.thread_id != self._thread_id else row
         self._subscription.settle(row)
         if row is not None and not self._subscription.gone:
@@ -95,7 +87,7 @@ class RunStream:
         return self._batches
 
     def close(self) -> None:
-        """Give everything back; the iteration ends. May be called at any time."""
+        """Release all resources and end the iteration. May be called at any time."""
         self._closed = True
         self._sources.run_watcher.unsubscribe(self._subscription)
         for timer in (self._heartbeat, self._question):
@@ -105,12 +97,12 @@ class RunStream:
         self._drop_tail()
 
     async def aclose(self) -> None:
-        """Close, and wait until nothing of it runs; for the task that iterates."""
+        """Close, and wait until the generators have ended; only for the task that iterates."""
         self.close()
         await self._batches.aclose()
 
     async def _run(self) -> AsyncGenerator[EventBatch]:
-        """Read part after part to the end of the run, again from the cursor after each fault."""
+        """Read the parts to the end of the run; restart from the cursor after each fault."""
         self._next_heartbeat()
         try:
             while not self._closed and not self.ended:
@@ -131,7 +123,7 @@ class RunStream:
             self.close()
 
     async def _recovered(self, fault: SlowReader | Gap | Unavailable) -> EventBatch:
-        """Prepare to read on after a fault, or give up; return the events that tell the client of it."""
+        """Prepare to continue after a fault, or give up; return the events that announce it to the client."""
         match fault:
             case SlowReader():
                 self._drop_tail()
@@ -143,7 +135,7 @@ class RunStream:
                 if self._gives_up(fault):
                     self.close()
                     return []
-                await asyncio.sleep(RETRY_S)  # back-off before the log is asked again
+                await asyncio.sleep(timeouts.STREAM_RETRY_S)  # back-off before the log is read again
                 return [StreamHeartbeat()]
 
     async def _parts(self) -> AsyncGenerator[AsyncGenerator[EventBatch]]:
@@ -167,18 +159,18 @@ class RunStream:
                     yield part
 
     async def _rest(self, row: RunStatusRow) -> AsyncGenerator[AsyncGenerator[EventBatch]]:
-        """Yield the parts that are left of a run that has ended, and its end."""
+        """Yield the remaining parts of a run that has ended, and its end."""
         progress, until = self._progress, self._progress.until
         if until is None:
             until = await self._frames.end(self._thread_id) if row.outputs_to is None else row.outputs_to
             progress.finish(row.finished_event_id, until)
-        if self._tail is not None and row.outputs_to is not None:  # all of it is on the log, so the tail brings it now
+        if self._tail is not None and row.outputs_to is not None:  # the log has all of it, so the tail brings it now
             yield self._range(min(self._tail.start, until))
-            yield self._listened(self._tail, lambda: progress.cursor >= until, LATE_S)
+            yield self._listened(self._tail, lambda: progress.cursor >= until, timeouts.END_TAIL_S)
         if progress.cursor < until and (end_of_log := await self._frames.end(self._thread_id)) < until:
             yield self._range(end_of_log)
             gap = Gap(f"{end_of_log} is the end of the log", until)
-            yield _only(self._skip(gap))  # restored, or cut: the rest is gone
+            yield _only(self._skip(gap))  # the log was restored or cut: the rest is lost
         yield self._range(until)
         if progress.reopen():
             yield self._range(until)
@@ -193,10 +185,11 @@ class RunStream:
         yield _only(StreamEnd(row.status))
 
     async def _announcement(self, until: int) -> AsyncGenerator[EventBatch]:
-        """Return the part behind the run's last flush, where another process than the worker announces the end."""
+        """Return the part after the run's last flush, in which a process other than the worker announces the end."""
         if self._tail is None:
             return self._range(min(await self._frames.end(self._thread_id), until + SEARCHED))
-        left = ANNOUNCED_S - (asyncio.get_running_loop().time() - (self._subscription.ended_at or 0.0))
+        ended_at = self._subscription.ended_at or 0.0
+        left = timeouts.END_ANNOUNCEMENT_S - (asyncio.get_running_loop().time() - ended_at)
         return self._listened(self._tail, lambda: self._progress.announced, left)
 
     async def _range(self, end: int) -> AsyncGenerator[EventBatch]:
@@ -230,7 +223,7 @@ class RunStream:
     async def _listened(
         self, tail: FrameTail, enough: Callable[[], bool], seconds: float | None = None
     ) -> AsyncGenerator[EventBatch]:
-        """Read the tail until there is `enough`, or for so many seconds."""
+        """Read the tail until `enough` is true, for at most `seconds`."""
         loop, show = asyncio.get_running_loop(), self._progress.show
         until = None if seconds is None else loop.time() + seconds
         alarm = None if until is None else loop.call_at(until, tail.poke)
@@ -238,7 +231,7 @@ class RunStream:
             while not self._closed and not enough() and (until is None or loop.time() < until):
                 batch: EventBatch = [shown for flush in await tail.next() if (shown := show(flush)) is not None]
                 if self._progress.holds and self._question is None:
-                    self._question = loop.call_later(ASK_S, self._ask)
+                    self._question = loop.call_later(timeouts.END_HINT_S, self._ask)
                 if batch or self._beat_due:
                     yield batch
         finally:
@@ -252,7 +245,7 @@ class RunStream:
     def _gives_up(self, error: Unavailable) -> bool:
         now = asyncio.get_running_loop().time()
         self._away_since = self._away_since or now
-        late = now - self._away_since > AWAY_S
+        late = now - self._away_since > timeouts.OUTAGE_S
         if late:
             log.error("stream.given_up", extra={"stream": self._thread_id, "error": str(error)})
         return late

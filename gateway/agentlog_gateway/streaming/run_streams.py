@@ -1,39 +1,34 @@
-"""Streams of runs: opened before their run exists, replayed from its start, or joined behind a cursor."""
-
-from datetime import timedelta
+"""Streams of runs: opened before the run exists, replayed from its start, or joined after a cursor."""
 
 from agentlog_facts.frame import SLOTS
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.ports import FrameReads, FrameTail
+from agentlog_gateway import timeouts
 from agentlog_gateway.streaming.cursor import After, Begin, FromStart, LiveOnly, begin
 from agentlog_gateway.streaming.run_stream import RunStream, Sources
 from agentlog_gateway.streaming.run_watcher import RunWatcher
-
-HEARTBEAT_EVERY = timedelta(seconds=5)
 
 
 class RunStreams:
     """All streams of runs of a gateway."""
 
-    def __init__(
-        self, frames: FrameReads, run_watcher: RunWatcher, heartbeat_every: timedelta = HEARTBEAT_EVERY
-    ) -> None:
+    def __init__(self, frames: FrameReads, run_watcher: RunWatcher, heartbeat_s: float = timeouts.HEARTBEAT_S) -> None:
         self._run_watcher = run_watcher
         self._frames = frames
-        self._sources = Sources(frames, run_watcher, heartbeat_every.total_seconds())
+        self._sources = Sources(frames, run_watcher, heartbeat_s)
 
     async def open(self, thread_id: ThreadId) -> "OpenStream":
-        """Listen to a thread before a run of it is created. Raises: Unavailable."""
+        """Open the tail of a thread before its run is created. Raises: Unavailable."""
         return OpenStream(self._sources, thread_id, await self._frames.tail(thread_id))
 
     def replay(self, thread_id: ThreadId, run_id: RunId) -> RunStream:
-        """Return the events of a run from its start, resumable or not; rows and log are first asked by its reader."""
+        """Return the events of a run from its start, resumable or not; the first read of it reads rows and log."""
         events = RunStream(self._sources, thread_id, run_id)
         events.enter_by(lambda: self._enter(events, thread_id, run_id, FromStart()))
         return events
 
     async def join(self, thread_id: ThreadId, run_id: RunId, *, last_event_id: str | None = None) -> RunStream:
-        """Return the events of a run behind a cursor, or from now on. Raises: Unavailable."""
+        """Return the events of a run after a cursor, or from now on. Raises: Unavailable."""
         events = RunStream(self._sources, thread_id, run_id)
         try:
             await self._enter(events, thread_id, run_id, begin(last_event_id), only_resumable=True)
@@ -45,7 +40,7 @@ class RunStreams:
     async def _enter(
         self, events: RunStream, thread_id: ThreadId, run_id: RunId, where: Begin, only_resumable: bool = False
     ) -> None:
-        """Enter the tail before the row is read: the tail brings every flush that is younger than the row."""
+        """Open the tail, then read the row: so the tail brings every flush that is younger than the row."""
         row = await self._run_watcher.look(run_id)
         if row is not None and row.thread_id == thread_id and not row.ended:
             events.listen(await self._frames.tail(thread_id))
@@ -55,14 +50,14 @@ class RunStreams:
         events.begin(await self._known(thread_id, where), row)
 
     async def _known(self, thread_id: ThreadId, where: Begin) -> Begin:
-        """A cursor that the log has not reached replays nothing."""
+        """Return the cursor; one that the log has not reached replays nothing."""
         if isinstance(where, After) and where.position - where.position % SLOTS >= await self._frames.end(thread_id):
             return LiveOnly()
         return where
 
 
 class OpenStream:
-    """A thread's live end, entered before its run exists."""
+    """The tail of a thread, opened before its run exists."""
 
     def __init__(self, sources: Sources, thread_id: ThreadId, tail: FrameTail) -> None:
         self._sources = sources

@@ -1,7 +1,7 @@
 """Watcher of runs: wakes streams and waiting calls once a run is over.
 
-A hint costs one look at the rows for all subscriptions of a run together. Polling every `look_every` replaces hints
-that were lost (Redis away, emptied).
+A hint costs one query for all subscriptions of a run together. Polling every `poll_s` replaces hints that were lost
+(Redis away, emptied).
 """
 
 import asyncio
@@ -9,21 +9,18 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Protocol
 
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import RunId
 from agentlog_facts.notification import Hint
+from agentlog_gateway import timeouts
 from agentlog_projections.queries.run_status import RunStatusRow
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY = timedelta(seconds=2)
-PATIENCE_S = 60.0
-"""Rows that stay away longer end a waiting call; the client comes back by itself."""
 REMEMBERED = 4096
-"""Ended runs that are remembered: a run may end between its creation's verdict and the subscription to it."""
+"""Number of ended runs in memory: a run may end between the verdict on its creation and the subscription."""
 
 
 class RunRows(Protocol):
@@ -34,7 +31,7 @@ class RunRows(Protocol):
     ) -> Mapping[RunId, RunStatusRow | None]:
         """Return the rows, hidden ones and those of deleted threads included; None: there is no such run.
 
-        Runs are missing while their rows are being built. Raises: Unavailable.
+        The result lacks runs whose rows are being built. Raises: Unavailable.
         """
         ...
 
@@ -43,8 +40,8 @@ class RunRows(Protocol):
 class RunSubscription:
     """One subscription to a run's end.
 
-    `row` is set when the run ended, `gone` when there is no such run (any more), `fault` while the rows have been away
-    for PATIENCE_S. `wake` is called for each of these.
+    `row` is set when the run has ended, `gone` when there is no such run (any more), `fault` while the rows have been
+    away for `timeouts.OUTAGE_S`. Each of these calls `wake`.
     """
 
     run_id: RunId
@@ -59,11 +56,11 @@ class RunSubscription:
 
     @property
     def over(self) -> bool:
-        """Tell whether nothing more will happen to the run."""
+        """Return whether nothing more will happen to the run."""
         return self.ended_at is not None
 
     def settle(self, row: RunStatusRow | None) -> None:
-        """Take a row that was read; wake the subscriber when it says that the run is over."""
+        """Process the run's row; wake the subscriber if the run is over."""
         self.fault = self.away_since = None
         if self.over or (row is not None and not row.ended):
             return
@@ -72,20 +69,20 @@ class RunSubscription:
         self.wake()
 
     def miss(self, error: Unavailable) -> None:
-        """Take note that the row could not be read."""
+        """Note that the row could not be read; wake the subscriber once the outage has lasted too long."""
         now = asyncio.get_running_loop().time()
         self.away_since = now if self.away_since is None else self.away_since
-        if not self.over and now - self.away_since > PATIENCE_S:
+        if not self.over and now - self.away_since > timeouts.OUTAGE_S:
             self.fault = error
             self.wake()
 
 
 class RunWatcher:
-    """All subscriptions of a gateway to runs; `run()` serves them, `hear()` takes the hints."""
+    """All subscriptions of a gateway to runs; `run()` serves them, `hear()` receives the hints."""
 
-    def __init__(self, rows: RunRows, look_every: timedelta = LOOK_EVERY) -> None:
+    def __init__(self, rows: RunRows, poll_s: float = timeouts.RUN_POLL_S) -> None:
         self._rows = rows
-        self._look_every_s = look_every.total_seconds()
+        self._poll_s = poll_s
         self._subscriptions: dict[RunId, set[RunSubscription]] = {}
         self._recent: OrderedDict[RunId, None] = OrderedDict()
         self._asked: set[RunId] = set()
@@ -98,7 +95,7 @@ class RunWatcher:
             tasks.create_task(self._poll())
 
     def hear(self, hint: Hint) -> None:
-        """Take a hint: look at the runs that it names."""
+        """Read the rows of the runs that a hint names."""
         ended = [RunId(run_id) for run_id in hint.ended]
         for run_id in ended:
             self._recent[run_id] = None
@@ -114,7 +111,7 @@ class RunWatcher:
         return found[run_id]
 
     def subscribe(self, run_id: RunId, wake: Callable[[], None], *, with_values: bool = False) -> RunSubscription:
-        """Subscribe to a run's end; give the subscription back with `unsubscribe`."""
+        """Subscribe to a run's end, until `unsubscribe`."""
         made = RunSubscription(run_id, wake, with_values)
         self._subscriptions.setdefault(run_id, set()).add(made)
         if run_id in self._recent:
@@ -122,14 +119,14 @@ class RunWatcher:
         return made
 
     def unsubscribe(self, subscription: RunSubscription) -> None:
-        """End a subscription; more than once does no harm."""
+        """End a subscription; a second call has no effect."""
         others = self._subscriptions.get(subscription.run_id, set())
         others.discard(subscription)
         if not others:
             self._subscriptions.pop(subscription.run_id, None)
 
     def ask(self, run_ids: Iterable[RunId]) -> None:
-        """Look at the rows of these runs soon: there is reason to believe that they ended."""
+        """Read the rows of these runs soon, because they have probably ended."""
         self._asked.update(run_id for run_id in run_ids if run_id in self._subscriptions)
         if self._asked:
             self._asking.set()
@@ -139,7 +136,7 @@ class RunWatcher:
     ) -> RunStatusRow | None:
         """Wait until a run is over and return its row, None when there is no such run.
 
-        `look_first`: it may have ended long ago. Raises: Unavailable once the rows have been away for PATIENCE_S.
+        `look_first`: it may have ended long ago. Raises: Unavailable after an outage of `timeouts.OUTAGE_S`.
         """
         woken = asyncio.Event()
         subscription = self.subscribe(run_id, woken.set, with_values=with_values)
@@ -176,7 +173,7 @@ class RunWatcher:
         for one in self._of(run_id):
             if run_id not in found:  # `_poll` asks again
                 one.miss(_being_built(run_id))
-            elif one.with_values and not with_values:  # it came while the rows were read
+            elif one.with_values and not with_values:  # the subscription came while the rows were read
                 self.ask([run_id])
             else:
                 one.settle(found[run_id])
@@ -184,8 +181,8 @@ class RunWatcher:
     async def _poll(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(self._look_every_s)  # the safety net, in case hints do not come
-            old = loop.time() - self._look_every_s
+            await asyncio.sleep(self._poll_s)  # in case hints are lost
+            old = loop.time() - self._poll_s
             everybody = [one for of_run in self._subscriptions.values() for one in of_run]
             self.ask({one.run_id for one in everybody if not one.over and one.since <= old})
 

@@ -37,7 +37,7 @@ def frame(event: str, data: Json, position: int | None = None) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class FramedEvent:
-    """One event as bytes; `kind` is the mode it belongs to."""
+    """One event as bytes; `kind` is its mode."""
 
     kind: str
     position: int
@@ -46,21 +46,21 @@ class FramedEvent:
 
 @dataclass(frozen=True, slots=True)
 class Framed:
-    """All events of a flush as bytes, apart and together."""
+    """All events of a flush as bytes, separate and joined."""
 
     events: tuple[FramedEvent, ...]
-    whole: bytes
+    joined: bytes
 
     def select(self, modes: Modes | None, after: int = -1) -> bytes:
-        """Return the events of these modes behind a position."""
+        """Return the events of these modes after a position."""
         if modes is None and (not self.events or self.events[0].position > after):
-            return self.whole
+            return self.joined
         wanted = (event for event in self.events if event.position > after)
         return b"".join(event.data for event in wanted if modes is None or modes.wants(event.kind))
 
 
 class Framer:
-    """Frames each flush once and hands the same bytes to every reader, as long as they are recent.
+    """Frames each flush once; a cache serves the same bytes to every reader while they are recent.
 
     The cache key names the flush and the checksum of its bytes, not its position alone: after a log is restored, the
     same position can hold the output of another run.
@@ -85,9 +85,9 @@ class Framer:
         found = self._cache.get(at)
         if found is None:
             found = self._cache[at] = _framed(flush, with_ids)
-            self._room -= len(found.whole)
+            self._room -= len(found.joined)
             while self._room < 0 and len(self._cache) > 1:
-                self._room += len(self._cache.popitem(last=False)[1].whole)
+                self._room += len(self._cache.popitem(last=False)[1].joined)
         return found
 
 
@@ -104,14 +104,14 @@ def _framed(flush: PositionedFrames, with_ids: bool) -> Framed:
 
 
 class SseEncoder:
-    """Encodes the events of one client; `modes` are those that it wants, None: all."""
+    """Encodes the events of one client; `modes` are those that it wants, None for all."""
 
     def __init__(self, framer: Framer, modes: Modes | None = None) -> None:
         self._framer = framer
         self._modes = modes
 
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
-        """Return whole server-sent events and comments; nothing where the client wants none of them."""
+        """Return complete server-sent events and comments; empty if the client wants none of them."""
         return self._encoded(events[0]) if len(events) == 1 else b"".join(map(self._encoded, events))
 
     def _encoded(self, event: StreamEvent) -> bytes:

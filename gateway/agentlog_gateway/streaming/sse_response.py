@@ -1,4 +1,4 @@
-"""Response of server-sent events: sent as they come, and given up when the client goes away."""
+"""Response of server-sent events; it ends when the client disconnects."""
 
 import asyncio
 import logging
@@ -23,11 +23,11 @@ BatchRead = TypeVar("BatchRead", covariant=True)
 
 
 class Events(Protocol[BatchRead]):
-    """A stream of events that knows whether it came to its end."""
+    """A stream of events that knows whether it has reached its end."""
 
     @property
     def ended(self) -> bool:
-        """Tell whether everything was delivered."""
+        """Return whether everything was delivered."""
         ...
 
     def __aiter__(self) -> AsyncIterator[BatchRead]:
@@ -35,18 +35,18 @@ class Events(Protocol[BatchRead]):
         ...
 
     def close(self) -> None:
-        """Give everything back; the iteration ends. May be called at any time."""
+        """Release all resources and end the iteration. May be called at any time."""
         ...
 
     async def aclose(self) -> None:
-        """Close and wait until nothing of it runs; for the task that iterates."""
+        """Close, and wait until the generators have ended; only for the task that iterates."""
         ...
 
 
 class SseResponse(Response, Generic[Batch]):
-    """Send events, encoded, as they come; notice at once when the client goes away.
+    """Sends events, encoded, as they come, until the end or until the client disconnects.
 
-    `on_gone` is awaited when it went away before the end. It is not when the server stops: then the run goes on.
+    `on_gone` is awaited if the client disconnects before the end, but not if the server stops: then the run goes on.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class SseResponse(Response, Generic[Batch]):
         self._on_gone = on_gone
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer; returns when the events ended or the client is gone."""
+        """Send the response; return when the events have ended or the client has disconnected."""
         stays_open(scope)
-        gone = asyncio.ensure_future(self._leaves(receive))
+        gone = asyncio.ensure_future(self._disconnect(receive))
         try:
             await self._send(send)
         finally:
@@ -76,7 +76,7 @@ class SseResponse(Response, Generic[Batch]):
             log.info("stream.client_gone")
             await self._on_gone()
 
-    async def _leaves(self, receive: Receive) -> None:
+    async def _disconnect(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
         self._events.close()

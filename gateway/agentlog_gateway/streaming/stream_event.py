@@ -10,9 +10,9 @@ from agentlog_facts.thread import RunStatus
 
 @dataclass(frozen=True, slots=True)
 class StreamFlush:
-    """The frames of one flush behind the position `after`; all events of a flush reach the client together.
+    """The frames of one flush after the position `after`; all events of a flush reach the client together.
 
-    `resumable`: a client may come back with the position of an event, so an encoding shows it.
+    `resumable`: a client may resume from the position of an event, so an encoding shows it.
     """
 
     flush: PositionedFrames
@@ -22,7 +22,7 @@ class StreamFlush:
 
 @dataclass(frozen=True, slots=True)
 class StreamGap:
-    """The positions from `start` up to `to` have expired or are lost; the stream goes on at `to`."""
+    """The positions from `start` up to `to` have expired or are lost; the stream continues at `to`."""
 
     start: int
     to: int
@@ -30,7 +30,7 @@ class StreamGap:
 
 @dataclass(frozen=True, slots=True)
 class StreamEnd:
-    """The run is over and everything before was delivered; `error` is set if no flush has announced it."""
+    """The run is over and all its events were delivered; `error` is set if no flush has announced it."""
 
     status: RunStatus
     error: JsonObject | None = None

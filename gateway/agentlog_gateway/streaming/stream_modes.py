@@ -1,4 +1,4 @@
-"""Selection of stream modes: which events a joining client asked for, read from the query."""
+"""Selection of stream modes: the events that a joining client wants, read from the query."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ class Modes:
     control: bool
 
     def wants(self, kind: str) -> bool:
-        """Tell whether an event of this kind (its name up to the first `|` or `/`) passes."""
+        """Return whether an event of this kind (its name up to the first `|` or `/`) passes."""
         return kind in self.kinds or kind in ("error", "gap") or (self.control and kind in CONTROL)
 
 
 def stream_modes(values: Sequence[str]) -> Modes | None:
-    """Read the query's `stream_mode`: repeated, separated by commas, or a JSON list; None = no filter.
+    """Parse the query's `stream_mode`: repeated, separated by commas, or a JSON list; None = no filter.
 
     Both names of the messages modes pass both forms of their events: a run has one of the two. Unknown names match
     nothing. Source: docs/http-api.md, section 11.

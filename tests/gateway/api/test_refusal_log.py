@@ -6,14 +6,15 @@ from tests.fakes.ports import CountedIds, TestClock
 from agentlog_facts.envelope import ANONYMOUS, Actor, Cause
 from agentlog_facts.ids import Key
 from agentlog_facts.system import CommandRefused
-from agentlog_gateway.api.refusal_log import MOST, WINDOW_S, Refusal, Refusals
+from agentlog_gateway import timeouts
+from agentlog_gateway.api.refusal_log import MOST, Refusal, Refusals
 
 
 def refusal(sub: str = ANONYMOUS.sub, reason: str = "thread_busy") -> Refusal:
     return Refusal(Key("t-1"), "CreateRun", reason, "0" * 64, Cause(Actor("user", sub), "q-1"))
 
 
-def told(log: MemoryLog) -> list[int]:
+def counts(log: MemoryLog) -> list[int]:
     """Return the counts of all facts on the log, all of them on the refusals of the aggregate."""
     drafts = [draft for draft, _ in log.rows]
     assert {draft.stream for draft in drafts} == {"refusals-t-1"}
@@ -26,12 +27,12 @@ async def test_ten_refusals_are_told_one_by_one_and_the_rest_of_the_minute_as_a_
     refusals = Refusals(log, clock, CountedIds())
     for _ in range(MOST + 5):
         await refusals.record(refusal())
-    assert told(log) == [1] * MOST
-    await refusals.tell(clock.monotonic() - WINDOW_S)
-    assert told(log) == [1] * MOST
-    clock.seconds += WINDOW_S
-    await refusals.tell(clock.monotonic() - WINDOW_S)
-    assert told(log) == [1] * MOST + [5]
+    assert counts(log) == [1] * MOST
+    await refusals.append_counts(clock.monotonic() - timeouts.REFUSAL_WINDOW_S)
+    assert counts(log) == [1] * MOST
+    clock.seconds += timeouts.REFUSAL_WINDOW_S
+    await refusals.append_counts(clock.monotonic() - timeouts.REFUSAL_WINDOW_S)
+    assert counts(log) == [1] * MOST + [5]
 
 
 async def test_another_caller_or_reason_is_counted_apart() -> None:
@@ -41,7 +42,7 @@ async def test_another_caller_or_reason_is_counted_apart() -> None:
         await refusals.record(refusal())
     await refusals.record(refusal(sub="other"))
     await refusals.record(refusal(reason="run_not_active"))
-    assert told(log) == [1] * (MOST + 2)
+    assert counts(log) == [1] * (MOST + 2)
 
 
 async def test_a_new_window_tells_the_count_of_the_old_one() -> None:
@@ -49,10 +50,10 @@ async def test_a_new_window_tells_the_count_of_the_old_one() -> None:
     refusals = Refusals(log, clock, CountedIds())
     for _ in range(MOST + 2):
         await refusals.record(refusal())
-    clock.seconds += WINDOW_S
+    clock.seconds += timeouts.REFUSAL_WINDOW_S
     await refusals.record(refusal())
-    await refusals.tell(clock.monotonic())
-    assert sorted(told(log)) == [1] * (MOST + 1) + [2]
+    await refusals.append_counts(clock.monotonic())
+    assert sorted(counts(log)) == [1] * (MOST + 1) + [2]
 
 
 async def test_a_log_that_is_away_does_not_turn_a_refusal_into_a_fault() -> None:

@@ -120,7 +120,7 @@ async def test_a_run_that_is_not_there_yields_one_event_and_no_end(env: StreamEn
 async def test_an_end_carries_the_error_that_no_flush_has_announced(
     env: StreamEnv, error: dict[str, str] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentlog_gateway.streaming.run_stream.ANNOUNCED_S", 0.01)
+    monkeypatch.setattr("agentlog_gateway.timeouts.END_ANNOUNCEMENT_S", 0.01)
     told = None if error is None else dict(error)
     await env.accept_end("error", outputs_to=await env.log.end(THREAD), error=None if told is None else {**told})
     assert (await from_start(env))[-1] == StreamEnd("error", INTERNAL if told is None else {**told})

@@ -168,7 +168,7 @@ async def test_a_reaped_run_ends_with_the_announced_error_once(told: StreamEnv) 
 async def test_a_failed_run_without_an_end_flush_ends_from_the_facts(
     told: StreamEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentlog_gateway.streaming.run_stream.ANNOUNCED_S", 0.05)
+    monkeypatch.setattr("agentlog_gateway.timeouts.END_ANNOUNCEMENT_S", 0.05)
     reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="0")))
     error = {"error": "ValueError", "message": "no"}
     await told.accept_end("error", outputs_to=await told.log.end(THREAD), error=dict(error))
@@ -340,7 +340,7 @@ class Unsteady(MemoryFrames):
 
 
 async def test_a_log_that_breaks_off_in_the_middle_costs_time_and_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentlog_gateway.streaming.run_stream.RETRY_S", 0.001)
+    monkeypatch.setattr("agentlog_gateway.timeouts.STREAM_RETRY_S", 0.001)
     frames = Unsteady()
     async with stream_env_over(frames, frames) as made:
         made.create()
@@ -360,8 +360,8 @@ async def test_a_log_that_breaks_off_in_the_middle_costs_time_and_no_event(monke
 async def test_a_log_that_stays_away_ends_the_stream_so_that_the_client_comes_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("agentlog_gateway.streaming.run_stream.RETRY_S", 0.001)
-    monkeypatch.setattr("agentlog_gateway.streaming.run_stream.AWAY_S", 0.02)
+    monkeypatch.setattr("agentlog_gateway.timeouts.STREAM_RETRY_S", 0.001)
+    monkeypatch.setattr("agentlog_gateway.timeouts.OUTAGE_S", 0.02)
     frames = Unsteady()
     async with stream_env_over(frames, frames) as made:
         made.create()
@@ -476,7 +476,7 @@ async def test_a_stream_cut_five_times_and_resumed_equals_the_run_joined_from_it
 
 
 async def test_a_replay_begins_once_the_rows_can_be_read(told: StreamEnv, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentlog_gateway.streaming.run_stream.RETRY_S", 0.01)
+    monkeypatch.setattr("agentlog_gateway.timeouts.STREAM_RETRY_S", 0.01)
     told.rows.away = True
     replayed = asyncio.ensure_future(everything(told.streams.replay(THREAD, RUN)))
     await told.rows.asked_again(told.rows.asked + 3)

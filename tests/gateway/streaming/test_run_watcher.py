@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
 
 import pytest
 from tests.gateway.stream_env import DEADLINE_S, RUN, THREAD, Rows
@@ -51,7 +50,7 @@ async def rows() -> SlowRows:
 async def watcher(rows: SlowRows) -> AsyncIterator[RunWatcher]:
     """Give a watcher that polls seldom."""
     async with asyncio.timeout(DEADLINE_S):
-        made = RunWatcher(rows, timedelta(seconds=0.05))
+        made = RunWatcher(rows, 0.05)
         serving = asyncio.ensure_future(made.run())
         yield made
         serving.cancel()
@@ -118,7 +117,7 @@ async def test_a_call_that_comes_while_the_rows_are_read_for_a_stream_gets_its_v
 async def test_rows_that_stay_away_end_a_waiting_call_and_no_stream(
     watcher: RunWatcher, rows: SlowRows, built: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentlog_gateway.streaming.run_watcher.PATIENCE_S", 0.01)
+    monkeypatch.setattr("agentlog_gateway.timeouts.OUTAGE_S", 0.01)
     rows.away, rows.built = not built, built
     stream = watcher.subscribe(RUN, lambda: None)
     with pytest.raises(Unavailable):
@@ -140,7 +139,7 @@ async def test_rows_that_come_back_end_no_call(
     rows.away = False
     asked = rows.asked
     await rows.asked_again(asked + 1)
-    monkeypatch.setattr("agentlog_gateway.streaming.run_watcher.PATIENCE_S", 0.0)
+    monkeypatch.setattr("agentlog_gateway.timeouts.OUTAGE_S", 0.0)
     assert not waiting.done()
     rows.end()
     assert await waiting is not None

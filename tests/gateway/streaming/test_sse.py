@@ -82,7 +82,7 @@ def test_the_same_bytes_serve_every_reader_while_they_are_recent() -> None:
     ]
     first = framer.framed(flushes[0], True)
     assert framer.framed(flushes[0], True) is first
-    assert framer.framed(flushes[0], False).whole != first.whole
+    assert framer.framed(flushes[0], False).joined != first.joined
     for flush in flushes[1:]:
         framer.framed(flush, True)
     assert framer.framed(flushes[0], True) is not first
@@ -98,8 +98,8 @@ def at_the_same_place(run_id: str, text: str) -> PositionedFrames:
 def test_what_lies_at_the_same_place_of_a_restored_log_is_not_taken_for_what_lay_there_before() -> None:
     framer = Framer()
     lost = framer.framed(at_the_same_place("r1", "somebody's secret"), True)
-    assert b"secret" not in framer.framed(at_the_same_place("r2", "mine"), True).whole
-    assert b"secret" not in framer.framed(at_the_same_place("r1", "run again"), True).whole
+    assert b"secret" not in framer.framed(at_the_same_place("r2", "mine"), True).joined
+    assert b"secret" not in framer.framed(at_the_same_place("r1", "run again"), True).joined
     assert framer.framed(at_the_same_place("r1", "somebody's secret"), True) is lost
 
 
