@@ -162,8 +162,12 @@ def test_a_module_docstring_says_what_the_module_is() -> None:
     assert [named(path) for path in swept if NO_NOUN_PHRASE.match(first_words(path))] == []
 
 
-WITH_TIMEOUTS = ("infra/agentlog_infra", "processors/agentlog_processors", "projections/agentlog_projections")
-WITH_TIMEOUTS = ("gateway/agentlog_gateway", "infra/agentlog_infra", "processors/agentlog_processors")
+WITH_TIMEOUTS = (
+    "gateway/agentlog_gateway",
+    "infra/agentlog_infra",
+    "processors/agentlog_processors",
+    "projections/agentlog_projections",
+)
 """Packages with a module `timeouts`, which holds all their durations; the example graphs are exempt."""
 
 
