@@ -97,7 +97,7 @@ async def connect(
     Raises: DatabaseMissing, Unavailable.
     """
     settings = {"application_name": name, "TimeZone": "UTC", "jit": "off"}
-    with translated("connect"):
+    with translated("DATABASE_URI"):
         return await asyncpg.connect(
             uri, timeout=CONNECT_SECS, database=database, command_timeout=statement_secs, server_settings=settings
         )
@@ -120,7 +120,7 @@ async def connect_folding(
 
     Raises: DatabaseMissing, Unavailable.
     """
-    with translated("connect"):
+    with translated("DATABASE_URI"):
         return await asyncpg.connect(
             uri,
             connection_class=connection_class or asyncpg.Connection,
