@@ -1,1 +1,1 @@
-"""Projections: rows in PostgreSQL, folded from the log, and the questions that they answer."""
+"""Projections: rows in PostgreSQL, folded from the log, and the queries on them."""

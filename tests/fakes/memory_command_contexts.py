@@ -56,7 +56,7 @@ def _thread(rows: MemoryRows, thread_id: ThreadId, partition: int) -> ThreadCont
     if not rows.is_present(partition):
         raise Unavailable(f"the projection is being built for partition {partition}, retry later")
     if thread_id in rows.quarantined:
-        raise Quarantined(f"{thread_id}: its projection is parked after an error, an operator has to look")
+        raise Quarantined(f"{thread_id}: its projection is in quarantine after an error, an operator must act")
     row = rows.threads.get(thread_id)
     if row is None:
         return ThreadContext(ThreadState(), None, None, {})

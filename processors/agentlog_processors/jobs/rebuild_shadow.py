@@ -69,7 +69,7 @@ class _ShadowRebuild:
 
     async def connect(self) -> Connection:
         """Open the connection that writes the new rows."""
-        return await shadow_schema.connect_next(self._dependencies.database_uri)
+        return await shadow_schema.connect_shadow(self._dependencies.database_uri)
 
     async def make(self, to: Connections) -> None:
         """Create the shadow tables."""

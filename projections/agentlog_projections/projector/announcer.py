@@ -1,4 +1,4 @@
-"""Announcer of committed batches: hints with verdicts, and ready runs. A lost one is harmless."""
+"""Announcer of committed batches: hints with verdicts, and ready runs. A lost announcement is harmless."""
 
 import asyncio
 import logging
@@ -24,11 +24,11 @@ from agentlog_projections.sql.read_model import Commit
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 1_000
-"""Announcements that may wait for Redis; beyond it they are dropped, and whoever misses one reads PostgreSQL."""
+"""Announcements that may wait for Redis. Further ones are dropped; their receivers read PostgreSQL."""
 
 
 class Announcer:
-    """Publishes in the order of commits, beside the fold, so that a slow Redis never slows it down."""
+    """Publishes in the order of commits, in parallel to the fold, so a slow Redis never slows the fold down."""
 
     def __init__(self, feed: HintFeed, queue: RunQueue) -> None:
         self._feed = feed
@@ -36,14 +36,14 @@ class Announcer:
         self._waiting: asyncio.Queue[tuple[Sequence[Hint], Sequence[ReadyRun]]] = asyncio.Queue(MOST_WAITING)
 
     def announce(self, hints: Sequence[Hint], ready: Sequence[ReadyRun]) -> None:
-        """Take what shall be announced; return at once."""
+        """Queue hints and ready runs for announcement; return at once."""
         try:
             self._waiting.put_nowait((hints, ready))
         except asyncio.QueueFull:
             log.warning("projector.announcement_dropped", extra={"hints": len(hints), "ready": len(ready)})
 
     async def run(self) -> None:
-        """Announce for ever."""
+        """Publish announcements until cancelled."""
         while True:
             batch = [await self._waiting.get()]
             while not self._waiting.empty():
@@ -67,17 +67,17 @@ class Announcer:
 
 
 class NullAnnouncer(Announcer):
-    """Announces nothing: for a fold of which nobody may hear."""
+    """Announces nothing, for a fold that no other process may notice."""
 
     def __init__(self) -> None:
-        """Need neither feed nor queue."""
+        """Create an announcer without feed and queue."""
 
     def announce(self, hints: Sequence[Hint], ready: Sequence[ReadyRun]) -> None:
-        """Keep it back."""
+        """Do nothing."""
 
 
 def hint_of(partition: int, after: int, judged: Iterable[Judged]) -> Hint:
-    """Return what one partition's share of a batch says; it settles the offsets behind `after`, up to the last one."""
+    """Return the hint on a partition's records of a batch; it covers the offsets after `after`, up to the last one."""
     versions: dict[int, int] = {}
     not_accepted: dict[int, Duplicate | Void] = {}
     ended: list[str] = []
@@ -93,17 +93,17 @@ def hint_of(partition: int, after: int, judged: Iterable[Judged]) -> Hint:
             not_accepted[last] = one.verdict
         if one.commit is not None:
             ended.extend(one.commit.ended)
-            cancelled.extend(_stopped(one.commit))
+            cancelled.extend(_interrupted(one.commit))
     return Hint(partition, after, last, versions, not_accepted, tuple(ended), tuple(cancelled), tries_of(append_ids))
 
 
-def somebody_waits(judged: Iterable[Judged]) -> bool:
-    """Tell whether a hint can be of use: nobody waits for the verdict over a checkpoint that was accepted."""
+def has_receiver(judged: Iterable[Judged]) -> bool:
+    """Tell whether a hint may have a receiver: no caller waits for the verdict on an accepted checkpoint."""
     return any(one.commit is None or category(one.commit.draft.stream) != "run" for one in judged)
 
 
-def _stopped(commit: Commit) -> list[str]:
-    """Name the runs whose worker shall look at their row now: asked to stop, released, or hidden under its hands."""
+def _interrupted(commit: Commit) -> list[str]:
+    """Return the runs whose workers must read their rows now: cancel requested, released, or deleted while active."""
     found: list[str] = []
     for fact in commit.draft.facts:
         if isinstance(fact, RunCancelRequested | RunReleased):
@@ -114,7 +114,7 @@ def _stopped(commit: Commit) -> list[str]:
 
 
 def may_be_ready(commits: Iterable[Commit]) -> list[Key]:
-    """Name the aggregates on which a run may wait for a worker now that did not before."""
+    """Return the aggregates on which a run may have become ready."""
     waking = RunCreated | RunFinished | RunReleased | RunDeleted
     keys = {c.draft.key: None for c in commits if any(isinstance(fact, waking) for fact in c.draft.facts)}
     return list(keys)

@@ -1,4 +1,4 @@
-"""Fold of a batch that fails as a whole: model by model, then aggregate by aggregate, parking those that fail."""
+"""Fold of a batch that fails as a whole: model by model, then aggregate by aggregate; failing ones go to quarantine."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from agentlog_projections.sql.read_model import Commit, ReadModel, by_key
 
 
 class IsolatedFold:
-    """Applies read models inside the caller's transaction and parks only the aggregates that they cannot hold."""
+    """Applies read models inside the caller's transaction and quarantines only the aggregates that fail."""
 
     def __init__(
         self, connection: Connection, models: Sequence[ReadModel], quarantine: Quarantine, composer: Composer
@@ -35,7 +35,7 @@ class IsolatedFold:
                 await self._park(model, group, f"{type(error).__name__}: {error}")
 
     async def _try(self, model: ReadModel, commits: Sequence[Commit]) -> Exception | None:
-        """Apply inside a savepoint and return the error that applying again would bring back."""
+        """Apply inside a savepoint, and return the error if a second try would raise it too."""
         try:
             async with self._connection.transaction():
                 tx = Transaction(self._connection)

@@ -1,6 +1,6 @@
 """Ledger of the projector: aggregate heads, the index of all records with their verdicts, positions of partitions.
 
-Migrations make its tables. Everything a verdict needs is here and in no read model.
+Migrations create its tables. It holds all data that verdicts need; they need no read model.
 """
 
 import hashlib
@@ -65,7 +65,7 @@ RETURNING p.partition
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """How far one batch takes one partition: from `previous` to `next_offset`; `last` is the last record folded."""
+    """Progress of a partition by one batch: from `previous` to `next_offset`; `last` is the last record folded."""
 
     partition: int
     previous: int
@@ -76,26 +76,26 @@ class Advance:
 
 
 def digest(raw: RawRecord) -> str:
-    """Return the digest by which the last folded record is known again."""
+    """Return the digest by which a restart recognises the last folded record."""
     return hashlib.sha256((raw.key or b"") + b"\n" + (raw.value or b"")).hexdigest()
 
 
 class LedgerFold:
-    """The ledger's memory and its writes. One writer at a time: `fence` makes every other one fail."""
+    """Cache and writes of the ledger. There is one writer at a time: `fence` makes every other one fail."""
 
     def __init__(self) -> None:
         self._known: Lru[Key, Known] = Lru(HEADS_REMEMBERED)
 
     def forget(self) -> None:
-        """Drop what is remembered: the transaction was lost, or somebody else wrote."""
+        """Drop the cache: the transaction was lost, or another process wrote."""
         self._known.clear()
 
     async def known(self, tx: Transaction, reads: Sequence[Read]) -> Mapping[Key, Known]:
-        """Return what is known of every aggregate in the batch; at most one question to the database."""
+        """Return the ledger's knowledge of every aggregate in the batch, by at most one query."""
         drafts = [read.draft for read in reads if read.draft is not None and read.void is None]
         found: dict[Key, Known] = {}
         missing: dict[Key, None] = {}
-        asked: list[tuple[Key, str]] = []
+        lookups: list[tuple[Key, str]] = []
         for draft in drafts:
             aggregate = found.get(draft.key) or self._known.get(draft.key)
             if aggregate is None:
@@ -103,17 +103,17 @@ class LedgerFold:
             else:
                 found[draft.key] = aggregate
             if aggregate is None or not aggregate.complete:
-                asked.append((draft.key, draft.event_id))
-        if missing or asked:
-            await self._load(tx, found, list(missing), asked)
+                lookups.append((draft.key, draft.event_id))
+        if missing or lookups:
+            await self._load(tx, found, list(missing), lookups)
         return found
 
     async def _load(
-        self, tx: Transaction, found: dict[Key, Known], missing: Sequence[Key], asked: Sequence[tuple[Key, str]]
+        self, tx: Transaction, found: dict[Key, Known], missing: Sequence[Key], lookups: Sequence[tuple[Key, str]]
     ) -> None:
         for key in missing:
             found[key] = Known(EMPTY, priors={})
-        rows = await tx.fetch(_KNOWN, missing, [key for key, _ in asked], [event_id for _, event_id in asked])
+        rows = await tx.fetch(_KNOWN, missing, [key for key, _ in lookups], [event_id for _, event_id in lookups])
         for row in rows:
             aggregate = found[Key(row["key"])]
             if row["head"] is not None:
@@ -133,13 +133,17 @@ class LedgerFold:
             tx.write(_HEADS, list(touched), list(touched.values()), facts, stored)
 
     def settle(self, known: Mapping[Key, Known]) -> None:
-        """Keep the memory small once the batch is committed."""
+        """Keep the cache small once the batch is committed."""
         for aggregate in known.values():
             aggregate.settle()
 
 
 def fence(steps: Sequence[Advance], owner: str) -> Write:
-    """Move the positions on, only where nobody else did; fewer rows than steps means that somebody did."""
+    """Return the write that advances the positions.
+
+    It updates only partitions that still have this owner and the previous position: if there are fewer rows than steps,
+    another process has written.
+    """
     opened = [step.opened for step in steps]
     return Write(
         FENCE,
@@ -185,8 +189,8 @@ def _index_row(one: Judged) -> tuple[object, ...]:
 
 
 def _actor(actor: Actor) -> str:
-    told: dict[str, Json] = {"kind": actor.kind, "sub": actor.sub, "iss": actor.iss, "method": actor.method}
-    return dump(told | {"credential_id": actor.credential_id, "ip_hash": actor.ip_hash}).decode()
+    fields: dict[str, Json] = {"kind": actor.kind, "sub": actor.sub, "iss": actor.iss, "method": actor.method}
+    return dump(fields | {"credential_id": actor.credential_id, "ip_hash": actor.ip_hash}).decode()
 
 
 _ROW = 'SELECT partition, "offset", event_id, append_id, body_sha256, detail FROM ledger.log_index'
@@ -202,13 +206,13 @@ SELECT i.* FROM unnest($1::int[], $2::bigint[]) AS asked(partition, "offset")
 
 
 class Ledger:
-    """Questions to the ledger (port `LedgerReads`). All raise Unavailable when PostgreSQL does not answer."""
+    """Implements `ports.LedgerReads`. All methods raise Unavailable when PostgreSQL does not answer."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     async def by_append(self, key: Key, append_id: str) -> Indexed | None:
-        """Return what became of one try, None while it is not projected; it may lie on the log twice."""
+        """Return the verdict on one append, None while it is not projected; its record may be on the log twice."""
         best = "ORDER BY verdict = 'accepted' DESC, \"offset\" LIMIT 1"
         return await self._one(f"{_ROW} WHERE key = $1 AND append_id = $2 {best}", key, append_id)
 
@@ -217,20 +221,20 @@ class Ledger:
         return await self._one(f"{_ROW} WHERE key = $1 AND event_id = $2 AND verdict = 'accepted'", key, event_id)
 
     async def at(self, places: Sequence[LogPosition]) -> Sequence[Indexed]:
-        """Return the rows of those of the records that are projected, in any order."""
+        """Return the rows of these records, in any order; those that are not projected are missing."""
         numbers, offsets = [place.partition for place in places], [place.offset for place in places]
         async with reading(self._pool, "ledger.at") as connection:
             return [_indexed(row) for row in await connection.fetch(_AT, numbers, offsets)]
 
     async def knows(self, key: Key) -> bool:
-        """Tell whether anything was ever accepted of an aggregate. Raises: Unavailable also while that is unknown."""
+        """Tell whether an aggregate has an accepted commit. Raises: Unavailable also while that is unknown."""
         async with reading(self._pool, "ledger.knows") as connection:
             row = await connection.fetchrow(_KNOWS, key)
         require(row is not None and (row["known"] or row["is_authoritative"]), f"aggregate {key}")
         return row is not None and bool(row["known"])
 
     async def position(self, partition: int) -> int:
-        """Return the next offset to be folded."""
+        """Return the next offset to fold."""
         async with reading(self._pool, "ledger.position") as connection:
             found = await connection.fetchval(
                 "SELECT next_offset FROM ledger.positions WHERE partition = $1", partition

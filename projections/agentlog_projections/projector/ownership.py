@@ -1,8 +1,8 @@
 """Ownership of partitions: which projector folds which one, from where, and whether it is still the same log.
 
 `positions.owner` names the projector that folds a partition, and every transaction demands it together with the
-position: so a projector that was replaced, whether it knows or not, writes nothing. Heartbeats (`heartbeat`) decide
-only which projector takes which partition.
+position: a projector that was replaced writes nothing, also if it has not noticed. Heartbeats (`heartbeat`) affect only
+which projector takes which partition.
 """
 
 import logging
@@ -24,13 +24,13 @@ log = logging.getLogger(__name__)
 
 LOCKS = 0x61676C70
 REBUILD = 1
-"""The two halves of the advisory lock under which everything is folded anew; meanwhile no projector folds."""
+"""The two halves of the advisory lock of a rebuild in place; while it is held, no projector folds."""
 RESUMABLE = 1_000
-"""A partition that was present, and is at most so many records behind at a restart, stays present: nothing of it is
-folded anew. More than that is a restored or long forgotten database."""
+"""A present partition that is at most this many records behind at a restart stays present. A larger distance means a
+restored or long unused database."""
 
 NOWHERE = -1
-"""Stands for the next record of a partition of which nothing more is read."""
+"""Offset of the next record of a partition that is no longer read."""
 
 _ALIVE = """
 SELECT array(SELECT m.owner
@@ -71,7 +71,7 @@ UPDATE ledger.positions p SET present = n.present, stopped = n.stopped
 
 
 class Fenced(Unavailable):
-    """Somebody else folds these partitions now, or their positions were reset: what is remembered counts no more."""
+    """Another process folds these partitions now, or their positions were reset: caches are invalid."""
 
     code = "fenced"
 
@@ -80,10 +80,10 @@ class Fenced(Unavailable):
 class FoldedPartition:
     """A partition that this projector folds; `target` is the log's end as seen at the start.
 
-    `reading` is the offset of the next record to take from the tail; `verifying` while that one was folded before and
-    is read again to see whether it is still the same. `stopped` says why nothing more is folded; `unknown`: a newer
-    release may go on. `before` is why it stopped before: its row says so still, and it is not usable, until it has gone
-    on or is known to be as far as the log.
+    `reading` is the offset of the next record to take from the tail. `verifying`: that record was folded before and is
+    read again, to check that it is the same. `stopped` is the reason why no more records are folded; `unknown`: a newer
+    release may continue. `before` is the reason of an earlier stop: the row still shows it, and the partition is not
+    usable, until the next record is folded or the partition is known to be at the end of the log.
     """
 
     number: int
@@ -98,7 +98,7 @@ class FoldedPartition:
     before: str | None = None
 
     def begin(self, end: int) -> None:
-        """Place the partition before a log that ends at `end` now."""
+        """Set the offsets to read from, for a log that ends at `end` now."""
         self.target, self.verifying = end, self.next_offset > 0 and self.digest is not None
         self.reading = self.next_offset - self.verifying
         behind = end - self.next_offset
@@ -108,11 +108,11 @@ class FoldedPartition:
             self.stopped = f"log diverged: expected a record at {self.next_offset - 1}, the log ends at {end}"
 
     def stop(self, why: str, at: int, *, unknown: bool = False) -> None:
-        """Fold nothing from `at` on; what was read before is folded still."""
+        """Stop folding at offset `at`; records that were read before it are still folded."""
         self.stopped, self.unknown, self.reading = why, unknown, max(at, self.next_offset)
 
-    def found_out(self) -> bool:
-        """Tell, once, whether its row is to say anew that it stopped, behind all that is folded, or that it did not."""
+    def status_changed(self) -> bool:
+        """Tell, once, whether the row must change: the records before a stop are folded, or an earlier stop is over."""
         if self.reading != self.next_offset:
             return False
         if self.stopped is not None:
@@ -139,15 +139,15 @@ class FoldedPartition:
         return True
 
     def folds(self, raw: RawRecord) -> bool:
-        """Tell whether a record that was taken comes before the one at which the partition has stopped since."""
+        """Tell whether a taken record comes before the offset at which the partition has stopped since."""
         return self.stopped is None or raw.place.offset < self.reading
 
 
 async def read_cluster_state(connection: Connection, lease: timedelta) -> ClusterState:
-    """Return who is alive, which is who was seen within `lease`, and who owns what."""
+    """Return the projectors with a heartbeat within `lease`, and the owners of partitions."""
     found = await connection.fetchrow(_ALIVE, lease, LOCKS, REBUILD)
     if found is None:
-        raise TypeError("a question without FROM has one row")
+        raise TypeError("expected one row from a query without FROM, found none")
     owned = {row["partition"]: _owned(row) for row in await connection.fetch(_OWNED)}
     return ClusterState(tuple(found["alive"]), owned, _REBUILDS[found["rebuild_is_mine"]])
 
@@ -159,20 +159,20 @@ def _owned(row: asyncpg.Record) -> PartitionOwner:
 async def take(
     connection: Connection, partitions: Sequence[int], owner: str, seen: ClusterState
 ) -> dict[int, FoldedPartition]:
-    """Become the owner of partitions and return how far they are folded; those somebody alive has now are left out."""
+    """Take ownership of partitions and return their state, without those that another live projector owns now."""
     force = seen.rebuild == "mine"
     rows = await connection.fetch(_TAKE, sorted(partitions), owner, seen.dead(), force)
     return {row["partition"]: _partition(row) for row in sorted(rows, key=lambda row: int(row["partition"]))}
 
 
 async def give_up(connection: Connection, partitions: Sequence[int], owner: str) -> None:
-    """Let others take partitions, and tell them."""
+    """Release partitions and notify the other projectors."""
     await connection.execute(_GIVE_UP, partitions, owner)
     await connection.execute(NOTIFY, owner)
 
 
 async def refuse(connection: Connection, partitions: Sequence[int], owner: str) -> None:
-    """Give partitions up for as long as this projector lives: they hold what it does not know. The others are told."""
+    """Release partitions with an unknown schema, for as long as this projector lives; notify the others."""
     await connection.execute(_REFUSE, partitions, owner)
     await connection.execute(NOTIFY, owner)
 
@@ -181,7 +181,7 @@ def _partition(row: asyncpg.Record) -> FoldedPartition:
     return FoldedPartition(row["partition"], row["next_offset"], row["digest"], row["present"], before=row["stopped"])
 
 
-async def say(connection: Connection, partitions: Collection[FoldedPartition], owner: str) -> None:
+async def store_status(connection: Connection, partitions: Collection[FoldedPartition], owner: str) -> None:
     """Store which partitions are present and which are stopped, and why."""
     numbers, present = [one.number for one in partitions], [one.present for one in partitions]
     await connection.execute(_SAY, numbers, present, [one.stopped or one.before for one in partitions], owner)
@@ -191,7 +191,7 @@ async def say(connection: Connection, partitions: Collection[FoldedPartition], o
 
 
 def check(partitions: Mapping[int, FoldedPartition], owner: str, seen: ClusterState) -> None:
-    """See whether the positions are still as we left them. Raises: Fenced."""
+    """Check that owner and position of each partition are unchanged. Raises: Fenced."""
     for number, one in partitions.items():
         found = seen.owned.get(number)
         if found is None or (found.owner, found.next_offset) != (owner, one.next_offset):
@@ -199,9 +199,9 @@ def check(partitions: Mapping[int, FoldedPartition], owner: str, seen: ClusterSt
 
 
 async def fence_off(connection: Connection, partitions: Collection[int], owner: str) -> None:
-    """Keep projectors from all partitions for as long as the connection lives, and make who folds these let go.
+    """Lock projectors out for as long as the connection lives, and take these partitions from their owners.
 
-    What they have under way is committed or fails; they write nothing afterwards. One rebuild waits for another.
+    Transactions in progress commit or fail; their projectors write nothing afterwards. A second rebuild waits.
     """
     await connection.execute(_LOCK, LOCKS, REBUILD, timeout=timeouts.REBUILD_LOCK_S)
     if await connection.fetchval("SELECT to_regclass('ledger.positions')") is not None:

@@ -19,14 +19,14 @@ log = logging.getLogger(__name__)
 
 
 def tune_memory() -> None:
-    """Let Python look for cycles less often: a batch makes many objects and no cycles, and each look costs as much."""
+    """Make garbage collection rarer: a batch makes many objects and no cycles, and each collection visits them."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
 
 
 class Projector:
-    """Folds for ever. Faults that pass are retried with growing pauses, without a limit of time: the log waits."""
+    """Folds until cancelled. Transient faults are retried with growing pauses and no time limit: the log waits."""
 
     def __init__(self, settings: FoldSettings, ports: FoldPorts, models: Sequence[ReadModel], runs: RunsModel) -> None:
         self._settings = settings
@@ -36,11 +36,11 @@ class Projector:
         self._ready = asyncio.Event()
 
     async def wait_ready(self) -> None:
-        """Return once our share of the partitions was taken for the first time; it may be none."""
+        """Wait until this projector has taken its share of partitions for the first time; it may be empty."""
         await self._ready.wait()
 
     async def run(self) -> None:
-        """Fold until cancelled. Raises only what says that our own code or data is wrong."""
+        """Fold until cancelled. Raises only errors in our own code or data."""
         pauses = self._pauses()
         while True:
             try:
@@ -62,13 +62,13 @@ class Projector:
         return back_off(self._settings.first_pause.total_seconds(), self._settings.longest_pause.total_seconds())
 
     def session(self) -> "AbstractAsyncContextManager[ProjectorSession]":
-        """Reach the log, join the others, take partitions and read on there. Raises: Unavailable, TRANSIENT."""
+        """Reach the log, join the group, take partitions and read on there. Raises: Unavailable, TRANSIENT."""
         return self._session()
 
     @asynccontextmanager
     async def _session(self) -> "AsyncGenerator[ProjectorSession]":
         settings = self._settings
-        await self._ports.tail.ends()  # who does not reach the log must not be counted: the others would make room
+        await self._ports.tail.ends()  # without the log it must not join: the others would give partitions up
         async with heartbeat(settings.database_uri, settings.owner, settings.look_every) as member:
             connection = await connect_projector(settings.database_uri)
             try:
@@ -79,4 +79,4 @@ class Projector:
                 finally:
                     await fold.end()
             finally:
-                await close(connection)  # before the partitions are given up: what it had under way is over then
+                await close(connection)  # before the partitions are released: then its transactions are over

@@ -16,7 +16,7 @@ from agentlog_projections.sql.read_model import Commit, ReadModel
 log = logging.getLogger(__name__)
 
 DETERMINISTIC = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, Corrupt, asyncpg.PostgresError)
-"""Errors that the same commit would raise again, but for those of `TRANSIENT`, which are faults of the database."""
+"""Errors that the same commit would raise again, except those of `TRANSIENT`, which are faults of the database."""
 UNSTORABLE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
 """Errors of PostgreSQL about a value that no column or index can hold: the fault is the record's, not ours."""
 
@@ -28,7 +28,7 @@ SELECT model, key, partition, "offset", error, version, ordinal, string_to_array
 ON CONFLICT DO NOTHING
 """
 _TRY = "UPDATE ledger.quarantine SET attempts = attempts + 1 WHERE model = $1 AND key = $2"
-_LET_GO = """
+_RELEASE = """
 UPDATE ledger.positions SET owner = NULL
  WHERE partition IN (SELECT partition FROM ledger.quarantine WHERE model = $1 AND key = $2)
 """
@@ -41,22 +41,22 @@ _MOST_ERROR = 500
 
 
 class Quarantine:
-    """The aggregates that are parked, by read model."""
+    """The aggregates in quarantine, by read model."""
 
     def __init__(self) -> None:
         self._parked: set[tuple[str, str]] = set()
 
     async def load(self, connection: Executor) -> None:
-        """Read which aggregates are parked."""
+        """Load the aggregates in quarantine."""
         rows = await connection.fetch("SELECT DISTINCT model, key FROM ledger.quarantine")
         self._parked = {(row["model"], row["key"]) for row in rows}
 
     def holds(self, model: str, key: str) -> bool:
-        """Tell whether a read model has given this aggregate up."""
+        """Tell whether an aggregate is in quarantine of a read model."""
         return (model, key) in self._parked
 
     def split(self, model: str, commits: Sequence[Commit]) -> tuple[Sequence[Commit], Sequence[Commit]]:
-        """Return the commits that the model may fold, and those that wait behind parked ones."""
+        """Return the commits that the model may fold, and those that wait in its quarantine."""
         if not self._parked:
             return commits, ()
         waiting = [commit for commit in commits if self.holds(model, commit.draft.key)]
@@ -80,21 +80,21 @@ def _row(model: str, commit: Commit, error: str) -> tuple[object, ...]:
 
 
 def is_deterministic(error: BaseException) -> bool:
-    """Tell whether an error would come again with the same commit."""
+    """Tell whether the same commit would raise this error again."""
     return isinstance(error, DETERMINISTIC) and not isinstance(error, TRANSIENT)
 
 
 async def retry(connection: Connection, log_: EventLog, models: Collection[ReadModel], model: str, key: Key) -> int:
     """Apply the parked commits of an aggregate again, in order, and return how many there were.
 
-    The projector lets go of the partition meanwhile and takes it up again by itself. When a commit fails again, its
-    error is raised and all stay parked. Raises: Unavailable.
+    Meanwhile the projector loses the partition; it takes it again by itself. If a commit fails again, its error is
+    raised and all commits stay in quarantine. Raises: Unavailable.
     """
     chosen = next(one for one in models if one.name == model)
     with translated(f"retry of {model} {key}"):
         await connection.execute(_TRY, model, key)
         async with connection.transaction():
-            await connection.execute(_LET_GO, model, key)  # from here on no projector parks more of it
+            await connection.execute(_RELEASE, model, key)  # from here on no projector adds commits
             parked = await connection.fetch(_PARKED, model, key)
             chosen.forget()
             for row in parked:

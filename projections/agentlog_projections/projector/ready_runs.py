@@ -1,6 +1,6 @@
-"""Notifier of workers: it announces the runs that may be claimed after a commit, and where a partition comes into use.
+"""Notifier of workers: it announces runs that become ready by a commit, or when a partition becomes usable.
 
-A lost announcement is harmless: the housekeeper makes it again.
+A lost announcement is harmless: the housekeeper repeats it.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -28,7 +28,7 @@ class ReadyRunNotifier:
         self._quarantine = quarantine
 
     async def after(self, commits: Collection[Commit], known: Mapping[Key, Known]) -> None:
-        """Announce the runs that these commits made ready; where memory does not tell, the rows do."""
+        """Announce the runs that these commits made ready, from the cache or, where that cannot tell, from the rows."""
         ready: list[ReadyRun] = []
         unsure: list[Key] = []
         for key in may_be_ready(commits):
@@ -46,7 +46,7 @@ class ReadyRunNotifier:
             self._announcer.announce([], ready)
 
     async def all_of(self, partitions: Sequence[int]) -> None:
-        """Announce all ready runs of partitions of which nothing was announced until now."""
+        """Announce all ready runs of partitions that have just become usable."""
         ready = await ready_of_partitions(self._connection, partitions) if partitions else []
         if ready:
             self._announcer.announce([], ready)

@@ -1,7 +1,7 @@
 """Session of a projector: read, judge, fold, commit, announce; one transaction a batch, fenced by position.
 
-Guard and folds are pure (`verdicts`, `thread_fold`, `run_fold`); this file owns the order of effects. A crash costs
-nothing: every step before the commit is done again, and everything after it is a hint.
+Guard and folds are pure (`verdicts`, `thread_fold`, `run_fold`); this module owns the order of effects. A crash
+costs nothing: every step before the commit is done again, and everything after it is a hint.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from agentlog_facts.system import PartitionOpened
 from agentlog_postgres.connection import Connection
 from agentlog_projections.models.runs import RunsModel
 from agentlog_projections.projector import ownership
-from agentlog_projections.projector.announcer import Announcer, hint_of, somebody_waits
+from agentlog_projections.projector.announcer import Announcer, has_receiver, hint_of
 from agentlog_projections.projector.assignment import rebalance
 from agentlog_projections.projector.heartbeat import ProjectorHeartbeat
 from agentlog_projections.projector.isolated_fold import IsolatedFold
@@ -36,10 +36,10 @@ from agentlog_projections.sql.read_model import ReadModel
 log = logging.getLogger(__name__)
 
 MOST_BYTES = 32 * 1024 * 1024
-"""A batch is cut behind so many bytes of values, blobs included."""
+"""A batch ends once its values have this size, blobs included."""
 MOST_REASON = 500
 READ_AHEAD = 200
-"""From so many records at once the fold counts as behind."""
+"""A poll with at least this many records means that the fold is behind the log."""
 _BLOB_SIZE = re.compile(rb'"sha256":"[0-9a-f]{64}","size":(\d+)')
 _SQLSTATE_FENCED = "AL001"
 _FENCED = """
@@ -49,9 +49,9 @@ SELECT CASE WHEN (SELECT count(*) FROM w0) = $1 THEN clock_timestamp() ELSE ledg
 
 @dataclass(frozen=True, slots=True)
 class FoldSettings:
-    """Where and how to fold. `owner` is unique per process; `partitions` None means a share of all.
+    """Settings of a projector. `owner` is unique per process; `partitions` None means a share of all.
 
-    A projector says every `look_every` that it is alive; the others take it for dead when that is `lease` ago.
+    A projector writes a heartbeat every `look_every`; the others take it for dead when the last one is `lease` ago.
     """
 
     database_uri: str
@@ -67,7 +67,7 @@ class FoldSettings:
 
 @dataclass(frozen=True, slots=True)
 class FoldPorts:
-    """What a fold needs of the world. `partition_of` is the partitioner of the log."""
+    """Ports of a fold. `partition_of` is the partitioner of the log."""
 
     tail: EventTail
     partition_of: Callable[[Key], int]
@@ -76,7 +76,7 @@ class FoldPorts:
 
 
 class ProjectorSession:
-    """One session: from taking partitions to the first fault. All memory is its own and goes with it."""
+    """One session, from taking partitions to the first fault. Its caches are its own and end with it."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class ProjectorSession:
         runs: RunsModel,
         member: ProjectorHeartbeat | None = None,
     ) -> None:
-        """`member` tells when others come and go; without it they are looked for every `look_every` only."""
+        """`member` signals changes of the group; without it the group is read only every `look_every`."""
         self._member = member
         self._connection = connection
         self._settings = settings
@@ -95,21 +95,21 @@ class ProjectorSession:
         self._models = models
         self._ledger = LedgerFold()
         self._quarantine = Quarantine()
-        self._offers = ReadyRunNotifier(connection, ports.announcer, runs, self._quarantine)
+        self._ready_runs = ReadyRunNotifier(connection, ports.announcer, runs, self._quarantine)
         self._composer = Composer()
-        self._careful = IsolatedFold(connection, models, self._quarantine, self._composer)
+        self._isolated = IsolatedFold(connection, models, self._quarantine, self._composer)
         self._all: frozenset[int] = frozenset()
-        self._next_look = 0.0
+        self._next_check_s = 0.0
         self._ahead: asyncio.Task[tuple[list[list[Read]], bool]] | None = None
         self.partitions: dict[int, FoldedPartition] = {}
 
     @property
     def behind(self) -> int:
-        """How many records are left before every partition that folds is present."""
+        """Return how many records are left before every folding partition is present."""
         return sum(max(0, one.target - one.next_offset) for one in self._folding())
 
     async def begin(self) -> None:
-        """Take our share of the partitions and place the tail before their next records."""
+        """Take our share of the partitions and seek the tail to their next records."""
         await self.end()
         self._forget()
         tail, owner = self._ports.tail, self._settings.owner
@@ -127,7 +127,7 @@ class ProjectorSession:
         for number in self._all:
             if number in self.partitions:
                 self.partitions[number].begin(ends.get(number, 0))
-        await ownership.say(self._connection, self.partitions.values(), owner)
+        await ownership.store_status(self._connection, self.partitions.values(), owner)
         for number in ends:
             one = self.partitions.get(number)
             if one is None or one.stopped is not None:
@@ -137,18 +137,18 @@ class ProjectorSession:
         fields = {"owner": owner, "partitions": sorted(self.partitions), "projectors": len(seen.alive)}
         log.info("projector.took", extra={**fields, "behind": self.behind})
         usable = [one.number for one in self._folding() if one.present and one.before is None]
-        await self._offers.all_of([number for number in usable if number not in before])
+        await self._ready_runs.all_of([number for number in usable if number not in before])
 
     async def cycle(self) -> None:
-        """Fold what is there, or look after a while whether the share is still ours and still fair.
+        """Fold the records that have arrived; at intervals, check that the share is still ours and still fair.
 
-        Raises: Fenced, Unavailable, TRANSIENT: the session is over.
+        Raises: Fenced, Unavailable, TRANSIENT; then the session is over.
         """
-        await self._look()
+        await self._check_share()
         batches = await self._arrived()
         for reads in batches:
             await self._commit(reads)
-        await self._say_stops()
+        await self._store_stops()
 
     async def end(self) -> None:
         """Stop reading ahead."""
@@ -158,7 +158,7 @@ class ProjectorSession:
             await asyncio.gather(ahead, return_exceptions=True)
 
     async def _arrived(self) -> list[list[Read]]:
-        """Return what was read, nothing when the others change first; much at once: the next is read meanwhile."""
+        """Return the batches read, none if the group changes first; while the fold is behind, read ahead."""
         if self._ahead is None:
             self._ahead = asyncio.create_task(self._next(), name="read ahead")
         if self._member is not None:
@@ -172,8 +172,8 @@ class ProjectorSession:
         return batches
 
     async def _next(self) -> tuple[list[list[Read]], bool]:
-        """Read what comes next, and tell whether it is much."""
-        if not self.partitions:  # somebody else folds all of them
+        """Read the next records, and tell whether the fold is behind."""
+        if not self.partitions:  # other projectors fold all of them
             await asyncio.sleep(self._settings.look_every.total_seconds())
             return [], False
         raws = await self._ports.tail.poll(self._settings.max_records, self._settings.patience)
@@ -187,13 +187,13 @@ class ProjectorSession:
         for model in self._models:
             model.forget()
 
-    async def _look(self) -> None:
-        """See, now and then and when told to, whether positions were reset, and whether our share is still fair."""
+    async def _check_share(self) -> None:
+        """Check at intervals, and when the group changes, that positions were not reset and our share is fair."""
         now = self._ports.clock.monotonic()
-        told = self._member is not None and self._member.changed_since()
-        if not told and now < self._next_look:
+        changed = self._member is not None and self._member.changed_since()
+        if not changed and now < self._next_check_s:
             return
-        self._next_look = now + self._settings.look_every.total_seconds()
+        self._next_check_s = now + self._settings.look_every.total_seconds()
         seen = await ownership.read_cluster_state(self._connection, self._settings.lease)
         ownership.check(self.partitions, self._settings.owner, seen)
         if rebalance(self._settings.owner, self._all, seen):
@@ -228,17 +228,17 @@ class ProjectorSession:
             return Read(raw, None, Void("unreadable", None, None, str(error)[:200].replace("\x00", "")))
         return Read(raw, draft, readable(draft, raw, self._ports.partition_of))
 
-    async def _say_stops(self) -> None:
-        """Store which partitions stopped, and which did not although they had stopped before."""
-        found = [one for one in self.partitions.values() if one.found_out()]
+    async def _store_stops(self) -> None:
+        """Store which partitions have stopped, and which have got past an earlier stop."""
+        found = [one for one in self.partitions.values() if one.status_changed()]
         if found:
-            await ownership.say(self._connection, found, self._settings.owner)
+            await ownership.store_status(self._connection, found, self._settings.owner)
         for one in found:
             if one.stopped is not None:
                 self._ports.tail.drop(one.number)
-        await self._offers.all_of([one.number for one in found if one.stopped is None and one.present])
+        await self._ready_runs.all_of([one.number for one in found if one.stopped is None and one.present])
         unknown = [one.number for one in found if one.unknown]
-        if unknown and self._member is not None:  # a rebuild has nobody to leave them to
+        if unknown and self._member is not None:  # a rebuild has no other projector
             await ownership.refuse(self._connection, unknown, self._settings.owner)
             self.partitions = {n: one for n, one in self.partitions.items() if n not in unknown}
 
@@ -260,7 +260,7 @@ class ProjectorSession:
         await self._committed(steps, judged, known)
 
     async def _commit_around(self, reads: Sequence[Read], error: Exception) -> None:
-        """Find the record that the ledger cannot hold, by halves: its partition stops there, the others go on."""
+        """Find by bisection the record that the ledger cannot hold: its partition stops, the others continue."""
         self._forget()
         if len(reads) == 1:
             place = reads[0].raw.place
@@ -277,7 +277,7 @@ class ProjectorSession:
         try:
             return await self._fold(reads, steps)
         except DETERMINISTIC as error:
-            return await self._fold_carefully(reads, steps, error)
+            return await self._fold_isolated(reads, steps, error)
 
     async def _fold(self, reads: Sequence[Read], steps: Sequence[Advance]) -> tuple[list[Judged], Mapping[Key, Known]]:
         """Judge and fold in memory, then write everything at once."""
@@ -299,13 +299,14 @@ class ProjectorSession:
             await execute(self._connection, tx, self._composer)
         return judged, known
 
-    async def _fold_carefully(
+    async def _fold_isolated(
         self, reads: Sequence[Read], steps: Sequence[Advance], error: Exception
     ) -> tuple[list[Judged], Mapping[Key, Known]]:
-        """Fold again, each read model by itself, so that only what cannot be held is parked."""
+        """Fold again, each read model in isolation, so that only failing aggregates go to quarantine."""
         if not is_deterministic(error) or getattr(error, "sqlstate", None) == _SQLSTATE_FENCED:
             raise error
-        log.warning("projector.careful", extra={"records": len(reads), "reason": f"{type(error).__name__}: {error}"})
+        reason = f"{type(error).__name__}: {error}"
+        log.warning("projector.fold_isolated", extra={"records": len(reads), "reason": reason})
         self._forget()
         async with self._connection.transaction():
             tx = Transaction(self._connection)
@@ -315,7 +316,7 @@ class ProjectorSession:
             self._ledger.write(tx, judged, known)
             tx.together.append(Write(_FENCED, (len(steps),)))
             await execute(self._connection, tx, self._composer)
-            await self._careful.apply([one.commit for one in judged if one.commit is not None])
+            await self._isolated.apply([one.commit for one in judged if one.commit is not None])
         return judged, known
 
     def _steps(self, reads: Sequence[Read]) -> list[Advance]:
@@ -334,7 +335,7 @@ class ProjectorSession:
         return steps
 
     async def _committed(self, steps: Sequence[Advance], judged: Sequence[Judged], known: Mapping[Key, Known]) -> None:
-        """Remember how far we are and announce it, where the partition is present."""
+        """Keep the new positions and announce the batch, for partitions that are present."""
         arrived: list[int] = []
         again: list[int] = []
         for step in steps:
@@ -347,22 +348,22 @@ class ProjectorSession:
             elif step.present and one.before is not None:
                 again.append(step.partition)
             one.before = None
-        telling = [step for step in steps if step.present and step.partition not in arrived]
-        if telling:
-            groups: dict[int, list[Judged]] = {step.partition: [] for step in telling}
+        announced = [step for step in steps if step.present and step.partition not in arrived]
+        if announced:
+            groups: dict[int, list[Judged]] = {step.partition: [] for step in announced}
             for record in judged:
                 if record.read.raw.place.partition in groups:
                     groups[record.read.raw.place.partition].append(record)
-            useful = [step for step in telling if somebody_waits(groups[step.partition])]
+            useful = [step for step in announced if has_receiver(groups[step.partition])]
             hints = [hint_of(step.partition, step.previous - 1, groups[step.partition]) for step in useful]
             self._ports.announcer.announce(hints, [])
             commits = [one.commit for group in groups.values() for one in group if one.commit is not None]
-            await self._offers.after(commits, known)
-        await self._offers.all_of(arrived + again)
+            await self._ready_runs.after(commits, known)
+        await self._ready_runs.all_of(arrived + again)
 
 
 def _weight(raw: RawRecord) -> int:
-    """Return how many bytes a record stands for, blobs included."""
+    """Return the size of a record in bytes, blobs included."""
     value = raw.value or b""
     blobs = sum(int(size) for size in _BLOB_SIZE.findall(value)) if b'"blobs":[{' in value else 0
     return len(value) + blobs

@@ -1,4 +1,4 @@
-"""Verdicts over a batch of records: the guard over the heads that the ledger knows; pure, no database."""
+"""Verdicts on a batch of records, by the guard and the heads in the ledger; pure, no database."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,17 +12,17 @@ from agentlog_facts.thread import RunCreated
 from agentlog_projections.sql.read_model import Commit
 
 MOST_PRIORS = 256
-"""Accepted event ids remembered of one aggregate; beyond it they are looked up in `log_index`."""
+"""Accepted event ids cached per aggregate; with more of them, they are looked up in `log_index`."""
 
 MOST_NAMES = 600
-"""Characters of the names of one commit together: more than any writer of ours gives, and what an index can hold."""
+"""Characters of all names of a commit: more than our writers use, and few enough for an index."""
 
 
 @dataclass(slots=True)
 class Known:
-    """What the ledger knows of an aggregate; `facts` counts the accepted ones.
+    """Knowledge of the ledger about an aggregate; `facts` counts the accepted ones.
 
-    `priors` holds accepted commits by event_id; all of them if `complete`, which spares the lookup.
+    `priors` holds accepted commits by event_id; all of them if `complete`, which avoids the lookup.
     """
 
     head: AggregateHead = EMPTY
@@ -37,7 +37,7 @@ class Known:
         self.priors[draft.event_id] = Prior(draft.body_sha256, version)
 
     def settle(self) -> None:
-        """Forget priors beyond the bound, between batches."""
+        """Drop the priors, between batches, once they exceed the bound."""
         if len(self.priors) > MOST_PRIORS or not self.complete:
             self.priors.clear()
             self.complete = False
@@ -45,7 +45,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A record as it was read: its commit, or why it is void whatever the aggregate says."""
+    """A record as read: its commit, or the reason why it is void without the guard."""
 
     raw: RawRecord
     draft: Draft | None
@@ -54,7 +54,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A record with its verdict, and what the read models fold if it was accepted."""
+    """A record with its verdict, and the commit for the read models if it was accepted."""
 
     read: Read
     verdict: Verdict
@@ -62,7 +62,7 @@ class Judged:
 
 
 def judge(reads: Sequence[Read], known: Mapping[Key, Known]) -> list[Judged]:
-    """Give every record its verdict, in log order, and advance what is known."""
+    """Return the verdict on every record, in log order, and fold accepted commits into `known`."""
     return [_judge(read, known) for read in reads]
 
 
@@ -78,12 +78,12 @@ def _judge(read: Read, known: Mapping[Key, Known]) -> Judged:
     aggregate.accept(draft, verdict.version)
     after = aggregate.head.runs
     ended = tuple(run_id for run_id in before if run_id not in after) if before else ()
-    ended += _born_dead(draft, ended, after)
+    ended += _created_and_ended(draft, ended, after)
     return Judged(read, verdict, Commit(read.raw.place, draft, verdict.version, ordinal, ended))
 
 
-def _born_dead(draft: Draft, ended: Sequence[RunId], after: Mapping[RunId, RunHead]) -> tuple[RunId, ...]:
-    """A run that was created and ended by one commit was never active before it."""
+def _created_and_ended(draft: Draft, ended: Sequence[RunId], after: Mapping[RunId, RunHead]) -> tuple[RunId, ...]:
+    """Return the runs that one commit created and ended: the head before it does not show them."""
     if len(draft.facts) < 2:
         return ()
     created = (RunId(fact.run_id) for fact in draft.facts if isinstance(fact, RunCreated))
@@ -91,13 +91,13 @@ def _born_dead(draft: Draft, ended: Sequence[RunId], after: Mapping[RunId, RunHe
 
 
 def readable(draft: Draft, raw: RawRecord, partition_of: Callable[[Key], int]) -> Void | None:
-    """Return why a decoded record is void before any aggregate is asked: on the wrong partition, or badly named."""
+    """Return why a decoded record is void without the guard: on the wrong partition, or badly named."""
     names = f"{draft.key}{draft.stream}{draft.event_id}{draft.append_id}{draft.body_sha256}"
     if "\x00" in names:
         return Void("unreadable", None, "text", "NUL")
     if len(names) > MOST_NAMES:
         return Void("unreadable", None, f"at most {MOST_NAMES} characters of names", str(len(names)))
-    if category(draft.stream) == "partition":  # lies where it says, not where its key would put it
+    if category(draft.stream) == "partition":  # is on the partition that it names, not on that of its key
         return None
     wanted = partition_of(draft.key)
     return (
@@ -115,7 +115,7 @@ def encode_head(head: AggregateHead) -> str:
 
 
 def decode_head(stored: str) -> AggregateHead:
-    """Undo `encode_head`; raise ValueError for another shape."""
+    """Decode a stored head. Raises: ValueError for another shape."""
     record = load_object(stored, "head")
     versions = as_object(record["versions"], "versions")
     runs = as_object(record["runs"], "runs")

@@ -1,1 +1,1 @@
-"""Queries over the rows that are no read model's own."""
+"""Queries that combine read models, or read the ledger."""

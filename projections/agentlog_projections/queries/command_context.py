@@ -1,4 +1,4 @@
-"""Port for what a request needs before it is decided; each answer is of one snapshot."""
+"""Port for the context of commands: the state that deciders need, each answer from one snapshot."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,7 +12,7 @@ from agentlog_facts.thread import ThreadState
 
 @dataclass(frozen=True, slots=True)
 class ThreadContext:
-    """A thread as deciders see it. `version` is that of `thread-`, also of a deleted thread; None: it never was."""
+    """A thread as deciders see it. `version` is that of `thread-`, also of a deleted thread; None: it never existed."""
 
     state: ThreadState
     version: int | None
@@ -21,25 +21,25 @@ class ThreadContext:
 
 
 class CommandContexts(Protocol):
-    """Combined questions of the gateway. Every method raises Unavailable when the database does not answer."""
+    """Combined queries of the gateway. Every method raises Unavailable when the database does not answer."""
 
     async def thread(self, thread_id: ThreadId, partition: int) -> ThreadContext:
         """Return a thread with its active runs.
 
-        Raises: Unavailable also while the partition is not present, Quarantined while a read model of it is parked.
+        Raises: Unavailable also while the partition is not present; Quarantined while a read model has it parked.
         """
         ...
 
     async def run_target(
         self, thread_id: ThreadId, partition: int, assistant_id: AssistantId
     ) -> tuple[ThreadContext, RunAssistant | None]:
-        """Return what a new run needs: its thread as of `thread`, and its assistant. Raises: as `thread`."""
+        """Return the thread of a new run, as `thread` does, and its assistant. Raises: as `thread`."""
         ...
 
     async def first_tried_at(self, thread_id: ThreadId, event_id: str) -> int | None:
-        """Return the version of the thread that the first try of an intent relied on, if it came too late for it."""
+        """Return the thread version that the first try of an intent expected, if that try met a version conflict."""
         ...
 
     async def runs_since(self, thread_id: ThreadId, version: int) -> list[LogPosition]:
-        """Return where the runs lie on the log that came to a thread after this version of it, in order."""
+        """Return the log positions of the runs created on a thread after this version of it, in order."""
         ...

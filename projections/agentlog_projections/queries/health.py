@@ -7,7 +7,7 @@ from agentlog_facts.ids import Key
 from agentlog_postgres.connection import Pool, reading
 
 MOST_PARKED = 1_000
-"""Parked aggregates that are named; `health` counts all."""
+"""The most aggregates that `parked` returns; `health` counts all."""
 
 _PARTITIONS = "SELECT partition, present, stopped FROM ledger.positions ORDER BY partition"
 _COUNTS = "SELECT model, count(DISTINCT key) AS keys FROM ledger.quarantine GROUP BY model ORDER BY model"
@@ -20,7 +20,7 @@ SELECT model, key, min(partition) AS partition, count(*) AS commits, max(attempt
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """An aggregate that a read model cannot hold: how many of its commits wait, how often that was tried, and why."""
+    """An aggregate in quarantine of a read model: number of waiting commits, number of retries, and the first error."""
 
     model: str
     key: Key
@@ -32,7 +32,10 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class ProjectionHealth:
-    """`building`: not folded to the log's end yet; `stopped` says why; `parked` counts aggregates by read model."""
+    """Partitions: number of present ones, those that are being built, and those that stopped, with the reasons.
+
+    `parked` counts the aggregates in quarantine by read model.
+    """
 
     present: int
     building: Sequence[int]
@@ -41,7 +44,7 @@ class ProjectionHealth:
 
 
 async def health(pool: Pool) -> ProjectionHealth:
-    """Look at positions and quarantine. Raises: Unavailable."""
+    """Return the state of all partitions and of the quarantine. Raises: Unavailable."""
     async with reading(pool, "health") as connection:
         rows = await connection.fetch(_PARTITIONS)
         counts = await connection.fetch(_COUNTS)
@@ -52,7 +55,7 @@ async def health(pool: Pool) -> ProjectionHealth:
 
 
 async def parked(pool: Pool) -> list[Parked]:
-    """Return what is parked. Raises: Unavailable."""
+    """Return the aggregates in quarantine. Raises: Unavailable."""
     async with reading(pool, "quarantine") as connection:
         rows = await connection.fetch(_PARKED, MOST_PARKED)
     return [

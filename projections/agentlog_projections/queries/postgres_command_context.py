@@ -1,4 +1,4 @@
-"""Combined questions of the gateway in SQL: one query a question, so that each answer is of one snapshot."""
+"""Combined queries of the gateway in SQL, one statement each, so that each answer is from one snapshot."""
 
 from datetime import datetime
 
@@ -61,28 +61,28 @@ class PostgresCommandContexts:
         self._pool = pool
 
     async def thread(self, thread_id: ThreadId, partition: int) -> ThreadContext:
-        async with reading(self._pool, "decisions.thread") as connection:
+        async with reading(self._pool, "command_context.thread") as connection:
             row = await connection.fetchrow(_DECISION, thread_id, partition)
         return _thread(_usable(row, thread_id, partition))
 
     async def run_target(
         self, thread_id: ThreadId, partition: int, assistant_id: AssistantId
     ) -> tuple[ThreadContext, RunAssistant | None]:
-        async with reading(self._pool, "decisions.run_target") as connection:
+        async with reading(self._pool, "command_context.run_target") as connection:
             found = await connection.fetchrow(_TARGET, thread_id, partition, assistant_id)
         row = _usable(found, thread_id, partition)
         return _thread(row), _assistant(row, assistant_id)
 
     async def first_tried_at(self, thread_id: ThreadId, event_id: str) -> int | None:
         name = stream("thread", thread_id)
-        async with reading(self._pool, "decisions.first_tried_at") as connection:
+        async with reading(self._pool, "command_context.first_tried_at") as connection:
             stored = await connection.fetchval(_TRIED, thread_id, event_id, name)
         verdict = None if stored is None else decode_verdict(load_object(stored))
         found = verdict.expected if isinstance(verdict, Void) else None
         return None if found is None else int(found)
 
     async def runs_since(self, thread_id: ThreadId, version: int) -> list[LogPosition]:
-        async with reading(self._pool, "decisions.runs_since") as connection:
+        async with reading(self._pool, "command_context.runs_since") as connection:
             rows = await connection.fetch(_RUNS_SINCE, thread_id, stream("thread", thread_id), version)
         return [LogPosition(row["partition"], row["offset"]) for row in rows]
 
@@ -91,7 +91,7 @@ def _usable(row: asyncpg.Record | None, thread_id: ThreadId, partition: int) -> 
     if row is None or not row["present"]:
         raise Unavailable(f"the projection is being built for partition {partition}, retry later")
     if row["parked"]:
-        raise Quarantined(f"{thread_id}: its projection is parked after an error, an operator has to look")
+        raise Quarantined(f"{thread_id}: its projection is in quarantine after an error, an operator must act")
     return row
 
 

@@ -1,4 +1,4 @@
-"""Questions of workers, the reaper and the reconciler in SQL: one query a question."""
+"""Queries of workers, the reaper and the reconciler in SQL, one statement each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -76,21 +76,21 @@ class PostgresWorkerQueries:
         self._pool = pool
 
     async def work(self, run_id: RunId) -> ExecutableRun | None:
-        with translated("duties"):
+        with translated("worker queries"):
             row = await self._pool.fetchrow(_WORK, run_id)
         return None if row is None else _work(row)
 
     async def run_version(self, thread_id: ThreadId, run_id: RunId) -> int | None:
-        with translated("duties"):
+        with translated("worker queries"):
             row = await self._pool.fetchrow(_RUN_VERSION, thread_id, f"run-{run_id}")
         if row is None:
-            raise TypeError("a question without FROM has one row")
+            raise TypeError("expected one row from a query without FROM, found none")
         require(row["is_authoritative"], f"version of run {run_id}")
         version: int | None = row["version"]
         return version
 
     async def marks(self, runs: Mapping[RunId, ThreadId]) -> Mapping[RunId, ClaimStatus]:
-        with translated("duties"):
+        with translated("worker queries"):
             rows = await self._pool.fetch(_MARKS, list(runs), list(runs.values()))
         return {
             RunId(row["run_id"]): ClaimStatus(row["epoch"], row["worker"], _cancel(row["cancel"]), row["version"])
@@ -98,17 +98,17 @@ class PostgresWorkerQueries:
         }
 
     async def claims(self, limit: int) -> Sequence[Claim]:
-        with translated("duties"):
+        with translated("worker queries"):
             rows = await self._pool.fetch(_CLAIMS, limit)
         return [_claim(row) for row in rows]
 
     async def with_progress(self, claim: Claim) -> Claim:
-        with translated("duties"):
+        with translated("worker queries"):
             progressed: bool = await self._pool.fetchval(_PROGRESSED, claim.thread_id, claim.epoch, claim.run_id)
         return replace(claim, progressed=progressed)
 
     async def leftovers(self, retries: int) -> Sequence[UnfinishedRun]:
-        with translated("duties"):
+        with translated("worker queries"):
             rows = await self._pool.fetch(_LEFTOVERS, retries)
         return [
             UnfinishedRun(
@@ -118,12 +118,12 @@ class PostgresWorkerQueries:
         ]
 
     async def ready(self, limit: int) -> Sequence[ReadyRun]:
-        with translated("duties"):
+        with translated("worker queries"):
             rows = await self._pool.fetch(_READY, limit)
         return [ReadyRun(RunId(row["run_id"]), row["graph_id"]) for row in rows]
 
     async def next_due(self) -> timedelta | None:
-        with translated("duties"):
+        with translated("worker queries"):
             seconds: float | None = await self._pool.fetchval(_NEXT_DUE)
         return None if seconds is None else timedelta(seconds=seconds)
 

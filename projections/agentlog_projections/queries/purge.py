@@ -1,11 +1,11 @@
-"""Purge of deleted threads once the retention of their streams is over: only the log keeps them."""
+"""Purge of deleted threads once the retention of their streams is over; afterwards only the log has them."""
 
 from datetime import timedelta
 
 from agentlog_postgres.connection import Pool, reading
 
 ERASED = frozenset({"threads", "runs", "checkpoints", "channels", "writes"})
-"""The tables whose rows go with their thread; an item of the store stays, it only names the thread that wrote it."""
+"""The tables whose rows go with their thread; items of the store stay, since they only name it."""
 _PURGE = """
 WITH gone AS (
     DELETE FROM read_v1.threads WHERE thread_id IN (

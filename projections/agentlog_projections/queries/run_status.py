@@ -1,4 +1,4 @@
-"""Status rows of runs: what streams and waiting calls need to know of a run, hidden or not."""
+"""Status rows of runs, hidden or not, for streams and waiting calls."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ SELECT k.run_id, r.thread_id, r.status, coalesce((r.kwargs->>'resumable')::bool,
 
 @dataclass(frozen=True, slots=True)
 class RunStatusRow:
-    """One run, and its thread as far as the run's end shows it.
+    """A run, with the parts of its thread that its end shows.
 
-    `deleted`: the run is hidden (somebody deleted it, or it was rolled back). `version` is that of the thread's stream:
-    the row knows the claims of all epochs up to it. `newest`: no later run has moved the thread. `values` are the
-    thread's if they were asked for, the run is over and `newest`; any other run left its state at `checkpoint_id`.
+    `deleted`: the run is hidden (deleted or rolled back). `version` is that of the thread's stream: the row shows the
+    claims of all epochs up to it. `newest`: no later run has moved the thread. `values` are the thread's if they
+    were requested and the run has ended and is `newest`; the state of any other run is at `checkpoint_id`.
     """
 
     run_id: RunId
@@ -57,7 +57,7 @@ class RunStatusRow:
 
 
 class RunStatusRows:
-    """One question for any number of runs."""
+    """Query of the status of any number of runs."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -65,7 +65,7 @@ class RunStatusRows:
     async def rows(
         self, run_ids: Sequence[RunId], with_values: Collection[RunId] = ()
     ) -> Mapping[RunId, RunStatusRow | None]:
-        """Return the rows of runs, those of deleted threads included; None: there is no such run.
+        """Return the rows of runs, those of deleted threads included; None: no such run exists.
 
         Runs whose partition has not caught up are missing. Raises: Unavailable.
         """

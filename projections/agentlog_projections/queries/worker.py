@@ -1,7 +1,7 @@
-"""Port for the questions of workers, the reaper and the reconciler, and the types of the answers.
+"""Port for the queries of workers, the reaper and the reconciler, and the types of the answers.
 
-No answer shows a partition that is still catching up or has stopped, and none asks for work on a quarantined thread.
-Times are judged by the clock of the database.
+No answer shows a partition that is still catching up or has stopped, and none names work on a quarantined thread.
+Times are compared by the clock of the database.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,11 +17,11 @@ from agentlog_projections.sql.claimable import ReadyRun
 
 @dataclass(frozen=True, slots=True)
 class ExecutableRun:
-    """A run with what its execution needs of its thread, as of one snapshot.
+    """A run with the parts of its thread that its execution needs, from one snapshot.
 
-    `ready`: pending, due, not cancelled, and first in line on a free thread; `active`: without an end. `values` is the
-    thread's JSON view (None: no state yet), `next` the nodes it shows as left to run: both as before the run. `version`
-    is that of the stream `thread-`.
+    `ready`: pending, due, not cancelled, and first in the queue of a free thread; `active`: without an end. `values` is
+    the thread's JSON view (None: no state yet), `next` the nodes that it shows as left to run: both as before the run.
+    `version` is that of the stream `thread-`.
     """
 
     run_id: RunId
@@ -45,11 +45,11 @@ class ExecutableRun:
 
 @dataclass(frozen=True, slots=True)
 class ClaimStatus:
-    """What a worker compares its claim with; all but `version` are None for a run that is gone.
+    """State of a run, for comparison with a worker's claim; all but `version` are None for a run that is gone.
 
-    `epoch` is None while nobody has the run, `worker` is who had it last: on a log that was restored from a copy older
-    than a claim, another one may have got the same epoch. `version` is that of the thread's stream: rows of a smaller
-    one than a claim's epoch do not know of it yet.
+    `epoch` is None while no worker holds the run. `worker` is its last holder: on a log that was restored from a copy
+    older than a claim, another worker may have got the same epoch. `version` is that of the thread's stream: rows with
+    a version below the epoch of a claim do not show that claim yet.
     """
 
     epoch: int | None
@@ -60,7 +60,7 @@ class ClaimStatus:
 
 @dataclass(frozen=True, slots=True)
 class UnfinishedRun:
-    """A run that nobody holds and nobody may claim: cancelled while it was claimed, or lost too often."""
+    """A run that no worker holds or may claim: cancelled while it was claimed, or lost too often."""
 
     run_id: RunId
     thread_id: ThreadId
@@ -94,11 +94,11 @@ class WorkerQueries(Protocol):
         ...
 
     async def with_progress(self, claim: Claim) -> Claim:
-        """Return the claim with `progressed` as the ledger has it."""
+        """Return the claim with `progressed` filled in from the ledger."""
         ...
 
     async def leftovers(self, retries: int) -> Sequence[UnfinishedRun]:
-        """Return runs that were released to be ended, but were not ended."""
+        """Return released runs that still have to be ended."""
         ...
 
     async def ready(self, limit: int) -> Sequence[ReadyRun]:
@@ -106,5 +106,5 @@ class WorkerQueries(Protocol):
         ...
 
     async def next_due(self) -> timedelta | None:
-        """Return how long it takes until the next delayed run is due, None when there is none."""
+        """Return the time until the next delayed run is due, None when there is none."""
         ...

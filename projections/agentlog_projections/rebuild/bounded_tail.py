@@ -10,7 +10,7 @@ from agentlog_facts.ports import EventTail, RawRecord
 class BoundedTail:
     """Implements `ports.EventTail`; partitions end at `bounds`, even if the log is longer.
 
-    What lies behind a bound is read and dropped, so bounds are raised between sessions of the fold, which seek.
+    Records after a bound are read and dropped, so raise bounds only between sessions of the fold, which seek again.
     """
 
     def __init__(self, tail: EventTail) -> None:
@@ -18,7 +18,7 @@ class BoundedTail:
         self.bounds: Mapping[int, int] = {}
 
     def seek(self, partition: int, offset: int) -> None:
-        """Read `partition` on from `offset`."""
+        """Continue reading `partition` at `offset`."""
         self._tail.seek(partition, offset)
 
     def drop(self, partition: int) -> None:
@@ -26,7 +26,7 @@ class BoundedTail:
         self._tail.drop(partition)
 
     async def poll(self, max_records: int, patience: timedelta) -> Sequence[RawRecord]:
-        """Return what is there before the bounds. Raises: Unavailable, Diverged."""
+        """Return the records before the bounds. Raises: Unavailable, Diverged."""
         found = await self._tail.poll(max_records, patience)
         return [raw for raw in found if raw.place.offset < self.bounds.get(raw.place.partition, 0)]
 

@@ -1,8 +1,8 @@
 """Comparison of two sets of tables: counts and digests per table and partition, and the aggregates that differ.
 
-A digest is the sum of two 64-bit hashes over the text of each row, so it needs no order. The comparison leaves out what
-the log does not determine: the owners of partitions, how often a retry failed, the index of blobs (a cache), and
-deleted threads that the housekeeper may already have erased.
+A digest is the sum of two 64-bit hashes over the text of each row, so it needs no order. The comparison leaves
+out data that the log does not determine: the owners of partitions, the number of failed retries, the index of blobs (a
+cache), and deleted threads that the housekeeper may already have erased.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ _KEPT = """
 NOT EXISTS (SELECT FROM {schema}.threads d WHERE d.thread_id = t.thread_id AND d.deleted_at < $1::timestamptz)
 """
 UNKNOWN = -1
-"""Stands for rows whose aggregate the ledger does not know."""
+"""Partition of rows whose aggregate the ledger does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ EMPTY = Sum(0, "")
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table that is compared. `columns` are those of both sides; `changed` tells why it cannot be compared."""
+    """A table that is compared. `columns` are those of both sides; `changed` is the reason why it cannot be."""
 
     name: str
     columns: Sequence[str] = ()
@@ -97,7 +97,7 @@ class Parity:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One set of tables, and a connection to read it with; inside a transaction."""
+    """One set of tables, and the connection that reads it inside a transaction."""
 
     connection: Connection
     suffix: str
@@ -112,7 +112,7 @@ class Side:
 
 
 async def tables_of(live: Side, anew: Side, models: Sequence[ReadModel]) -> list[Table]:
-    """Return what there is to compare; tables whose shape is another one cannot be."""
+    """Return all tables of ledger and models; those whose columns differ cannot be compared."""
     names = [*_LEDGER_TABLES, *(table for model in models for table in model.tables)]
     return [await _table(live, anew, name) for name in names]
 
@@ -133,7 +133,7 @@ async def _columns(side: Side, table: str) -> list[str]:
 async def sums(
     side: Side, tables: Sequence[Table], partitions: Sequence[int], erased_before: datetime
 ) -> dict[tuple[str, int], Sum]:
-    """Return the sums of all comparable tables, for these partitions and rows of which nobody knows the partition.
+    """Return the sums of all comparable tables, for these partitions and for rows of an unknown one.
 
     Threads deleted before `erased_before` are left out.
     """

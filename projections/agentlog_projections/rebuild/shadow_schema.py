@@ -1,8 +1,8 @@
-"""Shadow schemas of a rebuild: tables beside the live ones, exchanged with them in one transaction.
+"""Shadow schemas of a rebuild: tables next to the live ones, exchanged with them in one transaction.
 
-Statements name `ledger` and `read_v1`; a connection made here says `ledger_next` and `read_v1_next` instead. Renaming
-the schemas is the switch: PostgreSQL itself leads the next statement of every session, with a plan however old, to the
-new tables. The comment of a ledger's schema is the name of the rebuild that made it, and goes with it.
+Statements name `ledger` and `read_v1`; a `ShadowConnection` executes them in `ledger_next` and `read_v1_next`. The
+switch renames the schemas: from then on PostgreSQL resolves every statement of every session, also one with an older
+plan, to the new tables. The comment on a ledger's schema names the rebuild that made it, and moves with the schema.
 """
 
 import re
@@ -27,18 +27,18 @@ else:
 
 LEDGER = "ledger"
 LEDGER_TABLES = ("positions", "heads", "log_index", "quarantine", "blob_index", "blob_positions", "read_models")
-"""Those of the first release: live rows that lack one are damaged. What a later one added they may lack before
-`migrate up`, which refuses where a rebuild has to come first."""
+"""Tables of the first release: live rows that lack one are damaged. Tables of a later release may be missing before
+`migrate up`, which refuses if a rebuild has to come first."""
 PROJECTORS = f"{LEDGER}.projectors"
 SHADOW, RETIRED = "_next", "_old"
 IN_PLACE = " in place"
-"""Behind the name of a rebuild that folds into the live tables, for as long as it does."""
+"""Suffix of the name of a rebuild while it folds into the live tables."""
 REBUILD_LOCK = 0x61676C72
-"""Advisory lock of the one rebuild that may run; it goes with its connection."""
+"""Advisory lock of the only rebuild that may run; it ends with its connection."""
 NAME = "agentlog rebuild"
 """Application name of a rebuild's connections."""
 _FOLDING = {"synchronous_commit": "off"}
-"""Server settings: a crash of PostgreSQL may take commits from the end; they are folded again."""
+"""Server settings: a crash of PostgreSQL may lose the last commits; they are folded again."""
 
 DROP = f"DROP SCHEMA IF EXISTS {LEDGER}, {SCHEMA} CASCADE"
 """Drops all live rows, for a rebuild in place."""
@@ -53,20 +53,20 @@ _END_OTHERS = """
 SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
  WHERE application_name = $1 AND datname = current_database() AND pid <> pg_backend_pid() AND pid <> ALL($2::int[])
 """
-_SIGNED = "SELECT obj_description(to_regnamespace($1)::oid, 'pg_namespace')"
+_NAME_OF = "SELECT obj_description(to_regnamespace($1)::oid, 'pg_namespace')"
 _FOLDED = (
     (f"{LEDGER}.positions", f"SELECT EXISTS (SELECT FROM {LEDGER}.positions WHERE next_offset > 0)"),
     (f"{LEDGER}.log_index", f"SELECT EXISTS (SELECT FROM {LEDGER}.log_index)"),
 )
 _POSITIONS = f"SELECT partition, next_offset, digest FROM {LEDGER}{{}}.positions"
 _TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = $1 ORDER BY tablename"
-_STAND_STILL = f"""
+_LOCK_PROJECTORS_OUT = f"""
 LOCK TABLE {LEDGER}.blob_index, {LEDGER}.blob_positions, {LEDGER}.positions IN SHARE ROW EXCLUSIVE MODE
 """
-_INHERIT_PROJECTORS = f"INSERT INTO {LEDGER}{SHADOW}.projectors SELECT * FROM {PROJECTORS}"
-_TELL = f"SELECT pg_notify('{CHANNEL}', 'rebuilt')"
+_KEEP_PROJECTORS = f"INSERT INTO {LEDGER}{SHADOW}.projectors SELECT * FROM {PROJECTORS}"
+_NOTIFY_REBUILT = f"SELECT pg_notify('{CHANNEL}', 'rebuilt')"
 _DISOWN = f"UPDATE {LEDGER}.positions SET owner = 'replaced by a rebuild'"
-_INHERIT = f"""
+_KEEP_STATE = f"""
 UPDATE {LEDGER}{SHADOW}.positions n
    SET owner = NULL, present = CASE WHEN same THEN l.present ELSE n.present END,
        stopped = CASE WHEN same THEN l.stopped END
@@ -85,12 +85,12 @@ class RebuildRunning(Conflict):
 
 @lru_cache(maxsize=2048)
 def renamed(sql: str) -> str:
-    """Return the statement with the names of the tables beside the live ones."""
+    """Return the statement with the names of the shadow tables."""
     return _NAMES.sub(lambda found: found[0] + SHADOW, sql)
 
 
-class NextConnection(_Connection):
-    """Executes every statement in the schemas beside the live ones."""
+class ShadowConnection(_Connection):
+    """Connection that executes every statement in the shadow schemas."""
 
     async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:  # noqa: ASYNC109 - asyncpg's
         """Execute, renamed."""
@@ -134,20 +134,20 @@ class Position:
     digest: str | None
 
 
-async def connect_next(uri: str) -> Connection:
-    """Open the connection that folds beside the live rows. Raises: Unavailable."""
+async def connect_shadow(uri: str) -> Connection:
+    """Open the connection that folds into the shadow schemas. Raises: Unavailable."""
     return await connect_folding(
-        uri, NAME, _FOLDING, statement_secs=timeouts.REBUILD_STATEMENT_S, connection_class=NextConnection
+        uri, NAME, _FOLDING, statement_secs=timeouts.REBUILD_STATEMENT_S, connection_class=ShadowConnection
     )
 
 
 async def connect_plain(uri: str, name: str = NAME) -> Connection:
-    """Open a connection for few and long statements. Raises: DatabaseMissing, Unavailable."""
+    """Open a connection for a few long statements. Raises: DatabaseMissing, Unavailable."""
     return await connect(uri, name, statement_secs=timeouts.REBUILD_STATEMENT_S)
 
 
 async def hold(connection: Connection) -> None:
-    """Become the one rebuild, as long as this connection lives. Raises: RebuildRunning."""
+    """Take the rebuild lock for as long as this connection lives. Raises: RebuildRunning."""
     if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", REBUILD_LOCK):
         holder = await connection.fetchval(_HOLDER, REBUILD_LOCK)
         raise RebuildRunning(
@@ -157,18 +157,18 @@ async def hold(connection: Connection) -> None:
 
 
 async def hold_after(connection: Connection, patience_secs: float) -> None:
-    """Become the only rebuild, after a running one has ended. Raises: TimeoutError."""
+    """Wait until a running rebuild has ended, and take its lock. Raises: TimeoutError."""
     await connection.execute(f"SELECT pg_advisory_lock({REBUILD_LOCK})", timeout=patience_secs)
 
 
 async def holder(connection: Connection) -> int | None:
-    """Return the server process of the connection that rebuilds, None when nobody does."""
+    """Return the server process that holds the rebuild lock, None if it is free."""
     found: int | None = await connection.fetchval(_HOLDER, REBUILD_LOCK)
     return found
 
 
 async def end_others(connection: Connection, *mine: Connection) -> None:
-    """End the connections of an earlier rebuild. The caller holds the lock, so they can do nothing useful any more."""
+    """End the connections of an earlier rebuild. The caller holds the lock, so they can do no more work."""
     await connection.execute(_END_OTHERS, NAME, [one.get_server_pid() for one in mine])
 
 
@@ -178,9 +178,9 @@ async def end(connection: Connection, pid: int) -> bool:
 
 
 async def has_rows(connection: Connection) -> bool:
-    """Tell whether there are live rows: any record was folded, however far behind the log that is.
+    """Tell whether live rows exist: any record was folded, however far behind the log.
 
-    Raises: Misconfigured when there are, but damaged ones.
+    Raises: Misconfigured when they exist, but a table is missing.
     """
     for table, sql in _FOLDED:
         if await _is_there(connection, table) and await connection.fetchval(sql):
@@ -209,7 +209,7 @@ async def sign(connection: Connection, schema: str, name: str | None) -> None:
 
 async def signed(connection: Connection, schema: str) -> str | None:
     """Return the name of the rebuild that made a schema; None where none did, or there is no such schema."""
-    found: str | None = await connection.fetchval(_SIGNED, schema)
+    found: str | None = await connection.fetchval(_NAME_OF, schema)
     return found
 
 
@@ -221,7 +221,7 @@ async def exists(connection: Connection, suffix: str) -> bool:
 
 
 async def make(connection: Connection, ddl: Sequence[str], schema: str, name: str) -> None:
-    """Make the tables of a rebuild of this name; beside the live ones over a connection of `connect_next`."""
+    """Create the tables of the rebuild `name`; over a connection of `connect_shadow`, in the shadow schemas."""
     async with connection.transaction():
         await connection.execute("SET LOCAL synchronous_commit = on")  # lost in a crash, it would look like a cancel
         for statements in ddl:
@@ -232,7 +232,7 @@ async def make(connection: Connection, ddl: Sequence[str], schema: str, name: st
 async def remove(connection: Connection, *suffixes: str) -> None:
     """Drop the schemas with these suffixes, table by table, so that a reader of one table blocks no other.
 
-    Raises: Unavailable when somebody reads one for longer than `REBUILD_READERS_S`, TRANSIENT.
+    Raises: Unavailable when a reader holds one for longer than `REBUILD_READERS_S`, TRANSIENT.
     """
     await connection.execute(f"SET lock_timeout = '{timeouts.REBUILD_READERS_S:g}s'; SET client_min_messages = warning")
     for schema in (name + suffix for suffix in suffixes for name in (SCHEMA, LEDGER)):
@@ -248,7 +248,7 @@ async def remove(connection: Connection, *suffixes: str) -> None:
 
 
 async def positions(connection: Connection, suffix: str = "") -> Mapping[int, Position]:
-    """Return how far each partition is folded."""
+    """Return the position of each partition."""
     rows = await connection.fetch(_POSITIONS.format(suffix))
     return {row["partition"]: Position(row["next_offset"], row["digest"]) for row in rows}
 
@@ -262,26 +262,26 @@ async def analyze(connection: Connection) -> None:
 
 @asynccontextmanager
 async def projector_paused(connection: Connection) -> AsyncGenerator[None]:
-    """Keep the live positions where they are for the length of the block, which is one transaction.
+    """Keep the live positions unchanged for the length of the block, which is one transaction.
 
-    Reads go on; a projector waits, but never for one that stands still: this connection is ended once it has been
-    silent for `IDLE_SECS`. Raises: asyncpg.LockNotAvailableError, TRANSIENT.
+    Reads continue. A projector waits, but never for a hung rebuild: PostgreSQL ends this connection once it has been
+    idle for `IDLE_SECS`. Raises: asyncpg.LockNotAvailableError, TRANSIENT.
     """
     async with connection.transaction():
         await connection.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_SECS:.0f}s'")
         await connection.execute(f"SET LOCAL lock_timeout = '{timeouts.REBUILD_SWITCH_LOCK_S:g}s'")
-        await connection.execute(_STAND_STILL)
+        await connection.execute(_LOCK_PROJECTORS_OUT)
         yield
 
 
 async def exchange(connection: Connection) -> None:
-    """Put the new tables in place of the live ones, inside `projector_paused`; projectors have to take over again."""
+    """Replace the live tables by the new ones, inside `projector_paused`; projectors must take partitions again."""
     await connection.execute(_DISOWN)
-    await connection.execute(_INHERIT)
+    await connection.execute(_KEEP_STATE)
     if await _is_there(connection, PROJECTORS):
-        await connection.execute(_INHERIT_PROJECTORS)
+        await connection.execute(_KEEP_PROJECTORS)
     for schema in (LEDGER, SCHEMA):
         if await connection.fetchval("SELECT to_regnamespace($1)", schema) is not None:
             await connection.execute(f"ALTER SCHEMA {schema} RENAME TO {schema}{RETIRED}")
         await connection.execute(f"ALTER SCHEMA {schema}{SHADOW} RENAME TO {schema}")
-    await connection.execute(_TELL)
+    await connection.execute(_NOTIFY_REBUILT)

@@ -36,8 +36,8 @@ from agentlog_projections.rebuild import shadow_schema
 from agentlog_projections.rebuild.bounded_tail import BoundedTail
 from agentlog_projections.rebuild.shadow_schema import (
     RebuildRunning,
-    connect_next,
     connect_plain,
+    connect_shadow,
     hold,
     projector_paused,
     remove,
@@ -243,7 +243,7 @@ async def test_a_rebuild_that_loses_its_connections_goes_on_where_it_was(env: Pr
 async def test_a_crash_of_postgresql_takes_no_tables_back_for_then_the_rebuild_would_count_as_cancelled(
     env: ProjectorEnv,
 ) -> None:
-    fold = await connect_next(env.uri)
+    fold = await connect_shadow(env.uri)
     try:
         await shadow_schema.make(fold, [*schema_statements(TABLES), SAYS], "ledger_next", "a rebuild")
     finally:

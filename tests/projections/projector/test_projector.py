@@ -301,9 +301,9 @@ def test_a_log_that_lacks_the_last_record_stops_the_partition_at_once() -> None:
     one = FoldedPartition(0, next_offset=3, digest="of the record at 2", present=True)
     one.begin(5)
     assert not one.take(RawRecord(LogPosition(0, 4), b"t1", b"{}", START))
-    assert one.found_out()
+    assert one.status_changed()
     assert one.stopped == "log diverged: expected a record at 2, found 4"
-    assert not one.found_out()
+    assert not one.status_changed()
 
 
 async def test_a_log_that_became_shorter_stops_the_partition(env: ProjectorEnv) -> None:
