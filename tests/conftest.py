@@ -31,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     guard = ProcessGuard()
     config.pluginmanager.register(guard)
     sys.addaudithook(guard.audit)
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts background jobs so, and children inherit it
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # shells ignore it in background jobs, children inherit that
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

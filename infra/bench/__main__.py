@@ -92,7 +92,7 @@ async def bench(arguments: argparse.Namespace) -> list[Figures]:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     words = argparse.ArgumentParser(prog="infra/bench", description=__doc__)
-    words.add_argument("--url", help="a running server of any make instead of one of our own")
+    words.add_argument("--url", help="a running server instead of one of our own")
     words.add_argument(
         "--pid", type=int, action="append", default=[], help="with --url: root of its processes, for CPU figures"
     )

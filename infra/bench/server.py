@@ -89,7 +89,7 @@ def free_port() -> int:
 async def own_server(config: Path = EXAMPLES) -> AsyncGenerator[Server]:
     """Start `agentlog dev` with the defaults, yield it when it is ready, and stop it."""
     with tempfile.TemporaryDirectory(prefix="agentlog-bench-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o711)  # where root runs this, PostgreSQL's account has to pass
+        Path(folder).chmod(0o711)  # if root runs this, PostgreSQL's account must enter it
         port = free_port()
         words = ["dev", "--config", str(config), "--port", str(port), "--data-dir", f"{folder}/data", "--no-reload"]
         started = time.perf_counter()

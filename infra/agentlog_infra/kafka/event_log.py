@@ -89,7 +89,7 @@ class KafkaLog:
         for field in _largest_first(facts):
             try:
                 sha256 = await self._blobs.write(field.encoded)
-            except OutcomeUnknown as error:  # the outcome of the blob: the event itself was not sent yet
+            except OutcomeUnknown as error:  # the outcome of the blob is unknown, but the event itself was not sent yet
                 raise Unavailable(str(error)) from error
             blobs.append(BlobRef((field.fact, "data", field.name), sha256, len(field.encoded)))
             field.data[field.name] = None

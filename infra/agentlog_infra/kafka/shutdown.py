@@ -55,10 +55,10 @@ async def close_producer(producer: AIOKafkaProducer, patience_s: float) -> None:
         await asyncio.wait({stopping}, timeout=patience_s)
     finally:
         if not stopping.done():
-            _give_up(producer)
+            _abandon(producer)
     with _broken_off(producer.client):
         if not (await asyncio.wait({stopping}, timeout=timeouts.KAFKA_CLOSE_S))[0]:
-            _give_up(producer)  # its sender still waits for responses in flight: abandon these too
+            _abandon(producer)  # its sender still waits for responses in flight: abandon these too
             await asyncio.wait({stopping})
         if stopping.cancelled():  # cancelled together with its sender
             await producer.client.close()
@@ -66,7 +66,7 @@ async def close_producer(producer: AIOKafkaProducer, patience_s: float) -> None:
             stopping.result()
 
 
-def _give_up(producer: AIOKafkaProducer) -> None:
+def _abandon(producer: AIOKafkaProducer) -> None:
     sender = producer._sender.sender_task  # pyright: ignore[reportPrivateUsage]  # no public way to it
     if sender is not None:
         sender.cancel()

@@ -94,7 +94,7 @@ def identify(pid: int) -> ProcessIdentity | None:
 
 def command_line(pid: int) -> list[str]:
     """Return the arguments of a process, empty if it does not run or may not be read."""
-    import psutil  # here: it is slow to load, and most starts need it for nothing
+    import psutil  # imported here: it is slow to load, and most starts do not need it
 
     try:
         return psutil.Process(pid).cmdline()

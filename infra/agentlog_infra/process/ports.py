@@ -33,7 +33,7 @@ def _owner(port: int) -> str:
 
 def owner_of(port: int) -> int | None:
     """Return the pid that listens on a TCP port, None if the system does not show it (processes of other users)."""
-    import psutil  # here: it is slow to load, and needed only where a port is taken
+    import psutil  # imported here: it is slow to load, and needed only if a port is taken
 
     try:
         found = psutil.net_connections("tcp")

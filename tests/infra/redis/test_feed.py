@@ -129,9 +129,9 @@ class FallingSilent:
             if command[:1] == [b"SUBSCRIBE"]:
                 subscribed = True
                 self.subscribed += 1
-                writer.write(_told(b"subscribe", command[1], b":1\r\n"))
+                writer.write(_pushed(b"subscribe", command[1], b":1\r\n"))
                 if self.subscribed > 1:
-                    writer.write(_told(b"message", command[1], _bulk(self._message)))
+                    writer.write(_pushed(b"message", command[1], _bulk(self._message)))
             elif command and not subscribed:
                 writer.write(b"+PONG\r\n" if command[0] == b"PING" else b"+OK\r\n")
         writer.close()
@@ -147,7 +147,7 @@ def _bulk(text: bytes) -> bytes:
     return b"$%d\r\n%s\r\n" % (len(text), text)
 
 
-def _told(kind: bytes, channel: bytes, what: bytes) -> bytes:
+def _pushed(kind: bytes, channel: bytes, what: bytes) -> bytes:
     return b"*3\r\n" + _bulk(kind) + _bulk(channel) + what
 
 

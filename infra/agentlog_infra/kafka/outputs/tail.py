@@ -87,7 +87,7 @@ class PartitionTail:
             log.error("frames.tail_failed", extra={"partition": self._at.partition}, exc_info=error)
         if not self._ready.done():
             self._ready.set_exception(Unavailable(f"{self._at.topic}-{self._at.partition}: {error or 'stopped'}"))
-            self._ready.exception()  # marks it as retrieved, because perhaps nobody waits
+            self._ready.exception()  # retrieved here, because there may be no waiter
         self._drop_readers()
         if error is not None:
             self._on_idle(self)
