@@ -140,6 +140,7 @@ SWEPT = (
     "infra/agentlog_postgres",
     "infra/bench",
     "processors/agentlog_processors",
+    "projections/agentlog_projections",
     "tests/apache_kafka",
     "tests/broker",
     "tests/commands",
@@ -151,6 +152,7 @@ SWEPT = (
     "tests/infra/redis",
     "tests/infra/stack",
     "tests/infra/supervisor",
+    "tests/projections",
 )
 """Packages whose module docstrings all say what the module is; a package joins once its docstrings do."""
 

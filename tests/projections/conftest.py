@@ -13,21 +13,21 @@ from agentlog_infra.postgres.migrate import upgrade
 
 @pytest.fixture(scope="session")
 def migrated(stack: RunningStack) -> str:
-    """Name a database with all tables."""
+    """Return the address of a database with all tables."""
     return migrated_database(stack.postgres, "projections")
 
 
 @pytest.fixture
 async def env(migrated: str) -> AsyncGenerator[ProjectorEnv]:
-    """Give all tables, with nothing in them."""
+    """Yield an environment with all tables, empty."""
     async with env_in(migrated) as made:
         yield made
 
 
 @pytest.fixture
 async def own_env(stack: RunningStack) -> AsyncGenerator[ProjectorEnv]:
-    """Give a database that the test may destroy."""
-    name = f"world_{uuid4().hex}"
+    """Yield an environment with a database that the test may destroy."""
+    name = f"env_{uuid4().hex}"
     await upgrade(database_uri(stack.postgres, name), TABLES)
     async with env_in(database_uri(stack.postgres, name)) as made:
         yield made
@@ -36,5 +36,5 @@ async def own_env(stack: RunningStack) -> AsyncGenerator[ProjectorEnv]:
 
 @pytest.fixture(params=["at_once", "one_by_one"])
 def given(request: pytest.FixtureRequest, env: ProjectorEnv) -> Applying:
-    """Fold facts into rows, every batch twice: all commits in one batch, or each in one of its own."""
+    """Return a fold that applies every batch twice: all commits in one batch, or each in one of its own."""
     return Applying(env, at_once=request.param == "at_once")

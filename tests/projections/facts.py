@@ -1,4 +1,4 @@
-"""Builds facts for tests of projections; ids that can be read."""
+"""Builders of facts for tests of projections, with readable ids."""
 
 from datetime import datetime
 

@@ -1,4 +1,4 @@
-"""A log in memory, a database per test, and a projector over both: what the tests of projections stand on."""
+"""Environment of the tests of projections: a log in memory, a database per test, and a projector over both."""
 
 import asyncio
 import hashlib
@@ -48,7 +48,7 @@ def draft(
     event_id: str | None = None,
     body: str = "body",
 ) -> Draft:
-    """Return a commit; each one a second after the one before."""
+    """Return a commit, dated one second after the previous one."""
     number = next(_numbers)
     return Draft(
         key=Key(key),
@@ -66,7 +66,7 @@ def draft(
 
 @dataclass(repr=False)
 class MemoryTail:
-    """Partitions as lists of records, read on from where `seek` says; keeps `EventTail`."""
+    """Implements `ports.EventTail` over lists of records."""
 
     partitions: int = 2
     records: dict[int, list[tuple[bytes | None, bytes | None]]] = field(
@@ -78,7 +78,7 @@ class MemoryTail:
     readers: "list[MemoryTail]" = field(default_factory=lambda: list[MemoryTail]())
 
     def reader(self, unknown: set[str] | None = None) -> "MemoryTail":
-        """Return a tail of its own over the same records, as each projector has one; `unknown` makes it an old one."""
+        """Return another tail of the same records, one per projector; it cannot decode the event ids in `unknown`."""
         made = MemoryTail(self.partitions, self.records, unknown=self.unknown if unknown is None else unknown)
         self.readers.append(made)
         return made
@@ -147,7 +147,7 @@ class MemoryTail:
 
 @dataclass
 class MemoryFeed:
-    """Hints as they were announced, and the pushes; keeps what the projector needs of `HintFeed` and `RunQueue`."""
+    """Implements the methods of `HintFeed` and `RunQueue` that a projector calls, and records the calls."""
 
     hints: list[Hint] = field(default_factory=list[Hint])
     pushed: list[tuple[str, RunId]] = field(default_factory=list[tuple[str, RunId]])
@@ -227,7 +227,7 @@ class ProjectorEnv:
         tail: MemoryTail | None = None,
         **changed: object,
     ) -> "AsyncGenerator[Projector]":
-        """Run a projector for the length of the block; an error of its own fails the test."""
+        """Run a projector for the length of the block; its own errors fail the test."""
         announcer = Announcer(self.feed, self.feed)
         ports = FoldPorts(tail or self.log.reader(), self.log.partition_of, WallClock(), announcer)
         chosen, runs = models or read_models()
@@ -251,7 +251,7 @@ class ProjectorEnv:
         return all(found.get(number) == end for number, end in (await self.log.ends()).items())
 
     async def until(self, condition: "Callable[[], object]", what: str = "") -> None:
-        """Look again and again, until it holds; fail at the deadline."""
+        """Poll a condition until it holds; fail at the deadline."""
         deadline = time.monotonic() + DEADLINE_S
         while time.monotonic() < deadline:
             result = condition()
@@ -273,15 +273,15 @@ class ProjectorEnv:
         return found[0].verdict
 
     async def caught_up(self, partition: int) -> bool:
-        """Tell whether the rows of a partition are to be relied on."""
+        """Tell whether the rows of a partition are authoritative."""
         return (await PartitionCatchUp(self.pool).caught_up()).get(partition, False)
 
     async def parked(self) -> list[tuple[str, str]]:
-        """Return which aggregates are parked, by read model."""
+        """Return the aggregates in quarantine, with their read models."""
         return [(one.model, one.key) for one in await parked(self.pool)]
 
     async def dump(self) -> dict[str, str]:
-        """Return a digest of the rows of every table, in order of their text; who folds and presence left out."""
+        """Return a digest of the rows of every table, in order of their text, without owners and presence."""
         tables = [f"read_v1.{table}" for model in TYPES for table in model.tables]
         asked = {table: f"SELECT t::text FROM {table} t ORDER BY 1" for table in (*tables, "ledger.log_index")}
         asked["ledger.heads"] = "SELECT h::text FROM ledger.heads h ORDER BY 1"
@@ -299,7 +299,7 @@ class ProjectorEnv:
 
 
 async def ask(server: str, sql: str) -> None:
-    """Execute one statement on the server's own database."""
+    """Execute one statement in the database `postgres` of a server."""
     admin = await asyncpg.connect(server)
     try:
         await admin.execute(sql)
@@ -312,7 +312,7 @@ def database_uri(server: str, name: str) -> str:
 
 
 def migrated_database(server: str, name: str) -> str:
-    """Make a database with all tables and return its address; called outside of any loop."""
+    """Create a database with all tables and return its address; call it outside of an event loop."""
     uri = database_uri(server, name)
     asyncio.run(upgrade(uri, TABLES))
     return uri
@@ -320,7 +320,7 @@ def migrated_database(server: str, name: str) -> str:
 
 @asynccontextmanager
 async def env_in(uri: str) -> "AsyncGenerator[ProjectorEnv]":
-    """Give an environment over a migrated database, emptied."""
+    """Yield an environment over a migrated database, emptied first."""
     pool = await open_pool(uri, 4)
     try:
         env = ProjectorEnv(uri, pool)

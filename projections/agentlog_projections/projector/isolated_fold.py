@@ -1,4 +1,4 @@
-"""Fold of a batch that fails as a whole: model by model, then aggregate by aggregate; failing ones go to quarantine."""
+"""Fold of a failing batch: model by model, then aggregate by aggregate; failing aggregates go to quarantine."""
 
 from collections.abc import Sequence
 

@@ -171,9 +171,9 @@ def _claim(row: asyncpg.Record) -> Claim:
 def _cancel(stored: str | None) -> CancelRequest | None:
     if stored is None or stored == "null":
         return None
-    asked = load_object(stored, "cancel")
+    request = load_object(stored, "cancel")
     return CancelRequest(
-        action="rollback" if asked["action"] == "rollback" else "interrupt",
-        deadline=datetime.fromisoformat(str(asked["deadline"])),
-        error=as_object(asked["error"], "cancel error"),
+        action="rollback" if request["action"] == "rollback" else "interrupt",
+        deadline=datetime.fromisoformat(str(request["deadline"])),
+        error=as_object(request["error"], "cancel error"),
     )

@@ -1,4 +1,4 @@
-"""Applies commits to every read model twice, without a projector."""
+"""Fold of commits into every read model, twice, without a projector."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from agentlog_projections.sql.read_model import Commit
 
 @dataclass
 class Applying:
-    """`await given(...)` folds accepted commits; each model forgets between the two times."""
+    """`await given(...)` folds accepted commits; each model drops its cache between the two times."""
 
     env: ProjectorEnv
     at_once: bool

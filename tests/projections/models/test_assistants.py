@@ -1,4 +1,4 @@
-"""Assistants: given facts, applied twice, then rows; and the questions about them."""
+"""Read model of assistants: given facts, applied twice, then rows; and queries on them."""
 
 import pytest
 from tests.projections.models.applying import Applying

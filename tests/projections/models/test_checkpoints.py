@@ -1,4 +1,4 @@
-"""Checkpoints: given facts, applied twice, then what savers read back."""
+"""Read model of checkpoints: given facts, applied twice, then the reads of savers."""
 
 import pytest
 from tests.projections.facts import (

@@ -1,4 +1,4 @@
-"""Runs: given facts, applied twice, then rows; and the questions about them."""
+"""Read model of runs: given facts, applied twice, then rows; and queries on them."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -43,7 +43,7 @@ async def contexts(env: ProjectorEnv) -> CommandContexts:
 
 
 async def active(contexts: CommandContexts) -> Mapping[RunId, RunState]:
-    """Return the runs of t1 without an end, as deciders see them."""
+    """Return the runs of t1 that have not ended, as deciders see them."""
     return (await contexts.thread(T1, 0)).state.runs
 
 

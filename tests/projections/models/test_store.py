@@ -1,4 +1,4 @@
-"""Items of the store: given facts, applied twice, then rows."""
+"""Read model of store items: given facts, applied twice, then rows."""
 
 import pytest
 from tests.projections.models.applying import Applying

@@ -1,4 +1,4 @@
-"""Threads: given facts, applied twice, then rows; and the questions about them."""
+"""Read model of threads: given facts, applied twice, then rows; and queries on them."""
 
 import pytest
 from tests.projections.facts import (

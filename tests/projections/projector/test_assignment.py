@@ -1,4 +1,4 @@
-"""Shares: all partitions are folded, each by one, everybody has as many, and nothing moves without need."""
+"""Shares of partitions: each has one projector, all shares are equal, and no partition moves without need."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ def cluster(owned: Mapping[int, str | None], alive: set[str]) -> ClusterState:
 
 
 def played(owned: Mapping[int, str | None], alive: set[str], count: int) -> dict[int, str | None]:
-    """Let everybody change its share, twice: first those with too many give up, then those with too few take."""
+    """Rebalance every projector twice: first those with too many give up, then those with too few take."""
     now: dict[int, str | None] = dict(owned)
     for _ in range(2):
         seen = cluster(now, alive)
@@ -53,7 +53,7 @@ def test_nobody_gives_up_what_is_within_its_share(owned: dict[int, str | None], 
 def test_what_an_old_projector_does_not_know_comes_to_rest_with_one_that_does(
     owned: dict[int, str | None], alive: set[str], old: set[str], newer: set[int], count: int
 ) -> None:
-    """`newer` are the partitions whose next record only those that are not `old` can fold."""
+    """`newer` are the partitions whose next record projectors of `old` cannot fold."""
     tried: Counter[tuple[int, str]] = Counter()
 
     def met(number: int, one: PartitionOwner) -> PartitionOwner:

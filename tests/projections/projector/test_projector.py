@@ -1,4 +1,4 @@
-"""The projector: what it announces and when, who may fold, what stops it and what does not."""
+"""Projector: its announcements, its ownership of partitions, and faults that stop it or do not."""
 
 import asyncio
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ from agentlog_projections.sql.read_model import Commit, ReadModel
 
 
 def keys_of(env: ProjectorEnv, partition: int, count: int) -> list[str]:
-    """Return so many keys that lie on a partition."""
+    """Return this many keys of a partition."""
     names = (f"k{number}" for number in range(1000))
     return [name for name in names if env.log.partition_of(Key(name)) == partition][:count]
 
@@ -144,7 +144,7 @@ async def test_a_partition_counts_as_present_only_once_it_is_caught_up(env: Proj
     (here,), (other,) = keys_of(env, 0, 1), keys_of(env, 1, 1)
     env.append(*(draft(here, patched({}, here), stream=f"meta-{here}") for _ in range(RESUMABLE + 2)))
     async with env.pool.acquire() as blocker:
-        # A row that the first transaction has to wait for: the fold stands still before the first record.
+        # The first transaction waits for this row, so the fold hangs before the first record.
         transaction = blocker.transaction()
         await transaction.start()
         await blocker.execute("INSERT INTO ledger.heads VALUES ($1, 0, 0, '{}')", here)
@@ -159,7 +159,7 @@ async def test_a_partition_counts_as_present_only_once_it_is_caught_up(env: Proj
         transaction = blocker.transaction()
         await transaction.start()
         await blocker.execute("SELECT FROM ledger.heads FOR UPDATE")
-        async with env.projector() as projector:  # a short way behind is no reason to turn anybody away
+        async with env.projector() as projector:  # a partition that is a little behind stays usable
             await projector.wait_ready()
             assert await env.caught_up(0)
             assert not await position(env, 0, RESUMABLE + 5)
@@ -167,7 +167,7 @@ async def test_a_partition_counts_as_present_only_once_it_is_caught_up(env: Proj
             await env.folded()
 
 
-async def test_who_lost_its_partitions_writes_nothing_and_begins_again(
+async def test_a_projector_that_lost_its_partitions_writes_nothing_and_begins_again(
     env: ProjectorEnv, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with env.projector(look_every=env.settings.patience * 1000) as projector:
@@ -269,7 +269,7 @@ async def test_every_way_to_fold_the_same_log_gives_the_same_rows(env: Projector
         dumps.append(await env.dump())
     assert dumps[0] == dumps[1] == dumps[2]
     await env.reset()
-    for size in (5, 11, 3):  # restarts in between: nothing may depend on what a projector remembers
+    for size in (5, 11, 3):  # restarts in between: the rows may not depend on caches
         async with env.projector(max_records=size):
             await env.until(partial(_folded_at_least, env, size * 3))
     async with env.projector():
@@ -386,7 +386,7 @@ async def test_a_database_that_takes_no_writes_for_a_while_ends_no_projector(
         reasons = [str(getattr(record, "reason", "")) for record in caplog.records]
         return [reason for reason in reasons if reason.startswith("ReadOnlySQLTransactionError")]
 
-    async with env.pool.acquire() as operator:  # its session stays one that may write
+    async with env.pool.acquire() as operator:  # its session may still write
         database = await operator.fetchval("SELECT current_database()")
         await operator.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
         async with env.projector():
@@ -403,7 +403,7 @@ def test_a_fault_of_the_server_says_nothing_about_a_commit(error: type[asyncpg.P
 
 
 class PickyThreads(ThreadsModel):
-    """Cannot hold metadata that says so."""
+    """Read model of threads that fails on marked metadata."""
 
     async def apply(self, tx: Transaction, batch: Sequence[Commit]) -> None:
         for commit in batch:
@@ -413,7 +413,7 @@ class PickyThreads(ThreadsModel):
 
 
 def picky() -> tuple[Sequence[ReadModel], RunsModel]:
-    """Return the read models, the one of the threads picky."""
+    """Return the read models, with a failing one of threads."""
     models, runs = read_models()
     return [PickyThreads() if isinstance(model, ThreadsModel) else model for model in models], runs
 
@@ -532,7 +532,7 @@ async def test_what_is_parked_while_a_retry_waits_for_the_projector_is_retried_t
 
 
 class LosingThreads(ThreadsModel):
-    """Loses its partitions to somebody else in the moment in which it cannot hold a commit; once."""
+    """Read model of threads that fails once, at the moment in which another projector takes its partitions."""
 
     lost = False
 
@@ -548,7 +548,7 @@ class LosingThreads(ThreadsModel):
         await super().apply(tx, batch)
 
 
-async def test_who_loses_its_partitions_while_it_folds_carefully_begins_again(env: ProjectorEnv) -> None:
+async def test_a_projector_that_loses_its_partitions_in_an_isolated_fold_begins_again(env: ProjectorEnv) -> None:
     models, runs = read_models()
     losing = [LosingThreads(env) if isinstance(model, ThreadsModel) else model for model in models]
     async with env.projector((losing, runs)):

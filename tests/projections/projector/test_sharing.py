@@ -1,4 +1,4 @@
-"""Several projectors share the partitions; who dies, stands still or goes is replaced, and never writes twice."""
+"""Partitions shared by several projectors: one that dies, hangs or leaves is replaced and never writes twice."""
 
 import asyncio
 import logging
@@ -31,7 +31,7 @@ async def owners(env: ProjectorEnv) -> list[str | None]:
 
 
 async def owned_by(env: ProjectorEnv, *names: str | None) -> None:
-    """Wait until these own the partitions, in any order."""
+    """Wait until these projectors own the partitions, in any order."""
 
     async def are_owned() -> bool:
         return sorted(map(str, await owners(env))) == sorted(map(str, names))
@@ -44,10 +44,10 @@ def ports(env: ProjectorEnv) -> FoldPorts:
 
 
 @asynccontextmanager
-async def projector_paused(
+async def hung_projector(
     env: ProjectorEnv, settings: FoldSettings
 ) -> AsyncGenerator[tuple[ProjectorSession, ProjectorHeartbeat]]:
-    """Give a projector that was seen once, owns its share, and does nothing by itself any more."""
+    """Yield a hung projector: it wrote one heartbeat, owns its share, and does nothing more by itself."""
     heartbeat, connection = await connect_projector(env.uri), await connect_projector(env.uri)
     try:
         member = ProjectorHeartbeat(heartbeat, settings.owner, NEVER)
@@ -68,7 +68,7 @@ async def cycles(fold: ProjectorSession) -> None:
 
 
 async def test_two_projectors_share_the_partitions_and_the_last_one_has_all(env: ProjectorEnv) -> None:
-    # nothing is found by looking: they tell each other
+    # the checks at intervals are off: notifications alone are enough
     async with AsyncExitStack() as first, AsyncExitStack() as second:
         await first.enter_async_context(env.projector(owner="first", look_every=NEVER, lease=NEVER))
         await owned_by(env, "first", "first")
@@ -97,7 +97,7 @@ async def test_more_projectors_than_partitions_stand_by(env: ProjectorEnv) -> No
 async def test_a_projector_whose_connection_is_gone_is_replaced_without_waiting_for_its_lease(
     env: ProjectorEnv,
 ) -> None:
-    async with projector_paused(env, replace(env.settings, owner="killed", lease=NEVER)) as (fold, _):
+    async with hung_projector(env, replace(env.settings, owner="killed", lease=NEVER)) as (fold, _):
         assert sorted(fold.partitions) == [0, 1]
     assert await owners(env) == ["killed", "killed"]
     async with env.projector(owner="heir", lease=NEVER):
@@ -109,7 +109,7 @@ async def test_a_projector_that_stands_still_is_replaced_and_its_late_transactio
 ) -> None:
     lease = timedelta(milliseconds=300)
     (here,), (there,) = keys_of(env, 0, 1), keys_of(env, 1, 1)
-    async with projector_paused(env, replace(env.settings, owner="zombie", lease=lease)) as (zombie, _):
+    async with hung_projector(env, replace(env.settings, owner="zombie", lease=lease)) as (zombie, _):
         env.append(draft(here, thread_created(here)), draft(there, thread_created(there)))
         await zombie.cycle()
         places = env.append(draft(here, patched({"n": 1}, here), stream=f"meta-{here}"))
@@ -126,10 +126,10 @@ async def test_a_projector_that_stands_still_is_replaced_and_its_late_transactio
 
 
 async def test_a_transaction_that_was_read_and_judged_before_the_take_over_is_void(env: ProjectorEnv) -> None:
-    """The worst moment to stand still: everything is computed, and only the write to PostgreSQL is left."""
+    """The worst moment to hang: everything is computed, and only the write to PostgreSQL is left."""
     (here,) = keys_of(env, 0, 1)
     still = replace(env.settings, owner="zombie", look_every=NEVER)
-    async with projector_paused(env, still) as (zombie, _):
+    async with hung_projector(env, still) as (zombie, _):
         await zombie.cycle()
         env.append(draft(here, thread_created(here)))
         lease = timedelta(milliseconds=300)
@@ -138,13 +138,13 @@ async def test_a_transaction_that_was_read_and_judged_before_the_take_over_is_vo
             await env.folded()
             before = await env.dump()
             with pytest.raises(Fenced, match="another projector folds this partition"):
-                await cycles(zombie)  # it does not look: it reads, judges and writes
+                await cycles(zombie)  # it does not check its share: it reads, judges and writes
             assert await env.dump() == before
 
 
 async def test_who_stood_still_too_long_comes_back_for_its_share(env: ProjectorEnv) -> None:
     async with heartbeat(env.uri, "slow", timedelta(milliseconds=20)), env.projector(owner="a"):
-        await owned_by(env, "a")  # one partition is left to the slow one, which takes it when it folds
+        await owned_by(env, "a")  # the other partition is left to the slow projector
         async with env.projector(owner="slow"):
             await owned_by(env, "a", "slow")
 
@@ -186,8 +186,8 @@ async def test_whoever_comes_and_goes_the_rows_are_the_same(env: ProjectorEnv) -
     assert await env.dump() == shared
 
 
-class Deaf(MemoryTail):
-    """The tail of a projector that reaches PostgreSQL and no log: its first question is never answered."""
+class UnreachableLog(MemoryTail):
+    """Tail of a projector that reaches PostgreSQL but not the log: its first request gets no response."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -202,22 +202,22 @@ class Deaf(MemoryTail):
 async def test_a_projector_that_does_not_reach_the_log_leaves_all_partitions_to_those_that_do(
     env: ProjectorEnv,
 ) -> None:
-    deaf = Deaf()
+    unreachable = UnreachableLog()
     async with env.projector(owner="a"):
         await owned_by(env, "a", "a")
-        async with env.projector(owner="b", tail=deaf):
-            await deaf.asked.wait()
+        async with env.projector(owner="b", tail=unreachable):
+            await unreachable.asked.wait()
             assert not await env.pool.fetch("SELECT FROM ledger.projectors WHERE owner = 'b'")
             env.append(*(draft(f"t{number}", thread_created(f"t{number}")) for number in range(20)))
             await env.folded()
-            deaf.refuse.set()
+            unreachable.refuse.set()
 
 
 @pytest.mark.parametrize("old", ["a-old", "z-old"])
 async def test_who_does_not_know_a_schema_gives_its_partition_up_and_who_knows_it_takes_it(
     env: ProjectorEnv, old: str
 ) -> None:
-    """Two releases, as in a rolling upgrade: what the old one cannot fold goes on, and what it can stays with it."""
+    """A rolling upgrade: the new release continues where the old one cannot, and the old one keeps its other share."""
     (here,), (other,) = keys_of(env, 0, 1), keys_of(env, 1, 1)
     first = env.append(draft(here, thread_created(here)), draft(other, thread_created(other)))
     future = env.append(draft(here, run_created("r1", here), event_id="future"))
@@ -230,7 +230,7 @@ async def test_who_does_not_know_a_schema_gives_its_partition_up_and_who_knows_i
             await env.folded()
             assert await owners(env) == ["new", old]
             assert [await env.verdict(place) for place in first + future] == [Accepted(0), Accepted(0), Accepted(1)]
-            async with env.projector(owner="third") as third:  # whoever comes and goes: the old one keeps off
+            async with env.projector(owner="third") as third:  # a change of the group does not bring the old one back
                 await third.wait_ready()
                 assert await owners(env) == ["new", old]
             places = env.append(draft(here, run_created("r2", here), event_id="later"))
@@ -241,7 +241,7 @@ async def test_who_does_not_know_a_schema_gives_its_partition_up_and_who_knows_i
 
 
 async def test_an_old_projector_goes_on_where_a_newer_one_got_past_what_it_does_not_know(env: ProjectorEnv) -> None:
-    """The upgrade is taken back: what was folded meanwhile is folded, and the next such record stops again."""
+    """A reverted upgrade: folded records stay folded, and the next unknown record stops the partition again."""
     (here,) = keys_of(env, 0, 1)
     env.append(draft(here, thread_created(here)), draft(here, run_created("r1", here), event_id="future"))
     async with env.projector(owner="old", tail=env.log.reader(unknown={"future", "later"})):
@@ -270,18 +270,18 @@ async def test_what_nobody_knows_is_tried_once_by_each_and_then_left_alone(
     caplog.set_level(logging.ERROR)
     async with env.projector(owner="a"), env.projector(owner="b"):
         await env.until(refused_by_both)
-        for _ in range(3):  # whoever comes makes everybody look
+        for _ in range(3):  # a new projector makes all of them rebalance
             async with env.projector(owner="c"):
                 await env.until(partial(refuses, env, "c"))
             await env.until(refused_by_both)
         assert await owners(env) == [None, "a"]
         assert await stopped(env, 0, "unknown schema")
-    said = [record for record in caplog.records if record.message == "projector.partition_stopped"]
-    assert len(said) == 2 + 3
+    stops = [record for record in caplog.records if record.message == "projector.partition_stopped"]
+    assert len(stops) == 2 + 3
 
 
 async def refusing(env: ProjectorEnv) -> list[str]:
-    """Return who gave partition 0 up because it does not know what is there."""
+    """Return the projectors that gave partition 0 up because of an unknown schema."""
     sql = "SELECT owner FROM ledger.projectors WHERE refused = ARRAY[0] ORDER BY owner"
     return [row["owner"] for row in await env.pool.fetch(sql)]
 
@@ -298,10 +298,10 @@ async def test_a_stopped_partition_is_not_usable_for_a_moment_when_shares_change
     (record,) = env.log.records[0]
     env.log.records[0].clear()
     env.append(draft(more, thread_created(more)))
-    async with projector_paused(env, env.settings) as (fold, _):
+    async with hung_projector(env, env.settings) as (fold, _):
         await fold.cycle()
         assert await stopped(env, 0, "log diverged")
-        await fold.begin()  # as at each change of shares: taken, and its last record not read again yet
+        await fold.begin()  # as at each rebalance: taken, but its last record is not yet read again
         assert not await env.caught_up(0)
         await fold.cycle()
         assert not await env.caught_up(0)
@@ -320,8 +320,8 @@ async def test_a_partition_that_stopped_counts_again_with_the_first_record_behin
         env.append(draft(here, run_created("r1", here), event_id="future"))
         await env.until(partial(stopped, env, 0, "unknown schema"))
     env.log.unknown.clear()
-    async with projector_paused(env, replace(env.settings, max_records=1)) as (fold, _):
-        await fold.cycle()  # the last record that was folded, read again
+    async with hung_projector(env, replace(env.settings, max_records=1)) as (fold, _):
+        await fold.cycle()  # reads the last folded record again
         assert await env.ledger.position(0) == 1
         assert not await env.caught_up(0)
         await fold.cycle()
@@ -341,7 +341,7 @@ async def test_runs_of_a_stopped_partition_are_offered_again_once_it_goes_on(env
     env.log.unknown.clear()
     async with env.projector():
         await env.until(lambda: env.feed.pushed)
-        assert await env.caught_up(0), "nobody could claim it before"
+        assert await env.caught_up(0), "no worker could claim it before"
 
 
 async def test_everything_before_an_unknown_schema_is_folded_also_where_much_is_read_ahead(env: ProjectorEnv) -> None:

@@ -1,4 +1,4 @@
-"""Verdicts: what the ledger says of each record, in rows, in answers and in hints."""
+"""Verdicts on records, in the rows of the ledger, in its answers and in hints."""
 
 import re
 from datetime import timedelta
@@ -22,7 +22,7 @@ ON_T1 = Stream("thread-t1")
 
 
 def encoded(commit: Draft) -> bytes:
-    """Return a commit as its record holds it."""
+    """Return a commit in the encoding of its record."""
     return encode_commit(commit, encode_facts(commit))
 
 
@@ -73,7 +73,7 @@ async def test_what_cannot_be_read_or_lies_elsewhere_is_void_and_the_fold_goes_o
     alien = draft("alien", thread_created("alien"))
     wrong = (env.log.partition_of(Key("t1")) + 1) % 2
     timeless = draft("t1", thread_created())
-    long = "".join(sha256(bytes([number])).hexdigest() for number in range(60))  # an index would shorten what repeats
+    long = "".join(sha256(bytes([number])).hexdigest() for number in range(60))  # an index would compress repetitions
     before_all_years = re.sub(rb'("occurred_at":")[^"]+', rb"\g<1>0001-01-01T00:00:00+14:00", encoded(timeless))
     places = [
         env.log.put(b"t1", before_all_years, 0),

@@ -1,4 +1,4 @@
-"""Rows of deleted threads: hidden at once, erased after a while, and no hindrance to a new life."""
+"""Purge of deleted threads: hidden at once, erased after the retention, and then free to be created again."""
 
 from datetime import timedelta
 

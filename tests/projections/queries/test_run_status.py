@@ -1,4 +1,4 @@
-"""What streams and waiting calls read of a run: its end, and the thread's values where they are asked for."""
+"""Status rows of runs: the end of a run, and the values of its thread on request."""
 
 import pytest
 from tests.projections.facts import run_claimed, run_created, run_finished, thread_created
@@ -13,7 +13,7 @@ R1, R2, R3 = RunId("r1"), RunId("r2"), RunId("r3")
 
 @pytest.fixture
 async def runs(env: ProjectorEnv) -> RunStatusRows:
-    """Give two ended runs of one thread, and one that waits."""
+    """Return the status rows over two ended runs of one thread, and a pending one."""
     env.append(
         draft("t1", thread_created(), run_created()),
         draft("t1", run_claimed()),

@@ -1,4 +1,4 @@
-"""Whose turn it is on a thread: given facts, then which run is pushed, and which one passes the look before a claim."""
+"""Queue of a thread: given facts, then the run that is pushed, and the run that passes the check before a claim."""
 
 from datetime import timedelta
 
@@ -31,7 +31,7 @@ async def duties(env: ProjectorEnv) -> WorkerQueries:
 
 
 async def claimable(env: ProjectorEnv, duties: WorkerQueries) -> list[str]:
-    """Return the runs of t1 that may be claimed; pushes, the reconciler and the look before a claim must agree."""
+    """Return the runs of t1 that may be claimed; pushes, the reconciler and the check before a claim must agree."""
     async with env.pool.acquire() as connection:
         pushed = [run.run_id for run in await ready_of_threads(connection, ["t1"])]
     assert [run.run_id for run in await duties.ready(10)] == pushed

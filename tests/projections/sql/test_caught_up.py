@@ -1,4 +1,4 @@
-"""Rows of a partition that is being built are believed by nobody: neither what they say nor that they are missing."""
+"""Rows of a partition that is being built: neither a row nor its absence counts."""
 
 import pytest
 from tests.projections.facts import full, run_claimed, run_created, run_finished, saved, thread_created, written
@@ -17,7 +17,7 @@ T1, R1, UNKNOWN = ThreadId("t1"), RunId("r1"), RunId("nobody")
 
 @pytest.fixture
 async def here(env: ProjectorEnv) -> ProjectorEnv:
-    """Give a claimed run with a checkpoint on `t1`, and an ended one on another partition."""
+    """Return an environment with a claimed run with a checkpoint on `t1`, and an ended run on another partition."""
     other = next(f"u{number}" for number in range(99) if env.log.partition_of(Key(f"u{number}")) != partition(env))
     env.append(
         draft("t1", thread_created(), run_created()),
@@ -39,24 +39,24 @@ def partition(env: ProjectorEnv) -> int:
 
 
 async def being_built(env: ProjectorEnv, **changed: str) -> None:
-    """Say that the partition of `t1` is not present, or what is named of it."""
-    told = ", ".join(f"{name} = {value}" for name, value in (changed or {"present": "false"}).items())
-    await env.pool.execute(f"UPDATE ledger.positions SET {told} WHERE partition = $1", partition(env))
+    """Mark the partition of `t1` as not present, or set the columns in `changed`."""
+    assignments = ", ".join(f"{name} = {value}" for name, value in (changed or {"present": "false"}).items())
+    await env.pool.execute(f"UPDATE ledger.positions SET {assignments} WHERE partition = $1", partition(env))
 
 
 @pytest.mark.parametrize("changed", [{"present": "false"}, {"stopped": "'log diverged'"}])
 async def test_a_partition_that_is_not_present_or_stopped_tells_nothing(
     here: ProjectorEnv, changed: dict[str, str]
 ) -> None:
-    duties, statuses, checkpoints = PostgresWorkerQueries(here.pool), RunStatusRows(here.pool), Checkpoints(here.pool)
-    assert await duties.marks({R1: T1}) == {R1: ClaimStatus(1, "worker-1", None, 1)}
-    assert await duties.run_version(T1, R1) == 0
+    queries, statuses, checkpoints = PostgresWorkerQueries(here.pool), RunStatusRows(here.pool), Checkpoints(here.pool)
+    assert await queries.marks({R1: T1}) == {R1: ClaimStatus(1, "worker-1", None, 1)}
+    assert await queries.run_version(T1, R1) == 0
     assert (await statuses.rows([R1])).keys() == {R1}
     await being_built(here, **changed)
-    assert await duties.marks({R1: T1}) == {}
+    assert await queries.marks({R1: T1}) == {}
     assert await statuses.rows([R1]) == {}
     for answer in (
-        duties.run_version(T1, R1),
+        queries.run_version(T1, R1),
         find_latest(checkpoints, T1, ""),
         find_one(checkpoints, T1, "", "c1"),
         checkpoints.find(CheckpointQuery(T1, "")),
@@ -78,9 +78,9 @@ async def test_other_partitions_go_on_telling(here: ProjectorEnv) -> None:
 
 
 async def test_a_missing_row_counts_once_everything_is_present(here: ProjectorEnv) -> None:
-    duties, statuses = PostgresWorkerQueries(here.pool), RunStatusRows(here.pool)
-    assert await duties.marks({UNKNOWN: T1}) == {UNKNOWN: ClaimStatus(None, None, None, 1)}
-    assert await duties.marks({UNKNOWN: ThreadId("nobody")}) == {}
+    queries, statuses = PostgresWorkerQueries(here.pool), RunStatusRows(here.pool)
+    assert await queries.marks({UNKNOWN: T1}) == {UNKNOWN: ClaimStatus(None, None, None, 1)}
+    assert await queries.marks({UNKNOWN: ThreadId("nobody")}) == {}
     assert await statuses.rows([UNKNOWN]) == {UNKNOWN: None}
     assert await find_latest(Checkpoints(here.pool), ThreadId("nobody"), "") is None
 
@@ -89,10 +89,10 @@ async def test_a_missing_row_counts_once_everything_is_present(here: ProjectorEn
 async def test_empty_tables_say_nothing_is_known_instead_of_nothing_is_there(here: ProjectorEnv, emptied: str) -> None:
     await here.reset()
     await here.pool.execute(emptied)
-    duties, statuses = PostgresWorkerQueries(here.pool), RunStatusRows(here.pool)
-    assert await duties.marks({R1: T1}) == {}
+    queries, statuses = PostgresWorkerQueries(here.pool), RunStatusRows(here.pool)
+    assert await queries.marks({R1: T1}) == {}
     assert await statuses.rows([R1]) == {}
-    for answer in (duties.run_version(T1, R1), find_latest(Checkpoints(here.pool), T1, "")):
+    for answer in (queries.run_version(T1, R1), find_latest(Checkpoints(here.pool), T1, "")):
         with pytest.raises(Unavailable):
             await answer
 

@@ -1,4 +1,4 @@
-"""Columns that are declared once: what is written by a declaration is read back by it."""
+"""Columns declared once: rows written by a declaration are read back by it."""
 
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Questions to PostgreSQL: who gives one up is not held by a server that does not answer."""
+"""Queries to PostgreSQL: a cancelled caller does not wait for a server that hangs."""
 
 import asyncio
 import os
@@ -13,8 +13,8 @@ from agentlog_postgres.connection import CONNECT_SECS, open_pool, reading
 
 
 @contextmanager
-def projector_paused(pid: int) -> Generator[None]:
-    """Let one process of the server stand still for the length of the block."""
+def suspended(pid: int) -> Generator[None]:
+    """Suspend one process of the server for the length of the block."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
@@ -28,12 +28,12 @@ async def test_who_gives_up_a_question_does_not_wait_for_the_server_and_the_next
     pool = await open_pool(env.uri, 1)
     async with reading(pool, "who") as connection:
         backend = int(await connection.fetchval("SELECT pg_backend_pid()"))
-    with projector_paused(backend):
+    with suspended(backend):
         began = time.monotonic()
         try:
             async with asyncio.timeout(0.1), reading(pool, "never") as connection:
                 await connection.fetchval("SELECT 1")
-            raise AssertionError("a process that stands still has answered")
+            raise AssertionError("a suspended process has answered")
         except TimeoutError:
             assert time.monotonic() - began < CONNECT_SECS / 2
         async with asyncio.timeout(CONNECT_SECS / 2), reading(pool, "next") as connection:
