@@ -19,7 +19,7 @@ from agentlog_projections.sql.lru import Lru
 from agentlog_projections.sql.read_model import Commit
 from agentlog_projections.sql.schema import PRELUDE
 
-REMEMBERED = 20_000
+CACHED_ROWS = 20_000
 
 COLUMNS = Columns(
     Column("run_id", "text PRIMARY KEY"),
@@ -94,7 +94,7 @@ CREATE INDEX IF NOT EXISTS runs_active ON read_v1.runs (thread_id, seq) WHERE st
 """
 
     def __init__(self) -> None:
-        self._rows: Lru[str, RunRow] = Lru(REMEMBERED)
+        self._rows: Lru[str, RunRow] = Lru(CACHED_ROWS)
 
     def forget(self) -> None:
         """Drop all cached rows."""

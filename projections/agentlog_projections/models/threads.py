@@ -17,7 +17,7 @@ from agentlog_projections.sql.lru import Lru
 from agentlog_projections.sql.read_model import Commit, by_key
 from agentlog_projections.sql.schema import PRELUDE, contained
 
-REMEMBERED_BYTES = 64 * 1024 * 1024
+CACHED_BYTES = 64 * 1024 * 1024
 ROW_BYTES = 2048
 """Weight of a cached row without its values."""
 
@@ -88,7 +88,7 @@ CREATE INDEX IF NOT EXISTS threads_metadata ON read_v1.threads
 """
 
     def __init__(self) -> None:
-        self._rows: Lru[str, ThreadRow] = Lru(REMEMBERED_BYTES)
+        self._rows: Lru[str, ThreadRow] = Lru(CACHED_BYTES)
 
     def forget(self) -> None:
         """Drop all cached rows."""

@@ -23,7 +23,7 @@ from agentlog_projections.sql.batch import Transaction, Write
 from agentlog_projections.sql.caught_up import key_is_authoritative, require
 from agentlog_projections.sql.lru import Lru
 
-HEADS_REMEMBERED = 20_000
+CACHED_HEADS = 20_000
 
 _KNOWN = """
 SELECT h.key, h.head, h.facts, NULL::text AS event_id, NULL::text AS body_sha256, NULL::bigint AS version
@@ -84,7 +84,7 @@ class LedgerFold:
     """Cache and writes of the ledger. There is one writer at a time: `fence` makes every other one fail."""
 
     def __init__(self) -> None:
-        self._known: Lru[Key, Known] = Lru(HEADS_REMEMBERED)
+        self._known: Lru[Key, Known] = Lru(CACHED_HEADS)
 
     def forget(self) -> None:
         """Drop the cache: the transaction was lost, or another process wrote."""
