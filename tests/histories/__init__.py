@@ -1,1 +1,1 @@
-"""Recorded logs of every release, and what folding them must give; see README.md."""
+"""Recorded logs of every release, and the rows and answers of their fold; see README.md."""

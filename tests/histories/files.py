@@ -1,4 +1,4 @@
-"""How a history lies in its folder: records as they lay on the log, rows and answers as one JSON document a line."""
+"""File format of a recorded history: one record per line, rows and answers as one JSON document per line."""
 
 import base64
 import hashlib
@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A record: `timestamp` in milliseconds, as the broker gave it."""
+    """A record; `timestamp` in milliseconds, from the broker."""
 
     partition: int
     offset: int
@@ -23,18 +23,18 @@ class Stored:
 
 
 def versions() -> list[str]:
-    """Name the releases whose history is here."""
+    """Return the releases with a recorded history."""
     return sorted(path.parent.name for path in HERE.glob("*/events.jsonl"))
 
 
 def write_records(path: Path, records: Iterable[Stored]) -> None:
-    """Write one record a line."""
+    """Write one record per line."""
     lines = [json.dumps(_out(one), ensure_ascii=False) for one in records]
     path.write_text("".join(f"{line}\n" for line in lines))
 
 
 def read_records(path: Path) -> list[Stored]:
-    """Undo `write_records`."""
+    """Read the records that `write_records` wrote."""
     return [_back(line) for line in path.read_text().splitlines()]
 
 
@@ -63,7 +63,7 @@ def _back(line: str) -> Stored:
 
 
 def _bytes_out(value: bytes | None) -> object:
-    """Text stays text, so that people can read it; other bytes go as base64."""
+    """Return bytes as JSON: UTF-8 as readable text, others as base64."""
     if value is None:
         return None
     try:

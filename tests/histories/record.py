@@ -1,7 +1,7 @@
-"""Records the history of this release: `python -m tests.histories.record`; it refuses to write over one that is there.
+"""Recorder of this release's history: `python -m tests.histories.record`; it refuses to overwrite an existing one.
 
-A whole server lives through a story that leaves every fact type on the log, by its API where it can; its log, rows and
-answers are written down. Values over 8 KiB go to blobs here, so that a small history has both kinds.
+A whole server runs a story that leaves every fact type on the log, by its API where it can; the log, rows and answers
+are written down. Values over 8 KiB go to blobs here, so that a small history has both kinds.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ class Story:
 
     @property
     def api(self) -> Api:
-        """Speak to the server."""
+        """Send a request to the server."""
         return Api(self.server.url)
 
     async def thread(self, metadata: JsonObject) -> str:
@@ -65,7 +65,7 @@ class Story:
         return await self.api.call("POST", f"/threads/{thread_id}/runs/wait", body)
 
     async def held(self, thread_id: str, gate: str) -> str:
-        """Start a run and return its id once it stands at its gate."""
+        """Start a run and return its id once it waits at its gate."""
         run_id = await self.api.start_run(thread_id, "story", {"hold": gate})
         async with asyncio.timeout(PATIENCE_S):
             while not await self._stands_at_gate(thread_id):  # noqa: ASYNC110 - another process
@@ -77,11 +77,11 @@ class Story:
         return state["next"] == ["gate"]
 
     def open(self, gate: str) -> None:
-        """Let the run pass."""
+        """Open the run's gate."""
         (self.server.gates / gate).touch()
 
     async def write(self, key: str, stream: str, *facts: Fact, epoch: int | None = None) -> None:
-        """Append a commit as the code would, for what the API of this release does not lead to."""
+        """Append a commit as the code would, for facts that the API of this release does not write."""
         ids = SystemIds()
         draft = Draft(
             key=Key(key),
@@ -136,7 +136,7 @@ async def interrupted_and_deleted(story: Story) -> None:
     thread_id = await story.thread({"chapter": "cancel"})
     run_id = await story.held(thread_id, "never")
     await story.api.call("POST", f"/threads/{thread_id}/runs/{run_id}/cancel?action=interrupt&wait=true")
-    await story.run(thread_id, {"word": "again", "hold": ""})  # the state still names the gate
+    await story.run(thread_id, {"word": "again", "hold": ""})  # the state still has the gate
     await story.api.call("DELETE", f"/threads/{thread_id}/runs/{run_id}")
 
 
@@ -178,7 +178,7 @@ async def by_hand(story: Story) -> None:
 
 
 async def remembered(story: Story) -> None:
-    """Put items as runs do, small and in a blob, and delete them; and as a client will, two in one commit."""
+    """Put items, small and as a blob, and delete them, as runs do; then two in one commit, as clients will."""
     thread_id = await story.thread({"chapter": "remembered"})
     await story.run(thread_id, {"remember": "ana", "size": 9_000})
     await story.run(thread_id, {"remember": "ana", "word": "again"})
@@ -191,7 +191,7 @@ async def remembered(story: Story) -> None:
 
 
 async def not_counted(story: Story) -> None:
-    """Leave what counts for nothing: a repeated record, a broken demand, bytes, a record on the wrong partition."""
+    """Append records without effect: a repeat, a violated demand, bytes, a record on the wrong partition."""
     key = story.threads[0].encode()
     records = [one for one in await topic(story.server.kafka, "agentlog.events") if one.key == key]
     created = records[0].value or b""
@@ -233,7 +233,7 @@ async def value(story: Story, sql: str, *arguments: object) -> int:
 
 
 async def topic(kafka: str, name: str) -> list[Stored]:
-    """Return all records of a topic, partition by partition."""
+    """Return all records of a topic, by partition."""
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False)
     await consumer.start()
     try:
@@ -252,7 +252,7 @@ async def topic(kafka: str, name: str) -> list[Stored]:
 
 
 async def folded(story: Story, events: list[Stored]) -> None:
-    """Wait until the rows hold every record."""
+    """Wait until every record is folded into the rows."""
     async with asyncio.timeout(PATIENCE_S):
         while await value(story, FOLDED) < len(events):  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.05)
@@ -273,7 +273,7 @@ def questions(threads: list[str], runs: list[tuple[str, str]]) -> list[tuple[str
 
 
 async def answers(api: Api, asked: list[tuple[str, str, JsonObject | None]]) -> list[JsonObject]:
-    """Ask and write down."""
+    """Send the requests and return the answers."""
     found: list[JsonObject] = []
     for method, path, body in asked:
         status, content = await api.raw(method, path, None if body is None else dump(body))
@@ -282,7 +282,7 @@ async def answers(api: Api, asked: list[tuple[str, str, JsonObject | None]]) -> 
 
 
 def schemas_of(events: list[Stored], blobs: bool) -> set[tuple[str, Json]]:
-    """Return type and schema of the facts on a log; of records with blobs, or of all."""
+    """Return type and schema of the facts on a log, of all records or only of those with blobs."""
     found: set[tuple[str, Json]] = set()
     for one in events:
         if one.value and one.value.startswith(b'{"spec"') and (b'"blobs":[{' in one.value or not blobs):
@@ -292,7 +292,7 @@ def schemas_of(events: list[Stored], blobs: bool) -> set[tuple[str, Json]]:
 
 
 async def record(folder: Path) -> None:
-    """Live through the story and write it down. Raises: AssertionError when it lacks a fact type or schema."""
+    """Run the story and record it. Raises: AssertionError when a fact type or schema is missing."""
     with small_records() as environment, running_server(environment, CONFIG) as server:
         story = Story(server, [])
         for chapter in CHAPTERS:
@@ -325,7 +325,7 @@ def write_down(
 
 @contextmanager
 def small_records() -> Generator[dict[str, str]]:
-    """Give the environment of a server that moves values to blobs early."""
+    """Return the environment of a server that moves small values to blobs."""
     with TemporaryDirectory() as place:
         (Path(place) / "sitecustomize.py").write_text(SMALL_RECORDS)
         yield {"PYTHONPATH": place}

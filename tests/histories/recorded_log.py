@@ -1,4 +1,4 @@
-"""A recorded log as the projector reads one: partitions from a file, blobs from another."""
+"""Reader of a recorded log for the projector: partitions from one file, blobs from another."""
 
 import hashlib
 from collections import defaultdict
@@ -16,14 +16,14 @@ from agentlog_infra.kafka.event_log import resolve
 
 
 class RecordedBlobs:
-    """Keeps `ports.Blobs` over the recorded parts."""
+    """Implements `ports.Blobs` over the recorded parts."""
 
     def __init__(self, parts: Sequence[Stored]) -> None:
         self._values: defaultdict[str, bytes] = defaultdict(bytes)
         whole: set[tuple[bytes | None, bytes]] = set()
         for one in parts:
             part = dict(one.headers)["part"]
-            if (one.key, part) not in whole:  # a value may have been written twice
+            if (one.key, part) not in whole:  # a value may be written twice
                 whole.add((one.key, part))
                 self._values[(one.key or b"").decode()] += one.value or b""
 
@@ -35,7 +35,7 @@ class RecordedBlobs:
 
 
 class RecordedLog:
-    """Keeps `ports.EventTail`."""
+    """Implements `ports.EventTail`."""
 
     def __init__(self, folder: Path) -> None:
         self._partitions: defaultdict[int, list[RawRecord]] = defaultdict(list)
@@ -48,7 +48,7 @@ class RecordedLog:
         self._positions: dict[int, int] = {}
 
     def seek(self, partition: int, offset: int) -> None:
-        """Read on from `offset`."""
+        """Continue reading at `offset`."""
         self._positions[partition] = offset
 
     def drop(self, partition: int) -> None:
@@ -56,7 +56,7 @@ class RecordedLog:
         self._positions.pop(partition, None)
 
     async def poll(self, max_records: int, patience: timedelta) -> Sequence[RawRecord]:
-        """Return what comes next."""
+        """Return the next records."""
         found: list[RawRecord] = []
         for partition, position in self._positions.items():
             found += self._partitions[partition][position : position + max_records - len(found)]
@@ -65,7 +65,7 @@ class RecordedLog:
         return found
 
     async def ends(self) -> Mapping[int, int]:
-        """Return where the partitions end."""
+        """Return the ends of the partitions."""
         return {partition: len(records) for partition, records in self._partitions.items()}
 
     async def resolve(self, raw: RawRecord) -> Draft:

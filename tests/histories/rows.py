@@ -1,4 +1,4 @@
-"""All rows that the log determines, as JSON: what a history's log must fold to."""
+"""All rows that the log determines, as JSON: the expected result of a fold of a recorded log."""
 
 import json
 

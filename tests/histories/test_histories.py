@@ -1,4 +1,4 @@
-"""The log of every release, folded by this one, gives the rows and answers that were recorded with it."""
+"""Tests of all recorded histories: this release folds each log to the recorded rows and answers."""
 
 import json
 from collections import defaultdict
@@ -32,13 +32,13 @@ from agentlog_projections.projector.session import FoldPorts, FoldSettings, Proj
 
 @pytest.fixture(params=versions())
 def history(request: pytest.FixtureRequest) -> Path:
-    """Give the folder of each recorded release."""
+    """Return the folder of each recorded release."""
     return HERE / str(request.param)
 
 
 @pytest.fixture
 async def database(stack: RunningStack) -> AsyncGenerator[str]:
-    """Give an empty database."""
+    """Yield an empty database."""
     name = f"history_{uuid4().hex}"
     uri = database_uri(stack.postgres, name)
     await upgrade(uri, TABLES)
@@ -47,7 +47,7 @@ async def database(stack: RunningStack) -> AsyncGenerator[str]:
 
 
 async def fold(history: Path, uri: str, most: int) -> None:
-    """Fold the whole log, at most so many records at once."""
+    """Fold the whole log, with at most this number of records per poll."""
     log = RecordedLog(history)
     outside = FoldPorts(log, lambda key: partition_of(key.encode(), PARTITIONS), SystemClock(), NullAnnouncer())
     models, runs = read_models()
@@ -73,7 +73,7 @@ def recorded_rows(history: Path) -> dict[str, list[str]]:
 
 
 def like(recorded: list[str], now: list[str]) -> list[str]:
-    """Return rows of today with the columns that were recorded: a later release may have more."""
+    """Return current rows with the recorded columns only; a later release may have more."""
     columns = set(json.loads(recorded[0]))
     kept = [{name: value for name, value in json.loads(row).items() if name in columns} for row in now]
     return sorted(json.dumps(row, sort_keys=True, ensure_ascii=False) for row in kept)

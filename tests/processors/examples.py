@@ -1,4 +1,4 @@
-"""Rows as tests of the duties need them."""
+"""Example rows for tests of worker and housekeeper."""
 
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_projections.queries.worker import ExecutableRun

@@ -49,7 +49,7 @@ FAST = {
     "AGENTLOG_REPLICATION_FACTOR": "1",
     "AGENTLOG_MIN_INSYNC_REPLICAS": "1",
 }
-"""Times shortened for faults; lengths of time, not what happens."""
+"""Times shortened for faults; only durations differ from the defaults."""
 
 
 @dataclass
@@ -60,23 +60,23 @@ class Role:
     name: str
 
     def kill(self) -> None:
-        """End it without a word."""
+        """Kill the process."""
         self.process.kill()
         self.process.wait(LIMIT_S)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
+        """Send the process a signal."""
         self.process.send_signal(number)
 
     def stop(self) -> int:
-        """Ask it to stop and return its exit status."""
+        """Stop the process and return its exit status."""
         self.process.terminate()
         return self.process.wait(LIMIT_S)
 
 
 @dataclass(frozen=True)
 class RolesEnv:
-    """Where the servers are, and the means to make runs and look at what became of them."""
+    """Addresses of the servers, and methods that create runs and inspect them."""
 
     folder: Path
     settings: Settings
@@ -88,16 +88,16 @@ class RolesEnv:
 
     @property
     def trace(self) -> list[dict[str, object]]:
-        """Return what the steps of the example graph noted."""
+        """Return the trace lines of the steps of the example graph."""
         file = self.folder / "trace"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
     def open_gate(self, name: str) -> None:
-        """Let the steps pass that hold at a gate."""
+        """Open a gate for the steps that wait for it."""
         (self.folder / "gates" / name).touch()
 
     def start(self, roles: str, **environment: str) -> Role:
-        """Start a process with these roles, wait until it is ready; it ends with the test."""
+        """Start a process with these roles and wait until it is ready; it ends with the test."""
         role = start_role(roles, {**self.environment, **environment})
         self.roles.append(role)
         return role
@@ -116,7 +116,7 @@ class RolesEnv:
         return thread, run
 
     async def cancel(self, thread: ThreadId, run: RunId, action: CancelAction, within: timedelta) -> None:
-        """Ask a claimed run to stop."""
+        """Request a stop of a claimed run."""
         deadline = SystemClock().now() + within
         error: JsonObject = {"error": "UserInterrupt", "message": "stopped by a test"}
         asked = RunCancelRequested(run, action, deadline, error)
@@ -128,7 +128,7 @@ class RolesEnv:
         await self.submit(thread, decide)
 
     async def submit(self, thread: ThreadId, decide: Callable[[], Awaitable[Decision]]) -> None:
-        """Bring a decision to the log; fail the test unless it is accepted."""
+        """Append a decision; fail the test unless it is accepted."""
         event_id = SystemIds().uuid7()
         intent = Intent(Key(thread), event_id, digest(event_id.encode()), Cause(ANONYMOUS, event_id))
         outcome = await self.submitter.submit(intent, decide, SystemClock().monotonic() + LIMIT_S)
@@ -141,12 +141,12 @@ class RolesEnv:
         return found
 
     async def values(self, thread: ThreadId) -> Json:
-        """Return the thread's values as its row shows them."""
+        """Return the thread's values from its row."""
         found = await self.pool.fetchval('SELECT "values"::text FROM read_v1.threads WHERE thread_id = $1', thread)
         return load(found) if isinstance(found, str) else None
 
     async def done(self, thread: ThreadId) -> Json:
-        """Return which steps of the example graph the thread's values name."""
+        """Return the steps of the example graph that the thread's values list."""
         return as_object(await self.values(thread))["done"]
 
     async def until(self, run: RunId, *statuses: str) -> asyncpg.Record:
@@ -158,7 +158,7 @@ class RolesEnv:
         return row
 
     async def until_traced(self, run: RunId, step: str, edge: str, times: int = 1) -> None:
-        """Wait until a step of the run has started or ended, in so many attempts."""
+        """Wait until a step of the run has started or ended in this number of attempts."""
         await self._until(lambda: len(self._lines(run, step, edge)) >= times)
 
     async def until_traced_by_others(self, run: RunId, step: str, role: Role) -> None:
@@ -170,7 +170,7 @@ class RolesEnv:
         return [line for line in self.trace if (line["run_id"], line["step"], line["edge"]) == wanted]
 
     async def _until(self, holds: Callable[[], bool]) -> None:
-        """Look at a file until a condition holds; a file sends no event."""
+        """Poll a file until a condition holds; a file sends no event."""
         never = asyncio.get_running_loop().create_future()
         async with asyncio.timeout(LIMIT_S):
             while not holds():
@@ -183,11 +183,11 @@ class RolesEnv:
         await client.aclose()
 
     async def announce_death(self, worker: str) -> None:
-        """Say, as a supervisor does, that a worker is dead."""
+        """Announce a dead worker, as a supervisor does."""
         await announcer(self.settings)(worker)
 
     async def until_saved(self, thread: ThreadId, checkpoints: int) -> None:
-        """Wait until the log has accepted so many checkpoints of a thread."""
+        """Wait until the log has accepted this number of checkpoints of a thread."""
         never = asyncio.get_running_loop().create_future()
         async with asyncio.timeout(LIMIT_S):
             while ",".join(types for _, types, _ in await self.facts(thread)).count("CheckpointSaved") < checkpoints:
@@ -219,7 +219,7 @@ def kwargs(values: JsonObject) -> JsonObject:
 
 @contextmanager
 def servers() -> Generator[RunningStack]:
-    """Run log, PostgreSQL and Valkey in a folder of their own."""
+    """Yield log, PostgreSQL and Valkey in an own folder."""
     folder = open_folder()
     process = start_stack(folder)
     try:
@@ -258,13 +258,13 @@ def surroundings(stack: RunningStack) -> dict[str, str]:
 
 
 def settings_of(stack: RunningStack) -> Settings:
-    """Return the settings under which the test itself speaks to the servers."""
+    """Return the settings for the test's own connections to the servers."""
     places = {"kafka_bootstrap": stack.kafka, "database_uri": stack.postgres, "redis_uri": stack.redis}
     return Settings.load({**places, "partitions": 2, "replication_factor": 1, "min_insync_replicas": 1})
 
 
 async def prepare(stack: RunningStack) -> None:
-    """Make topics, tables and the folder of the gates."""
+    """Create topics, tables and the folder of the gates."""
     (stack.data_dir / "gates").mkdir()
     await topics.apply(settings_of(stack))
     await migrate.upgrade(stack.postgres, [migrate.Tables(model.name, model.version, model.ddl) for model in TYPES])
@@ -272,7 +272,7 @@ async def prepare(stack: RunningStack) -> None:
 
 @asynccontextmanager
 async def open_roles_env(stack: RunningStack) -> AsyncGenerator[RolesEnv]:
-    """Connect; every role that is started here ends with it."""
+    """Connect to the servers; kill all started roles at the end."""
     settings = settings_of(stack)
     async with _connected(settings) as (pool, feed, submitter):
         env = RolesEnv(stack.data_dir, settings, surroundings(stack), pool, submitter, feed)

@@ -1,7 +1,8 @@
-"""Lives through the days of some seeds: `python -m tests.simulation FIRST COUNT`, or `SEED` alone to see it replayed.
+"""Command line of the simulation: `python -m tests.simulation FIRST COUNT`, or `SEED` alone to replay one day.
 
-Run it where `tests` lies, with the rooms on PYTHONPATH. Writes one line of JSON a wrong day and one at the end; a
-single seed writes its whole trace. --until-wrong stops at the first wrong day. Exit status 1: some day was wrong.
+Run it in the folder above `tests`, with the rooms on PYTHONPATH. It writes one line of JSON per wrong day and one at
+the end; for a single seed it writes the whole trace. `--until-wrong` stops at the first wrong day. Exit status 1: a day
+was wrong.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from tests.simulation.simulation import Day, simulate
 
 
 def main() -> int:
-    """Simulate what was asked for."""
+    """Simulate the days that the arguments name."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation")
     parser.add_argument("first", type=int)
     parser.add_argument("count", type=int, nargs="?")

@@ -1,4 +1,4 @@
-"""Clients and the gateways they talk to: requests with and without keys, retried, raced, and every answer noted."""
+"""Simulated clients and gateways: requests with and without keys, retries, races, and a record of every answer."""
 
 import asyncio
 from collections.abc import Callable
@@ -23,12 +23,12 @@ from agentlog_facts.thread import RunCreated
 Kind = Literal["thread", "run", "patch", "cancel", "delete"]
 DEADLINE_S = 4.0
 TRIES = 40
-"""How often a client asks again with the same key; the faults are over long before."""
+"""The most tries of a client with the same key; the faults are over long before."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a client asks; `key` is its Idempotency-Key."""
+    """The request of a client; `key` is its Idempotency-Key."""
 
     kind: Kind
     thread_id: ThreadId
@@ -39,7 +39,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a gateway answered: `outcome`, or the fault it told. `event_id` is the intent's on the log."""
+    """The answer of a gateway: `outcome` or a fault. `event_id` is that of the intent on the log."""
 
     request: Request
     event_id: str
@@ -49,7 +49,7 @@ class Answer:
 
 @dataclass
 class Notes:
-    """What everybody saw; `wrong` is what was wrong at the very moment."""
+    """All observations; `wrong` lists violations that were seen at once."""
 
     answers: list[Answer] = field(default_factory=list[Answer])
     unanswered: list[Request] = field(default_factory=list[Request])
@@ -58,7 +58,7 @@ class Notes:
 
 
 class Hangup(Exception):
-    """The gateway went away amid a request."""
+    """The gateway died during a request."""
 
 
 class Gateway:
@@ -72,13 +72,13 @@ class Gateway:
         self._submitter: Submitter | None = None
 
     async def live(self, env: SimulationEnv, process: Process) -> None:
-        """Be there until killed."""
+        """Run until killed."""
         async with wired(env, process) as wiring:
             self._wiring, self._submitter = wiring, wiring.writer(ANONYMOUS).submitter
             await asyncio.Event().wait()
 
     async def serve(self, request: Request) -> Answer:
-        """Carry a request out and note the answer."""
+        """Execute a request and record the answer."""
         ids, path = self._env.ids, f"/{request.thread_id}/{request.run_id}"
         identity = identify(ANONYMOUS, request.kind, path, request.key, ids)
         try:
@@ -95,7 +95,7 @@ class Gateway:
         return answer
 
     def _look(self, request: Request, done: Submitted) -> None:
-        """What was answered with success is in the rows at this moment, as accepted."""
+        """Check that a successful answer's commit is accepted in the rows at this moment."""
         row = self._env.postgres.tables["ledger.log_index"].get((done.place.partition, done.place.offset))
         found = None if row is None else (row["verdict"], row["version"])
         if found != ("accepted", done.version):
@@ -156,12 +156,12 @@ class Gateway:
         deadline = wiring.clock.monotonic() + DEADLINE_S
         outcome = await submitter.submit(intent, decide, deadline)
         if request.kind == "run" and isinstance(outcome, Voided) and outcome.void.reason in ("exists", "gone"):
-            outcome = await submitter.submit(intent, decide, deadline)  # the thread came or went: decide again
+            outcome = await submitter.submit(intent, decide, deadline)  # the thread changed: decide again
         return outcome
 
 
 class Client:
-    """Asks one thing after the other; what has a key it asks until it has an answer."""
+    """Sends requests in sequence; it repeats a request with a key until it has an answer."""
 
     def __init__(
         self, env: SimulationEnv, notes: Notes, gateways: Callable[[], list[Gateway]], process: Process
@@ -172,7 +172,7 @@ class Client:
         self._process = process
 
     async def ask_all(self, requests: list[Request], pace_s: float) -> None:
-        """Ask everything in turn; some at the same time once more."""
+        """Send all requests in turn; repeat some of them in parallel."""
         chance = self._env.chance
         for number, request in enumerate(requests):
             await passes(pace_s * chance.random())
@@ -184,7 +184,7 @@ class Client:
             await asyncio.gather(*asking)
 
     def _aimed(self, request: Request) -> Request:
-        """Let a cancel aim at a run that somebody created."""
+        """Aim a cancel at a run that some client created."""
         if request.kind != "cancel":
             return request
         known = [run_id for run_id, thread_id in self._notes.created.items() if thread_id == request.thread_id]
@@ -193,7 +193,7 @@ class Client:
         )
 
     async def ask(self, request: Request) -> None:
-        """Ask until there is an answer, or once where the request has no key."""
+        """Send a request until it is answered, or once if it has no key."""
         for _ in range(TRIES):
             try:
                 answer = await self._asked(request)
@@ -206,7 +206,7 @@ class Client:
         self._notes.unanswered.append(request)
 
     async def _asked(self, request: Request) -> Answer:
-        """Send the request to some gateway. Raises: Hangup."""
+        """Send the request to a random gateway. Raises: Hangup."""
         env, answered = self._env, self._env.loop.create_future()
         gateways = self._gateways()
         gateway = gateways[int(env.chance.random() * len(gateways))]
@@ -233,7 +233,7 @@ class Client:
 
 
 def wishes(env: SimulationEnv, threads: list[ThreadId], name: str, most: int) -> list[Request]:
-    """Draw what a client wants."""
+    """Draw the requests of a client."""
     chance = env.chance
     found: list[Request] = []
     for number in range(1 + int(chance.random() * most)):

@@ -1,4 +1,4 @@
-"""A broker in memory: records are acknowledged and shown once they are synced; what is not dies with the broker."""
+"""Broker in memory: it acknowledges and shows records once they are synced; unsynced records are lost with it."""
 
 import asyncio
 import zlib
@@ -19,16 +19,16 @@ from agentlog_facts.vocabulary import decode_commit, encode_commit, encode_facts
 
 START = datetime(2026, 1, 2, tzinfo=UTC)
 SYNC_S = 0.002
-"""The longest a sync takes."""
+"""The longest time of a sync."""
 PRODUCE_S = 1.5
-"""How long a producer waits for an acknowledgement."""
+"""The time that a producer waits for an acknowledgement."""
 MOST = 20
-"""The most records that one answer to a reader holds."""
+"""The most records in one answer to a reader."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A record; `number` is the producer's, by which a repeat of it is known."""
+    """A record; `number` is the producer's sequence number, which identifies a repeat."""
 
     key: bytes
     value: bytes
@@ -38,7 +38,7 @@ class Stored:
 
 @dataclass
 class Broker:
-    """The log. `unsynced` are records that got an offset and are not safe yet."""
+    """The log. `unsynced` are records that have an offset but are not safe yet."""
 
     network: Network
     partitions: int
@@ -49,7 +49,7 @@ class Broker:
     )
     syncing: bool = False
     crash_in_takes: int = 0
-    """The broker dies once it has taken so many more records in, before they are synced; 0: it does not."""
+    """The broker dies after this number of further records, before their sync; 0: it does not."""
     arrived: "list[asyncio.Event]" = field(default_factory=lambda: list[asyncio.Event]())
     frames: dict[int, int] = field(default_factory=dict[int, int])
     numbers: "count[int]" = field(default_factory=count)
@@ -61,7 +61,7 @@ class Broker:
         return zlib.crc32(key.encode()) % self.partitions
 
     def take(self, partition: int, record: Stored, acked: "asyncio.Future[LogPosition]") -> None:
-        """Take a record in; a repeat of one that is there is acknowledged and not stored again."""
+        """Store a record; a repeat of a stored record is acknowledged only."""
         for offset, stored in enumerate(self.records[partition]):
             if stored.number == record.number:
                 _settle(acked, LogPosition(partition, offset))
@@ -95,7 +95,7 @@ class Broker:
             _settle(acked, place)
 
     def crash(self) -> None:
-        """Die with everything that is not synced, and come back after a while."""
+        """Crash with the loss of unsynced records, and start again after a while."""
         self.network.note("broker crashes, losing", len(self.unsynced))
         self.network.effects["the broker lost records"] += bool(self.unsynced)
         self.server.up, self.server.life = False, self.server.life + 1
@@ -103,11 +103,11 @@ class Broker:
         self.network.later(2 * self.network.chance.random(), self.start)
 
     def start(self) -> None:
-        """Come back."""
+        """Start again."""
         self.server.up = True
 
     def commits(self) -> list[tuple[LogPosition, Draft]]:
-        """Return everything that is stored."""
+        """Return all stored records."""
         return [
             (LogPosition(partition, offset), _decoded(stored))
             for partition, records in enumerate(self.records)
@@ -129,7 +129,7 @@ def _away(message: str) -> Exception:
 
 
 class SimLog:
-    """Keeps `EventLog` over the broker, as a producer of one process sees it."""
+    """Implements `ports.EventLog` over the broker, as the producer of one process."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -146,8 +146,8 @@ class SimLog:
         acked: asyncio.Future[LogPosition] = network.loop.create_future()
         numbers = [next(broker.numbers)]
         if network.happens(network.weather.doubled):
-            numbers.append(next(broker.numbers))  # a producer that was replaced, and whose batch arrives all the same
-        deaf = network.happens(2 * network.weather.broken)  # the producer is replaced before it hears of this one
+            numbers.append(next(broker.numbers))  # a producer that was replaced, but whose batch arrives all the same
+        deaf = network.happens(2 * network.weather.broken)  # the producer is replaced before it gets this answer
         for number in numbers:
             heard: asyncio.Future[LogPosition] = network.loop.create_future() if deaf else acked
             self._send(partition, draft.key.encode(), value, number, heard)
@@ -160,7 +160,7 @@ class SimLog:
     def _send(
         self, partition: int, key: bytes, value: bytes, number: int, acked: "asyncio.Future[LogPosition]"
     ) -> None:
-        """Send, and send again while nothing is heard: the last one may arrive long after its writer gave up."""
+        """Send, and repeat while there is no answer; the last repeat may arrive long after the writer gave up."""
         broker, network, process = self._broker, self._broker.network, PROCESS.get()
         sent_at = network.loop.time()
 
@@ -188,7 +188,7 @@ class SimLog:
 
 
 class SimTail:
-    """Keeps `EventTail`: a consumer of one process, which may get records again that it has had."""
+    """Implements `ports.EventTail`: the consumer of one process, which may get records again."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -243,7 +243,7 @@ class SimTail:
 
 
 class SimFrames:
-    """Keeps `FrameLog`: frames are counted, nobody reads them here."""
+    """Implements `ports.FrameLog`: it counts frames, which have no reader here."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker

@@ -1,6 +1,6 @@
-"""A PostgreSQL in memory: sessions, transactions, crashes, answers that never come. What it understands: `fake_sql`.
+"""PostgreSQL in memory: sessions, transactions, crashes, lost answers. Its statements: `fake_sql`.
 
-Everything a statement does happens at one moment, and what is inside `transaction()` happens at its COMMIT, together.
+A statement takes effect at one moment; those inside `transaction()` take effect together, at its COMMIT.
 """
 
 import sys
@@ -31,7 +31,7 @@ TABLES = (
 
 
 class Postgres:
-    """The server: tables, who is connected, who listens."""
+    """The server: tables, sessions, listeners."""
 
     def __init__(self, network: Network, understand: Callable[[str], Statement]) -> None:
         self.network = network
@@ -41,16 +41,16 @@ class Postgres:
         self.locks: dict[int, int] = {}
         self.wrong: list[str] = []
         self.moved = 0
-        """How many positions the first part of the statement at work has moved."""
+        """The number of positions that the first part of the current statement has moved."""
         self._understand = understand
         self._last_pid = 0
 
     def now(self) -> datetime:
-        """Return the time by the clock of the database."""
+        """Return the time by the database's clock."""
         return START + timedelta(seconds=self.network.loop.time())
 
     async def connect(self) -> "Connection":
-        """Open a session for the process that asks. Raises: asyncpg.ConnectionDoesNotExistError."""
+        """Open a session for the calling process. Raises: asyncpg.ConnectionDoesNotExistError."""
         return await self.network.call(self.server, self._open(copy_context()), broken)
 
     def _open(self, context: Context) -> "Callable[[], Connection]":
@@ -63,22 +63,22 @@ class Postgres:
         return opened
 
     def close(self, pid: int) -> None:
-        """End a session: its locks are free."""
+        """Close a session and release its locks."""
         self.sessions.pop(pid, None)
         self.locks = {lock: holder for lock, holder in self.locks.items() if holder != pid}
 
     def crash(self) -> None:
-        """Die; what was committed stays."""
+        """Crash; committed rows stay."""
         self.network.note("postgres crashes with sessions", len(self.sessions))
         self.server.up, self.server.life = False, self.server.life + 1
         self.sessions, self.locks = {}, {}
 
     def start(self) -> None:
-        """Come back."""
+        """Start again."""
         self.server.up = True
 
     def run(self, session: "Connection", statements: Sequence[tuple[str, Sequence[object]]]) -> list[Row]:
-        """Carry out statements together; return the rows of the last one."""
+        """Execute statements together; return the rows of the last one."""
         saved = {name: dict(table) for name, table in self.tables.items()} if len(statements) > 1 else None
         found: list[Row] = []
         try:
@@ -91,14 +91,14 @@ class Postgres:
         return found
 
     def notify(self, channel: str, payload: str) -> None:
-        """Tell everybody who listens, soon."""
+        """Notify all listeners, after a delay."""
         for session in self.sessions.values():
             for listener in session.listeners.get(channel, ()):
                 self.network.later(self.network.delay_s(), session.hears(listener, channel, payload))
 
 
 def broken(message: str) -> Exception:
-    """Return what asyncpg raises when a connection is lost."""
+    """Return the exception of asyncpg for a lost connection."""
     return asyncpg.ConnectionDoesNotExistError(message)
 
 
@@ -106,7 +106,7 @@ Listener: TypeAlias = Callable[["Connection", int, str, str], None]
 
 
 class Connection:
-    """One session, as far as the product uses asyncpg's class."""
+    """One session, with the part of asyncpg's class that the product uses."""
 
     def __init__(self, postgres: Postgres, pid: int, context: Context) -> None:
         self.pid = pid
@@ -117,7 +117,7 @@ class Connection:
         self._inside: list[tuple[str, Sequence[object]]] | None = None
 
     async def execute(self, sql: str, *arguments: object, timeout: float | None = None) -> str:  # noqa: ASYNC109 - asyncpg's
-        """Carry out a statement, at COMMIT where a transaction is open."""
+        """Execute a statement, at COMMIT inside a transaction."""
         if self._inside is not None:
             self._inside.append((sql, arguments))
             return "NOT_IMPLEMENTED"
@@ -139,11 +139,11 @@ class Connection:
         return None if row is None else next(iter(row.values()))
 
     async def add_listener(self, channel: str, listener: Listener) -> None:
-        """Hear what is notified from now on."""
+        """Register a listener for later notifications."""
         self.listeners.setdefault(channel, []).append(listener)
 
     def hears(self, listener: Listener, channel: str, payload: str) -> Callable[[], object]:
-        """Return what lets the process of this session hear."""
+        """Return the callback that delivers to the process of this session."""
         loop = self._postgres.network.loop
         return lambda: loop.call_soon(listener, self, 0, channel, payload, context=self._context)
 
@@ -152,12 +152,12 @@ class Connection:
         return Together(self)
 
     async def close(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncpg's
-        """End the session."""
+        """Close the session."""
         postgres = self._postgres
         await postgres.network.call(postgres.server, lambda: postgres.close(self.pid), broken)
 
     def terminate(self) -> None:
-        """Hang up."""
+        """Abort the connection."""
         self._postgres.network.later(0.0, lambda: self._postgres.close(self.pid))
 
     def begin(self) -> bool:
@@ -169,13 +169,13 @@ class Connection:
         return True
 
     async def commit(self) -> None:
-        """Carry out what the transaction holds."""
+        """Execute the statements of the transaction."""
         statements, self._inside = self._inside, None
         if statements:
             await self._send(statements)
 
     def roll_back(self) -> None:
-        """Forget what the transaction holds."""
+        """Discard the statements of the transaction."""
         self._inside = None
 
     async def _send(self, statements: Sequence[tuple[str, Sequence[object]]]) -> list[Row]:
@@ -210,13 +210,13 @@ class Together:
 
 
 class Pool:
-    """Many sessions for short questions; which one answers does not matter."""
+    """Many sessions for short queries; they are interchangeable."""
 
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
 
     def acquire(self, timeout: float | None = None) -> "Lent":
-        """Lend a session."""
+        """Yield a session."""
         return Lent(self._postgres)
 
     async def fetch(self, sql: str, *arguments: object) -> list[Row]:
@@ -232,11 +232,11 @@ class Pool:
         return await Asking(self._postgres).fetchval(sql, *arguments)
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is no session to close."""
 
 
 class Asking(Connection):
-    """A session of a pool: it is always there while the server is."""
+    """A session of a pool; it is available while the server is."""
 
     def __init__(self, postgres: Postgres) -> None:
         super().__init__(postgres, 0, copy_context())
@@ -257,4 +257,4 @@ class Lent:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing was held."""
+        """Do nothing: there is no session to return."""

@@ -1,6 +1,6 @@
-"""Questions of projector and ledger that the simulation's PostgreSQL answers, each known by a part of its text.
+"""Queries of projector and ledger that the simulated PostgreSQL answers, each recognised by a part of its text.
 
-The questions of workers and gateways do not come here: their ports have twins in memory (`read_rows`).
+Queries of workers and gateways do not come here: their ports have twins in memory (`read_rows`).
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A Redis in memory: lists, leases and messages, any of which may be lost, doubled, late or flushed."""
+"""Redis in memory: lists, leases and messages, which may be lost, doubled, delayed or flushed."""
 
 import asyncio
 from collections import defaultdict, deque
@@ -20,7 +20,7 @@ def _away(message: str) -> Exception:
 
 
 class Redis:
-    """The server. `life` of its contents changes when it is emptied."""
+    """The server. `life` changes when its contents are emptied."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -32,7 +32,7 @@ class Redis:
         self.waiting: list[tuple[Sequence[str], asyncio.Future[RunId | None], Process]] = []
 
     def flush(self) -> None:
-        """Lose everything that is stored."""
+        """Lose all contents."""
         self.network.note("redis is emptied of", sum(map(len, self.lists.values())), len(self.leases))
         self.network.effects["redis lost something"] += any(self.lists.values()) or bool(self.leases)
         self.lists.clear()
@@ -40,7 +40,7 @@ class Redis:
         self.contents += 1
 
     def crash(self) -> None:
-        """Die with everything; who waits for an answer gets none."""
+        """Crash with the loss of all contents; waiting callers get no answer."""
         self.flush()
         self.server.up, self.server.life = False, self.server.life + 1
         for _, answer, _ in self.waiting:
@@ -49,11 +49,11 @@ class Redis:
         self.waiting = []
 
     def start(self) -> None:
-        """Come back, empty."""
+        """Start again, empty."""
         self.server.up = True
 
     def push(self, graph_id: str, run_ids: Sequence[RunId]) -> None:
-        """Append to a list, unless it is lost, and serve who waits for it; who is cut off loses it on the way."""
+        """Append to a list and serve a waiting caller, unless the entry is lost; a caller that is cut off loses it."""
         for run_id in run_ids:
             if not self.network.happens(self.network.weather.lost):
                 self.lists[graph_id].append(run_id)
@@ -67,14 +67,14 @@ class Redis:
                 answer.set_result(found)
 
     def pop(self, graph_ids: Sequence[str]) -> RunId | None:
-        """Take the first entry of the lists."""
+        """Pop the first entry of the lists."""
         for graph_id in graph_ids:
             if self.lists[graph_id]:
                 return self.lists[graph_id].popleft()
         return None
 
     def deliver(self, hints: Sequence[Hint]) -> None:
-        """Send hints to everybody who listens; some get lost, doubled, or overtake each other."""
+        """Send hints to all listeners; some get lost, doubled or reordered."""
         network = self.network
         for hint in hints:
             message = encode_hint(hint)
@@ -91,7 +91,7 @@ class Redis:
 
 
 class SimFeed:
-    """Keeps `RunQueue` and `HintFeed`, and what the reaper hears of dead workers, for one process."""
+    """Implements `ports.RunQueue`, `ports.HintFeed` and the reaper's `DeadWorkers`, for one process."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis

@@ -1,7 +1,7 @@
-"""What the PostgreSQL of the simulation understands: the product's own statements, read as text and done on rows.
+"""Statements of the product that the simulated PostgreSQL understands: parsed from their text, executed on rows.
 
-Writes are read with their columns and conditions, so that one that loses a condition does other things here too.
-Questions are known by what they begin with. A statement that is not known fails the simulation: it has to be added.
+Writes are parsed with their columns and conditions, so that a write without a condition has another effect here too.
+Queries are recognised by their beginning. An unknown statement fails the simulation: it must be added.
 """
 
 import re
@@ -27,13 +27,13 @@ _SET = re.compile(r'"?(\w+)"? = (?:r|n|excluded)\."?\w+"?')
 
 
 class FencedOff(asyncpg.RaiseError):
-    """What `ledger.fenced()` raises."""
+    """The exception of `ledger.fenced()`."""
 
     sqlstate: ClassVar[str] = "AL001"
 
 
 def understand(sql: str) -> Statement:
-    """Return what a statement does. Raises: AssertionError for one that nobody has described."""
+    """Return the effect of a statement. Raises: AssertionError for an unknown statement."""
     return _understood(sql)
 
 
@@ -46,7 +46,7 @@ def _understood(sql: str) -> Statement:
 
 
 def _parts(sql: str) -> list[str]:
-    """Cut what `Composer` has joined: all but the last are in parentheses."""
+    """Split a statement of `Composer` into its parts: all but the last are in parentheses."""
     if not sql.startswith("WITH w0 AS ("):
         return [sql]
     *withs, last = _PART.split(sql)[1:]
@@ -60,7 +60,7 @@ def _parameters(sql: str) -> tuple[int, int]:
 
 
 def _together(parts: Sequence[tuple[Statement, tuple[int, int]]]) -> Statement:
-    """Do as PostgreSQL does: the last part first, which reads the first one, then the others; all or nothing."""
+    """Execute as PostgreSQL does: first the last part, which reads the first one, then the others; all or nothing."""
     (first, (start, end)), *others, (last, (last_start, last_end)) = parts
 
     def run(postgres: Postgres, session: Connection, arguments: Sequence[object]) -> list[Row]:
@@ -134,7 +134,7 @@ def _insert(text: str, found: re.Match[str]) -> Statement:
 
 
 def _once(postgres: Postgres, rows: Table, row: Row) -> None:
-    """The unique index over (key, event_id) of what is accepted."""
+    """Check the unique index over (key, event_id) of accepted commits."""
     if row["verdict"] != "accepted":
         return
     for other in rows.values():

@@ -1,7 +1,7 @@
-"""An asyncio event loop without time or sockets: a seed decides which process runs next, and the clock jumps.
+"""An asyncio event loop without time or sockets: a seed chooses the next process, and the clock jumps.
 
-Inside one process callbacks keep asyncio's order; between processes the seed decides at every step. A process that was
-killed never runs again, not even its `finally`; one that stands still runs nothing until it goes on.
+Inside one process callbacks keep asyncio's order; between processes the seed decides at every step. A killed process
+never runs again, not even its `finally`; a paused process runs nothing until it continues.
 """
 
 import asyncio
@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 END_S = 60.0
-"""How long cancelled tasks get to end, each time they are asked."""
+"""The time for cancelled tasks to end, per cancellation."""
 
 
 class Process:
-    """Something that can be killed or stand still; `skew_s` is how far its wall clock is off."""
+    """A process that can be killed or paused; `skew_s` is the offset of its wall clock."""
 
     def __init__(self, name: str, skew_s: float = 0.0) -> None:
         self.name = name
@@ -27,17 +27,17 @@ class Process:
         self.paused = False
         self.ready: deque[Handle] = deque()
         self.kill_in_calls = 0
-        """The process dies at its so-and-so-many-th call over the network; 0: it does not."""
+        """The process dies at the call over the network with this number; 0: at none."""
         self.on_death: list[Callable[[], None]] = []
 
 
 OUTSIDE = Process("world")
-"""What is outside of all processes: servers, network, the test itself. It never dies."""
+"""The process of everything outside: servers, network, the test itself. It never dies."""
 PROCESS: ContextVar[Process] = ContextVar("process", default=OUTSIDE)
 
 
 class Handle:
-    """A callback that knows its process; has what asyncio uses of its own handles."""
+    """A callback with its process; it has the attributes of handles that asyncio uses."""
 
     __slots__ = ("_args", "_at", "_callback", "_cancelled", "_context", "process")
 
@@ -64,7 +64,7 @@ class Handle:
 
 
 class SimFuture(asyncio.Future[T]):
-    """A future whose place in a set does not depend on where it lies in memory."""
+    """A future whose order in a set does not depend on its address in memory."""
 
     def __init__(self, loop: "SimLoop") -> None:
         super().__init__(loop=loop)
@@ -75,7 +75,7 @@ class SimFuture(asyncio.Future[T]):
 
 
 class SimTask(asyncio.Task[T]):
-    """A task whose place in a set does not depend on where it lies in memory."""
+    """A task whose order in a set does not depend on its address in memory."""
 
     def __init__(self, loop: "SimLoop", coro: Coroutine[Any, Any, T], context: Context | None) -> None:
         self._number = loop.count()
@@ -86,7 +86,7 @@ class SimTask(asyncio.Task[T]):
 
 
 async def passes(length_s: float) -> None:
-    """Return once so much virtual time has passed."""
+    """Return after this much virtual time."""
     loop = asyncio.get_running_loop()
     waiting: asyncio.Future[None] = loop.create_future()
 
@@ -102,11 +102,11 @@ async def passes(length_s: float) -> None:
 
 
 class Deadlock(AssertionError):
-    """Nothing is ready and no timer is set: the simulation itself is wrong."""
+    """No callback is ready and no timer is set: the simulation itself is wrong."""
 
 
 class SimLoop(asyncio.BaseEventLoop):
-    """Runs callbacks one by one in an order that the seed alone decides."""
+    """Runs callbacks one by one, in an order that only the seed determines."""
 
     def __init__(self, chance: Random) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self.set_exception_handler(self._failed)
 
     def count(self) -> int:
-        """Return a number that was not given before."""
+        """Return a new number."""
         self._numbers += 1
         return self._numbers
 
@@ -131,13 +131,13 @@ class SimLoop(asyncio.BaseEventLoop):
         return self._now
 
     def create_future(self) -> asyncio.Future[Any]:
-        """Make a future."""
+        """Create a future."""
         return SimFuture(self)
 
     def call_soon(  # type: ignore[override]  # a handle of its own class
         self, callback: Callable[..., object], *args: object, context: Context | None = None
     ) -> Handle:
-        """Run a callback when the seed says so."""
+        """Run a callback at a time that the seed chooses."""
         handle = Handle(callback, args, copy_context() if context is None else context, self._now)
         self._add(handle)
         return handle
@@ -159,11 +159,11 @@ class SimLoop(asyncio.BaseEventLoop):
     def call_later(  # type: ignore[override]  # a handle of its own class
         self, delay: float, callback: Callable[..., object], *args: object, context: Context | None = None
     ) -> Handle:
-        """Run a callback after a while."""
+        """Run a callback after a delay."""
         return self.call_at(self._now + delay, callback, *args, context=context)
 
     def happen(self, delay_s: float, happening: Callable[[], object]) -> None:
-        """Let something happen outside of all processes after a while."""
+        """Run a callback outside of all processes after a delay."""
         heapq.heappush(self._timers, (self._now + delay_s, self.count(), happening))
 
     def start(self, process: Process, coro: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -173,39 +173,39 @@ class SimLoop(asyncio.BaseEventLoop):
         return self.create_task(coro, context=context)
 
     def kill(self, process: Process) -> None:
-        """Let a process never run again; what it sent is on its way."""
+        """Kill a process; its messages that are already sent still arrive."""
         process.alive = False
         for tell in process.on_death:
             tell()
 
     def pause(self, process: Process) -> None:
-        """Let a process stand still."""
+        """Pause a process."""
         process.paused = True
 
     def go_on(self, process: Process) -> None:
-        """Let a process that stood still go on with everything that has come meanwhile."""
+        """Continue a paused process with all its pending callbacks."""
         process.paused = False
         if process.ready and process.alive and process not in self._runnable:
             self._runnable.append(process)
 
     def revive(self, process: Process) -> None:
-        """Let a killed process run again, so that its tasks can be cancelled."""
+        """Make a killed process runnable again, so that its tasks can be cancelled."""
         process.alive = True
         self.go_on(process)
 
-    def unheard(self) -> list[str]:
-        """Return the failures of tasks of living processes that nobody looked at.
+    def unretrieved(self) -> list[str]:
+        """Return the unretrieved exceptions of tasks of living processes.
 
-        asyncio tells of them only when a task is thrown away, and here every task is kept.
+        asyncio reports them only when a task is deleted, and here every task is kept.
         """
         return [
-            f"nobody heard of {task.exception()!r} in {getattr(task.get_coro(), '__qualname__', '')} of {process.name}"
+            f"unretrieved {task.exception()!r} in {getattr(task.get_coro(), '__qualname__', '')} of {process.name}"
             for process, task in self._tasks
             if process.alive and task.done() and task._log_traceback  # pyright: ignore[reportPrivateUsage]  # the only place
         ]
 
     def end(self) -> None:
-        """Cancel every task of every process until all are gone, and close; nothing is left to the garbage."""
+        """Cancel every task of every process until all have ended, and close; none is left to the garbage collector."""
         for _ in range(20):
             left = [task for _, task in self._tasks if not task.done()]
             if not left:
@@ -222,7 +222,7 @@ class SimLoop(asyncio.BaseEventLoop):
         process.ready.append(handle)
 
     def _run_once(self) -> None:
-        """Let one process take one step, or let time pass until one can."""
+        """Run one step of one process, or advance the time to the next step."""
         runnable = self._runnable
         while not runnable:
             self._pass_time()
@@ -241,7 +241,7 @@ class SimLoop(asyncio.BaseEventLoop):
         handle.run()
 
     def _pass_time(self) -> None:
-        """Let the next thing happen."""
+        """Advance the time to the next timer."""
         if not self._timers:
             raise Deadlock(f"nothing is left to happen at {self._now:.3f} s")
         when, _, timer = heapq.heappop(self._timers)
@@ -265,5 +265,5 @@ class SimLoop(asyncio.BaseEventLoop):
         return task
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """A task raised and nobody looked."""
+        """Record the exception of a task that was not retrieved."""
         self.failures.append(f"{context.get('message')}: {context.get('exception')!r}")

@@ -1,4 +1,4 @@
-"""What goes wrong on a simulated day: deaths at any call, processes that stand still, servers that die, lost links."""
+"""Fault injector of a simulated day: deaths at any call, paused processes, dying servers, lost links."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +11,7 @@ WORK_LOOKS, WORK_LOOK_S = 20, 0.05
 
 
 class Nemesis:
-    """Keeps one process a place alive, until it does not."""
+    """Restarts one process per place, and injects faults until it stops."""
 
     def __init__(self, env: SimulationEnv, start: Callable[[str, Process], None]) -> None:
         self._env = env
@@ -32,7 +32,7 @@ class Nemesis:
         self._begin(role, process)
 
     def _died(self, role: str, place: str, process: Process, life: int) -> None:
-        """Its sessions end; somebody starts it again."""
+        """Close the sessions of a dead process and start another one."""
         env = self._env
         for pid, session in list(env.postgres.sessions.items()):
             if session.process is process:
@@ -41,7 +41,7 @@ class Nemesis:
             env.network.later(0.1 + 2 * env.chance.random(), lambda: self._start(role, place, life + 1))
 
     async def strike(self) -> None:
-        """Do some harm, undo it, and stop."""
+        """Inject some faults, undo them, and stop."""
         env, chance = self._env, self._env.chance
         harms = int(chance.random() * 8)
         for _ in range(harms):
@@ -51,14 +51,14 @@ class Nemesis:
             self._harm()
         await passes(1.0)
         for _, process in self._places.values():
-            process.kill_in_calls = 0  # who stands still goes on by itself
+            process.kill_in_calls = 0  # a paused process continues by itself
         env.network.cut_off.clear()
         env.broker.crash_in_takes = 0
         for server in (env.broker, env.postgres, env.redis):
             server.start()
 
     async def _somebody_works(self) -> None:
-        """Wait until a run is executed, for a while."""
+        """Wait until a run is executed, for a limited time."""
         for _ in range(WORK_LOOKS):
             if any(run["status"] == "running" for run in self._env.postgres.tables["read_v1.runs"].values()):
                 return
@@ -82,19 +82,19 @@ class Nemesis:
             self._env.loop.kill(process)
 
     def kill_at_a_call(self) -> None:
-        """Let a process die once it has sent its so-and-so-many-th request from now on."""
+        """Make a process die after a random number of further requests."""
         process = self._somebody()
         process.kill_in_calls = 1 + int(self._env.chance.random() * 12)
 
     def stand_still(self) -> None:
-        """Stop a process for a while, longer than its lease or not."""
+        """Pause a process, for a time longer or shorter than its lease."""
         process, length_s = self._somebody(), 8.0 * self._env.chance.random() ** 2
         self._env.network.note("stands still", process.name, length_s)
         self._env.loop.pause(process)
         self._env.network.later(length_s, lambda: self._env.loop.go_on(process))
 
     def outlive_a_lease(self) -> None:
-        """Stop a worker for longer than its leases, and let it go on."""
+        """Pause a worker for longer than its leases, then continue it."""
         workers = [process for role, process in self._places.values() if role == "worker"]
         process = workers[int(self._env.chance.random() * len(workers))]
         length_s = 5.0 + 3.0 * self._env.chance.random()
@@ -103,7 +103,7 @@ class Nemesis:
         self._env.network.later(length_s, lambda: self._env.loop.go_on(process))
 
     def crash_broker(self) -> None:
-        """Kill the broker, now or with one of the next records in its hands."""
+        """Kill the broker, now or with one of the next records unsynced."""
         if self._env.chance.random() < 0.3:
             self._env.broker.crash()
         else:
@@ -115,7 +115,7 @@ class Nemesis:
         self._env.network.later(2 * self._env.chance.random(), self._env.postgres.start)
 
     def crash_redis(self) -> None:
-        """Kill Redis with everything in it."""
+        """Kill Redis with all its contents."""
         self._env.redis.crash()
         self._env.network.later(4 * self._env.chance.random(), self._env.redis.start)
 
@@ -124,7 +124,7 @@ class Nemesis:
         self._env.redis.flush()
 
     def cut_a_link(self) -> None:
-        """Cut a process off from a server."""
+        """Cut the link between a process and a server."""
         env, process = self._env, self._somebody()
         link = (process.name, SERVERS[int(env.chance.random() * len(SERVERS))])
         env.network.note("cut off", *link)
@@ -132,7 +132,7 @@ class Nemesis:
         env.network.later(4 * env.chance.random(), lambda: env.network.cut_off.discard(link))
 
     def end_a_session(self) -> None:
-        """PostgreSQL gives a client up whose machine it takes for dead; the client does not know."""
+        """End a session as PostgreSQL does for a client that it takes for dead, without notice to the client."""
         sessions = list(self._env.postgres.sessions)
         if sessions:
             self._env.postgres.close(sessions[int(self._env.chance.random() * len(sessions))])

@@ -1,6 +1,6 @@
-"""What lies between processes and servers: every call takes a seeded time, may break, and may kill its caller.
+"""Network between processes and servers: each call takes a seeded time, may break, and may kill its caller.
 
-A broken call was carried out or not, and its caller cannot tell: the error comes either way.
+A broken call may have been executed or not. Its caller cannot tell, because the error is the same.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ Fault = Callable[[str], Exception]
 
 @dataclass
 class Server:
-    """A server that may be away; whoever was talking to its earlier `life` is cut off."""
+    """A server that may be away; clients connected to an earlier `life` are cut off."""
 
     name: str
     up: bool = True
@@ -28,7 +28,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Weather:
-    """How bad the network is: seconds of a usual and of a bad delay, and how often calls break or delays are bad."""
+    """Conditions of the network: usual and bad delay in seconds, and the rates of broken calls and bad delays."""
 
     usual_s: float = 0.004
     bad_s: float = 0.8
@@ -43,7 +43,7 @@ CALM = Weather()
 
 @dataclass
 class Network:
-    """Carries calls; also keeps the trace that tells two runs of the simulation apart."""
+    """Carries calls, and keeps the trace that distinguishes two runs of the simulation."""
 
     loop: SimLoop
     chance: Random
@@ -54,7 +54,7 @@ class Network:
     keep_lines: bool = False
     lines: list[str] = field(default_factory=list[str])
     effects: Counter[str] = field(default_factory=Counter[str])
-    """What harm came to more than its own name."""
+    """Faults that took effect."""
 
     def __post_init__(self) -> None:
         self._trace = hashlib.sha256()
@@ -67,27 +67,27 @@ class Network:
             self.lines.append(line)
 
     def digest(self) -> str:
-        """Return the digest of everything noted so far."""
+        """Return the digest of the trace so far."""
         return self._trace.hexdigest()
 
     def happens(self, likely: float) -> bool:
-        """Draw whether something happens."""
+        """Draw whether an event with this probability occurs."""
         return likely > 0 and self.chance.random() < likely
 
     def delay_s(self) -> float:
-        """Draw how long a message takes."""
+        """Draw the delay of a message."""
         if self.happens(self.weather.bad):
             return self.weather.bad_s * self.chance.random()
         return self.weather.usual_s * self.chance.random()
 
     def cut(self, process: Process, server: Server) -> bool:
-        """Tell whether nothing passes between a process and a server now; what asks has something to lose."""
+        """Return whether the link between a process and a server is cut, and count that as an effective fault."""
         there = (process.name, server.name) in self.cut_off
         self.effects[f"cut off from {server.name}"] += there
         return there
 
     async def call(self, server: Server, operation: Callable[[], T], fault: Fault) -> T:
-        """Carry out an operation at a server. Raises: what `fault` makes, or the operation raised."""
+        """Execute an operation at a server. Raises: the exception of `fault` or of the operation."""
         process = PROCESS.get()
         self.calls += 1
         self._count(process)
@@ -99,7 +99,7 @@ class Network:
         return await answer
 
     def _count(self, process: Process) -> None:
-        """Let a process die at the call it shall die at: the request was sent."""
+        """Kill a process at its fatal call: the request has been sent."""
         if process.kill_in_calls:
             process.kill_in_calls -= 1
             if process.kill_in_calls == 0:
@@ -142,7 +142,7 @@ class Network:
         self.later(self.delay_s(), deliver)
 
     def later(self, delay_s: float, happening: Callable[[], object]) -> None:
-        """Let something happen outside of all processes."""
+        """Run a callback outside of all processes later."""
         self.loop.happen(delay_s, happening)
 
 

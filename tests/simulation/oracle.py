@@ -1,4 +1,4 @@
-"""What must hold after a simulated day, by the independent checker over the log, the clients' notes and the rows."""
+"""Invariants after a simulated day, by the independent checker over the log, the clients' records and the rows."""
 
 import hashlib
 import json
@@ -16,13 +16,13 @@ from tests.system.checker.records import Record
 from agentlog_commands.submit import Submitted
 
 NOT_DONE = ("Unavailable", "Contended", "KeyReused")
-"""Faults that promise: this request was not accepted and never will be (one that has no key and is not sent again)."""
+"""Faults that guarantee that the request was not and will not be accepted (for one without a key, never repeated)."""
 FAULTS = (*NOT_DONE, "OutcomeUnknown")
 COMPARED = ("ledger.heads", "ledger.log_index", "read_v1.runs", "read_v1.threads")
 
 
 def violations(env: SimulationEnv, notes: Notes) -> list[str]:
-    """Return everything that is wrong; empty when nothing is."""
+    """Return all violations; empty if there are none."""
     judged = judge(_records(env.broker))
     accepted: dict[str, list[Judged]] = defaultdict(list)
     for one in judged:
@@ -44,7 +44,7 @@ def violations(env: SimulationEnv, notes: Notes) -> list[str]:
 
 
 def story(broker: Broker) -> str:
-    """Return a digest of what happened: the facts and verdicts in log order, ids and times left out."""
+    """Return a digest of the facts and verdicts in log order, without ids and times."""
     numbers: dict[str, int] = {}
     told: list[tuple[object, ...]] = []
     for one in judge(_records(broker)):
@@ -56,7 +56,7 @@ def story(broker: Broker) -> str:
 
 
 def attempts(broker: Broker) -> Counter[str]:
-    """Return how many runs were claimed more than once."""
+    """Return the number of runs that were claimed more than once."""
     again = sum(times > 1 for times in check(judge(_records(broker))).attempts.values())
     return Counter({"a run began again": again})
 
@@ -70,7 +70,7 @@ def _records(broker: Broker) -> list[Record]:
 
 
 def _answers(notes: Notes, accepted: dict[str, list[Judged]]) -> list[str]:
-    """Every answer says what the log says, and all answers to one key say the same."""
+    """Check that every answer agrees with the log, and that all answers to one key are equal."""
     wrong: list[str] = []
     first: dict[str, tuple[object, ...]] = {}
     for answer in notes.answers:
@@ -94,7 +94,7 @@ def _answers(notes: Notes, accepted: dict[str, list[Judged]]) -> list[str]:
 
 
 def _ends(judged: Sequence[Judged]) -> list[str]:
-    """Every run that was created has one end: its own, or that of its thread."""
+    """Check that every created run has one end: its own, or that of its thread."""
     active: dict[str, dict[str, int]] = defaultdict(dict)
     for one in judged:
         if one.verdict != "accepted":
@@ -111,7 +111,7 @@ def _ends(judged: Sequence[Judged]) -> list[str]:
 
 
 def _steps(judged: Sequence[Judged]) -> list[str]:
-    """Steps of a run are saved once each, in order, and a run that succeeded has saved them all."""
+    """Check that steps of a run are saved once each, in order, and all of them if it succeeded."""
     wrong: list[str] = []
     wanted: dict[str, int] = {}
     saved: dict[str, list[str]] = defaultdict(list)
@@ -139,7 +139,7 @@ def _steps(judged: Sequence[Judged]) -> list[str]:
 
 
 def executions(judged: Iterable[Judged], executed: Iterable[tuple[str, int, int]]) -> list[str]:
-    """I4: a step runs under a claim, once, and never after an earlier attempt's checkpoint of it was accepted."""
+    """Check I4: a step runs under a claim, once, and never after the accepted checkpoint of an earlier attempt."""
     claims, saved = set[tuple[str, int]](), dict[tuple[str, str], int]()
     for one in judged:
         for kind, data in one.facts if one.verdict == "accepted" else ():
@@ -161,7 +161,7 @@ def executions(judged: Iterable[Judged], executed: Iterable[tuple[str, int, int]
 
 
 def _verdicts(judged: Sequence[Judged], postgres: Postgres) -> list[str]:
-    """The rows have every record of the log with the verdict of the independent checker, and nothing else."""
+    """Check that the rows have exactly the records of the log, with the verdicts of the independent checker."""
     wrong: list[str] = []
     rows = dict(postgres.tables["ledger.log_index"])
     for one in judged:
@@ -176,14 +176,14 @@ def _verdicts(judged: Sequence[Judged], postgres: Postgres) -> list[str]:
 
 
 def told(row: Row) -> str:
-    """Return the verdict of a row, or why it is void."""
+    """Return the verdict of a row, with the reason if it is void."""
     if row["verdict"] != "void":
         return str(row["verdict"])
     return str(json.loads(str(row["detail"]))["reason"])
 
 
 def differences(folded: Postgres, anew: Postgres) -> list[str]:
-    """Return where rows differ from the same log folded anew."""
+    """Return the differences between the rows and a new fold of the same log."""
     wrong: list[str] = []
     for name in COMPARED:
         old, new = folded.tables[name], anew.tables[name]

@@ -1,4 +1,4 @@
-"""Rows of the simulation's PostgreSQL as the twins of `WorkerQueries` and `CommandContexts` ask them."""
+"""Rows of the simulated PostgreSQL for the twins of `WorkerQueries` and `CommandContexts`."""
 
 from tests.fakes.memory_rows import LoggedCommit, MemoryRows
 from tests.simulation.fake_postgres import Postgres, Row
@@ -14,7 +14,7 @@ _ORIGIN, _RUN = runs.COLUMNS.of(RunOrigin), runs.COLUMNS.of(RunRow)
 
 
 def read_rows(postgres: Postgres) -> MemoryRows:
-    """Return a snapshot of what the projector has written by now."""
+    """Return a snapshot of the rows that the projector has written so far."""
     now = postgres.now()
     positions, heads = postgres.tables["ledger.positions"], postgres.tables["ledger.heads"]
     return MemoryRows(

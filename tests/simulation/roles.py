@@ -1,4 +1,4 @@
-"""The roles of the product as processes of the simulation: their own code, over ports that the simulation owns."""
+"""Roles of the product as simulated processes: their own code over ports of the simulation."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
@@ -73,12 +73,12 @@ TIMING = WorkerTimeouts(
 
 
 class Broken(Exception):
-    """What a run that is told to break its attempt raises."""
+    """The exception of a run that breaks its attempt."""
 
 
 @dataclass(frozen=True)
 class Clock:
-    """The clock of a process; the wall clock may be off."""
+    """The clock of a process; its wall clock may be wrong."""
 
     loop: SimLoop
     skew_s: float
@@ -91,7 +91,7 @@ class Clock:
 
 
 class Ids:
-    """Ids that come in the same order for the same seed."""
+    """Ids in the same order for the same seed."""
 
     def __init__(self) -> None:
         self._last = count(1)
@@ -102,7 +102,7 @@ class Ids:
 
 @dataclass
 class SimulationEnv:
-    """Everything that processes share: servers, ids, chance, and what a run did in the outside."""
+    """State that all processes share: servers, ids, randomness, and the external effects of runs."""
 
     loop: SimLoop
     chance: Random
@@ -119,7 +119,7 @@ class SimulationEnv:
         self.anew = Postgres(self.network, understand)
 
     def postgres_of(self, uri: str) -> Postgres:
-        """Return the server that an address leads to."""
+        """Return the server of an address."""
         return self.postgres if uri.endswith("/live") else self.anew
 
     def folding_anew(self) -> "SimulationEnv":
@@ -131,7 +131,7 @@ class SimulationEnv:
 
 
 class SimJobLoop(JobLoop):
-    """Runs jobs on the one loop there is."""
+    """Runs jobs on the simulation's only loop."""
 
     def __init__(self, loop: SimLoop) -> None:
         self.active = 0
@@ -158,7 +158,7 @@ class SimJobLoops(JobLoops):
 
 @dataclass
 class Wiring:
-    """What every process but a projector has: the write side, reads, and hints."""
+    """Ports of every process but a projector: writer, reads and hints."""
 
     env: SimulationEnv
     process: Process
@@ -186,7 +186,7 @@ class Wiring:
 
 @asynccontextmanager
 async def wired(env: SimulationEnv, process: Process) -> AsyncGenerator[Wiring]:
-    """Give a process its ports."""
+    """Return the ports of a process."""
     pool = await open_pool(env.uri, 4)
     ledger, feed, clock = Ledger(pool), SimFeed(env.redis), env.clock(process)
     verdicts = HintVerdicts(feed, ledger, clock)
@@ -198,9 +198,9 @@ async def wired(env: SimulationEnv, process: Process) -> AsyncGenerator[Wiring]:
 
 
 class Execution:
-    """Keeps `RunExecution` without LangGraph: a run is a number of steps, each saved on its own stream under its epoch.
+    """Implements `execution_port.RunExecution` without LangGraph: saves each step on the run's stream.
 
-    What a run shall be comes with it: `steps`, and `fails` (the user's code raises) or `breaks` (the worker's does).
+    The input of a run has `steps`, and `fails` (the user's code raises) or `breaks` (the worker's code raises).
     """
 
     def __init__(self, wiring: Wiring) -> None:
@@ -251,7 +251,7 @@ class Execution:
 
 
 class Views:
-    """Keeps `FinalState`: the state of a thread is how many steps were saved on it."""
+    """Implements `dependencies.FinalState`: the state of a thread is the number of its saved steps."""
 
     def __init__(self, wiring: Wiring) -> None:
         self._wiring = wiring
@@ -274,7 +274,7 @@ class Views:
 
 
 async def worker(env: SimulationEnv, process: Process) -> None:
-    """Live as a worker."""
+    """Run a worker."""
     async with wired(env, process) as wiring:
         home, frames = env.loop, SimFrames(env.broker)
         dependencies = WorkerDependencies(
@@ -298,7 +298,7 @@ async def worker(env: SimulationEnv, process: Process) -> None:
 
 
 async def housekeeper(env: SimulationEnv, process: Process) -> None:
-    """Live as a housekeeper."""
+    """Run a housekeeper."""
     async with wired(env, process) as wiring:
         writer = wiring.writer(Actor("system", "housekeeper"))
         finisher = RunFinisher(writer, wiring.queries(), SimFrames(env.broker), Views(wiring))
@@ -311,7 +311,7 @@ async def housekeeper(env: SimulationEnv, process: Process) -> None:
 
 
 async def projector(env: SimulationEnv, process: Process) -> None:
-    """Live as a projector."""
+    """Run a projector."""
     feed = SimFeed(env.redis)
     announcer = Announcer(feed, feed)
     ports = FoldPorts(SimTail(env.broker), env.broker.partition_of, env.clock(process), announcer)
@@ -320,13 +320,13 @@ async def projector(env: SimulationEnv, process: Process) -> None:
 
 
 def fold_settings(uri: str, owner: str) -> FoldSettings:
-    """Return how projectors fold here."""
+    """Return the settings of the simulated projectors."""
     settings = FoldSettings(uri, owner, patience=0.5 * SECOND, look_every=0.5 * SECOND)
     return replace(settings, lease=2 * SECOND) if hasattr(settings, "lease") else settings
 
 
 def models() -> tuple[Sequence[ReadModel], RunsModel]:
-    """Return the read models that the duties and deciders here stand on."""
+    """Return the read models that the simulated roles need."""
     runs = RunsModel()
     return (ThreadsModel(), runs), runs
 

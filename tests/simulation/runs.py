@@ -1,4 +1,4 @@
-"""Starts simulations in processes of their own, from this checkout or from a copy of it."""
+"""Simulations in processes of their own, from this checkout or from a copy of it."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def begun(root: Path, *words: str, hash_seed: str = "random") -> subprocess.Pope
 
 
 def lines(process: subprocess.Popen[str], patience_s: float) -> list[Line]:
-    """Wait for its end and return the lines that it wrote."""
+    """Wait for the end of the process and return its lines."""
     try:
         out, _ = process.communicate(timeout=patience_s)
     finally:
@@ -32,11 +32,11 @@ def lines(process: subprocess.Popen[str], patience_s: float) -> list[Line]:
 
 
 def replay(seed: object) -> str:
-    """Return the command that lives through a day again."""
+    """Return the command that replays a day."""
     rooms = ":".join((".", *ROOMS))
     return f"PYTHONPATH={rooms} python -m tests.simulation {seed}"
 
 
 def told(wrong: Sequence[Line]) -> str:
-    """Return what went wrong on some days, each with the command that shows it."""
+    """Return the violations of some days, each with its replay command."""
     return "\n".join(f"{replay(line['seed'])}\n    {line['violations']}" for line in wrong[:10])

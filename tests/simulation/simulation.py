@@ -1,4 +1,4 @@
-"""One simulated day from one seed: processes in bad weather, a nemesis, then peace, and what the oracle says of it."""
+"""One simulated day from one seed: processes on a bad network, faults, a quiet time, and the verdict of the oracle."""
 
 import asyncio
 import gc
@@ -22,15 +22,15 @@ from tests.simulation.roles import ROLES, Broken, SimulationEnv, projector
 from agentlog_facts.ids import ThreadId
 
 PEACE_S = 90.0
-"""How long after the last fault everything has to have come to its end."""
+"""The time after the last fault within which everything must have ended."""
 LOOK_S = 0.25
 
 
 @dataclass(frozen=True)
 class Day:
-    """What became of a seed; the same seed gives the same `digest`, on every machine and in every process.
+    """Result of a seed; the same seed gives the same `digest` on every machine and in every process.
 
-    `digest` holds what the seed drew, so that two seeds never share it; `story` only what came of it.
+    `digest` contains the drawn values, so that two seeds never share it; `story` contains only their effects.
     """
 
     seed: int
@@ -44,17 +44,17 @@ class Day:
     faults: Counter[str]
     effects: Counter[str]
     verdicts: Counter[str]
-    """Verdicts; of what is void, why."""
+    """Number of verdicts, void ones by reason."""
     lines: tuple[str, ...] = ()
 
 
 def simulate(seed: int, *, keep_lines: bool = False) -> Day:
-    """Live through one day."""
+    """Simulate one day."""
     chance = Random(seed)
     loop = SimLoop(chance)
     env = _env(loop, chance, keep_lines)
     collecting = gc.isenabled()
-    gc.disable()  # what the garbage collector ends it would end at times of its own
+    gc.disable()  # the garbage collector would end generators at times of its own
     level, hearing = logging.root.manager.disable, _Hearing(env)
     logging.disable(logging.WARNING)
     logging.root.addHandler(hearing)
@@ -69,7 +69,7 @@ def simulate(seed: int, *, keep_lines: bool = False) -> Day:
 
 
 class _Hearing(logging.Handler):
-    """Notes errors that the product logged with a traceback and went on from: none of them is expected."""
+    """Collects errors that the product logged with a traceback; none is expected."""
 
     def __init__(self, env: SimulationEnv) -> None:
         super().__init__(logging.ERROR)
@@ -109,7 +109,7 @@ def _lived(seed: int, env: SimulationEnv) -> Day:
     wrong = [
         *day.stuck,
         *env.loop.failures,
-        *env.loop.unheard(),
+        *env.loop.unretrieved(),
         *env.failures,
         *violations(env, day.notes),
         *differences(env.postgres, env.anew),
@@ -144,7 +144,7 @@ class _Living:
         self.nemesis = Nemesis(env, self._start)
 
     async def live(self) -> None:
-        """Start everybody, let clients ask and the nemesis strike, then wait for the end of everything."""
+        """Start all processes, clients and faults, then wait until everything has ended."""
         env, chance = self._env, self._env.chance
         env.network.weather = self._weather()
         for role in ("projector", "projector", "worker", "worker", "housekeeper", "gateway", "gateway"):
@@ -202,7 +202,7 @@ class _Living:
         return _folded(postgres, broker) == _ends(broker) and not active and not broker.unsynced
 
     async def _fold_anew(self) -> None:
-        """Fold the log from its first record into rows of their own, to compare."""
+        """Fold the log from its first record into separate rows, for a comparison."""
         env = self._env
         process = Process("anew")
         self._processes.append(process)
@@ -215,7 +215,7 @@ class _Living:
             await passes(LOOK_S)
 
     def end(self) -> None:
-        """Let every process come to its senses and stop."""
+        """Continue every process and stop it."""
         self._env.network.over = True
         for process in self._processes:
             process.kill_in_calls = 0

@@ -1,4 +1,4 @@
-"""Does the simulation bite? Each patch in `planted/` breaks a copy of the product, and has to be seen."""
+"""Tests of the simulation itself: each patch in `planted/` breaks a copy of the product and must be detected."""
 
 import os
 import shutil
@@ -25,16 +25,16 @@ SEEN_FROM = {
     "13-give-up-at-a-lost-acknowledgement": 25,
     "14-end-before-a-rollback-is-heard": 60,
 }
-"""Seeds that showed each bug when this was written; the search begins there."""
+"""Seeds that detected each bug when this was written; the search begins there."""
 DAYS = 400
-"""The most days until a bug has to be seen."""
+"""The most days until a bug must be detected."""
 IN_THE_BROKER = "06-ack-before-fsync"
 BROKER_TEST = "test_a_failing_disk_means_no_acknowledgement_and_later_offsets_without_a_gap[sync]"
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """Copy what a simulation needs, so that nothing is ever planted in the checkout."""
+    """Copy all files of a simulation, so that no bug is ever planted in the checkout."""
     root = tmp_path / "copy"
     for name in (
         *ROOMS,

@@ -1,4 +1,4 @@
-"""Days of the whole server from many seeds: whatever dies, stands still or gets lost, every day ends as it should."""
+"""Tests of whole days from many seeds: after deaths, pauses and losses, every day ends without a violation."""
 
 from random import Random
 
@@ -23,7 +23,7 @@ EFFECTS = {
     "cut off from postgres": 0.1,
     "cut off from redis": 0.04,
 }
-"""How often a day, at least, harm has to come to something: about half of what was seen."""
+"""The least effects of each fault per day: about half of the observed number."""
 VERDICTS = {
     "accepted": 5.0,
     "duplicate": 0.5,
@@ -36,7 +36,7 @@ VERDICTS = {
     "gone": 0.02,
 }
 DAY_S = 1.0
-"""More than a day takes on a busy machine."""
+"""More time than a day takes on a busy machine."""
 
 
 def _numbers(line: Line, name: str) -> dict[str, int]:
@@ -136,8 +136,8 @@ def test_a_failure_that_nobody_heard_of_is_told_at_the_end_unless_its_process_di
             await heard
 
     loop.run_until_complete(day())
-    [told] = loop.unheard()
-    assert told.startswith("nobody heard of ValueError('unheard') in ")
+    [told] = loop.unretrieved()
+    assert told.startswith("unretrieved ValueError('unheard') in ")
     assert told.endswith("fail of alive"), "no number of a task, which depends on the days before"
     loop.end()
 

@@ -1,4 +1,4 @@
-"""A reaper over a log in memory under the real guard; its rows are folded from that log, leases are never there."""
+"""Fixture environment of a reaper: a log in memory under the real guard, rows folded from it, and no leases."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -33,7 +33,7 @@ TIMING = WorkerTimeouts(1, SECOND, SECOND, SECOND, SECOND, SECOND, LIMITS)
 
 
 class LoggedQueries(MemoryWorkerQueries):
-    """The rows of runs as the projection folds them from the log; `looks` counts what a look asks last."""
+    """Rows of runs as the projection folds them from the log; `looks` counts the reaper's checks."""
 
     def __init__(self, log: MemoryLog) -> None:
         super().__init__(at_once(lambda: folded(log)))
@@ -45,7 +45,7 @@ class LoggedQueries(MemoryWorkerQueries):
 
 
 class NoQueue:
-    """A Redis without any lease, always the same; keeps `RunQueue`."""
+    """Implements `ports.RunQueue`: a Redis without leases that is never emptied."""
 
     async def push(self, graph_id: str, run_ids: Sequence[RunId]) -> None:
         raise Unavailable("nothing is pushed here")
@@ -80,9 +80,9 @@ async def _nobody() -> AsyncGenerator[AsyncIterator[str]]:
 
 @dataclass
 class FixedFinalStates:
-    """Shows {"x": 1} as the state of every thread; keeps `FinalState`.
+    """Implements `dependencies.FinalState`: the state of every thread is {"x": 1}.
 
-    `broken`: raises for these threads; `hanging`: never shows theirs, and says that it was `asked`.
+    `broken`: the exceptions for some threads; `hanging`: threads without an answer, whose call sets `asked`.
     """
 
     broken: dict[ThreadId, Exception] = field(default_factory=dict[ThreadId, Exception])
@@ -102,7 +102,7 @@ class FixedFinalStates:
 
 
 class Outputs(MemoryFrames):
-    """The outputs in memory: `fences` are those said, with the length of the log then. `away`, `silent`: they fail."""
+    """Outputs in memory. `fences`: (release, length of the log then); `away` and `silent` make appends fail or hang."""
 
     def __init__(self, log: MemoryLog) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class Outputs(MemoryFrames):
 
 
 class Reaping:
-    """`given` puts facts on the log, `look` lets the reaper look once, `facts` says what was accepted on a thread."""
+    """A reaper over a log: `given` appends facts, `looked` checks once, `facts` returns accepted facts."""
 
     def __init__(self, look: timedelta = TIMING.look) -> None:
         self.log, self.clock, self.states = MemoryLog(), TestClock(), FixedFinalStates()
@@ -135,7 +135,7 @@ class Reaping:
         self.reaper = ReapRuns(self.finisher, queue, queue, replace(TIMING, look=look))
 
     async def looked(self) -> None:
-        """Let the reaper look once, and do what follows to the end."""
+        """Check all claims once and wait for the actions."""
         await self.reaper.look()
         await self.reaper.idle()
 
@@ -147,7 +147,7 @@ class Reaping:
         return self.log.rows[-1][1]
 
     async def given(self, thread: str, *facts: Fact) -> None:
-        """Append each fact as a commit of its own, as the housekeeper would; all of them have to be accepted."""
+        """Append each fact as its own commit, as the housekeeper would; all must be accepted."""
         for fact in facts:
             versions = self.log.heads[thread].versions
             free = isinstance(fact, ThreadCreated | RunCreated)
@@ -155,13 +155,13 @@ class Reaping:
             assert isinstance(await self.append(thread, fact, **how), Accepted), fact
 
     def facts(self, thread: str) -> list[Fact]:
-        """Return what the log accepted on the thread, in order."""
+        """Return the accepted facts of the thread, in order."""
         found = [draft for draft, verdict in self.log.rows if isinstance(verdict, Accepted)]
         return [fact for draft in found if draft.key == thread for fact in draft.facts]
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    """Let time pass until a condition holds; the caller sets the deadline."""
+    """Wait until a condition holds; the caller sets the deadline."""
     never = asyncio.get_running_loop().create_future()
     while not holds():
         await asyncio.wait({never}, timeout=0.005)

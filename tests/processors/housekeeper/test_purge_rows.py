@@ -1,4 +1,4 @@
-"""Rows of deleted threads are erased in bounded portions, again and again, whatever the database does meanwhile."""
+"""Tests of the purge: bounded batches, repeated while rows are found, and outages of the database."""
 
 import asyncio
 from datetime import timedelta
@@ -10,7 +10,7 @@ WEEK = timedelta(days=7)
 
 
 class Rows:
-    """Deleted threads; the first question meets a database that is away."""
+    """Deleted threads; the database is away at the first query."""
 
     def __init__(self, threads: int) -> None:
         self.left = threads

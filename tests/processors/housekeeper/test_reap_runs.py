@@ -1,4 +1,4 @@
-"""What the reaper does about claims and leftovers: given facts on a log, when it looks, then facts."""
+"""Tests of the reaper: given facts on a log, when it checks, then facts."""
 
 import asyncio
 from dataclasses import replace
@@ -92,7 +92,7 @@ async def test_a_lost_run_is_released_without_a_request_to_stop() -> None:
     reaping = Reaping()
     await a_claimed_run(reaping)
     reaping.clock.seconds = 31
-    for _ in range(3):  # the first look learns of the Redis, two more find no lease
+    for _ in range(3):  # the first check reads the instance of Redis, two more find no lease
         await reaping.looked()
     assert reaping.facts("t1")[3:] == [RunReleased(R1, 2, "lost", False)]
 

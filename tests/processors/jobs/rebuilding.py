@@ -1,4 +1,4 @@
-"""A database with rows of three threads, and both ways to rebuild them."""
+"""Fixture environment of rebuilds: a database with rows of three threads, and both kinds of rebuild."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -43,7 +43,7 @@ SCHEMAS = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^(ledger|read_v1)' 
 
 @asynccontextmanager
 async def three_threads(stack: RunningStack) -> AsyncGenerator[ProjectorEnv]:
-    """Give a database of its own, with three threads folded into it."""
+    """Yield an own database with three threads folded into it."""
     name = f"rebuilt_{uuid4().hex}"
     uri = database_uri(stack.postgres, name)
     await upgrade(uri, TABLES)
@@ -70,7 +70,7 @@ def dependencies(
 async def rebuilt(
     env: ProjectorEnv, mode: Mode = "switch", erased_after: timedelta = NEVER, tail: EventTail | None = None
 ) -> tuple[Parity, list[str]]:
-    """Rebuild beside the live rows; return what was found and said."""
+    """Rebuild into a shadow schema; return the comparison and the printed lines."""
     said: list[str] = []
     return await rebuild_shadow(dependencies(env, tail, erased_after, said), mode), said
 
@@ -81,7 +81,7 @@ async def rebuilt_in_place(env: ProjectorEnv, tail: EventTail | None = None, *, 
 
 
 async def rows_are_there(env: ProjectorEnv) -> bool:
-    """Tell whether a rebuild would keep the live rows."""
+    """Return whether a rebuild would keep the live rows."""
     connection = await connect_plain(env.uri)
     try:
         return await has_rows(connection)
@@ -94,12 +94,12 @@ async def schemas(env: ProjectorEnv) -> list[str]:
 
 
 async def lose_connections(env: ProjectorEnv) -> None:
-    """End every connection of a rebuild."""
+    """End all connections of rebuilds."""
     await env.pool.execute(END_ALL)
 
 
 class Interrupting(MemoryTail):
-    """Gives records one by one, and does something before it gives the second."""
+    """Returns records one by one, and runs a callback before the second."""
 
     def __init__(self, log: MemoryTail, doing: Callable[[], Awaitable[object]]) -> None:
         super().__init__(log.partitions, log.records)

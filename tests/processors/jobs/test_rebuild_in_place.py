@@ -1,4 +1,4 @@
-"""A rebuild into the live tables: when it drops rows, and what remains when it is cut short."""
+"""Tests of the rebuild into the live tables: dropped rows, and the state after an interruption."""
 
 from collections.abc import AsyncGenerator
 
@@ -21,7 +21,7 @@ from agentlog_processors.jobs.rebuild_session import Cancelled, Found, cancel
 
 @pytest.fixture
 async def env(stack: RunningStack) -> AsyncGenerator[ProjectorEnv]:
-    """Give a database with the rows of three threads."""
+    """Yield a database with the rows of three threads."""
     async with three_threads(stack) as made:
         yield made
 

@@ -1,4 +1,4 @@
-"""What a rebuild beside the live rows compares, what it leaves out, and when it does not switch."""
+"""Tests of the rebuild into a shadow schema: compared and excluded rows, and the cases without a switch."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Sequence
@@ -46,12 +46,12 @@ from agentlog_projections.rebuild.shadow_schema import (
 
 SAYS = "CREATE TABLE ledger.said AS SELECT current_setting('synchronous_commit') AS said"
 STALL_S = 10.0
-"""How long a write may wait for a rebuild that stands still in its switch."""
+"""The longest wait of a write for a rebuild that is paused in its switch."""
 
 
 @pytest.fixture
 async def env(stack: RunningStack) -> AsyncGenerator[ProjectorEnv]:
-    """Give a database with the rows of three threads."""
+    """Yield a database with the rows of three threads."""
     async with three_threads(stack) as made:
         yield made
 
@@ -82,7 +82,7 @@ async def test_the_new_tables_take_the_place_of_the_old_ones_and_the_projector_g
 
 
 async def test_a_rebuild_follows_the_live_rows_and_not_the_log(env: ProjectorEnv) -> None:
-    env.append(created("later"))  # no projector runs: nothing of it is in the live rows
+    env.append(created("later"))  # no projector runs, so the live rows contain nothing of it
     parity, _ = await rebuilt(env, "check")
     assert parity.equal
     assert sum(one.rows for (table, _), one in parity.anew.items() if table == "threads") == 3

@@ -1,4 +1,4 @@
-"""A state can be had whatever the code of its graph does: given a graph that misbehaves, then the channels' values."""
+"""Tests of the final state with graphs that fail or hang: given such a graph, then the stored values."""
 
 import asyncio
 import threading
@@ -28,7 +28,7 @@ BEFORE = ThreadView({"x": 0}, ("before",), STORED.interrupts, "c1")
 
 
 class Code:
-    """A graph whose code does what the test says."""
+    """A graph whose code is given by the test."""
 
     def __init__(self, asking: Asking, reads: CheckpointReads) -> None:
         self._asking = asking
@@ -42,7 +42,7 @@ class Code:
 
 
 class Channels:
-    """Channels that say so much of a thread; without a run that wrote them, what was before."""
+    """Stored channels of a thread, with and without the writes of a run."""
 
     def __init__(self, stored: StoredState) -> None:
         self._stored = stored
@@ -52,7 +52,7 @@ class Channels:
 
 
 class LateRows(MemoryCheckpoints):
-    """Answers when it is let."""
+    """Rows that answer after `let` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ async def test_rows_that_are_away_are_no_fault_of_the_graph(loops: JobLoops) -> 
 
 
 async def reading(reads: CheckpointReads) -> ThreadView:
-    """Ask the rows once."""
+    """Query the rows once."""
     assert await find_latest(reads, WORK.thread_id, "") is None
     return ThreadView({"read": True})
 
@@ -190,7 +190,7 @@ async def test_a_graph_that_hangs_when_rows_have_answered_is_done_without(loops:
 async def test_a_graph_that_blocks_its_loop_when_rows_have_answered_is_done_without(free: threading.Event) -> None:
     async def asking(reads: CheckpointReads) -> ThreadView:
         question = asyncio.create_task(reading(reads))
-        await asyncio.sleep(0)  # the question is on its way
+        await asyncio.sleep(0)  # the query is in progress
         free.wait(LIMIT_S * 2)
         try:
             return await question

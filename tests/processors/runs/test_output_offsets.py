@@ -1,4 +1,4 @@
-"""Where a claim says that its frames begin: given an end that was seen, when `outputs` is away, then an earlier one."""
+"""Tests of the cached end offsets: given a known end, when `outputs` is away, then that end."""
 
 import pytest
 from tests.contracts.memory_frames import MemoryFrames
@@ -14,7 +14,7 @@ THREAD = ThreadId("t1")
 
 
 class AwayFrames(MemoryFrames):
-    """Frames whose end cannot be asked for while they are `away`; counts the questions."""
+    """Frames whose end cannot be read while `away`; counts the queries."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ async def test_outputs_that_are_away_hold_up_no_claim_once_their_end_was_seen() 
     await frames.append(THREAD, FrameRecord(RunId("r1"), 1, 0, (Frame("values", 1),)))
     frames.away, clock.seconds = True, 2 * timeouts.END_OFFSET_FRESH_S
     assert [await ends.at_most(THREAD) for _ in range(5)] == [seen] * 5
-    assert frames.asked == 2, "an end that cannot be had is not asked for by every claim"
+    assert frames.asked == 2, "not every claim queries an end that is away"
     frames.away, clock.seconds = False, 4 * timeouts.END_OFFSET_FRESH_S
     assert await ends.at_most(THREAD) > seen
 

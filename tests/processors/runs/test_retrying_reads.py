@@ -1,4 +1,4 @@
-"""A run waits for checkpoints whose rows are being built, up to its patience."""
+"""Tests of reads with retries: a run waits for checkpoints while rows are rebuilt, up to a limit."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -16,7 +16,7 @@ T1 = ThreadId("t1")
 
 
 class Built(MemoryCheckpoints):
-    """Cannot be read the first few times."""
+    """Rows that cannot be read the first few times."""
 
     def __init__(self, times: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A process whose interpreter is held by C code ends by itself, and says where it hung."""
+"""Tests of the GIL watchdog: a process whose GIL is held by C code ends and prints its stacks."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""How services live together: none fails in silence, and they stop in order."""
+"""Tests of supervised services: a failure ends the process, and services stop in order."""
 
 import asyncio
 from datetime import timedelta
@@ -11,7 +11,7 @@ PATIENCE = timedelta(seconds=5)
 
 
 class Recorder:
-    """A service that notes when it stopped."""
+    """A service that records when it stopped."""
 
     def __init__(self, name: str, stopped: list[str]) -> None:
         self.name = name
@@ -23,7 +23,7 @@ class Recorder:
 
 
 class Failing:
-    """A service with a defect."""
+    """A service that raises."""
 
     name = "failing"
 
@@ -32,7 +32,7 @@ class Failing:
 
 
 class Returning:
-    """A service that thinks it is done."""
+    """A service that returns early."""
 
     name = "returning"
 
@@ -41,7 +41,7 @@ class Returning:
 
 
 class Deaf:
-    """A service that does not stop by itself."""
+    """A service that ignores the stop request."""
 
     name = "deaf"
 

@@ -1,4 +1,4 @@
-"""User code runs on loops of its own: whatever it does there, the service loop goes on, new runs find a free loop."""
+"""Tests of the event loops for user code: blocked loops, later runs, threads, and the service loop."""
 
 import asyncio
 import threading
@@ -35,7 +35,7 @@ def blocking(free: threading.Event) -> Coroutine[object, object, str]:
 
 
 async def look_for(loops: JobLoops, stuck: "Job[str]", seconds: float) -> None:
-    """Look as often as KeepLeases does, while the run blocks its loop."""
+    """Check the loops as often as KeepLeases does, while the run blocks its loop."""
     at = asyncio.get_running_loop().time() + seconds
     while asyncio.get_running_loop().time() < at:
         loops.look()
@@ -162,7 +162,7 @@ async def test_a_cancelled_caller_cancels_its_call(loops: JobLoops) -> None:
 
 
 def a_strict_loop() -> asyncio.AbstractEventLoop:
-    """Make a loop that refuses to be told something from a thread that is not its own."""
+    """Return a loop that refuses calls from other threads."""
     made = asyncio.new_event_loop()
     made.set_debug(True)
     return made
@@ -178,13 +178,13 @@ async def test_a_call_that_was_cancelled_on_its_way_is_never_made() -> None:
 
     async def impatient() -> None:
         calling = asyncio.ensure_future(bridge.call(lambda: call("cancelled")))
-        await asyncio.sleep(0)  # one turn: it is on its way
+        await asyncio.sleep(0)  # one turn of the loop: the call is in progress
         calling.cancel()
         await asyncio.wait({calling})
         cancelled.set()
 
     job = loops.start("g", impatient)
-    assert cancelled.wait(LIMIT_S)  # the service loop stands still meanwhile, as under load
+    assert cancelled.wait(LIMIT_S)  # the service loop hangs meanwhile, as under load
     await job.done
     await loops.start("g", lambda: bridge.call(lambda: call("later"))).done
     loops.close()

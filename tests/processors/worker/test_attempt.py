@@ -1,4 +1,4 @@
-"""How a worker ends its attempt: given what comes onto the log while its last frames are written, then facts."""
+"""Tests of the end of an attempt: given commits while its last frames are written, then facts."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -42,7 +42,7 @@ LIMIT_S = 10.0
 
 
 class LastFrames(MemoryFrames):
-    """Lets something happen before each record that closes a run is written."""
+    """Outputs that run a callback before each record that ends a run."""
 
     def __init__(self, meanwhile: Callable[[], Awaitable[None]]) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class LastFrames(MemoryFrames):
 
 
 class Ending:
-    """A worker whose graph has ended as `outcome`; `meanwhile` are the facts that then come before its end."""
+    """A worker whose graph has ended with `outcome`; `meanwhile` are facts that are appended before its end."""
 
     def __init__(self, loops: JobLoops, meanwhile: Sequence[Fact] = (), outcome: RunOutcome = DONE) -> None:
         self.log, self.states = MemoryLog(), FixedFinalStates()
@@ -64,7 +64,7 @@ class Ending:
         self.attempt = Attempt(WORK, EPOCH, "00000000-0000-7000-8000-000000000001")
 
     async def carried_out(self) -> "list[Fact]":
-        """Carry the attempt out; return the facts behind those that came meanwhile."""
+        """End the attempt; return the facts after `meanwhile`."""
         created = replace(c.run_created(WORK.run_id), thread_id=WORK.thread_id)
         for fact in (ThreadCreated(WORK.thread_id, {}), created, c.run_claimed(WORK.run_id)):
             await self.append(fact)
@@ -82,11 +82,11 @@ class Ending:
         assert isinstance(self.log.rows[-1][1], Accepted), fact
 
     def facts(self) -> list[Fact]:
-        """Return what was accepted, in order."""
+        """Return the accepted facts, in order."""
         return [fact for draft, verdict in self.log.rows if isinstance(verdict, Accepted) for fact in draft.facts]
 
     def voids(self) -> list[Void]:
-        """Return what was not."""
+        """Return the facts of void commits."""
         return [verdict for _, verdict in self.log.rows if isinstance(verdict, Void)]
 
     async def _happens(self) -> None:
@@ -94,7 +94,7 @@ class Ending:
             await self.append(fact)
 
     def _dependencies(self) -> WorkerDependencies:
-        """Return a worker's tools; what an end has no use for is there by name only."""
+        """Return a worker's dependencies; parts without use for an end are autospecs."""
         clock, ids = SystemClock(), CountedIds()
         execution = create_autospec(RunExecution, instance=True)
         execution.execute.return_value = self._outcome

@@ -1,4 +1,4 @@
-"""What one attempt waits for, and what it never waits for."""
+"""Tests of the waits of one attempt: leases, stop requests, threads."""
 
 import asyncio
 import threading
@@ -35,7 +35,7 @@ DONE = RunOutcome("success", None, {}, (), {}, None, None)
 
 @dataclass
 class Execution:
-    """A graph that ends when it is told to."""
+    """A graph that ends when `go_on` is set."""
 
     home: asyncio.AbstractEventLoop
     go_on: asyncio.Future[None] = field(init=False)
@@ -50,7 +50,7 @@ class Execution:
 
 @dataclass
 class InAThread:
-    """A graph whose synchronous code goes on when what waits for it is cancelled."""
+    """A graph whose synchronous code continues when its caller is cancelled."""
 
     began: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
@@ -67,7 +67,7 @@ class InAThread:
 
 @dataclass
 class Hanging:
-    """A queue whose server says nothing: leases are asked for and never answered."""
+    """A queue whose server hangs: `renew_lease` never returns."""
 
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
@@ -88,7 +88,7 @@ async def loops() -> AsyncIterator[JobLoops]:
 
 
 def worker(loops: JobLoops, queue: Hanging, execution: Execution | InAThread) -> WorkerDependencies:
-    """Return a worker's tools; what an attempt has no use for is there by name only."""
+    """Return a worker's dependencies; parts without use for an attempt are autospecs."""
     log, clock, ids, frames = MemoryLog(), SystemClock(), CountedIds(), MemoryFrames()
     graphs: Sequence[str] = (WORK.graph_id,)
     runs, leases = create_autospec(RunExecution, instance=True), create_autospec(RunQueue, instance=True)
@@ -127,7 +127,7 @@ async def test_a_lease_that_is_not_answered_holds_up_no_end(loops: JobLoops) -> 
 
 
 async def stopped(loops: JobLoops, execution: InAThread) -> tuple[WorkerDependencies, Attempt]:
-    """Execute until the thread runs, tell the attempt to stop, and see its end."""
+    """Execute until the thread runs, request a stop, and wait for the end."""
     dependencies = worker(loops, Hanging(), execution)
     attempt = Attempt(WORK, 3, "e1")
     cause = Cause(Actor("worker", "w1"), WORK.run_id)

@@ -1,4 +1,4 @@
-"""Whether a claim stands when its verdict comes: given what the look saw and what came meanwhile, then the attempt."""
+"""Tests of claims: given the row at the first read and later commits, then the attempt or none."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ ACTOR = Actor("worker", "w1")
 
 
 class Claiming:
-    """A worker over a log in memory; `meanwhile` is what comes onto the log between its look and its claim."""
+    """A worker over a log in memory; `meanwhile` is appended between its read of the row and its claim."""
 
     def __init__(self, *looks: ExecutableRun | None) -> None:
         self.log = MemoryLog()
@@ -54,7 +54,7 @@ class Claiming:
         return 7
 
     def dependencies(self) -> WorkerDependencies:
-        """Return a worker's tools; what a claim has no use for is there by name only."""
+        """Return a worker's dependencies; parts without use for a claim are autospecs."""
         clock, ids = TestClock(), CountedIds()
         queries, ends = create_autospec(WorkerQueries, instance=True), create_autospec(CachedEndOffsets, instance=True)
         queries.work.side_effect, ends.at_most.side_effect = self.work, self.at_most
@@ -116,7 +116,7 @@ async def test_a_claim_whose_outcome_came_only_after_its_release_is_not_executed
     settle = dependencies.writer.submitter.append
 
     async def late(*draft: object) -> object:
-        """Let the first acceptance stay unheard of, and the reaper be faster than the second try."""
+        """Lose the answer to the first accepted claim, and release that claim before the second try."""
         answer = await settle(*draft)  # type: ignore[arg-type]  # handed on as it came
         if len(claiming.log.rows) == 3:
             await claiming.append(RunReleased(WORK.run_id, 2, "lost"), version=2)

@@ -1,4 +1,4 @@
-"""What a worker does when it shall stop, besides what its attempts do."""
+"""Tests of a worker that stops: cancelled pops, released runs, and code that does not stop."""
 
 import asyncio
 import os
@@ -28,7 +28,7 @@ from agentlog_processors.worker.execute_runs import ExecuteRuns
 
 
 class Deaf:
-    """A queue whose client loses the first cancel, as one does that sends inside `asyncio.wait_for`."""
+    """A queue whose client loses the first cancellation, as a client may that sends inside `asyncio.wait_for`."""
 
     def __init__(self) -> None:
         self.pops = 0
@@ -66,7 +66,7 @@ async def test_a_worker_drains_although_a_cancel_of_its_pop_was_lost(loops: JobL
 
 @dataclass
 class Once:
-    """A queue that has these runs, and then nothing."""
+    """A queue with these runs, then none."""
 
     run_ids: list[RunId]
 
@@ -79,7 +79,7 @@ class Once:
 
 @dataclass
 class Blocking:
-    """A graph whose code blocks its loop: nothing can stop it but the end of its process."""
+    """A graph whose code blocks its loop, so that only the end of the process stops it."""
 
     began: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
@@ -92,7 +92,7 @@ class Blocking:
 
 @dataclass
 class Leaving:
-    """A graph that ends by itself while a thread of its code goes on."""
+    """A graph that ends by itself while a thread of its code continues."""
 
     go_on: threading.Event = field(default_factory=threading.Event)
 
@@ -109,7 +109,7 @@ class Leaving:
 
 @dataclass
 class Log:
-    """A log that takes every decision, and remembers it."""
+    """A log that accepts and records every decision."""
 
     decided: list[Decided] = field(default_factory=list[Decided])
 
@@ -118,7 +118,7 @@ class Log:
         return guard.Accepted(WORK.version + 1)
 
     def released(self) -> list[RunReleased]:
-        """Return the releases among what was decided."""
+        """Return the releases among the decisions."""
         return [fact for one in self.decided for fact in one.facts if isinstance(fact, RunReleased)]
 
 
@@ -129,7 +129,7 @@ def at_work(
     run_ids: list[RunId],
     monkeypatch: pytest.MonkeyPatch,
 ) -> WorkerDependencies:
-    """Return the tools of a worker that claims these runs and executes this graph."""
+    """Return the dependencies of a worker that claims these runs and executes this graph."""
     dependencies = worker(loops, Hanging(), execution)  # type: ignore[arg-type]  # any execution does
     dependencies.queue.pop = Once(run_ids).pop  # type: ignore[method-assign]  # a mock with the port's shape
     dependencies.queries.work = AsyncMock(side_effect=lambda run_id: replace(WORK, run_id=run_id))  # type: ignore[method-assign]  # mocks

@@ -1,4 +1,4 @@
-"""What a worker does for its claims: leases whatever the rows do, the log while Redis is away, and what rows tell."""
+"""Tests of lease renewal: with slow rows, with Redis away, and stops that rows and hints demand."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
@@ -50,7 +50,7 @@ async def test_a_worker_without_redis_tells_the_log_of_runs_that_have_not_ended_
 
 @dataclass
 class Keeping:
-    """A worker's keeping of one claim, by the real clock; `marks` is what its rows say when they are asked."""
+    """A worker with one claim, on the real clock; `marks` are the answers of its rows."""
 
     renew_every: timedelta
     marks: Callable[[], Coroutine[object, object, Mapping[RunId, ClaimStatus]]]
@@ -69,7 +69,7 @@ class Keeping:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Keep for the length of the block."""
+        """Renew leases for the length of the block."""
         stop = asyncio.Event()
         async with asyncio.timeout(10), asyncio.TaskGroup() as group:
             group.create_task(self.keep.run(stop))

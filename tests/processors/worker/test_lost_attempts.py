@@ -1,4 +1,4 @@
-"""What an attempt that ended without an end leaves on the log, and whether it counts towards the retries."""
+"""Tests of attempts without an end: the facts on the log, and whether the attempt counts as a retry."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ async def loops() -> AsyncIterator[JobLoops]:
 
 
 async def released_after(loops: JobLoops, error: Exception) -> RunReleased:
-    """Let an attempt without a checkpoint end with an error, and return what follows, behind a fence on the outputs."""
+    """Run an attempt that fails without a checkpoint; return its release, which comes after a fence on `outputs`."""
     claiming: Claiming = await a_queued_run(WORK)
     outputs = MemoryFrames(base=0)
     dependencies = replace(claiming.dependencies(), loops=loops, outputs=outputs)
@@ -41,7 +41,7 @@ async def released_after(loops: JobLoops, error: Exception) -> RunReleased:
 
 
 def lost(cause: BaseException) -> AttemptLost:
-    """Return what a saver raises whose append failed for this reason."""
+    """Return the exception of a saver whose append failed for this reason."""
     error = AttemptLost("run-1: an append was lost, nothing more is written")
     error.__cause__ = cause
     return error

@@ -1,4 +1,4 @@
-"""Which end follows from how an attempt went and what it was asked: given an outcome, when it ends, then facts."""
+"""Tests of the end of a run: given an outcome and a stop request, when it ends, then facts."""
 
 from dataclasses import replace
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Every run reaches exactly one end, whatever happens to the process that executes it. Real processes, real servers."""
+"""Tests with real processes and servers: every run has exactly one end, in spite of any fault of its process."""
 
 import asyncio
 import signal
@@ -16,7 +16,7 @@ STEPS = ["one", "two", "three", "four", "five"]
 
 @pytest.fixture(scope="module")
 def own_stack() -> Iterator[RunningStack]:
-    """Run the servers, with a projector and a housekeeper that all tests here share."""
+    """Yield the servers, with a projector and a housekeeper that all tests here share."""
     with servers() as running:
         asyncio.run(prepare(running))
         light = start_role("projector,housekeeper", surroundings(running))
@@ -186,7 +186,7 @@ async def test_a_dead_worker_that_was_announced_is_not_waited_for(env: RolesEnv)
 
 async def test_a_run_that_kills_its_worker_again_and_again_is_given_up(env: RolesEnv) -> None:
     thread, run = await env.create("steps", {"name": "poison", "hold": {"two": "poison"}})
-    for number in range(3):  # the first attempt leaves new checkpoints, the second may be tried again, the third not
+    for number in range(3):  # the first leaves new checkpoints, the second may be retried, the third may not
         worker = env.start("worker", AGENTLOG_WORKER_ID=f"poisoned-{number}")
         await env.until_traced(run, "two", "start", number + 1)
         await env.until_saved(thread, 3)

@@ -1,4 +1,4 @@
-"""The store as runs reach it: one commit a namespace, patience with log and rows, from any loop."""
+"""Tests of the store for user code: one commit per namespace, retries of reads and writes, calls from any loop."""
 
 import asyncio
 
@@ -25,7 +25,7 @@ ANA, BOB = ("users", "ana"), ("users", "bob")
 
 
 class Built(MemoryStore):
-    """Cannot be read the first few times."""
+    """Rows that cannot be read the first few times."""
 
     left = 2
 
@@ -37,14 +37,14 @@ class Built(MemoryStore):
 
 
 class Voiding(MemoryLog):
-    """Puts what is appended on a partition where it does not belong, as a wrong partitioner would."""
+    """A log that appends to the wrong partition, as a wrong partitioner would."""
 
     async def wait(self, place: LogPosition, append_id: str, deadline: float) -> Verdict:
         return Void("wrong_partition")
 
 
 class Slow(Voiding):
-    """Takes commits of one namespace a moment later than others."""
+    """A log that accepts commits of one namespace later than others."""
 
     async def append(self, draft: Draft) -> LogPosition:
         if draft.key == store_key(BOB):

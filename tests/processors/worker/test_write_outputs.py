@@ -1,4 +1,4 @@
-"""Frames reach `outputs` in batches, in order and once per reader, and never fail a run."""
+"""Tests of the frame writer: batches, order, no duplicates for readers, and no failed run."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ EPOCH = 3
 
 @dataclass
 class Outputs(MemoryFrames):
-    """The outputs in memory; the next `away` appends are refused, and always those with an event `bad`."""
+    """Outputs in memory; the next `away` appends fail, and always those with an event `bad`."""
 
     away: int = 0
     asked: int = 0
@@ -47,7 +47,7 @@ class Outputs(MemoryFrames):
 
 @dataclass
 class Written:
-    """A writer at work, and what it wrote."""
+    """A running writer and its output."""
 
     outputs: Outputs
     writer: FrameWriter
