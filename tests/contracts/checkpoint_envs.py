@@ -1,4 +1,4 @@
-"""Implementations of `CheckpointReads`: a fold in memory, tables behind a real projector, and each decorator."""
+"""Implementations of `CheckpointReads`: a fold in memory, tables of a real projector, and each decorator."""
 
 import asyncio
 import threading
@@ -29,7 +29,7 @@ ByRun = Callable[[ThreadId, RunId, Sequence[Fact]], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class CheckpointEnv:
-    """Checkpoints to read, and ways to get facts there: on the thread's stream, or on that of a claimed run."""
+    """Checkpoints to read, and functions that commit facts to the thread's stream or to that of a claimed run."""
 
     reads: CheckpointReads
     commit: Commit
@@ -38,7 +38,7 @@ class CheckpointEnv:
 
 @asynccontextmanager
 async def memory(database: str) -> AsyncGenerator[CheckpointEnv]:
-    """Give a fold in memory."""
+    """Yield a fold in memory."""
     yield _in_memory(lambda reads: reads)
 
 
@@ -53,25 +53,25 @@ def _in_memory(decorated: Callable[[CheckpointReads], CheckpointReads]) -> Check
 
 @asynccontextmanager
 async def retrying(database: str) -> AsyncGenerator[CheckpointEnv]:
-    """Give reads with retries."""
+    """Yield reads with retries."""
     yield _in_memory(lambda reads: RetryingReads(reads, SystemClock()))
 
 
 @asynccontextmanager
 async def timed(database: str) -> AsyncGenerator[CheckpointEnv]:
-    """Give reads that are measured."""
+    """Yield reads that are measured."""
     yield _in_memory(lambda reads: TimedReads(reads, SystemClock()))
 
 
 @asynccontextmanager
 async def without_another_run(database: str) -> AsyncGenerator[CheckpointEnv]:
-    """Give reads without a run that wrote nothing."""
+    """Yield reads without a run that wrote nothing."""
     yield _in_memory(lambda reads: ExcludeRun(reads, RunId("another")))
 
 
 @asynccontextmanager
 async def bridged(database: str) -> AsyncGenerator[CheckpointEnv]:
-    """Give reads that live on the event loop of another thread."""
+    """Yield reads that live on the event loop of another thread."""
     home = asyncio.new_event_loop()
     thread = threading.Thread(target=home.run_forever)
     thread.start()
@@ -85,7 +85,7 @@ async def bridged(database: str) -> AsyncGenerator[CheckpointEnv]:
 
 @asynccontextmanager
 async def overlaid(database: str) -> AsyncGenerator[CheckpointEnv]:
-    """Give reads of a fold in memory, on top of which a saver lays what runs write."""
+    """Yield reads of a fold in memory, with a saver's writes of runs on top."""
     rows = MemoryCheckpoints()
     reads = OverlaidReads(rows)
 
@@ -100,7 +100,7 @@ async def overlaid(database: str) -> AsyncGenerator[CheckpointEnv]:
 
 @asynccontextmanager
 async def postgres(database: str) -> AsyncGenerator[CheckpointEnv]:
-    """Give the tables of a projector that folds a log in memory; `database` is the address of a migrated one."""
+    """Yield the tables of a projector that folds a log in memory; `database` is the address of a migrated one."""
     async with env_in(database) as env, env.projector():
         await env.until(lambda: env.caught_up(0))
         await env.until(lambda: env.caught_up(1))

@@ -1,4 +1,4 @@
-"""Decides against what the contract suites run: memory, and the embedded broker as a process."""
+"""Implementations under the contract suites: memory, the embedded broker, Apache Kafka, PostgreSQL."""
 
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
@@ -30,7 +30,7 @@ BASE = 1000
 
 @dataclass(frozen=True, slots=True)
 class FramesEnv:
-    """Both sides of the outputs, and a way to let old records expire."""
+    """Both sides of the outputs, and a function that expires old records."""
 
     log: FrameLog
     reads: FrameReads
@@ -39,7 +39,7 @@ class FramesEnv:
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
-    """Run one embedded broker for all contract suites; each test has a topic of its own."""
+    """Yield one embedded broker for all contract suites; each test has its own topic."""
     process = BrokerProcess(tmp_path_factory.mktemp("contracts"), "--die-with-parent").start()
     yield process
     process.stop()
@@ -47,7 +47,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
 
 @pytest.fixture(scope="session")
 def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
-    """Run one node of Apache Kafka for all contract suites."""
+    """Yield one node of Apache Kafka for all contract suites."""
     server = ApacheKafka(tmp_path_factory.mktemp("apache_kafka")).start()
     yield server
     server.stop()
@@ -58,7 +58,7 @@ Server = BrokerProcess | ApacheKafka
 
 @contextmanager
 def own_server_of(kind: str, folder: Path) -> Generator[Server]:
-    """Run a server of one kind that a test may kill; started again it has its port and its records."""
+    """Run a server of one kind that a test may kill; after a restart it has the same port and records."""
     started = BrokerProcess(folder) if kind == "agentlog_broker" else ApacheKafka(folder)
     started.start()
     try:
@@ -75,7 +75,7 @@ def bootstrap_of(kind: str, request: pytest.FixtureRequest) -> str:
 
 
 def connection_to(bootstrap: str) -> Connection:
-    """Return how to connect to a plain broker."""
+    """Return the connection to a broker without TLS and SASL."""
     context: ssl.SSLContext | None = None
     return Connection(
         bootstrap_servers=bootstrap,
@@ -120,7 +120,7 @@ KINDS = ["memory", "agentlog_broker", APACHE]
 
 @pytest.fixture(params=KINDS)
 async def env(request: pytest.FixtureRequest) -> AsyncIterator[FramesEnv]:
-    """Give the outputs of one kind of log."""
+    """Yield the outputs of each kind of log."""
     kind = str(request.param)
     async for made in _memory() if kind == "memory" else _kafka(bootstrap_of(kind, request)):
         yield made
@@ -128,20 +128,20 @@ async def env(request: pytest.FixtureRequest) -> AsyncIterator[FramesEnv]:
 
 @pytest.fixture(scope="session")
 def asked_tables(stack: RunningStack) -> str:
-    """Name a database with all tables."""
+    """Return the address of a database with all tables."""
     return migrated_database(stack.postgres, "asked_rows")
 
 
 @pytest.fixture(params=list(rows_envs.KINDS))
 def kind_of_rows(request: pytest.FixtureRequest) -> tuple[str, str]:
-    """Name a kind of rows, and the database of those that have one."""
+    """Return a kind of rows, and its database or an empty text."""
     kind = str(request.param)
     return kind, str(request.getfixturevalue("asked_tables")) if kind == "postgres" else ""
 
 
 @pytest.fixture
 async def rows(kind_of_rows: tuple[str, str]) -> AsyncIterator[RowsEnv]:
-    """Give the rows that workers and gateways ask, of each kind."""
+    """Yield the rows that workers and gateways query, of each kind."""
     kind, database = kind_of_rows
     async with rows_envs.KINDS[kind](database) as env:
         yield env

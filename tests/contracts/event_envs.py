@@ -1,4 +1,4 @@
-"""The event log of each kind that keeps `EventLog` and `EventTail`: memory, and Kafka-protocol servers."""
+"""Implementations of `EventLog` and `EventTail`: memory, and servers with the Kafka protocol."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -30,14 +30,14 @@ class EventsEnv:
 
 @asynccontextmanager
 async def memory() -> AsyncGenerator[EventsEnv]:
-    """Give a log in memory."""
+    """Yield a log in memory."""
     log = MemoryLog()
     yield EventsEnv(log, MemoryTail(log))
 
 
 @asynccontextmanager
 async def kafka(bootstrap: str, connection: Connection, postgres: str) -> AsyncGenerator[EventsEnv]:
-    """Give a log on topics of its own, with a database of its own for the index of blobs."""
+    """Yield a log with its own topics, and its own database for the index of blobs."""
     events, large = await make_topic(bootstrap, "events", PARTITIONS), await make_topic(bootstrap, "blobs", PARTITIONS)
     uri = await new_database(postgres)
     producer = DurableProducer(connection, "contract")

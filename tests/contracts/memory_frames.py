@@ -1,4 +1,4 @@
-"""Frames in memory, for tests of what stands on `FrameLog` and `FrameReads`; held to their contract suite."""
+"""`FrameLog` and `FrameReads` in memory, under the same contract suite as Kafka."""
 
 from collections.abc import AsyncGenerator
 
@@ -12,7 +12,7 @@ PARTITION = 0
 
 
 class MemoryFrames:
-    """Keeps both ports over one list; `base` as in a partition of a later generation."""
+    """Implements `ports.FrameLog` and `ports.FrameReads` over one list; `base` as in a later generation."""
 
     def __init__(self, base: int = 7) -> None:
         self._base = base
@@ -21,7 +21,7 @@ class MemoryFrames:
         self._readers: list[tuple[ThreadId, FrameBuffer]] = []
 
     async def append(self, thread_id: ThreadId, record: FrameRecord) -> int:
-        """Append one flush; return the position behind it."""
+        """Append one flush; return the position after it."""
         value, headers = encode_record(record)
         offset = len(self._flushes)
         at, stored = position(self._base, offset), decode_record(value, [(n, v) for n, v in headers])
@@ -33,11 +33,11 @@ class MemoryFrames:
         return flush.position + SLOTS
 
     async def end(self, thread_id: ThreadId) -> int:
-        """Return the position behind the last flush."""
+        """Return the position after the last flush."""
         return position(self._base, len(self._flushes))
 
     async def tail(self, thread_id: ThreadId) -> FrameTail:
-        """Listen to a thread from now on."""
+        """Open a tail of a thread at the end of the log."""
         buffer = FrameBuffer(await self.end(thread_id), self._leave)
         self._readers.append((thread_id, buffer))
         return buffer
@@ -51,14 +51,14 @@ class MemoryFrames:
             if flush.position < end and listening == thread_id:
                 yield flush
         if start < end and position(self._base, len(self._flushes)) < end:
-            raise Unavailable(f"{end} is behind the end of the log")
+            raise Unavailable(f"{end} is after the end of the log")
 
     async def expire(self, thread_id: ThreadId, before: int) -> None:
-        """Let everything before a position expire."""
+        """Expire all flushes before a position."""
         self._oldest = before // SLOTS - self._base
 
     def listeners(self) -> int:
-        """Return how many tails are open."""
+        """Return the number of open tails."""
         return len(self._readers)
 
     def _leave(self, left: FrameBuffer) -> None:

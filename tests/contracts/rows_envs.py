@@ -1,4 +1,4 @@
-"""Implementations of `WorkerQueries` and `CommandContexts`: rows in memory, and PostgreSQL behind a real projector."""
+"""Implementations of `WorkerQueries` and `CommandContexts`: rows in memory, and in PostgreSQL by a real projector."""
 
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable
@@ -21,7 +21,7 @@ from agentlog_projections.queries.worker import WorkerQueries
 
 
 class RowsEnv(Protocol):
-    """Both ports over the same rows, ways to get facts there, and ways to make rows doubtful."""
+    """Both ports over the same rows, and functions that append facts or make rows unusable."""
 
     queries: WorkerQueries
     contexts: CommandContexts
@@ -35,15 +35,15 @@ class RowsEnv(Protocol):
         ...
 
     async def build_anew(self, partition: int) -> None:
-        """Say that the rows of a partition are being built."""
+        """Mark the rows of a partition as being built."""
         ...
 
     async def quarantine(self, thread: str) -> None:
-        """Say that the rows of a thread are parked."""
+        """Mark the rows of a thread as quarantined."""
         ...
 
     async def expect(self, partitions: int) -> None:
-        """Say how many partitions there are."""
+        """Set the number of partitions."""
         ...
 
 
@@ -111,13 +111,13 @@ class PostgresEnv:
 
 @asynccontextmanager
 async def memory(database: str) -> AsyncGenerator[RowsEnv]:
-    """Give rows in memory."""
+    """Yield rows in memory."""
     yield MemoryEnv()
 
 
 @asynccontextmanager
 async def postgres(database: str) -> AsyncGenerator[RowsEnv]:
-    """Give tables; `database` is the address of a migrated one."""
+    """Yield tables; `database` is the address of a migrated one."""
     async with env_in(database) as env:
         yield PostgresEnv(env)
 

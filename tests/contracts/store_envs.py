@@ -1,4 +1,4 @@
-"""What keeps `StoreReads`: a fold in memory, and the projected table in PostgreSQL behind a real projector."""
+"""Implementations of `StoreReads`: a fold in memory, and a table of PostgreSQL that a real projector fills."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +17,7 @@ Write = Callable[[Sequence[StoreItemFact]], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class StoreEnv:
-    """A store to read, and a way to get facts of one namespace there in one commit."""
+    """A store to read, and a function that commits facts of one namespace to it."""
 
     reads: StoreReads
     write: Write
@@ -25,7 +25,7 @@ class StoreEnv:
 
 @asynccontextmanager
 async def memory(database: str) -> AsyncGenerator[StoreEnv]:
-    """Give a fold in memory."""
+    """Yield a fold in memory."""
     store = MemoryStore()
 
     async def write(facts: Sequence[StoreItemFact]) -> None:
@@ -38,7 +38,7 @@ async def memory(database: str) -> AsyncGenerator[StoreEnv]:
 
 @asynccontextmanager
 async def postgres(database: str) -> AsyncGenerator[StoreEnv]:
-    """Give the table of a projector that folds a log in memory; `database` is the address of a migrated one."""
+    """Yield the table of a projector that folds a log in memory; `database` is the address of a migrated one."""
     async with env_in(database) as env, env.projector():
         await env.until(lambda: env.caught_up(0))
         await env.until(lambda: env.caught_up(1))

@@ -1,4 +1,4 @@
-"""What savers rely on when they read checkpoints, in memory and in PostgreSQL; LangGraph's conformance suite on top."""
+"""Contract of `CheckpointReads`, in memory and in PostgreSQL, with LangGraph's conformance suite on top."""
 
 # pyright: reportMissingTypeStubs=false
 # (langgraph-checkpoint-conformance has no marker for its types)
@@ -33,13 +33,13 @@ ENVIRONMENTS = {
     "without_another_run": checkpoint_envs.without_another_run,
 }
 STANDALONE = [name for name in ENVIRONMENTS if name != "overlaid"]
-"""Where a saver outside of runs reads; it deletes and hides, as no run does."""
+"""Kinds for a saver outside of runs, which deletes and hides checkpoints, unlike a run's saver."""
 THREAD = ThreadId("t1")
 
 
 @pytest.fixture(scope="session")
 def tables(stack: RunningStack) -> str:
-    """Name a database with all tables."""
+    """Return the address of a database with all tables."""
     return migrated_database(stack.postgres, "checkpoint_reads")
 
 

@@ -1,4 +1,4 @@
-"""Answers that a gateway decides from, from rows in memory and in PostgreSQL."""
+"""Contract of `CommandContexts`, over rows in memory and in PostgreSQL."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

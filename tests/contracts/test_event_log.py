@@ -1,4 +1,4 @@
-"""What every adapter of `EventLog` and `EventTail` promises."""
+"""Contract of `EventLog` and `EventTail`, for every adapter."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -25,7 +25,7 @@ LARGE = 5_000_000
 
 @pytest.fixture(params=KINDS)
 async def env(request: pytest.FixtureRequest) -> AsyncGenerator[EventsEnv]:
-    """Give the event log of one kind."""
+    """Yield the event log of one kind."""
     if request.param == "memory":
         async with event_envs.memory() as made:
             yield made
@@ -37,7 +37,7 @@ async def env(request: pytest.FixtureRequest) -> AsyncGenerator[EventsEnv]:
 
 
 def draft(number: int, key: str = "t1") -> Draft:
-    """Return a commit that can be told from others."""
+    """Return a commit that differs from all others."""
     return replace(commit(ThreadMetadataPatched(THREAD, {"number": number})), key=Key(key))
 
 
@@ -51,7 +51,7 @@ async def taken(env: EventsEnv, count: int) -> list[RawRecord]:
 
 
 async def numbers(env: EventsEnv, records: list[RawRecord]) -> list[object]:
-    """Return what the commits of the records are numbered with."""
+    """Return the numbers in the commits of the records."""
     drafts = [await env.tail.resolve(record) for record in records]
     return [fact.metadata["number"] for d in drafts for fact in d.facts if isinstance(fact, ThreadMetadataPatched)]
 

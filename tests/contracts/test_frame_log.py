@@ -1,4 +1,4 @@
-"""What every adapter of `FrameLog` and `FrameReads` promises."""
+"""Contract of `FrameLog` and `FrameReads`, for every adapter."""
 
 import asyncio
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ async def taken(tail: FrameTail, count: int) -> list[PositionedFrames]:
 
 
 def numbers(flushes: Sequence[PositionedFrames]) -> list[int]:
-    """Return what the flushes are numbered with."""
+    """Return the numbers of the flushes."""
     return [found.record.n for found in flushes]
 
 

@@ -1,4 +1,4 @@
-"""What every server's adapter of `EventLog` and `EventTail` says while its server is away, and that it comes back."""
+"""Errors of `EventLog` and `EventTail` during an outage of their server, and recovery after it."""
 
 import asyncio
 import time
@@ -24,21 +24,21 @@ BACK_S = 60.0
 
 @pytest.fixture(params=["agentlog_broker", APACHE])
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
-    """Run a server that the test may kill; started again it has its port and its records."""
+    """Yield a server that the test may kill; after a restart it has the same port and records."""
     with own_server_of(str(request.param), tmp_path / "data") as started:
         yield started
 
 
 @pytest.fixture
 async def env(server: Server, stack: RunningStack, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[EventsEnv]:
-    """Give its event log; a producer is given up soon."""
+    """Yield its event log, whose producer is given up soon."""
     monkeypatch.setattr("agentlog_infra.timeouts.PRODUCER_SILENCE_S", 1.0)
     async with event_envs.kafka(server.bootstrap, connection_to(server.bootstrap), stack.postgres) as made:
         yield made
 
 
 async def eventually(ask: Callable[[], Awaitable[T]]) -> T:
-    """Ask again until the log is back."""
+    """Retry until the log is available again."""
     end = time.monotonic() + BACK_S
     while True:
         try:
@@ -49,7 +49,7 @@ async def eventually(ask: Callable[[], Awaitable[T]]) -> T:
 
 
 async def polled(env: EventsEnv, place: LogPosition) -> RawRecord:
-    """Return the record at a place, by the tail."""
+    """Return the record at a position, read by the tail."""
     env.tail.seek(place.partition, place.offset)
     found = await env.tail.poll(1, timedelta(seconds=10))
     assert found, "nothing came"
@@ -60,7 +60,7 @@ async def test_a_log_that_is_away_is_unavailable_and_its_adapters_find_it_again(
     before = await env.log.append(draft(0))
     assert (await eventually(lambda: polled(env, before))).place == before
     server.kill()
-    with pytest.raises(OutcomeUnknown):  # the producer had taken it when it was noticed
+    with pytest.raises(OutcomeUnknown):  # the producer had accepted it before the outage was noticed
         await env.log.append(draft(1))
     with pytest.raises(Unavailable) as refused:
         await env.log.append(draft(2))

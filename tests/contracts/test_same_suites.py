@@ -1,4 +1,4 @@
-"""The embedded broker and Apache Kafka are asked the same: neither has a test of behaviour that the other lacks."""
+"""Equality of the suites of the embedded broker and of Apache Kafka: neither lacks a test of behaviour."""
 
 import re
 import subprocess
@@ -21,10 +21,10 @@ SUITES = {
     "tests/infra/kafka/test_event_tail.py": 4,
     "tests/infra/kafka/test_topics.py": 15,
 }
-"""Where they are, and how many there are at least, so that an empty suite is no agreement."""
+"""The suites, each with its least number of tests, so that two empty suites do not count as equal."""
 KINDS = ("agentlog_broker", "apache_kafka")
 OWN = {"crashes", "damage", "disk_failures", "space", "start"}
-"""Files of `tests/broker` about what only our server has: its files, its disk, its settings."""
+"""Files of `tests/broker` about properties of our server alone: its files, its disk, its settings."""
 OWN_TESTS = {
     "test_repeats_are_known_after_a_restart_and_ids_are_not_given_twice",
     "test_a_client_that_sends_far_ahead_is_slowed_and_served",
@@ -32,11 +32,11 @@ OWN_TESTS = {
     "test_transactions_are_refused_and_not_advertised",
     "test_a_server_that_was_killed_starts_soon_on_much_that_is_stored",
 }
-"""The same among tests of behaviour."""
+"""Tests of behaviour that concern our server alone."""
 
 
 def collected() -> list[str]:
-    """Return the ids of all tests of the suites, whether their programs are there or not."""
+    """Return the ids of all tests of the suites, even if their programs are not installed."""
     words = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *SUITES]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False, timeout=120)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -44,7 +44,7 @@ def collected() -> list[str]:
 
 
 def is_asked_of_none(test: str) -> bool:
-    """Tell whether a test of what servers and adapters do says not of which, so that it is compared with nothing."""
+    """Return whether a test of a server's or adapter's behaviour names no kind, so that it is never compared."""
     file, _, name = test.partition("::")
     if re.search(rf"[\[-]({'|'.join(KINDS)}|memory)[\]-]", name) or file.startswith("tests/gateway"):
         return False

@@ -1,4 +1,4 @@
-"""What graphs rely on when they read the store, in memory and in PostgreSQL."""
+"""Contract of `StoreReads`, in memory and in PostgreSQL."""
 
 from collections.abc import AsyncGenerator, Sequence
 
@@ -12,19 +12,19 @@ from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.store import StoreItemDeleted, StoreItemPut
 from agentlog_facts.store_ports import Namespace, conditions
 
-WORLDS = {"memory": store_envs.memory, "postgres": store_envs.postgres}
+KINDS = {"memory": store_envs.memory, "postgres": store_envs.postgres}
 ANA = ("users", "ana")
 
 
 @pytest.fixture(scope="session")
 def tables(stack: RunningStack) -> str:
-    """Name a database with all tables."""
+    """Return the address of a database with all tables."""
     return migrated_database(stack.postgres, "store_reads")
 
 
-@pytest.fixture(params=list(WORLDS))
+@pytest.fixture(params=list(KINDS))
 async def store(request: pytest.FixtureRequest, tables: str) -> AsyncGenerator[StoreEnv]:
-    async with WORLDS[request.param](tables) as env:
+    async with KINDS[request.param](tables) as env:
         yield env
 
 

@@ -1,4 +1,4 @@
-"""Answers that workers, reaper and reconciler rely on, from rows in memory and in PostgreSQL."""
+"""Contract of `WorkerQueries`, over rows in memory and in PostgreSQL."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -38,7 +38,7 @@ def two_runs() -> list[Draft]:
 
 
 def cancelled_and_released(run: str, thread: str) -> list[Draft]:
-    """Return what leaves a run cancelled, with nobody who would end it."""
+    """Return commits after which a run has a cancel request but no worker that ends it."""
     name = Stream(f"thread-{thread}")
     return [
         draft(thread, thread_created(thread), run_created(run, thread)),
@@ -49,7 +49,7 @@ def cancelled_and_released(run: str, thread: str) -> list[Draft]:
 
 
 def elsewhere(rows: RowsEnv) -> str:
-    """Name a thread of another partition than that of t1."""
+    """Return a thread of another partition than that of t1."""
     return next(f"u{number}" for number in range(99) if rows.partition_of(f"u{number}") != rows.partition_of("t1"))
 
 

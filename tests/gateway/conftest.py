@@ -1,4 +1,4 @@
-"""Decides on what the streams of these tests stand: the same outputs that the contract suites hold to their promise."""
+"""Fixtures of the streams' tests: the outputs of the contract suites."""
 
 from tests.contracts.conftest import apache_kafka, broker, env
 

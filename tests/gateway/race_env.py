@@ -1,4 +1,4 @@
-"""Gateways over one log in memory whose rows follow at once, and a rival that is faster than one of them."""
+"""Test environment of races: two gateways over one log in memory whose rows are always up to date."""
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -34,14 +34,14 @@ Happening = Callable[[], Awaitable[None]]
 
 @dataclass
 class RacedLog(MemoryLog):
-    """A log on which others may be fast: what happens once before the next append of a gateway, or before its verdict.
+    """A log with hooks that run once before the next append of a gateway, or before its verdict.
 
-    `deaf`: so many next verdicts do not come in time.
+    `lost_verdicts`: number of next verdicts that do not arrive in time.
     """
 
     before_append: Happening | None = None
     before_verdict: Happening | None = None
-    deaf: int = 0
+    lost_verdicts: int = 0
 
     async def append(self, draft: Draft) -> LogPosition:
         happening, self.before_append = self.before_append, None
@@ -53,13 +53,13 @@ class RacedLog(MemoryLog):
         happening, self.before_verdict = self.before_verdict, None
         if happening is not None:
             await happening()
-        if self.deaf:
-            self.deaf -= 1
+        if self.lost_verdicts:
+            self.lost_verdicts -= 1
             raise OutcomeUnknown("no verdict")
         return await super().wait(place, append_id, deadline)
 
     async def happen(self, *facts: Fact, epoch: int | None = None) -> int:
-        """Let a commit of somebody else on the thread be accepted; return the thread's version then."""
+        """Append another writer's commit to the thread, which must be accepted; return the thread's new version."""
         draft = replace(commit(*facts, stream=ON_THREAD, epoch=epoch), key=Key(THREAD))
         await MemoryLog.append(self, draft)
         verdict = self.rows[-1][1]
@@ -68,7 +68,7 @@ class RacedLog(MemoryLog):
 
     @property
     def verdicts(self) -> Counter[str]:
-        """Count the verdicts over what the gateways appended to the thread."""
+        """Count the verdicts on the gateways' commits to the thread."""
         mine = [
             verdict for draft, verdict in self.rows if draft.stream == ON_THREAD and draft.cause.request is not None
         ]
@@ -76,9 +76,9 @@ class RacedLog(MemoryLog):
 
 
 class Rows(MemoryCommandContexts):
-    """What `CommandContexts` promises, folded from the log in memory. `asking`: runs that have come to an interrupt.
+    """`CommandContexts` folded from the log in memory. `asking`: runs that have reached an interrupt.
 
-    `after_look` happens once, after a thread was read; `graph_id` is that of every assistant.
+    `after_look` runs once, after a thread was read; `graph_id` is that of every assistant.
     """
 
     def __init__(self, log: MemoryLog) -> None:
@@ -121,7 +121,7 @@ class Beaten(Submitter):
 
 @asynccontextmanager
 async def two_gateways(submits: type[Submitter] = Submitter) -> AsyncGenerator[Gateways]:
-    """Give two gateways with a submitter each."""
+    """Yield two gateways, each with its own submitter."""
     log, ids, pool = RacedLog(), CountedIds(), await open_pool(NOWHERE, 2)
     rows = Rows(log)
     plain = [replace(dependencies(log, pool), contexts=rows, ids=ids) for _ in range(2)]

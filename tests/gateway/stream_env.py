@@ -1,4 +1,4 @@
-"""A run told by hand, and a client that reads its stream: what streams need, without worker, projector and Redis."""
+"""Test environment of run streams, without worker, projector and Redis."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
@@ -38,14 +38,14 @@ class Rows:
         self._asking = asyncio.Condition()
 
     async def asked_again(self, count: int) -> None:
-        """Wait until the rows were asked for so many times in all."""
+        """Wait until the rows have been read `count` times in all."""
         async with self._asking:
             await self._asking.wait_for(lambda: self.asked >= count)
 
     async def rows(
         self, run_ids: Sequence[RunId], with_values: Collection[RunId] = ()
     ) -> Mapping[RunId, RunStatusRow | None]:
-        """Return the rows, None where there is none; while they are `built` nothing is told."""
+        """Return the rows, None if there is none; while they are `built` the result is empty."""
         async with self._asking:
             self.asked += 1
             self._asking.notify_all()
@@ -62,7 +62,7 @@ class Hints:
         self._listener = listener
 
     def publish(self, hint: Hint) -> None:
-        """Announce to the listener."""
+        """Pass a hint to the listener."""
         if not self.away:
             self._listener(hint)
 
@@ -79,7 +79,7 @@ class StreamEnv:
     n: dict[int, int] = field(default_factory=dict[int, int])
 
     def create(self, run_id: RunId = RUN, *, resumable: bool = True) -> None:
-        """Make a pending run."""
+        """Create a pending run."""
         self.rows.by_id[run_id] = RunStatusRow(run_id, THREAD, "pending", resumable)
 
     async def claim(self, run_id: RunId = RUN) -> int:
@@ -89,20 +89,20 @@ class StreamEnv:
         start = await self.log.end(THREAD) if row.outputs_from is None else row.outputs_from
         claimed = replace(row, status="running", epoch=self.epoch, version=self.epoch, outputs_from=start)
         self.rows.by_id[run_id] = claimed
-        await self.say(Frame("metadata", {"run_id": run_id, "epoch": self.epoch}), run_id=run_id)
+        await self.flush(Frame("metadata", {"run_id": run_id, "epoch": self.epoch}), run_id=run_id)
         return self.epoch
 
     async def fence(self, run_id: RunId = RUN) -> None:
-        """Say that the claim is about to be taken away."""
+        """Append the fence record that comes before a release."""
         await self.log.append(THREAD, FrameRecord(run_id, self.epoch, 0, (), release="released"))
 
     async def release(self, run_id: RunId = RUN) -> None:
-        """Take the claim away."""
+        """Release the claim, after a fence."""
         await self.fence(run_id)
         row = self.rows.by_id[run_id]
         self.rows.by_id[run_id] = replace(row, status="pending", epoch=None, version=self.epoch + 1)
 
-    async def say(
+    async def flush(
         self,
         *frames: Frame,
         run_id: RunId = RUN,
@@ -110,14 +110,14 @@ class StreamEnv:
         n: int | None = None,
         end: str | None = None,
     ) -> int:
-        """Flush frames as the worker of an epoch; return the position behind them."""
+        """Flush frames as the worker of an epoch; return the position after them."""
         epoch = self.epoch if epoch is None else epoch
         if n is None:
             n = self.n[epoch] = self.n.get(epoch, -1) + 1
         return await self.log.append(THREAD, FrameRecord(run_id, epoch, n, frames, end))
 
     async def announce(self, event_id: str, *frames: Frame, run_id: RunId = RUN) -> int:
-        """Write what somebody else than the worker says of a fact."""
+        """Append the flush with which another process than the worker announces a fact."""
         return await self.log.append(THREAD, FrameRecord(run_id, 0, 0, frames, of=event_id))
 
     async def accept_end(
@@ -129,18 +129,18 @@ class StreamEnv:
         outputs_to: int | None = None,
         error: JsonObject | None = None,
     ) -> None:
-        """Let the run's RunFinished be accepted."""
+        """Write the row of a run whose RunFinished was accepted, and send the hint."""
         row = replace(self.rows.by_id[run_id], status=status, finished_event_id=event_id, error=error)
         self.rows.by_id[run_id] = replace(row, outputs_to=outputs_to)
         await self.hint(run_id)
 
     async def finish(self, *frames: Frame, status: RunStatus = "success", run_id: RunId = RUN) -> None:
         """End the run as its worker does: the end flush, then the fact."""
-        outputs_to = await self.say(*frames, run_id=run_id, end="finished")
+        outputs_to = await self.flush(*frames, run_id=run_id, end="finished")
         await self.accept_end(status, run_id=run_id, outputs_to=outputs_to)
 
     async def hint(self, run_id: RunId = RUN) -> None:
-        """Announce that something terminal was accepted for a run."""
+        """Publish a hint that the run has ended."""
         self.hints.publish(Hint(0, 0, 1, ended=(run_id,)))
 
 
@@ -161,7 +161,7 @@ async def stream_env_over(
 
 
 def parsed(data: bytes) -> list[Event]:
-    """Return the events of whole SSE text, comments left out."""
+    """Return the events of complete SSE text, without comments."""
     found: list[Event] = []
     for block in data.decode().split("\r\n\r\n"):
         if not block or block.startswith(":"):
@@ -173,7 +173,7 @@ def parsed(data: bytes) -> list[Event]:
 
 
 async def encoded(events: RunStream, modes: Modes | None = None) -> AsyncGenerator[bytes]:
-    """Yield what is sent to a client that reads a stream by server-sent events."""
+    """Yield the bytes that a client of a stream gets as server-sent events."""
     encoder = SseEncoder(Framer(), modes)
     async for batch in events:
         chunk = encoder.encode(batch)
@@ -192,7 +192,7 @@ async def everything(events: RunStream, modes: Modes | None = None) -> list[Even
 
 
 async def some(events: RunStream, count: int) -> list[Event]:
-    """Read a stream until so many events came, or to its end; then go away without a word."""
+    """Read a stream up to `count` events or to its end, then disconnect."""
     found: list[Event] = []
     async with asyncio.timeout(DEADLINE_S):
         async with aclosing(encoded(events)) as chunks:

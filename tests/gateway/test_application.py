@@ -1,4 +1,4 @@
-"""What is answered without rows: unknown paths and verbs, CORS, what comes later, the documents, faults."""
+"""Responses that need no rows: unknown paths and verbs, CORS, missing features, documents, faults."""
 
 import re
 from collections.abc import AsyncIterator
@@ -71,9 +71,9 @@ async def test_health_and_version_need_no_database_and_answer_head_too() -> None
         checked = await client.get("/ok", params={"check_db": "1"})
     assert ok.content == b'{"ok":true,"services":{}}'
     assert head.status_code == 200
-    told = as_object(info.json())
-    assert (told["version"], as_object(told["flags"])["assistants"]) == (CONTRACT, True)
-    assert told["server"] == {"name": "agentlog", "version": VERSION}
+    found = as_object(info.json())
+    assert (found["version"], as_object(found["flags"])["assistants"]) == (CONTRACT, True)
+    assert found["server"] == {"name": "agentlog", "version": VERSION}
     assert (checked.status_code, detail(checked.content)) == (500, "no answer from: database")
 
 
@@ -123,10 +123,12 @@ async def test_a_body_over_the_limit_is_refused_told_or_not() -> None:
             yield b" " * (BODY_BYTES // 2)
 
     async with without_database() as (client, _):
-        told = await client.post("/threads", content=b" " * (BODY_BYTES + 1))
-        untold = await client.post("/threads", content=chunks())
-    assert (told.status_code, untold.status_code) == (413, 413)
-    assert detail(told.content) == detail(untold.content) == f"Request body too large (limit: {BODY_BYTES} bytes)"
+        declared = await client.post("/threads", content=b" " * (BODY_BYTES + 1))
+        undeclared = await client.post("/threads", content=chunks())
+    assert (declared.status_code, undeclared.status_code) == (413, 413)
+    assert (
+        detail(declared.content) == detail(undeclared.content) == f"Request body too large (limit: {BODY_BYTES} bytes)"
+    )
 
 
 async def test_an_idempotency_key_or_token_that_is_none_is_refused() -> None:
@@ -209,13 +211,13 @@ async def test_health_names_each_dependency_that_answers() -> None:
 async def test_the_documents_tell_every_operation_and_every_body() -> None:
     async with without_database() as (client, _):
         document, page = await client.get("/openapi.json"), await client.get("/docs")
-    told = as_object(document.json())
-    paths = as_object(told["paths"])
-    assert told["openapi"] == "3.1.0"
+    found = as_object(document.json())
+    paths = as_object(found["paths"])
+    assert found["openapi"] == "3.1.0"
     assert {(method.upper(), path) for path, item in paths.items() for method in as_object(item)} == {
         (operation.method, operation.path) for operation in OPERATIONS
     }
-    schemas = as_object(as_object(told["components"])["schemas"])
+    schemas = as_object(as_object(found["components"])["schemas"])
     named = set(re.findall(r'"#/components/schemas/(\w+)"', document.text))
     assert named <= set(schemas)
     assert {operation.body.__name__ for operation in OPERATIONS if operation.body is not None} <= named

@@ -1,4 +1,4 @@
-"""How a gateway process says that it cannot run."""
+"""Start of a gateway process that cannot run."""
 
 import os
 import socket

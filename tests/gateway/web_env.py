@@ -1,4 +1,4 @@
-"""A gateway whose database does not answer: what can be said without rows, and what is said when they are missing."""
+"""Test environment of a gateway whose database does not answer."""
 
 import asyncio
 import json
@@ -79,7 +79,7 @@ def dependencies(log: MemoryLog, pool: Pool, config: Path = EXAMPLES) -> Depende
 
 @asynccontextmanager
 async def without_database(*origins: str) -> AsyncGenerator[tuple[AsyncClient, MemoryLog]]:
-    """Give a client of such a gateway, and its log."""
+    """Yield a client of such a gateway, and its log."""
     log, pool = MemoryLog(), await open_pool(NOWHERE, 2)
     wired = dependencies(log, pool)
     transport = ASGITransport(
@@ -91,10 +91,10 @@ async def without_database(*origins: str) -> AsyncGenerator[tuple[AsyncClient, M
 
 
 def detail(content: bytes) -> str:
-    """Return what a refusal tells, after checking that it is one text without a traceback."""
-    told: JsonObject = as_object(json.loads(content))
-    assert list(told) == ["detail"]
-    text = told["detail"]
+    """Return the text of a refusal, after a check that it is one text without a traceback."""
+    body: JsonObject = as_object(json.loads(content))
+    assert list(body) == ["detail"]
+    text = body["detail"]
     assert isinstance(text, str)
     assert "Traceback" not in text
     return text

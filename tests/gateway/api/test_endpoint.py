@@ -1,4 +1,4 @@
-"""What a route sees of a request, whatever stands in its URL."""
+"""URLs of requests as an endpoint sees them."""
 
 import pytest
 from httpx2 import ASGITransport, AsyncClient
@@ -17,7 +17,7 @@ from agentlog_postgres.connection import open_pool
 
 
 async def ask(path: str) -> Response:
-    """Send a request to a route that tells what it sees."""
+    """Send a request to an endpoint that returns its path and query."""
 
     async def handler(context: RequestContext) -> Response:
         query: JsonObject = dict(context.request.query_params)

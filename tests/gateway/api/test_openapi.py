@@ -1,4 +1,4 @@
-"""openapi.json: typed parameters, a model for each body and response, and no reference that leads nowhere."""
+"""openapi.json: typed parameters, a model for each body and response, no dangling reference."""
 
 import json
 import re
@@ -14,7 +14,7 @@ RUNS = "/threads/{thread_id}/runs"
 
 @pytest.fixture
 async def document() -> JsonObject:
-    """Give the document as a client gets it the second time."""
+    """Return the document as a client gets it the second time."""
     async with without_database() as (client, _):
         first, again = await client.get("/openapi.json"), await client.get("/openapi.json")
     assert first.content == again.content
@@ -29,7 +29,7 @@ def at(value: Json, *path: str) -> JsonObject:
 
 
 def parameters(document: JsonObject, method: str, path: str) -> dict[str, Json]:
-    """Return the schema of each parameter by `in name`; a required one has a `!`."""
+    """Return the schema of each parameter by `in name`; a `!` marks a required parameter."""
     listed = at(document, "paths", path, method)["parameters"]
     assert isinstance(listed, list)
     each = [as_object(parameter) for parameter in listed]
@@ -67,15 +67,15 @@ async def test_parameters_have_types(document: JsonObject) -> None:
 
 async def test_bodies_and_statuses_are_those_of_the_table(document: JsonObject) -> None:
     for operation in OPERATIONS:
-        told = at(document, "paths", operation.path, operation.method.lower())
-        assert ("requestBody" in told) == (operation.body is not None), operation.path
+        declared = at(document, "paths", operation.path, operation.method.lower())
+        assert ("requestBody" in declared) == (operation.body is not None), operation.path
         if operation.body is not None:
-            body = at(told, "requestBody", "content", "application/json")
+            body = at(declared, "requestBody", "content", "application/json")
             assert body["schema"] == {"$ref": f"#/components/schemas/{operation.body.__name__}"}
-        statuses = {int(code) for code in at(told, "responses") if code.isdecimal()}
+        statuses = {int(code) for code in at(declared, "responses") if code.isdecimal()}
         always = {200} if operation.streams or operation.answer is not None else set[int]()
         assert statuses == always | set(operation.also), operation.path
-        refused = at(told, "responses", "4XX", "content", "application/json")
+        refused = at(declared, "responses", "4XX", "content", "application/json")
         assert refused["schema"] == {"$ref": "#/components/schemas/ErrorResponse"}
 
 

@@ -1,4 +1,4 @@
-"""How refused mutations are remembered: each one, and bursts as a count."""
+"""Log of refused mutations: one fact each, and a count for the rest of a burst."""
 
 from tests.fakes.memory_log import MemoryLog
 from tests.fakes.ports import CountedIds, TestClock
@@ -15,7 +15,7 @@ def refusal(sub: str = ANONYMOUS.sub, reason: str = "thread_busy") -> Refusal:
 
 
 def counts(log: MemoryLog) -> list[int]:
-    """Return the counts of all facts on the log, all of them on the refusals of the aggregate."""
+    """Return the counts of all facts, after a check that all are on the aggregate's stream of refusals."""
     drafts = [draft for draft, _ in log.rows]
     assert {draft.stream for draft in drafts} == {"refusals-t-1"}
     assert len({draft.event_id for draft in drafts}) == len(drafts)

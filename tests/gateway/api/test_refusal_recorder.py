@@ -1,4 +1,4 @@
-"""Which refused requests leave a fact: given an aggregate of any kind, then what stands on its refusals."""
+"""Recorder of refused requests, for aggregates of each kind."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -34,7 +34,7 @@ DELETED_THREAD = (ThreadCreated(T1, {}), ThreadDeleted(T1))
 
 @pytest.fixture
 async def wired() -> AsyncGenerator[Dependencies]:
-    """Give a gateway over a log in memory, whose database is away."""
+    """Yield a gateway over a log in memory, without a database."""
     pool = await open_pool(NOWHERE, 1)
     yield dependencies(MemoryLog(), pool)
     await pool.close()
@@ -53,7 +53,7 @@ def draft(
 
 
 async def refused(wired: Dependencies, key: Key, command: str, status: int = 409) -> list[CommandRefused]:
-    """Refuse a request that asks a command of an aggregate; return what is on the refusals of that aggregate."""
+    """Refuse a command on an aggregate; return the facts on the aggregate's stream of refusals."""
     context = RequestContext(wired, Request(SCOPE), "/")
 
     async def decide() -> Decision:

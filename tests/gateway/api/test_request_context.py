@@ -1,4 +1,4 @@
-"""One request: until when it may take."""
+"""Deadline of a request."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -16,7 +16,7 @@ from agentlog_postgres.connection import open_pool
 
 
 class Losing(Submitter):
-    """Notes the deadlines it is given, and voids everything."""
+    """Records the deadlines that it gets, and voids every command."""
 
     def __init__(self, log: MemoryLog, clock: TestClock) -> None:
         super().__init__(log, log, log, clock, CountedIds())

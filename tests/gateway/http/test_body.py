@@ -1,4 +1,4 @@
-"""Which bytes are a JSON body, and what of them reaches the log."""
+"""Parsing of JSON bodies."""
 
 import pytest
 from hypothesis import given, strategies as st

@@ -1,4 +1,4 @@
-"""A gateway that stops: what is in flight ends, nobody is accepted, and what stays open is cut so that it shows."""
+"""Draining of a gateway: requests end, no connection is accepted, long-running responses are cut."""
 
 import asyncio
 import socket
@@ -21,7 +21,7 @@ DRAIN_STREAMS_S = 0.3
 
 
 class OneEvent:
-    """A stream that shows one event and then waits until it is closed."""
+    """A stream that yields one event and then waits until it is closed."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -43,8 +43,8 @@ class OneEvent:
         await self._events.aclose()
 
 
-class House:
-    """An application with an answer of each kind, and what became of them."""
+class ServedApp:
+    """An application with a response of each kind, and the record of their ends."""
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
@@ -78,22 +78,22 @@ class House:
         return BlockingResponse(document(), {}, on_gone)
 
     async def open(self, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect and ask, on a connection that is to be kept."""
+        """Connect and send a request, on a keep-alive connection."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         return reader, writer
 
     def stop(self) -> None:
-        """Do what SIGTERM does."""
+        """Stop the server as SIGTERM does."""
         assert self.server is not None
         self.server.should_exit = True
 
 
 @asynccontextmanager
-async def house(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[House]:
-    """Serve until the end of the block, where the server must have stopped or is stopped."""
+async def served(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[ServedApp]:
+    """Serve until the end of the block, and stop the server there if it still runs."""
     monkeypatch.setattr("agentlog_gateway.timeouts.DRAIN_STREAMS_S", DRAIN_STREAMS_S)
-    made = House()
+    made = ServedApp()
     config = uvicorn.Config(made.app, http="httptools", loop="none", log_config=None, lifespan="off")
     listening = socket.create_server(("127.0.0.1", 0))
     made.port = listening.getsockname()[1]
@@ -111,16 +111,16 @@ async def house(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[House]:
 async def test_a_request_in_flight_is_answered_and_nobody_is_accepted_any_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with house(monkeypatch) as there:
-        reader, writer = await there.open("/plain")
-        await until(lambda: there.entered == 1)
-        there.stop()
+    async with served(monkeypatch) as app:
+        reader, writer = await app.open("/plain")
+        await until(lambda: app.entered == 1)
+        app.stop()
 
-        await until(lambda: there.server is not None and not there.server.servers[0].is_serving())
+        await until(lambda: app.server is not None and not app.server.servers[0].is_serving())
         with pytest.raises(ConnectionRefusedError):
-            await asyncio.open_connection("127.0.0.1", there.port)
-        there.go.set()
-        answer = await reader.read()  # to the end of the connection: it is closed behind the answer
+            await asyncio.open_connection("127.0.0.1", app.port)
+        app.go.set()
+        answer = await reader.read()  # to the end of the connection: it is closed after the response
         assert answer.startswith(b"HTTP/1.1 200")
         assert b"connection: close" in answer
         assert answer.endswith(b"done")
@@ -132,13 +132,13 @@ async def test_an_idle_connection_may_bring_one_more_request_and_is_told_to_clos
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("agentlog_gateway.timeouts.DRAIN_IDLE_S", 5.0)
-    async with house(monkeypatch) as there:
-        there.go.set()
-        reader, writer = await there.open("/plain")
+    async with served(monkeypatch) as app:
+        app.go.set()
+        reader, writer = await app.open("/plain")
         first = await reader.readuntil(b"done")
         assert b"connection: close" not in first
-        there.stop()
-        await until(lambda: there.server is not None and not there.server.servers[0].is_serving())
+        app.stop()
+        await until(lambda: app.server is not None and not app.server.servers[0].is_serving())
         writer.write(b"GET /plain HTTP/1.1\r\nHost: x\r\n\r\n")
         second = await reader.read()
         assert b"connection: close" in second
@@ -148,14 +148,14 @@ async def test_an_idle_connection_may_bring_one_more_request_and_is_told_to_clos
 
 
 async def test_a_connection_whose_answer_began_before_is_not_closed_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its client was not told, so it may send the next request at once; that one is told."""
+    """Its client got no `Connection: close`, so it may send the next request at once; that response has it."""
     monkeypatch.setattr("agentlog_gateway.timeouts.DRAIN_IDLE_S", 5.0)
-    async with house(monkeypatch) as there:
-        reader, writer = await there.open("/wait")
+    async with served(monkeypatch) as app:
+        reader, writer = await app.open("/wait")
         assert b"connection: close" not in await reader.readuntil(b"\r\n\r\n")
-        there.stop()
-        await until(lambda: there.server is not None and not there.server.servers[0].is_serving())
-        there.go.set()
+        app.stop()
+        await until(lambda: app.server is not None and not app.server.servers[0].is_serving())
+        app.go.set()
         await reader.readuntil(b"\r\n0\r\n\r\n")
         writer.write(b"GET /plain HTTP/1.1\r\nHost: x\r\n\r\n")
         answer = await reader.read()
@@ -169,21 +169,21 @@ async def test_a_connection_whose_answer_began_before_is_not_closed_behind_it(mo
 async def test_what_stays_open_is_cut_without_its_end_and_its_client_counts_as_there(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with house(monkeypatch) as there:
-        reader, writer = await there.open(path)
+    async with served(monkeypatch) as app:
+        reader, writer = await app.open(path)
         await reader.readuntil(b"\r\n\r\n")
-        there.stop()
+        app.stop()
         rest = await reader.read()
         assert not rest.endswith(b"0\r\n\r\n"), "the last chunk would say that this was all"
         writer.close()
         await writer.wait_closed()
-    assert there.gone == []
+    assert app.gone == []
 
 
 @pytest.mark.parametrize("path", ["/sse", "/wait"])
 async def test_a_client_that_leaves_is_noticed(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with house(monkeypatch) as there:
-        reader, writer = await there.open(path)
+    async with served(monkeypatch) as app:
+        reader, writer = await app.open(path)
         await reader.readuntil(b"\r\n\r\n")
         writer.close()
-        await until(lambda: there.gone == [path[1:]])
+        await until(lambda: app.gone == [path[1:]])

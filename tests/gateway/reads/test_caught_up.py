@@ -1,4 +1,4 @@
-"""What the gateway remembers of partitions: that one is there, for a moment; never that one is missing."""
+"""Cache of the gate of reads: it holds caught-up partitions for a moment, and never missing ones."""
 
 import asyncio
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ class States:
 
 
 class SlowAtFirst(States):
-    """The first answer is what was so when it was asked for; it arrives when the test says so."""
+    """The first query returns the state at its start, once the test sets `goes_on`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ async def test_an_answer_that_was_overtaken_does_not_bring_back_a_partition_that
 
 
 async def test_nothing_is_written_to_a_partition_once_ready_has_told_that_it_is_stopped() -> None:
-    """It stopped between the two questions of /ready: a thread was begun there, and waited for its verdict in vain."""
+    """It stopped between the two queries of /ready, so a new thread there waited in vain for its verdict."""
     states, log, pool = States(), MemoryLog(), await open_pool(NOWHERE, 1)
     states.present = True
 
@@ -95,8 +95,8 @@ async def test_nothing_is_written_to_a_partition_once_ready_has_told_that_it_is_
     wired = replace(dependencies(log, pool), caught_up=caught_up, checks={"database": caught_up.ask}, health=health)
     app = build_app(lambda: wired, Cors())
     async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
-        told = await client.get("/ready")
+        ready = await client.get("/ready")
         answer = await client.post("/threads", json={})
     await pool.close()
-    assert told.json()["partitions"]["stopped"] == {"0": "unknown schema"}
+    assert ready.json()["partitions"]["stopped"] == {"0": "unknown schema"}
     assert (answer.status_code, log.records) == (503, [])

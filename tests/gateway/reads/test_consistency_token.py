@@ -1,4 +1,4 @@
-"""When a read may answer: once the projection has what the token names."""
+"""Consistency tokens: a read waits until the projection has the token's commit."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ from agentlog_gateway.reads.consistency_token import ProjectionProgress, Token, 
 
 
 class Positions:
-    """Positions in memory; `hangs`: no question is answered."""
+    """Positions in memory; `hangs`: no query returns."""
 
     def __init__(self, next_offset: int, hangs: bool = False) -> None:
         self.next_offset = next_offset

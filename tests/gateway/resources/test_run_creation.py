@@ -1,4 +1,4 @@
-"""Answers to an interrupt that race: who comes second answers nothing, whatever has been asked meanwhile."""
+"""Races of resumes: the second resume of an interrupt is refused, even if a new interrupt is open by then."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,10 +21,10 @@ PATH = f"/threads/{THREAD}/runs"
 
 @pytest.fixture
 async def raced() -> AsyncIterator[Gateways]:
-    """Give a thread whose run came to an interrupt."""
+    """Yield gateways with a thread whose run has reached an interrupt."""
     async with two_gateways() as made:
         await made.log.happen(ThreadCreated(THREAD, {}))
-        await lived(made, replace(c.run_created("asker"), thread_id=THREAD))
+        await run_to_interrupt(made, replace(c.run_created("asker"), thread_id=THREAD))
         yield made
 
 
@@ -32,8 +32,8 @@ def resumed(answer: Json, run: str = "rival") -> RunCreated:
     return replace(c.run_created(run), thread_id=THREAD, kwargs={"command": {"resume": answer}})
 
 
-async def lived(raced: Gateways, run: RunCreated, *, ends: bool = True) -> None:
-    """Let a run of somebody else come, be claimed and come to an interrupt; there it ends unless told otherwise."""
+async def run_to_interrupt(raced: Gateways, run: RunCreated, *, ends: bool = True) -> None:
+    """Append another writer's run up to its interrupt; with `ends` the run finishes there."""
     await raced.log.happen(run)
     epoch = await raced.log.happen(c.run_claimed(run.run_id))
     raced.rows.asking.add(run.run_id)
@@ -44,7 +44,7 @@ async def lived(raced: Gateways, run: RunCreated, *, ends: bool = True) -> None:
 async def post(
     client: AsyncClient, answer: Json, strategy: str = "enqueue", key: str = ""
 ) -> tuple[int, JsonObject | str]:
-    """Answer an interrupt; return the status, and the run or what was told."""
+    """Resume an interrupt; return the status, and the run or the refusal's text."""
     body: JsonObject = {"assistant_id": "steps", "command": {"resume": answer}, "multitask_strategy": strategy}
     got = await client.post(PATH, json=body, headers={"Idempotency-Key": key} if key else {})
     return got.status_code, got.json() if got.status_code == 200 else detail(got.content)
@@ -62,10 +62,10 @@ async def test_context_beside_configurable_is_refused_and_nothing_is_written(rac
 async def test_an_answer_that_lost_its_race_does_not_answer_what_is_asked_next(
     raced: Gateways, first: Json, second: Json, strategy: str, ends: bool
 ) -> None:
-    raced.log.before_append = lambda: lived(raced, resumed(first), ends=ends)
-    status, told = await post(raced.other, second, strategy)
+    raced.log.before_append = lambda: run_to_interrupt(raced, resumed(first), ends=ends)
+    status, shown = await post(raced.other, second, strategy)
     assert (status, raced.log.verdicts) == (409, {"version_conflict": 1})
-    assert "rival" in told or (strategy == "reject" and not ends)
+    assert "rival" in shown or (strategy == "reject" and not ends)
 
 
 @pytest.mark.parametrize("ends", [True, False])
@@ -81,8 +81,8 @@ async def test_an_answer_that_met_another_one_at_work_is_refused_whatever_is_ope
             await raced.log.happen(c.run_finished("rival"), epoch=epoch)
 
     raced.rows.after_look = comes_to_the_next_interrupt
-    status, told = await post(raced.other, "no")
-    assert (status, "rival" in told, raced.log.verdicts) == (409, True, {})
+    status, shown = await post(raced.other, "no")
+    assert (status, "rival" in shown, raced.log.verdicts) == (409, True, {})
 
 
 async def test_an_answer_that_waited_for_its_turn_does_not_answer_what_is_asked_next(raced: Gateways) -> None:
@@ -91,7 +91,7 @@ async def test_an_answer_that_waited_for_its_turn_does_not_answer_what_is_asked_
     async def the_other_comes() -> None:
         before = raced.ids.last
         late.append(asyncio.create_task(post(raced.one, "no")))
-        await until(lambda: raced.ids.last > before)  # it has an id; then it gets in line without another pause
+        await until(lambda: raced.ids.last > before)  # it has an id; it joins the queue without another await
 
     async def the_first_has_run() -> None:
         run = next(fact for fact in raced.log.rows[-1][0].facts if isinstance(fact, RunCreated))
@@ -100,23 +100,23 @@ async def test_an_answer_that_waited_for_its_turn_does_not_answer_what_is_asked_
 
     raced.log.before_append, raced.log.before_verdict = the_other_comes, the_first_has_run
     assert (await post(raced.one, "yes"))[0] == 200
-    status, told = await late[0]
-    assert (status, raced.log.verdicts) == (409, {"accepted": 1}), told
+    status, shown = await late[0]
+    assert (status, raced.log.verdicts) == (409, {"accepted": 1}), shown
 
 
 async def test_an_answer_that_is_sent_again_with_its_key_is_for_the_interrupt_that_it_was_first_sent_for(
     raced: Gateways,
 ) -> None:
-    raced.log.before_append, raced.log.deaf = (lambda: lived(raced, resumed("yes"))), 1
+    raced.log.before_append, raced.log.lost_verdicts = (lambda: run_to_interrupt(raced, resumed("yes"))), 1
     assert (await post(raced.other, "no", key="k"))[0] == 504
-    status, told = await post(raced.one, "no", key="k")
-    assert (status, raced.log.verdicts) == (409, {"version_conflict": 1}), told
+    status, shown = await post(raced.one, "no", key="k")
+    assert (status, raced.log.verdicts) == (409, {"version_conflict": 1}), shown
     assert (await post(raced.one, "no", key="another"))[0] == 200
 
 
 async def test_an_accepted_answer_that_is_sent_again_is_answered_as_the_first_time(raced: Gateways) -> None:
     async def nothing_of_it_is_answered() -> None:
-        await lived(raced, resumed({OTHER: 1}))
+        await run_to_interrupt(raced, resumed({OTHER: 1}))
 
     raced.log.before_append = nothing_of_it_is_answered
     first = await post(raced.other, {ONE: 1}, key="k")
@@ -134,7 +134,7 @@ async def test_an_answer_that_lost_a_race_to_no_other_answer_goes_on(raced: Gate
 
 
 async def test_an_answer_to_the_next_interrupt_may_come_before_the_run_that_asks_it_has_ended(raced: Gateways) -> None:
-    await lived(raced, resumed("yes"), ends=False)
+    await run_to_interrupt(raced, resumed("yes"), ends=False)
 
     async def it_ends() -> None:
         epoch = max(run.epoch or 0 for run in (await raced.rows.thread(THREAD, 0)).state.runs.values())

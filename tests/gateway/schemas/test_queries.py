@@ -1,4 +1,4 @@
-"""How query strings are read: words for yes, numbers within bounds, the last value of a name, lists."""
+"""Parsing of query strings: flags, bounded numbers, repeated names, lists."""
 
 import pytest
 from starlette.datastructures import QueryParams
@@ -16,7 +16,7 @@ from agentlog_gateway.schemas.queries import (
 
 
 def read(model: type[QueryString], text: str) -> dict[str, object]:
-    """Read a query string as a request does."""
+    """Parse a query string as a request does."""
     given = QueryParams(text)
     return model.model_validate({name: given.getlist(name) for name in given}).model_dump()
 

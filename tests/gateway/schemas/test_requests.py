@@ -1,4 +1,4 @@
-"""Which request bodies are valid, and what is refused instead of being ignored."""
+"""Validation of request bodies."""
 
 import pytest
 from pydantic import ValidationError
@@ -66,11 +66,11 @@ REFUSED: list[Case] = [
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: f"{case[0].__name__} {case[1]}"[:60])
 def test_a_wrong_body_is_refused_in_one_text_that_names_the_place(case: Case) -> None:
-    model, body, told = case
+    model, body, expected = case
     whole: JsonObject = {"assistant_id": "agent", **body} if body and issubclass(model, StatelessRun) else body
     with pytest.raises(ValidationError) as refused:
         model.model_validate(whole)
-    assert told in validation_detail(refused.value)
+    assert expected in validation_detail(refused.value)
 
 
 ACCEPTED: list[tuple[type[Body], JsonObject]] = [

@@ -1,4 +1,4 @@
-"""The models of openapi.json describe what is really answered: the same fields, and values that fit."""
+"""Response models of openapi.json against real responses: the same fields, and values that fit."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -83,7 +83,7 @@ RUN = Run(
 
 
 def snapshot(*tasks: PregelTask) -> StateSnapshot:
-    """Return a snapshot of LangGraph's with these tasks."""
+    """Return a LangGraph snapshot with these tasks."""
     config: RunnableConfig = {"configurable": {"thread_id": UUID, "checkpoint_id": UUID, "checkpoint_ns": ""}}
     asked = tuple(interrupt for task in tasks for interrupt in task.interrupts)
     metadata: CheckpointMetadata = {"source": "loop", "step": 1}
@@ -91,7 +91,7 @@ def snapshot(*tasks: PregelTask) -> StateSnapshot:
 
 
 def fits(model: type[BaseModel], shown: JsonObject) -> None:
-    """Check that a response has the fields of its model, and that they hold such values."""
+    """Assert that a response has the fields of its model and valid values."""
     optional = {name for name, field in model.model_fields.items() if not field.is_required()}
     assert set(shown) | optional == set(model.model_fields)
     model.model_validate(shown)

@@ -1,4 +1,4 @@
-"""Bodies as requests for runs, with defaults and older names."""
+"""Bodies that create runs: defaults, and older names of fields."""
 
 from datetime import UTC, datetime
 
@@ -20,12 +20,12 @@ def on_thread(body: JsonObject) -> RunRequest:
 
 
 def stateless(body: JsonObject) -> RunRequest:
-    """Return the request for a run with a thread of its own."""
+    """Return the request for a run on a new thread."""
     return StatelessRun.model_validate({"assistant_id": "agent", **body}).request()
 
 
 def kwargs(body: JsonObject) -> JsonObject:
-    """Return what a run on a thread stores."""
+    """Return the stored arguments of a run on a thread."""
     assistant = RunAssistant(AssistantId("a-1"), "agent", 3, {}, {}, {"created_by": "system"})
     fact = on_thread(body).resolve(assistant, {}, RunIds(RunId("r-1"), ThreadId("t-1"), "q-1"), NOW)
     assert isinstance(fact, RunCreated), fact

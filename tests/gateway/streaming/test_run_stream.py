@@ -1,4 +1,4 @@
-"""What a stream yields before it is encoded: typed events in order, with their positions."""
+"""Typed events of a run stream, in order and with their positions."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,13 +23,13 @@ from agentlog_gateway.streaming.stream_event import (
 
 @pytest.fixture
 async def frames() -> MemoryFrames:
-    """Give a log of frames."""
+    """Return a log of frames."""
     return MemoryFrames()
 
 
 @pytest.fixture
 async def env(frames: MemoryFrames) -> AsyncIterator[StreamEnv]:
-    """Give a claimed run, whose first flush says `metadata`."""
+    """Yield a claimed run, whose first flush has the frame `metadata`."""
     async with stream_env_over(frames, frames) as made:
         made.create()
         await made.claim()
@@ -37,7 +37,7 @@ async def env(frames: MemoryFrames) -> AsyncIterator[StreamEnv]:
 
 
 async def batches(stream: RunStream) -> list[EventBatch]:
-    """Read a stream to its end."""
+    """Return all batches of a stream."""
     async with asyncio.timeout(DEADLINE_S):
         found = [batch async for batch in stream]
     await stream.aclose()
@@ -45,17 +45,17 @@ async def batches(stream: RunStream) -> list[EventBatch]:
 
 
 async def events(stream: RunStream) -> list[StreamEvent]:
-    """Read a stream to its end, whatever was ready together."""
+    """Return all events of a stream."""
     return [event for batch in await batches(stream) for event in batch]
 
 
 async def from_start(env: StreamEnv) -> list[StreamEvent]:
-    """Read a run from its start to its end."""
+    """Return all events of a run."""
     return await events(await env.streams.join(THREAD, RUN, last_event_id="0"))
 
 
 def names(found: list[StreamEvent]) -> list[str]:
-    """Return what each event is: the names of a flush's frames, or its kind."""
+    """Return for each event the names of its flush's frames, or its class."""
     return [
         ",".join(frame.event for frame in event.flush.record.frames)
         if isinstance(event, StreamFlush)
@@ -66,7 +66,7 @@ def names(found: list[StreamEvent]) -> list[str]:
 
 async def test_flushes_come_in_order_with_their_positions_and_then_the_end(env: StreamEnv) -> None:
     first = env.rows.by_id[RUN].outputs_from or 0
-    await env.say(Frame("values", 1), Frame("custom", 2))
+    await env.flush(Frame("values", 1), Frame("custom", 2))
     await env.finish(Frame("values", 3))
     found = await from_start(env)
     flushes = [event for event in found if isinstance(event, StreamFlush)]
@@ -79,14 +79,14 @@ async def test_flushes_come_in_order_with_their_positions_and_then_the_end(env: 
 async def test_a_live_stream_yields_the_same_events_as_a_replay(env: StreamEnv) -> None:
     reading = asyncio.create_task(from_start(env))
     for number in range(5):
-        await env.say(Frame("values", number))
+        await env.flush(Frame("values", number))
         await asyncio.sleep(0)
     await env.finish(Frame("values", 5))
     assert await reading == await from_start(env)
 
 
 async def test_a_resumed_stream_begins_with_the_flush_of_its_cursor_and_names_what_was_seen(env: StreamEnv) -> None:
-    behind = await env.say(Frame("values", 1), Frame("values", 2))
+    behind = await env.flush(Frame("values", 1), Frame("values", 2))
     await env.finish(Frame("values", 3))
     at = behind - SLOTS
     found = await events(await env.streams.join(THREAD, RUN, last_event_id=f"{at // SLOTS}-0"))
@@ -104,7 +104,7 @@ async def test_a_run_that_is_not_resumable_says_so_with_each_flush(env: StreamEn
 
 
 async def test_a_gap_names_the_positions_that_are_gone(env: StreamEnv, frames: MemoryFrames) -> None:
-    behind = await env.say(Frame("values", 1))
+    behind = await env.flush(Frame("values", 1))
     await env.finish(Frame("values", 2))
     await frames.expire(THREAD, behind)
     assert (await from_start(env))[0] == StreamGap(env.rows.by_id[RUN].outputs_from or 0, behind)
@@ -121,9 +121,11 @@ async def test_an_end_carries_the_error_that_no_flush_has_announced(
     env: StreamEnv, error: dict[str, str] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agentlog_gateway.timeouts.END_ANNOUNCEMENT_S", 0.01)
-    told = None if error is None else dict(error)
-    await env.accept_end("error", outputs_to=await env.log.end(THREAD), error=None if told is None else {**told})
-    assert (await from_start(env))[-1] == StreamEnd("error", INTERNAL if told is None else {**told})
+    expected = None if error is None else dict(error)
+    await env.accept_end(
+        "error", outputs_to=await env.log.end(THREAD), error=None if expected is None else {**expected}
+    )
+    assert (await from_start(env))[-1] == StreamEnd("error", INTERNAL if expected is None else {**expected})
     await env.announce("finished", Frame("error", {}))
     assert names(await from_start(env))[-2:] == ["error", "StreamEnd"]
     assert (await from_start(env))[-1] == StreamEnd("error")
@@ -144,14 +146,14 @@ async def test_a_heartbeat_that_is_due_comes_behind_the_events_that_are_ready(fr
                 if len(batch) > 1:
                     assert names(batch) == ["values", "StreamHeartbeat"]
                     break
-                await made.say(Frame("values", 1))
+                await made.flush(Frame("values", 1))
                 await asyncio.sleep(0)  # one turn: the timer fires
         await stream.aclose()
 
 
 async def test_a_range_is_handed_on_in_batches_of_bounded_size(env: StreamEnv) -> None:
     for _ in range(6):
-        await env.say(Frame("values", "x" * (BATCH_BYTES // 2)))
+        await env.flush(Frame("values", "x" * (BATCH_BYTES // 2)))
     await env.finish()
     found = await batches(await env.streams.join(THREAD, RUN, last_event_id="0"))
     assert [names(batch) for batch in found[:3]] == [["metadata", "values", "values"], ["values"] * 2, ["values"] * 2]

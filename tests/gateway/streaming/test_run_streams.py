@@ -1,4 +1,4 @@
-"""What a client of a run's stream sees, whatever happens to the run, the connection and the log."""
+"""Streams of runs as their clients see them, in spite of faults of runs, connections and the log."""
 
 import asyncio
 import random
@@ -35,19 +35,19 @@ NOT_FOUND: Event = (None, "error", {"error": "HTTPException", "message": "404: R
 
 @pytest.fixture
 async def memory() -> AsyncIterator[tuple[StreamEnv, MemoryFrames]]:
-    """Give streams over frames in memory."""
+    """Yield streams over frames in memory."""
     frames = MemoryFrames()
     async with stream_env_over(frames, frames) as made:
         yield made, frames
 
 
 @pytest.fixture
-async def told(memory: tuple[StreamEnv, MemoryFrames]) -> StreamEnv:
-    """Give a run that was created and claimed, and has said one value."""
+async def claimed(memory: tuple[StreamEnv, MemoryFrames]) -> StreamEnv:
+    """Return a claimed run that has flushed one value."""
     made = memory[0]
     made.create()
     await made.claim()
-    await made.say(_value(0))
+    await made.flush(_value(0))
     return made
 
 
@@ -55,7 +55,7 @@ def _value(number: int, ns: str = "") -> Frame:
     return Frame("values", {"n": number}, ns)
 
 
-def _said(events: list[Event]) -> list[tuple[str, Json]]:
+def _without_ids(events: list[Event]) -> list[tuple[str, Json]]:
     return [(event, data) for _, event, data in events]
 
 
@@ -72,7 +72,7 @@ async def test_a_stream_opened_before_its_run_shows_all_of_it_and_ends(
     events = live.events(RUN, resumable=False)
     reading = asyncio.ensure_future(everything(events))
     await made.claim()
-    await made.say(_value(1), _value(2, "child:1"))
+    await made.flush(_value(1), _value(2, "child:1"))
     await made.finish(_value(3))
     values: list[tuple[str, Json]] = [("values", {"n": 1}), ("values|child:1", {"n": 2}), ("values", {"n": 3})]
     assert (await reading)[1:] == [(None, *value) for value in values]
@@ -88,90 +88,90 @@ async def test_a_run_that_ends_before_anybody_reads_its_stream_is_shown_whole(
     made.create()
     await made.claim()
     await made.finish(_value(1))
-    await asyncio.sleep(0)  # one turn: the hint is heard while nobody watches
+    await asyncio.sleep(0)  # one turn: the hint arrives before any subscription
     shown = await everything(live.events(RUN, resumable=True))
-    assert _said(shown)[1:] == [("values", {"n": 1})]
+    assert _without_ids(shown)[1:] == [("values", {"n": 1})]
     assert shown == await _from_start(made)
 
 
-async def test_an_end_waits_for_its_fact_and_a_void_one_is_never_shown(told: StreamEnv) -> None:
-    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="0")))
-    await told.say(Frame("values", {"n": "void end"}), end="void-finish")
-    await told.say(_value(5))  # what the stopped attempt says after its end
-    await told.claim()
-    await told.say(_value(6))
-    await told.finish(_value(7))
+async def test_an_end_waits_for_its_fact_and_a_void_one_is_never_shown(claimed: StreamEnv) -> None:
+    reading = asyncio.ensure_future(everything(await claimed.streams.join(THREAD, RUN, last_event_id="0")))
+    await claimed.flush(Frame("values", {"n": "void end"}), end="void-finish")
+    await claimed.flush(_value(5))  # the stopped attempt flushes after its end
+    await claimed.claim()
+    await claimed.flush(_value(6))
+    await claimed.finish(_value(7))
     shown = await reading
     assert [data for _, event, data in shown if event == "values"] == [{"n": 0}, {"n": 6}, {"n": 7}]
-    assert shown == await _from_start(told)
+    assert shown == await _from_start(claimed)
 
 
-async def test_late_and_repeated_flushes_and_those_of_other_runs_never_show(told: StreamEnv) -> None:
-    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="-")))
-    old = told.epoch
-    await told.say(_value(1))
-    await told.say(_value(1), n=told.n[old])
-    await told.claim()
-    await told.say(_value(-1), epoch=old, n=99)
-    await told.say(_value(-2), run_id=RunId("run-2"))
-    await told.say(_value(2))
-    await told.finish()
+async def test_late_and_repeated_flushes_and_those_of_other_runs_never_show(claimed: StreamEnv) -> None:
+    reading = asyncio.ensure_future(everything(await claimed.streams.join(THREAD, RUN, last_event_id="-")))
+    old = claimed.epoch
+    await claimed.flush(_value(1))
+    await claimed.flush(_value(1), n=claimed.n[old])
+    await claimed.claim()
+    await claimed.flush(_value(-1), epoch=old, n=99)
+    await claimed.flush(_value(-2), run_id=RunId("run-2"))
+    await claimed.flush(_value(2))
+    await claimed.finish()
     shown = await reading
     assert [data for _, event, data in shown if event == "values"] == [{"n": 0}, {"n": 1}, {"n": 2}]
-    assert shown == await _from_start(told)
+    assert shown == await _from_start(claimed)
 
 
-async def test_what_an_attempt_says_behind_its_release_never_shows(told: StreamEnv) -> None:
-    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="0")))
-    await told.release()
-    live = await told.streams.join(THREAD, RUN)
-    await told.say(_value(-1))
-    joined = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="0")))
+async def test_what_an_attempt_says_behind_its_release_never_shows(claimed: StreamEnv) -> None:
+    reading = asyncio.ensure_future(everything(await claimed.streams.join(THREAD, RUN, last_event_id="0")))
+    await claimed.release()
+    live = await claimed.streams.join(THREAD, RUN)
+    await claimed.flush(_value(-1))
+    joined = asyncio.ensure_future(everything(await claimed.streams.join(THREAD, RUN, last_event_id="0")))
     late = asyncio.ensure_future(everything(live))
-    await told.say(_value(-2), end="void-finish")
-    await told.claim()
-    await told.say(_value(1))
-    await told.finish(_value(2))
+    await claimed.flush(_value(-2), end="void-finish")
+    await claimed.claim()
+    await claimed.flush(_value(1))
+    await claimed.finish(_value(2))
     shown = await reading
     assert [data for _, event, data in shown if event == "values"] == [{"n": 0}, {"n": 1}, {"n": 2}]
-    assert shown == await joined == await _from_start(told)
+    assert shown == await joined == await _from_start(claimed)
     assert await late == shown[2:]
 
 
-async def test_a_release_that_never_came_to_be_hides_nothing(told: StreamEnv) -> None:
-    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="0")))
-    await told.fence()
-    await told.say(_value(1))
-    await told.fence()
-    await told.say(_value(2), n=told.n[told.epoch])
-    await told.say(_value(2))
-    await told.finish(_value(3))
+async def test_a_release_that_never_came_to_be_hides_nothing(claimed: StreamEnv) -> None:
+    reading = asyncio.ensure_future(everything(await claimed.streams.join(THREAD, RUN, last_event_id="0")))
+    await claimed.fence()
+    await claimed.flush(_value(1))
+    await claimed.fence()
+    await claimed.flush(_value(2), n=claimed.n[claimed.epoch])
+    await claimed.flush(_value(2))
+    await claimed.finish(_value(3))
     shown = await reading
     assert [data for _, event, data in shown if event == "values"] == [{"n": 0}, {"n": 1}, {"n": 2}, {"n": 3}]
-    assert shown == await _from_start(told)
-    assert shown[3:] == await everything(await told.streams.join(THREAD, RUN, last_event_id=shown[2][0]))
+    assert shown == await _from_start(claimed)
+    assert shown[3:] == await everything(await claimed.streams.join(THREAD, RUN, last_event_id=shown[2][0]))
 
 
-async def test_a_reaped_run_ends_with_the_announced_error_once(told: StreamEnv) -> None:
-    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="-1")))
+async def test_a_reaped_run_ends_with_the_announced_error_once(claimed: StreamEnv) -> None:
+    reading = asyncio.ensure_future(everything(await claimed.streams.join(THREAD, RUN, last_event_id="-1")))
     error = {"error": "TimeoutError", "message": ""}
-    await told.accept_end("timeout", outputs_to=await told.log.end(THREAD), error=dict(error))
-    await told.announce("finished", Frame("error", dict(error)))
-    await told.announce("finished", Frame("error", dict(error)))
+    await claimed.accept_end("timeout", outputs_to=await claimed.log.end(THREAD), error=dict(error))
+    await claimed.announce("finished", Frame("error", dict(error)))
+    await claimed.announce("finished", Frame("error", dict(error)))
     shown = await reading
-    assert _said(shown)[1:] == [("values", {"n": 0}), ("error", error)]
-    assert shown == await _from_start(told)
+    assert _without_ids(shown)[1:] == [("values", {"n": 0}), ("error", error)]
+    assert shown == await _from_start(claimed)
     assert shown[-1][0] is not None
-    assert await everything(await told.streams.join(THREAD, RUN, last_event_id=shown[-1][0])) == []
+    assert await everything(await claimed.streams.join(THREAD, RUN, last_event_id=shown[-1][0])) == []
 
 
 async def test_a_failed_run_without_an_end_flush_ends_from_the_facts(
-    told: StreamEnv, monkeypatch: pytest.MonkeyPatch
+    claimed: StreamEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agentlog_gateway.timeouts.END_ANNOUNCEMENT_S", 0.05)
-    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="0")))
+    reading = asyncio.ensure_future(everything(await claimed.streams.join(THREAD, RUN, last_event_id="0")))
     error = {"error": "ValueError", "message": "no"}
-    await told.accept_end("error", outputs_to=await told.log.end(THREAD), error=dict(error))
+    await claimed.accept_end("error", outputs_to=await claimed.log.end(THREAD), error=dict(error))
     assert (await reading)[-1] == (None, "error", error)
 
 
@@ -187,63 +187,63 @@ async def test_a_pending_run_that_is_cancelled_closes_without_a_word(
     assert await _from_start(made) == []
 
 
-async def test_the_end_comes_without_any_hint(told: StreamEnv) -> None:
-    told.hints.away = True
-    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="0")))
-    await told.finish(_value(1))
-    assert _said(await reading)[1:] == [("values", {"n": 0}), ("values", {"n": 1})]
+async def test_the_end_comes_without_any_hint(claimed: StreamEnv) -> None:
+    claimed.hints.away = True
+    reading = asyncio.ensure_future(everything(await claimed.streams.join(THREAD, RUN, last_event_id="0")))
+    await claimed.finish(_value(1))
+    assert _without_ids(await reading)[1:] == [("values", {"n": 0}), ("values", {"n": 1})]
 
 
-async def test_rows_that_are_away_delay_the_end_only(told: StreamEnv) -> None:
-    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="0")))
-    told.rows.away = True
-    await told.finish(_value(1))
-    asked = told.rows.asked
+async def test_rows_that_are_away_delay_the_end_only(claimed: StreamEnv) -> None:
+    reading = asyncio.ensure_future(everything(await claimed.streams.join(THREAD, RUN, last_event_id="0")))
+    claimed.rows.away = True
+    await claimed.finish(_value(1))
+    asked = claimed.rows.asked
     async with asyncio.timeout(DEADLINE_S):
-        await told.rows.asked_again(asked + 2)
+        await claimed.rows.asked_again(asked + 2)
     assert not reading.done()
-    told.rows.away = False
-    assert _said(await reading)[-1] == ("values", {"n": 1})
+    claimed.rows.away = False
+    assert _without_ids(await reading)[-1] == ("values", {"n": 1})
 
 
-async def test_joins_of_unknown_runs_and_runs_of_other_threads_get_one_error(told: StreamEnv) -> None:
-    assert await everything(await told.streams.join(THREAD, RunId("nobody"))) == [NOT_FOUND]
-    assert await everything(await told.streams.join(OTHER_THREAD, RUN, last_event_id="0")) == [NOT_FOUND]
+async def test_joins_of_unknown_runs_and_runs_of_other_threads_get_one_error(claimed: StreamEnv) -> None:
+    assert await everything(await claimed.streams.join(THREAD, RunId("nobody"))) == [NOT_FOUND]
+    assert await everything(await claimed.streams.join(OTHER_THREAD, RUN, last_event_id="0")) == [NOT_FOUND]
 
 
 async def test_a_run_deleted_while_streamed_ends_with_an_error_and_a_rolled_back_one_silently(
-    told: StreamEnv,
+    claimed: StreamEnv,
 ) -> None:
-    joined = await told.streams.join(THREAD, RUN)
+    joined = await claimed.streams.join(THREAD, RUN)
     reading = asyncio.ensure_future(everything(joined))
-    told.rows.by_id[RUN] = replace(told.rows.by_id[RUN], deleted=True)
-    await told.hint()
+    claimed.rows.by_id[RUN] = replace(claimed.rows.by_id[RUN], deleted=True)
+    await claimed.hint()
     assert await reading == [NOT_FOUND]
-    assert await everything(await told.streams.join(THREAD, RUN, last_event_id="0")) == [NOT_FOUND]
+    assert await everything(await claimed.streams.join(THREAD, RUN, last_event_id="0")) == [NOT_FOUND]
 
     second = RunId("run-2")
-    told.create(second)
-    await told.claim(second)
-    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, second)))
-    told.rows.by_id[second] = replace(told.rows.by_id[second], deleted=True)
-    await told.accept_end("rollback", run_id=second)
+    claimed.create(second)
+    await claimed.claim(second)
+    reading = asyncio.ensure_future(everything(await claimed.streams.join(THREAD, second)))
+    claimed.rows.by_id[second] = replace(claimed.rows.by_id[second], deleted=True)
+    await claimed.accept_end("rollback", run_id=second)
     assert await reading == []
 
 
-async def test_a_join_without_a_cursor_is_live_only(told: StreamEnv) -> None:
-    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN)))
-    await told.say(_value(1))
-    await told.finish()
-    assert _said(await reading) == [("values", {"n": 1})]
-    assert await everything(await told.streams.join(THREAD, RUN)) == []
-    assert await everything(await told.streams.join(THREAD, RUN, last_event_id="what?")) == []
+async def test_a_join_without_a_cursor_is_live_only(claimed: StreamEnv) -> None:
+    reading = asyncio.ensure_future(everything(await claimed.streams.join(THREAD, RUN)))
+    await claimed.flush(_value(1))
+    await claimed.finish()
+    assert _without_ids(await reading) == [("values", {"n": 1})]
+    assert await everything(await claimed.streams.join(THREAD, RUN)) == []
+    assert await everything(await claimed.streams.join(THREAD, RUN, last_event_id="what?")) == []
 
 
-async def test_a_cursor_the_log_has_not_reached_replays_nothing(told: StreamEnv) -> None:
-    reading = asyncio.ensure_future(everything(await told.streams.join(THREAD, RUN, last_event_id="99999999-0")))
-    await told.say(_value(1))
-    await told.finish()
-    assert _said(await reading) == [("values", {"n": 1})]
+async def test_a_cursor_the_log_has_not_reached_replays_nothing(claimed: StreamEnv) -> None:
+    reading = asyncio.ensure_future(everything(await claimed.streams.join(THREAD, RUN, last_event_id="99999999-0")))
+    await claimed.flush(_value(1))
+    await claimed.finish()
+    assert _without_ids(await reading) == [("values", {"n": 1})]
 
 
 async def test_a_run_that_is_not_resumable_has_no_ids_and_ignores_cursors(
@@ -253,7 +253,7 @@ async def test_a_run_that_is_not_resumable_has_no_ids_and_ignores_cursors(
     made.create(resumable=False)
     await made.claim()
     reading = asyncio.ensure_future(everything(await made.streams.join(THREAD, RUN, last_event_id="0")))
-    await made.say(_value(1))
+    await made.flush(_value(1))
     await made.finish()
     assert await reading == [(None, "values", {"n": 1})]
     assert await everything(await made.streams.join(THREAD, RUN, last_event_id="0")) == []
@@ -278,8 +278,8 @@ async def test_a_filter_keeps_its_modes_in_every_namespace(
     made, _ = memory
     made.create()
     await made.claim()
-    await made.say(_value(0), _value(1, "child:1"), Frame("custom", 1))
-    await made.say(Frame("messages", []), Frame("messages/partial", []))
+    await made.flush(_value(0), _value(1, "child:1"), Frame("custom", 1))
+    await made.flush(Frame("messages", []), Frame("messages/partial", []))
     await made.finish(Frame("error", {}), status="error")
     joined = await made.streams.join(THREAD, RUN, last_event_id="0")
     assert [event for _, event, _ in await everything(joined, stream_modes(asked))] == expected
@@ -301,34 +301,34 @@ async def test_heartbeats_come_while_nothing_happens_and_between_events() -> Non
         await events.aclose()
 
 
-async def test_a_client_that_stops_reading_holds_bounded_memory_and_misses_nothing(told: StreamEnv) -> None:
-    joined = await told.streams.join(THREAD, RUN, last_event_id="0")
+async def test_a_client_that_stops_reading_holds_bounded_memory_and_misses_nothing(claimed: StreamEnv) -> None:
+    joined = await claimed.streams.join(THREAD, RUN, last_event_id="0")
     chunks = encoded(joined)
     data = await anext(chunks)
     for number in range(1, 1500):
-        await told.say(_value(number))
-    await told.finish()
+        await claimed.flush(_value(number))
+    await claimed.finish()
     async with asyncio.timeout(DEADLINE_S):
         async for chunk in chunks:
             data += chunk
-    assert parsed(data) == await _from_start(told)
+    assert parsed(data) == await _from_start(claimed)
     assert len(parsed(data)) == 1501
 
 
 class Unsteady(MemoryFrames):
-    """Frames of a log that does not answer now and then."""
+    """Frames of a log that fails `faults` times."""
 
     def __init__(self) -> None:
         super().__init__()
         self.faults = 0
 
     async def tail(self, thread_id: ThreadId) -> FrameTail:
-        """Listen to a thread, if the log answers."""
+        """Open a tail, if the log answers."""
         self._answer()
         return await super().tail(thread_id)
 
     async def read(self, thread_id: ThreadId, start: int, end: int) -> AsyncGenerator[PositionedFrames]:
-        """Yield a range, and break off in the middle while there are faults left."""
+        """Yield a range, and fail in its middle while there are faults left."""
         async for flush in super().read(thread_id, start, end):
             yield flush
             self._answer()
@@ -346,7 +346,7 @@ async def test_a_log_that_breaks_off_in_the_middle_costs_time_and_no_event(monke
         made.create()
         await made.claim()
         for number in range(5):
-            await made.say(_value(number))
+            await made.flush(_value(number))
         joined = await made.streams.join(THREAD, RUN, last_event_id="0")
         frames.faults = 7
         reading = asyncio.ensure_future(everything(joined))
@@ -376,7 +376,7 @@ async def test_what_expired_is_said_and_the_rest_is_shown(memory: tuple[StreamEn
     made, frames = memory
     made.create()
     await made.claim()
-    behind = [await made.say(_value(number)) for number in range(4)]
+    behind = [await made.flush(_value(number)) for number in range(4)]
     await frames.expire(THREAD, behind[1])
     await made.finish()
     shown = await _from_start(made)
@@ -392,7 +392,7 @@ async def test_a_run_whose_flushes_were_lost_with_the_end_of_outputs_shows_a_gap
     made, _ = memory
     made.create()
     await made.claim()
-    behind = await made.say(_value(0))
+    behind = await made.flush(_value(0))
     await made.accept_end("success", outputs_to=behind + 5 * SLOTS)
     shown = await _from_start(made)
     assert [event for _, event, _ in shown] == ["metadata", "values", "gap"]
@@ -413,7 +413,7 @@ async def test_a_closed_stream_ends_and_gives_its_tail_back(memory: tuple[Stream
 
 
 async def _follow_with_cuts(env: StreamEnv, live: RunStream, cuts: list[int]) -> list[Event]:
-    """Read a stream that breaks after so many events each time, and resume it behind the last event received."""
+    """Read a stream that breaks after each number of `cuts`, and resume it after the last event received."""
     shown = await some(live, cuts[0])
     for count in [*cuts[1:], 1_000_000]:
         cursor = shown[-1][0] if shown else "0"
@@ -421,29 +421,29 @@ async def _follow_with_cuts(env: StreamEnv, live: RunStream, cuts: list[int]) ->
     return shown
 
 
-async def _tell(env: StreamEnv, dice: random.Random) -> None:
-    """Tell a run with everything that may happen to it, in random order."""
+async def _random_run(env: StreamEnv, dice: random.Random) -> None:
+    """Write the history of a run with random faults: voids, releases, late and repeated flushes, fences."""
     for attempt in range(dice.randint(1, 3)):
         if attempt:
-            await env.say(_value(-1), end=f"void-{attempt}")
+            await env.flush(_value(-1), end=f"void-{attempt}")
             if dice.random() < 0.7:
                 await env.release()
-                await env.say(_value(-5))
+                await env.flush(_value(-5))
         old = env.epoch
         await env.claim()
         for number in range(dice.randint(3, 30)):
             match dice.randrange(9):
                 case 0:
-                    await env.say(_value(-2), epoch=old, n=10_000 + number)
+                    await env.flush(_value(-2), epoch=old, n=10_000 + number)
                 case 1:
-                    await env.say(_value(-3), n=env.n[env.epoch])
+                    await env.flush(_value(-3), n=env.n[env.epoch])
                 case 2:
                     await env.log.append(OTHER_THREAD, _other(number))
                 case 3:
-                    await (env.fence() if dice.random() < 0.1 else env.say(_value(number)))
+                    await (env.fence() if dice.random() < 0.1 else env.flush(_value(number)))
                 case _:
                     frames = [_value(number, dice.choice(["", "child:1"])) for _ in range(dice.randint(1, 5))]
-                    await env.say(*frames)
+                    await env.flush(*frames)
             if dice.random() < 0.3:
                 await asyncio.sleep(0.001)  # one turn or two for the readers
     if dice.random() < 0.5:
@@ -466,36 +466,36 @@ async def test_a_stream_cut_five_times_and_resumed_equals_the_run_joined_from_it
         live = await made.streams.open(THREAD)
         made.create()
         events = live.events(RUN, resumable=True)
-        telling = asyncio.ensure_future(_tell(made, dice))
+        running = asyncio.ensure_future(_random_run(made, dice))
         resumed = await _follow_with_cuts(made, events, [dice.randint(1, 12) for _ in range(5)])
-        await telling
+        await running
         whole = await _from_start(made)
     assert resumed == whole
     assert len({at for at, _, _ in whole}) == len(whole)
     assert not [data for _, _, data in whole if isinstance(data, dict) and str(data.get("n")).startswith("-")]
 
 
-async def test_a_replay_begins_once_the_rows_can_be_read(told: StreamEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_replay_begins_once_the_rows_can_be_read(claimed: StreamEnv, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agentlog_gateway.timeouts.STREAM_RETRY_S", 0.01)
-    told.rows.away = True
-    replayed = asyncio.ensure_future(everything(told.streams.replay(THREAD, RUN)))
-    await told.rows.asked_again(told.rows.asked + 3)
-    told.rows.away = False
-    await told.finish()
+    claimed.rows.away = True
+    replayed = asyncio.ensure_future(everything(claimed.streams.replay(THREAD, RUN)))
+    await claimed.rows.asked_again(claimed.rows.asked + 3)
+    claimed.rows.away = False
+    await claimed.finish()
     assert [event for _, event, _ in await replayed] == ["metadata", "values"]
 
 
-async def test_a_stream_goes_on_while_the_rows_are_built_anew(told: StreamEnv) -> None:
-    events = await told.streams.join(THREAD, RUN, last_event_id="-1")
+async def test_a_stream_goes_on_while_the_rows_are_built_anew(claimed: StreamEnv) -> None:
+    events = await claimed.streams.join(THREAD, RUN, last_event_id="-1")
     reading = asyncio.create_task(everything(events))
-    told.rows.built = True
-    asked = told.rows.asked
-    await told.hint(RUN)
-    await told.rows.asked_again(asked + 2)
+    claimed.rows.built = True
+    asked = claimed.rows.asked
+    await claimed.hint(RUN)
+    await claimed.rows.asked_again(asked + 2)
     with pytest.raises(Unavailable):
-        await told.streams.join(THREAD, RUN)
+        await claimed.streams.join(THREAD, RUN)
     assert not reading.done()
-    told.rows.built = False
-    await told.finish()
+    claimed.rows.built = False
+    await claimed.finish()
     async with asyncio.timeout(DEADLINE_S):
         assert NOT_FOUND not in await reading

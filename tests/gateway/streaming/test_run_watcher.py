@@ -1,4 +1,4 @@
-"""How streams and waiting calls learn that a run is over: by hint, by polling, and when the rows stay away."""
+"""Watcher of runs: hints, polling, and outages of the rows."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -18,7 +18,7 @@ ENDED = Hint(0, 0, 1, ended=(RUN,))
 
 
 class SlowRows(Rows):
-    """Rows that are read only when a test lets them, with values of the runs that are asked for."""
+    """Rows whose reads wait for `go`, with the values of the selected runs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class SlowRows(Rows):
         self.go.set()
 
     def end(self) -> None:
-        """Let the run be over."""
+        """End the run."""
         self.by_id[RUN] = replace(self.by_id[RUN], status="success", values={"n": 1})
 
     async def rows(
@@ -42,13 +42,13 @@ class SlowRows(Rows):
 
 @pytest.fixture
 async def rows() -> SlowRows:
-    """Give one pending run."""
+    """Return rows with one pending run."""
     return SlowRows()
 
 
 @pytest.fixture
 async def watcher(rows: SlowRows) -> AsyncIterator[RunWatcher]:
-    """Give a watcher that polls seldom."""
+    """Yield a running watcher."""
     async with asyncio.timeout(DEADLINE_S):
         made = RunWatcher(rows, 0.05)
         serving = asyncio.ensure_future(made.run())

@@ -1,4 +1,4 @@
-"""How events look on the wire, and what a response does when its client goes away."""
+"""Framing of server-sent events, and their response when its client disconnects."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from agentlog_infra.kafka.outputs.records import Stored, decoded
 
 
 class Endless:
-    """Events that come until closed, or a given number of them."""
+    """Events without end until closed, or `count` of them."""
 
     def __init__(self, count: int | None = None) -> None:
         self.ended = False
@@ -90,7 +90,7 @@ def test_the_same_bytes_serve_every_reader_while_they_are_recent() -> None:
 
 
 def at_the_same_place(run_id: str, text: str) -> PositionedFrames:
-    """Return a flush as it is read from a log."""
+    """Return a flush in the form in which it is read from a log."""
     value, headers = encode_record(FrameRecord(RunId(run_id), 1, 0, (Frame("values", text),)))
     return decoded(Stored(7, b"t", value, headers), 0, 0, value)
 

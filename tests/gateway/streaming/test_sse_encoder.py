@@ -1,4 +1,4 @@
-"""How typed events of a stream become server-sent events, without any stream."""
+"""Encoding of typed stream events as server-sent events."""
 
 import pytest
 
@@ -29,7 +29,7 @@ VALUES, CUSTOM, MESSAGES = (
 
 
 def encoded(*events: StreamEvent, modes: list[str] | None = None) -> bytes:
-    """Return what a client is sent."""
+    """Return the bytes that a client gets."""
     return SseEncoder(Framer(), stream_modes(modes or [])).encode(events)
 
 
