@@ -182,7 +182,7 @@ class SimLoop(asyncio.BaseEventLoop):
         """Pause a process."""
         process.paused = True
 
-    def go_on(self, process: Process) -> None:
+    def resume(self, process: Process) -> None:
         """Continue a paused process with all its pending callbacks."""
         process.paused = False
         if process.ready and process.alive and process not in self._runnable:
@@ -191,7 +191,7 @@ class SimLoop(asyncio.BaseEventLoop):
     def revive(self, process: Process) -> None:
         """Make a killed process runnable again, so that its tasks can be cancelled."""
         process.alive = True
-        self.go_on(process)
+        self.resume(process)
 
     def unretrieved(self) -> list[str]:
         """Return the unretrieved exceptions of tasks of living processes.

@@ -91,7 +91,7 @@ class Nemesis:
         process, length_s = self._somebody(), 8.0 * self._env.chance.random() ** 2
         self._env.network.note("stands still", process.name, length_s)
         self._env.loop.pause(process)
-        self._env.network.later(length_s, lambda: self._env.loop.go_on(process))
+        self._env.network.later(length_s, lambda: self._env.loop.resume(process))
 
     def outlive_a_lease(self) -> None:
         """Pause a worker for longer than its leases, then continue it."""
@@ -100,7 +100,7 @@ class Nemesis:
         length_s = 5.0 + 3.0 * self._env.chance.random()
         self._env.network.note("outlives its leases", process.name, length_s)
         self._env.loop.pause(process)
-        self._env.network.later(length_s, lambda: self._env.loop.go_on(process))
+        self._env.network.later(length_s, lambda: self._env.loop.resume(process))
 
     def crash_broker(self) -> None:
         """Kill the broker, now or with one of the next records unsynced."""

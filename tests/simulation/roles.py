@@ -250,7 +250,7 @@ class Execution:
         return step
 
 
-class Views:
+class FinalStates:
     """Implements `dependencies.FinalState`: the state of a thread is the number of its saved steps."""
 
     def __init__(self, wiring: Wiring) -> None:
@@ -286,7 +286,7 @@ async def worker(env: SimulationEnv, process: Process) -> None:
             ends=CachedEndOffsets(frames, env.broker.partition_of, wiring.clock),
             execution=Execution(wiring),
             graph_ids=(GRAPH,),
-            final_state=Views(wiring),
+            final_state=FinalStates(wiring),
             provenance=lambda graph_id: {"graph_id": graph_id},
             hints=wiring.verdicts,
             loops=SimJobLoops(home),
@@ -301,7 +301,7 @@ async def housekeeper(env: SimulationEnv, process: Process) -> None:
     """Run a housekeeper."""
     async with wired(env, process) as wiring:
         writer = wiring.writer(Actor("system", "housekeeper"))
-        finisher = RunFinisher(writer, wiring.queries(), SimFrames(env.broker), Views(wiring))
+        finisher = RunFinisher(writer, wiring.queries(), SimFrames(env.broker), FinalStates(wiring))
         await _served(
             [
                 ReapRuns(finisher, wiring.feed, wiring.feed, TIMING),

@@ -102,7 +102,7 @@ def test_a_killed_process_runs_nothing_more_and_a_stopped_one_goes_on_where_it_w
         loop.pause(stopped)
         await passes(5)
         assert done == []
-        loop.go_on(stopped)
+        loop.resume(stopped)
         await going_on
 
     loop.run_until_complete(day())

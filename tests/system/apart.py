@@ -1,4 +1,4 @@
-"""Every role as a process of its own, as a cluster runs them: `agentlog serve ROLE`, no supervisor above them."""
+"""Every role as its own process, as in a cluster: `agentlog serve ROLE`, without a supervisor."""
 
 import json
 import os
@@ -20,7 +20,7 @@ END_S = 60
 
 @dataclass
 class Apart:
-    """Roles that share one environment; `server` looks at the gateway and at the traces of the example steps."""
+    """Roles with one common environment; `server` gives access to the gateway and to the traces of example steps."""
 
     folder: Path
     environment: dict[str, str]
@@ -30,7 +30,7 @@ class Apart:
     )
 
     def __post_init__(self) -> None:
-        """Name the places of traces and gates."""
+        """Set the paths of traces and gates."""
         self.server = RunningServer(self.folder)
         self.server.gates.mkdir(exist_ok=True)
         self.environment |= {
@@ -42,7 +42,7 @@ class Apart:
         }
 
     def run(self, *words: str) -> str:
-        """Run a command to its end and return what it printed on stdout."""
+        """Run a command to its end and return its stdout."""
         done = subprocess.run(
             _agentlog(*words), capture_output=True, text=True, env=self._env(), timeout=END_S, check=False
         )
@@ -50,7 +50,7 @@ class Apart:
         return done.stdout
 
     def start(self, role: str) -> None:
-        """Start a role; what it says goes into the log that `server.log` returns."""
+        """Start a role; its output goes into the log that `server.log` returns."""
         with (self.folder / "dev.log").open("ab") as log:
             process = subprocess.Popen(
                 _agentlog("serve", role), stdout=log, stderr=log, env=self._env(), start_new_session=True
@@ -87,7 +87,7 @@ def _without_ours() -> dict[str, str]:
 
 @contextmanager
 def roles_apart(folder: Path, environment: Mapping[str, str]) -> Generator[Apart]:
-    """Prepare topics and schema, start all roles, stop them at the end; none may have failed."""
+    """Prepare topics and schema, start all roles, and stop them at the end; none may have failed."""
     apart = Apart(folder, dict(environment))
     try:
         apart.run("topics", "apply")
@@ -109,7 +109,7 @@ def roles_apart(folder: Path, environment: Mapping[str, str]) -> Generator[Apart
 
 @contextmanager
 def embedded_rows(folder: Path, kafka: str) -> Generator[dict[str, str]]:
-    """Run PostgreSQL and Valkey below a log that is elsewhere, as `agentlog serve stack` does; give their addresses."""
+    """Run PostgreSQL and Valkey with a log elsewhere, as `agentlog serve stack` does; yield their addresses."""
     words = _agentlog("serve", "stack", "--data-dir", str(folder / "data"))
     env = child_environment(_without_ours() | {"AGENTLOG_KAFKA_BOOTSTRAP": kafka})
     with (folder / "stack.log").open("ab") as log:

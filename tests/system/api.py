@@ -1,4 +1,4 @@
-"""The HTTP API as a test speaks it: plain requests, typed JSON answers, every unexpected status an error."""
+"""HTTP client of tests: plain requests, typed JSON answers, and an error for every unexpected status."""
 
 import asyncio
 import io
@@ -11,7 +11,7 @@ TIMEOUT = aiohttp.ClientTimeout(total=120)
 
 
 class Api:
-    """Requests to one server, each on a connection of its own, so that none survives a restart of the server."""
+    """Requests to one server, each on its own connection, so that a restart of the server breaks none."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -42,7 +42,7 @@ class Api:
         return str(as_object(await self.call("POST", f"/threads/{thread_id}/runs", body))["run_id"])
 
     async def join(self, thread_id: str, run_id: str, opened: asyncio.Event | None = None) -> JsonObject:
-        """Wait for a run's end and return its values; `opened` is set once the server has answered with its headers."""
+        """Wait for a run's end and return its values; `opened` is set when the server has sent its headers."""
         path = f"{self._url}/threads/{thread_id}/runs/{run_id}/join"
         async with aiohttp.ClientSession(timeout=TIMEOUT) as session, session.get(path) as answer:
             assert answer.status == 200, await answer.text()

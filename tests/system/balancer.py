@@ -1,4 +1,4 @@
-"""A TCP balancer over several gateways: each connection goes to the next one that takes it, bytes stay as they are."""
+"""TCP balancer over several gateways: each connection goes to the next one that accepts it, unchanged."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -9,7 +9,7 @@ CHUNK = 64 * 1024
 
 
 class Balancer:
-    """Knows the gateways, and how many connections each got and how often one refused."""
+    """The gateways, with the number of connections and refusals of each."""
 
     def __init__(self, urls: Sequence[str]) -> None:
         self._places = [(str(urlsplit(url).hostname), int(urlsplit(url).port or 80)) for url in urls]
@@ -20,20 +20,20 @@ class Balancer:
         self._carried: set[asyncio.Task[None]] = set()
 
     def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry one connection from now on."""
+        """Forward one connection in the background."""
         task = asyncio.create_task(self.serve(reader, writer))
         self._carried.add(task)
         task.add_done_callback(self._carried.discard)
 
     async def close(self) -> None:
-        """Cut what is still carried."""
+        """Close all open connections."""
         carried = list(self._carried)
         for task in carried:
             task.cancel()
         await asyncio.gather(*carried, return_exceptions=True)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry one connection to its end."""
+        """Forward one connection until its end."""
         there = await self._connect()
         if there is None:
             writer.transport.abort()
@@ -59,13 +59,13 @@ class Balancer:
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass bytes on until one side ends; then tell the other."""
+    """Forward bytes until one side ends, then close the other."""
     try:
         while chunk := await reader.read(CHUNK):
             writer.write(chunk)
             await writer.drain()
     except OSError:
-        writer.transport.abort()  # a reset is passed on as one
+        writer.transport.abort()  # forward a reset as a reset
     else:
         if not writer.is_closing():
             writer.close()
@@ -73,7 +73,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 @asynccontextmanager
 async def balancer(urls: Sequence[str]) -> AsyncGenerator[tuple[str, Balancer]]:
-    """Listen on a port of its own; give the URL."""
+    """Listen on an own port; yield the URL."""
     balancing = Balancer(urls)
     server = await asyncio.start_server(balancing.take, "127.0.0.1", 0)
     async with server:

@@ -1,8 +1,8 @@
-"""A whole server of which every part is a process of its own: each role, each of the three servers, kept alive.
+"""A whole server with every part as its own process: each role and each of the three servers, kept running.
 
-The log, PostgreSQL and Valkey each have an owner (`agentlog_infra.stack.stack` with the other two elsewhere), so that
-each can die and be started again by its owner at once, or stay away until a test brings it back. The roles are kept by
-a thread that does what a service manager does: it starts again what has ended.
+The log, PostgreSQL and Valkey each have an owner (`agentlog_infra.stack.stack` with the other two elsewhere). So each
+can die and be restarted by its owner at once, or stay away until a test starts it again. A thread restarts ended roles,
+as a service manager does.
 """
 
 import json
@@ -38,7 +38,7 @@ KEEP_EVERY_S = 0.1
 
 @dataclass
 class Process:
-    """A role's process, how earlier ones ended, and where in the role's log this one's words begin."""
+    """A role's process, exit statuses of earlier ones, and the start of its output in the role's log."""
 
     name: str
     running: "subprocess.Popen[bytes]"
@@ -47,7 +47,7 @@ class Process:
 
 
 class Cluster:
-    """One data directory a server, one process a role; `workers` of them execute runs; `times` of leases and looks."""
+    """One data directory per server, one process per role, `workers` workers; `times`: lease and check settings."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Cluster:
         self.wait_ok()
 
     def close(self) -> None:
-        """End every process."""
+        """Stop every process."""
         self._closing.set()
         if self._keeper.is_alive():
             self._keeper.join(10)
@@ -101,7 +101,7 @@ class Cluster:
             process.wait(20)
 
     def start_servers(self, names: Sequence[str]) -> None:
-        """Start owners of servers, and wait until each says where its server is."""
+        """Start the owners of the servers, and wait until each reports its address."""
         for name in names:
             self._owners[name] = self._start_owner(name)
         for name in names:
@@ -110,7 +110,7 @@ class Cluster:
             self.addresses[name] = str(stack["addresses"][IN_STACK[name]])
 
     def start_roles(self, names: Sequence[str]) -> None:
-        """Start roles that do not run."""
+        """Start the roles that are not running."""
         with self._guard:
             for name in names:
                 ends = self._roles[name].ends if name in self._roles else []
@@ -124,25 +124,25 @@ class Cluster:
     # ---------------------------------------------------------------- faults
 
     def pids(self, name: str) -> list[int]:
-        """Return the processes of a role ("worker": of all workers) or of a server; without its owner."""
+        """Return the processes of a role ("worker": of all workers) or of a server, without its owner."""
         if name not in SERVERS:
             with self._guard:
                 return [role.running.pid for role in self._roles.values() if role.name.partition("-")[0] == name]
         return sorted(descendants(self._owners[name].pid) - {self._owners[name].pid})
 
     def living(self, name: str) -> list[int]:
-        """Return the processes of a role or of a server; there has to be one."""
+        """Return the processes of a role or server; there must be at least one."""
         pids = [pid for pid in self.pids(name) if _state(pid) not in "ZX"]
         assert pids, f"no process of {name}"
         return pids
 
     def strike(self, name: str, number: signal.Signals) -> None:
-        """Signal the processes of a role or server; a killed one is started again by whoever keeps it."""
+        """Signal the processes of a role or server; its owner restarts a killed one."""
         for pid in self.living(name):
             _signal(pid, number)
 
     def signal_pids(self, pids: Sequence[int], number: signal.Signals) -> None:
-        """Signal processes of before, those that are left."""
+        """Signal those of the given processes that still exist."""
         for pid in pids:
             _signal(pid, number)
 
@@ -151,7 +151,7 @@ class Cluster:
         _signal(self._roles[f"worker-{number}"].running.pid, what)
 
     def hold(self, name: str) -> None:
-        """Kill a server together with its owner: it stays away until `bring_back`."""
+        """Kill a server together with its owner; it stays away until `bring_back`."""
         owner = self._owners[name]
         for pid in [owner.pid, *self.pids(name)]:
             _signal(pid, signal.SIGKILL)
@@ -159,18 +159,18 @@ class Cluster:
         wait_until(lambda: not self._leftover(name), 20, f"{name} is gone")
 
     def stop_server(self, name: str) -> None:
-        """Stop a server in order, with its owner: it stays away until `bring_back`."""
+        """Stop a server with its owner in order; it stays away until `bring_back`."""
         self._owners[name].send_signal(signal.SIGTERM)
         self._owners[name].wait(60)
 
     def bring_back(self, name: str) -> None:
-        """Start a server again that was held or stopped; it is where it was."""
+        """Start a held or stopped server again at its old address."""
         before = self.addresses[name]
         self.start_servers([name])
         assert self.addresses[name] == before, f"{name} moved from {before} to {self.addresses[name]}"
 
     def kill_everything(self) -> None:
-        """SIGKILL every process of every part."""
+        """SIGKILL every process."""
         self._pause_keeper()
         for pid in self._all():
             _signal(pid, signal.SIGKILL)
@@ -179,7 +179,7 @@ class Cluster:
         wait_until(lambda: not any(self._leftover(name) for name in SERVERS), 20, "the servers are gone")
 
     def start_again(self) -> None:
-        """Start everything that was killed."""
+        """Start every killed process again."""
         before = dict(self.addresses)
         self.start_servers(SERVERS)
         assert self.addresses == before
@@ -189,24 +189,24 @@ class Cluster:
         self.wait_ok()
 
     def signal_all(self, number: signal.Signals) -> None:
-        """Signal every process of every part, its owner included."""
+        """Signal every process, the owners of servers included."""
         for pid in self._all():
             _signal(pid, number)
 
     def copy(self, name: str, to: str) -> None:
-        """Copy the data of a stopped server aside."""
+        """Copy the data of a stopped server to another folder."""
         shutil.copytree(self._data(name), self.folder / to, symlinks=True, ignore=_no_sockets, dirs_exist_ok=False)
         _same_owners(self._data(name), self.folder / to)
 
     def restore(self, name: str, of: str) -> None:
-        """Put a copy in the place of a stopped server's data."""
+        """Replace a stopped server's data by a copy."""
         inner = {"broker": "broker", "postgres": "postgres", "valkey": "valkey"}[name]
         there = self._data(name) / inner
         shutil.rmtree(there)
         shutil.copytree(self.folder / of / inner, there, symlinks=True)
         _same_owners(self.folder / of / inner, there)
 
-    # ------------------------------------------------------------------ looks
+    # ------------------------------------------------------------ observations
 
     @property
     def kafka(self) -> str:
@@ -228,22 +228,22 @@ class Cluster:
         return [json.loads(line) for line in self.trace.read_text().splitlines()] if self.trace.exists() else []
 
     def said(self, name: str = "") -> str:
-        """Return what a part printed, or all of them."""
+        """Return the output of a part, or of all parts."""
         paths = sorted(self.folder.glob(f"{name or '*'}.log"))
         return "\n".join(f"== {path.stem}\n{path.read_text(errors='replace')}" for path in paths)
 
     def settled(self) -> bool:
-        """Tell whether every role runs and has said so since its last start."""
+        """Return whether every role runs and has reported it since its last start."""
         with self._guard:
             found = [(role, (self.folder / f"{role.name}.log").read_bytes()) for role in self._roles.values()]
             return all(b"role.started" in said[role.begins_at :] for role, said in found)
 
     def ends(self) -> dict[str, list[int]]:
-        """Return role -> exit statuses with which it ended, killed ones included."""
+        """Return role -> exit statuses of its earlier processes, killed ones included."""
         return {role.name: list(role.ends) for role in self._roles.values()}
 
     def run(self, *words: str, seconds: float = 120) -> "subprocess.CompletedProcess[str]":
-        """Run a command of the command line against this server."""
+        """Run a subcommand of the command line against this server."""
         line = [sys.executable, "-m", "agentlog_infra.cli.main", *words]
         return subprocess.run(line, env=self._variables(), capture_output=True, text=True, check=False, timeout=seconds)
 
@@ -283,7 +283,7 @@ class Cluster:
             )
 
     def _keep(self) -> None:
-        """Start again what has ended, as a service manager does."""
+        """Restart ended roles, as a service manager does."""
         while not self._closing.wait(KEEP_EVERY_S):
             with self._guard:
                 for name, role in self._roles.items():
@@ -304,7 +304,7 @@ class Cluster:
             yield from [role.running.pid for role in self._roles.values()]
 
     def _leftover(self, name: str) -> list[int]:
-        """Return processes that work on the data of a server."""
+        """Return the processes that use the data of a server."""
         data = str(self._data(name))
         found: list[int] = []
         for path in Path("/proc").iterdir():
@@ -331,7 +331,7 @@ def _no_sockets(folder: str, names: list[str]) -> set[str]:
 
 
 def _same_owners(source: Path, target: Path) -> None:
-    """Give the copies to the accounts that the originals belong to."""
+    """Give each copy the owner of its original."""
     for path in [source, *source.rglob("*")]:
         copy = target / path.relative_to(source)
         if copy.exists() and os.geteuid() == 0:
@@ -340,7 +340,7 @@ def _same_owners(source: Path, target: Path) -> None:
 
 
 def _state(pid: int) -> str:
-    """Return the state of a process as Linux names it, "X" where it is gone."""
+    """Return the state of a process in Linux terms, "X" if it does not exist."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -358,7 +358,7 @@ def _signal(pid: int, number: signal.Signals) -> None:
 def running_cluster(
     environment: dict[str, str] | None = None, workers: int = 2, times: Mapping[str, str] = SHORT_LEASES
 ) -> Generator[Cluster]:
-    """Start all parts in a folder of their own; end them and remove the folder at the end."""
+    """Start all parts in an own folder; stop them and remove the folder at the end."""
     cluster = Cluster(open_folder(), environment, workers, times)
     try:
         began = time.monotonic()

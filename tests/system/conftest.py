@@ -8,6 +8,6 @@ from tests.system.servers import RunningServer, running_server
 
 @pytest.fixture(scope="session")
 def server() -> Generator[RunningServer]:
-    """Give a whole server, as `agentlog dev` starts it."""
+    """Yield a whole server, as `agentlog dev` starts it."""
     with running_server() as running:
         yield running

@@ -1,4 +1,4 @@
-"""A cluster with a batch of runs in flight, what was noted beside it, and the checker's judgement over both."""
+"""Fixture environment of faults: a cluster, a batch of runs in flight, recorded answers, and the checker's verdict."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ SIZES = {"N_JOBS_PER_WORKER": "10", "AGENTLOG_REQUEST_DEADLINE_SECS": "8"}
 
 
 class FaultsEnv:
-    """A cluster, what was noted beside it since it began, and the batch of runs that is in flight."""
+    """A cluster, the answers recorded since its start, and the batch of runs in flight."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
@@ -36,11 +36,11 @@ class FaultsEnv:
         self.batch: dict[str, str] = {}
 
     def forget_notes(self) -> None:
-        """Note anew from here on."""
+        """Discard the recorded answers."""
         self.notes = self.ana.notes = Notes(all_threads=False)
 
     async def begin(self, runs: int = RUNS, **data: Json) -> None:
-        """Start a batch of runs on threads of their own, all at once."""
+        """Start a batch of runs on own threads, in parallel."""
         asking = [Client(self.cluster.url, f"starter-{number}", self.notes) for number in range(8)]
         self.batch = {}
 
@@ -53,18 +53,18 @@ class FaultsEnv:
         await asyncio.gather(*(one(number) for number in range(runs)))
 
     async def set_off(self, runs: int = RUNS, **data: Json) -> None:
-        """Start a batch and let it go once all of it is in flight: in the second of five steps."""
+        """Start a batch, and let it continue once all runs are in the second of five steps."""
         await until(self.cluster.settled, END_S, "all roles are back from the fault before")
         gate = self.gate("go")
         await self.in_flight(runs, gate, **data)
         gate.touch()
 
     def gate(self, name: str) -> Path:
-        """Return a gate that nobody has opened."""
+        """Return a gate that is closed."""
         return self.cluster.gates / f"{name}-{time.monotonic_ns()}"
 
     async def in_flight(self, runs: int, gate: Path, later: Path | None = None, /, **data: Json) -> dict[str, str]:
-        """Start a batch and have all of it wait for the gate in the second of five steps; return it.
+        """Start a batch, wait until all runs hold at the gate in the second of five steps, and return it.
 
         `later`: the gate of the fourth step.
         """
@@ -75,7 +75,7 @@ class FaultsEnv:
 
     @asynccontextmanager
     async def busy(self) -> AsyncGenerator[None]:
-        """Have a client write and another read all the while."""
+        """Run one writing and one reading client for the length of the block."""
         stop = asyncio.Event()
         reading = asyncio.create_task(self._read(stop))
         writing = asyncio.create_task(self._write(stop))
@@ -102,7 +102,7 @@ class FaultsEnv:
                 await pace(stop)
 
     async def ends(self) -> None:
-        """Wait until all runs of the batch have ended; show what is left."""
+        """Wait until all runs of the batch have ended; print the open ones."""
         left = dict(self.batch)
         async with asyncio.timeout(END_S):
             while left:
@@ -114,9 +114,9 @@ class FaultsEnv:
         self.notes.shown = [await self.ana.show(thread) for thread in self.batch.values()]
 
     async def judged(self, stream_every: int = 4, gone: Collection[str] = (), *, ended: bool = True) -> Verdicts:
-        """Let the checker judge the whole log and all notes; every run of the batch has to be a success.
+        """Run the checker over the whole log and all recorded answers; every run of the batch must succeed.
 
-        `gone`: runs that were taken off the log by hand. `ended`: every other run has to have its end too.
+        `gone`: runs that were removed from the log. `ended`: all other runs must have ended too.
         """
         cluster, notes = self.cluster, self.notes
         notes.effects = [one for one in effects(cluster.steps()) if one.run_id not in gone]
@@ -129,7 +129,7 @@ class FaultsEnv:
 
 
 async def pace(stop: asyncio.Event, seconds: float = LOOK_EVERY_S) -> None:
-    """Let the server breathe between two requests."""
+    """Pause between two requests."""
     try:
         async with asyncio.timeout(seconds):
             await stop.wait()
@@ -138,7 +138,7 @@ async def pace(stop: asyncio.Event, seconds: float = LOOK_EVERY_S) -> None:
 
 
 async def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Wait for a condition, at most so many seconds."""
+    """Wait for a condition, at most this number of seconds."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
@@ -146,23 +146,23 @@ async def until(condition: Callable[[], bool], seconds: float, what: str) -> Non
 
 
 async def lasting(seconds: float) -> None:
-    """Let a fault last."""
+    """Keep a fault for a while."""
     await pace(asyncio.Event(), seconds)
 
 
 def held_at(cluster: Cluster, step: str, runs: Collection[str]) -> int:
-    """Return how many of the runs began a step."""
+    """Return how many of the runs have started a step."""
     return len({line["run_id"] for line in cluster.steps() if line["step"] == step} & set(runs))
 
 
 def taken_over(env: FaultsEnv, worker: int) -> int:
-    """Return how many runs of the batch another process than this one executes."""
+    """Return how many runs of the batch are now executed by another process than this one."""
     others = {line["run_id"] for line in env.cluster.steps() if str(line["pid"]) != str(worker)}
     return len(others & env.batch.keys())
 
 
-async def standing(cluster: Cluster, runs: Collection[str]) -> tuple[int, int]:
-    """Return how many of the runs are claimed and how many wait, as the log has it."""
+async def claimed_and_queued(cluster: Cluster, runs: Collection[str]) -> tuple[int, int]:
+    """Return the numbers of claimed and of queued runs, from the log."""
     judged = judge(await read_topic(cluster.addresses["broker"], "agentlog.events"))
     statuses = Counter(
         status for thread in folded(judged).values() for run, status in thread.runs.items() if run in runs

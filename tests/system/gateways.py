@@ -1,4 +1,4 @@
-"""More gateways beside that of a running server, on ports of their own and on the same data directory."""
+"""Additional gateways of a running server, on own ports and on the same data directory."""
 
 import signal
 import subprocess
@@ -15,7 +15,7 @@ STOP_S = 20
 
 @contextmanager
 def another_gateway(server: RunningServer) -> Generator[RunningServer]:
-    """Start `agentlog serve gateway` on the server's data directory; give it, and stop it at the end."""
+    """Start `agentlog serve gateway` on the server's data directory; yield it, and stop it at the end."""
     port = free_port()
     words = ["serve", "gateway", "--config", str(server.config), "--port", str(port)]
     words += ["--data-dir", str(server.folder / "data")]

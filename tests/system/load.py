@@ -1,4 +1,4 @@
-"""Clients that keep a server busy while something is done to it, and the proof that nobody lost anything by it."""
+"""Clients that keep a server busy during a fault, and the checker's proof that no request was lost."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -13,14 +13,14 @@ from agentlog_facts.json_value import JsonObject, as_object
 ROUND_S = 60.0
 STEPS: JsonObject = {"assistant_id": "steps", "input": {"sleep_ms": 50}}
 AFTER = 3
-"""How many more rounds each writer does behind what is done."""
+"""The rounds of each writer after the fault."""
 
 
 class Writers:
-    """They create, patch, run and read; each change and its answer is noted, and what a thread showed at the end."""
+    """Clients that create, patch, run and read; they record each change, its answer, and each thread's last state."""
 
     def __init__(self, urls: Sequence[str]) -> None:
-        self.notes = Notes(all_threads=False)  # other tests of the same server made threads too
+        self.notes = Notes(all_threads=False)  # other tests of the same server created threads too
         self.rounds = 0
         self._urls = urls
         self._clients: list[Client] = []
@@ -28,12 +28,12 @@ class Writers:
 
     @property
     def failed(self) -> list[Change | str]:
-        """Return the requests that were not answered with success at once."""
-        put_off = [told for client in self._clients for told in client.put_off]
-        return [*put_off, *(change for change in self.notes.changes if not change.promised)]
+        """Return the requests that did not succeed at the first try."""
+        delayed = [told for client in self._clients for told in client.delayed]
+        return [*delayed, *(change for change in self.notes.changes if not change.promised)]
 
     async def write(self, number: int) -> None:
-        """Do round after round until told to stop."""
+        """Run rounds until stopped."""
         client = Client(self._urls[number % len(self._urls)], f"writer-{number}", self.notes)
         self._clients.append(client)
         while not self._stop.is_set():
@@ -49,7 +49,7 @@ class Writers:
 
     @asynccontextmanager
     async def going(self, writers: int) -> AsyncGenerator[None]:
-        """Write while the block lasts, and for some rounds longer."""
+        """Write for the length of the block, and for some more rounds."""
         async with asyncio.TaskGroup() as group:
             for number in range(writers):
                 group.create_task(self.write(number))
@@ -59,12 +59,12 @@ class Writers:
             self._stop.set()
 
     async def goes_on(self, rounds: int, within_s: float = ROUND_S) -> None:
-        """Wait for so many more rounds."""
+        """Wait for this number of further rounds."""
         enough = self.rounds + rounds
         async with asyncio.timeout(within_s):
             while self.rounds < enough:  # noqa: ASYNC110 - counted by several tasks
                 await asyncio.sleep(0.01)
 
     async def judged(self, kafka: str, postgres: str) -> None:
-        """Let the checker judge the whole log, the rows of the ledger and what was noted. Raises: AssertionError."""
+        """Run the checker over the whole log, the ledger and the recorded answers. Raises: AssertionError."""
         await judged_well(kafka, postgres, self.notes)

@@ -1,4 +1,4 @@
-"""A client that asks until it has an answer, and notes for the checker what it sent and what it was told."""
+"""A client that repeats requests until they are answered, and records requests and answers for the checker."""
 
 import asyncio
 import time
@@ -13,25 +13,25 @@ from tests.system.sse import events
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load
 
 ANSWER_S = 40.0
-"""How long one try may take: longer than the server's own deadline."""
+"""The time-out of one try: longer than the server's own deadline."""
 READ_S = 60.0
-"""For how long a read is asked again."""
+"""The time for which a read is repeated."""
 AGAIN_S = 0.05
-"""How soon a client asks again that got no answer or was told to."""
+"""The pause before a client repeats a request that had no answer, or whose answer demands it."""
 ASK_AGAIN = frozenset({0, 500, 502, 503, 504})
 
 
 class Client:
-    """One session; its changes bear an Idempotency-Key and are asked again until they are answered for good."""
+    """One session; its changes have an Idempotency-Key and are repeated until they have a final answer."""
 
     def __init__(self, url: str, name: str, notes: Notes) -> None:
         self.url, self.name, self.notes = url, name, notes
         self.token = ""
-        self.put_off: list[str] = []
-        """Reads of `show` that were not answered at once."""
+        self.delayed: list[str] = []
+        """Reads of `show` that were not answered at the first try."""
 
     async def change(self, method: str, path: str, body: JsonObject, thread_id: str = "", seconds: float = 90) -> Json:
-        """Send a change until it is answered for good; every answer is noted. Fails after so many seconds."""
+        """Send a change until it has a final answer; record every answer. Fails after this number of seconds."""
         key, end = uuid4().hex, time.monotonic() + seconds
         while True:
             status, token, found = await self._ask(method, path, body, {"Idempotency-Key": key})
@@ -49,7 +49,7 @@ class Client:
             await asyncio.sleep(AGAIN_S)
 
     async def try_once(self, method: str, path: str, body: JsonObject) -> int:
-        """Send a change once, noting nothing; return the status."""
+        """Send a change once without recording it; return the status."""
         status, _, _ = await self._ask(method, path, body, {"Idempotency-Key": uuid4().hex})
         return status
 
@@ -64,7 +64,7 @@ class Client:
         return str(as_object(answer)["run_id"])
 
     async def look(self, thread_id: str, run_id: str, *, with_token: bool = False) -> str:
-        """Read a thread's state and a run's status, noting both if they were answered; return the status, "" if not."""
+        """Read and record a thread's state and a run's status; return the status, "" if there was no answer."""
         token = self.token if with_token else ""
         headers = {"X-Consistency-Token": token} if token else {}
         status, _, state = await self._ask("GET", f"/threads/{thread_id}/state", None, headers)
@@ -80,7 +80,7 @@ class Client:
         return shown
 
     async def show(self, thread_id: str) -> Shown:
-        """Read all that is said of a thread."""
+        """Read everything about a thread."""
         thread = await self._read(f"/threads/{thread_id}")
         state = await self._read(f"/threads/{thread_id}/state")
         listed = await self._get(f"/threads/{thread_id}/runs?limit=1000")
@@ -95,7 +95,7 @@ class Client:
         )
 
     async def stream(self, thread_id: str, run_id: str) -> list[tuple[str, Value]]:
-        """Join a run's stream at its start and read it to its end."""
+        """Read a run's stream from its start to its end."""
         url = f"{self.url}/threads/{thread_id}/runs/{run_id}/stream"
         return [(event.event, plain(load(event.data.encode()))) async for event in events(url, last_event_id="-1")]
 
@@ -108,13 +108,13 @@ class Client:
             status, _, found = await self._ask("GET", path, None, {})
             if status == 200:
                 return found
-            self.put_off.append(f"GET {path}: {status} {found}")
-            assert status in ASK_AGAIN, self.put_off[-1]
-            assert time.monotonic() < end, self.put_off[-1]
+            self.delayed.append(f"GET {path}: {status} {found}")
+            assert status in ASK_AGAIN, self.delayed[-1]
+            assert time.monotonic() < end, self.delayed[-1]
             await asyncio.sleep(AGAIN_S)
 
     async def _ask(self, method: str, path: str, body: Json, headers: dict[str, str]) -> tuple[int, str, Json]:
-        """Return status, token and answer; status 0 where none came."""
+        """Return status, token and answer; status 0 without an answer."""
         timeout = aiohttp.ClientTimeout(total=ANSWER_S)
         data = None if body is None else dump(body)
         try:
@@ -128,7 +128,7 @@ class Client:
 
 
 def plain(value: Json) -> Value:
-    """Return JSON in the checker's own words."""
+    """Return JSON in the checker's types."""
     if isinstance(value, dict):
         found: Plain = {name: plain(item) for name, item in value.items()}
         return found
@@ -138,5 +138,5 @@ def plain(value: Json) -> Value:
 
 
 def effects(steps: Sequence[dict[str, str]]) -> list[Effect]:
-    """Return the starts of steps as effects."""
+    """Return the starts of steps as the checker's effects."""
     return [Effect(line["run_id"], line["step"], int(line["attempt"])) for line in steps if line["edge"] == "start"]

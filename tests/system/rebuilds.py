@@ -1,4 +1,4 @@
-"""`agentlog rebuild` as a process that a test may pause, kill and cancel, and what lies in the database meanwhile."""
+"""`agentlog rebuild` as a process that a test may pause, kill and cancel, and its traces in the database."""
 
 import asyncio
 import os
@@ -38,7 +38,7 @@ LOOKS: dict[Moment, str] = {
         SELECT EXISTS (SELECT FROM ledger.positions WHERE owner LIKE 'rebuild-%' AND next_offset > 0 AND NOT present)
     """,
 }
-"""How the database shows that a rebuild has come to a moment."""
+"""Queries that detect a stage of a rebuild in the database."""
 
 
 class Rebuild:
@@ -56,16 +56,16 @@ class Rebuild:
 
     @property
     def running(self) -> bool:
-        """Tell whether it has not ended."""
+        """Return whether it has not ended."""
         return self._process.poll() is None
 
     def tell(self, *signals: int) -> None:
-        """Send signals."""
+        """Send a signal."""
         for number in signals:
             os.kill(self._process.pid, number)
 
     async def pause_at(self, uri: str, moment: Moment) -> bool:
-        """Stop it when it comes to a moment; tell whether it stands there and did not go past it."""
+        """Pause it at a stage; return whether it is at that stage and not after it."""
         connection = await asyncpg.connect(uri)
         try:
             async with asyncio.timeout(LONGEST_S):
@@ -85,19 +85,19 @@ class Rebuild:
         return status, self._said.read(), self._told.read()
 
     def kill(self) -> None:
-        """End it, paused or not."""
+        """Kill it, paused or not."""
         self._process.kill()
         self._process.wait()
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Kill it and close its pipes."""
         self.kill()
         self._said.close()
         self._told.close()
 
 
 async def is_at(connection: "asyncpg.Connection[asyncpg.Record]", moment: Moment) -> bool:
-    """Tell whether a rebuild stands at a moment now."""
+    """Return whether a rebuild is at a stage now."""
     try:
         return bool(await connection.fetchval(LOOKS[moment]))
     except asyncpg.UndefinedTableError:
@@ -106,7 +106,7 @@ async def is_at(connection: "asyncpg.Connection[asyncpg.Record]", moment: Moment
 
 @contextmanager
 def rebuilding(server: RunningServer, *flags: str) -> Generator[Rebuild]:
-    """Begin a rebuild; it does not outlive the block."""
+    """Start a rebuild; kill it at the end of the block."""
     one = Rebuild(server, *flags)
     try:
         yield one
@@ -116,7 +116,7 @@ def rebuilding(server: RunningServer, *flags: str) -> Generator[Rebuild]:
 
 @asynccontextmanager
 async def paused(server: RunningServer, moment: Moment, *flags: str) -> AsyncGenerator[Rebuild]:
-    """Begin a rebuild and stop it at a moment; another one where it went past. It does not outlive the block."""
+    """Start a rebuild and pause it at a stage; start another one if it went past. Kill it at the end of the block."""
     for _ in range(TRIES):
         with rebuilding(server, *flags) as one:
             if await one.pause_at(server.postgres, moment):
@@ -129,7 +129,7 @@ async def paused(server: RunningServer, moment: Moment, *flags: str) -> AsyncGen
 
 
 async def rebuilt(server: RunningServer, *flags: str) -> tuple[int, str, str]:
-    """Do it whole."""
+    """Run a complete rebuild."""
     with rebuilding(server, *flags) as one:
         return await one.ended()
 
@@ -144,7 +144,7 @@ async def schemas(uri: str) -> list[str]:
 
 
 async def ask(uri: str, sql: str) -> object:
-    """Execute one statement; return the first value it gives."""
+    """Execute one statement; return the first value of its result."""
     connection = await asyncpg.connect(uri)
     try:
         found: object = await connection.fetchval(sql)

@@ -1,4 +1,4 @@
-"""Runs that wait where a test wants them to, and the words in which tests speak about them."""
+"""Runs that wait at gates, and helpers to read their status."""
 
 from pathlib import Path
 from uuid import uuid4
@@ -13,14 +13,14 @@ UNKNOWN = "019ab000-0000-7000-8000-000000000001"
 
 
 class Gate:
-    """A file that a step of the example graph waits for."""
+    """A file for which a step of the example graph waits."""
 
     def __init__(self, server: RunningServer | Cluster) -> None:
         self.name = f"gate-{uuid4().hex}"
         self._path: Path = server.gates / self.name
 
     def open(self) -> None:
-        """Let the step go on."""
+        """Let the step continue."""
         self._path.touch()
 
     def held(self, step: str = "two", **more: Json) -> JsonObject:
@@ -28,11 +28,11 @@ class Gate:
         return {"hold": {step: self.name}, "name": self.name, **more}
 
     def began(self, server: RunningServer | Cluster, step: str = "two") -> bool:
-        """Tell whether the step has started to wait."""
+        """Return whether the step has started to wait."""
         return bool(self.runs_in(server, step))
 
     def runs_in(self, server: RunningServer | Cluster, step: str) -> list[str]:
-        """Return the runs with this input that started the step, in this order."""
+        """Return the runs with this input that have started the step, in order."""
         mine = [line for line in server.steps() if line["name"] == self.name]
         return [line["run_id"] for line in mine if (line["step"], line["edge"]) == (step, "start")]
 
@@ -59,5 +59,5 @@ async def thread_status(api: Api, thread_id: str) -> str:
 
 
 def done_of(values: Json) -> Json:
-    """Return the steps that a state of `steps` has done."""
+    """Return the completed steps in a state of `steps`."""
     return as_object(values).get("done")

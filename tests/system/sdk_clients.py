@@ -1,4 +1,4 @@
-"""Clients of the official SDK that go on while processes restart: what came of their requests, and who came back."""
+"""Clients with the official SDK that continue during restarts, with their results and reconnections."""
 
 # The SDK types states and results as bare dicts.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -27,7 +27,7 @@ STEPS = ["one", "two", "three", "four", "five"]
 
 @dataclass
 class Load:
-    """Clients with the official SDK, and what came of their requests."""
+    """Clients with the official SDK, and the results of their requests."""
 
     url: str
     stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -35,7 +35,7 @@ class Load:
     failed: list[str] = field(default_factory=list[str])
 
     async def client(self, number: int) -> None:
-        """Do one thing after the other until told to stop; each must succeed."""
+        """Send request after request until stopped; each must succeed."""
         kinds = [self._long] if number == 0 else [self._wait, self._stream, self._background, self._stateless]
         async with get_client(url=self.url) as sdk:
             while not self.stop.is_set():
@@ -46,7 +46,7 @@ class Load:
                         self.failed.append(f"{kind.__name__}: {type(error).__name__}: {error} {_told_when(error)}")
 
     async def more(self, count: int) -> None:
-        """Wait until so many more requests have succeeded."""
+        """Wait for this number of further successful requests."""
         before = self.done.total()
         await until(lambda: self.done.total() >= before + count, within_secs=60)
 
@@ -74,7 +74,7 @@ class Load:
         self.done["stream"] += 1
 
     async def _long(self, sdk: LangGraphClient) -> None:
-        """Be open when a gateway stops, for longer than it waits: the SDK comes back and misses nothing."""
+        """Hold a request open for longer than a stopping gateway waits: the SDK reconnects and misses nothing."""
         thread_id = await self._thread(sdk)
         parts = sdk.runs.stream(
             thread_id, "steps", input={"sleep_ms": 1500}, stream_mode="updates", stream_resumable=True
@@ -101,7 +101,7 @@ class Load:
 
 @dataclass
 class Held:
-    """Streams and waits that are open while both gateways restart, and how often the client of each came back."""
+    """Streams and waits that are open while both gateways restart, and the number of reconnections of each client."""
 
     running: Several
     url: str
@@ -110,7 +110,7 @@ class Held:
 
     @asynccontextmanager
     async def open(self, count: int) -> AsyncGenerator[None]:
-        """Keep so many of each open for the length of the block; then let their runs end, and see what arrived."""
+        """Keep this number of each open for the length of the block; then let their runs end, and check the results."""
         async with asyncio.TaskGroup() as group:
             for number in range(count):
                 group.create_task(self._stream(f"stream {number}"))
@@ -124,7 +124,7 @@ class Held:
         return {line["run_id"] for line in lines if (line["name"], line["step"]) == (self.gate, "two")}
 
     async def _stream(self, name: str) -> None:
-        """Every step has to arrive, once."""
+        """Check that every step arrives once."""
         async with self._sdk(name) as (sdk, thread_id):
             parts = sdk.runs.stream(thread_id, "steps", input=self._work, stream_mode="updates", stream_resumable=True)
             assert [node async for part in parts if part.event == "updates" for node in plain(part.data)] == STEPS
@@ -150,7 +150,7 @@ class Held:
 
 
 def _told_when(error: Exception) -> str:
-    """Return what was asked for when, for the message of a failed test."""
+    """Return the times of all requests, for the message of a failed test."""
     now = time.strftime("%H:%M:%S", time.gmtime())
     return f"{error.request.method} {error.request.url} {now}" if isinstance(error, httpx.RequestError) else now
 

@@ -1,4 +1,4 @@
-"""A whole server in processes of its own, as `agentlog dev` starts it, that a test may kill, pause and start again."""
+"""A whole server in processes of its own, as `agentlog dev` starts it; tests may kill, pause and restart it."""
 
 import json
 import os
@@ -24,7 +24,7 @@ STEP_S = 0.02
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now."""
+    """Return a port without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -32,7 +32,7 @@ def free_port() -> int:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Wait for a condition, at most so many seconds."""
+    """Wait for a condition, at most this number of seconds."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
@@ -41,7 +41,7 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
 
 @dataclass
 class RunningServer:
-    """`agentlog dev` in a folder; the same folder keeps its log over restarts."""
+    """`agentlog dev` in a folder; a restart in the same folder keeps the log."""
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict[str, str])
@@ -51,17 +51,17 @@ class RunningServer:
 
     @property
     def url(self) -> str:
-        """Return where the API answers."""
+        """Return the URL of the API."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def trace(self) -> Path:
-        """Return the file to which the example steps write when they start and end."""
+        """Return the file to which the example steps write at their start and end."""
         return self.folder / "trace.jsonl"
 
     @property
     def gates(self) -> Path:
-        """Return the folder of gates that held steps wait for."""
+        """Return the folder of the gates."""
         return self.folder / "gates"
 
     @property
@@ -83,7 +83,7 @@ class RunningServer:
         return str(stack["addresses"]["redis"])
 
     def start(self) -> float:
-        """Start and wait for the first 200 on /ok; return the seconds it took."""
+        """Start it and wait for the first 200 on /ok; return the time in seconds."""
         self.gates.mkdir(exist_ok=True)
         words = ["dev", "--config", str(self.config), "--port", str(self.port), "--no-reload"]
         words += ["--data-dir", str(self.folder / "data")]
@@ -106,7 +106,7 @@ class RunningServer:
         wait_until(self._answers, seconds, f"200 on {self.url}/ok; log:\n{self.log()[-3000:]}")
 
     def log(self) -> str:
-        """Return what the server printed so far."""
+        """Return the server's output so far."""
         path = self.folder / "dev.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
@@ -121,7 +121,7 @@ class RunningServer:
             found |= more
 
     def pids(self, *words: str) -> list[int]:
-        """Return the processes whose command line holds all of these words."""
+        """Return the processes whose command line contains all of these words."""
         return [pid for pid, command in self.family().items() if all(word in command.split() for word in words)]
 
     def kill_role(self, role: str) -> int:
@@ -139,11 +139,11 @@ class RunningServer:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
-                continue  # died with its parent meanwhile
+                continue  # it died with its parent meanwhile
         self.process.wait(20)
 
     def stop(self) -> int:
-        """Stop in order; return the exit status."""
+        """Stop it in order; return the exit status."""
         if self.process is None:
             return 0
         if self.process.poll() is None:
@@ -151,7 +151,7 @@ class RunningServer:
         return self.process.wait(60)
 
     def steps(self) -> list[dict[str, str]]:
-        """Return the lines that the example steps wrote."""
+        """Return the trace lines of the example steps."""
         return [json.loads(line) for line in self.trace.read_text().splitlines()] if self.trace.exists() else []
 
     def _answers(self) -> bool:
@@ -192,7 +192,7 @@ def _command(pid: int) -> str:
 
 @contextmanager
 def running_server(environment: dict[str, str] | None = None, config: Path = EXAMPLES) -> Generator[RunningServer]:
-    """Start a server in a folder of its own; stop it and remove the folder at the end."""
+    """Start a server in an own folder; stop it and remove the folder at the end."""
     folder = open_folder()
     server = RunningServer(folder, environment or {}, config)
     try:
@@ -207,12 +207,12 @@ def running_server(environment: dict[str, str] | None = None, config: Path = EXA
 
 
 def clean_environment(more: dict[str, str]) -> dict[str, str]:
-    """Return the environment of a process of the product: nothing of ours from outside, its rooms, and `more`."""
+    """Return the environment of a product process: no settings from outside, the rooms on its path, and `more`."""
     return child_environment({**_plain_environment(), **more})
 
 
 def descendants(pid: int) -> set[int]:
-    """Return a process and all that came from it and live."""
+    """Return a process and all its living descendants."""
     found = {pid}
     while True:
         more = {child for child, parent in _parents().items() if parent in found} - found
@@ -222,7 +222,7 @@ def descendants(pid: int) -> set[int]:
 
 
 def answers_ok(port: int) -> bool:
-    """Tell whether /ok is answered with 200 now."""
+    """Return whether /ok answers 200 now."""
     try:
         with socket.create_connection(("127.0.0.1", port), 1) as connection:
             connection.sendall(b"GET /ok HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

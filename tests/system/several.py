@@ -1,4 +1,4 @@
-"""Several processes of each role on one running stack, each started by itself: `agentlog serve ROLE --data-dir DIR`."""
+"""Several processes of each role on one running stack, each from `agentlog serve ROLE --data-dir DIR`."""
 
 import json
 import os
@@ -50,7 +50,7 @@ class Member:
     """Lines of earlier processes of this name."""
 
     def lines(self, event: str) -> list[JsonObject]:
-        """Return what this process logged under a name."""
+        """Return the log lines of this process with an event name."""
         found: list[JsonObject] = []
         for line in self.log.read_text(errors="replace").splitlines()[self.said_before :]:
             if f'"{event}"' in line:
@@ -60,7 +60,7 @@ class Member:
 
     @property
     def owner(self) -> str:
-        """Return the name under which a projector owns partitions."""
+        """Return the owner id of a projector."""
         return str(self.lines("projector.took")[-1]["owner"])
 
 
@@ -81,7 +81,7 @@ class Several:
 
     @property
     def trace(self) -> Path:
-        """Return the file to which the example steps write."""
+        """Return the trace file of the example steps."""
         return self.folder / "trace.jsonl"
 
     @property
@@ -91,11 +91,11 @@ class Several:
 
     @property
     def urls(self) -> list[str]:
-        """Return where the gateways answer."""
+        """Return the URLs of the gateways."""
         return [f"http://127.0.0.1:{port}" for port in self.ports.values()]
 
     def stack_file(self) -> JsonObject:
-        """Read what is said of the running stack."""
+        """Read the file that describes the running stack."""
         return as_object(load((self.data / "stack.json").read_bytes()))
 
     def address(self, part: str) -> str:
@@ -103,11 +103,11 @@ class Several:
         return str(as_object(self.stack_file()["addresses"])[part])
 
     def steps(self) -> list[dict[str, str]]:
-        """Return the lines that the example steps wrote."""
+        """Return the trace lines of the example steps."""
         return [json.loads(line) for line in self.trace.read_text().splitlines()] if self.trace.exists() else []
 
     def start(self, names: Sequence[str] = TWO_OF_EACH) -> None:
-        """Start the stack, make topics and schema, and start roles; return when all of them are ready."""
+        """Start the stack, create topics and schema, and start the roles; return when all of them are ready."""
         self.gates.mkdir(exist_ok=True)
         self.stack = self._popen("stack", "serve", "stack")
         wait_until((self.data / "stack.json").exists, START_S, "the stack runs")
@@ -130,7 +130,7 @@ class Several:
         self.members[name] = Member(name, self._popen(name, "serve", role, *more), log, before)
 
     def wait_ready(self, name: str) -> None:
-        """Wait until a role says that it runs."""
+        """Wait until a role reports that it runs."""
         wait_until(partial(self._is_ready, self.members[name]), START_S, f"{name} is ready")
 
     def signal(self, name: str, number: signal.Signals) -> None:
@@ -143,7 +143,7 @@ class Several:
         self.members[name].running.wait(END_S)
 
     def stop(self, name: str) -> float:
-        """Stop a role in order; return how many seconds it took. It must say that it ended well."""
+        """Stop a role in order; return the time in seconds. It must report a clean end."""
         began = time.monotonic()
         self.signal(name, signal.SIGTERM)
         status = self.members[name].running.wait(END_S)
@@ -151,36 +151,36 @@ class Several:
         return time.monotonic() - began
 
     def restart(self, name: str) -> tuple[float, float]:
-        """Stop a role in order and start it again; return the seconds until it ended, and until it was ready."""
+        """Restart a role in order; return the seconds until it ended, and until it was ready."""
         took, began = self.stop(name), time.monotonic()
         self.begin(name)
         self.wait_ready(name)
         return took, time.monotonic() - began
 
     def said(self, name: str) -> str:
-        """Return what a part printed."""
+        """Return the output of a part."""
         return (self.folder / f"{name}.log").read_text(errors="replace")
 
     def rows_are_those_of_a_fresh_fold(self) -> None:
-        """Fold the whole log beside the live rows and compare them."""
+        """Fold the whole log into a shadow schema and compare it with the live rows."""
         self.rebuilt("--check")
 
     def rebuilt(self, *flags: str) -> str:
-        """Do a whole rebuild, which must end well; return what it said."""
+        """Run a complete rebuild, which must succeed; return its output."""
         words = self._words("rebuild", *flags)
         done = subprocess.run(words, env=self._env(), capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
     def errors(self) -> list[str]:
-        """Return our own log lines of level error, of all roles; libraries may complain about being paused."""
+        """Return the product's log lines of level ERROR, of all roles; libraries may log errors after a pause."""
         found = [line for name in self.members for line in self.said(name).splitlines()]
         return [
             line for line in found if re.search(r'"level": "(error|critical)", "logger": "agentlog|^Traceback', line)
         ]
 
     def close(self) -> None:
-        """Stop everything in order; kill what does not."""
+        """Stop everything in order; kill processes that do not stop."""
         running = [*(member.running for member in self.members.values()), *([self.stack] if self.stack else [])]
         for process in running:
             if process.poll() is None:
@@ -218,7 +218,7 @@ class Several:
 
 @contextmanager
 def several(names: Sequence[str] = TWO_OF_EACH, settings: Mapping[str, str] | None = None) -> Generator[Several]:
-    """Run several of each role in a folder of their own; stop them and remove the folder at the end."""
+    """Run several of each role in an own folder; stop them and remove the folder at the end."""
     running = Several(open_folder(), settings or {})
     try:
         running.start(names)
@@ -230,9 +230,9 @@ def several(names: Sequence[str] = TWO_OF_EACH, settings: Mapping[str, str] | No
 
 @asynccontextmanager
 async def held_amid_a_batch(uri: str) -> AsyncGenerator[Callable[[], Awaitable[bool]]]:
-    """Keep projectors, until the end of the block, between reading records and writing what becomes of them.
+    """Delay projectors for the length of the block, between their reads of records and the writes of rows.
 
-    What is given tells whether one stands there.
+    Yield a function that returns whether a projector waits there.
     """
     connection = await asyncpg.connect(uri)
     try:

@@ -1,4 +1,4 @@
-"""Server-sent events as they come over the wire, read by hand so that ids and order are what the server sent."""
+"""Parser of server-sent events, by hand, so that ids and order are exactly those that the server sent."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -12,7 +12,7 @@ from agentlog_facts.json_value import JsonObject, dump
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event: id ("" when it has none), name and the raw text of its data."""
+    """One event: id ("" if it has none), name and the raw text of its data."""
 
     id: str
     event: str
@@ -24,7 +24,7 @@ async def events(
 ) -> AsyncGenerator[Event]:
     """POST a body, or GET without one, and yield events until the server closes; comments are left out.
 
-    `opened` is set once the server has answered.
+    `opened` is set when the server has answered.
     """
     headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
     method = "GET" if body is None else "POST"

@@ -1,4 +1,4 @@
-"""All roles as processes of their own on Apache Kafka, over TLS and with a login: the main job, a worker's death."""
+"""System tests on Apache Kafka, over TLS and with a login: the main job and a worker's death, with all roles apart."""
 
 import asyncio
 import io
@@ -31,7 +31,7 @@ SOON = {
 
 @pytest.fixture
 def folder() -> Generator[Path]:
-    """Give a folder that the database's account may pass."""
+    """Yield a folder that the database's account may enter."""
     made = open_folder()
     yield made
     shutil.rmtree(made, ignore_errors=True)
@@ -39,7 +39,7 @@ def folder() -> Generator[Path]:
 
 @pytest.fixture
 def kafka(folder: Path) -> Generator[SecuredKafka]:
-    """Run Apache Kafka; agentlog only knows the door that wants TLS and a login."""
+    """Yield Apache Kafka; agentlog knows only the listener with TLS and login."""
     (folder / "kafka").mkdir()
     server = SecuredKafka(folder / "kafka", Certificates.make(folder))
     server.start()
@@ -75,7 +75,7 @@ async def test_roles_apart_do_the_main_job_and_outlive_a_worker_on_apache_kafka(
 
 
 async def the_main_job(apart: Apart) -> None:
-    """A thread, a streamed run, an approval, its resume, the history and the facts on the log."""
+    """Check a thread, a streamed run, an approval, its resume, the history and the facts on the log."""
     out = io.StringIO()
 
     async def facts(thread_id: str) -> AsyncIterator[str]:
@@ -87,7 +87,7 @@ async def the_main_job(apart: Apart) -> None:
 
 
 async def runs_that_outlive_a_worker(apart: Apart) -> list[str]:
-    """Kill a worker that has runs in flight; all of them end well. Returns the runs."""
+    """Kill a worker that has runs in flight; all of them succeed. Return the runs."""
     api, server = Api(apart.server.url), apart.server
     threads = [await api.thread() for _ in range(RUNS)]
     runs = {await api.start_run(thread, "steps", {"sleep_ms": 300}): thread for thread in threads}

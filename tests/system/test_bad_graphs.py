@@ -1,4 +1,4 @@
-"""A graph that cannot be loaded stops the start with a message that says which and why."""
+"""System tests of graphs that cannot be loaded: the start fails with a message that names graph and reason."""
 
 import subprocess
 import sys

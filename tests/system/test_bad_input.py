@@ -1,4 +1,4 @@
-"""Bad input gets the status and the detail of the contract, shows no traceback, and leaves nothing on the log."""
+"""System tests of bad input: status and detail of the contract, no traceback, and nothing on the log."""
 
 import asyncio
 
@@ -82,7 +82,7 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_sent(server: Runnin
     head = b"POST /threads HTTP/1.1\r\nHost: x\r\nContent-Length: 400000000\r\n\r\n"
     writer.write(head)
     async with asyncio.timeout(20):
-        answer = await reader.read()  # to the end of the connection: head and body may come apart
+        answer = await reader.read()  # read to the end of the connection: head and body may arrive separately
     writer.close()
     await writer.wait_closed()
     assert answer.startswith(b"HTTP/1.1 413")

@@ -1,4 +1,4 @@
-"""What stands at a breakpoint stays there over every crash, and a run that is rolled back leaves its question open."""
+"""System tests of breakpoints over crashes, and of rollbacks that keep an interrupt open."""
 
 import asyncio
 import os
@@ -36,7 +36,7 @@ QUICK = {
 }
 END_S = 60.0
 AWAY_S = timeouts.FINAL_STATE_WAIT.total_seconds() + 5.0
-"""How long PostgreSQL is away: longer than a graph may take to show a state."""
+"""The outage of PostgreSQL: longer than a graph may take to return a state."""
 RUNS = 20
 
 
@@ -45,7 +45,7 @@ STEPS = ["one", "two", "three"]
 
 @dataclass(frozen=True)
 class Stop:
-    """A graph, what a run of it asks for, the node before which it has to stop, and the steps before that."""
+    """A graph, the request of its run, the node before which it must stop, and the steps before that node."""
 
     graph: str
     asks: JsonObject
@@ -71,12 +71,12 @@ CONSENTS = [
     Stop("line", {"interrupt_before": "*"}),
     Stop("line", {"interrupt_after": "*"}, "three", ("one", "two")),
 ]
-"""Runs that go on after a human's consent; the one before was asked for the same and stopped one node earlier."""
+"""Runs that continue after a human's consent; the run before had the same request and stopped one node earlier."""
 
 
 @dataclass(frozen=True)
 class BreakpointsEnv:
-    """A server, and what runs on it."""
+    """A server and its runs."""
 
     server: RunningServer | Cluster
     api: Api
@@ -88,18 +88,18 @@ class BreakpointsEnv:
         return str(as_object(await self.ana.change("POST", f"/threads/{thread_id}/runs", body, thread_id))["run_id"])
 
     async def wait(self, thread_id: str, graph: str, more: JsonObject) -> JsonObject:
-        """Carry a run out and return the values it leaves."""
+        """Execute a run to its end and return its values."""
         body: JsonObject = {"assistant_id": graph, **more}
         return as_object(await self.ana.change("POST", f"/threads/{thread_id}/runs/wait", body, thread_id))
 
     def hold(self, name: str) -> Path:
-        """Hold whoever shows the state of this name."""
+        """Delay every reading of the state of this name."""
         path = self.server.gates / f"hold-{name}"
         path.touch()
         return path
 
     def held(self, name: str) -> bool:
-        """Tell whether somebody is held."""
+        """Return whether a reading is delayed."""
         return (self.server.gates / f"held-{name}").exists()
 
     def started(self, name: str) -> list[str]:
@@ -107,11 +107,11 @@ class BreakpointsEnv:
         return [line["step"] for line in self.server.steps() if (line["name"], line["edge"]) == (name, "start")]
 
     async def log(self) -> list[Judged]:
-        """Return the judged log as it is, after the checker found nothing wrong with it."""
+        """Return the judged log, which must be without violations."""
         return (await judged_well(self.server.kafka, self.server.postgres, ended=False))[0]
 
     async def judged(self, threads: Iterable[str], streamed: Iterable[tuple[str, str]] = ()) -> Verdicts:
-        """Let the checker judge the whole log and all notes; these threads and streams of (thread, run) are noted."""
+        """Run the checker over the whole log and all records of these threads and streams of (thread, run)."""
         notes = self.ana.notes
         notes.shown = [await self.ana.show(thread_id) for thread_id in threads]
         notes.streams = {run_id: await self.ana.stream(thread_id, run_id) for thread_id, run_id in streamed}
@@ -129,7 +129,7 @@ class Killable(BreakpointsEnv):
 
 @pytest.fixture(scope="module")
 def here() -> Generator[Killable]:
-    """Run a server whose processes the tests kill, one test after the other."""
+    """Yield a server whose processes the tests kill, one test after the other."""
     with running_server(QUICK, GRAPHS) as server:
         yield Killable(server, Api(server.url), Client(server.url, "ana", Notes()))
 
@@ -180,13 +180,13 @@ async def killed_at_their_stops(
     kill: Callable[[RunningServer], None],
     inputs: Sequence[Json],
 ) -> list[str]:
-    """Kill while each run stands at its stop and has no end yet; return the runs, which stand there again."""
+    """Kill while each run is at its stop without an end; return the runs, which stop there again."""
     holds = [here.hold(name) for name in names]
     runs = [
         await here.start(thread_id, stop.graph, data, {"stream_mode": ["custom"], **stop.asks})
         for stop, thread_id, data in zip(stops, threads, inputs, strict=True)
     ]
-    await until(lambda: all(here.held(name) for name in names), within_secs=END_S)  # all is saved, no end is
+    await until(lambda: all(here.held(name) for name in names), within_secs=END_S)  # before any end
     _, found = await judged_well(here.server.kafka, here.server.postgres, ended=False)
     assert [found.runs[run_id] for run_id in runs] == [""] * len(runs)
     await asyncio.to_thread(kill, here.server)
@@ -200,7 +200,7 @@ async def killed_at_their_stops(
 
 
 async def stands(here: BreakpointsEnv, stop: Stop, name: str, thread_id: str, run_id: str) -> None:
-    """Expect that a run has ended at its breakpoint, and that nothing behind it was executed."""
+    """Check that a run has ended at its breakpoint, and that no later node was executed."""
     async with asyncio.timeout(END_S):
         await here.api.join(thread_id, run_id)
     assert set(here.started(name)) == set(stop.done), f"{stop}: {here.started(name)}"
@@ -210,7 +210,7 @@ async def stands(here: BreakpointsEnv, stop: Stop, name: str, thread_id: str, ru
 
 
 async def goes_on(here: BreakpointsEnv, stop: Stop, name: str, thread_id: str) -> None:
-    """Let a human agree: then the rest runs, each step once."""
+    """Give a human's consent and check that the remaining steps run once each."""
     rest = STEPS[len(stop.done) :]
     values = await here.wait(thread_id, stop.graph, {"input": None})
     assert values["done"] == STEPS, stop
@@ -226,8 +226,8 @@ async def test_no_run_passes_its_breakpoint_whenever_its_worker_is_killed(here: 
         asked: JsonObject = {"interrupt_before": ["two"]}
         starting = asyncio.gather(*(here.start(one, "line", {"name": name}, asked) for one in threads))
         at = 1 + number * 7 % RUNS
-        kill = kill_everything if number % 5 == 4 else kill_worker  # a new supervisor counts restarts anew
-        if kill is kill_everything:  # else they still come while the worker dies
+        kill = kill_everything if number % 5 == 4 else kill_worker  # a new supervisor counts restarts from 0
+        if kill is kill_everything:  # else they may still come while the worker dies
             await starting
         await asyncio.to_thread(wait_until, lambda: len(here.started(name)) >= at, END_S, "some have begun")  # noqa: B023 - waited for here
         await asyncio.to_thread(kill, here.server)
@@ -244,7 +244,7 @@ async def test_no_run_passes_its_breakpoint_whenever_its_worker_is_killed(here: 
 
 @dataclass
 class Question:
-    """A thread that stands at a question, what it showed then, and a run that is answering it."""
+    """A thread with an interrupt, its state then, and a run that resumes it."""
 
     thread_id: str
     name: str
@@ -254,7 +254,7 @@ class Question:
 
 
 async def shown(here: BreakpointsEnv, thread_id: str) -> list[Json]:
-    """Return all that is shown of a thread's state."""
+    """Return all fields of a thread's state."""
     thread = await here.api.get(f"/threads/{thread_id}")
     return [
         await here.api.call("GET", f"/threads/{thread_id}/state?subgraphs=true"),
@@ -264,7 +264,7 @@ async def shown(here: BreakpointsEnv, thread_id: str) -> list[Json]:
 
 
 async def answering(here: BreakpointsEnv) -> Question:
-    """Bring a thread to its question, and a run that answers it to the gate behind."""
+    """Run a thread up to its interrupt, and a run that resumes it up to the gate after it."""
     thread_id, gate = await here.ana.thread(), Gate(here.server)
     await here.wait(thread_id, "asking", {"input": {"gate": gate.name, "name": gate.name}})
     before = await shown(here, thread_id)
@@ -275,7 +275,7 @@ async def answering(here: BreakpointsEnv) -> Question:
 
 
 async def untouched(here: BreakpointsEnv, question: Question) -> None:
-    """Expect the thread as it was before the answer, nothing of the run left, and that it can be answered again."""
+    """Check that the thread is as before the resume, without traces of the run, and can be resumed again."""
     await until(lambda: _gone(here, question), within_secs=END_S)
     assert await shown(here, question.thread_id) == question.before
     connection = await asyncpg.connect(here.server.postgres)
@@ -296,7 +296,7 @@ async def _gone(here: BreakpointsEnv, question: Question) -> bool:
 
 
 async def rolled_back(here: BreakpointsEnv, question: Question) -> None:
-    """Ask for the rollback."""
+    """Request the rollback."""
     path = f"/threads/{question.thread_id}/runs/{question.run_id}/cancel?action=rollback"
     await here.ana.change("POST", path, {}, question.thread_id)
 
@@ -308,7 +308,7 @@ async def test_a_rolled_back_answer_leaves_its_question_open_over_every_kill(her
     await rolled_back(here, question)
     await untouched(here, question)
 
-    question = await answering(here)  # the worker dies before it hears of the rollback
+    question = await answering(here)  # the worker dies before it gets the hint of the rollback
     asked.append(question)
     [worker] = here.server.pids("agentlog_processors", "worker")
     os.kill(worker, signal.SIGSTOP)
@@ -333,7 +333,7 @@ async def test_a_rolled_back_answer_leaves_its_question_open_over_every_kill(her
 
 @pytest.mark.timeout(240)
 async def test_a_rolled_back_answer_leaves_its_question_open_when_postgresql_was_away_at_its_end() -> None:
-    patient = {"AGENTLOG_CANCEL_GRACE_SECS": "60", "AGENTLOG_CONFIG": str(GRAPHS)}  # its worker is to end it
+    patient = {"AGENTLOG_CANCEL_GRACE_SECS": "60", "AGENTLOG_CONFIG": str(GRAPHS)}  # its worker has to end it
     with running_cluster(QUICK | patient, workers=1) as cluster:
         here = BreakpointsEnv(cluster, Api(cluster.url), Client(cluster.url, "ana", Notes()))
         question = await answering(here)
@@ -366,7 +366,7 @@ async def test_a_rollback_behind_the_last_checkpoint_of_a_run_takes_it_back(here
         run_id = await here.start(thread_id, "line", {"name": name}, {"stream_mode": ["custom"]})
         await until(lambda: here.held(name), within_secs=END_S)  # noqa: B023 - waited for here
         asked[run_id] = thread_id
-        os.kill(valkey, signal.SIGSTOP)  # so that the worker is not told at once
+        os.kill(valkey, signal.SIGSTOP)  # so that the worker gets no hint at once
         try:
             if number % 2:
                 other: JsonObject = {"multitask_strategy": "rollback", "stream_mode": ["custom"]}
@@ -396,7 +396,7 @@ async def _ended(here: BreakpointsEnv, thread_id: str, run_id: str) -> bool:
 
 
 def asked_behind_their_last_checkpoint(judged: Iterable[Judged]) -> set[str]:
-    """Return the runs of `line` that were asked to stop when all of their steps were on the log."""
+    """Return the runs of `line` with a cancel request after all of their steps were on the log."""
     saved: Counter[str] = Counter()
     found: set[str] = set()
     for one in judged:

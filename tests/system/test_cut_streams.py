@@ -1,4 +1,4 @@
-"""A stream cut five times at random places and resumed is the run joined from its start: id, event and data of each."""
+"""System tests of cut streams: one that is cut five times and resumed has the ids, events and data of a whole one."""
 
 import asyncio
 import random
@@ -23,7 +23,7 @@ WORKS: list[JsonObject] = [
 
 
 async def cut_and_resumed(url: str, thread_id: str, body: JsonObject, seed: int) -> tuple[str, list[Event]]:
-    """Create a run by its stream, cut it CUTS times, resume each time behind the last event seen."""
+    """Create a run by its stream, cut it CUTS times, and resume each time after the last event."""
     choice = random.Random(seed)
     seen: list[Event] = []
     run_id = ""

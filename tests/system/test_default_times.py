@@ -1,4 +1,4 @@
-"""A worker that stands still, with leases and looks as they come; all other tests of faults shorten these times."""
+"""System tests of a paused worker with the default times of leases and checks; all other tests shorten them."""
 
 import signal
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from agentlog_infra.settings import Settings
 
 RUNS = 10
 SLOW_S = 5.0
-"""How late a look may be on a busy machine."""
+"""The longest delay of a check on a busy machine."""
 CLOCK_S = 0.5
-"""How long before its append a commit was written at most."""
+"""The longest time between the making of a commit and its append."""
 
 
 @pytest.mark.full
@@ -51,7 +51,7 @@ async def test_a_worker_may_stand_still_for_less_than_a_lease_and_is_replaced_wh
 
 
 def silent_before_release(judged: Sequence[Judged]) -> list[float]:
-    """Return for each claim that was taken away how long its worker had not committed, in seconds."""
+    """Return for each released claim the seconds since the worker's last commit."""
     last: dict[tuple[str, int], datetime] = {}
     found: list[float] = []
     for one in judged:

@@ -1,4 +1,7 @@
-"""What becomes of the runs of a thread when a new one takes their place. Source: docs/http-api.md, section 8."""
+"""System tests of double texting: the runs of a thread when a new run takes their place.
+
+Source: docs/http-api.md, section 8.
+"""
 
 import asyncio
 
@@ -13,13 +16,13 @@ from tests.system.sse import events
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load
 
 NEAR_MS = 20
-"""How long a step takes where a run is to be met near its end: that of a few requests."""
+"""The length of a step for a run that is interrupted near its end: the time of a few requests."""
 ALL_STEPS = ["one", "two", "three", "four", "five"]
 
 
 @pytest.fixture
 def api(server: RunningServer) -> Api:
-    """Speak to the server."""
+    """Return a client of the server."""
     return Api(server.url)
 
 
@@ -31,7 +34,7 @@ async def running(api: Api, server: RunningServer, thread_id: str, gate: Gate) -
 
 
 async def superseding(api: Api, thread_id: str, strategy: str, data: Json) -> JsonObject:
-    """Create a run that takes the place of what runs."""
+    """Create a run that replaces the running one."""
     body: JsonObject = {"assistant_id": "steps", "input": data, "multitask_strategy": strategy}
     return as_object(await api.call("POST", f"/threads/{thread_id}/runs", body))
 
@@ -87,8 +90,9 @@ async def test_a_rollback_is_one_however_near_the_end_of_the_run_it_comes(
 
 
 async def asked_for_a_rollback(api: Api, server: RunningServer, step: str) -> set[str]:
-    """Have two runs rolled back when their step ends, one by a run in its place; return those for which it was accepted
-    before their end, after a look at what they left."""
+    """Roll back two runs at the end of their step, one by a run in its place; return those whose rollback was accepted
+    before their end, after a check of their results.
+    """
     alone, replaced = Gate(server), Gate(server)
     threads = [await api.thread(), await api.thread()]
     runs = [

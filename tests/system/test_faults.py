@@ -1,4 +1,4 @@
-"""Faults, one by one, with 20 five-node runs in flight: 0 lost, 0 doubled, 0 stuck, every answer as the log demands."""
+"""System tests of single faults with 20 five-node runs in flight: none lost, doubled or stuck, and correct answers."""
 
 import asyncio
 import signal
@@ -11,24 +11,24 @@ from tests.system.checker.fold import judge
 from tests.system.checker.records import read_topic
 from tests.system.checker.rows import read_queue, ready_runs, wrong_queue
 from tests.system.cluster import Cluster, running_cluster
-from tests.system.faults_env import END_S, SIZES, FaultsEnv, held_at, lasting, standing, until
+from tests.system.faults_env import END_S, SIZES, FaultsEnv, claimed_and_queued, held_at, lasting, until
 
 PAUSE_S = 3.5
-"""How long what is paused stands still: longer than a lease here."""
+"""The length of a pause: longer than a lease here."""
 LOOK_EVERY_S = 0.05
 SMALL_ABSENCE_S, FULL_ABSENCE_S = 4.0, 20.0
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Generator[Cluster]:
-    """Give one server for all faults, one after the other."""
+    """Yield one server for all faults, one after the other."""
     with running_cluster(SIZES) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def env(cluster: Cluster) -> FaultsEnv:
-    """Give the notes of all faults."""
+    """Return the recorded answers of all faults."""
     return FaultsEnv(cluster)
 
 
@@ -123,7 +123,7 @@ async def test_a_flushed_redis_under_running_and_pending_runs_loses_none(env: Fa
     flushed = time.monotonic()
     async with Redis.from_url(cluster.addresses["valkey"]) as client:
         await client.flushall()
-    running, pending = await standing(cluster, env.batch)
+    running, pending = await claimed_and_queued(cluster, env.batch)
     assert running >= 10
     assert pending >= 40
     await queue_is_whole(cluster)
@@ -136,7 +136,7 @@ async def test_a_flushed_redis_under_running_and_pending_runs_loses_none(env: Fa
 
 
 async def queue_is_whole(cluster: Cluster) -> None:
-    """Wait until the queue holds exactly the runs that may be claimed, while no worker has room for one."""
+    """Wait until the queue holds exactly the claimable runs, while no worker has a free slot."""
     async with asyncio.timeout(END_S):
         while True:
             events = judge(await read_topic(cluster.addresses["broker"], "agentlog.events"))

@@ -1,4 +1,4 @@
-"""A stranger's first five minutes: clone, `./infra/run --once`, and once more; no other command, no other machine."""
+"""System test of a fresh clone: `./infra/run --once`, twice, without any other command or prepared machine."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "PYENV_VERSION")
 
 
 def run_once(clone: Path) -> subprocess.CompletedProcess[str]:
-    """Do the main job in a clone, with the environment of somebody who knows nothing of this one."""
+    """Run the main job in a clone, in an environment without any setting of this one."""
     plain = {name: value for name, value in os.environ.items() if name in KEPT or name.startswith(("PIP_", "pip_"))}
     return subprocess.run(
         [clone / "infra" / "run", "--once"], env=plain, capture_output=True, text=True, check=False, timeout=500

@@ -1,4 +1,4 @@
-"""What a running server says of its own health."""
+"""System tests of the health endpoints."""
 
 from tests.system.api import Api
 from tests.system.servers import RunningServer

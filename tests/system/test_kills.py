@@ -1,4 +1,4 @@
-"""kill -9 with runs in flight: after a restart every run ends once, and no accepted step runs again."""
+"""System tests of kill -9 with runs in flight: after a restart each run ends once, and no accepted step runs again."""
 
 import asyncio
 from collections import Counter, defaultdict
@@ -24,7 +24,7 @@ IN_FLIGHT = {"N_JOBS_PER_WORKER": str(RUNS), "AGENTLOG_LEASE_TTL_SECS": "3"}
 
 
 async def start_runs(ana: Client, durability: str) -> dict[str, str]:
-    """Start RUNS five-node runs on threads of their own; return run -> thread."""
+    """Start RUNS five-node runs on own threads; return run -> thread."""
     threads = [await ana.thread() for _ in range(RUNS)]
     work: list[JsonObject] = [{"sleep_ms": STEP_MS, "name": str(number)} for number in range(RUNS)]
     more: JsonObject = {"durability": durability, "stream_resumable": True}
@@ -68,13 +68,13 @@ async def test_every_run_in_flight_ends_once_and_no_accepted_step_runs_again(
 
 
 def in_flight(server: RunningServer) -> bool:
-    """Tell whether every run has ended its first step and about half of them the second."""
+    """Return whether every run has ended its first step and about half of them the second."""
     ended = Counter(line["step"] for line in server.steps() if line["edge"] == "end")
     return ended["one"] == RUNS and ended["two"] >= RUNS // 2
 
 
 async def all_end_well(api: Api, runs: dict[str, str]) -> None:
-    """Wait for all runs and look at what they left."""
+    """Wait for all runs and check their results."""
     async with asyncio.timeout(END_S):
         values = await asyncio.gather(*(api.join(thread, run) for run, thread in runs.items()))
     assert [value["done"] for value in values] == [STEPS] * RUNS
@@ -86,7 +86,7 @@ async def all_end_well(api: Api, runs: dict[str, str]) -> None:
 
 
 def no_accepted_step_ran_again(steps: list[dict[str, str]], judged: list[Judged]) -> None:
-    """Compare the steps' own lines with the log: an accepted write ends a step for ever, one in flight may repeat."""
+    """Compare the traces of the steps with the log: a step with accepted writes never runs again, another one may."""
     accepted, claims = accepted_tasks(judged), epochs(judged)
     starts: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
     for line in steps:

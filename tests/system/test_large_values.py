@@ -1,4 +1,4 @@
-"""A 5 MB message and a 20 MB state survive a run, a restart and a rebuild unchanged."""
+"""System tests of large values: a 5 MB message and a 20 MB state survive a run, a restart and a rebuild unchanged."""
 
 import asyncio
 import hashlib
@@ -18,7 +18,7 @@ MESSAGE = "".join(hashlib.sha256(str(n).encode()).hexdigest() for n in range(5 *
 
 
 async def message_of(api: Api, thread_id: str) -> tuple[int, str]:
-    """Return how many messages the thread has, and the text of the first."""
+    """Return the number of messages of the thread, and the text of the first."""
     values = as_object((await api.get(f"/threads/{thread_id}/state"))["values"])
     messages = values["messages"]
     assert isinstance(messages, list)
@@ -26,7 +26,7 @@ async def message_of(api: Api, thread_id: str) -> tuple[int, str]:
 
 
 async def padding_of(api: Api, thread_id: str) -> Json:
-    """Return what the steps added to the state."""
+    """Return the text that the steps added to the state."""
     return as_object((await api.get(f"/threads/{thread_id}/state"))["values"])["padding"]
 
 

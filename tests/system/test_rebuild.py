@@ -1,4 +1,4 @@
-"""The database is dropped and rebuilt from the log while the gateway answers: every row and every answer as before."""
+"""System tests of a lost database that is rebuilt from the log while the gateway answers: equal rows and answers."""
 
 import asyncio
 import hashlib
@@ -26,17 +26,17 @@ from agentlog_projections.rebuild.shadow_schema import DROP
 THREADS = 24
 ANSWERS = 200
 LOOKS_S = 5.0
-"""Workers, streams and waits look at the rows at least every two seconds."""
+"""Workers, streams and waits read the rows at least every two seconds."""
 PARTITIONS = 8
 ENDS_S = 20.0
-"""How long after the rebuild whatever was in flight may take to end: less than a lost run would."""
+"""The longest time from the rebuild to the end of runs in flight: less than that of a lost run."""
 PROCESS_STATE = {("ledger", "positions"): ("owner", "present")}
-"""Columns that say which process folds now: the only ones that the log does not determine."""
+"""Columns that name the folding process: the only ones that the log does not determine."""
 TABLE_NAMES = """
 SELECT schemaname, tablename FROM pg_tables
 WHERE schemaname NOT IN ('pg_catalog', 'information_schema') AND tablename <> 'projectors' ORDER BY 1, 2
 """
-"""All but the table that says only which processes fold now."""
+"""All tables but the one that names the folding processes only."""
 COLUMNS = """
 SELECT column_name FROM information_schema.columns WHERE table_schema = $1 AND table_name = $2 ORDER BY column_name
 """
@@ -45,7 +45,7 @@ ASK: JsonObject = {"assistant_id": "agent", "input": {"messages": [{"role": "use
 
 
 async def rows(uri: str) -> dict[str, str]:
-    """Return table -> digest over all of its rows."""
+    """Return table -> digest of all its rows."""
     connection = await asyncpg.connect(uri)
     try:
         found: dict[str, str] = {}
@@ -62,7 +62,7 @@ async def rows(uri: str) -> dict[str, str]:
 
 
 async def drop_database(uri: str) -> None:
-    """Drop the database under the feet of everybody."""
+    """Drop the database while it is in use."""
     connection = await asyncpg.connect(uri.replace("/postgres?", "/template1?"))
     try:
         await connection.execute("DROP DATABASE postgres WITH (FORCE)")
@@ -71,7 +71,7 @@ async def drop_database(uri: str) -> None:
 
 
 async def live(api: Api, threads: int = THREADS) -> list[str]:
-    """Do a bit of everything; return the requests whose answers are compared."""
+    """Use most endpoints; return the requests whose answers are compared."""
     paths: list[str] = []
     for number in range(threads):
         thread_id = await api.thread()
@@ -111,7 +111,7 @@ async def trimmed(api: Api, thread_id: str) -> None:
 
 
 async def answers(api: Api, paths: list[str]) -> dict[str, tuple[int, bytes]]:
-    """Return what the API says to each request."""
+    """Return the API's answer to each request."""
     found = {path: await api.raw("GET", path) for path in paths}
     for status in ("idle", "interrupted", "error", "busy"):
         found[f"search {status}"] = await api.raw(
@@ -122,7 +122,7 @@ async def answers(api: Api, paths: list[str]) -> dict[str, tuple[int, bytes]]:
 
 
 async def keeps_answering(server: RunningServer, until: Callable[[], bool]) -> set[int]:
-    """Ask again and again; return the statuses seen."""
+    """Send requests repeatedly; return the seen statuses."""
     seen: set[int] = set()
     while not until():
         try:
@@ -162,7 +162,7 @@ async def everything(url: str, body: JsonObject | None = None, opened: asyncio.E
 
 
 async def tables_stay_empty(server: RunningServer) -> None:
-    """Make the tables again, but let nobody fold into them, while workers, streams and waits look at them twice."""
+    """Create empty tables without a projector, while workers, streams and waits read them twice."""
     await make_database(server.postgres)
     connection = await connect_projector(server.postgres)
     try:
@@ -176,14 +176,14 @@ async def tables_stay_empty(server: RunningServer) -> None:
 
 
 class InFlight:
-    """A run that holds at a gate, with a stream and two blocking calls that wait for its end."""
+    """A run at a gate, with a stream and two blocking calls that wait for its end."""
 
     def __init__(self, server: RunningServer) -> None:
         self.server, self.api, self.gate = server, Api(server.url), Gate(server)
         self.thread_id = self.run_id = ""
 
     async def begin(self) -> None:
-        """Start a run on a thread that has a state, and wait until all that shall be open is open."""
+        """Start a run on a thread with a state, and wait until the stream and all calls are open."""
         self.thread_id = await self.api.thread()
         await self.api.call("POST", f"/threads/{self.thread_id}/runs/wait", {"assistant_id": "steps", "input": {}})
         body: JsonObject = {"assistant_id": "steps", "input": self.gate.held(), "stream_resumable": True}
@@ -202,17 +202,17 @@ class InFlight:
         return f"{self.server.url}/threads/{self.thread_id}/runs"
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Look until it holds."""
+        """Poll until a condition holds."""
         async with asyncio.timeout(ENDS_S):
             while not condition():  # noqa: ASYNC110 - a file of another process sends no event
                 await asyncio.sleep(0.02)
 
     def waiting(self) -> bool:
-        """Tell whether nobody who waits was sent away."""
+        """Return whether the stream and all calls are still open."""
         return not (self.stream.done() or self.join.done() or self.joined.done())
 
     async def ended(self) -> None:
-        """See everybody who waits get the one end of the run, executed once."""
+        """Check that the stream and all calls get the one end of the run, which was executed once."""
         async with asyncio.timeout(ENDS_S):
             values = await self.join
             streamed, joined = await self.stream, await self.joined
@@ -234,7 +234,7 @@ async def test_runs_streams_and_waits_in_flight_outlive_a_database_that_is_dropp
         await drop_database(server.postgres)
         await tables_stay_empty(server)
         assert held.waiting()
-        passing.gate.open()  # its steps, and its end, fall into the time without rows
+        passing.gate.open()  # its steps and its end come in the time without rows
         await passing.until(lambda: bool(passing.gate.runs_in(server, "three")))
         await asyncio.to_thread(rebuild, server)
         assert held.waiting()

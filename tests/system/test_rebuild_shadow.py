@@ -1,4 +1,4 @@
-"""A rebuild beside the live rows: nobody notices it, it proves that the rows are the same, and it may end anywhere."""
+"""System tests of a rebuild into a shadow schema: clients do not notice it, rows are equal, it may be interrupted."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ from agentlog_facts.json_value import as_object
 
 THREADS = 10
 STALL_S = 10.0
-"""How long a request may take while a rebuild stands still: at its switch the others wait for it for some seconds."""
+"""The longest time of a request while a rebuild is paused: in its switch, others wait some seconds for it."""
 DAMAGE = (
     "UPDATE read_v1.threads SET status = 'busy' WHERE thread_id IN (SELECT thread_id FROM read_v1.threads LIMIT 3)",
     "DELETE FROM read_v1.checkpoints WHERE checkpoint_id IN (SELECT checkpoint_id FROM read_v1.checkpoints LIMIT 5)",
@@ -32,30 +32,30 @@ NEW_THREAD = {"ledger.heads", "ledger.log_index", "ledger.positions", "read_v1.t
 
 @dataclass(frozen=True, slots=True)
 class RebuildEnv:
-    """A server on which a bit of everything has happened, and what it said of that."""
+    """A server with a history of most kinds of requests, and its answers."""
 
     server: RunningServer
     paths: list[str]
     answers: dict[str, tuple[int, bytes]]
 
     async def says_the_same(self) -> None:
-        """Ask again; searches are left out, they find newer threads too."""
+        """Check that the answers are unchanged, except for searches, which find newer threads too."""
         now = await answers(Api(self.server.url), self.paths)
         assert [path for path in self.answers if "search" not in path and now[path] != self.answers[path]] == []
 
     async def is_the_same(self) -> None:
-        """See that nothing is left beside rows which are those that the log gives."""
+        """Check that no shadow schema is left and that the rows are those of a new fold."""
         status, said, told = await rebuilt(self.server, "--check")
         assert (status, await schemas(self.server.postgres)) == (0, LIVE), said + told
 
     async def judged(self, writers: Writers | None = None) -> None:
-        """Let the checker judge the whole log, its rows and what was noted."""
+        """Run the checker over the whole log, its rows and the recorded answers."""
         await (writers or Writers([])).judged(self.server.kafka, self.server.postgres)
 
 
 @pytest.fixture(scope="module")
 def env() -> Generator[RebuildEnv]:
-    """Give a server with a history."""
+    """Yield a server with a history."""
     with running_server() as server:
         api = Api(server.url)
         paths = asyncio.run(live(api, THREADS))
@@ -87,7 +87,7 @@ async def test_a_rebuild_that_is_killed_cancelled_or_interrupted_leaves_the_live
         assert (status, "another rebuild is running" in told) == (1, True), told
         one.kill()
         assert "ledger_next" in await schemas(uri)
-    await env.is_the_same()  # and what the killed one left is removed
+    await env.is_the_same()  # and the leftovers of the killed rebuild are removed
     async with paused(server, "made") as one:
         status, _, told = await rebuilt(server, "--cancel")
         assert (status, "cancelled" in told, await schemas(uri)) == (0, True, LIVE), told
@@ -120,7 +120,7 @@ async def killed(server: RunningServer, one: Rebuild, moment: Moment) -> None:
 
 
 async def nothing_is_left(server: RunningServer) -> None:
-    """Remove what a rebuild left that is over."""
+    """Remove the leftovers of an ended rebuild, and check that none remain."""
     status, _, told = await rebuilt(server, "--cancel")
     assert (status, await schemas(server.postgres)) == (0, LIVE), told
 
@@ -139,7 +139,7 @@ async def interrupted(server: RunningServer, one: Rebuild, moment: Moment) -> No
     one.tell(signal.SIGINT, signal.SIGCONT)
     status, _, told = await one.ended()
     assert status == 130, told
-    if moment == "switched":  # it may not have heard of that yet, and cleans up no more
+    if moment == "switched":  # it may not have noticed the cancel yet, and then does not clean up
         await nothing_is_left(server)
     else:
         assert "switched" not in told
@@ -169,7 +169,7 @@ async def test_a_rebuild_that_stands_still_and_ends_at_any_moment_under_load_is_
 
 
 HITS = 5
-"""How often a rebuild may be past the part that its server's death interrupts, on a machine that is busy."""
+"""The most times that a rebuild may be past the interrupted stage, on a busy machine."""
 SERVERS = {"postgres": "/bin/postgres -D ", "broker": "-m agentlog_broker "}
 
 
@@ -193,10 +193,10 @@ async def test_a_rebuild_whose_database_or_log_is_killed_goes_on_and_proves_the_
 
 
 async def rebuilt_although_killed(server: RunningServer, moment: Moment, mark: str) -> str:
-    """Kill a server at a moment of a rebuild; return what that said, which ends well all the same."""
+    """Kill a server at a stage of a rebuild; return the output of the rebuild, which succeeds all the same."""
     async with paused(server, moment) as one:
         pids = [pid for pid, command in server.family().items() if mark in command]
-        os.kill(min(pids), signal.SIGKILL)  # a child that was just forked has not said yet what it is
+        os.kill(min(pids), signal.SIGKILL)  # a process that was just forked has no command line of its own yet
         one.tell(signal.SIGCONT)
         status, said, told = await one.ended()
     assert (status, "the same: " in said, "switched" in told) == (0, True, True), said + told

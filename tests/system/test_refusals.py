@@ -1,4 +1,4 @@
-"""Every refused mutation of something that is or was there is a fact; validation errors and strangers leave none."""
+"""System tests of refusals: a refused mutation of an existing or deleted aggregate is a fact; other errors are not."""
 
 import pytest
 from tests.system.api import Api
@@ -11,12 +11,12 @@ from agentlog_facts.json_value import Json, JsonObject, as_object
 
 @pytest.fixture
 def api(server: RunningServer) -> Api:
-    """Speak to the server."""
+    """Return a client of the server."""
     return Api(server.url)
 
 
 async def told(server: RunningServer, key: str) -> list[tuple[Json, Json]]:
-    """Return command and reason of all facts about refusals of an aggregate, in order."""
+    """Return command and reason of all refusal facts of an aggregate, in order."""
     records = await read_topic(server.kafka, "agentlog.events")
     mine = [record.value["facts"] for record in records if record.value["stream"] == f"refusals-{key}"]
     data = [as_object(as_object(fact)["data"]) for facts in mine if isinstance(facts, list) for fact in facts]

@@ -1,4 +1,4 @@
-"""The log or the rows restored from an older copy under 20 runs in flight: what is left on the log ends once."""
+"""System tests of a log or rows restored from an older copy under 20 runs in flight: each run on the log ends once."""
 
 import asyncio
 import time
@@ -12,29 +12,29 @@ import asyncpg
 import pytest
 from tests.system.checker.rows import read_ledger
 from tests.system.cluster import Cluster, running_cluster
-from tests.system.faults_env import END_S, RUNS, SIZES, FaultsEnv, held_at, lasting, pace, standing, until
+from tests.system.faults_env import END_S, RUNS, SIZES, FaultsEnv, claimed_and_queued, held_at, lasting, pace, until
 
 FEW = 6
 WRITERS = 40
 KEPT, MOVED, LOST = 6, 6, 8
-"""Of the runs in flight while the log is exchanged: known to the copy as they are, gone on since, begun since."""
+"""Groups of the runs in flight at the restore: unchanged since the copy, continued since, and started since."""
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Generator[Cluster]:
-    """Give one server for both."""
+    """Yield one server for both tests."""
     with running_cluster(SIZES) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def env(cluster: Cluster) -> FaultsEnv:
-    """Give its notes."""
+    """Return the recorded answers of the server."""
     return FaultsEnv(cluster)
 
 
 async def finish(env: FaultsEnv, *, alone: bool = True) -> dict[str, str]:
-    """Let a few runs come to their ends undisturbed and return them; `alone`: no others are in flight."""
+    """Run a few runs to their ends and return them; `alone`: no others are in flight."""
     await env.begin(FEW, sleep_ms=0)
     await env.ends()
     await env.judged(ended=alone)
@@ -48,10 +48,10 @@ async def test_a_database_restored_from_an_older_copy_does_nothing_twice(env: Fa
     await asyncio.to_thread(cluster.stop_server, "postgres")
     cluster.copy("postgres", "older-rows")
     await asyncio.to_thread(cluster.bring_back, "postgres")
-    known = await finish(env)  # what the copy does not know: runs that ended
+    known = await finish(env)  # runs that ended after the copy
     gate = env.gate("restored")
     await env.in_flight(RUNS, gate)  # and runs in flight
-    assert await standing(cluster, env.batch) == (RUNS, 0)
+    assert await claimed_and_queued(cluster, env.batch) == (RUNS, 0)
     began = time.monotonic()
     await asyncio.to_thread(cluster.stop_server, "postgres")
     gate.touch()
@@ -66,9 +66,9 @@ async def test_a_database_restored_from_an_older_copy_does_nothing_twice(env: Fa
 
 @dataclass(frozen=True)
 class Around:
-    """Runs around a copy of the log, run -> thread, and the gate for which those in flight wait.
+    """Runs around a copy of the log, run -> thread, and the gate of those in flight.
 
-    `before` ended before it; `kept` stand as the copy has them, `moved` have gone on since; of `lost` it knows nothing.
+    `before` ended before it; `kept` are unchanged since it, `moved` have continued since; `lost` are not in it.
     """
 
     before: dict[str, str]
@@ -79,12 +79,12 @@ class Around:
 
     @property
     def there(self) -> dict[str, str]:
-        """Return the runs that the copy has."""
+        """Return the runs in the copy."""
         return {**self.before, **self.kept, **self.moved}
 
 
 async def around_a_copy(env: FaultsEnv) -> Around:
-    """Copy the log under runs in flight and let the server go on; RUNS are in flight then."""
+    """Copy the log under runs in flight and let the server continue; RUNS are in flight then."""
     cluster, early, late = env.cluster, env.gate("early"), env.gate("late")
     before = await finish(env)
     kept = await env.in_flight(KEPT, late)
@@ -96,7 +96,7 @@ async def around_a_copy(env: FaultsEnv) -> Around:
     await until(lambda: held_at(cluster, "four", moved) == MOVED, END_S, "runs that the copy has have gone on")
     ended = await finish(env, alone=False)
     lost = await env.in_flight(LOST, late)
-    assert await standing(cluster, {**kept, **moved, **lost}) == (RUNS, 0)
+    assert await claimed_and_queued(cluster, {**kept, **moved, **lost}) == (RUNS, 0)
     return Around(before, kept, moved, ended | lost, late)
 
 
@@ -127,7 +127,7 @@ async def test_a_broker_restored_from_an_older_copy_is_noticed_and_what_it_holds
         f"log diverged: said {told - began:.1f} s after the start, rebuilt {time.monotonic() - told:.1f} s later;"
         f" writes meanwhile: {dict(Counter(statuses.values()))}"
     )
-    env.forget_notes()  # what was promised on the lost log is gone with it; what is there has to be whole
+    env.forget_notes()  # acknowledged writes on the lost log are lost with it; the remaining log must be complete
     await what_is_there_ends_once(env, runs)
     await env.begin(FEW, sleep_ms=0)
     await env.ends()
@@ -135,7 +135,7 @@ async def test_a_broker_restored_from_an_older_copy_is_noticed_and_what_it_holds
 
 
 async def what_is_there_ends_once(env: FaultsEnv, runs: Around) -> None:
-    """Wait for the runs that the restored log has, and judge what became of those that were in flight."""
+    """Wait for the runs in the restored log, and check the results of those in flight."""
     env.batch = dict(runs.there)
     began = time.monotonic()
     await asyncio.to_thread(env.cluster.wait_ok)
@@ -153,7 +153,7 @@ async def what_is_there_ends_once(env: FaultsEnv, runs: Around) -> None:
 
 
 async def write_until(stop: asyncio.Event, env: FaultsEnv) -> dict[str, int]:
-    """Create threads, one after the other by each writer; return the status of each."""
+    """Create threads in several writers, one after the other; return the statuses."""
     statuses: dict[str, int] = {}
 
     async def write() -> None:
@@ -167,7 +167,7 @@ async def write_until(stop: asyncio.Event, env: FaultsEnv) -> dict[str, int]:
 
 
 async def keys_folded_since(cluster: Cluster, rows: Collection[tuple[int, int]]) -> set[str]:
-    """Return the keys of what was folded besides these rows; on a partition that diverged that has to be nothing."""
+    """Return the keys that were folded since these rows; there must be none on a partition that diverged."""
     connection = await asyncpg.connect(cluster.addresses["postgres"])
     try:
         index = await connection.fetch('SELECT partition, "offset", key FROM ledger.log_index')

@@ -1,4 +1,4 @@
-"""The same request again, by its Idempotency-Key: one outcome, told as the first time; and reading what was written."""
+"""System tests of Idempotency-Keys and consistency tokens: repeated requests have one outcome and the same answer."""
 
 import asyncio
 from uuid import uuid4
@@ -18,7 +18,7 @@ ALL_STEPS = ["one", "two", "three", "four", "five"]
 
 @pytest.fixture
 def api(server: RunningServer) -> Api:
-    """Speak to the server."""
+    """Return a client of the server."""
     return Api(server.url)
 
 

@@ -1,4 +1,4 @@
-"""Runs over HTTP: queueing, refusing, ending, deleting; statuses, headers and what the thread looks like then."""
+"""System tests of runs over HTTP: queueing, refusing, ending, deleting; statuses, headers and the resulting threads."""
 
 import asyncio
 
@@ -17,7 +17,7 @@ ALL_STEPS = ["one", "two", "three", "four", "five"]
 
 @pytest.fixture
 def api(server: RunningServer) -> Api:
-    """Speak to the server."""
+    """Return a client of the server."""
     return Api(server.url)
 
 
@@ -133,7 +133,7 @@ async def test_who_waits_for_a_run_that_is_rolled_back_gets_nothing(api: Api, se
     joining = asyncio.create_task(api.join(thread_id, run_id))
     await api.raw("POST", f"/threads/{thread_id}/runs/{run_id}/cancel?action=rollback")
     assert await joining == {}
-    assert await api.join(thread_id, run_id) == {}  # as somebody does whose connection was cut meanwhile
+    assert await api.join(thread_id, run_id) == {}  # as a client does whose connection was cut meanwhile
 
 
 async def test_what_cannot_be_cancelled_is_not_found_and_a_bad_action_is_wrong(api: Api, server: RunningServer) -> None:

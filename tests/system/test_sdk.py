@@ -1,4 +1,4 @@
-"""The official SDK, sync and async, drives every endpoint that this release has, unchanged."""
+"""System tests with the official SDK, sync and async, unchanged: every endpoint of this release."""
 
 # The SDK types states and results as bare dicts.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false

@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis over TLS and with passwords, named by their URIs alone: it works, and what is wrong is told."""
+"""System tests of PostgreSQL and Redis over TLS and with passwords, configured by URI alone; errors are reported."""
 
 import asyncio
 import io
@@ -27,7 +27,7 @@ SOON_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Both servers, and the certificates to speak with them."""
+    """Both servers and their certificates."""
 
     postgres: int
     redis: int
@@ -35,17 +35,17 @@ class Rows:
     folder: Path
 
     def database_uri(self, password: str = QUOTED, tls: str | None = None) -> str:
-        """Return an address with a password; `tls` replaces the query that trusts our authority."""
+        """Return an address with a password; `tls` replaces the query part that trusts the test's authority."""
         query = f"sslmode=verify-full&sslrootcert={self.certificates.ca}" if tls is None else tls
         return f"postgresql://postgres:{password}@127.0.0.1:{self.postgres}/agentlog?{query}"
 
     def redis_uri(self, password: str = QUOTED, scheme: str = "rediss", tls: str | None = None) -> str:
-        """Return an address with a password; `tls` replaces the query that trusts our authority."""
+        """Return an address with a password; `tls` replaces the query part that trusts the test's authority."""
         query = f"?ssl_ca_certs={self.certificates.ca}" if tls is None else tls
         return f"{scheme}://:{password}@127.0.0.1:{self.redis}/0{query}"
 
     def agentlog(self, *words: str, **given: str) -> "subprocess.CompletedProcess[str]":
-        """Run a command with these addresses; the log is nowhere."""
+        """Run a command with these addresses, and with an unreachable log."""
         ours = ("AGENTLOG_", "DATABASE_URI", "POSTGRES_URI", "REDIS_URI")
         plain = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         uris = {"DATABASE_URI": self.database_uri(), "REDIS_URI": self.redis_uri()}
@@ -61,7 +61,7 @@ class Rows:
         )
 
     def findings(self, **given: str) -> dict[str, tuple[str, str]]:
-        """Return what `agentlog doctor` says of each thing it looked at: state and what was found."""
+        """Return the state and message of each check of `agentlog doctor`."""
         done = self.agentlog("doctor", "--json", **given)
         assert_without_secret(done.stdout + done.stderr)
         return {one["name"]: (one["state"], one["found"]) for one in json.loads(done.stdout)["findings"]}
@@ -69,7 +69,7 @@ class Rows:
 
 @pytest.fixture(scope="module")
 def rows() -> Generator[Rows]:
-    """Run both servers."""
+    """Yield both servers."""
     folder = open_folder()
     certificates = Certificates.make(folder)
     with secured_postgres(folder / "postgres", certificates) as postgres:
@@ -78,7 +78,7 @@ def rows() -> Generator[Rows]:
 
 
 def assert_without_secret(said: str) -> None:
-    """Fail if the password stands there, as it is or as a URI holds it."""
+    """Fail if the text contains the password, plain or encoded as in a URI."""
     assert PASSWORD not in said
     assert QUOTED not in said
 

@@ -1,4 +1,4 @@
-"""Two of each role on one stack: work and partitions are shared, whoever dies is replaced, and restarts fail nobody."""
+"""System tests of two processes per role on one stack: shared work, replaced processes, restarts without failures."""
 
 import asyncio
 import signal
@@ -31,27 +31,27 @@ CLIENTS, FULL_CLIENTS = 4, 16
 HELD, FULL_HELD = 2, 8
 RUNS, FULL_RUNS = 16, 100
 JOBS, FULL_JOBS = 10, 60
-"""Runs at once of one worker: more than half of RUNS, and less than all, so that both have some."""
+"""Parallel runs of one worker: more than half of RUNS, and less than all, so that both workers have some."""
 TAKE_OVERS, FULL_TAKE_OVERS = 1, 10
 LATE = "another projector folds this partition"
-"""What PostgreSQL says to a transaction of a projector that was replaced meanwhile."""
+"""The error of PostgreSQL for a transaction of a replaced projector."""
 
 
 @pytest.fixture(scope="module")
 def running(full: bool) -> Generator[Several]:
-    """Give two of each role, shared by the tests of this file."""
+    """Yield two of each role, shared by the tests of this file."""
     with several(settings={"N_JOBS_PER_WORKER": str(FULL_JOBS if full else JOBS)}) as made:
         yield made
         assert made.errors() == [], "\n".join(made.errors())[:5000]
 
 
 async def judged_well(running: Several) -> tuple[list[Judged], Verdicts]:
-    """Judge the log beside the verdicts; nothing may be wrong and no run open."""
+    """Run the checker over log and verdicts; there must be no violation and no open run."""
     return await judgement.judged_well(running.address("kafka"), running.address("postgres"))
 
 
 def thread_on(partitions: Sequence[int]) -> str:
-    """Return a new id of a thread on one of these partitions."""
+    """Return an id of a new thread on one of these partitions."""
     while True:
         thread_id = str(uuid4())
         if partition_of(thread_id.encode(), PARTITIONS) in partitions:
@@ -59,7 +59,7 @@ def thread_on(partitions: Sequence[int]) -> str:
 
 
 def shares(running: Several) -> dict[str, list[int]]:
-    """Return projector -> partitions, of those that run, as each said last."""
+    """Return projector -> partitions, from the last report of each running projector."""
     found: dict[str, list[int]] = {}
     for name, member in running.members.items():
         if name.startswith("projector") and member.running.poll() is None:
@@ -71,9 +71,9 @@ def shares(running: Several) -> dict[str, list[int]]:
 
 
 async def shared_by_two(running: Several) -> dict[str, list[int]]:
-    """Wait until two projectors have half of the partitions each."""
+    """Wait until two projectors own half of the partitions each."""
 
-    def are_shared() -> bool:  # one that was paused says for a while what it had before
+    def are_shared() -> bool:  # a paused projector reports its old partitions for a while
         found = list(shares(running).values())
         half, together = [PARTITIONS // 2] * 2, sorted(number for one in found for number in one)
         return [len(one) for one in found] == half and together == list(range(PARTITIONS))
@@ -95,16 +95,16 @@ async def created(running: Several, partitions: Sequence[int]) -> list[str]:
 
 
 async def seconds_until_answered(running: Several, partitions: Sequence[int]) -> float:
-    """Create a thread on each of the partitions; return how long the slowest took."""
+    """Create a thread on each of the partitions; return the seconds of the slowest request."""
     began = time.monotonic()
     await created(running, partitions)
     return time.monotonic() - began
 
 
 async def hit_amid_a_batch(running: Several, share: Sequence[int], hit: Callable[[], None]) -> tuple[float, list[str]]:
-    """Let threads be created on the share of a projector, and hit it when it has read of them and written nothing.
+    """Create threads on a projector's partitions, and signal it when it has read them and written nothing.
 
-    Returns how many seconds later the last one was answered, and the threads.
+    Return the seconds from then to the last answer, and the threads.
     """
     async with held_amid_a_batch(running.address("postgres")) as one_waits:
         creating = asyncio.ensure_future(created(running, list(share) * 4))
@@ -116,7 +116,7 @@ async def hit_amid_a_batch(running: Several, share: Sequence[int], hit: Callable
 
 
 async def written_once(running: Several, threads: Sequence[str]) -> None:
-    """See that each of the threads was created once, and that all rows are those of one projector from the start."""
+    """Check that each thread was created once, and that the rows equal those of a single fold of the whole log."""
     judged, _ = await judged_well(running)
     facts = Counter(
         (commit.record.key, kind) for commit in judged if commit.verdict == "accepted" for kind, _ in commit.facts
@@ -225,7 +225,7 @@ def released(judged: Sequence[Judged]) -> set[str]:
 
 
 def released_by(running: Several, name: str) -> set[str]:
-    """Return the runs of which a housekeeper says that it released them."""
+    """Return the runs that a housekeeper reports as released."""
     return {str(line["run_id"]) for line in running.members[name].lines("run.released") if line["by_us"]}
 
 
@@ -292,7 +292,7 @@ async def test_each_process_is_restarted_under_load_and_no_request_fails(running
 
 @dataclass(frozen=True)
 class Restart:
-    """How many seconds a process took to stop, to be ready again, and others to answer for its partitions."""
+    """The seconds in which a process stopped, was ready again, and others answered for its partitions."""
 
     stop: float
     start: float
@@ -300,7 +300,7 @@ class Restart:
 
 
 async def restarted(running: Several, name: str, load_on: Load) -> Restart:
-    """Restart a process in order, amid requests that go on."""
+    """Restart a process in order during continuous requests."""
     share = (await shared_by_two(running)).get(name, [])
     restarting = asyncio.ensure_future(asyncio.to_thread(running.restart, name))
     handed_over = await seconds_until_answered(running, share)
@@ -310,13 +310,13 @@ async def restarted(running: Several, name: str, load_on: Load) -> Restart:
 
 
 def fences(running: Several) -> list[str]:
-    """Return what projectors said when they found somebody else at their partitions."""
+    """Return the reports of projectors that found another owner at their partitions."""
     said = running.said("projector-1") + running.said("projector-2")
     return [line for line in said.splitlines() if '"projector.fenced"' in line]
 
 
 def told(load_on: Load, balancing: Balancer, restarts: Mapping[str, Restart]) -> None:
-    """Print the figures."""
+    """Print the measurements."""
     took = ", ".join(f"{name} {one.stop:.1f}+{one.start:.1f}" for name, one in restarts.items())
     print(f"{load_on.done.total()} requests ({dict(load_on.done)}), {len(load_on.failed)} failed;")
     print(f"connections {balancing.given}, refused {balancing.refused}; seconds to stop + start: {took}")

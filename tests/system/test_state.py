@@ -1,4 +1,4 @@
-"""State and history over HTTP: interrupts and their answers, writes by hand, forks, reads at a checkpoint."""
+"""System tests of state and history over HTTP: interrupts and answers, manual updates, forks, reads at a checkpoint."""
 
 import asyncio
 
@@ -16,12 +16,12 @@ APPROVE: JsonObject = {"resume": {"decisions": [{"type": "approve"}]}}
 
 @pytest.fixture
 def api(server: RunningServer) -> Api:
-    """Speak to the server."""
+    """Return a client of the server."""
     return Api(server.url)
 
 
 async def steps(api: Api, **more: Json) -> str:
-    """Return a thread on which a run of `steps` has ended."""
+    """Return a thread with an ended run of `steps`."""
     thread_id = await api.thread()
     body: JsonObject = {"assistant_id": "steps", "input": {}, **more}
     await api.call("POST", f"/threads/{thread_id}/runs/wait", body)

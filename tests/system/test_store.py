@@ -1,4 +1,4 @@
-"""The store that graphs get: kept over threads, restarts and rebuilds, each item with the attempt that wrote it."""
+"""System tests of the store for graphs: kept over threads, restarts and rebuilds, each item with its writer."""
 
 from collections.abc import Generator
 from pathlib import Path
@@ -27,7 +27,7 @@ def api(server: RunningServer) -> Api:
 
 
 async def visit(api: Api, who: str, thread_id: str | None = None, **more: Json) -> JsonObject:
-    """Run the graph on a thread, a new one unless it is named, and return its values."""
+    """Run the graph on a thread, by default a new one, and return its values."""
     body: JsonObject = {"assistant_id": "remembering", "input": {"who": who, **more}}
     on = thread_id or await api.thread()
     return as_object(await api.call("POST", f"/threads/{on}/runs/wait", body))

@@ -1,7 +1,7 @@
-"""Many clients at once, through two gateways on one log: one key is one run, one thread has one run, nothing is lost.
+"""System tests of many parallel clients through two gateways: one run per key, one active run per thread, no loss.
 
-What a client may be told follows from the log, so each storm ends with the independent checker: the whole log, the rows
-and everything that the clients of all storms noted.
+The log determines the possible answers. So each storm ends with the independent checker over the whole log, the rows
+and the recorded answers of all storms.
 """
 
 import asyncio
@@ -43,14 +43,14 @@ PATCHES = 50
 SAME_KEY = 100
 REFUSED = 30
 MOST_LOST = 8
-"""So many lost races are a reason for 409."""
+"""This number of lost races is a reason for 409."""
 
 
 @dataclass
 class Answer:
-    """What a request was told; `request_id` finds what it left on the log.
+    """The answer to a request; `request_id` identifies its commit on the log.
 
-    `token`: partition and offset of its commit; `log_end`: of a refused one, where its partition ended when it came.
+    `token`: partition and offset of its commit; `log_end`: for a refusal, the end of its partition at that time.
     """
 
     status: int
@@ -63,14 +63,14 @@ class Answer:
 
 @dataclass
 class Stage:
-    """A server, a second gateway of it, and what all clients noted."""
+    """A server, a second gateway of it, and the recorded answers of all clients."""
 
     server: RunningServer
     second: RunningServer
     notes: Notes = field(default_factory=lambda: Notes(counting=True))
 
     def end_gateways(self) -> None:
-        """End both gateways in order; that of the server is started again."""
+        """Stop both gateways in order; the server's own one is started again."""
         (pid,) = self.server.pids("agentlog_gateway")
         assert self.second.process is not None
         self.second.process.send_signal(signal.SIGTERM)
@@ -82,7 +82,7 @@ class Stage:
 
 @dataclass
 class Storm:
-    """Requests to both gateways in turn, every answer noted."""
+    """Requests to both gateways in turn, with every answer recorded."""
 
     stage: Stage
     session: aiohttp.ClientSession
@@ -102,7 +102,7 @@ class Storm:
         return thread_id
 
     async def send(self, method: str, path: str, body: Json, key: str = "", to: str = "") -> Answer:
-        """Send a request to the next gateway, or to this one."""
+        """Send a request to the next gateway, or to the given one."""
         request_id = uuid4().hex
         headers = {"X-Request-Id": request_id, **({"Idempotency-Key": key} if key else {})}
         url = (to or next(self._next)) + path
@@ -126,20 +126,20 @@ class Storm:
         return answer
 
     async def wait(self, thread_id: str, body: JsonObject) -> JsonObject:
-        """Let a run come to its end; return the values."""
+        """Wait for the end of a run; return the values."""
         answer = await self.send("POST", f"/threads/{thread_id}/runs/wait", body)
         assert answer.status == 200, answer.detail
         return as_object(answer.body)
 
     async def log_end(self, thread_id: str) -> int:
-        """Return where the log of a thread ends now."""
+        """Return the current end of the log of a thread."""
         at = TopicPartition(EVENTS, self.partitions[thread_id])
         ends: Mapping[TopicPartition, int] = await self.consumer.end_offsets([at])
         return ends[at]
 
     @contextmanager
-    def projector_paused(self) -> Generator[None]:
-        """Let the second gateway stand still."""
+    def second_gateway_paused(self) -> Generator[None]:
+        """Pause the second gateway."""
         pids = list(self.stage.second.family())
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
@@ -150,9 +150,9 @@ class Storm:
                 os.kill(pid, signal.SIGCONT)
 
     async def judged(self, threads: Sequence[str], streams: Iterable[str] = ()) -> list[Judged]:
-        """Let the checker find nothing wrong; return the commits of these threads.
+        """Check that there is no violation; return the commits of these threads.
 
-        All runs have to have ended. `streams`: resumable runs on the first thread, whose streams are compared too.
+        All runs must have ended. `streams`: resumable runs on the first thread, whose streams are compared too.
         """
         notes, client = self.stage.notes, Client(self.server.url, "judge", Notes())
         notes.shown = [await client.show(thread_id) for thread_id in threads]
@@ -166,14 +166,14 @@ class Storm:
 
 @pytest.fixture(scope="module")
 def stage() -> Generator[Stage]:
-    """Run a server with a second gateway."""
+    """Yield a server with a second gateway."""
     with running_server(config=GRAPHS) as server, another_gateway(server) as second:
         yield Stage(server, second)
 
 
 @pytest.fixture
 async def storm(stage: Stage) -> AsyncGenerator[Storm]:
-    """Speak to both gateways."""
+    """Yield a client of both gateways."""
     consumer = AIOKafkaConsumer(bootstrap_servers=stage.server.kafka)
     await consumer.start()
     connector = aiohttp.TCPConnector(limit=0)
@@ -185,18 +185,18 @@ async def storm(stage: Stage) -> AsyncGenerator[Storm]:
 
 
 def request_of(one: Judged) -> str:
-    """Return the request that left a commit on the streams of its thread; "" for notes of refusals."""
+    """Return the request whose commit is on the streams of its thread; "" for refusal facts."""
     request = as_object(one.record.value.get("request") or {}).get("id")
     return "" if one.stream.startswith("refusals-") else str(request)
 
 
 def verdicts(judged: Sequence[Judged], request_id: str) -> Counter[str]:
-    """Count the verdicts over what a request left on the streams of its thread."""
+    """Count the verdicts on the commits of a request on the streams of its thread."""
     return Counter(one.verdict for one in judged if request_of(one) == request_id)
 
 
 def active_runs(judged: Sequence[Judged]) -> list[set[str]]:
-    """Return which runs were in, after each accepted commit."""
+    """Return the active runs after each accepted commit."""
     now: set[str] = set()
     found: list[set[str]] = []
     for one in judged:
@@ -210,7 +210,7 @@ def active_runs(judged: Sequence[Judged]) -> list[set[str]]:
 
 
 def runs_between(judged: Sequence[Judged], since: int, end: int) -> list[set[str]]:
-    """Return which runs were in at `since`, and after each later commit before the log's end of then."""
+    """Return the active runs at `since`, and after each later commit before the log's end at that time."""
     states = [(one.record.offset, runs) for one, runs in zip(judged, active_runs(judged), strict=True)]
     before = [runs for offset, runs in states if offset <= since][-1:]
     return before + [runs for offset, runs in states if since < offset < end]
@@ -287,8 +287,8 @@ async def test_no_key_is_lost_when_many_patch_one_threads_metadata(storm: Storm)
 
 
 @dataclass
-class Told:
-    """A state update, what was known before it was sent, and its answer; `until`: what it may have been judged by."""
+class RacedUpdate:
+    """A state update, the log's end before it was sent, and its answer; `until`: the end of its possible reasons."""
 
     name: str
     since: int
@@ -296,7 +296,7 @@ class Told:
 
     @property
     def until(self) -> int:
-        """Return the end of what may have been a reason for the answer."""
+        """Return the end of the commits that may be a reason for the answer."""
         return self.answer.log_end or self.answer.token[1]
 
 
@@ -305,7 +305,7 @@ async def test_each_answer_to_racing_state_updates_is_what_the_log_says(storm: S
     path = f"/threads/{thread_id}"
     await storm.wait(thread_id, {"assistant_id": "steps", "input": {}})
     begun = await storm.log_end(thread_id) - 1
-    told: dict[str, Told] = {}
+    told: dict[str, RacedUpdate] = {}
 
     async def write(writer: int) -> None:
         seen = begun
@@ -313,11 +313,11 @@ async def test_each_answer_to_racing_state_updates_is_what_the_log_says(storm: S
             name = f"{writer}-{number}"
             body: JsonObject = {"values": {"done": [name]}, "as_node": "five"}
             answer = await storm.send("POST", f"{path}/state", body)
-            told[answer.request_id] = Told(name, seen, answer)
+            told[answer.request_id] = RacedUpdate(name, seen, answer)
             seen = max(seen, answer.token[1])
 
     async def disturb() -> None:
-        """Let a run come now and then; in between none is in, so that nothing but lost races justifies a 409."""
+        """Create a run from time to time; in between none is active, so that only lost races justify a 409."""
         for _ in range(runs):
             due = len(told) + WRITERS * rounds // (runs + 2)
             await until(partial(_grown, told, due))
@@ -403,7 +403,7 @@ async def test_of_two_answers_to_one_interrupt_one_counts_and_the_other_is_refus
 
 @dataclass
 class Late:
-    """An answer that came to a gateway which then stood still until the run of the other answer had ended."""
+    """An answer that came to a gateway which was then paused until the run of the other answer had ended."""
 
     thread_id: str
     key: str
@@ -427,7 +427,7 @@ async def test_an_answer_whose_gateway_stood_still_meanwhile_does_not_answer_wha
         slow = asyncio.create_task(storm.send("POST", path, _resume("no", strategy), key, storm.stage.second.url))
         fast = asyncio.create_task(storm.send("POST", path, _resume("yes", strategy), to=storm.server.url))
         await on_the_log(storm, thread_id, begun + 2)
-        with storm.projector_paused():
+        with storm.second_gateway_paused():
             won = await fast
             await ended(storm, thread_id, won)
             waits = not slow.done()
@@ -449,7 +449,7 @@ async def test_an_answer_whose_gateway_stood_still_meanwhile_does_not_answer_wha
 
 
 async def asked(storm: Storm, gate: str = "") -> str:
-    """Return a thread that asks its first question; after the answer to it, its graph waits for the gate."""
+    """Return a thread at its first interrupt; after the answer, its graph waits for the gate."""
     thread_id = await storm.thread()
     body: JsonObject = {"assistant_id": "asking", "input": {"name": thread_id, "gate": gate}}
     await storm.wait(thread_id, body)
@@ -457,7 +457,7 @@ async def asked(storm: Storm, gate: str = "") -> str:
 
 
 async def answer_last(storm: Storm, thread_id: str, strategy: str) -> list[Json]:
-    """Answer the second question; return the answers that the thread then holds."""
+    """Answer the second interrupt; return the answers in the thread's state."""
     assert await thread_status(storm.api, thread_id) == "interrupted"
     answers = as_list((await storm.wait(thread_id, _resume("maybe", strategy)))["answers"])
     assert answers[1:] == ["second maybe"]
@@ -465,13 +465,13 @@ async def answer_last(storm: Storm, thread_id: str, strategy: str) -> list[Json]
 
 
 async def ended(storm: Storm, thread_id: str, answer: Answer) -> None:
-    """Wait until the run of an answer that was accepted has ended."""
+    """Wait for the end of the run of an accepted answer."""
     if answer.status == 200:
         await storm.api.join(thread_id, str(as_object(answer.body)["run_id"]))
 
 
 async def on_the_log(storm: Storm, thread_id: str, end: int) -> None:
-    """Return at the very moment at which the log of a thread has come so far."""
+    """Return as soon as the log of a thread has reached this state."""
     deadline = time.monotonic() + 20
     while await storm.log_end(thread_id) < end:
         assert time.monotonic() < deadline, f"the log of {thread_id} never ended at {end}"
@@ -505,7 +505,7 @@ async def test_every_refusal_is_on_the_log_once_its_gateway_has_ended(storm: Sto
     gate.open()
     await storm.api.join(thread_id, str(as_object(first.body)["run_id"]))
     await asyncio.to_thread(storm.stage.end_gateways)
-    storm.stage.notes.counting = False  # from here on, each 409 of each storm has to be justified
+    storm.stage.notes.counting = False  # from here on, each 409 of each storm must be justified
     judged = await storm.judged([thread_id])
     counts = [data["count"] for one in judged for kind, data in one.facts if kind == "CommandRefused"]
     assert (len(counts), sum(map(int, map(str, counts)))) == (2 * (TOLD_ONE_BY_ONE + 1), REFUSED)

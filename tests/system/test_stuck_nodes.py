@@ -1,4 +1,4 @@
-"""Nodes that do not stop when they are told to: their runs end with the grace time all the same, threads go on."""
+"""System tests of nodes that ignore a stop request: their runs end with the grace time, and threads continue."""
 
 import asyncio
 import sys
@@ -23,10 +23,10 @@ from agentlog_facts.json_value import JsonObject
 GRAPHS = Path(__file__).parent / "graphs" / "langgraph.json"
 GRACE_S = 2.0
 LOOK_S = 1.8
-"""Shorter than the grace time, so that a request is seen before it is over; much longer than an end may be late."""
+"""Shorter than the grace time, so that a request is seen before it is over; much longer than the delay of an end."""
 STUCK_S = 3.0
 LATE_S = 1.0
-"""How much later than the grace time a run may end: what a look, two commits and the last checkpoint's state take."""
+"""The longest delay of an end after the grace time: a check, two commits and the state of the last checkpoint."""
 ENDED_S = 60.0
 ALL_STEPS = ["one", "two", "three", "four", "five"]
 SHORT = {
@@ -43,13 +43,13 @@ WAYS = ["blocks_in_c", "never_returns", "blocks_the_loop", "swallows_cancellatio
 
 @dataclass
 class StuckNodesEnv:
-    """A server, and what runs on it."""
+    """A server and its runs."""
 
     server: RunningServer
     api: Api
 
     async def stuck(self, how: str, thread_id: str, **more: str) -> str:
-        """Start a run that gets stuck and return its id once it is."""
+        """Start a run that gets stuck and return its id once it is stuck."""
         name = uuid4().hex
         run_id = await self.api.start_run(thread_id, "stubborn", {"how": how, "name": name}, {**more})
         await until(lambda: any(line["name"] == name for line in self.server.steps()))
@@ -63,7 +63,7 @@ class StuckNodesEnv:
         return await run_status(self.api, thread_id, run_id) == status
 
     async def goes_on(self, thread_id: str) -> None:
-        """Run something else on the thread, to its end."""
+        """Run another run on the thread, to its end."""
         async with asyncio.timeout(60):
             body: JsonObject = {"assistant_id": "steps", "input": {}}
             values = await self.api.call("POST", f"/threads/{thread_id}/runs/wait", body)
@@ -73,25 +73,25 @@ class StuckNodesEnv:
         assert await thread_status(self.api, thread_id) == "idle"
 
     async def log(self) -> list[Judged]:
-        """Return the judged log, after the checker found nothing wrong with it and no run open."""
+        """Return the judged log, which must be without violations and open runs."""
         judged, _ = await judged_well(self.server.kafka, self.server.postgres)
         return judged
 
     async def accepted(self, *runs: str) -> list[tuple[Judged, str, Json]]:
-        """Return what the log accepted about runs, with the commit of each fact, oldest first."""
+        """Return the accepted facts about runs, with the commit of each fact, oldest first."""
         judged = judge(await read_topic(self.server.kafka, "agentlog.events"))
         facts = [(one, kind, data) for one in judged if one.verdict == "accepted" for kind, data in one.facts]
         return [(one, kind, data) for one, kind, data in facts if data.get("run_id") in runs]
 
     async def releases(self, run_id: str) -> list[tuple[object, object]]:
-        """Return why a run was given back, and whether that counts, oldest first."""
+        """Return the reasons for which a run was released, and whether each counts, oldest first."""
         mine = [data for _, kind, data in await self.accepted(run_id) if kind == "RunReleased"]
         return [(data["reason"], data.get("counts")) for data in mine]
 
     async def late_s(self, limited: Collection[str], runs: Collection[str]) -> dict[str, float]:
-        """Return run -> how many seconds behind its grace time it ended, as the log has it; less than 0: before.
+        """Return run -> seconds from its grace time to its end on the log; negative: before it.
 
-        `limited`: those of the runs that end for their time.
+        `limited`: those of the runs that end by their time limit.
         """
         due: dict[str, datetime] = {}
         ended_at: dict[str, datetime] = {}
@@ -113,7 +113,7 @@ class StuckNodesEnv:
 
 @asynccontextmanager
 async def env(**more: str) -> AsyncGenerator[StuckNodesEnv]:
-    """Run a server of its own."""
+    """Yield an own server."""
     with running_server({**SHORT, **more}, GRAPHS) as server:
         try:
             yield StuckNodesEnv(server, Api(server.url))
@@ -124,7 +124,7 @@ async def env(**more: str) -> AsyncGenerator[StuckNodesEnv]:
 
 @dataclass(frozen=True)
 class Stuck:
-    """A run that is stuck in this way, and how it shall end."""
+    """A run that is stuck in this way, and its expected end."""
 
     how: str
     ask: str
@@ -133,12 +133,12 @@ class Stuck:
 
     @property
     def status(self) -> str:
-        """Return how it has to end."""
+        """Return the expected status."""
         return "timeout" if self.ask == "limit" else "interrupted"
 
 
 async def ask(here: StuckNodesEnv, stuck: Stuck) -> None:
-    """Tell a run to stop."""
+    """Request a stop of a run."""
     path = f"/threads/{stuck.thread_id}/runs"
     if stuck.ask == "cancel":
         assert (await here.api.raw("POST", f"{path}/{stuck.run_id}/cancel"))[0] == 202
@@ -148,7 +148,7 @@ async def ask(here: StuckNodesEnv, stuck: Stuck) -> None:
 
 
 async def all_end_in_time(here: StuckNodesEnv, asked: Sequence[str], ways: Sequence[str]) -> list[Stuck]:
-    """Let runs get stuck in all these ways, tell all to stop, and expect each to end with the grace time."""
+    """Start runs that get stuck in all these ways, request all stops, and check that each ends with the grace time."""
     cases = [(how, one, await here.api.thread()) for how in ways for one in asked]
     stuck = [Stuck(how, one, thread, await here.stuck(how, thread)) for how, one, thread in cases]
     await asyncio.gather(*(ask(here, one) for one in stuck))
@@ -161,7 +161,7 @@ async def all_end_in_time(here: StuckNodesEnv, asked: Sequence[str], ways: Seque
 
 
 async def goes_on(here: StuckNodesEnv, stuck: Sequence[Stuck], worker: list[int], *, replaced: bool = True) -> None:
-    """Expect a new worker in place of the one with stuck code, and every thread to take a next run."""
+    """Check that a new worker replaces the one with stuck code, and that every thread executes a next run."""
     if replaced:
         await until(lambda: bool(here.worker()) and here.worker() != worker, within_secs=60)
     await asyncio.gather(*(here.goes_on(one.thread_id) for one in stuck))

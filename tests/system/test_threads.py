@@ -1,4 +1,4 @@
-"""Threads over HTTP: pages, filters, what can be lifted out of them, and short answers."""
+"""System tests of threads over HTTP: pages, filters, extracted values, and short answers."""
 
 from uuid import uuid4
 
@@ -13,7 +13,7 @@ from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load
 
 @pytest.fixture
 def api(server: RunningServer) -> Api:
-    """Speak to the server."""
+    """Return a client of the server."""
     return Api(server.url)
 
 

@@ -1,4 +1,4 @@
-"""A log that a newer release has written: what it says there is not folded, said so, and folded after the upgrade."""
+"""System tests of a log from a newer release: unknown facts are not folded, reported, and folded after the upgrade."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ from agentlog_facts import vocabulary
 vocabulary.SCHEMAS["ThreadMetadataPatched"] = {NEWER}
 vocabulary.UPCASTERS.update({{("ThreadMetadataPatched", number): dict for number in range(1, {NEWER})}})
 """
-"""What the next release knows more: put before everything else that a process imports."""
+"""The additional schemas of the next release, imported before every other module of a process."""
 SOON_S = 30.0
 
 
@@ -52,7 +52,7 @@ async def last_record(kafka: str, key: str) -> "ConsumerRecord[bytes, bytes]":
 
 
 async def write_as_a_newer_release(kafka: str, thread_id: str, metadata: JsonObject) -> tuple[int, int]:
-    """Patch a thread by a record whose fact has a schema of the future; return where it lies."""
+    """Patch a thread by a record whose fact has a future schema; return its position."""
     patched = await last_record(kafka, thread_id)
     record = load_object(patched.value or b"")
     record["event_id"], record["append_id"] = str(uuid4()), str(uuid4())
@@ -72,7 +72,7 @@ async def write_as_a_newer_release(kafka: str, thread_id: str, metadata: JsonObj
 
 
 def id_on(partition: int) -> str:
-    """Return a new id of a thread that lies on this partition."""
+    """Return an id of a new thread on this partition."""
     while True:
         thread_id = str(uuid4())
         if partition_of(thread_id.encode(), PARTITIONS) == partition:
@@ -80,7 +80,7 @@ def id_on(partition: int) -> str:
 
 
 def agentlog(server: RunningServer, *words: str) -> tuple[int, str]:
-    """Run a command against the server; return exit status and all it said."""
+    """Run a command against the server; return exit status and output."""
     done = subprocess.run(
         [sys.executable, "-m", "agentlog_infra.cli.main", *words, "--data-dir", str(server.folder / "data")],
         capture_output=True,
@@ -98,7 +98,7 @@ async def ready(server: RunningServer) -> tuple[int, JsonObject]:
 
 
 async def until_ready(server: RunningServer, holds: Callable[[JsonObject], bool]) -> JsonObject:
-    """Ask /ready until it says so."""
+    """Poll /ready until it has this status."""
     async with asyncio.timeout(SOON_S):
         while not holds(found := (await ready(server))[1]):  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.05)
@@ -106,7 +106,7 @@ async def until_ready(server: RunningServer, holds: Callable[[JsonObject], bool]
 
 
 def stopped(found: JsonObject) -> JsonObject:
-    """Return the stopped partitions of an answer of /ready; none while it cannot tell."""
+    """Return the stopped partitions in an answer of /ready; none if it has none."""
     return as_object(as_object(found["partitions"])["stopped"]) if found["partitions"] else {}
 
 
@@ -128,7 +128,7 @@ async def until_folded(server: RunningServer, partition: int, offset: int) -> No
 
 
 def newer_release(folder: Path) -> dict[str, str]:
-    """Return the environment in which every process of a server is one of the newer release."""
+    """Return the environment in which every process of a server is of the newer release."""
     (folder / "newer").mkdir()
     (folder / "newer" / "sitecustomize.py").write_text(NEWER_RELEASE)
     return {"PYTHONPATH": str(folder / "newer")}
@@ -154,7 +154,7 @@ async def test_an_unknown_schema_stops_its_partition_says_so_and_goes_on_after_t
         assert agentlog(server, "projection", "list") == (3, f"partition {partition} is stopped: {why}\n")
         status, said = agentlog(server, "doctor", "--json")
         assert (status, why in said) == (1, True)
-        status, said, told = await rebuilt(server)  # stops where the live rows stop, and folds nothing wrongly either
+        status, said, told = await rebuilt(server)  # it stops where the live rows do, and folds nothing wrong
         assert (status, "the same: " in said) == (0, True), said + told
         found = await until_ready(server, lambda found: bool(stopped(found)))
         assert await position(server, partition) == offset
@@ -172,7 +172,7 @@ async def test_an_unknown_schema_stops_its_partition_says_so_and_goes_on_after_t
 
 
 async def another_partition_goes_on(server: RunningServer, partition: int) -> None:
-    """See a run of a thread elsewhere end well."""
+    """Check that a run of a thread on another partition succeeds."""
     api = Api(server.url)
     async with asyncio.timeout(SOON_S):
         while True:

@@ -1,6 +1,6 @@
-"""Workers stopped for longer than their leases, then continued: what they still write is void and never shown.
+"""System tests of workers that are paused for longer than their leases: their later writes are void and never shown.
 
-What they put into the store, which nothing fences, names them.
+Writes to the store are not fenced; they carry the id of their attempt.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from agentlog_infra.examples.example_steps import STEPS
 FEW, MANY = 20, 200
 STEP_MS = 400
 LATE = frozenset({"stale_epoch", "version_conflict", "no_such_run", "gone"})
-"""Why the guard refuses a zombie: its claim is over, or another attempt has written, or the run has ended."""
+"""Reasons for which the guard refuses a zombie: its claim or run has ended, or another attempt has written."""
 LATE_FRAMES = b'{"spec":1,"frames":[{"event":"values","data":{"done":["zombie"]},"ns":""}]}'
 
 
@@ -95,19 +95,19 @@ async def test_a_worker_alone_that_wakes_before_anybody_else_has_spoken_is_not_h
 
 
 async def all_released(bootstrap: str, runs: int) -> None:
-    """Wait until so many claims were taken away, as the log has it."""
+    """Wait until the log has this number of releases."""
     async with asyncio.timeout(END_S):
         while len(releases(judge(await read_topic(bootstrap, "agentlog.events")))) < runs:
             await asyncio.wait({asyncio.get_running_loop().create_future()}, timeout=0.05)
 
 
 def ended_epochs(judged: Sequence[Judged]) -> dict[str, int]:
-    """Return run -> the epoch that was taken from it first."""
+    """Return run -> its first epoch that was released."""
     return {run_id: epoch for run_id, epoch in reversed(list(releases(judged).values()))}
 
 
 def early_flushes(judged: Sequence[Judged], outputs: Sequence[Record]) -> int:
-    """Count flushes of epochs that had been taken away, sent before the next attempt of their run spoke."""
+    """Count flushes of released epochs before the first flush of the next attempt of their run."""
     over, fenced, count = ended_epochs(judged), set[str](), 0
     for flush in outputs:
         run_id, epoch = flush.headers.get("run_id", ""), flush.headers.get("epoch")
@@ -130,7 +130,7 @@ def claims(judged: Sequence[Judged]) -> list[tuple[str, int]]:
 
 
 async def overtaken(bootstrap: str) -> dict[str, int]:
-    """Return run -> its first epoch, for every run whose last attempt has spoken already and is another one."""
+    """Return run -> its first epoch, for every run whose last attempt is another one and has written already."""
     epochs: dict[str, list[int]] = {}
     for run_id, epoch in claims(judge(await read_topic(bootstrap, "agentlog.events"))):
         epochs.setdefault(run_id, []).append(epoch)
@@ -141,7 +141,7 @@ async def overtaken(bootstrap: str) -> dict[str, int]:
 
 
 async def send_late_flushes(bootstrap: str, epochs: Mapping[str, int]) -> list[str]:
-    """Deliver a flush of each run's epoch, as a slow network does."""
+    """Append a late flush of each run's epoch, as a slow network does."""
     late = {flush.headers.get("run_id", ""): flush for flush in await read_topic(bootstrap, "agentlog.outputs")}
     async with producer(bootstrap) as client:
         for run_id, epoch in epochs.items():
@@ -157,5 +157,5 @@ async def send_late_flushes(bootstrap: str, epochs: Mapping[str, int]) -> list[s
 
 
 def runs_of(judged: list[Judged]) -> set[str]:
-    """Return the runs that commits under an epoch are about."""
+    """Return the runs of the commits under an epoch."""
     return {str(data["run_id"]) for one in judged for _, data in one.facts if data.get("run_id")}

@@ -1,5 +1,6 @@
-"""Graphs that stop: at breakpoints, and for questions; whoever shows their state can be held, so between a run's last
-checkpoint and its end."""
+"""Graphs that stop at breakpoints and for interrupts; a test can delay the reading of their state, between the last
+checkpoint of a run and its end.
+"""
 
 import operator
 import os
@@ -19,7 +20,7 @@ STEPS = ("one", "two", "three")
 
 
 class Held(BaseModel):
-    """A value whose JSON form is not made while a file `hold-NAME` lies in the folder of gates."""
+    """A value that cannot be converted to JSON while a file `hold-NAME` exists in the folder of gates."""
 
     name: str
 
@@ -34,7 +35,7 @@ class Held(BaseModel):
 
 
 class Breaking(TypedDict, total=False):
-    """`held` appears with the first step."""
+    """State of the graph; the first step sets `held`."""
 
     name: str
     held: Held
@@ -76,7 +77,7 @@ outer = _outer.compile()
 
 
 class Asking(TypedDict, total=False):
-    """`gate`: what the graph waits for after the first answer."""
+    """State of the graph; `gate`: the gate for which the graph waits after the first answer."""
 
     name: str
     gate: str
@@ -85,17 +86,17 @@ class Asking(TypedDict, total=False):
 
 
 def begin(state: Asking) -> Asking:
-    """Put something into the state that can be held where it is shown."""
+    """Put a value into the state whose reading a test can delay."""
     return {"held": Held(name=state.get("name", ""))}
 
 
 def first(state: Asking) -> Asking:
-    """Ask."""
+    """Raise the first interrupt."""
     return {"answers": [f"first {interrupt('first?')}"]}
 
 
 async def between(state: Asking, config: RunnableConfig) -> Asking:
-    """Leave a trace, and wait where that was asked for."""
+    """Write a trace line, and wait at the gate if there is one."""
     trace("between", "start", Steps(name=state.get("name", "")), config)
     if gate := state.get("gate"):
         await pass_gate(gate)
@@ -103,7 +104,7 @@ async def between(state: Asking, config: RunnableConfig) -> Asking:
 
 
 def second(state: Asking) -> Asking:
-    """Ask again."""
+    """Raise the second interrupt."""
     return {"answers": [f"second {interrupt('second?')}"]}
 
 

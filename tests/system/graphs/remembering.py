@@ -1,4 +1,4 @@
-"""A graph that counts in the store how often somebody has been here, over all threads: in async and in sync code."""
+"""A graph that counts visits of each user in the store, over all threads, in async and in sync code."""
 
 from typing import TypedDict
 
@@ -8,7 +8,7 @@ from langgraph.store.base import BaseStore, Item
 
 
 class Visit(TypedDict, total=False):
-    """`forget`: remove what was counted. `bad`: put what no store takes."""
+    """State of the graph. `forget`: delete the count. `bad`: put a value that no store accepts."""
 
     who: str
     forget: bool
@@ -28,7 +28,7 @@ def _store(runtime: Runtime) -> BaseStore:
 
 
 async def counting(state: Visit, runtime: Runtime) -> Visit:
-    """Count one visit more, and read back what it wrote."""
+    """Increase the count, and read it back."""
     store, place = _store(runtime), ("visits", state.get("who", ""))
     if state.get("forget"):
         await store.adelete(place, "seen")
@@ -38,7 +38,7 @@ async def counting(state: Visit, runtime: Runtime) -> Visit:
 
 
 def listing(state: Visit, runtime: Runtime) -> Visit:
-    """Find everybody who was here, from a thread."""
+    """List all visitors, from another thread."""
     store = _store(runtime)
     store.put(("lists",), state.get("who", ""), {"bad": object()} if state.get("bad") else {})
     found = store.search(("visits",), filter={"count": {"$gte": 1}}, limit=100)

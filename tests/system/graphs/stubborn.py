@@ -1,4 +1,4 @@
-"""A graph whose first node does not stop when it is told to, in the way that its input names."""
+"""A graph whose first node ignores a stop request, in the way that its input names."""
 
 import asyncio
 import ctypes
@@ -15,7 +15,7 @@ LONG_S = 3600
 
 
 class Stubborn(TypedDict, total=False):
-    """`how`: the way; none of them means to go through."""
+    """State of the graph; `how`: the way in which it gets stuck, or none."""
 
     name: str
     how: str
@@ -23,17 +23,17 @@ class Stubborn(TypedDict, total=False):
 
 
 def blocks_in_c() -> None:
-    """Sleep in C without the interpreter's lock, as a database driver does."""
+    """Sleep in C without the GIL, as a database driver does."""
     ctypes.CDLL(None).sleep(LONG_S)
 
 
 def holds_the_lock() -> None:
-    """Sleep in C with the interpreter's lock, so that no other Python code of the process runs."""
+    """Sleep in C with the GIL, so that no other Python code of the process runs."""
     ctypes.PyDLL(None).sleep(LONG_S)
 
 
 def never_returns() -> None:
-    """Wait for what never comes."""
+    """Wait forever."""
     threading.Event().wait()
 
 
@@ -52,7 +52,7 @@ def in_a_thread(state: Stubborn, config: RunnableConfig) -> Stubborn:
 
 
 async def on_the_loop(state: Stubborn, config: RunnableConfig) -> Stubborn:
-    """Get stuck on the event loop, or on it without blocking it."""
+    """Get stuck on the event loop, by blocking it or without blocking it."""
     trace("stuck", "start", Steps(name=state.get("name", "")), config)
     if state.get("how") == "blocks_the_loop":
         blocks_in_c()
@@ -67,7 +67,7 @@ async def on_the_loop(state: Stubborn, config: RunnableConfig) -> Stubborn:
 
 
 def way(state: Stubborn) -> Literal["in_a_thread", "on_the_loop"]:
-    """Choose the node that gets stuck like this."""
+    """Return the node that gets stuck in this way."""
     return "in_a_thread" if state.get("how") in SYNC else "on_the_loop"
 
 
