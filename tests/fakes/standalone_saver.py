@@ -19,6 +19,7 @@ from agentlog_facts.envelope import Fact
 from agentlog_facts.ids import RunId, Stream, ThreadId, stream
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump
 from agentlog_facts.thread import ThreadDeleted
+from agentlog_infra.langgraph.checkpoints.channel_codec import ChannelCodec
 from agentlog_infra.langgraph.checkpoints.channel_delta import ChannelDeltaEncoder, ChannelKey, empty
 from agentlog_infra.langgraph.checkpoints.saver import LogSaver
 
@@ -61,7 +62,7 @@ class StandaloneSaver(LogSaver):
     async def adelete_thread(self, thread_id: str) -> None:
         """Delete a thread; do nothing if there is none."""
         name = ThreadId(thread_id)
-        self._growth.forget(name)
+        self._deltas = ChannelDeltaEncoder(self._codec)  # later lists must not build on deleted ones
         if await self.here(self._stored_reads.find(CheckpointQuery(name, limit=1))):
             await self.here(self._committed(name, (ThreadDeleted(name),)))
 
@@ -101,7 +102,7 @@ class StandaloneSaver(LogSaver):
         """Copy all checkpoints of a thread, with their writes and in their order, by value."""
         target = ThreadId(target_thread_id)
         found = await self.here(self._stored_reads.find(CheckpointQuery(ThreadId(source_thread_id))))
-        copies = tuple(Copying(ChannelDeltaEncoder(self._codec), target).facts(found))
+        copies = tuple(ThreadCopy(self._codec, target).facts(found))
         if copies:
             await self.here(self._committed(target, copies))
 
@@ -114,13 +115,14 @@ class StandaloneSaver(LogSaver):
         await self._commit(thread_id, facts)
 
 
-class Copying:
+class ThreadCopy:
     """Encodes the checkpoints of one thread again for another, lists again as deltas."""
 
-    def __init__(self, growth: ChannelDeltaEncoder, target: ThreadId) -> None:
-        self._growth = growth
+    def __init__(self, codec: ChannelCodec, target: ThreadId) -> None:
+        self._codec = codec
+        self._deltas = ChannelDeltaEncoder(codec)
         self._target = target
-        self._stated: dict[VersionKey, EncodedChannel | None] = {}
+        self._copied: dict[VersionKey, EncodedChannel | None] = {}
 
     def facts(self, newest_first: Sequence[StoredCheckpoint]) -> Iterator[CheckpointFact]:
         """Yield the facts in the order in which the source accepted them."""
@@ -144,10 +146,14 @@ class Copying:
         for name, version in channel_versions(stored.checkpoint).items():
             key = ChannelKey(self._target, stored.checkpoint_ns, name)
             channel, known = stored.channels.get(name), (self._target, stored.checkpoint_ns, name, version)
-            if known not in self._stated or not _same(self._stated[known], channel):
-                self._stated[known] = channel
-                on = stream("thread", self._target)
-                yield empty(name, version) if channel is None else self._growth.copy(key, on, channel)
+            if known not in self._copied or not _same(self._copied[known], channel):
+                self._copied[known] = channel
+                yield empty(name, version) if channel is None else self._entry(key, channel)
+
+    def _entry(self, key: ChannelKey, channel: EncodedChannel) -> JsonObject:
+        is_list = channel.kind == "list"
+        value = self._codec.decode_items(channel.items) if is_list else self._codec.decode(channel.value)
+        return self._deltas.entry(key, channel.version, stream("thread", self._target), value)
 
     def _write(self, stored: StoredCheckpoint, write: StoredWrite) -> WritesSaved:
         entry: JsonObject = {"index": write.index, "channel": write.channel, "value": write.value}

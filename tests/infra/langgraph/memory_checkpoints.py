@@ -1,4 +1,4 @@
-"""Projected checkpoints in memory: the facts folded by the functions that the saver's overlay uses."""
+"""Projected checkpoints in memory, folded by the class that the saver's overlay uses."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from agentlog_infra.langgraph.checkpoints.checkpoint_fold import FoldedCheckpoin
 
 
 def carried(fact: Fact) -> Fact:
-    """Return the fact as it comes back from the log."""
+    """Return the fact after its way through the bytes of the log."""
     return decode_fact(encode_fact(fact))
 
 
 class MemoryCheckpoints:
-    """Checkpoints folded in memory; `fold` takes commits in log order. Implements `CheckpointReads`."""
+    """Checkpoints folded in memory, from commits in log order. Implements `checkpoint_ports.CheckpointReads`."""
 
     def __init__(self) -> None:
         self._facts: list[tuple[Stream, CheckpointFact]] = []
@@ -46,7 +46,7 @@ class MemoryCheckpoints:
 
 
 class MemoryThreads:
-    """Commits facts on `thread-` and folds them at once."""
+    """Committer that folds facts on `thread-<id>` at once."""
 
     def __init__(self, reads: MemoryCheckpoints) -> None:
         self._reads = reads
@@ -56,7 +56,7 @@ class MemoryThreads:
 
 
 class MemoryLog:
-    """Keeps `EventLog`; folds what is appended when `project` is called, or at once."""
+    """Log that folds appended facts at once unless `at_once` is False. Implements `ports.EventLog`."""
 
     def __init__(self, reads: MemoryCheckpoints, *, at_once: bool = True) -> None:
         self._reads = reads
@@ -69,7 +69,7 @@ class MemoryLog:
 
     async def append(self, draft: Draft) -> LogPosition:
         if self.fails:
-            raise Unavailable("the log is away")
+            raise Unavailable("the log is unavailable")
         self.drafts.append(draft)
         if self._at_once:
             self._reads.fold(draft.stream, draft.facts)
@@ -80,7 +80,7 @@ class MemoryLog:
 
 
 class SlowLog(MemoryLog):
-    """Acknowledges only when it is let."""
+    """Log that acknowledges appends only after its gate is open."""
 
     def __init__(self, reads: MemoryCheckpoints) -> None:
         super().__init__(reads)

@@ -1,7 +1,8 @@
-"""How a value of a channel is stored: as JSON where that says it exactly, a chat message as the JSON of its fields,
-anything else as LangGraph's own serialization.
+"""Lossless codec of channel values.
 
-A stored value must come back as it was, type by type: `True` is not `1`, a tuple is no list, NaN is no null.
+A value is stored as JSON if JSON represents it exactly, a chat message as the JSON of its fields, and any other value
+in LangGraph's own serialization. Decoding restores the value with its types: `True` is not `1`, a tuple is not a list,
+NaN is not null.
 """
 
 import base64
@@ -26,7 +27,7 @@ from agentlog_facts.errors import Corrupt
 from agentlog_facts.json_value import Json, dump
 
 MAX_DEPTH = 60
-"""Deeper values are left to LangGraph's serializer: readers of the log bound the nesting of its JSON."""
+"""LangGraph's serializer takes deeper values, since readers of the log limit the nesting of JSON."""
 INT64 = 1 << 63
 MESSAGES: Mapping[str, type[BaseMessage]] = {
     "human": HumanMessage,
@@ -35,14 +36,14 @@ MESSAGES: Mapping[str, type[BaseMessage]] = {
     "system": SystemMessage,
     "tool": ToolMessage,
 }
-"""Messages that are stored readable, by their field `type`; objects of subclasses are not."""
+"""Message classes that are stored as JSON, by their field `type`; objects of subclasses are not."""
 _CLASSES = frozenset(MESSAGES.values())
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One value on its way to the log: the bytes that identify it, and its encoded form (made only when needed)."""
+    """A value prepared for the log: the bytes that identify it, and its encoded form, made only when needed."""
 
     tag: str
     data: bytes
@@ -50,7 +51,7 @@ class Item:
 
     @property
     def digest(self) -> bytes:
-        """Return what tells equal values apart from different ones without keeping them."""
+        """Return a hash that is equal for equal values only."""
         return hashlib.blake2b(self.data, digest_size=16, person=self.tag[:16].encode()).digest()
 
     @property
@@ -64,17 +65,17 @@ class Item:
 
 
 class _Inexact(Exception):
-    """JSON would not give the value back as it was."""
+    """JSON does not represent the value exactly."""
 
 
 class ChannelCodec:
-    """Encodes values of channels and writes, and decodes them; `serde` takes what JSON cannot say."""
+    """Encodes and decodes values of channels and writes; `serde` takes values that JSON cannot represent."""
 
     def __init__(self, serde: SerializerProtocol) -> None:
         self._serde = serde
 
     def item(self, value: object) -> Item:
-        """Prepare one value; later changes of the object do not show. Raises TypeError for what cannot be stored."""
+        """Prepare one value; later changes of the object have no effect. Raises TypeError if it cannot be stored."""
         try:
             plain = _copied(value.model_dump(), 0) if _is_message(value) else _copied(value, 0)
         except _Inexact:
@@ -84,16 +85,16 @@ class ChannelCodec:
         return Item(tag, dump(plain), plain)
 
     def items(self, value: object) -> list[Item] | None:
-        """Prepare a list item by item; None for anything that is no plain list."""
+        """Prepare a list item by item; return None for a value that is not a plain list."""
         return [self.item(item) for item in value] if _is_list(value) else None
 
     def encode(self, value: object) -> Encoded:
-        """Return the stored form of a value, a list item by item."""
+        """Return the stored form of a value; a list is encoded item by item."""
         items = self.items(value)
         return self.item(value).encoded if items is None else {"items": [item.encoded for item in items]}
 
     def decode(self, encoded: Encoded) -> object:
-        """Undo `encode`; the result shares nothing with `encoded`. Raises Corrupt for another shape."""
+        """Decode the result of `encode`; the value shares nothing with it. Raises Corrupt for an unknown form."""
         if not isinstance(encoded, dict):
             return encoded
         match encoded:
@@ -109,7 +110,7 @@ class ChannelCodec:
                 raise Corrupt(f"channel value: unknown form with keys {sorted(encoded)}")
 
     def decode_items(self, items: Sequence[Encoded]) -> list[object]:
-        """Undo `items`."""
+        """Decode the items of a list."""
         return [self.decode(item) for item in items]
 
     def _loads(self, tag: str, text: str) -> object:
@@ -118,7 +119,7 @@ class ChannelCodec:
 
 
 def stored_digest(encoded: Encoded) -> bytes:
-    """Return the digest that `Item.digest` had when this form was made."""
+    """Return the `Item.digest` of the value with this stored form."""
     match encoded:
         case {"json": value}:
             return Item("json", dump(value)).digest
@@ -131,7 +132,7 @@ def stored_digest(encoded: Encoded) -> bytes:
 
 
 def _message(fields: Json) -> BaseMessage:
-    """Make a message of its fields; like LangGraph, one that no longer validates comes back unvalidated."""
+    """Return the message with these fields; like LangGraph, skip validation if the fields no longer pass it."""
     if not isinstance(fields, dict) or not isinstance(kind := fields.get("type"), str) or kind not in MESSAGES:
         raise Corrupt("channel value: a message of an unknown type")
     try:
@@ -140,8 +141,8 @@ def _message(fields: Json) -> BaseMessage:
         return MESSAGES[kind].model_construct(None, **fields)
 
 
-def exact(value: object) -> bool:
-    """Tell whether JSON gives the value back as it is."""
+def is_exact(value: object) -> bool:
+    """Return whether JSON represents the value exactly."""
     try:
         _copied(value, 0)
     except _Inexact:
@@ -150,7 +151,7 @@ def exact(value: object) -> bool:
 
 
 def _copied(value: object, depth: int) -> Json:
-    """Return a copy of a value that JSON says exactly; raise _Inexact for any other."""
+    """Return a copy of a value that JSON represents exactly. Raises: _Inexact for any other value."""
     if value is None or value is True or value is False:
         return value
     if isinstance(value, str | int | float):
@@ -179,7 +180,7 @@ def _key(value: object) -> str:
 
 
 def _text(value: str) -> str:
-    """Return the text if UTF-8 can say it (lone surrogates it cannot)."""
+    """Return the text. Raises: _Inexact if UTF-8 cannot encode it, because it has lone surrogates."""
     if not value.isascii():
         try:
             value.encode()

@@ -1,10 +1,11 @@
-"""Which part of a channel's new value is stored: the whole, or only the items that a list got since its last version.
+"""Delta encoder of channel values: a list that has grown is stored as the items that follow its last version.
 
-A full copy comes back whenever the list is GROWTH times as long as the last one (and after at least MIN_PARTS appends).
-So all copies together stay within 8/7 of the final size, and reading a version never follows more than that distance.
+A full copy is stored again when the list is GROWTH times as long as the last full copy, after at least MIN_PARTS
+appends. So all full copies together have at most 8/7 of the final size, and a read goes back at
+most to the last full copy.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentlog_facts.checkpoint import Encoded, EncodedChannel
@@ -27,7 +28,7 @@ class ChannelKey:
 
 @dataclass(frozen=True, slots=True)
 class _Base:
-    """A stored list: where it lies, the digest of each item, and how far its chain reaches."""
+    """A stored list: its stream, the digest of each item, and the length of its chain of appends."""
 
     version: str
     stream: Stream
@@ -37,23 +38,19 @@ class _Base:
 
 
 class ChannelDeltaEncoder:
-    """Remembers the last stored list of each channel, by digest, and says what is new in the next one."""
+    """Encodes new versions of channels; for this it keeps the digests of the last stored list of each channel."""
 
     def __init__(self, codec: ChannelCodec) -> None:
         self._codec = codec
         self._bases: dict[ChannelKey, _Base | EncodedChannel] = {}
 
-    def seen(self, key: ChannelKey, channel: EncodedChannel) -> None:
-        """Remember a version that was read; the next one may build on it."""
+    def remember(self, key: ChannelKey, channel: EncodedChannel) -> None:
+        """Remember a version that was read; the next version may build on it."""
         if channel.kind == "list":
             self._bases[key] = channel
 
-    def forget(self, thread_id: ThreadId) -> None:
-        """Build on nothing of this thread any more."""
-        self._bases = {key: base for key, base in self._bases.items() if key.thread_id != thread_id}
-
     def entry(self, key: ChannelKey, version: str, stream: Stream, value: object) -> JsonObject:
-        """Return the entry of a `CheckpointSaved` for a new version that will lie on `stream`.
+        """Return the entry of a `CheckpointSaved` on `stream` for a new version.
 
         Raises TypeError for a value that cannot be stored.
         """
@@ -61,29 +58,12 @@ class ChannelDeltaEncoder:
         if items is None:
             return _full(key, version, self._codec.item(value).encoded)
         digests = [item.digest for item in items]
-        return self._list_entry(key, version, stream, digests, lambda start: [i.encoded for i in items[start:]])
-
-    def copy(self, key: ChannelKey, stream: Stream, channel: EncodedChannel) -> JsonObject:
-        """Return the entry that states a version of another thread's channel anew."""
-        if channel.kind == "value":
-            return _full(key, channel.version, channel.value)
-        digests = [stored_digest(item) for item in channel.items]
-        return self._list_entry(key, channel.version, stream, digests, lambda start: list(channel.items[start:]))
-
-    def _list_entry(
-        self,
-        key: ChannelKey,
-        version: str,
-        stream: Stream,
-        digests: Sequence[bytes],
-        encoded: Callable[[int], list[Encoded]],
-    ) -> JsonObject:
         base = self._base(key)
         if base is None or not _grew(base, digests) or _copy_is_due(base, len(digests)):
             self._bases[key] = _Base(version, stream, digests, len(digests), 0)
-            return _full(key, version, {"items": encoded(0)})
+            return _full(key, version, {"items": [item.encoded for item in items]})
         self._bases[key] = _Base(version, stream, digests, base.full_length, base.parts + 1)
-        return _appended(key, version, base, encoded(len(base.digests)))
+        return _appended(key, version, base, [item.encoded for item in items[len(base.digests) :]])
 
     def _base(self, key: ChannelKey) -> _Base | None:
         found = self._bases.get(key)

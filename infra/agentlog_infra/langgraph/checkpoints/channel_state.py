@@ -1,4 +1,4 @@
-"""The state of a thread without the code of its graph: what the channels and writes of its last checkpoint say."""
+"""Reader of a thread's state without the code of its graph, from the channels and writes of its last checkpoint."""
 
 from collections.abc import Sequence
 from typing import TypeGuard
@@ -15,10 +15,13 @@ from agentlog_facts.json_value import Json, JsonObject
 from agentlog_infra.langgraph.checkpoints.channel_codec import ChannelCodec
 from agentlog_infra.langgraph.value_json import interrupt_json, is_state_key, to_json
 
-TELLING = frozenset({ERROR, INTERRUPT, RESUME, "__error_source_node__"})
-"""What is written about a task; anything else is its output: it has finished. Source: langgraph.pregel._task_status."""
+STATUS_CHANNELS = frozenset({ERROR, INTERRUPT, RESUME, "__error_source_node__"})
+"""Channels for writes about a task. A write to any other channel is output of the task, so the task has finished.
+
+Source: langgraph.pregel._task_status.
+"""
 PULLED = "~__pregel_pull, "
-"""How the path of a task begins that a node runs in by itself; the name of the node follows. Others name none."""
+"""Prefix of the path of a task that runs one node, before the node's name. Other paths name no node."""
 
 
 class ChannelState:
@@ -29,18 +32,18 @@ class ChannelState:
         self._codec = ChannelCodec(serde)
 
     async def channels(self, thread_id: ThreadId, without: RunId | None = None) -> StoredState:
-        """Return what remains when all that the run `without` wrote is hidden. Raises: Unavailable."""
+        """Return the latest state, as if the run `without` had written nothing. Raises: Unavailable."""
         found = await find_latest(self._reads, thread_id, "", without)
         if found is None:
             return StoredState()
         shown: JsonObject = {
             name: to_json(self._value(channel)) for name, channel in found.channels.items() if is_state_key(name)
         }
-        asked = _open(merged(found.writes))
+        waiting = _open_questions(merged(found.writes))
         return StoredState(
             values=shown,
-            asking=tuple(one.task_path.removeprefix(PULLED) for one in asked if one.task_path.startswith(PULLED)),
-            interrupts={one.task_id: self._questions(one) for one in asked},
+            asking=tuple(one.task_path.removeprefix(PULLED) for one in waiting if one.task_path.startswith(PULLED)),
+            interrupts={one.task_id: self._questions(one) for one in waiting},
             checkpoint_id=found.checkpoint_id,
             run_id=found.run_id,
         )
@@ -53,11 +56,11 @@ class ChannelState:
         return [interrupt_json(one) for one in (value if _are_interrupts(value) else ())]
 
 
-def _open(writes: Sequence[StoredWrite]) -> list[StoredWrite]:
-    """Return the questions of tasks that have not finished."""
-    finished = {write.task_id for write in writes if write.channel not in TELLING}
+def _open_questions(writes: Sequence[StoredWrite]) -> list[StoredWrite]:
+    """Return the interrupts of tasks that have not finished."""
+    finished = {write.task_id for write in writes if write.channel not in STATUS_CHANNELS}
     return [write for write in writes if write.channel == INTERRUPT and write.task_id not in finished]
 
 
 def _are_interrupts(value: object) -> TypeGuard[Sequence[Interrupt[object]]]:
-    return isinstance(value, list | tuple) and all(isinstance(one, Interrupt) for one in value)  # pyright: ignore[reportUnknownVariableType]  # that is what is asked
+    return isinstance(value, list | tuple) and all(isinstance(one, Interrupt) for one in value)  # pyright: ignore[reportUnknownVariableType]  # the type of the items is under test here

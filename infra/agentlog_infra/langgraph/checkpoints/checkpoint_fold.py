@@ -1,4 +1,4 @@
-"""Checkpoint facts folded in memory, so that a saver reads back at once what it wrote itself."""
+"""In-memory fold of checkpoint facts, so that a saver can read its own writes at once."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,7 +30,7 @@ class FoldedCheckpoints:
         self._channels = ChannelHistory()
 
     def apply(self, stream: Stream, fact: CheckpointFact) -> None:
-        """Fold one fact of `stream`. Raises: Corrupt where it builds on a version that was never seen."""
+        """Fold one fact of `stream`. Raises: Corrupt if it builds on an unknown version."""
         self._seq += 1
         match fact:
             case CheckpointSaved():
@@ -42,7 +42,7 @@ class FoldedCheckpoints:
                     self._checkpoints.pop(key, None)
 
     def remember(self, stored: StoredCheckpoint) -> None:
-        """Take the channels of a checkpoint that was read elsewhere; later facts may build on them."""
+        """Remember the channels of a checkpoint from another source; later facts may build on them."""
         for name, version in channel_versions(stored.checkpoint).items():
             key = (stored.thread_id, stored.checkpoint_ns, name, version)
             self._channels.remember(key, stored.channels.get(name))
@@ -53,7 +53,7 @@ class FoldedCheckpoints:
         return None if found is None else self._complete(found, exclude_run)
 
     def find(self, query: CheckpointQuery) -> list[StoredCheckpoint]:
-        """Return the wanted ones of the folded checkpoints, newest first."""
+        """Return the folded checkpoints that match a query, newest first."""
         end = self._seq + 1
         if query.before is not None:
             end = min((self._checkpoints[key].seq for key in self.keys(query, query.before)), default=0)
@@ -62,7 +62,7 @@ class FoldedCheckpoints:
         return [self._complete(one, query.exclude_run) for one in islice(wanted, query.limit)]
 
     def keys(self, query: CheckpointQuery, checkpoint_id: str | None = None) -> Iterator[CheckpointKey]:
-        """Yield the folded checkpoints of the query's thread and namespace, newest first; all, or those with one id."""
+        """Yield the keys of the query's thread and namespace, newest first; all, or those with one checkpoint id."""
         if query.thread_id is not None and query.ns is not None and checkpoint_id is not None:
             key = CheckpointKey(query.thread_id, query.ns, checkpoint_id)
             yield from (key,) if key in self._checkpoints else ()
@@ -78,7 +78,7 @@ class FoldedCheckpoints:
         return tuple(write for write in found if exclude_run is None or write.run_id != exclude_run)
 
     def lacks(self, stored: StoredCheckpoint) -> bool:
-        """Tell whether a folded checkpoint names a channel version that was neither folded nor remembered."""
+        """Return whether a checkpoint names a channel version that has been neither folded nor remembered."""
         versions = channel_versions(stored.checkpoint).items()
         return not all(self._channels.knows((stored.thread_id, stored.checkpoint_ns, *one)) for one in versions)
 
@@ -91,7 +91,7 @@ class FoldedCheckpoints:
         for entry in channel_entries(fact, stream):
             self._channels.fold(fact.thread_id, fact.checkpoint_ns, entry, self._seq)
         key = CheckpointKey(fact.thread_id, fact.checkpoint_ns, fact.checkpoint_id)
-        self._checkpoints.pop(key, None)  # saved again: it is the newest now
+        self._checkpoints.pop(key, None)  # a checkpoint that is saved again becomes the newest
         self._checkpoints[key] = StoredCheckpoint(
             *key,
             parent_checkpoint_id=fact.parent_checkpoint_id,

@@ -1,4 +1,4 @@
-"""Projected checkpoints without some of what was written: without a run, or without values that cannot be applied."""
+"""Filters over checkpoint reads: without one run, or without pending values that a graph cannot apply."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,12 +8,12 @@ from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
 from agentlog_facts.checkpoint_ports import CheckpointQuery, CheckpointReads, StoredCheckpoint
 from agentlog_facts.ids import RunId
 
-TOLD = frozenset({ERROR, INTERRUPT})
-"""Pending writes that tell how a task ended; no channel takes them."""
+OUTCOMES = frozenset({ERROR, INTERRUPT})
+"""Channels of pending writes with the outcome of a task; no channel of the graph takes them."""
 
 
 class ExcludeRun:
-    """Checkpoints as if one run had never been. Implements `CheckpointReads`."""
+    """Checkpoint reads without the checkpoints and writes of one run. Implements `checkpoint_ports.CheckpointReads`."""
 
     def __init__(self, reads: CheckpointReads, run_id: RunId) -> None:
         self._reads = reads
@@ -25,15 +25,18 @@ class ExcludeRun:
 
 
 class ExcludePendingWrites:
-    """Checkpoints with no pending values: the state before a step that failed. Implements `CheckpointReads`."""
+    """Checkpoint reads without pending values, so that a checkpoint shows the state before a step that failed.
+
+    Implements `checkpoint_ports.CheckpointReads`.
+    """
 
     def __init__(self, reads: CheckpointReads) -> None:
         self._reads = reads
 
     async def find(self, query: CheckpointQuery) -> Sequence[StoredCheckpoint]:
-        """Return checkpoints with the outcomes of tasks only. Raises: Unavailable."""
+        """Return checkpoints whose only writes are outcomes of tasks. Raises: Unavailable."""
         return [_without_values(one) for one in await self._reads.find(query)]
 
 
 def _without_values(stored: StoredCheckpoint) -> StoredCheckpoint:
-    return replace(stored, writes=tuple(write for write in stored.writes if write.channel in TOLD))
+    return replace(stored, writes=tuple(write for write in stored.writes if write.channel in OUTCOMES))

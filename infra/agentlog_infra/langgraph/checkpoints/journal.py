@@ -1,4 +1,4 @@
-"""Journals that take a saver's facts: for a claimed run's stream, for one commit of the caller, or none at all."""
+"""Journals for the facts of a saver: for a claimed run's stream, for a commit of the caller, or read-only."""
 
 import asyncio
 import hashlib
@@ -24,25 +24,25 @@ BACKLOG = 256
 
 
 class Journal(Protocol):
-    """Takes the facts of a saver in order. `run_id` is the run whose claim writes, None outside a claim."""
+    """Writer of a saver's facts, in order."""
 
     @property
     def run_id(self) -> RunId | None:
-        """Return the claimed run."""
+        """Return the run of the claim, None outside a claim."""
         ...
 
     def stream(self, thread_id: ThreadId) -> Stream:
-        """Return the stream on which a thread's facts will lie. Raises ValueError for a thread of another claim."""
+        """Return the stream for a thread's facts. Raises ValueError for a thread of another claim."""
         ...
 
     async def write(self, thread_id: ThreadId, facts: Sequence[CheckpointFact]) -> None:
-        """Take facts, as durable as the journal promises. Raises: AttemptLost, and faults of the log."""
+        """Write facts with the durability of the journal. Raises: AttemptLost, and faults of the log."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class WriteClaim:
-    """A worker's right to write for a run; `version` is that of its stream so far, None where there is none yet."""
+    """A worker's claim on a run; `version` is the current version of its stream, None if the stream is empty."""
 
     thread_id: ThreadId
     run_id: RunId
@@ -52,13 +52,13 @@ class WriteClaim:
 
 
 class RunJournal:
-    """One run's stream, under its epoch. What arrives while an append is in flight goes into the next commit together.
+    """Journal on one run's stream, under its epoch. Facts that arrive during an append share the next commit.
 
-    With `acknowledged` a write returns when the log has it. Without, only the checkpoint that ends a superstep waits,
-    so that the next one starts on what a crash cannot take away (decision 0015); what tasks write meanwhile lingers
-    for JOURNAL_LINGER_S to share a commit, with at most BACKLOG facts outstanding. No verdict is awaited: a commit that
-    is void (stale epoch) is known when the run's end is void too, for each commit demands the version of the one
-    before. After the first failure, and once it is closed, nothing is written any more.
+    With `acknowledged`, a write returns after the log has acknowledged it. Without, only the checkpoint that ends a
+    superstep waits for the acknowledgement, so that the next superstep starts from durable state (decision 0015). Other
+    writes wait JOURNAL_LINGER_S for more facts to share their commit, with at most BACKLOG facts outstanding. The
+    journal awaits no verdict: each commit demands the version of the commit before it, so a void commit (stale epoch)
+    makes the end of the run void too. After the first failure, and after `close`, the journal writes nothing.
     """
 
     def __init__(self, log: EventLog, claim: WriteClaim, clock: Clock, ids: Ids, *, acknowledged: bool) -> None:
@@ -92,7 +92,7 @@ class RunJournal:
 
     @property
     def failed(self) -> bool:
-        """Tell whether an append was lost; the attempt must stop."""
+        """Return whether an append was lost, so that the attempt must stop."""
         return self._failure is not None
 
     def on_failure(self, broken: Callable[[], None]) -> None:
@@ -114,35 +114,36 @@ class RunJournal:
         self._outstanding += len(facts)
         if self._pump is None:
             self._pump = asyncio.create_task(self._append_all(), name="append_checkpoints")
-            self._pump.add_done_callback(_seen)
+            self._pump.add_done_callback(_retrieve_exception)
         if self._acknowledged or self._outstanding > BACKLOG or self._end_superstep(facts):
             await self.flush()
 
     def _end_superstep(self, facts: Sequence[CheckpointFact]) -> bool:
-        return any([self._supersteps.ends(fact) for fact in facts])  # a list: each one is looked at
+        return any([self._supersteps.ends(fact) for fact in facts])  # a list, so that `ends` sees every fact
 
     async def close(self) -> None:
-        """Take nothing more, and wait until all that was taken is acknowledged. Raises: AttemptLost.
+        """Refuse later facts, and wait until all earlier ones are acknowledged. Raises: AttemptLost.
 
-        A thread that user code left behind may still want to write: behind the outcome that would make its end void.
+        A thread that user code has left running may still write. A commit after the outcome would make the run's end
+        void.
         """
         self._closed = True
         await self.flush()
 
     async def flush(self) -> None:
-        """Wait until everything queued so far is acknowledged. Raises: AttemptLost."""
+        """Wait until all queued facts are acknowledged. Raises: AttemptLost."""
         await self.settled()
         self._check()
 
     async def settled(self) -> None:
-        """Wait until nothing is on its way any more, lost or not."""
+        """Wait until no append is in flight, whether the last one failed or not."""
         if self._pump is not None:
             self._hurry.set()
-            await asyncio.wait([self._pump])  # a writer that is cancelled must not cancel the append of others
+            await asyncio.wait([self._pump])  # a cancelled writer must not cancel the append of others
 
     async def _append_all(self) -> None:
         try:
-            await self._lingered()
+            await self._linger()
             while self._waiting:
                 facts, self._waiting = self._waiting[:FACTS_A_COMMIT], self._waiting[FACTS_A_COMMIT:]
                 await self._log.append(self._draft(tuple(facts)))
@@ -154,9 +155,9 @@ class RunJournal:
             raise
         finally:
             self._hurry.clear()
-            self._pump = None  # here and not in a callback: whoever writes next must start a new one
+            self._pump = None  # not in a callback: the next writer must start a new pump
 
-    async def _lingered(self) -> None:
+    async def _linger(self) -> None:
         if not self._acknowledged:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), timeouts.JOURNAL_LINGER_S)
@@ -174,7 +175,7 @@ class RunJournal:
             stream=self._stream,
             event_id=event_id,
             append_id=self._ids.uuid7(),
-            body_sha256=hashlib.sha256(event_id.encode()).hexdigest(),  # no client's command stands behind it
+            body_sha256=hashlib.sha256(event_id.encode()).hexdigest(),  # there is no command of a client to hash
             facts=facts,
             occurred_at=self._clock.now(),
             cause=self._claim.cause,
@@ -196,24 +197,24 @@ class RunJournal:
             raise AttemptLost(f"{self._stream}: the attempt has its outcome, nothing more is written")
 
 
-def _seen(pump: "asyncio.Task[None]") -> None:
-    """Take the exception of a finished task: writers learn of it by `AttemptLost`."""
+def _retrieve_exception(pump: "asyncio.Task[None]") -> None:
+    """Retrieve the exception of a finished task; writers get it as `AttemptLost`."""
     if not pump.cancelled():
         pump.exception()
 
 
 class Supersteps:
-    """Finds the checkpoints that end a superstep in which a node ran, in those of one attempt in their order.
+    """Detector of the checkpoints that end a superstep with a node, from the ordered facts of one attempt.
 
-    LangGraph makes one for the input and one for START too.
+    LangGraph saves a checkpoint for the input and for START too.
     """
 
     def __init__(self) -> None:
         self._inputs: dict[str, Json] = {}
-        """What the nodes had seen at the last input of a namespace, while nothing followed it."""
+        """`versions_seen` at the last input of a namespace, until the next checkpoint of it."""
 
     def ends(self, fact: CheckpointFact) -> bool:
-        """Tell whether a fact is the checkpoint behind a node; in doubt it is."""
+        """Return whether a fact is the checkpoint after a node, True in doubt."""
         if not isinstance(fact, CheckpointSaved):
             return False
         source, seen = fact.metadata.get("source"), fact.checkpoint.get("versions_seen")
@@ -225,14 +226,14 @@ class Supersteps:
 
 
 def _ran(before: Json, after: Json) -> set[str]:
-    """Return the nodes that saw something new between two checkpoints; none where that cannot be told."""
+    """Return the nodes that ran between two checkpoints; none if the arguments do not show it."""
     if not isinstance(before, dict) or not isinstance(after, dict):
         return set()
     return {node for node, seen in after.items() if seen != before.get(node)}
 
 
 class CollectingJournal:
-    """Keeps the facts for one commit on `thread-<id>` that the caller makes."""
+    """Collects facts for one commit of the caller on `thread-<id>`."""
 
     def __init__(self, thread_id: ThreadId) -> None:
         self._thread_id = thread_id
@@ -240,7 +241,7 @@ class CollectingJournal:
 
     @property
     def run_id(self) -> RunId | None:
-        """Return None: no claim writes here."""
+        """Return None: there is no claim."""
         return None
 
     def stream(self, thread_id: ThreadId) -> Stream:
@@ -250,22 +251,22 @@ class CollectingJournal:
         return stream("thread", thread_id)
 
     async def write(self, thread_id: ThreadId, facts: Sequence[CheckpointFact]) -> None:
-        """Keep facts."""
+        """Collect facts."""
         self.facts.extend(facts)
 
 
 class ReadOnly:
-    """A journal that takes nothing: state is read, never written."""
+    """Journal of a saver that only reads."""
 
     @property
     def run_id(self) -> RunId | None:
-        """Return None: no claim writes here."""
+        """Return None: there is no claim."""
         return None
 
     def stream(self, thread_id: ThreadId) -> Stream:
-        """Refuse."""
+        """Refuse. Raises: AgentlogError."""
         raise AgentlogError(f"thread {thread_id}: this saver only reads")
 
     async def write(self, thread_id: ThreadId, facts: Sequence[CheckpointFact]) -> None:
-        """Refuse."""
+        """Refuse. Raises: AgentlogError."""
         raise AgentlogError(f"thread {thread_id}: this saver only reads")

@@ -1,4 +1,4 @@
-"""Projected checkpoints with a saver's own, not yet projected facts on top."""
+"""Overlay of a saver's own facts, which are not projected yet, over projected checkpoints."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,13 +10,13 @@ from agentlog_facts.ids import RunId, Stream
 from agentlog_infra.langgraph.checkpoints.checkpoint_fold import FoldedCheckpoints
 
 FIRST_OWN_SEQ = 1 << 62
-"""Own facts come after everything that was projected when their claim was accepted."""
+"""Own facts are newer than all facts that were projected when their claim was accepted."""
 
 
 class OverlaidReads:
-    """Checkpoints in which own facts show at once. Implements `CheckpointReads`.
+    """Checkpoint reads that show own facts at once. Implements `checkpoint_ports.CheckpointReads`.
 
-    `ignores` drops projected writes that shall not count.
+    They leave out projected writes for which `ignores` returns True.
     """
 
     def __init__(self, reads: CheckpointReads, ignores: Callable[[StoredWrite], bool] | None = None) -> None:
@@ -25,24 +25,26 @@ class OverlaidReads:
         self._own = FoldedCheckpoints(FIRST_OWN_SEQ)
 
     def add(self, stream: Stream, facts: Sequence[CheckpointFact]) -> None:
-        """Show these facts to every later read."""
+        """Add own facts, which every later read shows."""
         for fact in facts:
             self._own.apply(stream, fact)
 
     async def find(self, query: CheckpointQuery) -> Sequence[StoredCheckpoint]:
-        """Return own checkpoints first (they are newer), then projected ones that are not own. Raises: Unavailable."""
+        """Return own checkpoints, which are newer, and then the other projected ones. Raises: Unavailable."""
         own = [await self._completed(one, query) for one in self._own.find(query)]
         if len(own) == query.limit:
             return own
         known = set(self._own.keys(query, query.checkpoint_id))
         limit = None if query.limit is None else query.limit + len(known)
         before_own = query.before is not None and any(self._own.keys(query, query.before))
-        beneath = replace(query, limit=limit, before=None if before_own else query.before)
-        stored = await self._reads.find(beneath)
-        return [*own, *(self._seen(one, query.exclude_run) for one in stored if one.key not in known)][: query.limit]
+        projected = replace(query, limit=limit, before=None if before_own else query.before)
+        stored = await self._reads.find(projected)
+        return [*own, *(self._with_own_writes(one, query.exclude_run) for one in stored if one.key not in known)][
+            : query.limit
+        ]
 
     async def _completed(self, own: StoredCheckpoint, query: CheckpointQuery) -> StoredCheckpoint:
-        """Fetch channels that an own checkpoint took over unchanged from a projected one. Raises: Unavailable."""
+        """Fetch the channels that an own checkpoint shares with projected parents. Raises: Unavailable."""
         parent = own
         while self._own.lacks(own) and parent.parent_checkpoint_id:
             key = CheckpointKey(own.thread_id, own.checkpoint_ns, parent.parent_checkpoint_id)
@@ -51,11 +53,11 @@ class OverlaidReads:
 
     async def _projected(self, key: CheckpointKey, child: StoredCheckpoint) -> StoredCheckpoint:
         found = await find_one(self._reads, *key)
-        if found is None:  # never half a state: it would be stored as the thread's view
+        if found is None:  # an incomplete state would be stored as the thread's view
             raise Unavailable(f"checkpoint {child.checkpoint_id}: channels of its parent cannot be read")
-        return self._seen(found, None)
+        return self._with_own_writes(found, None)
 
-    def _seen(self, stored: StoredCheckpoint, exclude_run: RunId | None) -> StoredCheckpoint:
+    def _with_own_writes(self, stored: StoredCheckpoint, exclude_run: RunId | None) -> StoredCheckpoint:
         self._own.remember(stored)
         kept = [write for write in stored.writes if self._ignores is None or not self._ignores(write)]
         return replace(stored, writes=(*kept, *self._own.writes(stored.key, exclude_run)))

@@ -1,7 +1,7 @@
-"""LangGraph's checkpoint saver over the log: which facts a call writes, and what reads give back.
+"""LangGraph's checkpoint saver over the event log.
 
-"Latest" and "before" follow the order of acceptance, never the clock inside a checkpoint id. Sync methods run on the
-saver's loop and are for other threads only (a sync node that invokes a subgraph).
+"Latest" and "before" follow the order of acceptance, not the time in a checkpoint id. Sync methods run on the saver's
+loop and are for other threads only, such as that of a sync node that invokes a subgraph.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ from agentlog_facts.checkpoint_ports import (
 from agentlog_facts.errors import Corrupt
 from agentlog_facts.ids import ThreadId
 from agentlog_facts.json_value import Json, JsonObject
-from agentlog_infra.langgraph.checkpoints.channel_codec import ChannelCodec, exact
+from agentlog_infra.langgraph.checkpoints.channel_codec import ChannelCodec, is_exact
 from agentlog_infra.langgraph.checkpoints.channel_delta import ChannelDeltaEncoder, ChannelKey, empty
 from agentlog_infra.langgraph.checkpoints.journal import Journal
 from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads
@@ -43,14 +43,14 @@ from agentlog_infra.langgraph.value_json import to_object
 
 VERSION_DIGITS = 8
 PLAIN_FIELDS = ("v", "id", "ts", "channel_versions", "versions_seen", "updated_channels")
-"""What every reader of the log may rely on in a stored checkpoint."""
+"""Fields of a stored checkpoint that every reader of the log can rely on."""
 
 
 class LogSaver(LoopBoundSaver):
     """A `BaseCheckpointSaver` that appends facts to a journal and reads projected checkpoints.
 
-    It belongs to the loop it is made in. `token` makes channel versions unique over branches and attempts; take a
-    different one for every saver.
+    The constructor must be called on the loop that the saver uses. `token` makes channel versions unique over branches
+    and attempts; every saver needs a different one.
     """
 
     def __init__(self, reads: CheckpointReads, journal: Journal, serde: SerializerProtocol, token: str) -> None:
@@ -58,7 +58,7 @@ class LogSaver(LoopBoundSaver):
         self._reads = reads
         self._journal = journal
         self._codec = ChannelCodec(self.serde)
-        self._growth = ChannelDeltaEncoder(self._codec)
+        self._deltas = ChannelDeltaEncoder(self._codec)
         self._token = hashlib.sha256(token.encode()).hexdigest()[:8]
         self._count = 0
         self._unknown: set[tuple[str, str | None]] = set()
@@ -70,7 +70,7 @@ class LogSaver(LoopBoundSaver):
         return f"{number + 1:0{VERSION_DIGITS}x}.{self._token}.{self._count:x}"
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> "LogSaver":
-        """Return a clone that may revive these types too."""
+        """Return a clone that may also deserialize these types."""
         clone = super().with_allowlist(extra_allowlist)
         if clone is not self and isinstance(clone, LogSaver):
             clone._codec = ChannelCodec(clone.serde)
@@ -86,7 +86,7 @@ class LogSaver(LoopBoundSaver):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """Write one checkpoint with the channels that changed. Raises: AttemptLost, TypeError (cannot be stored)."""
+        """Write a checkpoint with its changed channels. Raises: AttemptLost, TypeError (a value cannot be stored)."""
         return await self.here(self._put(config, checkpoint, metadata, new_versions))
 
     async def _put(
@@ -115,7 +115,7 @@ class LogSaver(LoopBoundSaver):
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        """Write what a task produced, on the checkpoint it runs on. Raises: AttemptLost, TypeError."""
+        """Write the output of a task, on the checkpoint on which it runs. Raises: AttemptLost, TypeError."""
         await self.here(self._put_writes(config, writes, task_id, task_path))
 
     async def _put_writes(
@@ -148,7 +148,7 @@ class LogSaver(LoopBoundSaver):
         rest: dict[str, object] = {}
         for name, value in checkpoint.items():
             if name != "channel_values":
-                (plain if name in PLAIN_FIELDS or exact(value) else rest)[name] = value
+                (plain if name in PLAIN_FIELDS or is_exact(value) else rest)[name] = value
         stored = to_object(plain)
         return stored | {"encoded": self._codec.encode(rest)} if rest else stored
 
@@ -159,14 +159,14 @@ class LogSaver(LoopBoundSaver):
         for channel, version in versions.items():
             if channel in values:
                 key = ChannelKey(thread_id, ns, channel)
-                yield self._growth.entry(key, str(version), stream, values[channel])
+                yield self._deltas.entry(key, str(version), stream, values[channel])
             else:
                 yield empty(channel, str(version))
 
     # reads
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """Return the checkpoint that the config names, else the namespace's latest. Raises: Unavailable."""
+        """Return the checkpoint that the config names, or else the latest of its namespace. Raises: Unavailable."""
         stored = await self.here(self._stored(config))
         return None if stored is None else self._tuple(stored)
 
@@ -178,7 +178,7 @@ class LogSaver(LoopBoundSaver):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
-        """Yield checkpoints, newest first by order of acceptance. Raises: Unavailable."""
+        """Yield checkpoints in the order of acceptance, newest first. Raises: Unavailable."""
         if limit is not None and limit <= 0:
             return
         conf = _conf(config or {})
@@ -197,7 +197,7 @@ class LogSaver(LoopBoundSaver):
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
-        """Walk the parents of a checkpoint once, collecting each channel's writes down to its last stored value."""
+        """Return the writes of each channel since its last stored value, from one walk along a checkpoint's parents."""
         return await self.here(self._delta_history(config, channels))
 
     async def _delta_history(
@@ -215,7 +215,7 @@ class LogSaver(LoopBoundSaver):
     def _collect(
         self, stored: StoredCheckpoint, remaining: set[str], found: Mapping[str, DeltaChannelHistory]
     ) -> set[str]:
-        """Put a parent's writes before those of its children; return the channels whose stored value ends the walk."""
+        """Add a parent's writes before those of its children, and return the channels whose stored value it holds."""
         older: dict[str, list[PendingWrite]] = {channel: [] for channel in remaining}
         for write in merged(stored.writes):
             if write.channel in older:
@@ -235,13 +235,13 @@ class LogSaver(LoopBoundSaver):
             return await find_latest(self._reads, thread_id, ns)
         found = await find_one(self._reads, thread_id, ns, str(checkpoint_id))
         if found is None:
-            self._unknown.add((ns, str(checkpoint_id)))  # what starts there is a root
+            self._unknown.add((ns, str(checkpoint_id)))  # a checkpoint on top of it is a root
         return found
 
     def _tuple(self, stored: StoredCheckpoint) -> CheckpointTuple:
         thread_id, ns, parent = stored.thread_id, stored.checkpoint_ns, stored.parent_checkpoint_id
         for name, channel in stored.channels.items():
-            self._growth.seen(ChannelKey(thread_id, ns, name), channel)
+            self._deltas.remember(ChannelKey(thread_id, ns, name), channel)
         return CheckpointTuple(
             config=address(thread_id, ns, stored.checkpoint_id),
             checkpoint=self._checkpoint(stored),
@@ -267,7 +267,7 @@ class LogSaver(LoopBoundSaver):
 
 
 class UpdateSaver(LogSaver):
-    """Saves what a command wrote as a step of the graph. Source: docs/http-api.md, section 13."""
+    """A saver that marks the writes of a command as a step of the graph. Source: docs/http-api.md, section 13."""
 
     async def aput(
         self,

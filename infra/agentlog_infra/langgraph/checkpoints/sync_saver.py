@@ -1,4 +1,4 @@
-"""How sync code and foreign loops reach a saver: everything runs on the loop that the saver was made in."""
+"""Base class of savers that runs every call on the saver's own loop, also for threads and other loops."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ _INSTEAD = (
 
 
 class LoopBoundSaver(BaseCheckpointSaver[str]):
-    """A saver whose sync methods run its async ones on its loop; to be called from other threads only."""
+    """A saver whose sync methods run its async methods on its loop; call them from other threads only."""
 
     def __init__(self, *, serde: SerializerProtocol) -> None:
         super().__init__(serde=serde)
@@ -36,11 +36,11 @@ class LoopBoundSaver(BaseCheckpointSaver[str]):
         return blocking(self.loop, work, _INSTEAD)
 
     async def here(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the saver's loop, whichever awaits it."""
+        """Run a coroutine on the saver's loop, whichever loop awaits it."""
         return await here(self.loop, work)
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """Return a checkpoint."""
+        """Return a checkpoint. Raises: as `aget_tuple`."""
         return self.blocking(lambda: self.aget_tuple(config))
 
     def list(
@@ -51,7 +51,7 @@ class LoopBoundSaver(BaseCheckpointSaver[str]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
-        """Return checkpoints, newest first."""
+        """Yield checkpoints, newest first. Raises: as `alist`."""
         yield from self.blocking(lambda: _listed(self.alist(config, filter=filter, before=before, limit=limit)))
 
     def put(
@@ -61,19 +61,19 @@ class LoopBoundSaver(BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """Write a checkpoint."""
+        """Write a checkpoint. Raises: as `aput`."""
         return self.blocking(lambda: self.aput(config, checkpoint, metadata, new_versions))
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        """Write what a task produced."""
+        """Write the output of a task. Raises: as `aput_writes`."""
         self.blocking(lambda: self.aput_writes(config, writes, task_id, task_path))
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
-        """Return the writes of channels along the parents."""
+        """Return the writes of each channel since its last stored value."""
         return self.blocking(lambda: self.aget_delta_channel_history(config=config, channels=channels))
 
 
