@@ -20,7 +20,7 @@ def answer(messages: Sequence[BaseMessage]) -> AIMessage:
     if count:
         return AIMessage(content=" ".join(str(n) for n in range(1, min(int(count[1]), MOST_NUMBERS) + 1)))
     before = sum(isinstance(message, HumanMessage) for message in messages) - 1
-    return AIMessage(content=f"You said: {question} I had heard {before} messages of yours before that one.")
+    return AIMessage(content=f"You said: {question} Before that you sent {before} messages.")
 
 
 async def reply(state: MessagesState, config: RunnableConfig) -> dict[str, list[BaseMessage]]:

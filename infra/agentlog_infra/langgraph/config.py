@@ -1,6 +1,6 @@
-"""What `langgraph.json` says: which graphs to serve, from where, with which environment. Imports nothing of LangGraph.
+"""Reader of `langgraph.json`: the graphs to serve, their sources and their environment.
 
-Source: langgraph.json as documented for the LangGraph CLI.
+It imports nothing of LangGraph. Source: langgraph.json as documented for the LangGraph CLI.
 """
 
 import logging
@@ -13,7 +13,7 @@ from dotenv import dotenv_values
 
 from agentlog_facts.errors import Misconfigured
 from agentlog_facts.json_value import Json, JsonObject, load_object
-from agentlog_infra.langgraph.unsupported_keys import UnsupportedKey, refuse, settled, unkept
+from agentlog_infra.langgraph.unsupported_keys import UnsupportedKey, find_unsupported, overridden, refuse
 
 log = logging.getLogger(__name__)
 
@@ -57,15 +57,15 @@ class GraphSpec:
 
     @property
     def is_file(self) -> bool:
-        """Tell whether `source` is a path."""
+        """Return whether `source` is a path."""
         return self.source.endswith(".py") or "/" in self.source
 
 
 @dataclass(frozen=True, slots=True)
 class GraphsConfig:
-    """A checked `langgraph.json`; `root` is its folder, `env` what user code finds set.
+    """A checked `langgraph.json`; `root` is its folder, `env` holds the variables for user code.
 
-    `document` is all of it, with what LANGGRAPH_HTTP and its like say in place of its keys.
+    `document` is the complete file; values of variables such as LANGGRAPH_HTTP replace its keys.
     """
 
     path: Path
@@ -81,27 +81,27 @@ class GraphsConfig:
 
 
 def load_config(path: Path) -> GraphsConfig:
-    """Read and check a `langgraph.json`; keys without effect are warned of.
+    """Read and check a `langgraph.json`, and log a warning for each key without effect.
 
-    Raises Misconfigured, naming file and key, also for keys that may not be ignored.
+    Raises Misconfigured, naming file and key, also for keys that must not be ignored.
     """
     path = path.resolve()
-    document, env, found = _asked(path)
+    document, env, found = _read(path)
     refuse(path, found)
     for key in sorted(document.keys() - KNOWN):
         log.warning("config.unknown_key", extra={"path": str(path), "key": key})
-    for one in found:
-        log.warning("config.key_without_effect", extra={"path": str(path), "key": one.key})
+    for unsupported in found:
+        log.warning("config.key_without_effect", extra={"path": str(path), "key": unsupported.key})
     return GraphsConfig(path, _graphs(path, document), _dependencies(path, document), env, document)
 
 
 def unsupported_keys(path: Path) -> tuple[UnsupportedKey, ...]:
-    """Return what a `langgraph.json` and the environment ask for in vain. Raises: Misconfigured."""
-    return _asked(path.resolve())[2]
+    """Return the keys of a `langgraph.json` and the variables that have no effect. Raises: Misconfigured."""
+    return _read(path.resolve())[2]
 
 
-def _asked(path: Path) -> tuple[JsonObject, Mapping[str, str], tuple[UnsupportedKey, ...]]:
-    """Return the document, its environment, and what is not kept of both."""
+def _read(path: Path) -> tuple[JsonObject, Mapping[str, str], tuple[UnsupportedKey, ...]]:
+    """Return the document, its environment, and the unsupported keys of both."""
     try:
         document = load_object(path.read_bytes(), "the file")
     except OSError as error:
@@ -110,8 +110,8 @@ def _asked(path: Path) -> tuple[JsonObject, Mapping[str, str], tuple[Unsupported
         raise Misconfigured(f"{path}: {error}") from error
     env = _env(path, document)
     environment = {**env, **os.environ}
-    document = settled(document, environment)
-    return document, env, unkept(document, environment)
+    document = overridden(document, environment)
+    return document, env, find_unsupported(document, environment)
 
 
 def _graphs(path: Path, document: JsonObject) -> tuple[GraphSpec, ...]:

@@ -1,4 +1,7 @@
-"""Which errors of user code show their message to clients. Source: docs/http-api.md, section 10.6."""
+"""JSON of errors of user code, with a mask for messages that clients must not see.
+
+Source: docs/http-api.md, section 10.6.
+"""
 
 from typing import TypeGuard
 
@@ -25,7 +28,7 @@ MASK = "An internal error occurred"
 
 
 def error_json(error: BaseException) -> JsonObject:
-    """Return {error: class name, message}; the message of any other class than SHOWN is masked."""
+    """Return {error: class name, message}. Only errors of the classes in SHOWN keep their message."""
     if _is_group(error) and len(error.exceptions) == 1:
         return error_json(error.exceptions[0])
     message = clean_text(str(error)) if isinstance(error, SHOWN) else MASK

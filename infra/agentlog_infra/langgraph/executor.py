@@ -49,9 +49,9 @@ RESUME = "__resume__"
 
 @dataclass(frozen=True, slots=True)
 class ExecutorDependencies:
-    """What executing needs of the world; log, reads and store must be callable from the loop that runs user code.
+    """Ports and settings of `LangGraphRuns`.
 
-    `api_url` is shown in the metadata of runs.
+    Log, reads and store must be callable from the loop that runs user code. The metadata of runs shows `api_url`.
     """
 
     graphs: Graphs
@@ -73,24 +73,26 @@ class LangGraphRuns:
     async def execute(self, order: RunAssignment, emit: Emit, stop: asyncio.Event) -> RunOutcome:
         """Execute one attempt. Raises: AttemptLost, Unavailable."""
         try:
-            return await _Attempt(self._dependencies, order, emit, stop).outcome()
+            return await GraphRun(self._dependencies, order, emit, stop).outcome()
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            # nobody asked for it: as a drain it would be repeated for ever
+            # Neither a stop nor a drain caused this: reported as a drain, the run would be repeated for ever.
             raise AttemptLost(f"run {order.run_id}: user code cancelled the run from inside") from error
 
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """How user code ended."""
+    """The end of user code."""
 
     status: RunStatus = "success"
     error: JsonObject | None = None
 
 
-class _Attempt:
+class GraphRun:
+    """One attempt of a run: opens the graph, executes it, and reads the outcome."""
+
     def __init__(
         self, dependencies: ExecutorDependencies, order: RunAssignment, emit: Emit, stop: asyncio.Event
     ) -> None:
@@ -107,6 +109,7 @@ class _Attempt:
         )
 
     async def outcome(self) -> RunOutcome:
+        """Execute the attempt and return its outcome. Raises: AttemptLost, CancelledError when drained, Unavailable."""
         own, inside = await self._earlier()
         self._reads = OverlaidReads(self._dependencies.reads, self._ignored(own, inside))
         saver = LogSaver(self._reads, self._journal, self._dependencies.serde, self._token)
@@ -115,11 +118,11 @@ class _Attempt:
         access = Access("threads.create_run", store, config, run_context(self._order))
         try:
             async with self._dependencies.graphs.open(self._order.graph_id, saver, access) as graph:
-                over = inside and await self._stands(graph, own)
+                over = inside and await self._is_over(graph, own)
                 return await self._in_graph(graph, config, own, over, None if inside else run_input(self._order.kwargs))
         except AgentlogError:
             raise
-        except Exception as error:  # noqa: BLE001 - of a user's factory, whatever it is
+        except Exception as error:  # noqa: BLE001 - a user's factory may raise anything
             return await self._unopened(saver, error)
         finally:
             store.close()
@@ -129,7 +132,7 @@ class _Attempt:
         return LogStore(store, Writer(store, order.thread_id, order.run_id, order.epoch, order.cause))
 
     async def _unopened(self, saver: LogSaver, error: Exception) -> RunOutcome:
-        """End without a graph: the state stays as its channels say it. Raises: AttemptLost."""
+        """Return the outcome when the graph cannot be opened, with the state from its channels. Raises: AttemptLost."""
         await self._journal.close()
         found = await saver.aget_tuple({"configurable": {"thread_id": self._order.thread_id}})
         values = None if found is None else found.checkpoint["channel_values"]
@@ -137,7 +140,7 @@ class _Attempt:
         return RunOutcome("error", error_json(error), shown, (), {}, None, self._journal.last_version)
 
     async def _earlier(self) -> tuple[StoredCheckpoint | None, bool]:
-        """Return the last root checkpoint of an earlier attempt, and whether one wrote any, subgraphs included."""
+        """Return the last root checkpoint of earlier attempts, and whether they wrote any, subgraphs included."""
         if self._order.attempt == 1:
             return None, False
         thread_id, run_id = self._order.thread_id, self._order.run_id
@@ -148,11 +151,11 @@ class _Attempt:
         return None, newest is not None and newest.run_id == run_id
 
     def _ignored(self, own: StoredCheckpoint | None, inside: bool) -> Callable[[StoredWrite], bool] | None:
-        """Return which writes of an earlier attempt must not count.
+        """Return a filter for the writes of earlier attempts that must not count, None if all of them count.
 
-        Behind an own root checkpoint all of them do. The answers of a resume would count twice: they are given again,
-        or a subgraph that already wrote has used them up. What else a command wrote is only dropped if it is given
-        again.
+        After a root checkpoint of this run, all of them count. The answers of a resume would count twice: this attempt
+        passes them again, or a subgraph that already wrote has used them up. Other writes of a command are ignored
+        only if this attempt passes the command again.
         """
         run_id = self._order.run_id
         if own is not None or self._order.attempt == 1:
@@ -166,7 +169,7 @@ class _Attempt:
     ) -> RunOutcome:
         writes_only = is_only_update(self._order.kwargs) and not (await graph.aget_state(config)).next
         if writes_only:
-            self._durability = "exit"  # so that nothing stays of values that the graph cannot take
+            self._durability = "exit"  # values that the graph cannot take must leave no trace
         end = _End() if over else await self._executed(graph, config, given)
         if writes_only and end.status == "success":
             await self._settle(graph)
@@ -183,9 +186,9 @@ class _Attempt:
         )
 
     async def _settle(self, graph: Graph) -> None:
-        """Make a checkpoint of values written to an idle thread.
+        """Save values that a command wrote to an idle thread as a checkpoint.
 
-        LangGraph leaves them as pending writes, where the next update of the same key would clash with them.
+        LangGraph leaves them as pending writes, which would conflict with the next update of the same key.
         """
         saver = UpdateSaver(self._reads, self._journal, self._dependencies.serde, f"{self._token}:update")
         found = await saver.aget_tuple({"configurable": {"thread_id": self._order.thread_id}})
@@ -195,24 +198,24 @@ class _Attempt:
             config = run_config(self._order, from_checkpoint=False, api_url=self._dependencies.api_url)
             await settling.aupdate_state(config, None, as_node=END)
 
-    async def _stands(self, graph: Graph, own: StoredCheckpoint | None) -> bool:
-        """Tell whether an earlier attempt had reached the run's end already, at the root or inside a subgraph."""
+    async def _is_over(self, graph: Graph, own: StoredCheckpoint | None) -> bool:
+        """Return whether an earlier attempt has reached the end of the run or a breakpoint, also of a subgraph."""
         here = await graph.aget_state({"configurable": {"thread_id": self._order.thread_id}}, subgraphs=True)
         if own is not None and (is_finished(here) or await self._stops(graph, graph, own, here)):
             return True
         return await self._stops_inside(graph, graph, here)
 
     async def _stops(self, root: Graph, graph: Graph, own: StoredCheckpoint, here: StateSnapshot) -> bool:
-        """Tell whether a graph had to stop at this checkpoint: as compiled, the root also as the run asked."""
-        asked = self._order.kwargs if graph is root else {}
-        before = stops(asked, "interrupt_before") or _nodes(graph.interrupt_before_nodes)
-        after = stops(asked, "interrupt_after") or _nodes(graph.interrupt_after_nodes)
+        """Return whether a breakpoint of the graph lies at this checkpoint; the run's own apply to the root only."""
+        kwargs = self._order.kwargs if graph is root else {}
+        before = stops(kwargs, "interrupt_before") or _nodes(graph.interrupt_before_nodes)
+        after = stops(kwargs, "interrupt_after") or _nodes(graph.interrupt_after_nodes)
         if not before and not after:
             return False
         return is_breakpoint(own, before, after, here.next, await self._finished(root, own))
 
     async def _stops_inside(self, root: Graph, graph: Graph, here: StateSnapshot) -> bool:
-        """Tell whether any subgraph had to stop. What runs beside it waits too: started again, it would not stop."""
+        """Return whether any subgraph had to stop. Its parallel tasks wait too: after a restart it would not stop."""
         for task in here.tasks:
             state = task.state
             if task.name not in here.next or not isinstance(state, StateSnapshot):
@@ -221,7 +224,7 @@ class _Attempt:
             own = await find_latest(self._dependencies.reads, self._order.thread_id, ns)
             mine = own if own is not None and own.run_id == self._order.run_id else None
             async for _, inner in graph.aget_subgraphs(namespace=task.name):
-                # a graph of another server keeps its own breakpoints
+                # a remote graph handles its breakpoints itself
                 if not isinstance(inner, Pregel):  # pyright: ignore[reportUnnecessaryIsInstance]  # stubs know of none
                     continue
                 if mine is not None and await self._stops(root, inner, mine, state):
@@ -231,7 +234,7 @@ class _Attempt:
         return False
 
     async def _finished(self, graph: Graph, own: StoredCheckpoint) -> Sequence[str]:
-        """Return the nodes whose step made this checkpoint."""
+        """Return the nodes of the step that made this checkpoint."""
         if not own.parent_checkpoint_id:
             return ()
         parent = address(own.thread_id, own.checkpoint_ns, own.parent_checkpoint_id)
@@ -239,7 +242,7 @@ class _Attempt:
         return [task.name for task in snapshot.tasks]
 
     async def _executed(self, graph: Graph, config: RunnableConfig, given: object) -> _End:
-        """Run the graph until it ends or shall stop. Raises: AttemptLost, and CancelledError when drained."""
+        """Run the graph until it ends or a stop is requested. Raises: AttemptLost, CancelledError when drained."""
         work = asyncio.create_task(self._streamed(graph, config, given), name="run_graph")
         stopping = asyncio.create_task(self._stop.wait(), name="run_stop")
         self._journal.on_failure(lambda: _cancel(work))
@@ -248,9 +251,9 @@ class _Attempt:
         finally:
             stopping.cancel()
             try:
-                await _ended(work)
+                await _cancel_and_wait(work)
             finally:
-                await self._journal.settled()  # also when drained: what was done need not be done again
+                await self._journal.settled()  # also when drained, so that finished steps are not repeated
         if self._journal.failed:
             await self._journal.flush()
         return self._end_of(work)
@@ -272,7 +275,7 @@ class _Attempt:
             stream_mode=stream_modes(kwargs),
             interrupt_before=stops(kwargs, "interrupt_before"),
             interrupt_after=stops(kwargs, "interrupt_after"),
-            durability="exit" if self._durability == "exit" else "sync",  # the journal knows what `async` may do
+            durability="exit" if self._durability == "exit" else "sync",  # the journal implements `async`
             subgraphs=True,
         )
         nested = bool(kwargs.get("subgraphs"))
@@ -294,23 +297,23 @@ def _cancel(work: "asyncio.Task[None]") -> None:
     work.cancel()
 
 
-async def _ended(work: "asyncio.Task[None]") -> None:
-    """Stop user code and wait until it did, also while this task itself is being cancelled.
+async def _cancel_and_wait(work: "asyncio.Task[None]") -> None:
+    """Cancel user code and wait until it has ended, also while this task itself is being cancelled.
 
-    It is told once: LangGraph, told again, leaves nodes behind that go on.
+    It cancels once only: after a second cancel LangGraph returns while nodes still run.
     """
-    told: asyncio.CancelledError | None = None
+    cancelled: asyncio.CancelledError | None = None
     if not work.done():
         work.cancel()
     while not work.done():
         try:
             await asyncio.wait({work})
         except asyncio.CancelledError as error:
-            told = error
-    if told is not None:
-        raise told
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 def _nodes(named: Sequence[str]) -> Stops:
-    """Return the nodes at which the graph itself was compiled to stop."""
+    """Return the breakpoints with which the graph was compiled."""
     return "*" if named == "*" else list(named) or None

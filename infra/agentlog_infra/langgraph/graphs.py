@@ -1,7 +1,8 @@
-"""Which graphs a process serves and how one is opened: compiled once, given its checkpointer and store for each use.
+"""Loader of the graphs that a process serves.
 
-Accepted: a compiled graph, a StateGraph (compiled here), an entrypoint, a factory of these (sync, async, or an async
-context manager; called for each use). Source: docs/http-api.md, section 22.
+It accepts a compiled graph, a StateGraph, an entrypoint, or a factory of these (sync, async, or an async context
+manager). A StateGraph is compiled once and a factory called for each use; each use gets its own checkpointer and store.
+Source: docs/http-api.md, section 22.
 """
 
 import copy
@@ -37,7 +38,7 @@ Parameter: TypeAlias = Literal["config", "runtime"]
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Why a graph is opened, and with which store: what a factory gets to see."""
+    """The reason for opening a graph, with the store, config and context that a factory gets."""
 
     context: AccessContext
     store: BaseStore
@@ -75,14 +76,14 @@ class Graphs:
         return self._one(graph_id).spec.description
 
     def provenance(self, graph_id: str) -> JsonObject:
-        """Return which code a run of the graph executes. Raises GraphNotFound."""
+        """Return the versions of the code that a run of the graph executes. Raises GraphNotFound."""
         return {"graph_id": self._one(graph_id).spec.graph_id, **self._code}
 
     @asynccontextmanager
     async def open(
         self, graph_id: str, saver: BaseCheckpointSaver[Any] | None, access: Access
     ) -> AsyncGenerator[Graph]:
-        """Give the graph with its checkpointer and store. Raises GraphNotFound, and what a factory raises."""
+        """Open a graph with its checkpointer and store. Raises GraphNotFound, and any error of a factory."""
         loaded = self._one(graph_id)
         if loaded.graph is not None:
             yield _with(loaded.graph, saver, access.store)
@@ -90,7 +91,7 @@ class Graphs:
         async with _made(loaded, access) as made:
             graph = _compiled(loaded.spec, made)
             if _executes(access):
-                _say_unused(loaded.spec, graph, access.store)
+                _warn_of_unused_store(loaded.spec, graph, access.store)
             yield _with(graph, saver, access.store)
 
     def _one(self, graph_id: str) -> _Loaded:
@@ -105,18 +106,18 @@ def _load(config: GraphsConfig, spec: GraphSpec) -> _Loaded:
     if not _is_graph(found) and not _is_builder(found) and _is_factory(found):
         return _Loaded(spec, None, found, _parameters(spec, found))
     graph = _compiled(spec, found)
-    _say_unused(spec, graph)
+    _warn_of_unused_store(spec, graph)
     return _Loaded(spec, graph, None, {})
 
 
-def _say_unused(spec: GraphSpec, graph: Graph, given: BaseStore | None = None) -> None:
-    """Warn of a store that the graph brings along and does not get."""
+def _warn_of_unused_store(spec: GraphSpec, graph: Graph, given: BaseStore | None = None) -> None:
+    """Log a warning if the graph has a store of its own, which the server replaces."""
     if graph.store is not None and graph.store is not given:
         log.warning("graph.own_store_unused", extra={"graph_id": spec.graph_id, "store": type(graph.store).__name__})
 
 
 def _compiled(spec: GraphSpec, found: object) -> Graph:
-    """Return the graph, compiled. Raises Misconfigured for anything else and for a graph with its own checkpointer."""
+    """Return the compiled graph. Raises Misconfigured for another object and for a graph with its own checkpointer."""
     if _is_builder(found):
         try:
             found = found.compile()
@@ -124,18 +125,20 @@ def _compiled(spec: GraphSpec, found: object) -> Graph:
             raise Misconfigured(f"graph {spec.graph_id}: {spec.source}:{spec.attribute}: {error}") from error
     if not _is_graph(found):
         kind = type(found).__name__
-        raise Misconfigured(f"graph {spec.graph_id}: {spec.attribute} is no graph and makes none, but {kind}")
+        raise Misconfigured(
+            f"graph {spec.graph_id}: {spec.attribute} is neither a graph nor a factory of one, but {kind}"
+        )
     if isinstance(found.checkpointer, BaseCheckpointSaver):
         own = type(found.checkpointer).__name__
         raise Misconfigured(
             f"graph {spec.graph_id}: it was compiled with a checkpointer of its own ({own}); "
-            "leave it out, the server gives every graph its checkpointer"
+            "remove it, the server sets the checkpointer of every graph"
         )
     return found
 
 
 def _with(graph: Graph, saver: BaseCheckpointSaver[Any] | None, store: BaseStore) -> Graph:
-    """Return a shallow copy with checkpointer and store; nothing is compiled again."""
+    """Return a shallow copy with checkpointer and store, without compiling the graph again."""
     given = copy.copy(graph)
     given.checkpointer = saver
     given.store = store
@@ -143,7 +146,7 @@ def _with(graph: Graph, saver: BaseCheckpointSaver[Any] | None, store: BaseStore
 
 
 def _parameters(spec: GraphSpec, factory: Factory) -> Mapping[str, Parameter]:
-    """Return how to fill a factory's parameters, by name or by type. Raises Misconfigured for others."""
+    """Return the kind of each parameter of a factory, by name or by type. Raises Misconfigured for other parameters."""
     known: dict[str, Parameter] = {}
     for name, parameter in inspect.signature(factory).parameters.items():
         kind = _kind(name, str(parameter.annotation))
@@ -154,7 +157,8 @@ def _parameters(spec: GraphSpec, factory: Factory) -> Mapping[str, Parameter]:
             parameter.VAR_POSITIONAL,
         ):
             raise Misconfigured(
-                f"graph {spec.graph_id}: factory {spec.attribute} asks for {name}; it can get config and runtime"
+                f"graph {spec.graph_id}: factory {spec.attribute} has a parameter {name}; "
+                "the server passes config and runtime only"
             )
     return known
 
@@ -167,7 +171,7 @@ def _kind(name: str, annotation: str) -> Parameter | None:
 
 @asynccontextmanager
 async def _made(loaded: _Loaded, access: Access) -> AsyncGenerator[object]:
-    """Call a factory; what it gives is left again when the graph is no longer used."""
+    """Call a factory; if it returns a context manager, leave that after the use of the graph."""
     if loaded.factory is None:
         raise Misconfigured(f"graph {loaded.spec.graph_id}: it has no factory")
     arguments = {name: _argument(kind, access) for name, kind in loaded.parameters.items()}

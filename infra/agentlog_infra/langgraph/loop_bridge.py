@@ -1,4 +1,4 @@
-"""How sync code and foreign loops reach something that lives on one event loop."""
+"""Bridge from threads and other event loops to the loop that owns an object."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def blocking(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, T]], instead: str) -> T:
-    """Run `work()` on the loop from another thread and wait. Raises RuntimeError, naming `instead`, on its own one."""
+    """Run `work()` on the loop from another thread and wait. Raises RuntimeError(instead) on the loop's own thread."""
     if _running() is loop:
         raise RuntimeError(instead)
     return asyncio.run_coroutine_threadsafe(work(), loop).result()

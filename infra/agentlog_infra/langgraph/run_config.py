@@ -1,6 +1,6 @@
-"""LangGraph's arguments for a run, read from what `RunCreated` holds: config, context, input or command, modes.
+"""LangGraph's arguments of a run, read from `RunCreated`: config, context, input or command, stream modes.
 
-Source: docs/http-api.md, sections 7.1, 7.2 and 13. `agentlog_commands.run_request` merges what is stored.
+`agentlog_commands.run_request` merges them before they are stored. Source: docs/http-api.md, sections 7.1, 7.2 and 13.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,9 +35,9 @@ HOST = "self-hosted"
 
 
 def run_config(order: RunAssignment, *, from_checkpoint: bool, api_url: str | None = None) -> RunnableConfig:
-    """Return the config that nodes see; without `from_checkpoint` it starts at the thread's latest checkpoint.
+    """Return the config of the run; without `from_checkpoint` it starts at the thread's latest checkpoint.
 
-    `RunCreated` holds the config merged. The ids of the attempt replace those in it.
+    `RunCreated` holds the merged config. The ids of the attempt replace those in it.
     """
     stored = _object(order.kwargs, "config")
     configurable = _object(stored, "configurable") | _identity(order)
@@ -75,7 +75,7 @@ def _identity(order: RunAssignment) -> JsonObject:
 
 
 def _metadata(order: RunAssignment, api_url: str | None) -> JsonObject:
-    """Return the run's metadata, over metadata that the thread got since, under the ids of the attempt."""
+    """Return the metadata. The run's replaces the thread's current metadata; the ids of the attempt replace both."""
     return {
         "created_by": "system",
         "graph_id": order.graph_id,
@@ -94,18 +94,18 @@ def _metadata(order: RunAssignment, api_url: str | None) -> JsonObject:
 
 
 def run_context(order: RunAssignment) -> JsonObject | None:
-    """Return the context, None for an empty one."""
+    """Return the context, None if it is empty."""
     return _object(order.kwargs, "context") or None
 
 
-def run_input(kwargs: JsonObject) -> Any:  # Any: any JSON, or a Command; the graph's schema judges it
+def run_input(kwargs: JsonObject) -> Any:  # Any: any JSON, or a Command; the graph's schema validates it
     """Return the command if any of its fields is set, else the input."""
     command = as_object(kwargs.get("command") or {}, "command")
     return _command(command) if _given(command) else kwargs.get("input")
 
 
 def is_only_update(kwargs: JsonObject) -> bool:
-    """Tell whether a run has a command that writes values, and neither answers nor goes anywhere."""
+    """Return whether a run has a command with `update`, but without `resume` and `goto`."""
     command = kwargs.get("command")
     return isinstance(command, dict) and bool(command.get("update")) and not {"resume", "goto"} & _given(command)
 
@@ -130,9 +130,9 @@ def _goto(goto: Json) -> Sequence[Send | str]:
 
 
 def stream_modes(kwargs: JsonObject) -> list[StreamMode]:
-    """Return LangGraph's names of the modes that the run asked for, without modes that it does not know."""
-    asked = kwargs.get("stream_mode")
-    names = asked if isinstance(asked, list) else [asked]
+    """Return LangGraph's names of the run's stream modes; unknown modes are left out."""
+    wanted = kwargs.get("stream_mode")
+    names = wanted if isinstance(wanted, list) else [wanted]
     modes: dict[StreamMode, None] = {MODES[name]: None for name in names if isinstance(name, str) and name in MODES}
     return list(modes or {"values": None})
 
@@ -146,7 +146,7 @@ def stops(kwargs: JsonObject, name: str) -> Stops:
 
 
 def durability(kwargs: JsonObject) -> Durability:
-    """Return how durable each step is; the default is async."""
+    """Return the durability of each step; the default is async."""
     return DURABILITIES.get(str(kwargs.get("durability")), "async")
 
 

@@ -35,7 +35,7 @@ def values_json(values: object) -> Json:
 
 
 def view_json(values: object) -> JsonObject:
-    """Return the values as the thread's row holds them; what is no object stands under ROOT."""
+    """Return the values in the form of the thread's row: a value that is no object lies under ROOT."""
     shown = to_json(values)
     return shown if isinstance(shown, dict) else {ROOT: shown}
 
@@ -68,7 +68,7 @@ def _task(task: PregelTask) -> JsonObject:
     return {
         "id": task.id,
         "name": task.name,
-        "path": to_json(task.path),  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - as langgraph has it
+        "path": to_json(task.path),  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - untyped in langgraph
         "error": None if task.error is None else clean_text(_error_text(task.error)),
         "interrupts": [interrupt_json(interrupt) for interrupt in task.interrupts],
         "checkpoint": None if state is None or isinstance(state, StateSnapshot) else _subgraph_address(state),
@@ -78,7 +78,7 @@ def _task(task: PregelTask) -> JsonObject:
 
 
 def _error_text(error: object) -> str:
-    """Return the unmasked repr; a saver that stored the error as text gives the text."""
+    """Return the unmasked repr, or the text itself if the saver stored the error as text."""
     return error if isinstance(error, str) else repr(error)
 
 

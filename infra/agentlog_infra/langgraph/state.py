@@ -1,4 +1,4 @@
-"""State and history of threads as the API shows them, and what a state update has to commit."""
+"""Reader of states and histories of threads in the shape of the API, and builder of state updates."""
 
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
@@ -32,12 +32,12 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 REFUSED = (InvalidUpdateError, EmptyInputError, ValueError, TypeError, KeyError)
-"""What LangGraph raises for values, nodes and namespaces that do not fit."""
+"""Errors of LangGraph for values, nodes and namespaces that do not fit the graph."""
 
 
 @dataclass(frozen=True, slots=True)
 class StateDependencies:
-    """What reading and updating states needs of the world."""
+    """Ports of `LangGraphAccess`."""
 
     graphs: Graphs
     reads: CheckpointReads
@@ -47,7 +47,7 @@ class StateDependencies:
 
 
 class LangGraphAccess:
-    """Keeps `GraphAccess`."""
+    """Implements `graph_ports.GraphAccess`."""
 
     def __init__(self, dependencies: StateDependencies) -> None:
         self._dependencies = dependencies
@@ -77,15 +77,15 @@ class LangGraphAccess:
         limit: int = 1,
         metadata: JsonObject | None = None,
     ) -> list[JsonObject]:
-        """Return snapshots, newest first in log order. Raises: GraphFailed, GraphNotFound, Unavailable."""
+        """Return snapshots in log order, newest first. Raises: GraphFailed, GraphNotFound, Unavailable."""
         config = _config(thread_id, at)
         cursor = None if before is None else _config(thread_id, At(before))
 
-        async def ask(graph: Graph) -> list[JsonObject]:
+        async def read(graph: Graph) -> list[JsonObject]:
             history = graph.aget_state_history(config, filter=metadata, before=cursor, limit=limit)
             return [snapshot_json(snapshot) async for snapshot in history]
 
-        return await self._read(graph_id, config, self._dependencies.reads, ask)
+        return await self._read(graph_id, config, self._dependencies.reads, read)
 
     async def update_state(
         self,
@@ -98,43 +98,45 @@ class LangGraphAccess:
         view: JsonObject | None = None,
         metadata: JsonObject | None = None,
     ) -> StateChange:
-        """Apply values and return what has to be committed.
+        """Apply values and return the facts that the caller has to commit.
 
         Raises: BadUpdate, GraphFailed, GraphNotFound, Unavailable.
         """
         config = _config(thread_id, at)
         config["metadata"] = {"graph_id": graph_id, "created_by": "system", **(metadata or {})}
-        asked = _Update(graph_id, thread_id, config, values, as_node)
+        update = _Update(graph_id, thread_id, config, values, as_node)
         try:
-            return await self._update(asked, self._dependencies.reads, view)
+            return await self._update(update, self._dependencies.reads, view)
         except BadUpdate:
-            if not await self._is_stuck(asked):
+            if not await self._is_stuck(update):
                 raise
-            return await self._update(asked, ExcludePendingWrites(self._dependencies.reads), view)
+            return await self._update(update, ExcludePendingWrites(self._dependencies.reads), view)
 
-    async def _update(self, asked: "_Update", reads: CheckpointReads, view: JsonObject | None) -> StateChange:
-        journal = CollectingJournal(asked.thread_id)
+    async def _update(self, update: "_Update", reads: CheckpointReads, view: JsonObject | None) -> StateChange:
+        journal = CollectingJournal(update.thread_id)
         saver = LogSaver(OverlaidReads(reads), journal, self._dependencies.serde, self._dependencies.ids.uuid7())
-        async with self._opened(asked.graph_id, saver, Access("threads.update", self._store(), asked.config)) as graph:
-            written = await _updated(graph, asked)
-            snapshot = await graph.aget_state(_config(asked.thread_id, LATEST))
-        return _change(asked.thread_id, journal, address_json(written), snapshot, view)
+        async with self._opened(
+            update.graph_id, saver, Access("threads.update", self._store(), update.config)
+        ) as graph:
+            written = await _updated(graph, update)
+            snapshot = await graph.aget_state(_config(update.thread_id, LATEST))
+        return _change(update.thread_id, journal, address_json(written), snapshot, view)
 
     def _store(self) -> LogStore:
-        """Return the store as code sees it that is asked for a state: to read, not to write."""
+        """Return the store, for reading only."""
         return LogStore(self._dependencies.store)
 
-    async def _is_stuck(self, asked: "_Update") -> bool:
-        """Tell whether it is the pending writes that the graph cannot take, and not the update."""
-        async with self._reading(asked.graph_id, asked.config, self._dependencies.reads) as graph:
+    async def _is_stuck(self, update: "_Update") -> bool:
+        """Return whether the graph cannot apply the pending writes, whatever the update is."""
+        async with self._reading(update.graph_id, update.config, self._dependencies.reads) as graph:
             try:
-                await graph.aget_state(asked.config)
+                await graph.aget_state(update.config)
             except REFUSED:
                 return True
         return False
 
     async def view_without_run(self, graph_id: str, thread_id: ThreadId, run_id: RunId) -> ThreadView:
-        """Return the state that remains without what a run accepted. Raises as `view` does."""
+        """Return the state without the checkpoints and writes of a run. Raises: as `view`."""
         return await self._view(graph_id, thread_id, ExcludeRun(self._dependencies.reads, run_id))
 
     async def view(self, graph_id: str, thread_id: ThreadId) -> ThreadView:
@@ -150,18 +152,18 @@ class LangGraphAccess:
         return await self._read(graph_id, config, reads, lambda graph: graph.aget_state(config, subgraphs=subgraphs))
 
     async def _read(
-        self, graph_id: str, config: RunnableConfig, reads: CheckpointReads, ask: Callable[[Graph], Awaitable[T]]
+        self, graph_id: str, config: RunnableConfig, reads: CheckpointReads, read: Callable[[Graph], Awaitable[T]]
     ) -> T:
-        """Ask a graph; where it cannot apply the pending writes of a failed step, ask for the state before the step."""
+        """Read from a graph; if it cannot apply the pending writes of a failed step, read the state before the step."""
         async with self._reading(graph_id, config, reads) as graph:
             try:
-                return await ask(graph)
+                return await read(graph)
             except AgentlogError:
                 raise
             except Exception as error:  # noqa: BLE001 - reducers are user code, they may raise anything
                 log.warning("state.writes_left_out", extra={"graph_id": graph_id, "error": type(error).__name__})
         async with self._reading(graph_id, config, ExcludePendingWrites(reads)) as graph:
-            return await ask(graph)
+            return await read(graph)
 
     @asynccontextmanager
     async def _reading(self, graph_id: str, config: RunnableConfig, reads: CheckpointReads) -> AsyncGenerator[Graph]:
@@ -171,7 +173,7 @@ class LangGraphAccess:
 
     @asynccontextmanager
     async def _opened(self, graph_id: str, saver: LogSaver, access: Access) -> AsyncGenerator[Graph]:
-        """Open a graph; what its code raises meanwhile is a GraphFailed."""
+        """Open a graph. Raises: GraphFailed for any error of its code."""
         try:
             async with self._dependencies.graphs.open(graph_id, saver, access) as graph:
                 yield graph
@@ -179,13 +181,13 @@ class LangGraphAccess:
             raise
         except Exception as error:
             raise GraphFailed(
-                f"graph {graph_id}: its code raised {type(error).__name__} when asked for state"
+                f"graph {graph_id}: its code raised {type(error).__name__} while its state was read or updated"
             ) from error
 
 
 @dataclass(frozen=True, slots=True)
 class _Update:
-    """A state update that was asked for."""
+    """The arguments of a state update."""
 
     graph_id: str
     thread_id: ThreadId
@@ -195,7 +197,7 @@ class _Update:
 
 
 def thread_view(snapshot: StateSnapshot) -> ThreadView:
-    """Return what a thread's row shows of a snapshot."""
+    """Return the part of a snapshot that a thread's row shows."""
     if snapshot.metadata is None:
         return ThreadView()
     checkpoint_id = address_json(snapshot.config).get("checkpoint_id")
@@ -207,9 +209,9 @@ def thread_view(snapshot: StateSnapshot) -> ThreadView:
     )
 
 
-async def _updated(graph: Graph, asked: _Update) -> RunnableConfig:
+async def _updated(graph: Graph, update: _Update) -> RunnableConfig:
     try:
-        return await graph.aupdate_state(asked.config, asked.values, as_node=asked.as_node)
+        return await graph.aupdate_state(update.config, update.values, as_node=update.as_node)
     except REFUSED as error:
         raise BadUpdate(str(error)) from error
 

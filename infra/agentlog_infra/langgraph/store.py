@@ -1,4 +1,4 @@
-"""LangGraph's store over the log: what the code of a graph gets as `runtime.store`."""
+"""LangGraph's store over the log, which the code of a graph gets as `runtime.store`."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -41,7 +41,7 @@ _INSTEAD = "a synchronous call of the store inside async code would block its ow
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """The attempt that writes, and why; it stands in each fact, so that audit can name what came late."""
+    """The attempt that writes, with its cause. Each fact names it, so that an audit can find late writes."""
 
     writes: StoreWrites
     thread_id: ThreadId
@@ -51,37 +51,39 @@ class Writer:
 
 
 class LogStore(BaseStore):
-    """Keeps `BaseStore` for one use of a graph; without a writer it is for reading only.
+    """A `BaseStore` for one use of a graph; without a writer it only reads.
 
-    Operations of one batch see the items as they were before it; of several on one item the last one counts. What was
-    put is accepted by the log, durable, and seen by everybody when the call returns. A node that runs again puts again.
-    Made on the loop that the graph runs on. There is no index: a `query` is ignored, as the contract has it.
+    The operations of a batch see the items as they were before the batch. Of several writes to one item the last one
+    counts. When the call returns, its writes are accepted, durable, and visible to every reader. A node that runs again
+    writes again. The constructor must be called on the graph's loop. There is no index: a `query` is ignored, as the
+    contract allows.
 
-    Raises BadItem, a ValueError, for what the store does not take. Source: docs/http-api.md, section 16.
+    Raises BadItem, a ValueError, for an item or argument that the store does not accept.
+    Source: docs/http-api.md, section 16.
     """
 
-    __slots__ = ("_loop", "_over", "_reads", "_writer")
+    __slots__ = ("_closed", "_loop", "_reads", "_writer")
 
     def __init__(self, reads: StoreReads, writer: Writer | None = None) -> None:
         self._reads = reads
         self._writer = writer
-        self._over = False
+        self._closed = False
         self._loop = asyncio.get_running_loop()
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
-        """Carry operations out, from a thread. Raises: as `abatch`; RuntimeError inside the graph's own loop."""
+        """Execute operations from a thread. Raises: as `abatch`; RuntimeError on the graph's own loop."""
         several = list(ops)
-        return blocking(self._loop, lambda: self._carried_out(several), _INSTEAD)
+        return blocking(self._loop, lambda: self._execute(several), _INSTEAD)
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
-        """Carry operations out. Raises: BadItem for a bad one, then none was; Unavailable, AttemptLost."""
-        return await here(self._loop, self._carried_out(list(ops)))
+        """Execute operations. Raises: BadItem (no operation has been written), Unavailable, AttemptLost."""
+        return await here(self._loop, self._execute(list(ops)))
 
     def close(self) -> None:
-        """Write nothing from here on, whatever goes on in threads that the run has left behind."""
-        self._over = True
+        """Refuse all later writes, also from threads that the run has left running."""
+        self._closed = True
 
-    async def _carried_out(self, ops: Sequence[Op]) -> list[Result]:
+    async def _execute(self, ops: Sequence[Op]) -> list[Result]:
         facts: dict[tuple[Namespace, str], StoreItemFact] = {}
         for op in ops:
             validate_op_namespace(op)
@@ -93,18 +95,18 @@ class LogStore(BaseStore):
         return found
 
     def _fact(self, op: PutOp) -> StoreItemFact:
-        """Return what a put says. Raises: BadItem, AttemptLost."""
+        """Return the fact of a put. Raises: BadItem, AttemptLost."""
         if self._writer is None:
-            raise BadItem("the store can only be read while a state is read or updated; runs write it")
-        if self._over:
-            raise AttemptLost(f"run {self._writer.run_id}: it has ended here, its code may put nothing more")
+            raise BadItem("the store is read-only while a state is read or updated; only runs write to it")
+        if self._closed:
+            raise AttemptLost(f"run {self._writer.run_id}: the attempt has ended, its code can write no more items")
         if op.ttl is not None:
-            raise BadItem("the store keeps no time to live")
+            raise BadItem("the store does not support a time to live")
         check_place(op.namespace, op.key)
-        who = (self._writer.thread_id, self._writer.run_id, self._writer.epoch)
+        writer = (self._writer.thread_id, self._writer.run_id, self._writer.epoch)
         if op.value is None:
-            return StoreItemDeleted(op.namespace, op.key, *who)
-        return StoreItemPut(op.namespace, op.key, checked_value(op.value), *who)
+            return StoreItemDeleted(op.namespace, op.key, *writer)
+        return StoreItemPut(op.namespace, op.key, checked_value(op.value), *writer)
 
     async def _answer(self, op: Op) -> Result:
         match op:

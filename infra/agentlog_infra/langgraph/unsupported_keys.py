@@ -1,7 +1,9 @@
-"""Decides which keys of `langgraph.json` are not kept yet: which of them forbid a start, and which are only told.
+"""Unsupported keys of `langgraph.json` and of its JSON variables: those that forbid a start, and those to warn of.
 
-A key whose silent absence would open what it closes, or change what clients and graphs see, forbids it. Imports nothing
-of LangGraph. Source: langgraph.json and its JSON variables as documented for the LangGraph CLI and server.
+A key forbids the start if ignoring it would grant access that the key denies, or change the behaviour that clients and
+graphs see. The module imports nothing of LangGraph.
+
+Source: langgraph.json and its JSON variables as documented for the LangGraph CLI and server.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +14,7 @@ from agentlog_facts.errors import Misconfigured
 from agentlog_facts.json_value import Json, JsonObject, load
 from agentlog_facts.version import VERSION
 
-NOT_YET = f"not supported yet by agentlog {VERSION}; take it out to run without it"
+NOT_YET = f"not supported yet by agentlog {VERSION}; remove it to run without it"
 VARIABLES: Mapping[str, str] = {
     "LANGGRAPH_AUTH": "auth",
     "LANGGRAPH_CHECKPOINTER": "checkpointer",
@@ -24,24 +26,24 @@ VARIABLES: Mapping[str, str] = {
     "LANGGRAPH_UI_CONFIG": "ui_config",
     "LANGGRAPH_WEBHOOKS": "webhooks",
 }
-"""JSON variables that stand for a key of the file, and win over it."""
+"""JSON variables with the key of the file that each of them overrides."""
 
 _REFUSED_VARIABLES: Mapping[str, frozenset[str]] = {
     "LANGGRAPH_AES_KEY": frozenset(),
     "LANGGRAPH_AUTH_TYPE": frozenset({"noop"}),
     "MOUNT_PREFIX": frozenset({"/"}),
 }
-"""Variables that stand for themselves, with the values that ask for nothing."""
+"""Variables without a key of the file, with their values that have no effect."""
 
 _REFUSED = frozenset({"auth", "encryption"})
-_TOLD = frozenset({"priority", "ui", "ui_config", "webhooks"})
-_KEPT: Mapping[str, frozenset[str]] = {
-    # What disables a part that is not there yet is kept: it answers 404 as wanted.
+_WARNED = frozenset({"priority", "ui", "ui_config", "webhooks"})
+_SUPPORTED: Mapping[str, frozenset[str]] = {
+    # A key that disables a missing part is supported: that part answers 404 anyway.
     "http": frozenset({"cors", "disable_a2a", "disable_mcp", "disable_store", "disable_ui", "disable_webhooks"}),
     "checkpointer": frozenset(),
     "store": frozenset(),
 }
-_ONLY_TOLD: Mapping[str, frozenset[str]] = {
+_ONLY_WARNED: Mapping[str, frozenset[str]] = {
     "http": frozenset({"logging_headers", "middleware_order"}),
     "checkpointer": frozenset({"ttl"}),
     "store": frozenset({"ttl"}),
@@ -50,21 +52,21 @@ _ONLY_TOLD: Mapping[str, frozenset[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class UnsupportedKey:
-    """A key, or a variable, that has no effect; `refused`: the server does not start with it."""
+    """A key or variable without effect; if `refused`, the server does not start with it."""
 
     key: str
     refused: bool
 
 
-def settled(document: JsonObject, environment: Mapping[str, str]) -> JsonObject:
-    """Return the document with what the JSON variables say in place of its keys. Raises: Misconfigured."""
+def overridden(document: JsonObject, environment: Mapping[str, str]) -> JsonObject:
+    """Return the document with the values of JSON variables in place of its own. Raises: Misconfigured."""
     return {**document, **{VARIABLES[name]: _json(name, environment) for name in VARIABLES if environment.get(name)}}
 
 
-def unkept(document: JsonObject, environment: Mapping[str, str]) -> tuple[UnsupportedKey, ...]:
-    """Return what is asked for in vain, in order. Raises: Misconfigured for a key that is not an object."""
-    found = [UnsupportedKey(key, key in _REFUSED) for key in sorted(_REFUSED | _TOLD) if document.get(key)]
-    for section in _KEPT:
+def find_unsupported(document: JsonObject, environment: Mapping[str, str]) -> tuple[UnsupportedKey, ...]:
+    """Return the keys and variables without effect, in order. Raises: Misconfigured for a section that is no object."""
+    found = [UnsupportedKey(key, key in _REFUSED) for key in sorted(_REFUSED | _WARNED) if document.get(key)]
+    for section in _SUPPORTED:
         found += _of_section(section, document.get(section))
     for name, harmless in _REFUSED_VARIABLES.items():
         if environment.get(name) and environment[name] not in harmless:
@@ -84,12 +86,12 @@ def _of_section(section: str, given: Json) -> list[UnsupportedKey]:
         return []
     if not isinstance(given, dict):
         raise Misconfigured(f"{section}: expected an object, found {given!r}")
-    wanted = [key for key, value in sorted(given.items()) if _asks(key, value) and key not in _KEPT[section]]
-    return [UnsupportedKey(f"{section}.{key}", key not in _ONLY_TOLD[section]) for key in wanted]
+    wanted = [key for key, value in sorted(given.items()) if _has_effect(key, value) and key not in _SUPPORTED[section]]
+    return [UnsupportedKey(f"{section}.{key}", key not in _ONLY_WARNED[section]) for key in wanted]
 
 
-def _asks(key: str, value: Json) -> bool:
-    """Tell whether a value asks for something: not what is empty or false, and not the default by its name."""
+def _has_effect(key: str, value: Json) -> bool:
+    """Return whether a value has an effect: it is not empty, not false, and not the default."""
     return bool(value) and [key, value] not in (["backend", "default"], ["mount_prefix", "/"])
 
 

@@ -1,4 +1,4 @@
-"""How files of a user's project become modules: their own names where they have one, else names of ours."""
+"""Importer of a user's project: its import path, environment, modules and digest."""
 
 import hashlib
 import importlib
@@ -17,7 +17,7 @@ SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages", "build", "d
 
 
 def prepare(config: GraphsConfig) -> None:
-    """Make the project importable and set its environment, without overriding what is set already."""
+    """Add the project to the import path and set its environment; variables that are set keep their values."""
     for name in reversed([".", *config.dependencies]):
         folder = (config.root / name).resolve()
         if name.startswith(".") and folder.is_dir() and str(folder) not in sys.path:
@@ -48,11 +48,11 @@ def _module(config: GraphsConfig, spec: GraphSpec) -> ModuleType:
     try:
         return _from_file(config.root, file) if spec.is_file else importlib.import_module(spec.source)
     except (Exception, SystemExit) as error:
-        raise Misconfigured(f"graph {spec.graph_id}: {explained(error, config.root)}") from error
+        raise Misconfigured(f"graph {spec.graph_id}: {explain_error(error, config.root)}") from error
 
 
 def _from_file(root: Path, file: Path) -> ModuleType:
-    """Import a file under the name by which the project's other modules would import it, if there is one."""
+    """Import a file under its own module name, or under a generated one if the import path has no name for it."""
     name = _own_name(file)
     if name is not None:
         return importlib.import_module(name)
@@ -62,7 +62,7 @@ def _from_file(root: Path, file: Path) -> ModuleType:
         return loaded
     found = importlib.util.spec_from_file_location(name, file)
     if found is None or found.loader is None:
-        raise ImportError(f"{file} is no Python file")
+        raise ImportError(f"{file} is not a Python file")
     module = sys.modules[name] = importlib.util.module_from_spec(found)
     try:
         found.loader.exec_module(module)
@@ -86,18 +86,18 @@ def _origin(name: str) -> str | None:
     try:
         found = importlib.util.find_spec(name)
     except (ImportError, AttributeError, ValueError):
-        return None  # its parent is no package, or another module took the name
+        return None  # its parent is no package, or another module has the name
     return None if found is None or found.origin is None else str(Path(found.origin).resolve())
 
 
-def explained(error: BaseException, root: Path) -> str:
-    """Return where in the user's project an error came from, and the error."""
+def explain_error(error: BaseException, root: Path) -> str:
+    """Return an error with the file and line of the user's project that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if Path(frame.filename).resolve().is_relative_to(root)]
-    what = f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {error}"
     if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename} line {error.lineno}: {what}"
-    return f"{own[-1].filename} line {own[-1].lineno}: {what}" if own else what
+        return f"{error.filename} line {error.lineno}: {text}"
+    return f"{own[-1].filename} line {own[-1].lineno}: {text}" if own else text
 
 
 def digest(root: Path) -> str:
@@ -111,7 +111,7 @@ def digest(root: Path) -> str:
 
 def _sources(root: Path) -> Iterator[Path]:
     for folder, names, files in os.walk(root):
-        names[:] = [name for name in names if name not in SKIPPED and not _foreign(Path(folder) / name)]
+        names[:] = [name for name in names if name not in SKIPPED and not _is_foreign(Path(folder) / name)]
         yield from _python(Path(folder), files)
 
 
@@ -119,6 +119,6 @@ def _python(folder: Path, files: Iterable[str]) -> Iterator[Path]:
     return (folder / name for name in files if name.endswith(".py") or name == "langgraph.json")
 
 
-def _foreign(folder: Path) -> bool:
-    """Hidden folders and virtual environments are not the project's code."""
+def _is_foreign(folder: Path) -> bool:
+    """Return whether a folder is hidden or a virtual environment, so not the project's code."""
     return folder.name.startswith(".") or (folder / "pyvenv.cfg").is_file()

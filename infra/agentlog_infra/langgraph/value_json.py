@@ -1,6 +1,6 @@
-"""How Python values of graphs look as JSON in the API: messages, models, dates, and what has no JSON form at all.
+"""JSON of Python values for the API: messages, models, dates, and objects that have no JSON form.
 
-This is a view for people and clients; what is stored exactly is `channel_codec`'s.
+This is a view for people and clients; `channel_codec` stores values exactly.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +12,7 @@ from pydantic_core import PydanticSerializationError, to_json as pydantic_to_jso
 from agentlog_facts.json_value import Json, JsonObject, as_object, load
 
 MAX_DEPTH = 120
-"""Deeper values are shown as text: readers of the log bound the nesting of its JSON."""
+"""Deeper values become text, since readers of the log limit the nesting of JSON."""
 NUL = "\x00"
 REPLACEMENT = "\ufffd"
 
@@ -28,7 +28,7 @@ def to_json(value: object) -> Json:
         if b"\\u0000" not in data:
             return load(data)
     except (PydanticSerializationError, ValueError, RecursionError):
-        pass  # a form that JSON or its bounds do not take: go through it value by value
+        pass  # JSON or its limits do not allow the value: convert it part by part
     return load(_dumped(_plain(value, 0)))
 
 
@@ -49,7 +49,7 @@ def _dumped(value: object) -> bytes:
 
 
 def _fallback(value: object) -> object:
-    """Return something nearer to JSON for an object that pydantic does not know."""
+    """Return a form nearer to JSON for an object that pydantic does not know."""
     if isinstance(value, Send):
         return {"node": value.node, "arg": value.arg}
     if isinstance(value, BaseException | type):
@@ -66,7 +66,7 @@ def _is_method(method: object) -> TypeGuard[Callable[[], object]]:
 
 
 def _plain(value: object, depth: int) -> Json:
-    """Return containers and texts cleaned, all else as JSON says it."""
+    """Return clean containers and texts, and any other value in its JSON form."""
     if isinstance(value, str):
         return clean_text(value)
     if value is None or isinstance(value, bool | int | float):
@@ -84,7 +84,7 @@ def _converted(value: object) -> object:
     try:
         return load(_dumped(value))
     except (PydanticSerializationError, ValueError, RecursionError):
-        pass  # it holds something that JSON does not take: look inside
+        pass  # a part of it has no JSON form: convert its fields
     dump = getattr(value, "model_dump", None)
     if _is_method(dump):
         return dump()
@@ -100,14 +100,14 @@ def _is_collection(value: object) -> TypeGuard[Iterable[object]]:
 
 
 def clean_text(text: str) -> str:
-    """Return the text without what PostgreSQL or UTF-8 cannot hold: NUL characters, lone surrogates."""
+    """Return the text without characters that PostgreSQL or UTF-8 cannot hold: NUL and lone surrogates."""
     if NUL in text:
         text = text.replace(NUL, REPLACEMENT)
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def interrupt_json(interrupt: Interrupt[object]) -> JsonObject:
-    """Return {id, value}, with `response_schema` where the graph gave one."""
+    """Return {id, value}, with `response_schema` if the graph stated one."""
     shown: JsonObject = {"value": to_json(interrupt.value), "id": interrupt.id}
     if interrupt.response_schema is not None:
         shown["response_schema"] = to_json(interrupt.response_schema)
@@ -115,5 +115,5 @@ def interrupt_json(interrupt: Interrupt[object]) -> JsonObject:
 
 
 def is_state_key(channel: str) -> bool:
-    """Tell whether a channel is a key of the state, not one that LangGraph routes by."""
+    """Return whether a channel is a key of the state, not a channel for LangGraph's routing."""
     return not channel.startswith("__") and ":" not in channel

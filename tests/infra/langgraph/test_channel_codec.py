@@ -1,4 +1,4 @@
-"""What goes into a channel comes out of the log as it was, type by type."""
+"""Tests of the codec of channel values: each value comes back from the log with its types."""
 
 from datetime import UTC, datetime
 from uuid import UUID
@@ -33,12 +33,12 @@ values = st.recursive(
 
 
 def stored(value: object) -> Json:
-    """Encode, and carry through the bytes of the log."""
+    """Return the stored form of a value after its way through the bytes of the log."""
     return load_object(dump({"value": CODEC.encode(value)}))["value"]
 
 
 def same(left: object, right: object) -> bool:
-    """Equal with types, NaN equal to itself, 0.0 not equal to -0.0."""
+    """Return whether two values are equal in value and type; NaN equals itself, 0.0 does not equal -0.0."""
     return type(left) is type(right) and (left == right if unordered(left) else repr(left) == repr(right))
 
 
@@ -78,7 +78,7 @@ def test_what_json_cannot_say_comes_back_too(value: object) -> None:
 
 
 def made(kind: str, text: str, value: object) -> BaseMessage:
-    """Make a message of a kind, with a text and any value where its class takes any."""
+    """Return a message of a kind with a text, and with the value if its class accepts any value."""
     call = ToolCall(name="n", args={"a": [1]}, id="1", type="tool_call")
     match kind:
         case "human":

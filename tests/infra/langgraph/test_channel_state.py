@@ -1,4 +1,4 @@
-"""What a thread shows without its graph: given checkpoints of runs, then values; LangGraph's own channels left out."""
+"""Tests of the state of a thread without its graph: given checkpoints of runs, then values."""
 
 from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer

@@ -1,4 +1,4 @@
-"""One attempt of a run: what it streams, what it leaves on the log, and what a second attempt makes of it."""
+"""Tests of one attempt of a run: its stream, its facts on the log, and the attempt after it."""
 
 import asyncio
 import importlib
@@ -186,7 +186,7 @@ def graphs(tmp_path: Path) -> Iterator[Graphs]:
 
 
 class ExecutorEnv:
-    """A log whose facts are projected at once, and the runs executed over it."""
+    """A log whose facts are projected at once, with the runs that are executed over it."""
 
     def __init__(self, graphs: Graphs, log: type[MemoryLog] = MemoryLog) -> None:
         self.graphs = graphs
@@ -226,7 +226,7 @@ class ExecutorEnv:
         return [frame.data for frame in self.frames if frame.event == mode]
 
     def forget_after(self, checkpoints: int) -> None:
-        """Keep only what the log had when so many checkpoints were accepted, as after a crash."""
+        """Restore the log to the moment when this number of checkpoints was accepted, as after a crash."""
         drafts, self.log.drafts = self.log.drafts, []
         self.reads.folded = type(self.reads.folded)()
         for draft in drafts:
@@ -244,43 +244,43 @@ async def env(graphs: Graphs) -> ExecutorEnv:
 
 
 def calls() -> list[str]:
-    """Return the nodes that ran, as the project's module noted them."""
+    """Return the nodes that ran, from the list in the project's module."""
     found: list[str] = vars(importlib.import_module("runs_project"))["calls"]
     return found
 
 
 def waits() -> bool:
-    """Tell whether the node that blocks runs."""
+    """Return whether the blocking node runs."""
     waiting: asyncio.Event = vars(importlib.import_module("runs_project"))["waiting"]
     return waiting.is_set()
 
 
 async def entered() -> None:
-    """Wait until the node that blocks runs."""
+    """Wait until the blocking node runs."""
     waiting: asyncio.Event = vars(importlib.import_module("runs_project"))["waiting"]
     await waiting.wait()
 
 
 def freed() -> asyncio.Event:
-    """Return what the node that defies its cancel waits for."""
+    """Return the event for which the node that ignores its cancel waits."""
     free: asyncio.Event = vars(importlib.import_module("runs_project"))["free"]
     return free
 
 
 async def signalled(name: str) -> None:
-    """Wait for an event of a thread that runs a node."""
+    """Wait for an event that a node sets in another thread."""
     event: threading.Event = vars(importlib.import_module("runs_project"))[name]
     assert await asyncio.to_thread(event.wait, 10)
 
 
 def let_go_on() -> None:
-    """Let the node that has_live_threads go on."""
+    """Release the node that blocks its thread."""
     event: threading.Event = vars(importlib.import_module("runs_project"))["go_on"]
     event.set()
 
 
 def question(outcome: RunOutcome) -> Json:
-    """Return what the one open interrupt asks."""
+    """Return the value of the only open interrupt."""
     [found] = outcome.interrupts.values()
     assert isinstance(found, list)
     [shown] = found
@@ -485,7 +485,7 @@ async def test_a_lost_append_stops_the_attempt(env: ExecutorEnv) -> None:
 
 @pytest.mark.parametrize("durability", ["async", "sync"])
 async def test_no_superstep_starts_before_the_log_has_the_one_before(graphs: Graphs, durability: str) -> None:
-    """So that a crash repeats at most one superstep, however slow the log is (decision 0015)."""
+    """A crash repeats at most one superstep, however slow the log is (decision 0015)."""
     env = ExecutorEnv(graphs, SlowLog)
     assert isinstance(env.log, SlowLog)
     run = asyncio.create_task(env.run("blocking", input={"said": []}, durability=durability))

@@ -1,4 +1,4 @@
-"""Graphs of every kind that langgraph.json may name are loaded; what cannot be loaded is refused with its place."""
+"""Tests of the loader of graphs: every kind that langgraph.json may name, and the errors of bad ones."""
 
 import logging
 import os
@@ -157,9 +157,9 @@ async def test_a_file_in_a_package_may_import_its_neighbours(tmp_path: Path) -> 
     ("attribute", "message"),
     [
         ("missing", "has no attribute missing"),
-        ("number", "is no graph and makes none, but int"),
+        ("number", "is neither a graph nor a factory of one, but int"),
         ("own_checkpointer", r"a checkpointer of its own \(InMemorySaver\)"),
-        ("greedy", "factory greedy asks for database"),
+        ("greedy", "factory greedy has a parameter database; the server passes config and runtime only"),
     ],
 )
 def test_what_is_no_graph_is_refused(tmp_path: Path, attribute: str, message: str) -> None:
@@ -214,7 +214,7 @@ def test_a_missing_config_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("attribute", "said"), [("own_store", True), ("makes_own_store", True), ("takes_given_store", False)]
 )
-async def test_who_brings_a_store_is_told_that_it_is_not_used(
+async def test_a_store_of_the_graph_itself_is_not_used_and_gives_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, attribute: str, said: bool
 ) -> None:
     with caplog.at_level(logging.WARNING), loaded(tmp_path, files(tmp_path), one(tmp_path, attribute)) as graphs:

@@ -1,4 +1,4 @@
-"""LangGraph's config for a run: the stored config, with the ids of the attempt."""
+"""Tests of LangGraph's config for a run: the stored config with the ids of the attempt."""
 
 import pytest
 

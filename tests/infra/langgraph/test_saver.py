@@ -1,4 +1,4 @@
-"""The saver in a claim, in a collected commit, and by itself: what it writes and what it reads back."""
+"""Tests of the saver in a claim, in a collected commit, and standalone: its writes and its reads."""
 
 import asyncio
 import operator

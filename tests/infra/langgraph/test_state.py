@@ -1,4 +1,4 @@
-"""State, history and updates of threads as the API shows them."""
+"""Tests of states, histories and state updates of threads in the shape of the API."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""LangGraph's store over the log: what graphs may ask of it, and what its writes say."""
+"""Tests of LangGraph's store over the log: its operations for graphs, and the facts of its writes."""
 
 import asyncio
 from collections.abc import Callable
@@ -133,7 +133,7 @@ async def test_without_a_writer_it_can_only_be_read() -> None:
     await written(access).aput(ANA, "tea", {"n": 1})
     store = LogStore(access)
     assert await store.aget(ANA, "tea") is not None
-    with pytest.raises(ValueError, match="runs write it"):
+    with pytest.raises(ValueError, match="only runs write to it"):
         await store.aput(ANA, "tea", {"n": 2})
 
 

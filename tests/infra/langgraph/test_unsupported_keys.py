@@ -1,4 +1,4 @@
-"""Which keys of `langgraph.json` forbid a start, which are only told, and which ask for nothing."""
+"""Tests of unsupported keys of `langgraph.json`: they forbid a start, give a warning, or ask for nothing."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ REFUSED: list[tuple[str, Json, str]] = [
     ("store", {"index": {"dims": 2, "embed": "x:y"}}, "store.index"),
     ("store", {"path": "./store.py:store"}, "store.path"),
 ]
-TOLD: list[tuple[str, Json, str]] = [
+WARNED: list[tuple[str, Json, str]] = [
     ("priority", {"path": "./p.py:p"}, "priority"),
     ("webhooks", {"url": {"require_https": True}}, "webhooks"),
     ("ui", {"agent": "./ui.tsx"}, "ui"),
@@ -53,8 +53,8 @@ def test_a_key_that_may_not_be_ignored_forbids_the_start(tmp_path: Path, key: st
         write_project(tmp_path, {}, {"g": "m:g"}, **{key: value})
 
 
-@pytest.mark.parametrize(("key", "value", "named"), TOLD)
-def test_a_key_without_effect_is_told(
+@pytest.mark.parametrize(("key", "value", "named"), WARNED)
+def test_a_key_without_effect_gives_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, key: str, value: Json, named: str
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -65,7 +65,7 @@ def test_a_key_without_effect_is_told(
 
 
 @pytest.mark.parametrize(("key", "value"), NOTHING)
-def test_what_asks_for_nothing_or_is_kept_is_not_told(tmp_path: Path, key: str, value: Json) -> None:
+def test_a_supported_key_or_a_default_gives_no_warning(tmp_path: Path, key: str, value: Json) -> None:
     write_project(tmp_path, {}, {"g": "m:g"}, **{key: value})
     assert unsupported_keys(tmp_path / "langgraph.json") == ()
 
@@ -77,9 +77,9 @@ def test_a_section_of_another_type_is_refused(tmp_path: Path, key: str) -> None:
 
 
 def test_every_forbidding_key_is_named_at_once(tmp_path: Path) -> None:
-    with pytest.raises(Misconfigured) as told:
+    with pytest.raises(Misconfigured) as raised:
         write_project(tmp_path, {}, {"g": "m:g"}, auth={"path": "a:b"}, encryption={"path": "a:b"}, ui={"a": "b"})
-    assert [line.split(": ")[1] for line in str(told.value).splitlines()] == ["auth", "encryption"]
+    assert [line.split(": ")[1] for line in str(raised.value).splitlines()] == ["auth", "encryption"]
 
 
 @pytest.mark.parametrize(
@@ -98,9 +98,9 @@ def test_the_same_said_in_the_environment_forbids_it_too(
 ) -> None:
     if not in_file:
         monkeypatch.setenv(name, value)
-    with pytest.raises(Misconfigured, match=f": {named}: not supported yet") as told:
+    with pytest.raises(Misconfigured, match=f": {named}: not supported yet") as raised:
         write_project(tmp_path, {}, {"g": "m:g"}, env={name: value} if in_file else {})
-    assert "0123456789abcdef" not in str(told.value)
+    assert "0123456789abcdef" not in str(raised.value)
 
 
 def test_a_variable_wins_over_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

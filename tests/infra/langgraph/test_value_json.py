@@ -1,4 +1,4 @@
-"""Values of graphs look in the API as clients expect them."""
+"""Tests of the JSON of graph values in the API."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
