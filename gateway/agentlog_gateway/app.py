@@ -90,7 +90,7 @@ async def open_gateway(settings: Settings) -> AsyncGenerator[Gateway]:
         frames = KafkaFrameReads(connection(settings), settings.partitions, lambda partition: headers[partition].base)
         stack.push_async_callback(frames.stop)
         progress = ProjectionProgress(ledger, headers[0].generation, settings.partitions)
-        adapters.verdicts.listen(progress.hear)
+        adapters.verdicts.listen(progress.on_hint)
         dependencies = _dependencies(settings, adapters, pool, frames, graphs, progress)
         yield Gateway(dependencies, build_app(lambda: dependencies, cors))
 
@@ -105,7 +105,7 @@ def _dependencies(
 ) -> Dependencies:
     clock, ids = SystemClock(), SystemIds()
     items, run_watcher = StoreItems(pool), RunWatcher(RunStatusRows(pool))
-    adapters.verdicts.listen(run_watcher.hear)
+    adapters.verdicts.listen(run_watcher.on_hint)
     caught_up = CatchUpGate(PartitionCatchUp(pool), adapters.log, clock, settings.partitions)
     return Dependencies(
         clock=clock,
@@ -129,7 +129,7 @@ def _dependencies(
             settings.request_deadline_secs,
             settings.cancel_grace_secs,
         ),
-        checks={"database": caught_up.ask, "redis": adapters.feed.ping, "log": partial(adapters.log.end, 0)},
+        checks={"database": caught_up.refresh, "redis": adapters.feed.ping, "log": partial(adapters.log.end, 0)},
         health=partial(health, pool),
         prepared=asyncio.Event(),
     )

@@ -69,7 +69,7 @@ OPERATIONS: Sequence[Operation] = (
         "runs",
         AnyJson,
         query=CancelQuery,
-        also={200: "The run has stopped", 202: "The run was asked to stop"},
+        also={200: "The run has stopped", 202: "The stop of the run was requested"},
     ),
     Operation(
         "POST", "/runs/wait", runs.wait_stateless, "Run without a thread and wait", "stateless", AnyJson, StatelessRun

@@ -154,7 +154,7 @@ async def stream_env_over(
     streams = RunStreams(reads, watcher, heartbeat_s)
     serving = asyncio.ensure_future(watcher.run())
     try:
-        yield StreamEnv(log, streams, rows, Hints(watcher.hear))
+        yield StreamEnv(log, streams, rows, Hints(watcher.on_hint))
     finally:
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)

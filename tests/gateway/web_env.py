@@ -71,7 +71,7 @@ def dependencies(log: MemoryLog, pool: Pool, config: Path = EXAMPLES) -> Depende
         runs=Runs(pool),
         assistants=Assistants(pool),
         limits=Limits(BODY_BYTES, 5, 15),
-        checks={"database": caught_up.ask, "log": partial(log.position, 0)},
+        checks={"database": caught_up.refresh, "log": partial(log.position, 0)},
         health=partial(health, pool),
         prepared=asyncio.Event(),
     )

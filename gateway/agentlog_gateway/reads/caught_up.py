@@ -26,8 +26,8 @@ class CatchUpGate:
         self._clock = clock
         self._partitions = partitions
         self._known: Mapping[int, bool] = {}
-        self._asked_at = float("-inf")
-        self._questions = self._answered = 0
+        self._refreshed_at = float("-inf")
+        self._queries = self._answered = 0
 
     async def require(self, key: str, *, fresh: bool = False) -> None:
         """Require all rows of an aggregate; `fresh`: query now. Raises: Unavailable while some are missing."""
@@ -37,17 +37,18 @@ class CatchUpGate:
         """Require all rows of all aggregates, for a search. Raises: Unavailable while some are missing."""
         await self._require(range(self._partitions), False)
 
-    async def ask(self) -> None:
+    async def refresh(self) -> None:
         """Query the database now: afterwards the cache is no older than this call. Raises: Unavailable."""
-        self._questions += 1
-        question = self._questions
+        self._queries += 1
+        query = self._queries
         known = await self._states.caught_up()
-        if question > self._answered:  # else a later query was answered sooner
-            self._answered, self._known, self._asked_at = question, known, self._clock.monotonic()
+        if query > self._answered:  # else a later query was answered sooner
+            self._answered, self._known, self._refreshed_at = query, known, self._clock.monotonic()
 
     async def _require(self, partitions: Collection[int], fresh: bool) -> None:
-        if fresh or self._clock.monotonic() - self._asked_at > timeouts.CAUGHT_UP_CACHE_S or self._missing(partitions):
-            await self.ask()
+        stale = self._clock.monotonic() - self._refreshed_at > timeouts.CAUGHT_UP_CACHE_S
+        if fresh or stale or self._missing(partitions):
+            await self.refresh()
         missing = self._missing(partitions)
         if missing:
             raise Unavailable(f"the projection is being built for partition {missing[0]}, retry later")

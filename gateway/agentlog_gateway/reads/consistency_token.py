@@ -54,7 +54,7 @@ class ProjectionProgress:
         """Return the token of a commit."""
         return f"{self._generation}:{place.partition}:{place.offset}"
 
-    def hear(self, hint: Hint) -> None:
+    def on_hint(self, hint: Hint) -> None:
         """Note the position in a hint of the projector."""
         self._done[hint.partition] = hint.to  # not the maximum: a restored log goes back
         for event in self._waiting:

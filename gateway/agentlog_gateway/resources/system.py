@@ -58,7 +58,7 @@ async def ready(context: RequestContext) -> Response:
     if all(checked.values()):
         health = await context.dependencies.health()
         await (
-            context.dependencies.caught_up.ask()
+            context.dependencies.caught_up.refresh()
         )  # writes must not pass the gate on a partition that is reported here as stopped
         stopped: JsonObject = {str(number): why for number, why in health.stopped.items()}
         building: list[Json] = list(health.building)

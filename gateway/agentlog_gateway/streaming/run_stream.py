@@ -62,7 +62,7 @@ class RunStream:
         self._away_since: float | None = None
         self._beat_due = False
         self._heartbeat: asyncio.TimerHandle | None = None
-        self._question: asyncio.TimerHandle | None = None
+        self._row_timer: asyncio.TimerHandle | None = None
         self._subscription = sources.run_watcher.subscribe(run_id, self._poke)
         self._batches = self._run()
 
@@ -90,7 +90,7 @@ class RunStream:
         """Release all resources and end the iteration. May be called at any time."""
         self._closed = True
         self._sources.run_watcher.unsubscribe(self._subscription)
-        for timer in (self._heartbeat, self._question):
+        for timer in (self._heartbeat, self._row_timer):
             if timer is not None:
                 timer.cancel()
         self._poke()
@@ -230,8 +230,8 @@ class RunStream:
         try:
             while not self._closed and not enough() and (until is None or loop.time() < until):
                 batch: EventBatch = [shown for flush in await tail.next() if (shown := show(flush)) is not None]
-                if self._progress.holds and self._question is None:
-                    self._question = loop.call_later(timeouts.END_HINT_S, self._ask)
+                if self._progress.holds and self._row_timer is None:
+                    self._row_timer = loop.call_later(timeouts.END_HINT_S, self._refresh_row)
                 if batch or self._beat_due:
                     yield batch
         finally:
@@ -254,9 +254,9 @@ class RunStream:
         log.warning("stream.gap", extra={"stream": self._thread_id, "to": gap.available_from})
         return self._progress.skip(gap)
 
-    def _ask(self) -> None:
-        self._question = None
-        self._sources.run_watcher.ask([self._subscription.run_id])
+    def _refresh_row(self) -> None:
+        self._row_timer = None
+        self._sources.run_watcher.refresh([self._subscription.run_id])
 
     def _next_heartbeat(self) -> None:
         self._beat_due = False

@@ -78,30 +78,30 @@ class RunSubscription:
 
 
 class RunWatcher:
-    """All subscriptions of a gateway to runs; `run()` serves them, `hear()` receives the hints."""
+    """All subscriptions of a gateway to runs; `run()` serves them, `on_hint()` receives hints."""
 
     def __init__(self, rows: RunRows, poll_s: float = timeouts.RUN_POLL_S) -> None:
         self._rows = rows
         self._poll_s = poll_s
         self._subscriptions: dict[RunId, set[RunSubscription]] = {}
         self._recent: OrderedDict[RunId, None] = OrderedDict()
-        self._asked: set[RunId] = set()
-        self._asking = asyncio.Event()
+        self._due: set[RunId] = set()
+        self._any_due = asyncio.Event()
 
     async def run(self) -> None:
         """Serve until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._answer())
+            tasks.create_task(self._refresh_due())
             tasks.create_task(self._poll())
 
-    def hear(self, hint: Hint) -> None:
+    def on_hint(self, hint: Hint) -> None:
         """Read the rows of the runs that a hint names."""
         ended = [RunId(run_id) for run_id in hint.ended]
         for run_id in ended:
             self._recent[run_id] = None
         while len(self._recent) > REMEMBERED:
             self._recent.popitem(last=False)
-        self.ask(ended)
+        self.refresh(ended)
 
     async def look(self, run_id: RunId) -> RunStatusRow | None:
         """Return the row of a run. Raises: Unavailable, also while its rows are being built."""
@@ -115,7 +115,7 @@ class RunWatcher:
         made = RunSubscription(run_id, wake, with_values)
         self._subscriptions.setdefault(run_id, set()).add(made)
         if run_id in self._recent:
-            self.ask([run_id])
+            self.refresh([run_id])
         return made
 
     def unsubscribe(self, subscription: RunSubscription) -> None:
@@ -125,11 +125,11 @@ class RunWatcher:
         if not others:
             self._subscriptions.pop(subscription.run_id, None)
 
-    def ask(self, run_ids: Iterable[RunId]) -> None:
+    def refresh(self, run_ids: Iterable[RunId]) -> None:
         """Read the rows of these runs soon, because they have probably ended."""
-        self._asked.update(run_id for run_id in run_ids if run_id in self._subscriptions)
-        if self._asked:
-            self._asking.set()
+        self._due.update(run_id for run_id in run_ids if run_id in self._subscriptions)
+        if self._due:
+            self._any_due.set()
 
     async def outcome(
         self, run_id: RunId, *, look_first: bool = False, with_values: bool = False
@@ -142,7 +142,7 @@ class RunWatcher:
         subscription = self.subscribe(run_id, woken.set, with_values=with_values)
         try:
             if look_first:
-                self.ask([run_id])
+                self.refresh([run_id])
             await woken.wait()
         finally:
             self.unsubscribe(subscription)
@@ -150,20 +150,20 @@ class RunWatcher:
             raise subscription.fault
         return subscription.row
 
-    async def _answer(self) -> None:
+    async def _refresh_due(self) -> None:
         while True:
-            await self._asking.wait()
-            self._asking.clear()
-            asked, self._asked = sorted(self._asked), set()
-            with_values = {run_id for run_id in asked if any(one.with_values for one in self._of(run_id))}
+            await self._any_due.wait()
+            self._any_due.clear()
+            due, self._due = sorted(self._due), set()
+            with_values = {run_id for run_id in due if any(one.with_values for one in self._of(run_id))}
             try:
-                found = await self._rows.rows(asked, with_values)
+                found = await self._rows.rows(due, with_values)
             except Unavailable as error:  # `_poll` asks again
-                log.warning("run_ends.unavailable", extra={"error": str(error)})
-                for one in [one for run_id in asked for one in self._of(run_id)]:
+                log.warning("run_watcher.unavailable", extra={"error": str(error)})
+                for one in [one for run_id in due for one in self._of(run_id)]:
                     one.miss(error)
                 continue
-            for run_id in asked:
+            for run_id in due:
                 self._settle(run_id, found, run_id in with_values)
 
     def _of(self, run_id: RunId) -> tuple[RunSubscription, ...]:
@@ -174,7 +174,7 @@ class RunWatcher:
             if run_id not in found:  # `_poll` asks again
                 one.miss(_being_built(run_id))
             elif one.with_values and not with_values:  # the subscription came while the rows were read
-                self.ask([run_id])
+                self.refresh([run_id])
             else:
                 one.settle(found[run_id])
 
@@ -183,8 +183,8 @@ class RunWatcher:
         while True:
             await asyncio.sleep(self._poll_s)  # in case hints are lost
             old = loop.time() - self._poll_s
-            everybody = [one for of_run in self._subscriptions.values() for one in of_run]
-            self.ask({one.run_id for one in everybody if not one.over and one.since <= old})
+            subscriptions = [one for of_run in self._subscriptions.values() for one in of_run]
+            self.refresh({one.run_id for one in subscriptions if not one.over and one.since <= old})
 
 
 def _being_built(run_id: RunId) -> Unavailable:

@@ -72,10 +72,10 @@ async def test_an_answer_that_was_overtaken_does_not_bring_back_a_partition_that
     states.present = True
     caught_up = CatchUpGate(states, MemoryLog(), TestClock(), 1)
     async with asyncio.TaskGroup() as group:
-        first = group.create_task(caught_up.ask())
+        first = group.create_task(caught_up.refresh())
         await states.began.wait()
         states.present = False
-        await caught_up.ask()
+        await caught_up.refresh()
         states.goes_on.set()
         await first
     with pytest.raises(Unavailable):
@@ -92,7 +92,7 @@ async def test_nothing_is_written_to_a_partition_once_ready_has_told_that_it_is_
         return ProjectionHealth(0, (), {0: "unknown schema"}, {})
 
     caught_up = CatchUpGate(states, log, TestClock(), 1)
-    wired = replace(dependencies(log, pool), caught_up=caught_up, checks={"database": caught_up.ask}, health=health)
+    wired = replace(dependencies(log, pool), caught_up=caught_up, checks={"database": caught_up.refresh}, health=health)
     app = build_app(lambda: wired, Cors())
     async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
         ready = await client.get("/ready")

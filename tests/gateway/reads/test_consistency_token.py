@@ -50,8 +50,8 @@ async def test_a_hint_lets_a_waiting_read_go_on() -> None:
     reads = folded(positions)
     waiting = asyncio.create_task(reads.wait(Token(2, LogPosition(3, 17)), 5))
     await positions.asked.wait()
-    reads.hear(Hint(2, 0, 99))
-    reads.hear(Hint(3, 15, 17))
+    reads.on_hint(Hint(2, 0, 99))
+    reads.on_hint(Hint(3, 15, 17))
     await waiting
 
 
@@ -66,7 +66,7 @@ async def test_a_database_that_hangs_hides_no_hint_and_moves_no_deadline() -> No
     async with asyncio.timeout(5):
         waiting = asyncio.create_task(reads.wait(Token(2, LogPosition(3, 17)), 5))
         await positions.asked.wait()
-        reads.hear(Hint(3, 15, 17))
+        reads.on_hint(Hint(3, 15, 17))
         await waiting
         with pytest.raises(Unavailable):
             await reads.wait(Token(2, LogPosition(3, 18)), 0.05)

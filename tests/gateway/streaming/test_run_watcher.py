@@ -66,7 +66,7 @@ async def test_a_waiting_call_gets_the_row_with_values_and_a_stream_on_the_same_
     waiting = asyncio.create_task(watcher.outcome(RUN, with_values=True))
     await asyncio.sleep(0)
     rows.end()
-    watcher.hear(ENDED)
+    watcher.on_hint(ENDED)
     await woken.wait()
     found = await waiting
     assert found is not None
@@ -76,7 +76,7 @@ async def test_a_waiting_call_gets_the_row_with_values_and_a_stream_on_the_same_
 
 
 async def test_a_run_that_ended_before_the_subscription_is_looked_at(watcher: RunWatcher, rows: SlowRows) -> None:
-    watcher.hear(ENDED)
+    watcher.on_hint(ENDED)
     rows.end()
     found = await watcher.outcome(RUN)
     assert found is not None
@@ -102,7 +102,7 @@ async def test_a_call_that_comes_while_the_rows_are_read_for_a_stream_gets_its_v
     rows.end()
     rows.go.clear()
     stream = watcher.subscribe(RUN, lambda: None)
-    watcher.hear(ENDED)
+    watcher.on_hint(ENDED)
     await rows.asked_again(1)
     waiting = asyncio.create_task(watcher.outcome(RUN, with_values=True))
     await asyncio.sleep(0)
@@ -124,7 +124,7 @@ async def test_rows_that_stay_away_end_a_waiting_call_and_no_stream(
         await watcher.outcome(RUN, look_first=True)
     rows.away = rows.built = False
     rows.end()
-    watcher.hear(ENDED)
+    watcher.on_hint(ENDED)
     await rows.asked_again(rows.asked + 1)
     await asyncio.sleep(0)
     assert stream.over
@@ -151,7 +151,7 @@ async def test_a_call_that_is_cancelled_leaves_nothing_to_ask_for(watcher: RunWa
     waiting.cancel()
     with suppress(asyncio.CancelledError):
         await waiting
-    watcher.hear(ENDED)
+    watcher.on_hint(ENDED)
     later = asyncio.create_task(watcher.outcome(RunId("nobody"), look_first=True))
     assert await later is None
     assert rows.asked == 1
