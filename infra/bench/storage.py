@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agentlog_infra.kafka.connection import BLOBS
-from agentlog_infra.kafka.partitioner import partition_of
+from agentlog_infra.kafka.partitions import partition_of
 from agentlog_infra.settings import Settings
 from bench.client import Client, JsonObject
 from bench.log_reads import LogReads, read_log

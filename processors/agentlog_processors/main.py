@@ -27,7 +27,7 @@ from agentlog_infra.kafka import topics
 from agentlog_infra.kafka.connection import connection
 from agentlog_infra.kafka.event_tail import open_event_tail
 from agentlog_infra.kafka.outputs.frame_log import KafkaFrameLog
-from agentlog_infra.kafka.partitioner import partition_of
+from agentlog_infra.kafka.partitions import partition_of
 from agentlog_infra.langgraph.checkpoints.channel_state import ChannelState
 from agentlog_infra.langgraph.config import load_config
 from agentlog_infra.langgraph.executor import ExecutorDependencies, LangGraphRuns

@@ -22,7 +22,7 @@ from agentlog_facts.ids import ThreadId
 from agentlog_facts.ports import FrameLog, FrameReads
 from agentlog_infra.kafka.connection import Connection
 from agentlog_infra.kafka.outputs.frame_log import KafkaFrameLog, KafkaFrameReads
-from agentlog_infra.kafka.partitioner import partition_of
+from agentlog_infra.kafka.partitions import partition_of
 
 PARTITIONS = 2
 BASE = 1000

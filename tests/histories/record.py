@@ -30,7 +30,7 @@ from agentlog_facts.store import StoreItemDeleted, StoreItemPut, store_key
 from agentlog_facts.thread import RunAlive
 from agentlog_facts.version import VERSION
 from agentlog_facts.vocabulary import SCHEMAS, encode_commit, encode_facts, parse_commit
-from agentlog_infra.kafka.partitioner import partition_of
+from agentlog_infra.kafka.partitions import partition_of
 from agentlog_infra.system_ports import SystemClock, SystemIds
 
 CONFIG = HERE / "graphs" / "langgraph.json"

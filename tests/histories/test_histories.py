@@ -21,7 +21,7 @@ from agentlog_facts.version import VERSION
 from agentlog_facts.vocabulary import SCHEMAS
 from agentlog_gateway.application import build_app
 from agentlog_gateway.http.cors import Cors
-from agentlog_infra.kafka.partitioner import partition_of
+from agentlog_infra.kafka.partitions import partition_of
 from agentlog_infra.postgres.migrate import upgrade
 from agentlog_infra.system_ports import SystemClock
 from agentlog_postgres.connection import connect_projector, open_pool

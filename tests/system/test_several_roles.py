@@ -21,7 +21,7 @@ from tests.system.sdk_clients import KINDS, STEPS, Held, Load
 from tests.system.several import TWO_OF_EACH, Several, held_amid_a_batch, several
 
 from agentlog_facts.json_value import JsonObject, as_object, dump
-from agentlog_infra.kafka.partitioner import partition_of
+from agentlog_infra.kafka.partitions import partition_of
 
 PARTITIONS = 8
 TAKE_OVER_S = 10.0

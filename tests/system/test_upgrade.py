@@ -17,7 +17,7 @@ from tests.system.rebuilds import rebuilt
 from tests.system.servers import RunningServer, running_server
 
 from agentlog_facts.json_value import JsonObject, as_object, dump, load, load_object
-from agentlog_infra.kafka.partitioner import partition_of
+from agentlog_infra.kafka.partitions import partition_of
 from agentlog_infra.process.child import child_environment
 
 EVENTS = "agentlog.events"

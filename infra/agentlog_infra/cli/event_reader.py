@@ -15,7 +15,7 @@ from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.vocabulary import parse_commit
 from agentlog_infra import timeouts
 from agentlog_infra.kafka.connection import EVENTS, connection, kafka_faults
-from agentlog_infra.kafka.partitioner import partition_of
+from agentlog_infra.kafka.partitions import partition_of
 from agentlog_infra.kafka.shutdown import close_client
 from agentlog_infra.settings import Settings
 from agentlog_postgres.connection import Connection, connect, translated

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from agentlog_facts.errors import Corrupt, Unavailable
 from agentlog_facts.json_value import Json, load
 from agentlog_infra.kafka.connection import BLOBS, kafka_faults
-from agentlog_infra.kafka.partitioner import partition_of
+from agentlog_infra.kafka.partitions import partition_of
 from agentlog_infra.kafka.producer import DurableProducer
 from agentlog_infra.kafka.reader import KafkaReader
 from agentlog_postgres.connection import Pool, translated

@@ -14,8 +14,7 @@ from agentlog_facts.system import PartitionOpened
 from agentlog_facts.vocabulary import blob_refs, decode_commit, encode_commit, encode_facts, parse_commit
 from agentlog_infra.kafka.blobs import KafkaBlobs
 from agentlog_infra.kafka.connection import BLOBS, EVENTS, connection
-from agentlog_infra.kafka.partition_header import partition_headers
-from agentlog_infra.kafka.partitioner import partition_of
+from agentlog_infra.kafka.partitions import partition_headers, partition_of
 from agentlog_infra.kafka.producer import DurableProducer
 from agentlog_infra.kafka.reader import KafkaReader, Record
 from agentlog_infra.settings import Settings

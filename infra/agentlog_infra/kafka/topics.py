@@ -21,8 +21,7 @@ from agentlog_facts.system import PartitionOpened
 from agentlog_facts.vocabulary import encode_commit, encode_facts
 from agentlog_infra.kafka.connection import EVENTS, Connection, connection, kafka_faults
 from agentlog_infra.kafka.diagnosis import diagnose_connection
-from agentlog_infra.kafka.partition_header import partition_header
-from agentlog_infra.kafka.partitioner import partition_of
+from agentlog_infra.kafka.partitions import partition_header, partition_of
 from agentlog_infra.kafka.producer import DurableProducer
 from agentlog_infra.kafka.reader import KafkaReader
 from agentlog_infra.kafka.shutdown import close_client

@@ -18,7 +18,7 @@ import uvloop
 from agentlog_facts.errors import AgentlogError, Conflict
 from agentlog_infra import logs
 from agentlog_infra.kafka.event_tail import open_event_tail
-from agentlog_infra.kafka.partitioner import partition_of
+from agentlog_infra.kafka.partitions import partition_of
 from agentlog_infra.postgres.migrate import make_database, schema_statements
 from agentlog_infra.settings import Settings
 from agentlog_infra.stack.addresses import joined

@@ -23,7 +23,7 @@ from agentlog_infra.kafka.blobs import KafkaBlobs
 from agentlog_infra.kafka.connection import Connection, connection
 from agentlog_infra.kafka.event_tail import KafkaTail
 from agentlog_infra.kafka.outputs.frame_log import KafkaFrameLog, KafkaFrameReads
-from agentlog_infra.kafka.partition_header import partition_headers
+from agentlog_infra.kafka.partitions import partition_headers
 from agentlog_infra.kafka.producer import DurableProducer
 from agentlog_infra.kafka.reader import POOL, KafkaReader
 from agentlog_infra.kafka.shutdown import close_client

@@ -17,7 +17,7 @@ from agentlog_infra.kafka.connection import OUTPUTS, Connection
 from agentlog_infra.kafka.outputs.ranges import FrameRanges
 from agentlog_infra.kafka.outputs.records import LARGE_BYTES, PART, Headers, cut, naming
 from agentlog_infra.kafka.outputs.tail import PartitionTail
-from agentlog_infra.kafka.partitioner import partition_of
+from agentlog_infra.kafka.partitions import partition_of
 from agentlog_infra.kafka.producer import DurableProducer
 
 log = logging.getLogger(__name__)

@@ -1,10 +1,13 @@
-"""The first record of each partition of `events`: log id, generation, and the base of its positions.
+"""Partitions of the topics: the partitioner of keys, and the first record of each partition of `events`.
 
-The bases apply to `outputs` too.
+The partitioner is murmur2, as in the default partitioners of Java and aiokafka. The first record names log id,
+generation and the base of positions; the bases apply to `outputs` too.
 """
 
 import asyncio
 from collections.abc import Sequence
+
+from aiokafka.partitioner import murmur2
 
 from agentlog_facts.errors import Misconfigured
 from agentlog_facts.json_value import as_object
@@ -12,6 +15,11 @@ from agentlog_facts.system import PartitionOpened
 from agentlog_facts.vocabulary import decode_fact, parse_commit
 from agentlog_infra.kafka.connection import EVENTS
 from agentlog_infra.kafka.reader import KafkaReader
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """Return the partition of a key in a topic of this many partitions."""
+    return (murmur2(key) & 0x7FFFFFFF) % partitions
 
 
 async def partition_headers(reader: KafkaReader, partitions: int) -> Sequence[PartitionOpened]:
