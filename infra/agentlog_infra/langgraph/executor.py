@@ -91,7 +91,7 @@ class _End:
 
 
 class GraphRun:
-    """One attempt of a run: opens the graph, executes it, and reads the outcome."""
+    """One attempt of a run, from the opening of its graph to the outcome."""
 
     def __init__(
         self, dependencies: ExecutorDependencies, order: RunAssignment, emit: Emit, stop: asyncio.Event

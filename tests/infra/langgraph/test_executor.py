@@ -287,7 +287,7 @@ def question(outcome: RunOutcome) -> Json:
     return as_object(shown)["value"]
 
 
-async def test_a_run_streams_what_was_asked_and_ends_with_the_state(env: ExecutorEnv) -> None:
+async def test_a_run_streams_its_modes_and_ends_with_the_state(env: ExecutorEnv) -> None:
     outcome = await env.run("steps", input={"said": ["x"]}, stream_mode=["values", "updates"])
     assert (outcome.status, outcome.error, outcome.next) == ("success", None, ())
     assert outcome.values == {"said": ["x", "a", "b", "c"]}
@@ -370,7 +370,7 @@ async def test_no_input_on_a_new_thread_is_an_error(env: ExecutorEnv, command: J
     assert outcome.values is None
 
 
-async def test_a_second_attempt_goes_on_behind_the_last_checkpoint(env: ExecutorEnv) -> None:
+async def test_a_second_attempt_continues_after_the_last_checkpoint(env: ExecutorEnv) -> None:
     await env.run("steps", input={"said": ["x"]}, durability="sync")
     env.forget_after(3)  # input, first step, a
     calls().clear()
@@ -422,9 +422,7 @@ async def test_a_run_that_is_stopped_ends_as_interrupted(env: ExecutorEnv) -> No
 
 
 @pytest.mark.parametrize("durability", ["async", "sync"])
-async def test_a_thread_that_goes_on_after_the_outcome_writes_nothing_behind_it(
-    env: ExecutorEnv, durability: str
-) -> None:
+async def test_a_thread_that_goes_on_after_the_outcome_writes_nothing(env: ExecutorEnv, durability: str) -> None:
     work = asyncio.create_task(env.run("lingering", input={"said": []}, durability=durability))
     await signalled("in_thread")
     env.stop.set()

@@ -306,7 +306,7 @@ async def test_delta_channels_are_rebuilt_as_langgraphs_own_saver_does(runs: int
     assert states[0] == states[1]
 
 
-async def test_no_channels_asked_no_history() -> None:
+async def test_no_channels_have_no_history() -> None:
     assert await rig().saver.aget_delta_channel_history(config=CONFIG, channels=[]) == {}
 
 

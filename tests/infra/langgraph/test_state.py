@@ -212,7 +212,7 @@ async def test_open_questions_are_known_without_the_graph_too(env: ExecutorEnv, 
     assert (after.values, after.interrupts, after.asking) == (done.values, {}, ())
 
 
-async def test_a_question_that_was_answered_beside_an_open_one_is_not_asked_again(env: ExecutorEnv) -> None:
+async def test_a_question_that_was_answered_next_to_an_open_one_is_not_asked_again(env: ExecutorEnv) -> None:
     plain = ChannelState(env.reads, JsonPlusSerializer())
     asked = await env.run("both", input={"said": []})
     answers: JsonObject = {str(items(open_)[0]["id"]): "ann" for open_ in list(asked.interrupts.values())[:1]}

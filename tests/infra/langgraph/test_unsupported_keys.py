@@ -93,7 +93,7 @@ def test_every_forbidding_key_is_named_at_once(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("in_file", [False, True])
-def test_the_same_said_in_the_environment_forbids_it_too(
+def test_a_variable_forbids_the_start_like_its_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, named: str, in_file: bool
 ) -> None:
     if not in_file:

@@ -20,7 +20,7 @@ class ExcludeRun:
         self._run_id = run_id
 
     async def find(self, query: CheckpointQuery) -> Sequence[StoredCheckpoint]:
-        """Return checkpoints of other runs. Raises: Unavailable."""
+        """Return checkpoints of other runs, with their writes. Raises: Unavailable."""
         return await self._reads.find(replace(query, exclude_run=query.exclude_run or self._run_id))
 
 

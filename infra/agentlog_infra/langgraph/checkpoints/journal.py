@@ -107,7 +107,7 @@ class RunJournal:
         return self._stream
 
     async def write(self, thread_id: ThreadId, facts: Sequence[CheckpointFact]) -> None:
-        """Queue facts; wait as promised. Raises: AttemptLost."""
+        """Queue facts, and wait if the durability of the journal demands it. Raises: AttemptLost."""
         self._check()
         self._check_open()
         self._waiting.extend(facts)

@@ -25,7 +25,7 @@ class OverlaidReads:
         self._own = FoldedCheckpoints(FIRST_OWN_SEQ)
 
     def add(self, stream: Stream, facts: Sequence[CheckpointFact]) -> None:
-        """Add own facts, which every later read shows."""
+        """Add own facts; every later read shows them."""
         for fact in facts:
             self._own.apply(stream, fact)
 
