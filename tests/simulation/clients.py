@@ -232,7 +232,7 @@ class Client:
         return answer
 
 
-def wishes(env: SimulationEnv, threads: list[ThreadId], name: str, most: int) -> list[Request]:
+def draw_requests(env: SimulationEnv, threads: list[ThreadId], name: str, most: int) -> list[Request]:
     """Draw the requests of a client."""
     chance = env.chance
     found: list[Request] = []

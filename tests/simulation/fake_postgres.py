@@ -94,7 +94,7 @@ class Postgres:
         """Notify all listeners, after a delay."""
         for session in self.sessions.values():
             for listener in session.listeners.get(channel, ()):
-                self.network.later(self.network.delay_s(), session.hears(listener, channel, payload))
+                self.network.later(self.network.delay_s(), session.delivery(listener, channel, payload))
 
 
 def broken(message: str) -> Exception:
@@ -142,7 +142,7 @@ class Connection:
         """Register a listener for later notifications."""
         self.listeners.setdefault(channel, []).append(listener)
 
-    def hears(self, listener: Listener, channel: str, payload: str) -> Callable[[], object]:
+    def delivery(self, listener: Listener, channel: str, payload: str) -> Callable[[], object]:
         """Return the callback that delivers to the process of this session."""
         loop = self._postgres.network.loop
         return lambda: loop.call_soon(listener, self, 0, channel, payload, context=self._context)

@@ -40,7 +40,7 @@ class Nemesis:
         if not env.network.over:
             env.network.later(0.1 + 2 * env.chance.random(), lambda: self._start(role, place, life + 1))
 
-    async def strike(self) -> None:
+    async def inject_faults(self) -> None:
         """Inject some faults, undo them, and stop."""
         env, chance = self._env, self._env.chance
         harms = int(chance.random() * 8)

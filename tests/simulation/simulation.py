@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from unittest.mock import patch
 
-from tests.simulation.clients import Client, Gateway, Notes, wishes
+from tests.simulation.clients import Client, Gateway, Notes, draw_requests
 from tests.simulation.fake_log import Broker
 from tests.simulation.fake_postgres import Connection, Pool, Postgres
 from tests.simulation.fake_redis import Redis
@@ -151,7 +151,7 @@ class _Living:
             self.nemesis.add(role)
         threads = [ThreadId(f"t{number}") for number in range(1 + int(chance.random() * 3))]
         clients = [self._client(f"client-{number}", threads) for number in range(2 + int(chance.random() * 3))]
-        await self.nemesis.strike()
+        await self.nemesis.inject_faults()
         env.network.weather = CALM
         for asking in clients:
             await asking
@@ -184,7 +184,7 @@ class _Living:
         process = Process(name)
         self._processes.append(process)
         client = Client(self._env, self.notes, lambda: list(self._gateways.values()), process)
-        asked = wishes(self._env, threads, name, 5)
+        asked = draw_requests(self._env, threads, name, 5)
         return self._env.loop.start(process, client.ask_all(asked, 2.0 * self._env.chance.random()))
 
     async def _come_to_an_end(self) -> None:

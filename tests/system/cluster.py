@@ -119,7 +119,7 @@ class Cluster:
 
     def wait_ok(self, seconds: float = START_S) -> None:
         """Wait for 200 on /ok."""
-        wait_until(self._answers, seconds, f"200 on {self.url}/ok\n{self.said()[-3000:]}")
+        wait_until(self._answers, seconds, f"200 on {self.url}/ok\n{self.output()[-3000:]}")
 
     # ---------------------------------------------------------------- faults
 
@@ -136,7 +136,7 @@ class Cluster:
         assert pids, f"no process of {name}"
         return pids
 
-    def strike(self, name: str, number: signal.Signals) -> None:
+    def signal_role(self, name: str, number: signal.Signals) -> None:
         """Signal the processes of a role or server; its owner restarts a killed one."""
         for pid in self.living(name):
             _signal(pid, number)
@@ -227,7 +227,7 @@ class Cluster:
         """Return the lines that the example steps wrote."""
         return [json.loads(line) for line in self.trace.read_text().splitlines()] if self.trace.exists() else []
 
-    def said(self, name: str = "") -> str:
+    def output(self, name: str = "") -> str:
         """Return the output of a part, or of all parts."""
         paths = sorted(self.folder.glob(f"{name or '*'}.log"))
         return "\n".join(f"== {path.stem}\n{path.read_text(errors='replace')}" for path in paths)
@@ -319,7 +319,7 @@ class Cluster:
 
     def _listens(self, name: str) -> bool:
         owner = self._owners[name]
-        assert owner.poll() is None, f"{name} ended:\n{self.said(name)[-3000:]}"
+        assert owner.poll() is None, f"{name} ended:\n{self.output(name)[-3000:]}"
         return (self._data(name) / "stack.json").exists()
 
     def _answers(self) -> bool:

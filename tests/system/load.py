@@ -53,12 +53,12 @@ class Writers:
         async with asyncio.TaskGroup() as group:
             for number in range(writers):
                 group.create_task(self.write(number))
-            await self.goes_on(2 * writers)
+            await self.more_rounds(2 * writers)
             yield
-            await self.goes_on(AFTER * writers)
+            await self.more_rounds(AFTER * writers)
             self._stop.set()
 
-    async def goes_on(self, rounds: int, within_s: float = ROUND_S) -> None:
+    async def more_rounds(self, rounds: int, within_s: float = ROUND_S) -> None:
         """Wait for this number of further rounds."""
         enough = self.rounds + rounds
         async with asyncio.timeout(within_s):

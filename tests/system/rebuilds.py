@@ -59,7 +59,7 @@ class Rebuild:
         """Return whether it has not ended."""
         return self._process.poll() is None
 
-    def tell(self, *signals: int) -> None:
+    def signal(self, *signals: int) -> None:
         """Send a signal."""
         for number in signals:
             os.kill(self._process.pid, number)
@@ -72,7 +72,7 @@ class Rebuild:
                 while self.running and not await is_at(connection, moment):  # noqa: ASYNC110 - the database sends no event
                     await asyncio.sleep(0.001)
             if self.running:
-                self.tell(signal.SIGSTOP)
+                self.signal(signal.SIGSTOP)
             return self.running and await is_at(connection, moment)
         finally:
             await connection.close()
@@ -123,7 +123,7 @@ async def paused(server: RunningServer, moment: Moment, *flags: str) -> AsyncGen
                 yield one
                 return
             if one.running:
-                one.tell(signal.SIGCONT)
+                one.signal(signal.SIGCONT)
             assert (await one.ended())[0] == 0
     raise AssertionError(f"{TRIES} rebuilds went past {moment!r}")
 

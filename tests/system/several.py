@@ -147,7 +147,7 @@ class Several:
         began = time.monotonic()
         self.signal(name, signal.SIGTERM)
         status = self.members[name].running.wait(END_S)
-        assert status == 0, f"{name} ended with {status}:\n{self.said(name)[-3000:]}"
+        assert status == 0, f"{name} ended with {status}:\n{self.output(name)[-3000:]}"
         return time.monotonic() - began
 
     def restart(self, name: str) -> tuple[float, float]:
@@ -157,7 +157,7 @@ class Several:
         self.wait_ready(name)
         return took, time.monotonic() - began
 
-    def said(self, name: str) -> str:
+    def output(self, name: str) -> str:
         """Return the output of a part."""
         return (self.folder / f"{name}.log").read_text(errors="replace")
 
@@ -174,7 +174,7 @@ class Several:
 
     def errors(self) -> list[str]:
         """Return the product's log lines of level ERROR, of all roles; libraries may log errors after a pause."""
-        found = [line for name in self.members for line in self.said(name).splitlines()]
+        found = [line for name in self.members for line in self.output(name).splitlines()]
         return [
             line for line in found if re.search(r'"level": "(error|critical)", "logger": "agentlog|^Traceback', line)
         ]
@@ -193,7 +193,7 @@ class Several:
                     process.wait(END_S)
 
     def _is_ready(self, member: Member) -> bool:
-        assert member.running.poll() is None, f"{member.name} ended:\n{self.said(member.name)[-3000:]}"
+        assert member.running.poll() is None, f"{member.name} ended:\n{self.output(member.name)[-3000:]}"
         return bool(member.lines("role.started"))
 
     def _words(self, *words: str) -> list[str]:

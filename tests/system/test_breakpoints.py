@@ -152,7 +152,7 @@ async def test_no_attempt_passes_the_breakpoint_at_which_the_one_before_was_kill
     threads = [await here.ana.thread() for _ in STOPS]
     runs = await killed_at_their_stops(here, STOPS, names, threads, kill, [{"name": name} for name in names])
     for stop, name, thread_id in zip(STOPS, names, threads, strict=True):
-        await goes_on(here, stop, name, thread_id)
+        await check_continues(here, stop, name, thread_id)
     await here.judged(threads, zip(threads, runs, strict=True))
 
 
@@ -168,7 +168,7 @@ async def test_no_attempt_passes_the_next_breakpoint_of_a_run_that_was_itself_th
         assert here.started(name) == [*stop.done[:-1]], f"{stop}: a run before it stops one node earlier"
     runs = await killed_at_their_stops(here, CONSENTS, names, threads, kill, [None] * len(names))
     for stop, name, thread_id in zip(CONSENTS, names, threads, strict=True):
-        await goes_on(here, stop, name, thread_id)
+        await check_continues(here, stop, name, thread_id)
     await here.judged(threads, zip(threads, runs, strict=True))
 
 
@@ -193,13 +193,13 @@ async def killed_at_their_stops(
     for hold in holds:
         hold.unlink()
     for stop, name, thread_id, run_id in zip(stops, names, threads, runs, strict=True):
-        await stands(here, stop, name, thread_id, run_id)
+        await check_stopped(here, stop, name, thread_id, run_id)
     claims = epochs(await here.log())
     assert all(len(claims[run_id]) >= 2 for run_id in runs), "the kill hit nothing"
     return runs
 
 
-async def stands(here: BreakpointsEnv, stop: Stop, name: str, thread_id: str, run_id: str) -> None:
+async def check_stopped(here: BreakpointsEnv, stop: Stop, name: str, thread_id: str, run_id: str) -> None:
     """Check that a run has ended at its breakpoint, and that no later node was executed."""
     async with asyncio.timeout(END_S):
         await here.api.join(thread_id, run_id)
@@ -209,7 +209,7 @@ async def stands(here: BreakpointsEnv, stop: Stop, name: str, thread_id: str, ru
     assert (await here.api.get(f"/threads/{thread_id}/state"))["next"] == [stop.next], stop
 
 
-async def goes_on(here: BreakpointsEnv, stop: Stop, name: str, thread_id: str) -> None:
+async def check_continues(here: BreakpointsEnv, stop: Stop, name: str, thread_id: str) -> None:
     """Give a human's consent and check that the remaining steps run once each."""
     rest = STEPS[len(stop.done) :]
     values = await here.wait(thread_id, stop.graph, {"input": None})
@@ -274,7 +274,7 @@ async def answering(here: BreakpointsEnv) -> Question:
     return Question(thread_id, gate.name, gate, before, run_id)
 
 
-async def untouched(here: BreakpointsEnv, question: Question) -> None:
+async def check_unchanged(here: BreakpointsEnv, question: Question) -> None:
     """Check that the thread is as before the resume, without traces of the run, and can be resumed again."""
     await until(lambda: _gone(here, question), within_secs=END_S)
     assert await shown(here, question.thread_id) == question.before
@@ -306,7 +306,7 @@ async def test_a_rolled_back_answer_leaves_its_question_open_over_every_kill(her
     question = await answering(here)
     asked = [question]
     await rolled_back(here, question)
-    await untouched(here, question)
+    await check_unchanged(here, question)
 
     question = await answering(here)  # the worker dies before it gets the hint of the rollback
     asked.append(question)
@@ -314,7 +314,7 @@ async def test_a_rolled_back_answer_leaves_its_question_open_over_every_kill(her
     os.kill(worker, signal.SIGSTOP)
     await rolled_back(here, question)
     os.kill(worker, signal.SIGKILL)
-    await untouched(here, question)
+    await check_unchanged(here, question)
 
     for kill in (
         (kill_worker, kill_everything) if full else (kill_everything,)
@@ -326,7 +326,7 @@ async def test_a_rolled_back_answer_leaves_its_question_open_over_every_kill(her
         await until(lambda: here.held(question.name), within_secs=END_S)  # noqa: B023 - waited for here
         await asyncio.to_thread(kill, here.server)
         hold.unlink()
-        await untouched(here, question)
+        await check_unchanged(here, question)
     found = await here.judged([one.thread_id for one in asked])
     assert {found.runs[one.run_id] for one in asked} == {"rollback"}
 
@@ -344,7 +344,7 @@ async def test_a_rolled_back_answer_leaves_its_question_open_when_postgresql_was
         hold.unlink()
         await lasting(AWAY_S)
         await asyncio.to_thread(cluster.bring_back, "postgres")
-        await untouched(here, question)
+        await check_unchanged(here, question)
         ends = [
             (data["status"], one.epoch is not None)
             for one in await here.log()

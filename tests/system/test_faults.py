@@ -38,7 +38,7 @@ Fault = Callable[[Cluster, float], Awaitable[None]]
 def killed(*names: str) -> Fault:
     async def fault(cluster: Cluster, absence_s: float) -> None:
         for name in names:
-            cluster.strike(name, signal.SIGKILL)
+            cluster.signal_role(name, signal.SIGKILL)
 
     return fault
 

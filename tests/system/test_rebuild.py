@@ -70,13 +70,13 @@ async def drop_database(uri: str) -> None:
         await connection.close()
 
 
-async def live(api: Api, threads: int = THREADS) -> list[str]:
+async def use_most_endpoints(api: Api, threads: int = THREADS) -> list[str]:
     """Use most endpoints; return the requests whose answers are compared."""
     paths: list[str] = []
     for number in range(threads):
         thread_id = await api.thread()
         await api.call("PATCH", f"/threads/{thread_id}", {"metadata": {"number": number}})
-        await [chatted, asked, stepped, edited, trimmed][number % 5](api, thread_id)
+        await [chatted, interrupt, stepped, edited, trimmed][number % 5](api, thread_id)
         paths += [f"/threads/{thread_id}", f"/threads/{thread_id}/state", f"/threads/{thread_id}/runs"]
         paths += [f"/threads/{thread_id}/history?limit={limit}" for limit in (1, 3, 10, 50, 100, 1000)]
     gone = await api.thread()
@@ -89,7 +89,7 @@ async def chatted(api: Api, thread_id: str) -> None:
         await api.call("POST", f"/threads/{thread_id}/runs/wait", CHAT)
 
 
-async def asked(api: Api, thread_id: str) -> None:
+async def interrupt(api: Api, thread_id: str) -> None:
     await api.call("POST", f"/threads/{thread_id}/runs/wait", ASK)
 
 
@@ -137,7 +137,7 @@ async def keeps_answering(server: RunningServer, until: Callable[[], bool]) -> s
 async def test_the_database_dropped_and_rebuilt_is_the_same_database() -> None:
     with running_server() as server:
         api = Api(server.url)
-        paths = await live(api)
+        paths = await use_most_endpoints(api)
         before = await answers(api, paths)
         assert len(before) >= ANSWERS
         rows_before = await rows(server.postgres)

@@ -14,7 +14,7 @@ from tests.system.api import Api
 from tests.system.load import Writers
 from tests.system.rebuilds import LIVE, Moment, Rebuild, ask, paused, rebuilding, rebuilt, schemas
 from tests.system.servers import RunningServer, running_server
-from tests.system.test_rebuild import answers, live, rows
+from tests.system.test_rebuild import answers, rows, use_most_endpoints
 
 from agentlog_facts.json_value import as_object
 
@@ -38,12 +38,12 @@ class RebuildEnv:
     paths: list[str]
     answers: dict[str, tuple[int, bytes]]
 
-    async def says_the_same(self) -> None:
+    async def check_answers(self) -> None:
         """Check that the answers are unchanged, except for searches, which find newer threads too."""
         now = await answers(Api(self.server.url), self.paths)
         assert [path for path in self.answers if "search" not in path and now[path] != self.answers[path]] == []
 
-    async def is_the_same(self) -> None:
+    async def check_rows(self) -> None:
         """Check that no shadow schema is left and that the rows are those of a new fold."""
         status, said, told = await rebuilt(self.server, "--check")
         assert (status, await schemas(self.server.postgres)) == (0, LIVE), said + told
@@ -58,7 +58,7 @@ def env() -> Generator[RebuildEnv]:
     """Yield a server with a history."""
     with running_server() as server:
         api = Api(server.url)
-        paths = asyncio.run(live(api, THREADS))
+        paths = asyncio.run(use_most_endpoints(api, THREADS))
         yield RebuildEnv(server, paths, asyncio.run(answers(api, paths)))
 
 
@@ -73,8 +73,8 @@ async def test_a_rebuild_under_load_fails_no_request_and_proves_the_same_rows(en
             assert (status, "the same: " in said, "switched" in told) == (0, True, True), said + told
             assert writers.rounds >= before + many, "nobody wrote while it went on"
     assert writers.failed == []
-    await env.says_the_same()
-    await env.is_the_same()
+    await env.check_answers()
+    await env.check_rows()
     await env.judged(writers)
 
 
@@ -87,15 +87,15 @@ async def test_a_rebuild_that_is_killed_cancelled_or_interrupted_leaves_the_live
         assert (status, "another rebuild is running" in told) == (1, True), told
         one.kill()
         assert "ledger_next" in await schemas(uri)
-    await env.is_the_same()  # and the leftovers of the killed rebuild are removed
+    await env.check_rows()  # and the leftovers of the killed rebuild are removed
     async with paused(server, "made") as one:
         status, _, told = await rebuilt(server, "--cancel")
         assert (status, "cancelled" in told, await schemas(uri)) == (0, True, LIVE), told
-        one.tell(signal.SIGCONT)
+        one.signal(signal.SIGCONT)
         status, _, told = await one.ended()
         assert (status, "cancelled" in told, await schemas(uri)) == (130, True, LIVE), told
     async with paused(server, "made") as one:
-        one.tell(signal.SIGINT, signal.SIGCONT)
+        one.signal(signal.SIGINT, signal.SIGCONT)
         status, _, told = await one.ended()
         assert (status, await schemas(uri)) == (130, LIVE), told
     assert await rows(uri) == before
@@ -129,14 +129,14 @@ async def cancelled(server: RunningServer, one: Rebuild, moment: Moment) -> None
     status, _, told = await rebuilt(server, "--cancel")
     due = "the rebuilt rows are live" if moment == "switched" else "the live rows are as they were"
     assert (status, due in told, await schemas(server.postgres)) == (0, True, LIVE), told
-    one.tell(signal.SIGCONT)
+    one.signal(signal.SIGCONT)
     status, _, told = await one.ended()
     due, code = ("switched", 0) if moment == "switched" else ("cancelled", 130)
     assert (status, due in told) == (code, True), told
 
 
 async def interrupted(server: RunningServer, one: Rebuild, moment: Moment) -> None:
-    one.tell(signal.SIGINT, signal.SIGCONT)
+    one.signal(signal.SIGINT, signal.SIGCONT)
     status, _, told = await one.ended()
     assert status == 130, told
     if moment == "switched":  # it may not have noticed the cancel yet, and then does not clean up
@@ -159,12 +159,12 @@ async def test_a_rebuild_that_stands_still_and_ends_at_any_moment_under_load_is_
         for moment, way in FULL if full else SMALL:
             async with paused(server, moment) as one:
                 which = await ask(server.postgres, WHICH)
-                await writers.goes_on(3, STALL_S)
+                await writers.more_rounds(3, STALL_S)
                 await ENDS[way](server, one, moment)
             assert await ask(server.postgres, WHICH) == which, (moment, way)
     assert writers.failed == []
-    await env.is_the_same()
-    await env.says_the_same()
+    await env.check_rows()
+    await env.check_answers()
     await env.judged(writers)
 
 
@@ -187,8 +187,8 @@ async def test_a_rebuild_whose_database_or_log_is_killed_goes_on_and_proves_the_
             if interrupted and not full:
                 break
     assert interrupted, "it was over before it noticed"
-    await env.is_the_same()
-    await env.says_the_same()
+    await env.check_rows()
+    await env.check_answers()
     await env.judged(writers)
 
 
@@ -197,7 +197,7 @@ async def rebuilt_although_killed(server: RunningServer, moment: Moment, mark: s
     async with paused(server, moment) as one:
         pids = [pid for pid, command in server.family().items() if mark in command]
         os.kill(min(pids), signal.SIGKILL)  # a process that was just forked has no command line of its own yet
-        one.tell(signal.SIGCONT)
+        one.signal(signal.SIGCONT)
         status, said, told = await one.ended()
     assert (status, "the same: " in said, "switched" in told) == (0, True, True), said + told
     return told
@@ -230,7 +230,7 @@ async def test_a_rebuild_in_place_that_is_cancelled_ends_and_the_projector_goes_
         status, _, told = await rebuilt(server, "--cancel")
         assert (status, "cancelled; it folded in place" in told) == (0, True), told
         await until(lambda: answers_200(server), within_secs=STALL_S)
-        one.tell(signal.SIGCONT)
+        one.signal(signal.SIGCONT)
         status, _, told = await one.ended()
         assert (status, "cancelled" in told) == (130, True), told
 
@@ -242,7 +242,7 @@ async def test_a_rebuild_in_place_that_is_cancelled_ends_and_the_projector_goes_
     await until(only_the_new_thread_differs, within_secs=STALL_S)
     status, _, told = await rebuilt(server, "--cancel")
     assert (status, "no rebuild to cancel" in told) == (0, True), told
-    await env.is_the_same()
+    await env.check_rows()
 
 
 async def answers_200(server: RunningServer) -> bool:
@@ -261,7 +261,7 @@ async def test_a_cancel_that_comes_behind_the_switch_says_so_whoever_still_reads
         await reader.execute("BEGIN; SELECT FROM read_v1.threads")
         with rebuilding(server) as one:
             assert await one.pause_at(uri, "switched")
-            one.tell(signal.SIGCONT)
+            one.signal(signal.SIGCONT)
             status, _, told = await rebuilt(server, "--cancel")
             assert (status, "Traceback" in told) == (6, False), told
             assert "the rebuilt rows are live" in told
@@ -273,7 +273,7 @@ async def test_a_cancel_that_comes_behind_the_switch_says_so_whoever_still_reads
         await reader.close()
     status, _, told = await rebuilt(server, "--cancel")
     assert (status, await schemas(uri)) == (0, LIVE), told
-    await env.is_the_same()
+    await env.check_rows()
 
 
 @pytest.mark.timeout(240)
@@ -293,7 +293,7 @@ async def test_rows_that_differ_are_counted_and_replaced_only_when_asked_though_
     assert (await rows(uri), await schemas(uri)) == (damaged, LIVE)
     async with paused(server, "made", "--accept-differences") as one:
         server.kill_role("projector,housekeeper")
-        one.tell(signal.SIGCONT)
+        one.signal(signal.SIGCONT)
         status, said, told = await one.ended()
     assert (status, "switched" in told) == (0, True), said + told
     assert as_object(await Api(server.url).call("POST", "/threads", {}))["status"] == "idle"

@@ -15,7 +15,7 @@ def api(server: RunningServer) -> Api:
     return Api(server.url)
 
 
-async def told(server: RunningServer, key: str) -> list[tuple[Json, Json]]:
+async def refusal_facts(server: RunningServer, key: str) -> list[tuple[Json, Json]]:
     """Return command and reason of all refusal facts of an aggregate, in order."""
     records = await read_topic(server.kafka, "agentlog.events")
     mine = [record.value["facts"] for record in records if record.value["stream"] == f"refusals-{key}"]
@@ -44,7 +44,7 @@ async def test_each_refused_mutation_leaves_its_command_and_reason(api: Api, ser
     assert (await refused(api, "PATCH", path, {"metadata": {}}))[0] == 404
     assert (await refused(api, "DELETE", path))[0] == 404
     assert (await refused(api, "POST", f"{path}/runs/wait", run))[0] == 404
-    assert await told(server, thread_id) == [
+    assert await refusal_facts(server, thread_id) == [
         *(case[-1] for case in cases),
         ("UpdateState", "bad_update"),
         ("PatchThread", "thread_not_found"),

@@ -112,7 +112,7 @@ async def test_a_broker_restored_from_an_older_copy_is_noticed_and_what_it_holds
     writing = asyncio.create_task(write_until(stop, env))
     await lasting(1.0)
     await asyncio.to_thread(cluster.bring_back, "broker")
-    await until(lambda: "log diverged" in cluster.said("projector"), END_S, "the projector says that it diverged")
+    await until(lambda: "log diverged" in cluster.output("projector"), END_S, "the projector says that it diverged")
     told = time.monotonic()
     stop.set()
     statuses = await writing

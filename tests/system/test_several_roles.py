@@ -277,7 +277,7 @@ async def test_each_process_is_restarted_under_load_and_no_request_fails(running
         finally:
             load_on.stop.set()
             await asyncio.gather(*clients)
-    told(load_on, balancing, restarts)
+    print_figures(load_on, balancing, restarts)
     print(f"open over the restarts of both gateways, came back so often: {dict(held.came_back)}")
     assert load_on.failed == [], "\n".join(load_on.failed)
     assert min(load_on.done[kind] for kind in KINDS) > 0
@@ -311,11 +311,11 @@ async def restarted(running: Several, name: str, load_on: Load) -> Restart:
 
 def fences(running: Several) -> list[str]:
     """Return the reports of projectors that found another owner at their partitions."""
-    said = running.said("projector-1") + running.said("projector-2")
+    said = running.output("projector-1") + running.output("projector-2")
     return [line for line in said.splitlines() if '"projector.fenced"' in line]
 
 
-def told(load_on: Load, balancing: Balancer, restarts: Mapping[str, Restart]) -> None:
+def print_figures(load_on: Load, balancing: Balancer, restarts: Mapping[str, Restart]) -> None:
     """Print the measurements."""
     took = ", ".join(f"{name} {one.stop:.1f}+{one.start:.1f}" for name, one in restarts.items())
     print(f"{load_on.done.total()} requests ({dict(load_on.done)}), {len(load_on.failed)} failed;")

@@ -382,7 +382,7 @@ async def test_of_two_answers_to_one_interrupt_one_counts_and_the_other_is_refus
     refused: dict[str, Answer] = {}
     for _ in range(30 if full else 8):
         gate = Gate(storm.server)
-        thread_id = await asked(storm, gate.name)
+        thread_id = await interrupted_thread(storm, gate.name)
         path = f"/threads/{thread_id}/runs"
         both = [storm.send("POST", path, _resume(word, strategy)) for word in ("yes", "no")]
         answers = await asyncio.gather(*both)
@@ -422,7 +422,7 @@ async def test_an_answer_whose_gateway_stood_still_meanwhile_does_not_answer_wha
         assert rounds <= 20 * wanted, (
             f"in {rounds} rounds the gateway stood still {len(late)} times at the right moment"
         )
-        thread_id, key = await asked(storm), uuid4().hex
+        thread_id, key = await interrupted_thread(storm), uuid4().hex
         path, begun = f"/threads/{thread_id}/runs", await storm.log_end(thread_id)
         slow = asyncio.create_task(storm.send("POST", path, _resume("no", strategy), key, storm.stage.second.url))
         fast = asyncio.create_task(storm.send("POST", path, _resume("yes", strategy), to=storm.server.url))
@@ -448,7 +448,7 @@ async def test_an_answer_whose_gateway_stood_still_meanwhile_does_not_answer_wha
     await storm.judged([one.thread_id for one in late])
 
 
-async def asked(storm: Storm, gate: str = "") -> str:
+async def interrupted_thread(storm: Storm, gate: str = "") -> str:
     """Return a thread at its first interrupt; after the answer, its graph waits for the gate."""
     thread_id = await storm.thread()
     body: JsonObject = {"assistant_id": "asking", "input": {"name": thread_id, "gate": gate}}
@@ -478,7 +478,7 @@ async def on_the_log(storm: Storm, thread_id: str, end: int) -> None:
 
 
 async def test_an_answer_to_the_next_question_may_come_before_the_run_that_asked_it_has_ended(storm: Storm) -> None:
-    thread_id = await asked(storm)
+    thread_id = await interrupted_thread(storm)
     path = f"/threads/{thread_id}/runs"
     first = await storm.send("POST", path, _resume("yes", "enqueue"))
 

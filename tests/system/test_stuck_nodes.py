@@ -62,7 +62,7 @@ class StuckNodesEnv:
     async def _is(self, thread_id: str, run_id: str, status: str) -> bool:
         return await run_status(self.api, thread_id, run_id) == status
 
-    async def goes_on(self, thread_id: str) -> None:
+    async def check_continues(self, thread_id: str) -> None:
         """Run another run on the thread, to its end."""
         async with asyncio.timeout(60):
             body: JsonObject = {"assistant_id": "steps", "input": {}}
@@ -137,7 +137,7 @@ class Stuck:
         return "timeout" if self.ask == "limit" else "interrupted"
 
 
-async def ask(here: StuckNodesEnv, stuck: Stuck) -> None:
+async def request_stop(here: StuckNodesEnv, stuck: Stuck) -> None:
     """Request a stop of a run."""
     path = f"/threads/{stuck.thread_id}/runs"
     if stuck.ask == "cancel":
@@ -151,7 +151,7 @@ async def all_end_in_time(here: StuckNodesEnv, asked: Sequence[str], ways: Seque
     """Start runs that get stuck in all these ways, request all stops, and check that each ends with the grace time."""
     cases = [(how, one, await here.api.thread()) for how in ways for one in asked]
     stuck = [Stuck(how, one, thread, await here.stuck(how, thread)) for how, one, thread in cases]
-    await asyncio.gather(*(ask(here, one) for one in stuck))
+    await asyncio.gather(*(request_stop(here, one) for one in stuck))
     await asyncio.gather(*(here.ended(one.thread_id, one.run_id, one.status) for one in stuck))
     late_s = await here.late_s({one.run_id for one in stuck if one.ask == "limit"}, [one.run_id for one in stuck])
     told = [(one.how, one.ask, round(late_s[one.run_id], 3)) for one in stuck]
@@ -160,11 +160,13 @@ async def all_end_in_time(here: StuckNodesEnv, asked: Sequence[str], ways: Seque
     return stuck
 
 
-async def goes_on(here: StuckNodesEnv, stuck: Sequence[Stuck], worker: list[int], *, replaced: bool = True) -> None:
+async def check_continues(
+    here: StuckNodesEnv, stuck: Sequence[Stuck], worker: list[int], *, replaced: bool = True
+) -> None:
     """Check that a new worker replaces the one with stuck code, and that every thread executes a next run."""
     if replaced:
         await until(lambda: bool(here.worker()) and here.worker() != worker, within_secs=60)
-    await asyncio.gather(*(here.goes_on(one.thread_id) for one in stuck))
+    await asyncio.gather(*(here.check_continues(one.thread_id) for one in stuck))
     for one in stuck:
         assert await run_status(here.api, one.thread_id, one.run_id) == one.status
 
@@ -174,17 +176,17 @@ async def test_stuck_runs_that_are_stopped_end_in_time_and_cost_no_other_run() -
     async with env() as here:
         worker, gate, neighbour = here.worker(), Gate(here.server), await here.api.thread()
         obeys = await all_end_in_time(here, ["cancel", "interrupt"], OBEYING)
-        await goes_on(here, obeys, worker, replaced=False)
+        await check_continues(here, obeys, worker, replaced=False)
         assert here.worker() == worker, "a node that only waits costs no worker"
         beside = await here.api.start_run(neighbour, "steps", gate.held())
         await until(lambda: gate.began(here.server))
         stuck = await all_end_in_time(here, ["cancel", "interrupt"], WAYS)
-        await goes_on(here, stuck, worker)
+        await check_continues(here, stuck, worker)
         assert (await here.releases(beside))[:1] == [("drain", False)], "the worker was replaced without a drain"
 
         worker = here.worker()
         frozen = await all_end_in_time(here, ["cancel"], ["holds_the_lock"])
-        await goes_on(here, frozen, worker)
+        await check_continues(here, frozen, worker)
         gate.open()
         assert done_of(await here.api.join(neighbour, beside)) == ALL_STEPS
         assert await run_status(here.api, neighbour, beside) == "success"
@@ -199,7 +201,7 @@ async def test_each_way_of_being_stuck_costs_its_worker(how: str, asked: str) ->
     async with env() as here:
         worker = here.worker()
         stuck = await all_end_in_time(here, [asked], [how])
-        await goes_on(here, stuck, worker)
+        await check_continues(here, stuck, worker)
         await here.log()
 
 
@@ -208,7 +210,7 @@ async def test_stuck_runs_over_their_time_end_in_time() -> None:
     async with env(BG_JOB_TIMEOUT_SECS=str(LIMIT_S)) as here:
         worker = here.worker()
         stuck = await all_end_in_time(here, ["limit"], WAYS)
-        await goes_on(here, stuck, worker)
+        await check_continues(here, stuck, worker)
         await here.log()
 
 
@@ -222,5 +224,5 @@ async def test_a_node_that_stops_its_whole_worker_ends_in_time_and_the_worker_co
     async with env(**more) as here:
         worker = here.worker()
         stuck = await all_end_in_time(here, [asked], ["holds_the_lock"])
-        await goes_on(here, stuck, worker)
+        await check_continues(here, stuck, worker)
         await here.log()

@@ -82,16 +82,16 @@ async def _nobody() -> AsyncGenerator[AsyncIterator[str]]:
 class FixedFinalStates:
     """Implements `dependencies.FinalState`: the state of every thread is {"x": 1}.
 
-    `broken`: the exceptions for some threads; `hanging`: threads without an answer, whose call sets `asked`.
+    `broken`: the exceptions for some threads; `hanging`: threads without an answer, whose call sets `called`.
     """
 
     broken: dict[ThreadId, Exception] = field(default_factory=dict[ThreadId, Exception])
     hanging: set[ThreadId] = field(default_factory=set[ThreadId])
-    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    called: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def view(self, work: ExecutableRun) -> ThreadView:
         if work.thread_id in self.hanging:
-            self.asked.set()
+            self.called.set()
             await asyncio.get_running_loop().create_future()
         if work.thread_id in self.broken:
             raise self.broken[work.thread_id]
@@ -122,7 +122,7 @@ class Outputs(MemoryFrames):
 
 
 class Reaping:
-    """A reaper over a log: `given` appends facts, `looked` checks once, `facts` returns accepted facts."""
+    """A reaper over a log: `given` appends facts, `check_once` runs one check, `facts` returns accepted facts."""
 
     def __init__(self, look: timedelta = TIMING.look) -> None:
         self.log, self.clock, self.states = MemoryLog(), TestClock(), FixedFinalStates()
@@ -134,7 +134,7 @@ class Reaping:
         self.finisher = RunFinisher(writer, self.rows, self.outputs, self.states)
         self.reaper = ReapRuns(self.finisher, queue, queue, replace(TIMING, look=look))
 
-    async def looked(self) -> None:
+    async def check_once(self) -> None:
         """Check all claims once and wait for the actions."""
         await self.reaper.look()
         await self.reaper.idle()

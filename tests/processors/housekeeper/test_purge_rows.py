@@ -14,13 +14,13 @@ class Rows:
 
     def __init__(self, threads: int) -> None:
         self.left = threads
-        self.asked: list[tuple[timedelta, int]] = []
+        self.calls: list[tuple[timedelta, int]] = []
         self.empty, self.looked = asyncio.Event(), asyncio.Event()
 
     async def purge(self, after: timedelta, limit: int) -> int:
-        self.asked.append((after, limit))
+        self.calls.append((after, limit))
         self.looked.set()
-        if len(self.asked) == 1:
+        if len(self.calls) == 1:
             raise Unavailable("rows: switched off")
         erased = min(limit, self.left)
         self.left -= erased
@@ -37,8 +37,8 @@ async def test_everything_that_is_old_enough_goes_in_portions_although_the_rows_
         await rows.empty.wait()
         stop.set()
         await running
-    assert set(rows.asked) == {(WEEK, 10)}
-    assert len(rows.asked) >= 4
+    assert set(rows.calls) == {(WEEK, 10)}
+    assert len(rows.calls) >= 4
 
 
 async def test_a_stop_ends_the_wait_between_two_looks() -> None:
@@ -48,4 +48,4 @@ async def test_a_stop_ends_the_wait_between_two_looks() -> None:
         await rows.looked.wait()
         stop.set()
         await running
-    assert len(rows.asked) == 1
+    assert len(rows.calls) == 1

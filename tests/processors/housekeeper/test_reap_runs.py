@@ -31,7 +31,7 @@ async def test_a_run_over_its_time_is_stopped_released_and_ended() -> None:
     reaping = Reaping()
     await a_claimed_run(reaping)
     reaping.clock.seconds = OVER_S
-    await reaping.looked()
+    await reaping.check_once()
     asked, released, finished = reaping.facts("t1")[3:]
     assert asked == RunCancelRequested(R1, "interrupt", reaping.clock.now(), TIMED_OUT)
     assert released == RunReleased(R1, 2, "timeout", False)
@@ -64,7 +64,7 @@ async def test_a_time_out_survives_a_reaper_that_died_before_the_end() -> None:
     reaping = Reaping()
     await a_claimed_run(reaping)
     await reaping.finisher.release(ThreadId("t1"), R1, 2, Release("timeout", False), timed_out())
-    await reaping.looked()
+    await reaping.check_once()
     finished = reaping.facts("t1")[-1]
     assert isinstance(finished, RunFinished)
     assert (finished.status, finished.error) == ("timeout", TIMED_OUT)
@@ -93,7 +93,7 @@ async def test_a_lost_run_is_released_without_a_request_to_stop() -> None:
     await a_claimed_run(reaping)
     reaping.clock.seconds = 31
     for _ in range(3):  # the first check reads the instance of Redis, two more find no lease
-        await reaping.looked()
+        await reaping.check_once()
     assert reaping.facts("t1")[3:] == [RunReleased(R1, 2, "lost", False)]
 
 
@@ -101,7 +101,7 @@ async def test_a_released_run_that_is_cancelled_ends_with_the_state_of_its_last_
     reaping = Reaping()
     await a_claimed_run(reaping)
     await reaping.given("t1", c.run_released(), replace(c.cancel_requested(), error={"error": "UserInterrupt"}))
-    await reaping.looked()
+    await reaping.check_once()
     finished = reaping.facts("t1")[-1]
     assert isinstance(finished, RunFinished)
     assert (finished.status, finished.view, finished.next) == ("interrupted", {"set": {"x": 1}}, ("left",))
@@ -113,11 +113,11 @@ async def test_a_run_that_cannot_be_ended_holds_up_no_other() -> None:
         await a_claimed_run(reaping, name, run)
     reaping.states.broken = {ThreadId("t1"): ValueError("user code"), ThreadId("t2"): Unavailable("rows are away")}
     reaping.clock.seconds = OVER_S
-    await reaping.looked()
+    await reaping.check_once()
     assert isinstance(reaping.facts("t3")[-1], RunFinished)
     assert isinstance(reaping.facts("t1")[-1], RunReleased)
     reaping.states.broken = {}
-    await reaping.looked()
+    await reaping.check_once()
     assert [isinstance(reaping.facts(name)[-1], RunFinished) for name in ("t1", "t2")] == [True, True]
 
 
@@ -138,7 +138,7 @@ async def test_a_state_that_never_comes_holds_up_no_later_look() -> None:
     await a_claimed_run(reaping, "t2", "r2")
     async with asyncio.timeout(5):
         await reaping.reaper.look()
-        await reaping.states.asked.wait()
+        await reaping.states.called.wait()
         reaping.clock.seconds = 2 * OVER_S
         await reaping.reaper.look()
         await until(lambda: isinstance(reaping.facts("t2")[-1], RunFinished))

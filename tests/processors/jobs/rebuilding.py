@@ -58,12 +58,12 @@ def created(thread_id: str) -> Draft:
 
 
 def dependencies(
-    env: ProjectorEnv, tail: EventTail | None, erased_after: timedelta, said: list[str]
+    env: ProjectorEnv, tail: EventTail | None, erased_after: timedelta, printed: list[str]
 ) -> RebuildDependencies:
     ports = FoldPorts(tail or env.log.reader(), env.log.partition_of, WallClock(), NullAnnouncer())
     name = f"rebuild-{uuid4()}"
     return RebuildDependencies(
-        env.uri, ports, schema_statements(TABLES), erased_after, name, Progress(False), said.append
+        env.uri, ports, schema_statements(TABLES), erased_after, name, Progress(False), printed.append
     )
 
 
@@ -71,8 +71,8 @@ async def rebuilt(
     env: ProjectorEnv, mode: Mode = "switch", erased_after: timedelta = NEVER, tail: EventTail | None = None
 ) -> tuple[Parity, list[str]]:
     """Rebuild into a shadow schema; return the comparison and the printed lines."""
-    said: list[str] = []
-    return await rebuild_shadow(dependencies(env, tail, erased_after, said), mode), said
+    printed: list[str] = []
+    return await rebuild_shadow(dependencies(env, tail, erased_after, printed), mode), printed
 
 
 async def rebuilt_in_place(env: ProjectorEnv, tail: EventTail | None = None, *, dropping: bool) -> None:

@@ -64,13 +64,13 @@ async def test_a_rebuild_in_place_that_loses_its_connections_goes_on_where_it_wa
 
 async def test_a_rebuild_in_place_that_is_cancelled_leaves_its_rows_to_a_projector(env: ProjectorEnv) -> None:
     async def stop() -> None:
-        await cancel(env.uri, said.append)
+        await cancel(env.uri, printed.append)
 
-    said: list[Found] = []
+    printed: list[Found] = []
     before = await env.dump()
     with pytest.raises(Cancelled):
         await rebuilt_in_place(env, Interrupting(env.log, stop), dropping=True)
-    assert said == ["in place"]
+    assert printed == ["in place"]
     assert await env.dump() != before
     assert await env.pool.fetchval(SIGNED) is None
     async with env.projector():

@@ -66,9 +66,9 @@ def test_names_of_live_tables_are_renamed_and_nothing_else() -> None:
 async def test_the_new_tables_take_the_place_of_the_old_ones_and_the_projector_goes_on(env: ProjectorEnv) -> None:
     before = await env.dump()
     async with env.projector():
-        parity, said = await rebuilt(env)
+        parity, printed = await rebuilt(env)
         assert parity.equal
-        assert said[-1].startswith("the same: ")
+        assert printed[-1].startswith("the same: ")
         env.append(draft("t0", ThreadMetadataPatched(ThreadId("t0"), {"more": 1}), stream="meta-t0"))
         await env.folded()
     after = await env.dump()
@@ -128,18 +128,18 @@ async def test_a_partition_of_another_log_is_not_compared_and_mended(env: Projec
     partition = env.log.partition_of(created("t0").key)
     del env.log.records[partition][:]
     env.append(*(one for one in map(created, ("a", "b", "c", "d")) if env.log.partition_of(one.key) == partition))
-    parity, said = await rebuilt(env)
+    parity, printed = await rebuilt(env)
     assert parity.equal
-    assert f"partition {partition}: not compared, the live rows were folded from another log" in said
+    assert f"partition {partition}: not compared, the live rows were folded from another log" in printed
     assert await env.pool.fetchval("SELECT count(*) FROM read_v1.threads WHERE thread_id = 't0'") == 0
 
 
 async def test_tables_that_are_missing_or_of_another_shape_are_said_and_replaced(env: ProjectorEnv) -> None:
     await env.pool.execute("DROP TABLE read_v1.runs; ALTER TABLE read_v1.threads DROP COLUMN config")
-    parity, said = await rebuilt(env)
+    parity, printed = await rebuilt(env)
     assert parity.equal
-    assert "runs: not compared, the live rows lack it" in said
-    assert "threads: not compared, its columns change: config" in said
+    assert "runs: not compared, the live rows lack it" in printed
+    assert "threads: not compared, its columns change: config" in printed
     assert await env.pool.fetchval("SELECT config::text FROM read_v1.threads WHERE thread_id = 't0'") == "{}"
     assert await env.pool.fetchval("SELECT count(*) FROM read_v1.runs") == 0
 
@@ -170,9 +170,9 @@ async def test_one_rebuild_at_a_time_and_cancel_ends_whoever_holds_the_lock(env:
     await hold(holder)
     with pytest.raises(RebuildRunning, match="another rebuild is running"):
         await rebuilt(env, "check")
-    said: list[Found] = []
-    await cancel(env.uri, said.append)
-    assert said == ["something"]
+    printed: list[Found] = []
+    await cancel(env.uri, printed.append)
+    assert printed == ["something"]
     await until(holder.is_closed)
     assert (await rebuilt(env, "check"))[0].equal
 
@@ -213,20 +213,20 @@ async def test_who_still_reads_what_was_replaced_keeps_it_and_a_cancel_says_that
     env: ProjectorEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agentlog_projections.timeouts.REBUILD_READERS_S", 0.05)
-    said: list[Found] = []
+    printed: list[Found] = []
     reader = await connect_plain(env.uri, "a reader")
     try:
         await reader.execute("BEGIN; SELECT FROM read_v1.threads")
         assert (await rebuilt(env))[0].equal
         with pytest.raises(Unavailable, match=r"read_v1_old: a reader has held it"):
-            await cancel(env.uri, said.append)
+            await cancel(env.uri, printed.append)
     finally:
         await reader.close()
-    await cancel(env.uri, said.append)
-    assert said == ["switched", "switched"]
+    await cancel(env.uri, printed.append)
+    assert printed == ["switched", "switched"]
     assert await schemas(env) == ["ledger", "read_v1"]
-    await cancel(env.uri, said.append)
-    assert said[2:] == ["nothing"]
+    await cancel(env.uri, printed.append)
+    assert printed[2:] == ["nothing"]
 
 
 async def test_a_rebuild_that_loses_its_connections_goes_on_where_it_was(env: ProjectorEnv) -> None:
@@ -257,13 +257,13 @@ async def test_a_rebuild_that_is_ended_before_it_has_tables_does_not_begin_again
     async def ended(connection: Connection, *suffixes: str) -> None:
         await remove(connection, *suffixes)
         monkeypatch.setattr(shadow_schema, "remove", remove)
-        await cancel(env.uri, said.append)
+        await cancel(env.uri, printed.append)
 
-    said: list[Found] = []
+    printed: list[Found] = []
     monkeypatch.setattr(shadow_schema, "remove", ended)
     with pytest.raises(Unavailable, match="before it began"):
         await rebuilt(env)
-    assert said == ["something"]
+    assert printed == ["something"]
     assert await schemas(env) == ["ledger", "read_v1"]
 
 

@@ -56,10 +56,10 @@ class LateRows(MemoryCheckpoints):
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked, self.let = asyncio.Event(), asyncio.Event()
+        self.called, self.let = asyncio.Event(), asyncio.Event()
 
     async def find(self, query: CheckpointQuery) -> Sequence[StoredCheckpoint]:
-        self.asked.set()
+        self.called.set()
         await self.let.wait()
         return await super().find(query)
 
@@ -171,7 +171,7 @@ async def reading(reads: CheckpointReads) -> ThreadView:
 async def test_a_graph_is_not_taken_for_one_that_hangs_because_rows_do_not_answer(loops: JobLoops) -> None:
     rows = LateRows()
     showing = asyncio.create_task(views(loops, reading, rows=rows).view_without_run(WORK))
-    await asyncio.wait_for(rows.asked.wait(), LIMIT_S)
+    await asyncio.wait_for(rows.called.wait(), LIMIT_S)
     assert not (await asyncio.wait({showing}, timeout=3 * PATIENCE.total_seconds()))[0]
     rows.let.set()
     assert await asyncio.wait_for(showing, LIMIT_S) == ThreadView({"read": True})

@@ -19,10 +19,10 @@ class AwayFrames(MemoryFrames):
     def __init__(self) -> None:
         super().__init__()
         self.away = False
-        self.asked = 0
+        self.calls = 0
 
     async def end(self, thread_id: ThreadId) -> int:
-        self.asked += 1
+        self.calls += 1
         if self.away:
             raise Unavailable("no leader")
         return await super().end(thread_id)
@@ -35,7 +35,7 @@ async def test_outputs_that_are_away_hold_up_no_claim_once_their_end_was_seen() 
     await frames.append(THREAD, FrameRecord(RunId("r1"), 1, 0, (Frame("values", 1),)))
     frames.away, clock.seconds = True, 2 * timeouts.END_OFFSET_FRESH_S
     assert [await ends.at_most(THREAD) for _ in range(5)] == [seen] * 5
-    assert frames.asked == 2, "not every claim queries an end that is away"
+    assert frames.calls == 2, "not every claim queries an end that is away"
     frames.away, clock.seconds = False, 4 * timeouts.END_OFFSET_FRESH_S
     assert await ends.at_most(THREAD) > seen
 

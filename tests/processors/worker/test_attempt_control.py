@@ -69,11 +69,11 @@ class InAThread:
 class Hanging:
     """A queue whose server hangs: `renew_lease` never returns."""
 
-    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    called: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def renew_lease(self, run_id: RunId, epoch: int, worker: str, ttl: timedelta) -> None:
-        self.asked.set()
+        self.called.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -120,7 +120,7 @@ async def test_a_lease_that_is_not_answered_holds_up_no_end(loops: JobLoops) -> 
     frames = FrameWriter(dependencies.outputs, dependencies.bridge, dependencies.writer.clock, WORK, 3)
     async with asyncio.timeout(10):
         running = asyncio.ensure_future(attempt.execute(dependencies, order, frames))
-        await queue.asked.wait()
+        await queue.called.wait()
         execution.go_on.set_result(None)
         assert await running == DONE
         await queue.left.wait()

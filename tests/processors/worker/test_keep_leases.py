@@ -26,9 +26,9 @@ from agentlog_projections.queries.worker import ClaimStatus
 WORKER = ACTOR.sub
 
 
-@pytest.mark.parametrize(("ends_meanwhile", "told"), [(False, 1), (True, 0)])
+@pytest.mark.parametrize(("ends_meanwhile", "times"), [(False, 1), (True, 0)])
 async def test_a_worker_without_redis_tells_the_log_of_runs_that_have_not_ended_meanwhile(
-    ends_meanwhile: bool, told: int
+    ends_meanwhile: bool, times: int
 ) -> None:
     claiming, stop, queue = Claiming(), asyncio.Event(), create_autospec(RunQueue, instance=True)
     active = {RunId(WORK.run_id): Attempt(WORK, 2, "e")}
@@ -44,8 +44,8 @@ async def test_a_worker_without_redis_tells_the_log_of_runs_that_have_not_ended_
     dependencies = replace(dependencies, queue=queue, writer=replace(dependencies.writer, clock=TestClock(step_s=1)))
     async with asyncio.timeout(10):
         await KeepLeases(dependencies, active).run(stop)
-    said = [fact for draft, _ in claiming.log.rows for fact in draft.facts]
-    assert said == [RunAlive(WORK.run_id)] * told
+    appended = [fact for draft, _ in claiming.log.rows for fact in draft.facts]
+    assert appended == [RunAlive(WORK.run_id)] * times
 
 
 @dataclass
@@ -78,18 +78,18 @@ class Keeping:
 
 
 async def test_leases_are_renewed_although_the_rows_do_not_answer() -> None:
-    asked = 0
+    queries = 0
 
     async def silent() -> Mapping[RunId, ClaimStatus]:
-        nonlocal asked
-        asked += 1
+        nonlocal queries
+        queries += 1
         never: asyncio.Future[Mapping[RunId, ClaimStatus]] = asyncio.get_running_loop().create_future()
         return await never
 
     keeping = Keeping(timedelta(seconds=0.05), silent)
     keeping.active[WORK.run_id] = Attempt(WORK, 2, "e")
     async with keeping.running():
-        await until(lambda: asked >= 2 and keeping.queue.renew_lease.call_count >= 3)
+        await until(lambda: queries >= 2 and keeping.queue.renew_lease.call_count >= 3)
 
 
 async def test_a_cancel_that_is_heard_of_before_the_claim_is_known_is_noticed_at_once() -> None:
@@ -106,8 +106,8 @@ async def test_a_cancel_that_is_heard_of_before_the_claim_is_known_is_noticed_at
     assert attempt.cancel == request
 
 
-@pytest.mark.parametrize(("version", "asked"), [(1, None), (2, "stale")])
-async def test_rows_older_than_a_claim_say_nothing_about_it(version: int, asked: str | None) -> None:
+@pytest.mark.parametrize(("version", "stop_reason"), [(1, None), (2, "stale")])
+async def test_rows_older_than_a_claim_say_nothing_about_it(version: int, stop_reason: str | None) -> None:
     looks = 0
 
     async def unclaimed() -> Mapping[RunId, ClaimStatus]:
@@ -119,11 +119,11 @@ async def test_rows_older_than_a_claim_say_nothing_about_it(version: int, asked:
     keeping.active[WORK.run_id] = attempt
     async with keeping.running():
         await until(lambda: looks >= 3)
-    assert attempt.stop_reason == asked
+    assert attempt.stop_reason == stop_reason
 
 
-@pytest.mark.parametrize(("worker", "asked"), [(WORKER, None), ("another", "stale")])
-async def test_a_claim_of_the_same_epoch_on_a_restored_log_is_not_ours(worker: str, asked: str | None) -> None:
+@pytest.mark.parametrize(("worker", "stop_reason"), [(WORKER, None), ("another", "stale")])
+async def test_a_claim_of_the_same_epoch_on_a_restored_log_is_not_ours(worker: str, stop_reason: str | None) -> None:
     looks = 0
 
     async def claimed() -> Mapping[RunId, ClaimStatus]:
@@ -135,4 +135,4 @@ async def test_a_claim_of_the_same_epoch_on_a_restored_log_is_not_ours(worker: s
     keeping.active[WORK.run_id] = attempt
     async with keeping.running():
         await until(lambda: looks >= 3)
-    assert attempt.stop_reason == asked
+    assert attempt.stop_reason == stop_reason

@@ -25,7 +25,7 @@ class Outputs(MemoryFrames):
     """Outputs in memory; the next `away` appends fail, and always those with an event `bad`."""
 
     away: int = 0
-    asked: int = 0
+    appends: int = 0
     bad: str = ""
     refused: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     records: list[FrameRecord] = field(default_factory=list[FrameRecord])
@@ -34,7 +34,7 @@ class Outputs(MemoryFrames):
         MemoryFrames.__init__(self)
 
     async def append(self, thread_id: ThreadId, record: FrameRecord) -> int:
-        self.asked += 1
+        self.appends += 1
         if any(frame.event == self.bad for frame in record.frames):
             raise AgentlogError("a record that is no good")
         if self.away:
@@ -138,7 +138,7 @@ async def test_outputs_that_stay_away_are_waited_for_once_and_not_for_each_batch
         await written.writer.emit(Frame("e", "x" * FLUSH_BYTES))
     async with asyncio.timeout(15):
         assert await written.writer.finish(written.task, (Frame("error", {}),), "end-id") is None
-    assert written.outputs.asked <= timeouts.FLUSH_PATIENCE_S / 3.0 + 4, "the patience of one outage, and the end"
+    assert written.outputs.appends <= timeouts.FLUSH_PATIENCE_S / 3.0 + 4, "the patience of one outage, and the end"
     assert written.writer.lost == 21
 
 
