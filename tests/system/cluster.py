@@ -331,7 +331,7 @@ def _no_sockets(folder: str, names: list[str]) -> set[str]:
 
 
 def _same_owners(source: Path, target: Path) -> None:
-    """Give each copy the owner of its original."""
+    """Set the owner of each copy to that of its original."""
     for path in [source, *source.rglob("*")]:
         copy = target / path.relative_to(source)
         if copy.exists() and os.geteuid() == 0:

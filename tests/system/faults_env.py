@@ -146,7 +146,7 @@ async def until(condition: Callable[[], bool], seconds: float, what: str) -> Non
 
 
 async def lasting(seconds: float) -> None:
-    """Keep a fault for a while."""
+    """Wait while a fault lasts."""
     await pace(asyncio.Event(), seconds)
 
 

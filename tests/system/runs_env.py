@@ -20,7 +20,7 @@ class Gate:
         self._path: Path = server.gates / self.name
 
     def open(self) -> None:
-        """Let the step continue."""
+        """Open the gate."""
         self._path.touch()
 
     def held(self, step: str = "two", **more: Json) -> JsonObject:

@@ -110,7 +110,7 @@ class Held:
 
     @asynccontextmanager
     async def open(self, count: int) -> AsyncGenerator[None]:
-        """Keep this number of each open for the length of the block; then let their runs end, and check the results."""
+        """Hold this number of each open for the length of the block; then let their runs end, and check the results."""
         async with asyncio.TaskGroup() as group:
             for number in range(count):
                 group.create_task(self._stream(f"stream {number}"))

@@ -210,7 +210,7 @@ async def check_stopped(here: BreakpointsEnv, stop: Stop, name: str, thread_id: 
 
 
 async def check_continues(here: BreakpointsEnv, stop: Stop, name: str, thread_id: str) -> None:
-    """Give a human's consent and check that the remaining steps run once each."""
+    """Consent as a human and check that the remaining steps run once each."""
     rest = STEPS[len(stop.done) :]
     values = await here.wait(thread_id, stop.graph, {"input": None})
     assert values["done"] == STEPS, stop
@@ -316,9 +316,8 @@ async def test_a_rolled_back_answer_leaves_its_question_open_over_every_kill(her
     os.kill(worker, signal.SIGKILL)
     await check_unchanged(here, question)
 
-    for kill in (
-        (kill_worker, kill_everything) if full else (kill_everything,)
-    ):  # between the stop of the run and its end
+    # between the stop of the run and its end
+    for kill in (kill_worker, kill_everything) if full else (kill_everything,):
         question = await answering(here)
         asked.append(question)
         hold = here.hold(question.name)

@@ -167,7 +167,7 @@ async def cancel(database_uri: str, say: Callable[[Found], None]) -> None:
 
 
 async def _take_the_lock(mine: Connection, other: Connection) -> bool:
-    """Take the lock of rebuilds and end the rebuild that holds it; return whether there was one."""
+    """Acquire the lock of rebuilds and end the rebuild that holds it; return whether there was one."""
     ended = False
     # in line before the other rebuild comes back
     waiting = asyncio.create_task(shadow_schema.hold_after(mine, timeouts.REBUILD_CLEAN_LOCK_S))
