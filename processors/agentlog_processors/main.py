@@ -50,10 +50,10 @@ from agentlog_processors.runtime.gil_watchdog import GilWatchdog
 from agentlog_processors.runtime.loop_bridge import BridgedCheckpointReads, BridgedEventLog, LoopBridge
 from agentlog_processors.runtime.service import Endless, Service, supervise
 from agentlog_processors.runtime.user_loops import JobLoops
-from agentlog_processors.worker.attempt_control import Attempt, Stuck
+from agentlog_processors.worker.attempt import Attempt, Stuck
 from agentlog_processors.worker.execute_runs import ExecuteRuns
-from agentlog_processors.worker.keep_leases import KeepLeases
 from agentlog_processors.worker.store import RunStore, RunStoreReads
+from agentlog_processors.worker.watch_claims import WatchClaims
 from agentlog_projections.models.checkpoints import Checkpoints
 from agentlog_projections.models.registry import read_models
 from agentlog_projections.models.store import StoreItems
@@ -238,7 +238,7 @@ def _worker(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]:
         timeouts=adapters.timeouts,
     )
     active: dict[RunId, Attempt] = {}
-    return [ExecuteRuns(dependencies, active), KeepLeases(dependencies, active)]
+    return [ExecuteRuns(dependencies, active), WatchClaims(dependencies, active)]
 
 
 def _housekeeper(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]:

@@ -42,9 +42,9 @@ from agentlog_processors.runs.output_offsets import CachedEndOffsets
 from agentlog_processors.runtime.loop_bridge import LoopBridge
 from agentlog_processors.runtime.service import Endless, Service, supervise
 from agentlog_processors.runtime.user_loops import JobLoop, JobLoops
-from agentlog_processors.worker.attempt_control import Attempt
+from agentlog_processors.worker.attempt import Attempt
 from agentlog_processors.worker.execute_runs import ExecuteRuns
-from agentlog_processors.worker.keep_leases import KeepLeases
+from agentlog_processors.worker.watch_claims import WatchClaims
 from agentlog_projections.models.runs import RunsModel
 from agentlog_projections.models.threads import ThreadsModel
 from agentlog_projections.projector.announcer import Announcer
@@ -294,7 +294,7 @@ async def worker(env: SimulationEnv, process: Process) -> None:
             timeouts=TIMING,
         )
         active: dict[RunId, Attempt] = {}
-        await _served([ExecuteRuns(dependencies, active), KeepLeases(dependencies, active)])
+        await _served([ExecuteRuns(dependencies, active), WatchClaims(dependencies, active)])
 
 
 async def housekeeper(env: SimulationEnv, process: Process) -> None:

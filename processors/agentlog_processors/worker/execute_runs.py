@@ -12,8 +12,8 @@ from agentlog_facts.ids import RunId
 from agentlog_processors import timeouts
 from agentlog_processors.runs.dependencies import WorkerDependencies
 from agentlog_processors.runtime.service import first
-from agentlog_processors.worker.attempt import carry_out, claim, give_back
-from agentlog_processors.worker.attempt_control import Attempt, Stuck
+from agentlog_processors.worker.attempt import Attempt, Stuck
+from agentlog_processors.worker.attempt_lifecycle import carry_out, claim, give_back
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from agentlog_commands.runs import FinishRun
 from agentlog_facts.execution_port import RunOutcome
 from agentlog_facts.graph_ports import ThreadView
 from agentlog_processors.runs.outcome import finished
-from agentlog_processors.worker.attempt_control import Attempt
+from agentlog_processors.worker.attempt import Attempt
 
 
 def end_of(attempt: Attempt, outcome: RunOutcome) -> End:

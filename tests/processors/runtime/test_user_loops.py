@@ -35,7 +35,7 @@ def blocking(free: threading.Event) -> Coroutine[object, object, str]:
 
 
 async def look_for(loops: JobLoops, stuck: "Job[str]", seconds: float) -> None:
-    """Check the loops as often as KeepLeases does, while the run blocks its loop."""
+    """Check the loops as often as WatchClaims does, while the run blocks its loop."""
     at = asyncio.get_running_loop().time() + seconds
     while asyncio.get_running_loop().time() < at:
         loops.look()

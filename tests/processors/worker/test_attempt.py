@@ -1,121 +1,83 @@
-"""Tests of the end of an attempt: given commits while its last frames are written, then facts."""
+"""Tests of the waits of one attempt: leases, stop requests, threads."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import replace
+import threading
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from unittest.mock import create_autospec
 
 import pytest
 from tests.contracts.memory_frames import MemoryFrames
-from tests.facts import commits as c
 from tests.fakes.memory_log import MemoryLog
 from tests.fakes.ports import CountedIds
 from tests.processors.examples import a_work
-from tests.processors.housekeeper.reaping import FixedFinalStates, LoggedQueries
 
 from agentlog_commands.claims import ClaimLimits
 from agentlog_commands.submit import Submitter
-from agentlog_facts.checkpoint import WritesSaved
-from agentlog_facts.envelope import Actor, Fact
-from agentlog_facts.execution_port import RunExecution, RunOutcome
-from agentlog_facts.frame import FrameRecord
-from agentlog_facts.guard import Accepted, Void
-from agentlog_facts.ids import Key, RunId, Stream, ThreadId
+from agentlog_facts.envelope import Actor, Cause
+from agentlog_facts.execution_port import Emit, RunAssignment, RunExecution, RunOutcome
+from agentlog_facts.ids import RunId
 from agentlog_facts.ports import RunQueue
-from agentlog_facts.thread import RunAlive, RunCancelRequested, RunFinished, RunReleased, ThreadCreated
 from agentlog_infra.system_ports import SystemClock
-from agentlog_processors.runs.dependencies import CommitWriter, Hints, WorkerDependencies, WorkerTimeouts
+from agentlog_processors.runs.dependencies import CommitWriter, FinalState, Hints, WorkerDependencies, WorkerTimeouts
 from agentlog_processors.runs.output_offsets import CachedEndOffsets
 from agentlog_processors.runtime.loop_bridge import LoopBridge
 from agentlog_processors.runtime.user_loops import JobLoops
-from agentlog_processors.worker.attempt import carry_out
-from agentlog_processors.worker.attempt_control import Attempt
+from agentlog_processors.worker.attempt import Attempt, Stuck
+from agentlog_processors.worker.write_outputs import FrameWriter
+from agentlog_projections.queries.worker import WorkerQueries
 
-WORK = replace(a_work(), values={"x": 0}, version=1)
-EPOCH = 2
-ON_THREAD, ON_RUN = Stream(f"thread-{WORK.thread_id}"), Stream(f"run-{WORK.run_id}")
+WORK = a_work()
 SECOND = timedelta(seconds=1)
-DONE = RunOutcome("success", None, {"x": 1}, (), {}, "c1", None)
-ROLLBACK = RunCancelRequested(WORK.run_id, "rollback", c.NOW, {"error": "UserRollback", "message": "asked"})
-LIMIT_S = 10.0
+DONE = RunOutcome("success", None, {}, (), {}, None, None)
 
 
-class LastFrames(MemoryFrames):
-    """Outputs that run a callback before each record that ends a run."""
+@dataclass
+class Execution:
+    """A graph that ends when `go_on` is set."""
 
-    def __init__(self, meanwhile: Callable[[], Awaitable[None]]) -> None:
-        super().__init__()
-        self._meanwhile = meanwhile
+    home: asyncio.AbstractEventLoop
+    go_on: asyncio.Future[None] = field(init=False)
 
-    async def append(self, thread_id: ThreadId, record: FrameRecord) -> int:
-        if record.end is not None:
-            await self._meanwhile()
-        return await super().append(thread_id, record)
+    def __post_init__(self) -> None:
+        self.go_on = self.home.create_future()
+
+    async def execute(self, order: RunAssignment, emit: Emit, stop: asyncio.Event) -> RunOutcome:
+        await LoopBridge(self.home).call(lambda: self.go_on)
+        return DONE
 
 
-class Ending:
-    """A worker whose graph has ended with `outcome`; `meanwhile` are facts that are appended before its end."""
+@dataclass
+class InAThread:
+    """A graph whose synchronous code continues when its caller is cancelled."""
 
-    def __init__(self, loops: JobLoops, meanwhile: Sequence[Fact] = (), outcome: RunOutcome = DONE) -> None:
-        self.log, self.states = MemoryLog(), FixedFinalStates()
-        self.rows = LoggedQueries(self.log)
-        self._loops, self._meanwhile, self._outcome = loops, meanwhile, outcome
-        self.attempt = Attempt(WORK, EPOCH, "00000000-0000-7000-8000-000000000001")
+    began: threading.Event = field(default_factory=threading.Event)
+    go_on: threading.Event = field(default_factory=threading.Event)
 
-    async def carried_out(self) -> "list[Fact]":
-        """End the attempt; return the facts after `meanwhile`."""
-        created = replace(c.run_created(WORK.run_id), thread_id=WORK.thread_id)
-        for fact in (ThreadCreated(WORK.thread_id, {}), created, c.run_claimed(WORK.run_id)):
-            await self.append(fact)
-        async with asyncio.timeout(LIMIT_S):
-            await carry_out(self._dependencies(), self.attempt)
-        return self.facts()[3 + len(self._meanwhile) :]
+    async def execute(self, order: RunAssignment, emit: Emit, stop: asyncio.Event) -> RunOutcome:
+        asyncio.get_running_loop().run_in_executor(None, self._hang)
+        await stop.wait()
+        return DONE
 
-    async def append(self, fact: Fact) -> None:
-        stream = ON_RUN if isinstance(fact, WritesSaved) else ON_THREAD
-        epoch = EPOCH if isinstance(fact, WritesSaved | RunAlive) else None
-        free = stream == ON_RUN or isinstance(fact, ThreadCreated)
-        demands = {} if free else {stream: self.log.heads[WORK.thread_id].versions[stream]}
-        draft = replace(c.commit(fact, stream=stream, demands=demands, epoch=epoch), key=Key(WORK.thread_id))
-        await self.log.append(draft)
-        assert isinstance(self.log.rows[-1][1], Accepted), fact
+    def _hang(self) -> None:
+        self.began.set()
+        self.go_on.wait(30)
 
-    def facts(self) -> list[Fact]:
-        """Return the accepted facts, in order."""
-        return [fact for draft, verdict in self.log.rows if isinstance(verdict, Accepted) for fact in draft.facts]
 
-    def voids(self) -> list[Void]:
-        """Return the facts of void commits."""
-        return [verdict for _, verdict in self.log.rows if isinstance(verdict, Void)]
+@dataclass
+class Hanging:
+    """A queue whose server hangs: `renew_lease` never returns."""
 
-    async def _happens(self) -> None:
-        for fact in self._meanwhile:
-            await self.append(fact)
+    called: asyncio.Event = field(default_factory=asyncio.Event)
+    left: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def _dependencies(self) -> WorkerDependencies:
-        """Return a worker's dependencies; parts without use for an end are autospecs."""
-        clock, ids = SystemClock(), CountedIds()
-        execution = create_autospec(RunExecution, instance=True)
-        execution.execute.return_value = self._outcome
-        return WorkerDependencies(
-            worker="w1",
-            writer=CommitWriter(
-                Submitter(self.log, self.log, self.log, clock, ids), self.log, clock, ids, Actor("worker", "w1")
-            ),
-            queries=self.rows,
-            queue=create_autospec(RunQueue, instance=True),
-            outputs=LastFrames(self._happens),
-            ends=create_autospec(CachedEndOffsets, instance=True),
-            execution=execution,
-            graph_ids=("agent",),
-            final_state=self.states,
-            provenance=lambda _: {},
-            hints=create_autospec(Hints, instance=True),
-            loops=self._loops,
-            bridge=LoopBridge(asyncio.get_running_loop()),
-            timeouts=WorkerTimeouts(1, SECOND, SECOND, SECOND, SECOND, SECOND, ClaimLimits(SECOND, 60 * SECOND, 1)),
-        )
+    async def renew_lease(self, run_id: RunId, epoch: int, worker: str, ttl: timedelta) -> None:
+        self.called.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.left.set()
 
 
 @pytest.fixture
@@ -125,44 +87,73 @@ async def loops() -> AsyncIterator[JobLoops]:
     made.close()
 
 
-async def test_a_rollback_that_is_accepted_while_the_last_frames_are_written_takes_the_run_back(
-    loops: JobLoops,
-) -> None:
-    [finished] = await Ending(loops, [ROLLBACK]).carried_out()
-    assert isinstance(finished, RunFinished)
-    assert (finished.status, finished.view, finished.checkpoint_id) == ("rollback", {"remove": ["x"]}, None)
+def worker(loops: JobLoops, queue: Hanging, execution: Execution | InAThread) -> WorkerDependencies:
+    """Return a worker's dependencies; parts without use for an attempt are autospecs."""
+    log, clock, ids, frames = MemoryLog(), SystemClock(), CountedIds(), MemoryFrames()
+    graphs: Sequence[str] = (WORK.graph_id,)
+    runs, leases = create_autospec(RunExecution, instance=True), create_autospec(RunQueue, instance=True)
+    runs.execute.side_effect, leases.renew_lease.side_effect = execution.execute, queue.renew_lease
+    return WorkerDependencies(
+        worker="w1",
+        writer=CommitWriter(Submitter(log, log, log, clock, ids), log, clock, ids, Actor("worker", "w1")),
+        queries=create_autospec(WorkerQueries, instance=True),
+        queue=leases,
+        outputs=frames,
+        ends=create_autospec(CachedEndOffsets, instance=True),
+        execution=runs,
+        graph_ids=graphs,
+        final_state=create_autospec(FinalState, instance=True),
+        provenance=lambda _: {},
+        hints=create_autospec(Hints, instance=True),
+        loops=loops,
+        bridge=LoopBridge(asyncio.get_running_loop()),
+        timeouts=WorkerTimeouts(1, SECOND, SECOND, SECOND, SECOND, SECOND, ClaimLimits(SECOND, 60 * SECOND, 1, SECOND)),
+    )
 
 
-async def test_a_rollback_counts_also_for_a_run_that_is_over_its_time(loops: JobLoops) -> None:
-    ending = Ending(loops, [ROLLBACK], replace(DONE, status="interrupted"))
-    ending.attempt.request_stop("timeout")
-    [finished] = await ending.carried_out()
-    assert isinstance(finished, RunFinished)
-    assert finished.status == "rollback"
+async def test_a_lease_that_is_not_answered_holds_up_no_end(loops: JobLoops) -> None:
+    queue, execution = Hanging(), Execution(asyncio.get_running_loop())
+    dependencies = worker(loops, queue, execution)
+    attempt = Attempt(WORK, 3, "e1")
+    cause = Cause(Actor("worker", "w1"), WORK.run_id)
+    order = RunAssignment(WORK.run_id, WORK.thread_id, WORK.graph_id, 3, 1, WORK.assistant, {}, {}, {}, cause, None)
+    frames = FrameWriter(dependencies.outputs, dependencies.bridge, dependencies.writer.clock, WORK, 3)
+    async with asyncio.timeout(10):
+        running = asyncio.ensure_future(attempt.execute(dependencies, order, frames))
+        await queue.called.wait()
+        execution.go_on.set_result(None)
+        assert await running == DONE
+        await queue.left.wait()
 
 
-async def test_a_run_that_is_asked_to_stop_when_it_has_ended_keeps_its_end(loops: JobLoops) -> None:
-    [finished] = await Ending(loops, [replace(ROLLBACK, action="interrupt")]).carried_out()
-    assert isinstance(finished, RunFinished)
-    assert (finished.status, finished.view) == ("success", {"set": {"x": 1}})
+async def stopped(loops: JobLoops, execution: InAThread) -> tuple[WorkerDependencies, Attempt]:
+    """Execute until the thread runs, request a stop, and wait for the end."""
+    dependencies = worker(loops, Hanging(), execution)
+    attempt = Attempt(WORK, 3, "e1")
+    cause = Cause(Actor("worker", "w1"), WORK.run_id)
+    order = RunAssignment(WORK.run_id, WORK.thread_id, WORK.graph_id, 3, 1, WORK.assistant, {}, {}, {}, cause, None)
+    frames = FrameWriter(dependencies.outputs, dependencies.bridge, dependencies.writer.clock, WORK, 3)
+    running = asyncio.ensure_future(attempt.execute(dependencies, order, frames))
+    await asyncio.to_thread(execution.began.wait, 10)
+    attempt.request_stop("timeout")
+    assert await running == DONE
+    return replace(dependencies, timeouts=replace(dependencies.timeouts, stubborn=timedelta(milliseconds=50))), attempt
 
 
-async def test_what_else_comes_onto_the_thread_meanwhile_changes_no_end(loops: JobLoops) -> None:
-    waiting = [replace(c.run_created(name), thread_id=WORK.thread_id) for name in ("next", "last")]
-    ending = Ending(loops, [*waiting, RunAlive(WORK.run_id)])
-    [finished] = await ending.carried_out()
-    assert isinstance(finished, RunFinished)
-    assert finished.status == "success"
-    assert [void.reason for void in ending.voids()] == ["version_conflict"], "it looks once, then it knows"
+async def test_a_thread_that_goes_on_after_the_end_of_its_run_is_stuck(loops: JobLoops) -> None:
+    execution = InAThread()
+    async with asyncio.timeout(10):
+        dependencies, attempt = await stopped(loops, execution)
+        with pytest.raises(Stuck, match="thread still runs"):
+            await attempt.wait_for_threads(dependencies)
+    execution.go_on.set()
 
 
-async def test_nobody_ends_a_run_that_was_taken_away_meanwhile(loops: JobLoops) -> None:
-    ending = Ending(loops, [RunReleased(WORK.run_id, EPOCH, "lost")])
-    assert await ending.carried_out() == []
-    assert [void.stream for void in ending.voids()] == [ON_THREAD]
-
-
-async def test_a_run_whose_last_checkpoint_the_worker_does_not_know_is_given_back(loops: JobLoops) -> None:
-    written = WritesSaved(WORK.thread_id, RunId(WORK.run_id), "", "c9", "task", "", ())
-    ending = Ending(loops, [written], replace(DONE, run_version=7))
-    assert await ending.carried_out() == [RunReleased(WORK.run_id, EPOCH, "attempt_lost")]
+async def test_a_thread_that_ends_a_little_later_is_not(loops: JobLoops) -> None:
+    execution = InAThread()
+    async with asyncio.timeout(10):
+        dependencies, attempt = await stopped(loops, execution)
+        patient = replace(dependencies, timeouts=replace(dependencies.timeouts, stubborn=timedelta(seconds=9)))
+        leaving = asyncio.ensure_future(attempt.wait_for_threads(patient))
+        execution.go_on.set()
+        await leaving

@@ -24,7 +24,7 @@ from agentlog_processors.runs.dependencies import CommitWriter, FinalState, Hint
 from agentlog_processors.runs.output_offsets import CachedEndOffsets
 from agentlog_processors.runtime.loop_bridge import LoopBridge
 from agentlog_processors.runtime.user_loops import JobLoops
-from agentlog_processors.worker.attempt import claim
+from agentlog_processors.worker.attempt_lifecycle import claim
 from agentlog_projections.queries.worker import ExecutableRun, WorkerQueries
 
 WORK = replace(a_work(), version=1)

@@ -11,7 +11,7 @@ from datetime import timedelta
 from unittest.mock import AsyncMock
 
 import pytest
-from tests.processors.worker.test_attempt_control import DONE, WORK, Execution, Hanging, worker
+from tests.processors.worker.test_attempt import DONE, WORK, Execution, Hanging, worker
 
 from agentlog_commands.command import Accepted as Decided
 from agentlog_facts import guard
@@ -23,7 +23,7 @@ from agentlog_infra.process.child import child_environment
 from agentlog_processors.runs.dependencies import CommitWriter, WorkerDependencies
 from agentlog_processors.runtime.user_loops import JobLoops
 from agentlog_processors.worker import execute_runs
-from agentlog_processors.worker.attempt_control import Stuck
+from agentlog_processors.worker.attempt import Stuck
 from agentlog_processors.worker.execute_runs import ExecuteRuns
 
 

@@ -12,7 +12,7 @@ from agentlog_facts.errors import OutcomeUnknown, Unavailable
 from agentlog_facts.execution_port import AttemptLost
 from agentlog_facts.thread import RunReleased
 from agentlog_processors.runtime.user_loops import JobLoops
-from agentlog_processors.worker.attempt import carry_out, claim
+from agentlog_processors.worker.attempt_lifecycle import carry_out, claim
 
 
 @pytest.fixture

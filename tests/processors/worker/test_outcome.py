@@ -12,7 +12,7 @@ from agentlog_facts.ids import stream
 from agentlog_facts.json_value import JsonObject
 from agentlog_facts.thread import CancelAction, RunFinished, RunStatus, ThreadDeleted
 from agentlog_processors.runs.outcome import last_frames
-from agentlog_processors.worker.attempt_control import Attempt
+from agentlog_processors.worker.attempt import Attempt
 from agentlog_processors.worker.outcome import end_of, finish, state_of
 
 STOPPED: JsonObject = {"error": "UserInterrupt", "message": "stop"}

@@ -19,8 +19,8 @@ from agentlog_facts.notification import Hint
 from agentlog_facts.ports import RunQueue
 from agentlog_facts.thread import RunAlive
 from agentlog_infra.system_ports import SystemClock
-from agentlog_processors.worker.attempt_control import Attempt
-from agentlog_processors.worker.keep_leases import KeepLeases
+from agentlog_processors.worker.attempt import Attempt
+from agentlog_processors.worker.watch_claims import WatchClaims
 from agentlog_projections.queries.worker import ClaimStatus
 
 WORKER = ACTOR.sub
@@ -43,7 +43,7 @@ async def test_a_worker_without_redis_tells_the_log_of_runs_that_have_not_ended_
     dependencies = claiming.dependencies()
     dependencies = replace(dependencies, queue=queue, writer=replace(dependencies.writer, clock=TestClock(step_s=1)))
     async with asyncio.timeout(10):
-        await KeepLeases(dependencies, active).run(stop)
+        await WatchClaims(dependencies, active).run(stop)
     appended = [fact for draft, _ in claiming.log.rows for fact in draft.facts]
     assert appended == [RunAlive(WORK.run_id)] * times
 
@@ -56,7 +56,7 @@ class Keeping:
     marks: Callable[[], Coroutine[object, object, Mapping[RunId, ClaimStatus]]]
     queue: Mock = field(default_factory=lambda: create_autospec(RunQueue, instance=True))
     active: dict[RunId, Attempt] = field(default_factory=dict[RunId, Attempt])
-    keep: KeepLeases = field(init=False)
+    keep: WatchClaims = field(init=False)
 
     def __post_init__(self) -> None:
         dependencies = Claiming().dependencies()
@@ -65,7 +65,7 @@ class Keeping:
         dependencies = replace(
             dependencies, queue=self.queue, timeouts=timeouts, writer=replace(dependencies.writer, clock=SystemClock())
         )
-        self.keep = KeepLeases(dependencies, self.active)
+        self.keep = WatchClaims(dependencies, self.active)
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:

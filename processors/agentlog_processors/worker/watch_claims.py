@@ -16,7 +16,7 @@ from agentlog_facts.thread import RunAlive
 from agentlog_processors import timeouts
 from agentlog_processors.runs.dependencies import WorkerDependencies
 from agentlog_processors.runtime.service import pause
-from agentlog_processors.worker.attempt_control import Attempt
+from agentlog_processors.worker.attempt import Attempt
 from agentlog_projections.queries.worker import ClaimStatus
 
 log = logging.getLogger(__name__)
@@ -25,10 +25,10 @@ UNANSWERED = 2
 """Most unanswered queries of the rows; a connection that hangs may take minutes to fail."""
 
 
-class KeepLeases:
+class WatchClaims:
     """Renews the leases of the attempts in `active`, and requests stops that rows and hints demand."""
 
-    name = "keep_leases"
+    name = "watch_claims"
 
     def __init__(self, dependencies: WorkerDependencies, active: Mapping[RunId, Attempt]) -> None:
         self._dependencies = dependencies

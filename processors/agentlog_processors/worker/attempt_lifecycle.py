@@ -1,0 +1,240 @@
+"""One attempt of a run, from the queue to its end: read its row, claim it, execute it, end or release it.
+
+If the process dies here: before the claim, the reconciler queues the run again. After it, the reaper releases the
+claim, and the next attempt continues from the last accepted checkpoint. A second end is void.
+"""
+
+import asyncio
+import logging
+from dataclasses import replace
+
+from agentlog_commands.claims import End, Release, after_attempt
+from agentlog_commands.command import Accepted
+from agentlog_commands.identity import follow_up
+from agentlog_commands.runs import ClaimRun, ReleaseRun
+from agentlog_commands.threads import thread_stream
+from agentlog_facts import guard
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.execution_port import AttemptLost, RunAssignment, RunOutcome
+from agentlog_facts.frame import Frame
+from agentlog_facts.graph_ports import ThreadView
+from agentlog_facts.ids import Key, RunId
+from agentlog_facts.json_value import JsonObject
+from agentlog_facts.thread import RunReleased
+from agentlog_processors.runs.dependencies import WorkerDependencies
+from agentlog_processors.runs.outcome import last_frames
+from agentlog_processors.runs.output_fence import fence_off
+from agentlog_processors.worker.attempt import Attempt, Stuck
+from agentlog_processors.worker.outcome import end_of, finish, state_of
+from agentlog_processors.worker.write_outputs import FrameWriter
+from agentlog_projections.queries.worker import ExecutableRun
+
+log = logging.getLogger(__name__)
+
+RELEASED_BY_OUTAGE = Release("attempt_lost", counts=False)
+
+
+async def claim(dependencies: WorkerDependencies, run_id: RunId) -> Attempt | None:
+    """Claim a run; return None if it is not ready any more or another claim won. Raises: Unavailable."""
+    work = await dependencies.queries.work(run_id)
+    if work is None or not work.ready or work.counted > dependencies.timeouts.limits.retries:
+        log.info("run.dropped", extra={"run_id": run_id, "present": work is not None})
+        return None
+    event_id = dependencies.writer.ids.uuid7()
+    outputs_from = await dependencies.ends.at_most(work.thread_id)
+    provenance = dependencies.provenance(work.graph_id) | {"assistant_version": work.assistant.get("version")}
+    command = ClaimRun(work.thread_id, run_id, dependencies.worker, work.attempt + 1, outputs_from, provenance)
+    cause = dependencies.writer.cause(run_id)
+    verdict = await dependencies.writer.commit(Key(work.thread_id), event_id, command.decide(), cause)
+    match verdict:
+        case guard.Accepted(version=epoch) if epoch == work.version + 1:
+            return _new_attempt(work, epoch, event_id)
+        case guard.Accepted(version=epoch) | guard.Duplicate(of=epoch):
+            return await _reread(dependencies, work, epoch, event_id)
+        case guard.Void(reason=reason):
+            log.info("run.not_claimed", extra={"run_id": run_id, "reason": reason})
+            return None
+
+
+async def _reread(dependencies: WorkerDependencies, work: ExecutableRun, epoch: int, event_id: str) -> Attempt | None:
+    """Read the row again after other commits came before the claim; return None if the claim is lost since.
+
+    The rows contain all these commits by now.
+    """
+    found = await dependencies.queries.work(work.run_id)
+    if found is None or found.epoch != epoch:
+        log.info("run.not_claimed", extra={"run_id": work.run_id, "reason": "lost_meanwhile"})
+        return None
+    return _new_attempt(replace(found, attempt=work.attempt), epoch, event_id)  # the row counts this claim already
+
+
+def _new_attempt(work: ExecutableRun, epoch: int, event_id: str) -> Attempt:
+    attempt = Attempt(work, epoch, event_id)
+    log.debug("run.claimed", extra=_fields(attempt))
+    return attempt
+
+
+async def carry_out(dependencies: WorkerDependencies, attempt: Attempt) -> None:
+    """Execute a claimed run, then end or release it. Raises: Stuck, Unavailable."""
+    outputs = FrameWriter(
+        dependencies.outputs, dependencies.bridge, dependencies.writer.clock, attempt.work, attempt.epoch
+    )
+    flushing = asyncio.create_task(outputs.run(), name="write_frames")
+    try:
+        order = await _assignment(dependencies, attempt)
+        metadata: JsonObject = {"run_id": order.run_id, "attempt": order.attempt}
+        await outputs.emit(Frame("metadata", metadata))
+        after = await _executed(dependencies, attempt, order, outputs)
+        if isinstance(after, RunOutcome):
+            after = await _end_run(dependencies, attempt, order, after, outputs, flushing)
+        if after is not None:
+            await outputs.leave(flushing)
+            await _release(dependencies, attempt, after)
+    finally:
+        flushing.cancel()
+
+
+async def _assignment(dependencies: WorkerDependencies, attempt: Attempt) -> RunAssignment:
+    work = attempt.work
+    is_retry = attempt.number > 1
+    return RunAssignment(
+        run_id=work.run_id,
+        thread_id=work.thread_id,
+        graph_id=work.graph_id,
+        epoch=attempt.epoch,
+        attempt=attempt.number,
+        assistant=work.assistant,
+        kwargs=work.kwargs,
+        metadata=work.metadata,
+        thread_metadata=work.thread_metadata,
+        cause=dependencies.writer.cause(work.run_id, attempt.event_id),
+        run_version=await dependencies.queries.run_version(work.thread_id, work.run_id) if is_retry else None,
+    )
+
+
+async def _executed(
+    dependencies: WorkerDependencies, attempt: Attempt, order: RunAssignment, outputs: FrameWriter
+) -> RunOutcome | Release | End | None:
+    """Return the outcome, or the action after an attempt without one; None if another worker took over the run."""
+    try:
+        outcome = await attempt.execute(dependencies, order, outputs)
+    except Stuck:
+        raise
+    except (AttemptLost, Unavailable) as error:
+        log.warning("run.attempt_lost", extra=_fields(attempt) | {"error": str(error)})
+        return RELEASED_BY_OUTAGE if _is_outage(error) else await _lost(dependencies, attempt, order)
+    except Exception:
+        log.exception("run.attempt_failed", extra=_fields(attempt))
+        return await _lost(dependencies, attempt, order)
+    if outcome is None:
+        log.info("run.left", extra=_fields(attempt) | {"reason": attempt.stop_reason})
+        return Release("drain", counts=False) if attempt.stop_reason == "drain" else None
+    return outcome
+
+
+def _is_outage(error: AttemptLost | Unavailable) -> bool:
+    """Return whether log or rows were away; this is no fault of the run, so it costs none of its retries."""
+    return isinstance(error, Unavailable) or isinstance(error.__cause__, Unavailable)
+
+
+async def _lost(dependencies: WorkerDependencies, attempt: Attempt, order: RunAssignment) -> Release | End:
+    """Return the action after a failed attempt, which counts unless the log accepted new writes from it."""
+    work = attempt.work
+    version = await dependencies.queries.run_version(work.thread_id, work.run_id)
+    return after_attempt(
+        "attempt_lost", work.counted, version == order.run_version, dependencies.timeouts.limits.retries
+    )
+
+
+async def _end_run(
+    dependencies: WorkerDependencies,
+    attempt: Attempt,
+    order: RunAssignment,
+    outcome: RunOutcome,
+    outputs: FrameWriter,
+    flushing: "asyncio.Task[None]",
+) -> Release | End | None:
+    """Flush the frames, then append the end; return None if the run has ended or belongs to another worker.
+
+    The end demands the version of the thread that the worker read last, at first that of the claim, because the worker
+    may not know of a rollback that was accepted since. Each further turn means that another commit came in between.
+    """
+    event_id = follow_up(attempt.event_id, attempt.epoch)
+    end = end_of(attempt, outcome)
+    # written once, even if the end changes below
+    outputs_to = await outputs.finish(flushing, last_frames(end), event_id)
+    view = await _final_view(dependencies, attempt.work, end, outcome)
+    version = attempt.epoch
+    while True:
+        command = finish(attempt, end, view, outputs_to, outcome.run_version, version)
+        verdict = await _commit(dependencies, attempt, event_id, command.decide())
+        match verdict:
+            case guard.Accepted() | guard.Duplicate():
+                log.info("run.finished", extra=_fields(attempt) | {"status": end.status})
+                return None
+            case guard.Void(reason="version_conflict", stream=name) if name == thread_stream(attempt.work.thread_id):
+                found = await _reread_version(dependencies, attempt)
+                if found is None:
+                    return None
+                version, before, end = found, end, end_of(attempt, outcome)
+                if end != before:
+                    view = await _final_view(dependencies, attempt.work, end, outcome)
+            case guard.Void(reason="version_conflict"):  # the last checkpoint is not the one that the saver knows
+                log.warning("run.end_after_other_checkpoint", extra=_fields(attempt))
+                return await _lost(dependencies, attempt, order)
+            case guard.Void(reason=reason):
+                log.info("run.superseded", extra=_fields(attempt) | {"reason": reason})
+                return None
+
+
+async def _reread_version(dependencies: WorkerDependencies, attempt: Attempt) -> int | None:
+    """Read the row again, note a cancel request, and return the thread's version; None if the claim is lost.
+
+    Raises: Unavailable.
+    """
+    found = await dependencies.queries.work(attempt.work.run_id)
+    if found is None or found.epoch != attempt.epoch:
+        log.info("run.superseded", extra=_fields(attempt) | {"reason": "lost_meanwhile"})
+        return None
+    if found.cancel is not None:
+        attempt.request_stop("cancel", found.cancel)
+    return found.version
+
+
+async def _final_view(
+    dependencies: WorkerDependencies, work: ExecutableRun, end: End, outcome: RunOutcome
+) -> ThreadView:
+    if not end.rollback:
+        return state_of(outcome)
+    return await dependencies.final_state.view_without_run(work)
+
+
+async def give_back(dependencies: WorkerDependencies, attempt: Attempt) -> None:
+    """Release the claim of a draining worker's attempt that has not begun or does not stop. Raises: Unavailable."""
+    await _release(dependencies, attempt, Release("drain", counts=False))
+
+
+async def _release(dependencies: WorkerDependencies, attempt: Attempt, after: Release | End) -> None:
+    """Release the claim; after an `End`, the housekeeper ends the run, as for a lost worker."""
+    counts = after.counts if isinstance(after, Release) else True
+    work, event_id = attempt.work, follow_up(attempt.event_id, -attempt.epoch - 1)
+    decision = ReleaseRun(work.thread_id, RunReleased(work.run_id, attempt.epoch, after.reason, counts)).decide()
+    await fence_off(dependencies.outputs, work.thread_id, work.run_id, attempt.epoch, event_id)
+    verdict = await _commit(dependencies, attempt, event_id, decision)
+    log.info("run.released", extra=_fields(attempt) | {"reason": after.reason, "verdict": type(verdict).__name__})
+
+
+async def _commit(
+    dependencies: WorkerDependencies, attempt: Attempt, event_id: str, decision: Accepted
+) -> guard.Verdict:
+    cause = dependencies.writer.cause(attempt.work.run_id, attempt.event_id)
+    return await dependencies.writer.commit(Key(attempt.work.thread_id), event_id, decision, cause)
+
+
+def _fields(attempt: Attempt) -> dict[str, object]:
+    return {
+        "stream": f"thread-{attempt.work.thread_id}",
+        "run_id": attempt.work.run_id,
+        "epoch": attempt.epoch,
+        "attempt": attempt.number,
+    }
