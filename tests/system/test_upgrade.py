@@ -207,7 +207,7 @@ async def test_what_a_read_model_cannot_hold_is_parked_said_and_folded_when_trie
         found = await until_ready(server, lambda found: bool(found["quarantined"]))
         assert (found["ready"], found["quarantined"]) == (True, {"threads": 1})
         status, content = await api.raw("PATCH", f"/threads/{thread_id}", b'{"metadata":{"more":1}}')
-        assert (status, b"parked" in content) == (503, True)
+        assert (status, b"in quarantine" in content) == (503, True)
         await api.call("PATCH", f"/threads/{other}", {"metadata": {"more": 1}})
         status, said = await asyncio.to_thread(agentlog, server, "projection", "list", "--json")
         [parked] = json.loads(said)["quarantine"]

@@ -78,7 +78,7 @@ def free() -> Iterator[threading.Event]:
     event.set()
 
 
-def views(
+def reader(
     loops: JobLoops, asking: Asking, stored: StoredState = STORED, rows: LateRows | None = None
 ) -> FinalStateReader:
     bridge, reads = LoopBridge(asyncio.get_running_loop()), rows or LateRows()
@@ -108,23 +108,23 @@ async def test_a_graph_that_answers_is_believed(loops: JobLoops) -> None:
     async def asking(reads: CheckpointReads) -> ThreadView:
         return ThreadView({"x": 2}, ("next",))
 
-    assert await views(loops, asking).view(WORK) == ThreadView({"x": 2}, ("next",))
+    assert await reader(loops, asking).view(WORK) == ThreadView({"x": 2}, ("next",))
 
 
 @pytest.mark.parametrize(
     "error", [ValueError("user code"), GraphNotFound("gone"), asyncio.CancelledError("a library's own")]
 )
 async def test_a_graph_that_is_gone_or_raises_is_done_without(loops: JobLoops, error: BaseException) -> None:
-    looped = views(loops, raising(error))
-    assert await looped.view(WORK) == BEFORE
-    assert await looped.view_without_run(WORK) == BEFORE
+    states = reader(loops, raising(error))
+    assert await states.view(WORK) == BEFORE
+    assert await states.view_without_run(WORK) == BEFORE
 
 
 async def test_what_is_left_behind_a_checkpoint_of_the_run_are_the_nodes_that_ask(loops: JobLoops) -> None:
     own = replace(STORED, values={"x": 2}, checkpoint_id="c2", run_id=WORK.run_id)
-    looped = views(loops, raising(GraphNotFound("gone")), own)
-    assert await looped.view(WORK) == ThreadView({"x": 2}, ("ask",), own.interrupts, "c2")
-    assert await looped.view_without_run(WORK) == BEFORE
+    states = reader(loops, raising(GraphNotFound("gone")), own)
+    assert await states.view(WORK) == ThreadView({"x": 2}, ("ask",), own.interrupts, "c2")
+    assert await states.view_without_run(WORK) == BEFORE
 
 
 async def test_a_graph_that_waits_for_ever_is_done_without(loops: JobLoops) -> None:
@@ -136,7 +136,7 @@ async def test_a_graph_that_waits_for_ever_is_done_without(loops: JobLoops) -> N
 
     stopped, home = asyncio.Event(), asyncio.get_running_loop()
     async with asyncio.timeout(LIMIT_S):
-        assert await views(loops, asking).view(WORK) == BEFORE
+        assert await reader(loops, asking).view(WORK) == BEFORE
         await stopped.wait()
 
 
@@ -151,7 +151,7 @@ async def test_a_graph_that_blocks_its_loop_is_done_without(free: threading.Even
         return ThreadView()
 
     async with asyncio.timeout(LIMIT_S):
-        assert await views(loops, asking).view(WORK) == BEFORE
+        assert await reader(loops, asking).view(WORK) == BEFORE
         free.set()
         await stopped.wait()
     loops.close()
@@ -159,7 +159,7 @@ async def test_a_graph_that_blocks_its_loop_is_done_without(free: threading.Even
 
 async def test_rows_that_are_away_are_no_fault_of_the_graph(loops: JobLoops) -> None:
     with pytest.raises(Unavailable):
-        await views(loops, raising(Unavailable("away"))).view(WORK)
+        await reader(loops, raising(Unavailable("away"))).view(WORK)
 
 
 async def reading(reads: CheckpointReads) -> ThreadView:
@@ -170,7 +170,7 @@ async def reading(reads: CheckpointReads) -> ThreadView:
 
 async def test_a_graph_is_not_taken_for_one_that_hangs_because_rows_do_not_answer(loops: JobLoops) -> None:
     rows = LateRows()
-    showing = asyncio.create_task(views(loops, reading, rows=rows).view_without_run(WORK))
+    showing = asyncio.create_task(reader(loops, reading, rows=rows).view_without_run(WORK))
     await asyncio.wait_for(rows.called.wait(), LIMIT_S)
     assert not (await asyncio.wait({showing}, timeout=3 * PATIENCE.total_seconds()))[0]
     rows.let.set()
@@ -184,7 +184,7 @@ async def test_a_graph_that_hangs_when_rows_have_answered_is_done_without(loops:
 
     rows = LateRows()
     rows.let.set()
-    assert await asyncio.wait_for(views(loops, asking, rows=rows).view(WORK), LIMIT_S) == BEFORE
+    assert await asyncio.wait_for(reader(loops, asking, rows=rows).view(WORK), LIMIT_S) == BEFORE
 
 
 async def test_a_graph_that_blocks_its_loop_when_rows_have_answered_is_done_without(free: threading.Event) -> None:
@@ -201,7 +201,7 @@ async def test_a_graph_that_blocks_its_loop_when_rows_have_answered_is_done_with
     rows.let.set()
     loops = JobLoops(home, asyncio.new_event_loop, isolated=True)
     async with asyncio.timeout(LIMIT_S):
-        assert await views(loops, asking, rows=rows).view(WORK) == BEFORE
+        assert await reader(loops, asking, rows=rows).view(WORK) == BEFORE
         free.set()
         await stopped.wait()
     loops.close()
