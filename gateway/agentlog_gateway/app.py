@@ -24,8 +24,8 @@ from agentlog_infra.adapters import Adapters, open_adapters
 from agentlog_infra.kafka import topics
 from agentlog_infra.kafka.connection import connection
 from agentlog_infra.kafka.outputs.frame_log import KafkaFrameReads
-from agentlog_infra.langgraph.config import load_config
-from agentlog_infra.langgraph.graphs import Graphs
+from agentlog_infra.langgraph.loading.config import load_config
+from agentlog_infra.langgraph.loading.graphs import Graphs
 from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
 from agentlog_infra.settings import Settings
 from agentlog_infra.stack.addresses import joined

@@ -29,9 +29,9 @@ from agentlog_infra.kafka.event_tail import open_event_tail
 from agentlog_infra.kafka.outputs.frame_log import KafkaFrameLog
 from agentlog_infra.kafka.partitions import partition_of
 from agentlog_infra.langgraph.checkpoints.channel_state import ChannelState
-from agentlog_infra.langgraph.config import load_config
 from agentlog_infra.langgraph.executor import ExecutorDependencies, LangGraphRuns
-from agentlog_infra.langgraph.graphs import Graphs
+from agentlog_infra.langgraph.loading.config import load_config
+from agentlog_infra.langgraph.loading.graphs import Graphs
 from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
 from agentlog_infra.settings import Settings
 from agentlog_infra.stack.addresses import joined

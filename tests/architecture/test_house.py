@@ -22,6 +22,12 @@ TOP_FOLDERS = {*ROOMS, "tests", "docs"}
 MOST_MODULE_LINES = 400
 MOST_FUNCTION_LINES = 40
 MOST_README_LINES = 40
+MOST_MODULES = 12
+FLAT = {
+    "commands/agentlog_facts": "one noun a file, and the ports of each",
+    "infra/agentlog_broker": "a program of its own",
+}
+"""Packages that may hold more modules, with the reason."""
 
 # The words are put together here, so that this file does not contain what it looks for.
 HOSTS = tuple(
@@ -201,6 +207,13 @@ def _durations(module: ast.Module) -> Iterator[str]:
                 name = ast.unparse(target)
                 if re.search(r"_(?:S|SECS|MS)\b", name) or ast.unparse(node.value).startswith("timedelta("):
                     yield name
+
+
+def test_a_package_holds_a_dozen_modules_at_most() -> None:
+    found = Counter(
+        named(path.parent) for path in modules(*ROOMS) if path.name != "__init__.py" and "stubs" not in path.parts
+    )
+    assert {name: count for name, count in found.items() if count > MOST_MODULES and name not in FLAT} == {}
 
 
 def test_a_module_over_400_lines_says_why() -> None:

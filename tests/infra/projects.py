@@ -8,8 +8,8 @@ from pathlib import Path
 from textwrap import dedent
 
 from agentlog_facts.json_value import Json
-from agentlog_infra.langgraph.config import GraphsConfig, load_config
-from agentlog_infra.langgraph.graphs import Graphs
+from agentlog_infra.langgraph.loading.config import GraphsConfig, load_config
+from agentlog_infra.langgraph.loading.graphs import Graphs
 
 
 def write_project(folder: Path, files: Mapping[str, str], graphs: Mapping[str, Json], **more: Json) -> GraphsConfig:

@@ -18,8 +18,8 @@ from agentlog_facts.errors import AgentlogError, Unavailable
 from agentlog_facts.version import VERSION
 from agentlog_infra import timeouts
 from agentlog_infra.console import Status, put, put_json, put_table
-from agentlog_infra.langgraph.config import unsupported_keys
-from agentlog_infra.langgraph.unsupported_keys import NOT_YET, UnsupportedKey
+from agentlog_infra.langgraph.loading.config import unsupported_keys
+from agentlog_infra.langgraph.loading.unsupported_keys import NOT_YET, UnsupportedKey
 from agentlog_infra.process.processors_jobs import pending_migrations, query_projection
 from agentlog_infra.settings import Settings, names_of, origin_of, shown
 from agentlog_infra.stack.addresses import Addresses, at, joined

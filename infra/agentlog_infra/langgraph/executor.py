@@ -27,7 +27,7 @@ from agentlog_infra.langgraph.checkpoints.journal import RunJournal, WriteClaim
 from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads
 from agentlog_infra.langgraph.checkpoints.saver import LogSaver, UpdateSaver, address
 from agentlog_infra.langgraph.errors import error_json
-from agentlog_infra.langgraph.graphs import Access, Graph, Graphs
+from agentlog_infra.langgraph.loading.graphs import Access, Graph, Graphs
 from agentlog_infra.langgraph.run_config import (
     Stops,
     durability,

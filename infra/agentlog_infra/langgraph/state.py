@@ -24,7 +24,7 @@ from agentlog_infra.langgraph.checkpoints.filters import ExcludePendingWrites, E
 from agentlog_infra.langgraph.checkpoints.journal import CollectingJournal, ReadOnly
 from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads
 from agentlog_infra.langgraph.checkpoints.saver import LogSaver
-from agentlog_infra.langgraph.graphs import Access, Graph, Graphs
+from agentlog_infra.langgraph.loading.graphs import Access, Graph, Graphs
 from agentlog_infra.langgraph.snapshot_json import address_json, snapshot_json, thread_interrupts, view_json
 from agentlog_infra.langgraph.store import LogStore
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from agentlog_facts.errors import Misconfigured
 from agentlog_infra import timeouts
 from agentlog_infra.console import Status
-from agentlog_infra.langgraph.config import unsupported_keys
-from agentlog_infra.langgraph.unsupported_keys import refuse
+from agentlog_infra.langgraph.loading.config import unsupported_keys
+from agentlog_infra.langgraph.loading.unsupported_keys import refuse
 from agentlog_infra.process.ports import demand_free
 from agentlog_infra.process.wait import first_to_end
 from agentlog_infra.redis.dead_workers import announcer

@@ -22,7 +22,7 @@ from agentlog_facts.graph_ports import ROOT, unrooted
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject, as_object
 from agentlog_infra.langgraph.executor import ExecutorDependencies, LangGraphRuns
-from agentlog_infra.langgraph.graphs import Graphs
+from agentlog_infra.langgraph.loading.graphs import Graphs
 from agentlog_infra.langgraph.run_config import run_config
 from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
 from agentlog_infra.system_ports import SystemClock, SystemIds

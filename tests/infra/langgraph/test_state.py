@@ -14,7 +14,7 @@ from agentlog_facts.ids import RunId, ThreadId, stream
 from agentlog_facts.json_value import Json, JsonObject, as_object
 from agentlog_facts.state_diff import apply_diff
 from agentlog_infra.langgraph.checkpoints.channel_state import ChannelState
-from agentlog_infra.langgraph.graphs import Graphs
+from agentlog_infra.langgraph.loading.graphs import Graphs
 
 FIRST, SECOND = RunId("00000000-0000-7000-8000-000000000001"), RunId("00000000-0000-7000-8000-000000000002")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from agentlog_facts.errors import Misconfigured
-from agentlog_infra.langgraph.config import GraphsConfig, GraphSpec
+from agentlog_infra.langgraph.loading.config import GraphsConfig, GraphSpec
 
 SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages", "build", "dist"})
 

@@ -13,7 +13,7 @@ from dotenv import dotenv_values
 
 from agentlog_facts.errors import Misconfigured
 from agentlog_facts.json_value import Json, JsonObject, load_object
-from agentlog_infra.langgraph.unsupported_keys import UnsupportedKey, find_unsupported, overridden, refuse
+from agentlog_infra.langgraph.loading.unsupported_keys import UnsupportedKey, find_unsupported, overridden, refuse
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from tests.infra.projects import loaded, write_project
 
 from agentlog_facts.errors import Misconfigured
 from agentlog_facts.graph_ports import GraphNotFound
-from agentlog_infra.langgraph.config import load_config
-from agentlog_infra.langgraph.graphs import Access, Graphs
-from agentlog_infra.langgraph.user_modules import digest
+from agentlog_infra.langgraph.loading.config import load_config
+from agentlog_infra.langgraph.loading.graphs import Access, Graphs
+from agentlog_infra.langgraph.loading.user_modules import digest
 
 KINDS = """
 from contextlib import asynccontextmanager
@@ -126,7 +126,7 @@ async def test_graphs_share_nothing_through_the_checkpointer(tmp_path: Path) -> 
 
 
 async def test_modules_of_the_same_name_stay_apart(tmp_path: Path) -> None:
-    source = "from tests.infra.langgraph.test_graphs import tiny\ngraph = tiny('{}')\n"
+    source = "from tests.infra.langgraph.loading.test_graphs import tiny\ngraph = tiny('{}')\n"
     project = {"a/same.py": source.format("a"), "b/same.py": source.format("b")}
     with loaded(tmp_path, project, {"a": "./a/same.py:graph", "b": "./b/same.py:graph"}) as graphs:
         async with graphs.open("a", None, READ) as a, graphs.open("b", None, READ) as b:
@@ -136,7 +136,7 @@ async def test_modules_of_the_same_name_stay_apart(tmp_path: Path) -> None:
 async def test_a_module_path_names_a_graph_too(tmp_path: Path) -> None:
     project = {
         "src/pack_m/__init__.py": "",
-        "src/pack_m/agent.py": "from tests.infra.langgraph.test_graphs import tiny\ng = tiny('m')\n",
+        "src/pack_m/agent.py": "from tests.infra.langgraph.loading.test_graphs import tiny\ng = tiny('m')\n",
     }
     with loaded(tmp_path, project, {"g": "pack_m.agent:g"}, dependencies=["./src"]) as graphs:
         assert await answer(graphs) == {"text": "m"}
@@ -146,7 +146,7 @@ async def test_a_file_in_a_package_may_import_its_neighbours(tmp_path: Path) -> 
     project = {
         "pack_n/__init__.py": "",
         "pack_n/words.py": "WORD = 'n'\n",
-        "pack_n/agent.py": "from tests.infra.langgraph.test_graphs import tiny\n"
+        "pack_n/agent.py": "from tests.infra.langgraph.loading.test_graphs import tiny\n"
         "from .words import WORD\ng = tiny(WORD)\n",
     }
     with loaded(tmp_path, project, {"g": "./pack_n/agent.py:g"}) as graphs:

@@ -25,8 +25,8 @@ from agentlog_facts.errors import Misconfigured
 from agentlog_facts.graph_ports import GraphNotFound
 from agentlog_facts.json_value import JsonObject
 from agentlog_facts.version import VERSION
-from agentlog_infra.langgraph.config import GraphsConfig, GraphSpec
-from agentlog_infra.langgraph.user_modules import digest, load_attribute, prepare
+from agentlog_infra.langgraph.loading.config import GraphsConfig, GraphSpec
+from agentlog_infra.langgraph.loading.user_modules import digest, load_attribute, prepare
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from tests.infra.projects import write_project
 
 from agentlog_facts.errors import Misconfigured
 from agentlog_facts.json_value import Json
-from agentlog_infra.langgraph.config import load_config, unsupported_keys
-from agentlog_infra.langgraph.unsupported_keys import VARIABLES
+from agentlog_infra.langgraph.loading.config import load_config, unsupported_keys
+from agentlog_infra.langgraph.loading.unsupported_keys import VARIABLES
 
 REFUSED: list[tuple[str, Json, str]] = [
     ("auth", {"path": "./auth.py:auth"}, "auth"),
