@@ -53,13 +53,19 @@ class KeyReused(Conflict):
 
 
 class Corrupt(AgentlogError):
-    """Stored bytes differ from the written ones; nothing may be folded past them."""
+    """Stored bytes are damaged or cannot be decoded.
+
+    Such a record of `events` is void, `unreadable`, and the projector continues after it.
+    """
 
     code = "corrupt"
 
 
 class UnknownSchema(Corrupt):
-    """A commit carries a spec, rules version, fact type or schema that this release does not know."""
+    """A commit carries a spec, rules version, fact type or schema that this release does not know.
+
+    Such a record stops its partition, until a projector of a newer release continues it.
+    """
 
     code = "unknown_schema"
 

@@ -1,5 +1,7 @@
 """Table of all operations: those that are served, and those of the contract that are not implemented yet."""
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -40,6 +42,7 @@ from agentlog_gateway.schemas.run_requests import StatelessRun, ThreadRun
 THREAD = "/threads/{thread_id}"
 RUNS = THREAD + "/runs"
 RUN = RUNS + "/{run_id}"
+_PARAMETER = re.compile(r"\{[^}]*\}")
 NO_CONTENT: Mapping[int, str] = MappingProxyType({204: "Done"})
 
 OPERATIONS: Sequence[Operation] = (
@@ -209,12 +212,17 @@ NOT_IMPLEMENTED: Sequence[tuple[str, str]] = (
 def operations_by_path() -> dict[str, list[Operation]]:
     """Return all operations by path, not implemented ones too.
 
-    A path without a parameter at its end comes before the paths whose parameter would match it.
+    A path without a parameter at its end comes before the paths whose parameter would match it. An operation that is
+    listed twice is a defect: for example one that is served, but was left in NOT_IMPLEMENTED.
     """
     later = [
         Operation(method, path, system.not_implemented, "Not implemented yet", "later")
         for method, path in NOT_IMPLEMENTED
     ]
+    listed = Counter((one.method, _PARAMETER.sub("{}", one.path)) for one in (*OPERATIONS, *later))
+    twice = sorted(f"{method} {path}" for (method, path), count in listed.items() if count > 1)
+    if twice:
+        raise AssertionError(f"listed twice, in OPERATIONS or NOT_IMPLEMENTED: {', '.join(twice)}")
     found: dict[str, list[Operation]] = {}
     for operation in (*OPERATIONS, *later):
         found.setdefault(operation.path, []).append(operation)

@@ -1,4 +1,4 @@
-"""Check of a whole data directory: the manifest, every frame and every batch are as they were written."""
+"""Recovery and check of a whole data directory: the manifest, every frame and every batch are as they were written."""
 
 from .catalog import Catalog
 from .errors import Misconfigured
@@ -9,7 +9,10 @@ from .settings import BrokerSettings
 
 
 def verify(settings: BrokerSettings) -> dict[str, int]:
-    """Check all data of a stopped server; return its counts. Raises: Damaged, DirectoryInUse, Misconfigured."""
+    """Recover the directory of a stopped server, check all of its data, and return its counts.
+
+    The recovery is that of a start and may change files. Raises: Damaged, DirectoryInUse, Misconfigured.
+    """
     if not settings.data_dir.is_dir():
         raise Misconfigured(f"{settings.data_dir}: no such directory")
     lock = DirectoryLock(settings.data_dir)

@@ -12,6 +12,7 @@ from tests.gateway.web_env import BODY_BYTES, NOWHERE, dependencies, detail, wit
 from agentlog_facts.errors import Misconfigured
 from agentlog_facts.json_value import Json, JsonObject, as_object
 from agentlog_facts.version import CONTRACT, VERSION
+from agentlog_gateway import routes
 from agentlog_gateway.api.dependencies import Dependencies
 from agentlog_gateway.application import build_app
 from agentlog_gateway.http.cors import Cors, cors_of
@@ -57,6 +58,13 @@ async def test_an_endpoint_that_comes_later_says_so(method: str, path: str) -> N
     async with without_database() as (client, _):
         answer = await client.request(method, concrete(path))
     assert (answer.status_code, detail(answer.content)) == (404, f"not implemented by agentlog {VERSION}")
+
+
+@pytest.mark.parametrize("path", ["/threads/{thread_id}", "/threads/{id}"])
+def test_an_endpoint_that_is_served_cannot_stay_listed_as_missing(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "NOT_IMPLEMENTED", (*NOT_IMPLEMENTED, ("DELETE", path)))
+    with pytest.raises(AssertionError, match=re.escape("DELETE /threads/{}")):
+        routes.operations_by_path()
 
 
 async def test_a_trailing_slash_is_redirected() -> None:

@@ -53,7 +53,10 @@ class Refusals:
         self._dropped: list[_Window] = []
 
     async def record(self, refusal: Refusal) -> None:
-        """Append one refusal, durable on return; the refusals of a burst are counted only."""
+        """Append one refusal, or only count it after the first MOST of a burst.
+
+        An appended refusal is durable on return; if the log is away, there is only a log line.
+        """
         actor = refusal.cause.actor
         name = (f"{actor.iss}:{actor.sub}", refusal.key, refusal.command, refusal.reason)
         window = self._windows.get(name)

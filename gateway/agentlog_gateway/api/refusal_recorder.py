@@ -17,7 +17,11 @@ REFUSALS = frozenset({400, 404, 409})
 
 
 async def note_refusal(context: RequestContext, error: Exception) -> None:
-    """Record a refused request; durable when this returns."""
+    """Record a refused request, if its aggregate exists or was deleted.
+
+    On return the fact is durable, with two exceptions: the later refusals of a burst are only counted (`refusal_log`),
+    and if log or rows do not answer, there is only a log line.
+    """
     attempted, reason = context.attempted, _reason(error)
     if attempted is None or reason is None:
         return

@@ -1,4 +1,7 @@
-"""JSON of threads, runs, assistants and states in responses. Source: docs/http-api.md, sections 4.1, 5.1 and 7.2."""
+"""Conversion of rows and facts to the JSON of responses.
+
+Source: docs/http-api.md, sections 4.1, 5.1 and 7.2.
+"""
 
 from collections.abc import Sequence
 

@@ -136,7 +136,8 @@ class RunWatcher:
     ) -> RunStatusRow | None:
         """Wait until a run is over and return its row, None when there is no such run.
 
-        `look_first`: it may have ended long ago. Raises: Unavailable after an outage of `timeouts.OUTAGE_S`.
+        `look_first`: read the row at once, for a run that may have ended before this call; otherwise the row is first
+        read after a hint or by the next poll. Raises: Unavailable after an outage of `timeouts.OUTAGE_S`.
         """
         woken = asyncio.Event()
         subscription = self.subscribe(run_id, woken.set, with_values=with_values)

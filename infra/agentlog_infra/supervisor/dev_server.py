@@ -1,4 +1,4 @@
-"""The development server: servers, then topics and schema, then all roles; stopped in reverse order."""
+"""Development server: starts the embedded servers, prepares topics and schema, starts all roles; stops in reverse."""
 
 import asyncio
 import json

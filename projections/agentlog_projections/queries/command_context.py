@@ -1,4 +1,4 @@
-"""Port for the context of commands: the state that deciders need, each answer from one snapshot."""
+"""Port for the rows on which commands are decided; each answer comes from one snapshot."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,7 +12,11 @@ from agentlog_facts.thread import ThreadState
 
 @dataclass(frozen=True, slots=True)
 class ThreadContext:
-    """A thread as deciders see it. `version` is that of `thread-`, also of a deleted thread; None: it never existed."""
+    """A thread for a decision: its state with the active runs, its metadata, and the versions to demand.
+
+    `version` is that of the stream `thread-`, `meta_version` that of `meta-`. Both continue after a deletion, and are
+    None if nothing was ever accepted on the stream.
+    """
 
     state: ThreadState
     version: int | None
@@ -37,9 +41,12 @@ class CommandContexts(Protocol):
         ...
 
     async def first_tried_at(self, thread_id: ThreadId, event_id: str) -> int | None:
-        """Return the thread version that the first try of an intent expected, if that try met a version conflict."""
+        """Return the thread version that an intent demanded when it first lost to a version conflict.
+
+        None: no append with this event id has met a version conflict on the stream `thread-`.
+        """
         ...
 
     async def runs_since(self, thread_id: ThreadId, version: int) -> list[LogPosition]:
-        """Return the log positions of the runs created on a thread after this version of it, in order."""
+        """Return the log positions of the commits above `version` that created a run on the thread, in order."""
         ...

@@ -45,11 +45,12 @@ class ExecutableRun:
 
 @dataclass(frozen=True, slots=True)
 class ClaimStatus:
-    """State of a run, for comparison with a worker's claim; all but `version` are None for a run that is gone.
+    """Claim of a run as the rows show it, for comparison with the claim that a worker believes it has.
 
-    `epoch` is None while no worker holds the run. `worker` is its last holder: on a log that was restored from a copy
-    older than a claim, another worker may have got the same epoch. `version` is that of the thread's stream: rows with
-    a version below the epoch of a claim do not show that claim yet.
+    `epoch` is that of the present claim, None while no worker holds the run. `worker` is the last holder. It is
+    compared too: if the log was restored from a copy without the worker's claim, another worker may have got the same
+    epoch. `version` is that of the thread's stream; below the worker's epoch, the rows do not show its claim yet. For a
+    run that is gone, all fields but `version` are None.
     """
 
     epoch: int | None

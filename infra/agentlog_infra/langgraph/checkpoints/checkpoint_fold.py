@@ -42,7 +42,7 @@ class FoldedCheckpoints:
                     self._checkpoints.pop(key, None)
 
     def remember(self, stored: StoredCheckpoint) -> None:
-        """Remember the channels of a checkpoint from another source; later facts may build on them."""
+        """Add the channels of a checkpoint that was read from the rows, so that later deltas can be applied to them."""
         for name, version in channel_versions(stored.checkpoint).items():
             key = (stored.thread_id, stored.checkpoint_ns, name, version)
             self._channels.remember(key, stored.channels.get(name))
