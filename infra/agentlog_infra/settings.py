@@ -200,7 +200,7 @@ class Settings(BaseSettings):
         60.0,
         gt=0,
         validation_alias="AGENTLOG_STUCK_SECS",
-        description="how long user code may ignore the stop request before its worker is replaced",
+        description="how long user code may ignore the stop request before its worker exits, to be started anew",
     )
 
     # Logging

@@ -21,7 +21,7 @@ StopReason: TypeAlias = Literal["cancel", "timeout", "stale", "drain"]
 
 
 class Stuck(AgentlogError):
-    """User code ignored a stop request for `stubborn` (a minute); its process must be replaced."""
+    """User code ignored a stop request for `stubborn` (a minute); its process must exit."""
 
     code = "user_code_stuck"
 
