@@ -24,13 +24,17 @@ SHOWN: tuple[type[BaseException], ...] = (
     errors.GraphRecursionError,
     errors.TaskNotFound,
 )
+EXITS = (SystemExit, KeyboardInterrupt)
+"""Exceptions that would end a program; in the code of a graph they are errors of its run."""
 MASK = "An internal error occurred"
 
 
 def error_json(error: BaseException) -> JsonObject:
-    """Return {error: class name, message}. Only errors of the classes in SHOWN keep their message."""
+    """Return {error: class name, message}. Only errors of the classes in SHOWN and EXITS keep their message."""
     if _is_group(error) and len(error.exceptions) == 1:
         return error_json(error.exceptions[0])
+    if isinstance(error, EXITS):
+        return {"error": type(error).__name__, "message": clean_text(f"the code of the graph raised {error!r}")}
     message = clean_text(str(error)) if isinstance(error, SHOWN) else MASK
     return {"error": type(error).__name__, "message": message}
 

@@ -120,9 +120,9 @@ class GraphRun:
             async with self._dependencies.graphs.open(self._order.graph_id, saver, access) as graph:
                 over = inside and await self._is_over(graph, own)
                 return await self._in_graph(graph, config, own, over, None if inside else run_input(self._order.kwargs))
-        except AgentlogError:
+        except (AgentlogError, asyncio.CancelledError, GeneratorExit):
             raise
-        except Exception as error:  # noqa: BLE001 - a user's factory may raise anything
+        except BaseException as error:  # noqa: BLE001 - a user's factory may raise anything, also SystemExit
             return await self._unopened(saver, error)
         finally:
             store.close()
@@ -131,7 +131,7 @@ class GraphRun:
         order, store = self._order, self._dependencies.store
         return LogStore(store, Writer(store, order.thread_id, order.run_id, order.epoch, order.cause))
 
-    async def _unopened(self, saver: LogSaver, error: Exception) -> RunOutcome:
+    async def _unopened(self, saver: LogSaver, error: BaseException) -> RunOutcome:
         """Return the outcome when the graph cannot be opened, with the state from its channels. Raises: AttemptLost."""
         await self._journal.close()
         found = await saver.aget_tuple({"configurable": {"thread_id": self._order.thread_id}})

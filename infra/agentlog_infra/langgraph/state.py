@@ -24,6 +24,7 @@ from agentlog_infra.langgraph.checkpoints.filters import ExcludePendingWrites, E
 from agentlog_infra.langgraph.checkpoints.journal import CollectingJournal, ReadOnly
 from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads
 from agentlog_infra.langgraph.checkpoints.saver import LogSaver
+from agentlog_infra.langgraph.errors import EXITS
 from agentlog_infra.langgraph.loading.graphs import Access, Graph, Graphs
 from agentlog_infra.langgraph.snapshot_json import address_json, snapshot_json, thread_interrupts, view_json
 from agentlog_infra.langgraph.store import LogStore
@@ -160,7 +161,7 @@ class LangGraphAccess:
                 return await read(graph)
             except AgentlogError:
                 raise
-            except Exception as error:  # noqa: BLE001 - reducers are user code, they may raise anything
+            except (Exception, *EXITS) as error:  # reducers are user code, they may raise anything
                 log.warning("state.writes_left_out", extra={"graph_id": graph_id, "error": type(error).__name__})
         async with self._reading(graph_id, config, ExcludePendingWrites(reads)) as graph:
             return await read(graph)
@@ -179,7 +180,7 @@ class LangGraphAccess:
                 yield graph
         except AgentlogError:
             raise
-        except Exception as error:
+        except (Exception, *EXITS) as error:
             raise GraphFailed(
                 f"graph {graph_id}: its code raised {type(error).__name__} while its state was read or updated"
             ) from error

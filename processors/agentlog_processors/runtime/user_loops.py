@@ -4,17 +4,22 @@ Runs share one loop while it answers, because clients that user code keeps in mo
 libraries) belong to one loop. A loop that user code blocks gets no new runs. Jobs that it has not started in time move
 to another loop, and the graph that blocked it gets a loop for each of its later runs. With `isolated`, every run has
 its own loop.
+
+User code may raise SystemExit or KeyboardInterrupt, stop its loop, or fork. The first two end only its run. A loop that
+it stops goes on. A forked child ends where user code returns in it: it has the sockets and the loops of this process.
 """
 
 import asyncio
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, ContextVar
+from functools import partial
 from typing import Any, Generic, ParamSpec, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakMethod
 
 from agentlog_processors import timeouts
 
@@ -124,12 +129,26 @@ class _JobThreads(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run a call in a thread, and add it to the threads of its job."""
-        future = super().submit(fn, *args, **kwargs)
+        future = super().submit(_ending_in_parent(fn), *args, **kwargs)
         mine: set[Future[object]] | None = _threads.get()
         if mine is not None:
             mine.add(future)  # type: ignore[arg-type]  # Future is invariant, but only `done` is called
             future.add_done_callback(mine.discard)
         return future
+
+
+def _ending_in_parent(function: Callable[P, T]) -> Callable[P, T]:
+    """Return a function that never returns in a child that it forked."""
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        pid = os.getpid()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            if os.getpid() != pid:
+                os._exit(0)
+
+    return call
 
 
 def _won(ticket: list[bool]) -> bool:
@@ -147,6 +166,8 @@ class JobLoop:
         self._loop = factory()
         self._owners: WeakKeyDictionary[object, str] = WeakKeyDictionary()
         self._pinged = self._answered = time.monotonic()
+        self._closing = False
+        self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run_loop, name=f"jobs-{number}", daemon=True)
         self._thread.start()
 
@@ -173,7 +194,13 @@ class JobLoop:
 
     def close(self) -> None:
         """Stop the loop; a thread that user code blocks remains until the process ends."""
+        self._closing = True
         self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def after_fork(self) -> None:
+        """Stop the loop in a child that code on its thread forked."""
+        if threading.get_ident() == self._thread.ident:
+            self._loop.stop()
 
     def _answer(self) -> None:
         self._answered = time.monotonic()
@@ -182,10 +209,14 @@ class JobLoop:
         asyncio.set_event_loop(self._loop)
         self._loop.set_default_executor(_JobThreads(THREADS, thread_name_prefix=f"{self._thread.name}-sync"))
         self._loop.set_task_factory(self._task)
-        try:
-            self._loop.run_forever()
-        finally:
-            self._loop.close()
+        while not self._closing:
+            try:
+                self._loop.run_forever()
+            except BaseException as error:  # noqa: BLE001 - asyncio raises SystemExit of a task here; the task has it too
+                log.warning("run.interrupted_loop", extra={"error": repr(error)})
+            if os.getpid() != self._pid:
+                os._exit(0)
+        self._loop.close()
 
     def _task(
         self,
@@ -210,6 +241,11 @@ class JobLoops:
         self._shared: list[JobLoop] = []
         self._separate: list[JobLoop] = []
         self._blocking: set[str] = set()
+        os.register_at_fork(after_in_child=partial(_call, WeakMethod(self._after_fork)))
+
+    def _after_fork(self) -> None:
+        for loop in (*self._shared, *self._separate):
+            loop.after_fork()
 
     def start(self, graph_id: str, make: Callable[[], Coroutine[object, object, T]]) -> Job[T]:
         """Start a run of a graph on a suitable loop."""
@@ -254,3 +290,9 @@ class JobLoops:
         loop = JobLoop(len(self._shared) + len(self._separate), self._factory)
         loops.append(loop)
         return loop
+
+
+def _call(method: "WeakMethod[Callable[[], None]]") -> None:
+    found = method()
+    if found is not None:
+        found()

@@ -18,7 +18,7 @@ from agentlog_facts.checkpoint_ports import StoredWrite, find_latest
 from agentlog_facts.envelope import Actor, Cause
 from agentlog_facts.execution_port import AttemptLost, RunAssignment, RunOutcome
 from agentlog_facts.frame import Frame
-from agentlog_facts.graph_ports import ROOT, unrooted
+from agentlog_facts.graph_ports import ROOT, GraphFailed, unrooted
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject, as_object
 from agentlog_infra.langgraph.executor import ExecutorDependencies, LangGraphRuns
@@ -140,6 +140,9 @@ bad = chain("a").add_node("bad", unstorable).add_edge("a", "bad").compile()
 async def cancelled_factory(config):
     raise asyncio.CancelledError("a library's own")
 
+def exiting_factory(config):
+    raise SystemExit(3)
+
 @entrypoint()
 async def echo(text: str, *, previous: str | None = None) -> str:
     return (previous or "") + text
@@ -174,6 +177,7 @@ NAMES = (
     "bad",
     "named",
     "cancelled_factory",
+    "exiting_factory",
 )
 THREAD = ThreadId("t1")
 API_URL = "http://127.0.0.1:2024"
@@ -558,6 +562,14 @@ async def writes(env: ExecutorEnv) -> tuple[StoredWrite, ...]:
 async def test_a_factory_that_cancels_the_run_from_inside_loses_the_attempt(env: ExecutorEnv) -> None:
     with pytest.raises(AttemptLost):
         await env.run("cancelled_factory")
+
+
+async def test_a_factory_that_exits_is_the_error_of_its_run_and_of_a_read(env: ExecutorEnv) -> None:
+    outcome = await env.run("exiting_factory")
+    error = {"error": "SystemExit", "message": "the code of the graph raised SystemExit(3)"}
+    assert (outcome.status, outcome.error) == ("error", error)
+    with pytest.raises(GraphFailed, match="SystemExit"):
+        await env.access.get_state("exiting_factory", THREAD)
 
 
 async def test_updates_of_an_idle_thread_are_checkpoints_of_their_own(env: ExecutorEnv) -> None:

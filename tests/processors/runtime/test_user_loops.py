@@ -1,10 +1,15 @@
 """Tests of the event loops for user code: blocked loops, later runs, threads, and the service loop."""
 
 import asyncio
+import os
+import sys
 import threading
-from collections.abc import AsyncIterator, Coroutine
+import warnings
+from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 
 import pytest
+import uvloop
 
 from agentlog_processors.runtime.loop_bridge import LoopBridge
 from agentlog_processors.runtime.user_loops import Job, JobLoops
@@ -15,6 +20,13 @@ LIMIT_S = 5
 @pytest.fixture
 async def loops() -> AsyncIterator[JobLoops]:
     made = JobLoops(asyncio.get_running_loop(), asyncio.new_event_loop)
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+async def user_loops(request: pytest.FixtureRequest) -> AsyncIterator[JobLoops]:
+    made = JobLoops(asyncio.get_running_loop(), request.param)
     yield made
     made.close()
 
@@ -190,3 +202,73 @@ async def test_a_call_that_was_cancelled_on_its_way_is_never_made() -> None:
     loops.close()
     assert made == ["later"]
     assert faults == []
+
+
+def in_a_task(work: Coroutine[object, object, object]) -> Coroutine[object, object, str]:
+    """Return a coroutine that runs another one as a task of its own, as LangGraph runs parallel nodes."""
+
+    async def run() -> str:
+        task = asyncio.ensure_future(work)
+        await asyncio.wait({task})
+        return repr(task.exception())
+
+    return run()
+
+
+def in_a_thread(work: Callable[[], object]) -> Coroutine[object, object, object]:
+    async def run() -> object:
+        return await asyncio.get_running_loop().run_in_executor(None, work)
+
+    return run()
+
+
+async def raising(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+async def test_an_exit_in_a_task_or_thread_is_the_error_of_its_run(user_loops: JobLoops, error: BaseException) -> None:
+    neighbour = user_loops.start("h", lambda: in_a_task(asyncio.sleep(0.2)))
+    assert await user_loops.start("g", lambda: in_a_task(raising(error))).done == repr(error)
+    in_thread = user_loops.start("g", lambda: in_a_task(in_a_thread(partial(raised, error))))
+    assert await in_thread.done == repr(error)
+    assert await neighbour.done == "None"
+
+
+def raised(error: BaseException) -> None:
+    raise error
+
+
+async def test_a_loop_that_user_code_stops_goes_on(user_loops: JobLoops) -> None:
+    async def stopping() -> str:
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0)
+        return "still here"
+
+    async with asyncio.timeout(LIMIT_S):
+        assert await user_loops.start("g", stopping).done == "still here"
+        assert await user_loops.start("h", where).done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("leave", [lambda: None, sys.exit], ids=["returns", "exits"])
+@pytest.mark.parametrize("threaded", [False, True])
+async def test_a_child_that_user_code_forks_does_not_go_on_with_the_run(
+    user_loops: JobLoops, leave: Callable[[], None], threaded: bool
+) -> None:
+    def forking() -> int:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            leave()
+        return pid
+
+    async def on_the_loop() -> object:
+        return forking()
+
+    async with asyncio.timeout(LIMIT_S):
+        pid = await user_loops.start("g", lambda: in_a_thread(forking) if threaded else on_the_loop()).done
+        assert isinstance(pid, int)
+        assert await asyncio.to_thread(os.waitpid, pid, 0) == (pid, 0)
+        assert await user_loops.start("h", where).done

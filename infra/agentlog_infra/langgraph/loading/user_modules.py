@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from agentlog_facts.errors import Misconfigured
+from agentlog_infra.langgraph.errors import EXITS
 from agentlog_infra.langgraph.loading.config import GraphsConfig, GraphSpec
 
 SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages", "build", "dist"})
@@ -47,7 +48,7 @@ def _module(config: GraphsConfig, spec: GraphSpec) -> ModuleType:
         raise Misconfigured(f"graph {spec.graph_id}: there is no file {spec.source} in {config.root}")
     try:
         return _from_file(config.root, file) if spec.is_file else importlib.import_module(spec.source)
-    except (Exception, SystemExit) as error:
+    except (Exception, *EXITS) as error:
         raise Misconfigured(f"graph {spec.graph_id}: {explain_error(error, config.root)}") from error
 
 
