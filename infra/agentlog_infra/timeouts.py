@@ -83,6 +83,8 @@ JOB_S = 600.0
 RESTART_WINDOW_S = 60.0
 RESTART_FIRST_PAUSE_S = 0.1
 RESTART_LONGEST_PAUSE_S = 5.0
+SPARE_LONGEST_PAUSE_S = 0.5
+"""A spare worker is restarted sooner: it exists to find the run that ends its process."""
 
 # Roles
 ROLE_START_S = 120.0

@@ -161,7 +161,7 @@ class LangGraphAccess:
                 return await read(graph)
             except AgentlogError:
                 raise
-            except (Exception, *EXITS) as error:  # reducers are user code, they may raise anything
+            except (Exception, *EXITS) as error:  # noqa: BLE001 - reducers are user code, they may raise anything
                 log.warning("state.writes_left_out", extra={"graph_id": graph_id, "error": type(error).__name__})
         async with self._reading(graph_id, config, ExcludePendingWrites(reads)) as graph:
             return await read(graph)

@@ -36,7 +36,7 @@ EXIT_REPLACE = 75
 class RoleSpec:
     """A process to run: `module` with `arguments`; one that executes runs gets a new worker id at each start.
 
-    `preload` is imported once, by the fork server.
+    `preload` is imported once, by the fork server. A `temporary` role ends by itself, with status 0.
     """
 
     name: str
@@ -46,6 +46,7 @@ class RoleSpec:
     stop_secs: float = 10.0
     loads_graphs: bool = False
     preload: str | None = None
+    temporary: bool = False
 
 
 class RoleCrashes(AgentlogError):
@@ -62,8 +63,18 @@ async def _no_hook(worker_id: str) -> None:
     raise Unavailable(f"worker {worker_id} died before its death could be reported")
 
 
+def endless_budget(spec: RoleSpec) -> RestartBudget:
+    """Return the budget of a role that executes runs, once it was ready: user code may end it, so it is never full."""
+    longest_s = timeouts.SPARE_LONGEST_PAUSE_S if spec.temporary else timeouts.RESTART_LONGEST_PAUSE_S
+    return RestartBudget(limit=None, longest_pause_secs=longest_s)
+
+
 class Role:
-    """Supervises one role process."""
+    """Supervises one role process.
+
+    `budget` limits its restarts. A role that executes runs is restarted for ever once it was ready: user code may end
+    it, and the rest of the server must stay up.
+    """
 
     def __init__(self, spec: RoleSpec, forkserver: ForkServer, notes: Path, budget: RestartBudget) -> None:
         self.spec = spec
@@ -72,6 +83,7 @@ class Role:
         self._note = notes / f"role-{spec.name.replace(',', '-')}.json"
         self._on_worker_death: DeathHook = _no_hook
         self._budget = budget
+        self._endless: RestartBudget | None = None
         self._process: Running | None = None
         self._worker_id = self._error = ""
         self._stopping = self._replacing = self._replaced = False
@@ -90,19 +102,22 @@ class Role:
         await self._ready.wait()
 
     async def run(self, environment: Mapping[str, str], on_worker_death: DeathHook) -> None:
-        """Run the role with these variables, and restart it until `stop`.
+        """Run the role with these variables, and restart it until `stop`; a temporary one until it ends by itself.
 
         Raises: Misconfigured if it reports that it cannot run, RoleCrashes if it dies too often, Unavailable if it does
         not become ready.
         """
         self._environment, self._on_worker_death = environment, on_worker_death
-        while not self._stopping:
-            status = await self._run_once()
-            if self._stopping:
-                return
-            if not self._replacing:
-                await self._after_death(status)
-            self._replaced, self._replacing = self._replacing, False
+        try:
+            while not self._stopping:
+                status = await self._run_once()
+                if self._stopping or (status == 0 and self.spec.temporary and not self._replacing):
+                    return
+                if not self._replacing:
+                    await self._after_death(status)
+                self._replaced, self._replacing = self._replacing, False
+        finally:
+            self._settled.set()
 
     async def restart(self) -> None:
         """Replace the process by a new one (changed graphs); return when that is ready or cannot run.
@@ -159,12 +174,18 @@ class Role:
                 async with asyncio.timeout(timeouts.ROLE_START_S):
                     report = await ready.line()
             except TimeoutError as error:
+                if self._endless is not None:
+                    log.error("role.not_ready", extra={"role": self.spec.name, "pid": process.pid})
+                    signal_child(process, signal.SIGKILL)
+                    return
                 raise Unavailable(f"{self.spec.name} was not ready within {timeouts.ROLE_START_S:.0f} s") from error
         self._error = str(report.get("error", ""))
         if report and not self._error:
             log.info("role.ready", extra={"role": self.spec.name, "pid": process.pid})
             self._ready.set()
             self._settled.set()
+            if self.spec.executes_runs and self._endless is None:
+                self._endless = endless_budget(self.spec)
 
     async def _after_death(self, status: int) -> None:
         if status == EXIT_MISCONFIGURED and self._replaced:
@@ -176,7 +197,7 @@ class Role:
         if status == EXIT_REPLACE:
             log.warning("role.replaced", extra={"role": self.spec.name})
             return
-        delay_secs = self._budget.next_delay_secs()
+        delay_secs = (self._endless or self._budget).next_delay_secs()
         log.error("role.died", extra={"role": self.spec.name, "status": status, "again_in_secs": delay_secs})
         if delay_secs is None:
             raise RoleCrashes(f"{self.spec.name} keeps crashing (last exit status {status})")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -17,7 +18,7 @@ from tests.stack_fixtures import until
 from agentlog_facts.errors import Misconfigured
 from agentlog_infra.console import Status, say_error
 from agentlog_infra.process.child import child_environment, identify, spawn
-from agentlog_infra.process.restart_budget import RestartBudget
+from agentlog_infra.process.restart_budget import LIMIT, RestartBudget
 from agentlog_infra.supervisor.role import RoleCrashes, RoleSpec
 from agentlog_infra.supervisor.supervisor import Supervisor, role_specs
 
@@ -57,10 +58,10 @@ class Toys:
 
     @asynccontextmanager
     async def supervisor(
-        self, stages: Sequence[Sequence[RoleSpec]], budget: RestartBudget | None = None
+        self, stages: Sequence[Sequence[RoleSpec]], restarts: int = LIMIT
     ) -> AsyncGenerator[Supervisor]:
         """Run toy roles."""
-        async with Supervisor(stages, self.folder, budget) as supervisor:
+        async with Supervisor(stages, self.folder, restarts) as supervisor:
             self.seen = supervisor
             await supervisor.start(self.environment, self.on_death)
             yield supervisor
@@ -101,7 +102,7 @@ async def test_a_killed_worker_comes_back_and_its_runs_are_told_lost(toys: Toys)
 async def test_a_role_that_dies_again_and_again_ends_the_whole(toys: Toys, capsys: pytest.CaptureFixture[str]) -> None:
     toys.behave(projector="dies")
     with pytest.raises(RoleCrashes, match="projector keeps crashing") as raised:
-        async with toys.supervisor([[toy("gateway")], [toy("projector")]], RestartBudget(limit=3)):
+        async with toys.supervisor([[toy("gateway")], [toy("projector")]], restarts=3):
             pytest.fail("it counts as started")
     assert say_error(raised.value) == Status.FAILED
     assert "fix: its last log lines" in capsys.readouterr().err
@@ -112,10 +113,60 @@ async def test_a_role_that_dies_again_and_again_ends_the_whole(toys: Toys, capsy
 
 async def test_a_worker_that_user_code_keeps_from_stopping_is_replaced_as_often_as_it_takes(toys: Toys) -> None:
     toys.behave(worker="stuck")
-    async with toys.supervisor([[toy("worker", executes_runs=True)]], RestartBudget(limit=1)):
+    async with toys.supervisor([[toy("worker", executes_runs=True)]], restarts=1):
         await until(lambda: len(toys.notes("started")) > 3)
         toys.behave()
         assert len(toys.dead) >= 2, "its runs are told lost"
+
+
+async def test_a_worker_that_dies_after_its_start_is_replaced_for_ever(toys: Toys) -> None:
+    toys.behave(worker="dies later")
+    async with toys.supervisor([[toy("gateway")], [toy("worker", executes_runs=True)]], restarts=1) as supervisor:
+        await until(lambda: len(toys.dead) >= 4)
+        os.kill(int(toys.notes("started")[0]["pid"]), signal.SIGKILL)
+        await until(lambda: len([line for line in toys.notes("started") if line["role"] == "gateway"]) == 2)
+        toys.behave()
+        await asyncio.gather(*(role.wait_ready() for role in supervisor.roles))
+
+
+async def test_a_worker_that_never_becomes_ready_ends_the_start(toys: Toys) -> None:
+    toys.behave(worker="dies")
+    with pytest.raises(RoleCrashes, match="worker keeps crashing"):
+        async with toys.supervisor([[toy("worker", executes_runs=True)]], restarts=1):
+            pytest.fail("it counts as started")
+
+
+async def test_spare_workers_start_when_a_worker_died_and_may_leave(toys: Toys) -> None:
+    spare = replace(toy("spare", executes_runs=True, loads_graphs=True), temporary=True)
+    async with toys.supervisor([[toy("worker", executes_runs=True), spare]]) as supervisor:
+        assert {line["role"] for line in toys.notes("started")} == {"worker"}
+        await supervisor.reload()
+        toys.behave(spare="leaves")
+        for number in (1, 2):
+            pid = next(role.pid for role in supervisor.roles if role.spec.name == "worker")
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda: len([one for one in toys.notes("started") if one["role"] == "spare"]) == number)  # noqa: B023 - called in this turn
+            await until(lambda: all(role.pid is None for role in supervisor.roles if role.spec.temporary))
+            await next(role for role in supervisor.roles if not role.spec.temporary).wait_ready()
+        assert len(toys.dead) == 2, "a spare worker that left gave everything back"
+
+
+async def test_a_spare_worker_that_dies_is_started_again_and_replaced_at_a_change(toys: Toys) -> None:
+    spare = replace(toy("spare", executes_runs=True, loads_graphs=True), temporary=True)
+    async with toys.supervisor([[toy("worker", executes_runs=True), spare]]) as supervisor:
+        os.kill(int(toys.notes("started")[0]["pid"]), signal.SIGKILL)
+        for number in (1, 2):
+            await until(lambda: supervisor.roles[1].pid is not None)
+            await supervisor.roles[1].wait_ready()
+            assert len([one for one in toys.notes("started") if one["role"] == "spare"]) == number
+            pid = supervisor.roles[1].pid
+            if number == 1:
+                assert pid is not None
+                os.kill(pid, signal.SIGKILL)
+                await until(lambda: len(toys.dead) == 2)
+        await supervisor.reload()
+        assert len([one for one in toys.notes("started") if one["role"] == "spare"]) == 3
 
 
 async def test_a_role_that_cannot_run_as_configured_is_not_tried_again(toys: Toys) -> None:
@@ -209,10 +260,15 @@ def test_workers_stop_after_the_gateway_and_before_the_projector_whose_verdicts_
     stages = [[spec.name for spec in stage] for stage in role_specs(workers=2, grace_secs=7.0)]
     assert stages == [["gateway"], ["worker-1", "worker-2"], ["projector,housekeeper"]]
     assert all(spec.stop_secs > 7.0 for spec in role_specs(2, 7.0)[1])
+    spares = role_specs(workers=1, grace_secs=7.0, spares=2)[1][1:]
+    assert [(spec.name, spec.arguments, spec.temporary) for spec in spares] == [
+        ("spare-1", ("spare",), True),
+        ("spare-2", ("spare",), True),
+    ]
 
 
 async def test_a_role_that_fails_later_is_reported_to_who_waits(toys: Toys) -> None:
-    async with toys.supervisor([[toy("gateway")]], RestartBudget(limit=0)) as supervisor:
+    async with toys.supervisor([[toy("gateway")]], restarts=0) as supervisor:
         os.kill(int(toys.notes("started")[0]["pid"]), signal.SIGKILL)
         with pytest.raises(RoleCrashes, match="last exit status -9"):
             async with asyncio.timeout(10):

@@ -228,10 +228,13 @@ async def raising(error: BaseException) -> None:
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
 async def test_an_exit_in_a_task_or_thread_is_the_error_of_its_run(user_loops: JobLoops, error: BaseException) -> None:
-    neighbour = user_loops.start("h", lambda: in_a_task(asyncio.sleep(0.2)))
+    free = threading.Event()
+    neighbour = user_loops.start("h", lambda: in_a_task(in_a_thread(lambda: free.wait(LIMIT_S))))
     assert await user_loops.start("g", lambda: in_a_task(raising(error))).done == repr(error)
     in_thread = user_loops.start("g", lambda: in_a_task(in_a_thread(partial(raised, error))))
     assert await in_thread.done == repr(error)
+    assert not neighbour.done.done()
+    free.set()
     assert await neighbour.done == "None"
 
 

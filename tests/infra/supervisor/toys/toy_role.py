@@ -10,6 +10,9 @@ from pathlib import Path
 
 from agentlog_infra.system_ports import SystemIds
 
+STATUSES = {"stuck": 75, "dies later": 3, "leaves": 0}
+"""Exit statuses of toys that end right after they have become ready."""
+
 
 def note(what: str) -> None:
     """Append one line to the file that the test reads."""
@@ -41,8 +44,8 @@ def main() -> int:
     fd = int(sys.argv[sys.argv.index("--ready-fd") + 1])
     os.write(fd, json.dumps({"role": sys.argv[1], "pid": os.getpid()}).encode() + b"\n")
     os.close(fd)
-    if wanted == "stuck":
-        return 75
+    if wanted in STATUSES:
+        return STATUSES[wanted]
     while True:
         number = signal.sigwait(signals)
         note("asked to stop")
