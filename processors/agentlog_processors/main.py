@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -141,6 +142,7 @@ async def _serve(settings: Settings, roles: Sequence[str], ready_fd: int | None)
         services: list[Service] = []
         if "worker" in roles:
             services += _worker(await _adapters(stack, settings), stack)
+            _tune_memory()
         if "housekeeper" in roles:
             services += _housekeeper(await _adapters(stack, settings), stack)
         if "projector" in roles:
@@ -239,6 +241,16 @@ def _worker(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]:
     )
     active: dict[RunId, Attempt] = {}
     return [ExecuteRuns(dependencies, active), WatchClaims(dependencies, active)]
+
+
+def _tune_memory() -> None:
+    """Make garbage collection of a worker rarer: a token stream makes objects, not cycles, and collections visit all.
+
+    A tenth of the projector's threshold: user code makes cycles, and a rarer collection would stop all runs for longer.
+    """
+    gc.collect()
+    gc.freeze()  # modules of graphs and libraries stay
+    gc.set_threshold(10_000, 10, 10)
 
 
 def _housekeeper(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]:
