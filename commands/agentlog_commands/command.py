@@ -20,6 +20,7 @@ Reason: TypeAlias = Literal[
     "run_not_active",
     "run_active",
     "nothing_to_do",
+    "metadata_too_large",
     "not_possible",
 ]
 

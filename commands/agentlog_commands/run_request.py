@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Literal, TypeAlias
 
 from agentlog_commands.command import Refused
+from agentlog_commands.metadata_limit import DEFAULT, MetadataLimit
 from agentlog_facts.configurable import RESERVED_METADATA, is_reserved, is_server_key
 from agentlog_facts.ids import AssistantId, RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
@@ -77,12 +78,24 @@ class RunRequest:
         return self.metadata if self.creates_thread else None
 
     def resolve(
-        self, assistant: RunAssistant, thread_metadata: JsonObject, ids: RunIds, now: datetime
+        self,
+        assistant: RunAssistant,
+        thread_metadata: JsonObject,
+        ids: RunIds,
+        now: datetime,
+        limit: MetadataLimit = DEFAULT,
     ) -> RunCreated | Refused:
-        """Return the fact with everything that the run needs; refuse `context` together with `config.configurable`."""
+        """Return the fact with everything that the run needs.
+
+        Refuse `context` together with `config.configurable`, and metadata of the request (with that of its config) that
+        is too large.
+        """
         given = _object(self.config, "configurable")
         if given and self.context:
             return Refused("context_and_configurable", BOTH_GIVEN)
+        refusal = limit.refusal({**_object(self.config, "metadata"), **self.metadata})
+        if refusal is not None:
+            return refusal
         metadata = self._metadata(assistant, thread_metadata)
         config: JsonObject = {"tags": [], **assistant.config, **self.config}
         config["configurable"] = self._configurable(assistant) | self._server_values(assistant, ids, now)

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from agentlog_commands.command import Accepted, Decision, Refused
+from agentlog_commands.metadata_limit import DEFAULT, MetadataLimit
 from agentlog_facts.checkpoint import CheckpointFact
+from agentlog_facts.envelope import Demand
 from agentlog_facts.ids import Stream, ThreadId, stream
 from agentlog_facts.json_value import JsonObject
 from agentlog_facts.thread import (
@@ -26,11 +28,14 @@ class CreateThread:
 
     thread_id: ThreadId
     metadata: JsonObject
+    limit: MetadataLimit = DEFAULT
 
     def decide(self) -> Decision:
-        """Always accept; the guard decides whether the thread exists."""
+        """Accept, or refuse metadata that is too large; the guard decides whether the thread exists."""
         name = thread_stream(self.thread_id)
-        return Accepted(name, (ThreadCreated(self.thread_id, self.metadata),), {name: "absent"})
+        return self.limit.refusal(self.metadata) or Accepted(
+            name, (ThreadCreated(self.thread_id, self.metadata),), {name: "absent"}
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +44,27 @@ class PatchThread:
 
     thread_id: ThreadId
     metadata: JsonObject
+    limit: MetadataLimit = DEFAULT
 
-    def decide(self, state: ThreadState) -> Decision:
-        """Accept, or refuse if the thread does not exist."""
+    @property
+    def large(self) -> bool:
+        """Return whether a few patches like this one would exceed the limit together."""
+        return not self.limit.part().holds(self.metadata)
+
+    def decide(self, state: ThreadState, before: JsonObject, meta_version: int | None) -> Decision:
+        """Accept, or refuse if the thread does not exist, or if its metadata would be too large.
+
+        `before` is the metadata at `meta_version`. A patch demands that version if it is large or if more than half of
+        the limit is used: patches that see the same metadata must not exceed the limit together.
+        """
         if not state.exists:
             return Refused("thread_not_found")
+        merged = {**before, **self.metadata}
         name = stream("meta", self.thread_id)
-        return Accepted(name, (ThreadMetadataPatched(self.thread_id, self.metadata),), {name: "exists"})
+        crowded = self.large or not self.limit.part(2).holds(merged)
+        demand: Demand = meta_version if crowded and meta_version is not None else "exists"
+        patched = ThreadMetadataPatched(self.thread_id, self.metadata)
+        return self.limit.refusal(merged) or Accepted(name, (patched,), {name: demand})
 
 
 @dataclass(frozen=True, slots=True)

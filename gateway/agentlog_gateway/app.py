@@ -9,6 +9,7 @@ from functools import partial
 from fastapi import FastAPI
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
+from agentlog_commands.metadata_limit import MetadataLimit
 from agentlog_gateway.api.dependencies import Dependencies, Limits
 from agentlog_gateway.api.refusal_log import Refusals
 from agentlog_gateway.application import build_app
@@ -128,6 +129,7 @@ def _dependencies(
             settings.max_request_body_bytes,
             settings.request_deadline_secs,
             settings.cancel_grace_secs,
+            MetadataLimit(settings.metadata_max_bytes, settings.metadata_max_values),
         ),
         checks={"database": caught_up.refresh, "redis": adapters.feed.ping, "log": partial(adapters.log.end, 0)},
         health=partial(health, pool),

@@ -138,6 +138,20 @@ class Settings(BaseSettings):
         validation_alias="HTTP_MAX_REQUEST_BODY_BYTES",
         description="a larger request body is refused with 413",
     )
+    metadata_max_bytes: int = Field(
+        MEBIBYTE,
+        ge=1024,
+        le=64 * MEBIBYTE,
+        validation_alias="AGENTLOG_METADATA_MAX_BYTES",
+        description="metadata of more bytes (as JSON) is refused with 422",
+    )
+    metadata_max_values: int = Field(
+        10_000,
+        ge=16,
+        le=1_000_000,
+        validation_alias="AGENTLOG_METADATA_MAX_VALUES",
+        description="metadata with more values, at all levels together, is refused with 422",
+    )
     cors_allow_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         ("*",), validation_alias="CORS_ALLOW_ORIGINS", description="origins a browser may call from, comma separated"
     )

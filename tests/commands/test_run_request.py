@@ -168,3 +168,12 @@ def test_a_missing_thread_is_made_with_the_runs_metadata_if_that_is_asked_for() 
 )
 def test_only_a_command_with_an_answer_resumes(command: dict[str, Json] | None, resumes: bool) -> None:
     assert RunRequest(command=command).resumes is resumes
+
+
+def test_the_metadata_of_a_request_and_of_its_config_are_limited_together() -> None:
+    half: JsonObject = {str(number): number for number in range(6_000)}
+    other: JsonObject = {f"x{number}": number for number in range(6_000)}
+    given().when(RunRequest(metadata={**half, **other})).then_refused("metadata_too_large")
+    given().when(RunRequest(config={"metadata": {**half, **other}})).then_refused("metadata_too_large")
+    given().when(RunRequest(metadata=half, config={"metadata": other})).then_refused("metadata_too_large")
+    given(thread_metadata=other).when(RunRequest(metadata=half, config={"metadata": half}))

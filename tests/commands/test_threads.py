@@ -15,12 +15,16 @@ def test_creating_leaves_the_question_of_existence_to_the_log() -> None:
 
 def test_a_patch_lies_beside_the_life_of_runs() -> None:
     command = PatchThread(THREAD, {"a": 1})
-    decision = given(c.thread_created()).when(command.decide).then(ThreadMetadataPatched(THREAD, {"a": 1}))
+    decision = (
+        given(c.thread_created())
+        .when(lambda state: command.decide(state, {}, None))
+        .then(ThreadMetadataPatched(THREAD, {"a": 1}))
+    )
     assert (decision.stream, decision.demands) == (ON_META, {ON_META: "exists"})
 
 
 def test_an_unknown_thread_is_neither_patched_nor_deleted() -> None:
-    given().when(PatchThread(THREAD, {}).decide).then_refused("thread_not_found")
+    given().when(lambda state: PatchThread(THREAD, {}).decide(state, {}, None)).then_refused("thread_not_found")
     given().when(DeleteThread(THREAD, 0, None).decide).then_refused("thread_not_found")
 
 

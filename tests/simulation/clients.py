@@ -120,7 +120,8 @@ class Gateway:
             found = await wiring.contexts().thread(request.thread_id, partition)
             match request.kind:
                 case "patch":
-                    return PatchThread(request.thread_id, request.body).decide(found.state)
+                    patch = PatchThread(request.thread_id, request.body)
+                    return patch.decide(found.state, found.metadata, found.meta_version)
                 case "delete":
                     return DeleteThread(request.thread_id, found.version or 0, found.meta_version).decide(found.state)
                 case "cancel":

@@ -7,10 +7,13 @@ from tests.system.api import Api
 from tests.system.checker.records import read_topic
 from tests.system.servers import RunningServer
 
-from agentlog_facts.json_value import as_object, load
+from agentlog_facts.json_value import JsonObject, as_object, dump, load
 
 UNKNOWN = "019ab000-0000-7000-8000-000000000001"
 DEEP = b'{"metadata":' + b'{"a":' * 5000 + b"1" + b"}" * 5001
+MANY = b'{"a":[' + b"0," * 10_000 + b"0]}"
+LONG = b'{"a":"' + b"x" * 1024 * 1024 + b'"}'
+LARGE = "metadata is too large: at most 1048576 bytes of JSON and 10000 values are allowed"
 
 Case = tuple[str, str, bytes | None, int, str]
 CASES: list[Case] = [
@@ -46,6 +49,16 @@ CASES: list[Case] = [
     ("GET", f"/threads/{UNKNOWN}/history?limit={10**23}", None, 422, "limit"),
     ("POST", "/threads/search", b'{"offset":99999999999999999999999}', 422, "offset"),
     ("POST", "/assistants/search", b'{"offset":99999999999999999999999}', 422, "offset"),
+    ("POST", "/threads", b'{"metadata":' + MANY + b"}", 422, LARGE),
+    ("POST", "/threads", b'{"metadata":' + LONG + b"}", 422, LARGE),
+    ("POST", "/threads/search", b'{"metadata":' + MANY + b"}", 422, LARGE),
+    ("POST", "/threads/search", b'{"values":' + MANY + b"}", 422, "values is too large"),
+    ("POST", "/assistants/count", b'{"metadata":' + MANY + b"}", 422, LARGE),
+    ("POST", "/assistants/search", b'{"metadata":' + LONG + b"}", 422, LARGE),
+    ("POST", "/runs", b'{"assistant_id":"agent","metadata":' + MANY + b"}", 422, LARGE),
+    ("POST", "/runs/wait", b'{"assistant_id":"agent","config":{"metadata":' + MANY + b"}}", 422, LARGE),
+    ("POST", "/runs/stream", b'{"assistant_id":"agent","metadata":' + LONG + b"}", 422, LARGE),
+    ("POST", f"/threads/{UNKNOWN}/history", b'{"metadata":' + MANY + b"}", 422, LARGE),
     ("GET", "/ui/agent/index.js", None, 404, "not implemented by agentlog"),
     ("GET", "/nowhere", None, 404, "Not Found"),
     ("GET", "/threads/search", None, 405, "Method Not Allowed"),
@@ -75,6 +88,21 @@ async def test_bad_input_gets_a_clear_error(
     assert isinstance(told, str)
     assert detail in told
     assert len(await read_topic(server.kafka, "agentlog.events")) == before
+
+
+async def test_patches_cannot_collect_more_metadata_than_one_request_may_bring(server: RunningServer) -> None:
+    api = Api(server.url)
+    thread_id = await api.thread()
+
+    async def patch(name: str) -> int:
+        body = dump({"metadata": {name: "x" * 200_000}})
+        return (await api.raw("PATCH", f"/threads/{thread_id}", body))[0]
+
+    found = await asyncio.gather(*(patch(f"k{number}") for number in range(12)))
+    kept = as_object((await api.get(f"/threads/{thread_id}"))["metadata"])
+    assert (sorted(found), len(kept)) == ([200] * 5 + [422] * 7, 5)
+    run: JsonObject = {"assistant_id": "trivial", "input": {}, "metadata": {"own": 1}}
+    await api.call("POST", f"/threads/{thread_id}/runs/wait", run)
 
 
 async def test_a_body_over_the_limit_is_refused_before_it_is_sent(server: RunningServer) -> None:

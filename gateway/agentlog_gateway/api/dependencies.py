@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from agentlog_commands.metadata_limit import DEFAULT, MetadataLimit
 from agentlog_commands.submit import Submitter
 from agentlog_facts.graph_ports import GraphAccess
 from agentlog_facts.ports import Clock, EventLog, Ids, LedgerReads
@@ -33,6 +34,7 @@ class Limits:
     body_bytes: int
     deadline_s: float
     cancel_grace_s: float
+    metadata: MetadataLimit = DEFAULT
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from agentlog_facts import envelope
 from agentlog_facts.envelope import ANONYMOUS, Actor, Cause
 from agentlog_facts.errors import AgentlogError, Contended, Unavailable
 from agentlog_facts.ids import Key
-from agentlog_facts.json_value import Json
+from agentlog_facts.json_value import Json, JsonObject
 from agentlog_gateway.api.dependencies import Dependencies
 from agentlog_gateway.http.body import parse_body, read_body
 from agentlog_gateway.http.errors import Problem, invalid
@@ -81,6 +81,13 @@ class RequestContext:
         """Return the checked body. Raises: Problem 413, 422, ValidationError."""
         return model.model_validate(await self.json())
 
+    def demand_small(self, **filters: JsonObject | None) -> None:
+        """Check that filters by containment, given by name, are within the limit of metadata. Raises: Problem 422."""
+        for name, given in filters.items():
+            refusal = self.dependencies.limits.metadata.refusal(given or {}, name)
+            if refusal is not None:
+                raise invalid(refusal.detail)
+
     @property
     def request_id(self) -> str:
         """Return the client's X-Request-Id, or one of our own."""
@@ -142,7 +149,8 @@ class RequestContext:
 
         `conflicts`: the API defines a 409 for this command; then too many lost races raise it in place of Contended.
 
-        Raises: Unavailable, OutcomeUnknown, KeyReused, Contended or Problem 409, and the errors of `decide`.
+        Raises: Unavailable, OutcomeUnknown, KeyReused, Contended or Problem 409, Problem 422 for metadata that is too
+        large, and the errors of `decide`.
         """
         identity = self.identity
         intent = Intent(Key(key), identity.event_id, self.body_sha256, self.cause, identity.keyed, serial)
@@ -157,6 +165,8 @@ class RequestContext:
         match done:
             case Refused() if deciding.raised is not None:
                 raise deciding.raised
+            case Refused(reason="metadata_too_large"):
+                raise invalid(done.detail)
             case Submitted():
                 self.attempted = None
             case Refused():

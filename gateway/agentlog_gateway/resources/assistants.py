@@ -60,6 +60,7 @@ async def get(context: RequestContext) -> Response:
 
 
 def _filter(context: RequestContext, body: AssistantCount) -> AssistantFilter:
+    context.demand_small(metadata=body.metadata)
     if body.graph_id is not None:
         _known_graph(context.dependencies, body.graph_id)
     return AssistantFilter(body.metadata or None, body.graph_id, body.name)

@@ -86,6 +86,7 @@ async def get_history(context: RequestContext) -> Response:
 async def post_history(context: RequestContext) -> Response:
     """POST /threads/{thread_id}/history."""
     body = await context.body(HistoryQuery)
+    context.demand_small(metadata=body.metadata)
     before = _before(body.before)
     return await _history(context, at_checkpoint(body.checkpoint), before, body.limit, body.metadata, body.select)
 

@@ -42,7 +42,7 @@ async def create(context: RequestContext) -> Response:
     body = await context.body(ThreadCreate)
     thread_id = ThreadId(body.thread_id or context.new_id("thread"))
     await context.dependencies.caught_up.require(thread_id)
-    command = CreateThread(thread_id, body.metadata)
+    command = CreateThread(thread_id, body.metadata, context.dependencies.limits.metadata)
 
     async def decide() -> Decision:
         return command.decide()
@@ -68,12 +68,13 @@ async def patch(context: RequestContext) -> Response:
     """PATCH /threads/{thread_id}: merge metadata."""
     thread_id = ThreadId(context.path_id("thread"))
     body = await context.body(ThreadPatch)
-    command = PatchThread(thread_id, body.metadata)
+    command = PatchThread(thread_id, body.metadata, context.dependencies.limits.metadata)
 
     async def decide() -> Decision:
-        return command.decide((await thread_context(context, thread_id)).state)
+        found = await thread_context(context, thread_id)
+        return command.decide(found.state, found.metadata, found.meta_version)
 
-    done = await context.submit("PatchThread", thread_id, decide)
+    done = await context.submit("PatchThread", thread_id, decide, serial=command.large)
     if not isinstance(done, Submitted):
         raise Problem(404, "Not Found")
     if "return=minimal" in context.request.headers.get("prefer", ""):
@@ -99,6 +100,7 @@ async def search(context: RequestContext) -> Response:
     """POST /threads/search."""
     body = await context.body(ThreadSearch)
     paths = extraction_paths(body.extract)
+    context.demand_small(metadata=body.metadata, values=body.values)
     await context.dependencies.caught_up.require_all()
     where = ThreadFilter(tuple(body.ids), body.metadata or None, body.values or None, body.status)
     found = await context.dependencies.threads.search(

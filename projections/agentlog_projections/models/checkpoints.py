@@ -17,7 +17,7 @@ from agentlog_projections.sql.batch import Transaction
 from agentlog_projections.sql.caught_up import key_is_authoritative, require
 from agentlog_projections.sql.columns import encoded
 from agentlog_projections.sql.read_model import Commit
-from agentlog_projections.sql.schema import PRELUDE, contained
+from agentlog_projections.sql.schema import PRELUDE, contained, searchable
 
 _CHECKPOINTS = """
 INSERT INTO read_v1.checkpoints AS t (thread_id, checkpoint_ns, checkpoint_id, seq, run_id, parent_checkpoint_id,
@@ -172,8 +172,8 @@ SELECT thread_id, checkpoint_ns, checkpoint_id, seq, run_id, parent_checkpoint_i
  WHERE NOT hidden
    AND NOT EXISTS (SELECT FROM read_v1.threads t WHERE t.thread_id = c.thread_id AND t.deleted_at IS NOT NULL)
 """
-_MATCHES = """NOT EXISTS (SELECT FROM jsonb_each({}::jsonb) f
-                   WHERE (read_v1.searchable(metadata) -> f.key) IS DISTINCT FROM f.value)"""
+_MATCHES = f"""NOT EXISTS (SELECT FROM jsonb_each({{}}::jsonb) f
+                   WHERE (({searchable("metadata")}) -> f.key) IS DISTINCT FROM f.value)"""
 _CHAINS = """
 WITH RECURSIVE want AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[])

@@ -16,7 +16,7 @@ from agentlog_projections.sql.batch import Transaction
 from agentlog_projections.sql.caught_up import key_is_authoritative, require
 from agentlog_projections.sql.columns import encoded
 from agentlog_projections.sql.read_model import Commit
-from agentlog_projections.sql.schema import PRELUDE, without_nul
+from agentlog_projections.sql.schema import PRELUDE, searchable, without_nul
 
 _DELETE = """
 DELETE FROM read_v1.store_items i USING unnest($1::text[], $2::text[]) AS gone(store, item_key)
@@ -108,7 +108,7 @@ SELECT {_ALL_AUTHORITATIVE} AS is_authoritative, f.* FROM (SELECT 1) AS one LEFT
      WHERE namespace >= $1::text[] AND namespace < $7::text[] AND namespace[:cardinality($1::text[])] = $1::text[]
        AND NOT EXISTS (
            SELECT 1 FROM unnest($2::text[], $3::text[], $4::jsonb[]) AS c(field, comparison, operand),
-                  LATERAL (SELECT read_v1.searchable(i.value) -> c.field AS held) AS v,
+                  LATERAL (SELECT ({searchable("i.value")}) -> c.field AS held) AS v,
                   LATERAL (SELECT CASE WHEN jsonb_typeof(held) = 'number' THEN held::numeric END AS number,
                                   CASE WHEN jsonb_typeof(operand) = 'number' THEN operand::numeric END AS bound) AS n
             WHERE NOT coalesce(CASE comparison

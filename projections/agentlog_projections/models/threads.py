@@ -15,7 +15,7 @@ from agentlog_projections.sql.batch import Transaction
 from agentlog_projections.sql.columns import Column, Columns, texts
 from agentlog_projections.sql.lru import Lru
 from agentlog_projections.sql.read_model import Commit, by_key
-from agentlog_projections.sql.schema import PRELUDE, contained
+from agentlog_projections.sql.schema import PRELUDE, contained, searchable
 
 CACHED_BYTES = 64 * 1024 * 1024
 ROW_BYTES = 2048
@@ -178,12 +178,12 @@ class ThreadFilter:
 
 
 _SHOWN = COLUMNS.of(Thread)
-_FILTER = """
+_FILTER = f"""
   FROM read_v1.threads t WHERE deleted_at IS NULL
    AND (cardinality($1::text[]) = 0 OR thread_id = ANY($1::text[]))
    AND ($2::jsonb IS NULL OR read_v1.searchable(metadata) @> $2::jsonb)
    AND ($3::text IS NULL OR status = $3)
-   AND ($4::jsonb IS NULL OR ("values" IS NOT NULL AND read_v1.searchable("values") @> $4::jsonb))
+   AND ($4::jsonb IS NULL OR ({searchable('"values"')}) @> $4::jsonb)
 """
 
 

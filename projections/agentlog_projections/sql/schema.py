@@ -3,6 +3,9 @@
 from agentlog_facts.json_value import Json, JsonObject, dump
 
 SCHEMA = "read_v1"
+SEARCHABLE_BYTES = 32 * 1024 * 1024
+"""Longer texts are not searched: PostgreSQL cannot make jsonb of all of them (it holds 16,777,216 elements, which take
+32 MiB), and one such row would fail each search over it."""
 PRELUDE = r"""
 CREATE SCHEMA IF NOT EXISTS read_v1;
 -- jsonb cannot hold \u0000; for searching it counts as U+FFFD. What is shown comes from the json as it was stored.
@@ -11,6 +14,11 @@ CREATE OR REPLACE FUNCTION read_v1.searchable(stored json) RETURNS jsonb LANGUAG
                 ELSE regexp_replace(stored::text, '(?<!\\)((?:\\\\)*)\\u0000', '\1\\ufffd', 'g')::jsonb END
 $$;
 """
+
+
+def searchable(column: str) -> str:
+    """Return the SQL for a column of JSON as jsonb; null where its text is too long to be searched."""
+    return f"CASE WHEN octet_length({column}::text) <= {SEARCHABLE_BYTES} THEN read_v1.searchable({column}) END"
 
 
 def contained(wanted: JsonObject | None) -> str | None:

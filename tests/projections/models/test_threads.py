@@ -242,3 +242,18 @@ async def test_threads_are_found_by_containment_status_and_id(given: Applying, t
     assert await found(ThreadFilter()) == ["t1", "t2", "t3"]
     page = await threads.search(ThreadFilter(), sort_by="created_at", limit=1, offset=1)
     assert [thread.thread_id for thread in page] == ["t2"]
+
+
+async def test_a_thread_whose_values_jsonb_cannot_hold_fails_no_search(
+    given: Applying, threads: Threads, env: ProjectorEnv
+) -> None:
+    for name in ("t1", "t2"):
+        facts = (thread_created(name), state_updated({"set": {"a": 1}}, thread=name))
+        await given(*(draft(name, fact) for fact in facts))
+    elements = 16_777_216  # one more is too much for jsonb
+    text = """UPDATE read_v1.threads SET "values" = ('{"a":1,"b":[' || repeat('0,', $1) || '0]}')::json
+               WHERE thread_id = 't1'"""
+    async with env.pool.acquire() as connection:
+        await connection.execute(text, elements)
+    found = await threads.search(ThreadFilter(values={"a": 1}))
+    assert [thread.thread_id for thread in found] == ["t2"]
