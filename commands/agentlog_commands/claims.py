@@ -140,8 +140,8 @@ def after_attempt(reason: str, counted: int, counts: bool, retries: int) -> Rele
 
 
 def as_asked(end: End, cancel: CancelRequest | None) -> End:
-    """Return the given end, or the end of an accepted rollback, which wins over any other end."""
-    return cancelled(cancel) if cancel is not None and cancel.action == "rollback" else end
+    """Return the given end, or the end of an accepted cancel, which wins: clients see it since the request."""
+    return end if cancel is None else cancelled(cancel)
 
 
 def cancelled(cancel: CancelRequest) -> End:

@@ -19,6 +19,7 @@ Reason: TypeAlias = Literal[
     "run_not_found",
     "run_not_active",
     "run_active",
+    "run_stopping",
     "nothing_to_do",
     "metadata_too_large",
     "not_possible",

@@ -146,13 +146,13 @@ class CancelRun:
     version: int
 
     def decide(self, state: ThreadState) -> Decision:
-        """End a run at once if it was never claimed, else request its cancel.
+        """End a run at once if it was never claimed, else request its cancel; an accepted request counts as the end.
 
         A released run may have checkpoints. The request keeps it from being claimed again; the first process that finds
         the run ends it with the state of its checkpoints.
         """
         run = state.runs.get(self.run_id)
-        if run is None:
+        if run is None or run.cancel is not None:
             return Refused("run_not_active")
         name = thread_stream(self.thread_id)
         return Accepted(name, self._facts(run), {name: self.version})

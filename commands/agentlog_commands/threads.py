@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from agentlog_commands.command import Accepted, Decision, Refused
+from agentlog_commands.command import Accepted, Decision, Reason, Refused
 from agentlog_commands.metadata_limit import DEFAULT, MetadataLimit
 from agentlog_facts.checkpoint import CheckpointFact
 from agentlog_facts.envelope import Demand
@@ -96,10 +96,14 @@ class UpdateState:
     updated: StateUpdated
 
     def decide(self, state: ThreadState) -> Decision:
-        """Accept, or refuse while a run is active. Source: docs/http-api.md, section 6.3."""
+        """Accept, or refuse while a run is active. Source: docs/http-api.md, section 6.3.
+
+        The refusal `run_stopping` is for a thread whose runs are all cancelled: it holds until these have ended.
+        """
         if not state.exists:
             return Refused("thread_not_found")
-        if state.busy:
-            return Refused("thread_busy", f"Thread {self.thread_id} has in-flight runs: {list(state.runs)}")
+        if state.runs:
+            reason: Reason = "thread_busy" if state.busy else "run_stopping"
+            return Refused(reason, f"Thread {self.thread_id} has in-flight runs: {list(state.runs)}")
         name = thread_stream(self.thread_id)
         return Accepted(name, (*self.checkpoints, self.updated), {name: self.version})

@@ -189,8 +189,13 @@ class ThreadState:
 
     @property
     def busy(self) -> bool:
-        """Return whether any run is pending or running, including delayed runs."""
-        return bool(self.runs)
+        """Return whether any run waits or is executed, delayed runs included, runs with a cancel request not."""
+        return any(run.cancel is None for run in self.runs.values())
+
+    @property
+    def stopping(self) -> tuple[RunId, ...]:
+        """Return the runs whose cancel was accepted and whose end is not on the log yet. Clients see them as ended."""
+        return tuple(run.run_id for run in self.runs.values() if run.cancel is not None)
 
     @property
     def claimed(self) -> RunState | None:

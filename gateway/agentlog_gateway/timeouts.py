@@ -24,6 +24,8 @@ arrives while the gateway closes the connection fails, and its client cannot kno
 HEARTBEAT_S = 5.0
 """Interval of the bytes that keep a long-running response alive."""
 RETRY_AFTER_S = 1
+STOP_MARGIN_S = 2.0
+"""After the grace time of a cancelled run the housekeeper needs this long at most to end it."""
 PREFLIGHT_CACHE_S = 600
 LONGEST_RUN_DELAY_S = 10 * 366 * 24 * 3600
 """Upper bound of `after_seconds` of a request for a run."""

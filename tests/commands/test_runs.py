@@ -268,3 +268,11 @@ def test_an_answer_replaces_the_one_before_only_while_the_interrupt_can_be_open_
 def test_an_answer_may_come_after_runs_that_answered_nothing_of_it(first: RunCreated) -> None:
     command = replace(answer({ONE: 1}), rivals=[new_run(first)])
     given(c.thread_created(), first, c.run_claimed(), c.run_finished()).when(command.decide).then(command.run)
+
+
+def test_behind_an_accepted_cancel_reject_gets_the_thread_and_a_second_cancel_finds_nothing() -> None:
+    stopping = (c.thread_created(), c.run_created(), c.run_claimed(), c.cancel_requested())
+    command = create("reject", 3)
+    assert given(*stopping).when(command.decide).then(command.run).demands == {ON_THREAD: 3}
+    given(*stopping).when(cancel().decide).then_refused("run_not_active")
+    given(*stopping, command.run).when(create("reject", 4).decide).then_refused("thread_busy")

@@ -37,3 +37,10 @@ def test_state_is_not_written_while_a_run_is_active() -> None:
     command = UpdateState(THREAD, 1, (), c.state_updated())
     given(c.thread_created(), c.run_created()).when(command.decide).then_refused("thread_busy")
     given(c.thread_created()).when(command.decide).then(c.state_updated())
+
+
+def test_behind_an_accepted_cancel_state_is_written_once_the_run_has_ended() -> None:
+    command = UpdateState(THREAD, 3, (), c.state_updated())
+    stopping = (c.thread_created(), c.run_created(), c.run_claimed(), c.cancel_requested())
+    given(*stopping).when(command.decide).then_refused("run_stopping")
+    given(*stopping, c.run_finished()).when(command.decide).then(c.state_updated())

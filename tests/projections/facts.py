@@ -8,6 +8,7 @@ from agentlog_facts.checkpoint import CheckpointSaved, WritesSaved
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.thread import (
+    CancelAction,
     RunCancelRequested,
     RunClaimed,
     RunCreated,
@@ -55,8 +56,9 @@ def run_released(epoch: int, run: str = "r1", *, counts: bool = False) -> RunRel
     return RunReleased(RunId(run), epoch, "lost", counts)
 
 
-def cancel_requested(run: str = "r1") -> RunCancelRequested:
-    return RunCancelRequested(RunId(run), "interrupt", START, {"error": "UserInterrupt", "message": "m"})
+def cancel_requested(run: str = "r1", action: CancelAction = "interrupt") -> RunCancelRequested:
+    name = "UserRollback" if action == "rollback" else "UserInterrupt"
+    return RunCancelRequested(RunId(run), action, START, {"error": name, "message": "m"})
 
 
 def run_finished(

@@ -1,5 +1,6 @@
 """Endpoints that end or remove a run: cancel and delete. Source: docs/http-api.md, section 9."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -17,6 +18,7 @@ from agentlog_facts.ids import Key, RunId, ThreadId
 from agentlog_facts.json_value import JsonObject
 from agentlog_facts.state_diff import diff_state
 from agentlog_facts.thread import CancelAction
+from agentlog_gateway import timeouts
 from agentlog_gateway.api.request_context import RequestContext
 from agentlog_gateway.http.errors import Problem
 from agentlog_gateway.http.long_poll import BlockingResponse
@@ -87,6 +89,26 @@ async def _refusal(context: RequestContext, thread_id: ThreadId, run_id: RunId) 
     return Problem(404, NOT_ACTIVE)
 
 
+async def has_stopped(context: RequestContext, thread_id: ThreadId) -> bool:
+    """Wait until the cancelled runs of a thread have ended; clients see them as ended since their cancel was accepted.
+
+    Return False if another run of the thread is active, or if the wait took longer than the grace time or the request's
+    deadline. Raises: Unavailable.
+    """
+    dependencies = context.dependencies
+    left_s = context.deadline - dependencies.clock.monotonic()
+    state = (await thread_context(context, thread_id)).state
+    if state.busy or left_s <= 0:
+        return False
+    try:
+        async with asyncio.timeout(min(left_s, dependencies.limits.cancel_grace_s + timeouts.STOP_MARGIN_S)):
+            for run_id in state.stopping:
+                await dependencies.run_watcher.outcome(run_id, look_first=True)
+    except TimeoutError:
+        return False
+    return True
+
+
 async def _run(context: RequestContext, thread_id: ThreadId, run_id: RunId) -> Run | None:
     found = await context.dependencies.runs.get(run_id)
     return found if found is not None and found.thread_id == thread_id else None
@@ -117,6 +139,8 @@ async def delete(context: RequestContext) -> Response:
         return command.decide(found.state)
 
     done = await context.submit("DeleteRun", thread_id, decide, serial=True)
+    while isinstance(done, Voided) and done.void.reason == "view_locked" and await has_stopped(context, thread_id):
+        done = await context.submit("DeleteRun", thread_id, decide, serial=True)
     match done:
         case Submitted():
             return no_content(context.token(done))

@@ -12,6 +12,7 @@ from agentlog_facts.thread import StateUpdated
 from agentlog_gateway.api.request_context import RequestContext
 from agentlog_gateway.http.errors import Problem, invalid, thread_not_found
 from agentlog_gateway.http.responses import json_response
+from agentlog_gateway.resources.cancel import has_stopped
 from agentlog_gateway.resources.threads import existing_thread, thread_context
 from agentlog_gateway.schemas.queries import PastStatesQuery, StateQuery
 from agentlog_gateway.schemas.requests import CheckpointRef, HistoryQuery, StateAtCheckpoint, StateUpdate
@@ -155,20 +156,36 @@ class StateWrite:
 
 
 async def post(context: RequestContext) -> Response:
-    """POST /threads/{thread_id}/state: the new checkpoints and the new state in one commit."""
+    """POST /threads/{thread_id}/state: the new checkpoints and the new state in one commit.
+
+    Behind an accepted cancel, the update waits until the run has ended.
+    """
     thread_id = ThreadId(context.path_id("thread"))
     body = await context.body(StateUpdate)
     write = StateWrite(context, thread_id, body)
     done = await context.submit("UpdateState", thread_id, write.decide, serial=True, conflicts=True)
+    while _meets_runs(done) and await has_stopped(context, thread_id):
+        done = await context.submit("UpdateState", thread_id, write.decide, serial=True, conflicts=True)
     match done:
         case Submitted():
             return json_response(_checkpoint_answer(thread_id, done, write.change), context.token(done))
-        case Refused(reason="thread_busy"):
-            raise Problem(409, done.detail)
+        case Refused(reason="thread_busy" | "run_stopping"):
+            raise Problem(409, done.detail, reason="thread_busy")
         case Voided() if done.void.reason == "view_locked":
             raise Problem(409, f"Thread {thread_id} has in-flight runs: [{done.void.found}]", reason="thread_busy")
         case _:
             raise thread_not_found(thread_id)
+
+
+def _meets_runs(done: Submitted | Refused | Voided) -> bool:
+    """Return whether a run stands in the way of an update."""
+    match done:
+        case Refused():
+            return done.reason == "run_stopping"
+        case Voided():
+            return done.void.reason == "view_locked"
+        case Submitted():
+            return False
 
 
 def _checkpoint_answer(thread_id: str, done: Submitted, change: StateChange | None) -> JsonObject:

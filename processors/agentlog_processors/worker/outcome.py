@@ -1,6 +1,6 @@
 """The end of a run from its own worker, under the epoch of its claim."""
 
-from agentlog_commands.claims import End, as_asked, cancelled, timed_out
+from agentlog_commands.claims import End, as_asked, timed_out
 from agentlog_commands.runs import FinishRun
 from agentlog_facts.execution_port import RunOutcome
 from agentlog_facts.graph_ports import ThreadView
@@ -11,9 +11,7 @@ from agentlog_processors.worker.attempt import Attempt
 def end_of(attempt: Attempt, outcome: RunOutcome) -> End:
     """Return the end of the run, from the stop request and the outcome."""
     end = End(outcome.status, outcome.status, outcome.error or {})
-    if outcome.status == "interrupted" and attempt.stop_reason == "cancel" and attempt.cancel is not None:
-        end = cancelled(attempt.cancel)
-    elif outcome.status == "interrupted" and attempt.stop_reason == "timeout":
+    if outcome.status == "interrupted" and attempt.stop_reason == "timeout":
         end = timed_out()
     return as_asked(end, attempt.cancel)
 

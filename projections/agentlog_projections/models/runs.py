@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import asyncpg
 
+from agentlog_commands.claims import TIMED_OUT
 from agentlog_facts.ids import RunId, ThreadId, rest
 from agentlog_facts.json_value import JsonObject, load_object
 from agentlog_facts.thread import RunCreated, ThreadCreated, ThreadDeleted
@@ -201,8 +202,9 @@ def _end_all(rows: Sequence[RunRow], commit: Commit, ordinal: int, changed: dict
 class Run:
     """A run as the API shows it, with the columns that wait, join and streams need.
 
-    `deleted`: hidden, returned only on request; `thread_deleted`: its thread is deleted. `outputs_from` (first attempt)
-    and `outputs_to` are positions on `outputs`.
+    Once its cancel is accepted, a run is shown as it will end: `status` is that of the end, and a run that will be
+    rolled back is hidden. `deleted`: hidden, returned only on request; `thread_deleted`: its thread is deleted.
+    `outputs_from` (first attempt) and `outputs_to` are positions on `outputs`.
     """
 
     run_id: RunId
@@ -232,12 +234,17 @@ class Run:
     thread_deleted: bool
 
 
-_RUN = """
-SELECT r.*, t.deleted_at IS NOT NULL AS thread_deleted
+_ACTIVE = "r.status IN ('pending', 'running')"
+_STATUS = f"""CASE WHEN {_ACTIVE} AND r.cancel IS NOT NULL
+            THEN CASE r.cancel->'error'->>'error' WHEN '{TIMED_OUT["error"]}' THEN 'timeout' ELSE 'interrupted' END
+            ELSE r.status END"""
+_RUN = f"""
+SELECT r.*, {_STATUS} AS shown_status, t.deleted_at IS NOT NULL AS thread_deleted
   FROM read_v1.runs r JOIN read_v1.threads t USING (thread_id)
 """
 _SHOWN = COLUMNS.of(Run)
-_VISIBLE = "NOT r.deleted AND t.deleted_at IS NULL"
+_VISIBLE = f"""NOT r.deleted AND t.deleted_at IS NULL
+   AND NOT ({_ACTIVE} AND r.cancel IS NOT NULL AND r.cancel->>'action' = 'rollback')"""
 
 
 class Runs:
@@ -257,7 +264,7 @@ class Runs:
         self, thread_id: ThreadId, *, status: str | None = None, limit: int = 10, offset: int = 0
     ) -> list[Run]:
         """Return the runs of a thread, the newest first."""
-        sql = f"{_RUN} WHERE r.thread_id = $1 AND {_VISIBLE} AND ($2::text IS NULL OR r.status = $2)"
+        sql = f"{_RUN} WHERE r.thread_id = $1 AND {_VISIBLE} AND ($2::text IS NULL OR {_STATUS} = $2)"
         async with reading(self._pool, "runs.of_thread") as connection:
             rows = await connection.fetch(
                 f"{sql} ORDER BY r.seq DESC LIMIT $3 OFFSET $4", thread_id, status, limit, offset
@@ -266,4 +273,4 @@ class Runs:
 
 
 def _run(row: asyncpg.Record) -> Run:
-    return _SHOWN.read(Run, row, thread_deleted=row["thread_deleted"])
+    return _SHOWN.read(Run, row, status=row["shown_status"], thread_deleted=row["thread_deleted"])

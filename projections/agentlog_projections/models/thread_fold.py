@@ -6,12 +6,13 @@ Rows are changed in place, by one batch at a time; a lost transaction drops them
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 from agentlog_facts.configurable import is_hidden
 from agentlog_facts.json_value import JsonObject, as_object, dump, load_object
 from agentlog_facts.state_diff import apply_diff
 from agentlog_facts.thread import (
+    CancelAction,
     RunAlive,
     RunCancelRequested,
     RunClaimed,
@@ -31,6 +32,10 @@ STOPPED = frozenset({"UserInterrupt", "UserRollback"})
 """Errors of runs that were stopped on request: they did not fail. Source: docs/http-api.md, sections 8 and 9."""
 
 
+Activity: TypeAlias = bool | CancelAction
+"""State of an active run: whether it was ever claimed, or the action of an accepted cancel request."""
+
+
 class Change(IntEnum):
     """Extent of a batch's changes of a row; each member includes the ones before it."""
 
@@ -44,8 +49,8 @@ class Change(IntEnum):
 class ThreadRow:
     """A row of `threads`. `values` is JSON text; `loaded` tells whether it was read.
 
-    `active` maps each active run to whether it was ever claimed; `ordinal` counts the facts of the aggregate that are
-    folded in, which makes a second application of a commit harmless.
+    `active` holds the active runs. `ordinal` counts the facts of the aggregate that are folded in, which makes a second
+    application of a commit harmless.
     """
 
     thread_id: str
@@ -65,7 +70,7 @@ class ThreadRow:
     version: int = -1
     meta_version: int | None = None
     deleted_at: datetime | None = None
-    active: dict[str, bool] = field(default_factory=dict[str, bool])
+    active: dict[str, Activity] = field(default_factory=dict[str, Activity])
     ordinal: int = 0
     loaded: bool = True
     change: Change = Change.NOTHING
@@ -120,6 +125,8 @@ def _evolve(row: ThreadRow, fact: ThreadFact, at: datetime) -> None:
         case RunClaimed():
             row.active[fact.run_id] = True
             return
+        case RunCancelRequested() if row.active.get(fact.run_id) in (True, False):
+            _run_cancelled(row, fact)
         case RunFinished():
             _run_finished(row, fact, at)
         case RunDeleted() | StateUpdated():
@@ -143,6 +150,14 @@ def _run_created(row: ThreadRow, fact: RunCreated) -> None:
     row.config = shown_config(as_object(fact.kwargs.get("config") or {}, "config"))
     row.active[fact.run_id] = False
     row.status = "busy"
+
+
+def _run_cancelled(row: ThreadRow, fact: RunCancelRequested) -> None:
+    """Show the thread as after the end of the run, which follows; a later request does not change the first one."""
+    row.active[fact.run_id] = fact.action
+    if fact.action == "interrupt":
+        row.error = fact.error
+    row.status = _status(row)
 
 
 def _run_finished(row: ThreadRow, fact: RunFinished, at: datetime) -> None:
@@ -176,11 +191,11 @@ def _move(row: ThreadRow, view: JsonObject) -> None:
 
 
 def _status(row: ThreadRow) -> str:
-    if row.active:
+    if any(isinstance(activity, bool) for activity in row.active.values()):
         return "busy"
     if row.error is not None and row.error.get("error") not in STOPPED:
         return "error"
-    return "interrupted" if row.next or row.interrupts else "idle"
+    return "interrupted" if row.next or row.interrupts or "interrupt" in row.active.values() else "idle"
 
 
 def shown_config(config: JsonObject) -> JsonObject:

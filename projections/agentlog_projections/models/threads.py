@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 import asyncpg
 
 from agentlog_facts.ids import Key, ThreadId
-from agentlog_facts.json_value import JsonObject, load_object
+from agentlog_facts.json_value import Json, JsonObject, load_object
 from agentlog_postgres.connection import Pool, reading
-from agentlog_projections.models.thread_fold import Change, ThreadRow, fold, moves_view
+from agentlog_projections.models.thread_fold import Activity, Change, ThreadRow, fold, moves_view
 from agentlog_projections.sql.batch import Transaction
 from agentlog_projections.sql.columns import Column, Columns, texts
 from agentlog_projections.sql.lru import Lru
@@ -24,8 +24,16 @@ ROW_BYTES = 2048
 SortBy = Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"]
 
 
-def _flags(stored: str) -> dict[str, bool]:
-    return {name: bool(value) for name, value in load_object(stored).items()}
+def _activities(stored: str) -> dict[str, Activity]:
+    return {name: _activity(value) for name, value in load_object(stored).items()}
+
+
+def _activity(stored: Json) -> Activity:
+    match stored:
+        case "interrupt" | "rollback":
+            return stored
+        case _:
+            return bool(stored)
 
 
 COLUMNS = Columns(
@@ -46,7 +54,7 @@ COLUMNS = Columns(
     Column("meta_version", "bigint"),
     Column("temporary", "bool NOT NULL"),
     Column("deleted_at", "timestamptz"),
-    Column("active", "json NOT NULL", _flags),
+    Column("active", "json NOT NULL", _activities),
     Column("ordinal", "bigint NOT NULL"),
 )
 """Columns of `ThreadRow`; those that `Thread` names are shown."""

@@ -344,3 +344,15 @@ async def test_a_checkpoint_whose_parent_cannot_be_read_is_not_shown_in_part() -
     own.add(Stream("run-r1"), [fact])
     with pytest.raises(Unavailable):
         await find_latest(own, THREAD, "")
+
+
+async def test_the_error_of_a_cancelled_task_is_not_saved_and_what_it_wrote_before_is() -> None:
+    one = rig()
+    at = await one.put(1)
+    error = ("__error__", asyncio.CancelledError())
+    await one.saver.aput_writes(at, [error], "t1")
+    await one.saver.aput_writes(at, [("x", 1), error], "t2")
+    await one.saver.aput_writes(at, [("__error__", ValueError("no"))], "t3")
+    found = await one.saver.aget_tuple(CONFIG)
+    assert found is not None
+    assert [(task, channel) for task, channel, _ in found.pending_writes or ()] == [("t2", "x"), ("t3", "__error__")]

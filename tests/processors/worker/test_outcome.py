@@ -42,10 +42,13 @@ async def test_a_cancelled_run_ends_interrupted_with_the_text_of_the_request() -
     assert (end.status, end.error, end.rollback) == ("interrupted", STOPPED, False)
 
 
-async def test_a_run_that_was_faster_than_its_cancel_ends_in_success() -> None:
+@pytest.mark.parametrize("status", ["success", "error"])
+async def test_a_run_that_was_faster_than_its_cancel_ends_as_clients_see_it_since_the_request(
+    status: RunStatus,
+) -> None:
     attempt = an_attempt()
     attempt.request_stop("cancel", cancel("interrupt"))
-    assert end_of(attempt, outcome("success")).status == "success"
+    assert end_of(attempt, outcome(status)).status == "interrupted"
 
 
 @pytest.mark.parametrize("status", ["success", "interrupted", "error"])
@@ -63,11 +66,11 @@ async def test_a_rollback_is_one_also_for_a_run_that_stops_for_its_time() -> Non
     assert end_of(attempt, outcome("interrupted")).status == "rollback"
 
 
-async def test_a_run_that_stops_for_its_time_is_not_interrupted_by_a_later_request() -> None:
+async def test_a_cancel_that_is_accepted_while_a_run_stops_for_its_time_decides_its_end() -> None:
     attempt = an_attempt()
     attempt.request_stop("timeout")
     attempt.request_stop("cancel", cancel("interrupt"))
-    assert end_of(attempt, outcome("interrupted")).status == "timeout"
+    assert end_of(attempt, outcome("interrupted")).status == "interrupted"
 
 
 async def test_a_run_over_its_time_ends_in_timeout() -> None:

@@ -144,6 +144,33 @@ async def test_a_second_cancel_moves_no_deadline_and_swaps_no_action(given: Appl
     assert (cancel["action"], cancel["deadline"]) == ("interrupt", "2026-01-02T03:04:05.678901+00:00")
 
 
+@pytest.mark.parametrize(("error", "status"), [("UserInterrupt", "interrupted"), ("TimeoutError", "timeout")])
+async def test_behind_an_accepted_cancel_a_run_shows_as_it_will_end(
+    given: Applying, runs: Runs, error: str, status: str
+) -> None:
+    asked = replace(cancel_requested(), error={"error": error, "message": ""})
+    await given(
+        draft("t1", thread_created(), run_created()),
+        draft("t1", run_claimed()),
+        draft("t1", asked, demands={Stream("thread-t1"): 1}),
+    )
+    found = await runs.get(R1)
+    assert found is not None
+    assert (found.status, found.epoch) == (status, 1)
+    assert [run.run_id for run in await runs.of_thread(T1, status=status)] == [R1]
+    assert await runs.of_thread(T1, status="running") == []
+
+
+async def test_behind_an_accepted_rollback_a_run_is_not_shown(given: Applying, runs: Runs) -> None:
+    await given(
+        draft("t1", thread_created(), run_created()),
+        draft("t1", run_claimed()),
+        draft("t1", cancel_requested(action="rollback"), demands={Stream("thread-t1"): 1}),
+    )
+    assert (await runs.get(R1), await runs.of_thread(T1)) == (None, [])
+    assert (await of(runs)).epoch == 1  # clients that joined it still learn its end
+
+
 async def test_deleted_and_rolled_back_runs_are_hidden(given: Applying, runs: Runs) -> None:
     await given(
         draft("t1", thread_created(), run_created("r1")),

@@ -1,7 +1,10 @@
 """Read model of threads: given facts, applied twice, then rows; and queries on them."""
 
+from dataclasses import replace
+
 import pytest
 from tests.projections.facts import (
+    cancel_requested,
     patched,
     run_claimed,
     run_created,
@@ -14,7 +17,7 @@ from tests.projections.facts import (
 from tests.projections.models.applying import Applying
 from tests.projections.projector_env import ProjectorEnv, draft
 
-from agentlog_facts.ids import ThreadId
+from agentlog_facts.ids import Stream, ThreadId
 from agentlog_facts.json_value import JsonObject
 from agentlog_projections.models.thread_fold import shown_config
 from agentlog_projections.models.threads import Thread, ThreadFilter, Threads
@@ -130,6 +133,48 @@ async def test_the_end_of_a_run_decides_the_status(
     )
     thread = await of(threads)
     assert (thread.status, thread.error, thread.next, thread.interrupts) == (expected, error, following, interrupts)
+
+
+ON_T1 = Stream("thread-t1")
+
+
+async def test_behind_an_accepted_cancel_the_thread_shows_as_after_the_end_of_the_run(
+    given: Applying, threads: Threads
+) -> None:
+    asked, finished = cancel_requested(), run_finished(status="interrupted", error=cancel_requested().error)
+    await given(
+        draft("t1", thread_created(), run_created()), draft("t1", run_claimed()), draft("t1", asked, demands={ON_T1: 1})
+    )
+    thread = await of(threads)
+    assert (thread.status, thread.error) == ("interrupted", asked.error)
+    await given(draft("t1", run_created("r2")))
+    assert (await of(threads)).status == "busy"
+    await given(draft("t1", finished, epoch=1))
+    assert (await of(threads)).status == "busy"
+    await given(draft("t1", run_claimed("r2")), draft("t1", run_finished("r2"), epoch=5))
+    assert ((await of(threads)).status, (await of(threads)).error) == ("idle", None)
+
+
+async def test_behind_an_accepted_rollback_the_thread_shows_as_before_the_run(
+    given: Applying, threads: Threads
+) -> None:
+    await given(
+        draft("t1", thread_created(), run_created()),
+        draft("t1", run_claimed()),
+        draft("t1", cancel_requested(action="rollback"), demands={ON_T1: 1}),
+        draft("t1", cancel_requested(), demands={ON_T1: 2}),  # a later request changes nothing
+    )
+    assert ((await of(threads)).status, (await of(threads)).error) == ("idle", None)
+
+
+async def test_a_run_whose_time_is_over_shows_the_thread_as_failed_before_its_end(
+    given: Applying, threads: Threads
+) -> None:
+    asked = replace(cancel_requested(), error={"error": "TimeoutError", "message": ""})
+    await given(
+        draft("t1", thread_created(), run_created()), draft("t1", run_claimed()), draft("t1", asked, demands={ON_T1: 1})
+    )
+    assert (await of(threads)).status == "error"
 
 
 async def test_a_run_that_never_began_leaves_the_open_interrupt_alone(given: Applying, threads: Threads) -> None:

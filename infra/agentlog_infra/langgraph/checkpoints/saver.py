@@ -4,6 +4,7 @@
 loop and are for other threads only, such as that of a sync node that invokes a subgraph.
 """
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
@@ -21,6 +22,7 @@ from langgraph.checkpoint.base import (
     get_serializable_checkpoint_metadata,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.types import ERROR
 
 from agentlog_facts.checkpoint import CheckpointFact, CheckpointSaved, EncodedChannel, WritesSaved
 from agentlog_facts.checkpoint_ports import (
@@ -125,7 +127,10 @@ class LogSaver(LoopBoundSaver):
         entries: list[Json] = [
             {"index": WRITES_IDX_MAP.get(channel, place), "channel": channel, "value": self._codec.encode(value)}
             for place, (channel, value) in enumerate(writes)
+            if not _is_cancel(channel, value)
         ]
+        if not entries and writes:
+            return
         thread_id = ThreadId(str(conf["thread_id"]))
         written = WritesSaved(
             thread_id=thread_id,
@@ -278,6 +283,11 @@ class UpdateSaver(LogSaver):
     ) -> RunnableConfig:
         """Write the checkpoint with source `loop`. Raises: AttemptLost, TypeError."""
         return await super().aput(config, checkpoint, {**metadata, "source": "loop"}, new_versions)
+
+
+def _is_cancel(channel: str, value: object) -> bool:
+    """Return whether a write is the error of a cancelled task: LangGraph saves it, but nothing in it has failed."""
+    return channel == ERROR and isinstance(value, asyncio.CancelledError)
 
 
 def address(thread_id: ThreadId, ns: str, checkpoint_id: str) -> RunnableConfig:
