@@ -3,14 +3,14 @@
 Source: docs/http-api.md, sections 7.1 and 7.2.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal, TypeAlias
 
 from agentlog_commands.command import Refused
 from agentlog_commands.metadata_limit import DEFAULT, MetadataLimit
-from agentlog_facts.configurable import RESERVED_METADATA, is_reserved, is_server_key
+from agentlog_facts.configurable import RESERVED_METADATA, USER_ID, is_reserved, is_server_key
 from agentlog_facts.ids import AssistantId, RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.thread import RunCreated
@@ -84,11 +84,12 @@ class RunRequest:
         ids: RunIds,
         now: datetime,
         limit: MetadataLimit = DEFAULT,
+        context_keys: Collection[str] | None = None,
     ) -> RunCreated | Refused:
         """Return the fact with everything that the run needs.
 
-        Refuse `context` together with `config.configurable`, and metadata of the request (with that of its config) that
-        is too large.
+        `context_keys` are the keys of `context` that `configurable` mirrors; None stands for all. Refuse `context`
+        together with `config.configurable`, and metadata of the request (with that of its config) that is too large.
         """
         given = _object(self.config, "configurable")
         if given and self.context:
@@ -98,7 +99,8 @@ class RunRequest:
             return refusal
         metadata = self._metadata(assistant, thread_metadata)
         config: JsonObject = {"tags": [], **assistant.config, **self.config}
-        config["configurable"] = self._configurable(assistant) | self._server_values(assistant, ids, now)
+        configurable = self._configurable(assistant, context_keys)
+        config["configurable"] = configurable | self._server_values(assistant, ids, now)
         config["metadata"] = metadata
         return RunCreated(
             run_id=ids.run_id,
@@ -109,7 +111,19 @@ class RunRequest:
             multitask_strategy=self.multitask_strategy,
             due_at=now + timedelta(seconds=self.after_seconds) if self.after_seconds > 0 else None,
             temporary=self.temporary,
+            thread_config=self._thread_config(assistant),
         )
+
+    def _thread_config(self, assistant: RunAssistant) -> JsonObject:
+        """Return the config that the thread shows, with the `configurable` of the assistant only.
+
+        Source: docs/http-api.md, section 5.1.
+        """
+        given = {**assistant.config, **self.config}
+        shown: JsonObject = {"configurable": _object(assistant.config, "configurable")}
+        shown |= {name: value for name, value in given.items() if name not in ("configurable", "metadata")}
+        metadata = _object(assistant.config, "metadata") | _object(self.config, "metadata")
+        return shown | {"metadata": metadata} if metadata else shown
 
     def _metadata(self, assistant: RunAssistant, thread_metadata: JsonObject) -> JsonObject:
         """Merge assistant < thread < config.metadata < run metadata; the ids of graph and assistant win over all."""
@@ -123,11 +137,14 @@ class RunRequest:
         theirs, ours = _own(assistant.config), _own(self.config)
         return {**theirs, **assistant.context, **ours, **self.context}
 
-    def _configurable(self, assistant: RunAssistant) -> JsonObject:
-        """Merge assistant < run by key; keys of `context` are in `configurable` too."""
+    def _configurable(self, assistant: RunAssistant, context_keys: Collection[str] | None) -> JsonObject:
+        """Merge assistant < run by key; keys of `context` are in `configurable` too, as far as `context_keys` go."""
         theirs, ours = _object(assistant.config, "configurable"), _object(self.config, "configurable")
-        merged = {**assistant.context, **theirs, **self.context, **ours}
-        return {name: value for name, value in merged.items() if not is_reserved(name)} | self.checkpoint
+        parts = (mirrored(assistant.context, context_keys), theirs, mirrored(self.context, context_keys), ours)
+        merged = {name: value for part in parts for name, value in part.items() if not is_reserved(name)}
+        if merged.get(USER_ID) is None:
+            merged[USER_ID] = ""
+        return merged | self.checkpoint
 
     def _server_values(self, assistant: RunAssistant, ids: RunIds, now: datetime) -> JsonObject:
         return {
@@ -135,19 +152,18 @@ class RunRequest:
             "run_id": ids.run_id,
             "graph_id": assistant.graph_id,
             "assistant_id": assistant.assistant_id,
-            "user_id": "",
             "langgraph_auth_user": None,
             "langgraph_auth_user_id": "",
             "langgraph_auth_permissions": [],
             "langgraph_request_id": ids.request_id,
             "__request_start_time_ms__": int(now.timestamp() * 1000),
-            "__after_seconds__": self.after_seconds,
+            "__after_seconds__": int(delay_s) if (delay_s := float(self.after_seconds)).is_integer() else delay_s,
         }
 
     def _kwargs(self, config: JsonObject, context: JsonObject) -> JsonObject:
         command = self.command
         return {
-            "input": None if command is not None else self.input,
+            "input": self.input,
             "command": None if command is None else {name: command.get(name) for name in ("update", "resume", "goto")},
             "config": config,
             "context": context,
@@ -162,6 +178,11 @@ class RunRequest:
             "checkpoint_during": self.durability != "exit",
             "durability": self.durability,
         }
+
+
+def mirrored(context: JsonObject, keys: Collection[str] | None) -> JsonObject:
+    """Return the part of a context that `configurable` mirrors: these keys of it, or all for None."""
+    return {name: value for name, value in context.items() if keys is None or name in keys}
 
 
 def _assistant_json(assistant: RunAssistant) -> JsonObject:

@@ -10,7 +10,10 @@ CHECKPOINT_KEYS = frozenset(CHECKPOINT_ADDRESS) - {"thread_id"}
 RESERVED_METADATA = frozenset({"run_id", "thread_id"})
 """Keys that are dropped when metadata is merged into that of a run."""
 
-_SERVER_KEYS = CHECKPOINT_KEYS | {"thread_id", "run_id", "graph_id", "assistant_id", "user_id", "langgraph_request_id"}
+USER_ID = "user_id"
+"""The identity of the caller, unless the client gives another one."""
+
+_SERVER_KEYS = CHECKPOINT_KEYS | {"thread_id", "run_id", "graph_id", "assistant_id", "langgraph_request_id"}
 _RESERVED_PREFIXES = ("langgraph_auth", "__")
 
 
@@ -25,9 +28,9 @@ def is_server_key(name: str) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a thread's row leaves out a key of `configurable`.
+    """Return whether a thread's row leaves out a key of the `configurable` of a run without a `thread_config`.
 
-    Rows leave out every key that begins with `langgraph_request_id`; the context of a run leaves out that exact key
-    only. Both rules date from the first release: its logs must fold to the same rows.
+    Rows leave out `user_id` and every key that begins with `langgraph_request_id`. The rule dates from the first
+    release: its logs must fold to the same rows.
     """
-    return is_server_key(name) or name.startswith("langgraph_request_id")
+    return is_server_key(name) or name == USER_ID or name.startswith("langgraph_request_id")

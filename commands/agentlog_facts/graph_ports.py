@@ -1,6 +1,6 @@
 """Port to the loaded graphs, in JSON: state, history, updates, and the view without a run."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
@@ -101,6 +101,10 @@ class GraphAccess(Protocol):
 
     def description(self, graph_id: str) -> str | None:
         """Return the description that the configuration gives to a graph."""
+        ...
+
+    def context_keys(self, graph_id: str) -> Collection[str] | None:
+        """Return the keys of a run's context that its `configurable` mirrors, None for all."""
         ...
 
     async def get_state(

@@ -61,6 +61,8 @@ class RunCreated:
 
     `assistant` is the resolved assistant: {assistant_id, graph_id, version, config, context, metadata};
     `kwargs` is the stored request, as the API shows it; `due_at` is the earliest start of a delayed run.
+    `thread_config` is the config that the thread shows; it is None in facts of earlier releases, whose threads show
+    `kwargs.config` without the keys of the server.
     """
 
     run_id: RunId
@@ -71,6 +73,7 @@ class RunCreated:
     multitask_strategy: str
     due_at: datetime | None = None
     temporary: bool = False
+    thread_config: JsonObject | None = field(default=None, metadata={"added": True})
 
 
 @dataclass(frozen=True, slots=True)

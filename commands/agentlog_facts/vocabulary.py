@@ -1,7 +1,8 @@
 """Encoding of commits: wire names and schemas of facts, upcasters of old schemas, commits to bytes and back.
 
 The wire name of a fact is the name of its class. Names and schema numbers are data: never renamed, never reused. A
-changed shape is a new schema number and an upcaster.
+changed shape is a new schema number and an upcaster. A field that is added to a shape has a default and
+`metadata={"added": True}`: it is stored only with another value, so that earlier facts are stored as they were.
 """
 
 import types
@@ -70,10 +71,10 @@ def _expect(value: Any, kind: type) -> Any:
 
 
 @cache
-def _plan(name: str) -> tuple[tuple[str, bool, _Convert, _Convert], ...]:
+def _plan(name: str) -> tuple[tuple[Field[Any], bool, _Convert, _Convert], ...]:
     cls = FACTS[name]
     hints = get_type_hints(cls, localns={"Json": Json})
-    return tuple((f.name, _required(f), *_converters(hints[f.name])) for f in fields(cls))
+    return tuple((f, _required(f), *_converters(hints[f.name])) for f in fields(cls))
 
 
 def _required(field: Field[Any]) -> bool:
@@ -83,7 +84,11 @@ def _required(field: Field[Any]) -> bool:
 def encode_fact(fact: Fact) -> JsonObject:
     """Return the stored form {type, schema, data} of a fact."""
     name = NAMES[type(fact)]
-    data: JsonObject = {field: out(getattr(fact, field)) for field, _, out, _ in _plan(name)}
+    data: JsonObject = {}
+    for field, _, out, _ in _plan(name):
+        value = getattr(fact, field.name)
+        if value != field.default or "added" not in field.metadata:
+            data[field.name] = out(value)
     return {"type": name, "schema": SCHEMAS[name], "data": data}
 
 
@@ -102,13 +107,13 @@ def decode_fact(stored: JsonObject) -> Fact:
 def _build(name: str, data: JsonObject) -> Fact:
     values: dict[str, Any] = {}
     for field, required, _, back in _plan(name):
-        if field in data:
+        if field.name in data:
             try:
-                values[field] = back(data[field])
+                values[field.name] = back(data[field.name])
             except (TypeError, ValueError) as error:
-                raise Corrupt(f"fact {name}.{field}: {error}") from error
+                raise Corrupt(f"fact {name}.{field.name}: {error}") from error
         elif required:
-            raise Corrupt(f"fact {name}: field {field} is missing")
+            raise Corrupt(f"fact {name}: field {field.name} is missing")
     return FACTS[name](**values)
 
 

@@ -1,5 +1,6 @@
 """Merge of assistant, thread, request and server into a new run: the value that wins where they differ."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -48,9 +49,9 @@ class Given:
     assistant: RunAssistant
     thread_metadata: JsonObject
 
-    def when(self, request: RunRequest) -> Then:
+    def when(self, request: RunRequest, context_keys: Collection[str] | None = None) -> Then:
         """Resolve the request."""
-        return Then(request.resolve(self.assistant, self.thread_metadata, IDS, NOW))
+        return Then(request.resolve(self.assistant, self.thread_metadata, IDS, NOW, context_keys=context_keys))
 
 
 def given(
@@ -85,6 +86,63 @@ def test_the_servers_keys_cannot_be_spoofed() -> None:
     assert (found["thread_id"], found["run_id"], found["langgraph_auth_user"]) == ("t-1", "r-1", None)
     assert "langgraph_auth_more" not in found
     assert found["langgraph_request_id"] == "q-1"
+
+
+@pytest.mark.parametrize(
+    "request_of_ana",
+    [RunRequest(config={"configurable": {"user_id": "ana"}}), RunRequest(context={"user_id": "ana"})],
+)
+@pytest.mark.parametrize("met", [given(), given(config={"configurable": {"user_id": "nobody"}})])
+def test_the_clients_user_id_is_in_configurable_and_in_context(request_of_ana: RunRequest, met: Given) -> None:
+    found = met.when(request_of_ana)
+    assert found.configurable["user_id"] == "ana"
+    assert as_object(found.fact.kwargs["context"])["user_id"] == "ana"
+
+
+def test_the_assistants_user_id_counts_where_the_client_gives_none() -> None:
+    met = given(config={"configurable": {"user_id": "ana"}})
+    assert met.when(RunRequest()).configurable["user_id"] == "ana"
+
+
+@pytest.mark.parametrize("asked", [RunRequest(), RunRequest(config={"configurable": {"user_id": None}})])
+def test_without_a_user_id_it_is_empty(asked: RunRequest) -> None:
+    assert given().when(asked).configurable["user_id"] == ""
+
+
+def test_configurable_mirrors_only_the_keys_of_the_contexts_schema() -> None:
+    asked = RunRequest(context={"model": "m", "secret": "s", "user_id": "ana"})
+    found = given(context={"more": 1}).when(asked, {"model"})
+    assert (found.configurable["model"], found.configurable["user_id"]) == ("m", "")
+    assert {"secret", "more"}.isdisjoint(found.configurable)
+    assert found.fact.kwargs["context"] == {"more": 1, "model": "m", "secret": "s", "user_id": "ana"}
+    named = given().when(asked, {"user_id"}).configurable
+    assert named["user_id"] == "ana"
+
+
+def test_a_schema_limits_no_key_that_is_given_in_configurable() -> None:
+    assert given().when(RunRequest(config={"configurable": {"own": 1}}), {"model"}).configurable["own"] == 1
+
+
+def test_the_thread_shows_the_assistants_configurable_and_what_else_was_given() -> None:
+    met = given(config={"configurable": {"model": "m"}, "tags": ["theirs"], "metadata": {"a": 1, "b": 1}})
+    config: JsonObject = {"configurable": {"a": 1}, "tags": ["t"], "recursion_limit": 30, "metadata": {"b": 2}}
+    assert met.when(RunRequest(config=config)).fact.thread_config == {
+        "configurable": {"model": "m"},
+        "tags": ["t"],
+        "recursion_limit": 30,
+        "metadata": {"a": 1, "b": 2},
+    }
+
+
+def test_the_thread_shows_nothing_that_was_not_given() -> None:
+    asked = RunRequest(config={"configurable": {"a": 1}, "metadata": {}}, context={})
+    assert given().when(asked).fact.thread_config == {"configurable": {}}
+    assert given().when(RunRequest(context={"secret": 1})).fact.thread_config == {"configurable": {}}
+
+
+@pytest.mark.parametrize(("delay_s", "shown"), [(0, "0"), (60.0, "60"), (1.5, "1.5")])
+def test_a_delay_of_whole_seconds_is_shown_as_a_whole_number(delay_s: float, shown: str) -> None:
+    assert str(given().when(RunRequest(after_seconds=delay_s)).configurable["__after_seconds__"]) == shown
 
 
 def test_the_keys_that_langgraph_keeps_for_itself_cannot_be_given() -> None:
@@ -128,9 +186,9 @@ def test_a_checkpoint_stands_in_configurable_and_wins_over_one_that_is_given_the
     assert given().when(asked).configurable["checkpoint_id"] == "c"
 
 
-def test_a_command_takes_the_place_of_the_input() -> None:
+def test_an_input_is_stored_beside_a_command() -> None:
     kwargs = given().when(RunRequest(input={"a": 1}, command={"resume": "yes"})).fact.kwargs
-    assert (kwargs["input"], kwargs["command"]) == (None, {"update": None, "resume": "yes", "goto": None})
+    assert (kwargs["input"], kwargs["command"]) == ({"a": 1}, {"update": None, "resume": "yes", "goto": None})
 
 
 @pytest.mark.parametrize(("durability", "during"), [("sync", True), ("async", True), ("exit", False)])

@@ -51,6 +51,7 @@ EXAMPLES: tuple[Fact, ...] = (
         {"input": {"messages": [{"role": "user", "content": "Send the invoice"}]}, "stream_mode": ["values"]},
         "enqueue",
         due_at=AT,
+        thread_config={"configurable": {}, "tags": ["billing"]},
     ),
     RunClaimed(RUN, "worker-host:123", 1, 4096),
     RunReleased(RUN, 2, "lost", counts=True),

@@ -15,7 +15,7 @@ def test_no_client_sets_a_reserved_key(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["thread_id", "run_id", "graph_id", "assistant_id", "user_id", "langgraph_request_id", *CHECKPOINT_KEYS]
+    "name", ["thread_id", "run_id", "graph_id", "assistant_id", "langgraph_request_id", *CHECKPOINT_KEYS]
 )
 def test_a_key_that_the_server_sets_is_no_context_and_not_shown(name: str) -> None:
     assert not is_reserved(name)
@@ -28,6 +28,11 @@ def test_any_other_key_is_the_users(name: str) -> None:
     assert not is_reserved(name)
     assert not is_server_key(name)
     assert not is_hidden(name)
+
+
+def test_the_identity_of_the_user_is_the_clients_and_rows_of_earlier_facts_hide_it() -> None:
+    assert not is_server_key("user_id")
+    assert is_hidden("user_id")
 
 
 def test_a_key_that_begins_like_that_of_the_request_is_context_and_not_shown() -> None:

@@ -9,7 +9,8 @@ from tests.facts.examples import EXAMPLES
 
 from agentlog_facts import vocabulary
 from agentlog_facts.errors import Corrupt, UnknownSchema
-from agentlog_facts.json_value import JsonObject, dump, load_object
+from agentlog_facts.json_value import JsonObject, as_object, dump, load_object
+from agentlog_facts.thread import RunCreated
 from agentlog_facts.vocabulary import decode_commit, decode_fact, encode_commit, encode_fact, encode_facts, parse_commit
 
 RELEASED = {
@@ -116,3 +117,11 @@ def test_the_envelope_holds_every_field_even_when_empty() -> None:
         *("occurred_at", "actor", "on_behalf_of", "correlation_id", "causation_id", "traceparent", "request"),
         *("provenance", "key_id"),
     ]
+
+
+def test_a_field_that_was_added_later_is_stored_only_with_a_value_of_its_own() -> None:
+    run = next(fact for fact in EXAMPLES if isinstance(fact, RunCreated))
+    without = encode_fact(replace(run, thread_config=None))
+    assert "thread_config" not in as_object(without["data"])
+    assert decode_fact(without) == replace(run, thread_config=None)
+    assert decode_fact(encode_fact(run)) == run

@@ -87,7 +87,8 @@ class RunCreation:
         thread, found = await dependencies.contexts.run_target(self.thread_id, partition, assistant_id)
         assistant = await usable(dependencies, assistant_id, found)
         ids, now = RunIds(self.run_id, self.thread_id, self._context.request_id), dependencies.clock.now()
-        created = request.resolve(assistant, thread.metadata, ids, now, dependencies.limits.metadata)
+        keys = dependencies.graphs.context_keys(assistant.graph_id)
+        created = request.resolve(assistant, thread.metadata, ids, now, dependencies.limits.metadata, keys)
         if isinstance(created, Refused):
             return created
         deadline = now + timedelta(seconds=dependencies.limits.cancel_grace_s)

@@ -26,6 +26,7 @@ from agentlog_infra.langgraph.breakpoints import is_breakpoint, is_finished
 from agentlog_infra.langgraph.checkpoints.journal import RunJournal, WriteClaim
 from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads
 from agentlog_infra.langgraph.checkpoints.saver import LogSaver, UpdateSaver, address
+from agentlog_infra.langgraph.context_schema import context_keys, schema_context
 from agentlog_infra.langgraph.errors import error_json
 from agentlog_infra.langgraph.loading.graphs import Access, Graph, Graphs
 from agentlog_infra.langgraph.run_config import (
@@ -37,6 +38,7 @@ from agentlog_infra.langgraph.run_config import (
     run_input,
     stops,
     stream_modes,
+    with_context,
 )
 from agentlog_infra.langgraph.snapshot_json import thread_interrupts, view_json
 from agentlog_infra.langgraph.store import LogStore, Writer
@@ -115,9 +117,11 @@ class GraphRun:
         saver = LogSaver(self._reads, self._journal, self._dependencies.serde, self._token)
         config = run_config(self._order, from_checkpoint=own is None, api_url=self._dependencies.api_url)
         store = self._store()
-        access = Access("threads.create_run", store, config, run_context(self._order))
+        context = run_context(self._order)
+        access = Access("threads.create_run", store, with_context(config, context, None), context or None)
         try:
             async with self._dependencies.graphs.open(self._order.graph_id, saver, access) as graph:
+                config = with_context(config, context, context_keys(graph.context_schema))
                 over = inside and await self._is_over(graph, own)
                 return await self._in_graph(graph, config, own, over, None if inside else run_input(self._order.kwargs))
         except (AgentlogError, asyncio.CancelledError, GeneratorExit):
@@ -271,7 +275,7 @@ class GraphRun:
         stream = graph.astream(
             given,
             config,
-            context=run_context(self._order),
+            context=schema_context(graph.context_schema, run_context(self._order)),
             stream_mode=stream_modes(kwargs),
             interrupt_before=stops(kwargs, "interrupt_before"),
             interrupt_after=stops(kwargs, "interrupt_after"),

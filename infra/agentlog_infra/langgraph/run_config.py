@@ -3,7 +3,7 @@
 `agentlog_commands.run_request` merges them before they are stored. Source: docs/http-api.md, sections 7.1, 7.2 and 13.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Literal, TypeAlias
 from uuid import UUID
@@ -11,8 +11,8 @@ from uuid import UUID
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Send, StreamMode
 
-from agentlog_commands.run_request import Durability
-from agentlog_facts.configurable import CHECKPOINT_KEYS
+from agentlog_commands.run_request import Durability, mirrored
+from agentlog_facts.configurable import CHECKPOINT_KEYS, USER_ID, is_server_key
 from agentlog_facts.execution_port import RunAssignment
 from agentlog_facts.json_value import Json, JsonObject, as_object
 from agentlog_facts.version import VERSION
@@ -93,15 +93,29 @@ def _metadata(order: RunAssignment, api_url: str | None) -> JsonObject:
     }
 
 
-def run_context(order: RunAssignment) -> JsonObject | None:
-    """Return the context, None if it is empty."""
-    return _object(order.kwargs, "context") or None
+def run_context(order: RunAssignment) -> JsonObject:
+    """Return the context as the client gave it."""
+    return _object(order.kwargs, "context")
+
+
+def with_context(config: RunnableConfig, context: JsonObject, keys: Collection[str] | None) -> RunnableConfig:
+    """Return the config of a run with the keys of its context that `configurable` mirrors.
+
+    `RunCreated` holds them, except those of a graph that only its factory knows.
+    """
+    configurable = config.get("configurable", {})
+    more = {name: value for name, value in mirrored(context, keys).items() if not is_server_key(name)}
+    if not configurable.get(USER_ID) and more.get(USER_ID) is not None:
+        configurable = {**configurable, USER_ID: more[USER_ID]}
+    return {**config, "configurable": {**more, **configurable}}
 
 
 def run_input(kwargs: JsonObject) -> Any:  # Any: any JSON, or a Command; the graph's schema validates it
-    """Return the command if any of its fields is set, else the input."""
-    command = as_object(kwargs.get("command") or {}, "command")
-    return _command(command) if _given(command) else kwargs.get("input")
+    """Return the command if any of its fields is set, else the input; a run with a command ignores its input."""
+    if kwargs.get("command") is None:
+        return kwargs.get("input")
+    command = as_object(kwargs["command"], "command")
+    return _command(command) if _given(command) else None
 
 
 def is_only_update(kwargs: JsonObject) -> bool:

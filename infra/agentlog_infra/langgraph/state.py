@@ -1,7 +1,7 @@
 """Reader of states and histories of threads in the shape of the API, and builder of state updates."""
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -24,6 +24,7 @@ from agentlog_infra.langgraph.checkpoints.filters import ExcludePendingWrites, E
 from agentlog_infra.langgraph.checkpoints.journal import CollectingJournal, ReadOnly
 from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads
 from agentlog_infra.langgraph.checkpoints.saver import LogSaver
+from agentlog_infra.langgraph.context_schema import context_keys
 from agentlog_infra.langgraph.errors import EXITS
 from agentlog_infra.langgraph.loading.graphs import Access, Graph, Graphs
 from agentlog_infra.langgraph.snapshot_json import address_json, snapshot_json, thread_interrupts, view_json
@@ -60,6 +61,14 @@ class LangGraphAccess:
     def description(self, graph_id: str) -> str | None:
         """Return a graph's description. Raises GraphNotFound."""
         return self._dependencies.graphs.description(graph_id)
+
+    def context_keys(self, graph_id: str) -> Collection[str] | None:
+        """Return the keys of a context that `configurable` mirrors, None for all. Raises GraphNotFound.
+
+        For a factory it returns none: only its worker knows the graph, and adds them.
+        """
+        graph = self._dependencies.graphs.compiled(graph_id)
+        return () if graph is None else context_keys(graph.context_schema)
 
     async def get_state(
         self, graph_id: str, thread_id: ThreadId, at: At = LATEST, *, subgraphs: bool = False

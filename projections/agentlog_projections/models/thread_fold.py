@@ -147,7 +147,10 @@ def _evolve(row: ThreadRow, fact: ThreadFact, at: datetime) -> None:
 def _run_created(row: ThreadRow, fact: RunCreated) -> None:
     names: JsonObject = {name: fact.assistant[name] for name in ("graph_id", "assistant_id") if name in fact.assistant}
     row.metadata = {**row.metadata, **names}
-    row.config = shown_config(as_object(fact.kwargs.get("config") or {}, "config"))
+    if fact.thread_config is None:
+        row.config = shown_config(as_object(fact.kwargs.get("config") or {}, "config"))
+    else:
+        row.config = fact.thread_config
     row.active[fact.run_id] = False
     row.status = "busy"
 
@@ -199,7 +202,7 @@ def _status(row: ThreadRow) -> str:
 
 
 def shown_config(config: JsonObject) -> JsonObject:
-    """Return a run's config without metadata and without the keys that rows hide."""
+    """Return the config of a run without a `thread_config`: without metadata and the keys that rows hide."""
     configurable = as_object(config.get("configurable") or {}, "configurable")
     own = {name: value for name, value in configurable.items() if not is_hidden(name)}
     shown: JsonObject = {name: value for name, value in config.items() if name not in ("configurable", "metadata")}

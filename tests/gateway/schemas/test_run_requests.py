@@ -62,9 +62,9 @@ def test_a_run_with_a_thread_of_its_own_has_no_checkpoint_to_start_from() -> Non
     assert stateless({"checkpoint_id": CHECKPOINT}).checkpoint == {}
 
 
-def test_a_command_takes_the_place_of_the_input() -> None:
+def test_an_input_is_stored_beside_a_command() -> None:
     found = kwargs({"input": {"a": 1}, "command": {"resume": "yes"}})
-    assert (found["input"], found["command"]) == (None, {"update": None, "resume": "yes", "goto": None})
+    assert (found["input"], found["command"]) == ({"a": 1}, {"update": None, "resume": "yes", "goto": None})
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,10 @@ SOURCE = """
 import asyncio
 import operator
 import threading
+from dataclasses import dataclass
 from typing import Annotated, TypedDict
+from pydantic import BaseModel, Field
+from langgraph.runtime import Runtime
 from langgraph.func import entrypoint
 from langgraph.graph import START, StateGraph
 from langgraph.types import interrupt
@@ -153,6 +156,43 @@ class Named(TypedDict):
 
 named = StateGraph(Named).add_node("only", lambda state: {}).add_edge(START, "only").compile()
 
+@dataclass
+class Context:
+    model: str = "small"
+
+class Said(TypedDict, total=False):
+    context: str
+    config: str
+    user: str
+
+def show(state, runtime: Runtime, config):
+    conf = config["configurable"]
+    return {"context": repr(runtime.context), "config": str(conf.get("model")), "user": str(conf.get("user_id"))}
+
+def shown(schema=None):
+    return StateGraph(Said, context_schema=schema).add_node("show", show).add_edge(START, "show").compile()
+
+class Model(BaseModel):
+    model: str = Field("small", alias="name")
+
+class Keyed(TypedDict):
+    model: str
+
+@dataclass
+class Needing:
+    model: str
+
+seen = []
+
+def made(config):
+    seen.append(config["configurable"].get("user_id"))
+    return shown()
+
+contexts = {
+    "data": shown(Context), "model": shown(Model), "keyed": shown(Keyed), "needing": shown(Needing), "unnamed": shown()
+}
+data, model, keyed, needing, unnamed = contexts.values()
+
 two = StateGraph(State).add_node("first", first).add_node("second", second)
 two = two.add_edge(START, "first").add_edge("first", "second").compile()
 sub_of_two = StateGraph(State).add_node("sub", two).add_edge(START, "sub").compile()
@@ -178,6 +218,12 @@ NAMES = (
     "named",
     "cancelled_factory",
     "exiting_factory",
+    "data",
+    "model",
+    "keyed",
+    "needing",
+    "unnamed",
+    "made",
 )
 THREAD = ThreadId("t1")
 API_URL = "http://127.0.0.1:2024"
@@ -612,3 +658,51 @@ async def test_metadata_tells_where_a_run_is_executed(env: ExecutorEnv) -> None:
 def test_at_most_so_many_tasks_run_at_once(env: ExecutorEnv, given: Json, expected: int | None) -> None:
     order = env.order("steps", 1, 1, {"config": {"max_concurrency": given}})
     assert run_config(order, from_checkpoint=True).get("max_concurrency") == expected
+
+
+@pytest.mark.parametrize(
+    ("graph_id", "context", "expected"),
+    [
+        ("data", {}, "Context(model='small')"),
+        ("data", {"model": "big", "user_id": "u"}, "Context(model='big')"),
+        ("data", {"user_id": "u"}, "Context(model='small')"),
+        ("model", {}, "Model(model='small')"),
+        ("model", {"name": "big", "user_id": "u"}, "Model(model='big')"),
+        ("keyed", {"model": "big", "user_id": "u"}, "{'model': 'big'}"),
+        ("needing", {}, "None"),
+        ("unnamed", {"model": "big", "user_id": "u"}, "{'model': 'big', 'user_id': 'u'}"),
+        ("unnamed", {}, "None"),
+    ],
+)
+async def test_nodes_get_the_context_as_the_schema_states_it(
+    env: ExecutorEnv, graph_id: str, context: JsonObject, expected: str
+) -> None:
+    outcome = await env.run(graph_id, input={}, context=context)
+    assert outcome.values is not None, outcome.error
+    assert outcome.values["context"] == expected
+
+
+async def test_a_context_that_its_schema_refuses_is_the_runs_error(env: ExecutorEnv) -> None:
+    outcome = await env.run("model", input={}, context={"name": {"no": "text"}})
+    assert outcome.error is not None
+    assert outcome.error["error"] == "ValidationError"
+
+
+async def test_a_factory_and_its_graph_get_the_user_id_of_the_context(env: ExecutorEnv) -> None:
+    context: JsonObject = {"user_id": "ana", "model": "big"}
+    config: JsonObject = {"configurable": {"user_id": ""}}
+    outcome = await env.run("made", input={}, context=context, config=config)
+    assert outcome.values is not None, outcome.error
+    assert (outcome.values["user"], outcome.values["config"]) == ("ana", "big")
+    assert vars(importlib.import_module("runs_project"))["seen"] == ["ana"]
+
+
+@pytest.mark.parametrize(
+    ("graph_id", "keys"), [("data", {"model"}), ("model", {"model", "name"}), ("keyed", {"model"}), ("unnamed", None)]
+)
+def test_the_keys_of_a_context_are_those_of_its_schema(env: ExecutorEnv, graph_id: str, keys: set[str] | None) -> None:
+    assert env.access.context_keys(graph_id) == keys
+
+
+def test_a_gateway_mirrors_no_key_of_a_graph_that_only_a_factory_knows(env: ExecutorEnv) -> None:
+    assert env.access.context_keys("made") == ()

@@ -6,7 +6,7 @@ from agentlog_facts.envelope import Actor, Cause
 from agentlog_facts.execution_port import RunAssignment
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import JsonObject
-from agentlog_infra.langgraph.run_config import run_config, run_context
+from agentlog_infra.langgraph.run_config import run_config, run_context, run_input, with_context
 
 RUN = RunId("00000000-0000-7000-8000-000000000001")
 CHECKPOINT: JsonObject = {"checkpoint_id": "c1", "checkpoint_ns": "", "checkpoint_map": None}
@@ -46,7 +46,7 @@ def test_an_assistant_is_not_merged_a_second_time() -> None:
     }
     assert "theirs" not in found.get("metadata", {})
     assert {"tags", "recursion_limit"}.isdisjoint(found)
-    assert run_context(order({})) is None
+    assert run_context(order({})) == {}
 
 
 def test_the_stored_config_is_given_as_it_is_without_what_is_null() -> None:
@@ -74,3 +74,21 @@ def test_what_a_thread_was_given_since_loses_to_the_run_and_no_metadata_wins_ove
     metadata = run_config(given, from_checkpoint=True).get("metadata", {})
     assert (metadata["a"], metadata["b"]) == (1, 2)
     assert (metadata["run_id"], metadata["thread_id"], metadata["run_attempt"]) == (RUN, "t1", 2)
+
+
+@pytest.mark.parametrize("command", [{}, {"update": None, "resume": None, "goto": None}])
+def test_a_run_with_an_empty_command_ignores_its_input(command: JsonObject) -> None:
+    assert run_input({"input": {"a": 1}, "command": command}) is None
+    assert run_input({"input": {"a": 1}, "command": None}) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [(None, {"model": "m", "user_id": "ana", "own": 1}), ({"model"}, {"model": "m", "user_id": "", "own": 1})],
+)
+def test_configurable_gets_the_context_of_a_graph_that_only_its_factory_knows(
+    keys: set[str] | None, expected: JsonObject
+) -> None:
+    context: JsonObject = {"model": "m", "user_id": "ana", "own": 2, "run_id": "x", "__pregel_read": 1}
+    found = with_context({"configurable": {"user_id": "", "own": 1}}, context, keys)
+    assert found.get("configurable") == expected

@@ -65,6 +65,12 @@ async def test_a_run_makes_the_thread_busy_and_stamps_graph_and_assistant(given:
     assert thread.config == {"tags": ["x"], "configurable": {"own": 1}}
 
 
+async def test_a_thread_shows_the_config_that_a_run_states_for_it(given: Applying, threads: Threads) -> None:
+    run = replace(run_created(config={"configurable": {"own": 1}}), thread_config={"configurable": {}, "tags": ["x"]})
+    await given(draft("t1", thread_created(), run))
+    assert (await of(threads)).config == {"configurable": {}, "tags": ["x"]}
+
+
 def test_a_threads_config_hides_each_key_that_begins_like_one_of_the_server() -> None:
     hidden: JsonObject = {"langgraph_request_id": "q", "langgraph_request_id_2": "q", "__x": 1, "checkpoint_id": "c"}
     assert shown_config({"configurable": {**hidden, "own": 1}}) == {"configurable": {"own": 1}}

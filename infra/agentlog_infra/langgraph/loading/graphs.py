@@ -75,6 +75,10 @@ class Graphs:
         """Return a graph's description. Raises GraphNotFound."""
         return self._one(graph_id).spec.description
 
+    def compiled(self, graph_id: str) -> Graph | None:
+        """Return a graph that needs no factory, None for a factory. Raises GraphNotFound."""
+        return self._one(graph_id).graph
+
     def provenance(self, graph_id: str) -> JsonObject:
         """Return the versions of the code that a run of the graph executes. Raises GraphNotFound."""
         return {"graph_id": self._one(graph_id).spec.graph_id, **self._code}

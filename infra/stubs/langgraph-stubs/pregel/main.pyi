@@ -20,6 +20,7 @@ class Pregel(Runnable[InputT, OutputT], Generic[StateT, ContextT, InputT, Output
     store: BaseStore | None
     nodes: dict[str, object]
     channels: dict[str, object]
+    context_schema: type[ContextT] | None
     input_channels: str | Sequence[str]
     output_channels: str | Sequence[str]
     stream_channels: str | Sequence[str] | None
