@@ -26,6 +26,16 @@ class OutcomeUnknown(Unavailable):
     status = 504
 
 
+class BlobMissing(Unavailable):
+    """An event names a large value that is not on `blobs`, or not as it was written.
+
+    Such a record stops its partition until the blob is there: a verdict depends on the log of the aggregate only, never
+    on the moment at which a blob arrives.
+    """
+
+    code = "blob_missing"
+
+
 class Quarantined(Unavailable):
     """A read model of this aggregate is in quarantine after a deterministic error; an operator must act."""
 

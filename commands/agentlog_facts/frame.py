@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agentlog_facts.errors import Corrupt
+from agentlog_facts.decoding import guarded
 from agentlog_facts.ids import RunId
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load_object
 
@@ -90,8 +90,8 @@ def encode_record(record: FrameRecord) -> tuple[bytes, list[tuple[str, bytes]]]:
 
 def decode_record(value: bytes, headers: Sequence[tuple[str, bytes]]) -> FrameRecord:
     """Return the flush of a Kafka record; raise Corrupt for anything else."""
-    named = {name: data.decode() for name, data in headers}
-    try:
+    with guarded("frame record"):
+        named = {name: data.decode() for name, data in headers}
         return FrameRecord(
             run_id=RunId(named["run_id"]),
             epoch=int(named["epoch"]),
@@ -101,8 +101,6 @@ def decode_record(value: bytes, headers: Sequence[tuple[str, bytes]]) -> FrameRe
             of=named.get("of"),
             release=named.get("release"),
         )
-    except (KeyError, ValueError) as error:
-        raise Corrupt(f"frame record: {error!r}") from error
 
 
 def _frames(stored: JsonObject) -> list[Json]:

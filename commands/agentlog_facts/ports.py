@@ -104,7 +104,7 @@ class EventTail(Protocol):
         ...
 
     async def resolve(self, raw: RawRecord) -> Draft:
-        """Decode a record, fetching its blobs. Raises: Corrupt, UnknownSchema, Unavailable."""
+        """Decode a record, fetching its blobs. Raises: Corrupt, UnknownSchema, BlobMissing, Unavailable."""
         ...
 
 
@@ -257,5 +257,5 @@ class Blobs(Protocol):
     """Large values, by digest."""
 
     async def read(self, sha256: str) -> Json:
-        """Return a value after checking its digest. Raises: Unavailable, Corrupt."""
+        """Return a value after checking its digest. Raises: Unavailable, BlobMissing, Corrupt."""
         ...

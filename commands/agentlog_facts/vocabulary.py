@@ -5,6 +5,7 @@ changed shape is a new schema number and an upcaster. A field that is added to a
 `metadata={"added": True}`: it is stored only with another value, so that earlier facts are stored as they were.
 """
 
+import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
+from agentlog_facts.decoding import guarded
 from agentlog_facts.envelope import RULES, SPEC, Actor, ActorKind, BlobRef, Cause, Demand, Draft, Fact, Request
 from agentlog_facts.errors import Corrupt, UnknownSchema
 from agentlog_facts.guard import VoidReason
@@ -25,6 +27,10 @@ SCHEMAS: Mapping[str, int] = dict.fromkeys(FACTS, 1)
 """The newest schema number of each fact type."""
 UPCASTERS: Mapping[tuple[str, int], Callable[[JsonObject], JsonObject]] = {}
 """(type, schema) -> function that turns its data into that of schema + 1."""
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_ENVELOPE = re.compile(rb'\{"spec":\d+,"rules":\d+,"event_id":"[ !#-\[\]-~]*","append_id":"([ !#-\[\]-~]*)"')
+"""The beginning of a record as `encode_commit` writes it."""
 
 _Convert = Callable[[Any], Any]  # Any: a field of any type; the closed set of shapes is below
 
@@ -169,10 +175,8 @@ def parse_commit(value: bytes) -> JsonObject:
 
     A record without the numbers `spec` and `rules` is corrupt, for this release and every later one.
     """
-    try:
+    with guarded("commit"):
         record = load_object(value, "commit")
-    except ValueError as error:
-        raise Corrupt(f"commit: {error}") from error
     spec, rules = record.get("spec"), record.get("rules")
     if not isinstance(spec, int) or not isinstance(rules, int) or min(spec, rules) < 1:
         raise Corrupt("commit: expected whole numbers spec and rules")
@@ -181,22 +185,48 @@ def parse_commit(value: bytes) -> JsonObject:
     return record
 
 
+def append_id_of(value: bytes | None) -> str:
+    """Return the append id of a record that cannot be decoded, "" if it does not tell one.
+
+    The writer of such a record waits for its verdict. Our encoder writes the id before everything that can be too deep
+    or too long to parse.
+    """
+    try:
+        found = load_object(value or b"").get("append_id")
+    except ValueError:
+        begins = _ENVELOPE.match(value or b"")
+        found = None if begins is None else begins[1].decode()
+    return found if isinstance(found, str) else ""
+
+
 def blob_refs(record: JsonObject) -> tuple[BlobRef, ...]:
-    """Return the blobs that a parsed record names."""
-    return tuple(_blob_ref(as_object(ref, "blob")) for ref in _list(record, "blobs"))
+    """Return the blobs that a parsed record names. Raises: Corrupt."""
+    with guarded("commit"):
+        return tuple(_blob_ref(as_object(ref, "blob")) for ref in _list(record, "blobs"))
 
 
 def _blob_ref(ref: JsonObject) -> BlobRef:
     at = tuple(step for step in _list(ref, "at") if isinstance(step, (str, int)))
-    return BlobRef(at, _text(ref, "sha256"), _number(ref, "size"))
+    sha256 = _text(ref, "sha256")
+    if not _SHA256.fullmatch(sha256):  # no value can ever have this digest
+        raise ValueError(f"blob: expected a digest, found {sha256[:100]!r}")
+    return BlobRef(at, sha256, _number(ref, "size"))
+
+
+def place_blob(record: JsonObject, ref: BlobRef, value: Json) -> None:
+    """Put the value of a blob into a parsed record, where `ref` names it. Raises: Corrupt."""
+    with guarded("commit"):
+        match ref.at, record.get("facts"):
+            case (int(number), "data", str(name)), list() as facts if number < len(facts):
+                as_object(as_object(facts[number], "fact")["data"], "data")[name] = value
+            case _:
+                raise ValueError(f"a blob is named at {ref.at}, which is no value of a fact")
 
 
 def decode_commit(key: str, record: JsonObject) -> Draft:
     """Return the commit of a parsed record whose blobs are in place; raise Corrupt or UnknownSchema."""
-    try:
+    with guarded("commit"):
         return _decode(key, record)
-    except (TypeError, ValueError, KeyError, OverflowError) as error:  # OverflowError: a time outside the years of UTC
-        raise Corrupt(f"commit: {error}") from error
 
 
 def _decode(key: str, record: JsonObject) -> Draft:

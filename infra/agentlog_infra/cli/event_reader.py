@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +15,7 @@ from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.vocabulary import parse_commit
 from agentlog_infra import timeouts
 from agentlog_infra.kafka.connection import EVENTS, connection, kafka_faults
+from agentlog_infra.kafka.event_log import append_time
 from agentlog_infra.kafka.partitions import partition_of
 from agentlog_infra.kafka.shutdown import close_client
 from agentlog_infra.settings import Settings
@@ -185,7 +186,7 @@ def _commit(record: Record, row: asyncpg.Record | None) -> StoredCommit:
     return StoredCommit(
         record.partition,
         record.offset,
-        datetime.fromtimestamp(record.timestamp / 1000, UTC),
+        append_time(record),
         (record.key or b"").decode(errors="replace"),
         commit,
         row["verdict"] if row else "pending",

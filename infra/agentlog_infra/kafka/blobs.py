@@ -1,22 +1,27 @@
 """Large values on `agentlog.blobs`: cut into parts, named by digest, found through an index folded on demand.
 
 A blob is acknowledged before the event that names it. So a reader of the event finds the blob once the index is folded
-to the end of the blob's partition. The index (`ledger.blob_index`) is a cache, like all rows.
+to the end of the blob's partition. The index (`ledger.blob_index`) is a cache, like all rows. A mirrored or restored
+log may hold a blob later than its event, damaged, or twice: then the reader raises BlobMissing until a copy of the blob
+with the right digest is there.
 """
 
 import hashlib
-from collections.abc import Sequence
+import re
 from dataclasses import dataclass
 
-from agentlog_facts.errors import Corrupt, Unavailable
+from agentlog_facts.decoding import guarded
+from agentlog_facts.errors import BlobMissing, Corrupt, Unavailable
 from agentlog_facts.json_value import Json, load
 from agentlog_infra.kafka.connection import BLOBS, kafka_faults
 from agentlog_infra.kafka.partitions import partition_of
 from agentlog_infra.kafka.producer import DurableProducer
-from agentlog_infra.kafka.reader import KafkaReader
+from agentlog_infra.kafka.reader import KafkaReader, Record
 from agentlog_postgres.connection import Pool, translated
 
 PART_BYTES = 900 * 1024
+RANGE = 64
+"""Records held in memory at once while the index is folded."""
 
 FIND = "SELECT partition, first_offset, parts FROM {schema}.blob_index WHERE sha256 = $1"
 POSITION = "SELECT next_offset FROM {schema}.blob_positions WHERE partition = $1"
@@ -32,6 +37,12 @@ SELECT $1, $2 WHERE $3::bigint = 0 OR EXISTS (SELECT FROM {schema}.blob_position
 ON CONFLICT (partition) DO UPDATE SET next_offset = greatest(p.next_offset, excluded.next_offset)
  WHERE p.next_offset >= $3
 """
+FORGET = "DELETE FROM {schema}.blob_index WHERE sha256 = $1 AND first_offset = $2"
+SHORTEN = "UPDATE {schema}.blob_positions SET next_offset = $2 WHERE partition = $1 AND next_offset > $2"
+"""The log ends before the position of the index, so an older copy of it was restored: the index is read again."""
+
+DIGEST = re.compile(r"[0-9a-f]{64}")
+NUMBER = re.compile(rb"[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +69,7 @@ class KafkaBlobs:
         self._topic = topic
         self._find_sql, self._position_sql = FIND.format(schema=schema), POSITION.format(schema=schema)
         self._index_sql, self._move_sql = INDEX.format(schema=schema), MOVE.format(schema=schema)
+        self._forget_sql, self._shorten_sql = FORGET.format(schema=schema), SHORTEN.format(schema=schema)
         self._producer = producer
         self._reader = reader
         self._pool = pool
@@ -74,29 +86,55 @@ class KafkaBlobs:
         return sha256
 
     async def read(self, sha256: str) -> Json:
-        """Return a value after checking its digest. Raises: Unavailable, Corrupt."""
+        """Return a value after checking its digest.
+
+        Raises: Unavailable; BlobMissing while no whole copy is on the log; Corrupt if the value is no JSON, which its
+        digest proves for every reader.
+        """
+        value = await self._stored(sha256)
+        with guarded(f"blob {sha256}"):
+            return load(value)
+
+    async def _stored(self, sha256: str) -> bytes:
+        """Return the bytes of a value. Raises: Unavailable, BlobMissing."""
+        partition = partition_of(sha256.encode(), self._partitions)
         entry = await self._find(sha256)
         if entry is None:
-            await self._fold(partition_of(sha256.encode(), self._partitions))
+            await self._fold(partition)
             entry = await self._find(sha256)
         if entry is None:
-            raise Corrupt(f"blob {sha256}: an event names it, but it is not on {self._topic}")
-        return load(await self._joined(entry))
+            raise BlobMissing(f"blob {sha256}: an event names it, but it is not on {self._topic}-{partition}")
+        value = await self._joined(entry, partition)
+        return await self._other_copy(entry, partition) if value is None else value
 
-    async def _joined(self, entry: _BlobEntry) -> bytes:
-        """Join the parts: they lie in order, possibly with parts of other blobs between them."""
-        partition = partition_of(entry.sha256.encode(), self._partitions)
+    async def _joined(self, entry: _BlobEntry, partition: int) -> bytes | None:
+        """Join the parts, which lie in order, possibly with parts of other blobs between them; None: another digest."""
         parts: dict[int, bytes] = {}
         at, end = entry.first_offset, await self._reader.end(partition)
         while at < end and len(parts) < entry.parts:
             start, at = at, min(end, at + entry.parts - len(parts))
-            async for record in self._reader.read(partition, start, at):
-                if record.key == entry.sha256.encode() and record.value is not None:
-                    parts[_number(record.headers, "part")] = record.value
+            for record in await self._records(partition, start, at):
+                number = _number(record, "part")
+                if record.key == entry.sha256.encode() and record.value is not None and number is not None:
+                    parts[number] = record.value
         value = b"".join(parts[number] for number in sorted(parts))
-        if hashlib.sha256(value).hexdigest() != entry.sha256:
-            raise Corrupt(f"blob {entry.sha256}: the stored bytes have another digest")
-        return value
+        return value if hashlib.sha256(value).hexdigest() == entry.sha256 else None
+
+    async def _other_copy(self, damaged: _BlobEntry, partition: int) -> bytes:
+        """Return the value from another copy, and index that one. Raises: Unavailable, BlobMissing.
+
+        Without another copy the damaged one is forgotten; a later copy is found as a new blob.
+        """
+        entries = [entry for entry in await self._entries(partition, 0) if entry.sha256 == damaged.sha256]
+        with translated("blob index"):
+            await self._rows().execute(self._forget_sql, damaged.sha256, damaged.first_offset)
+        for entry in entries:
+            value = await self._joined(entry, partition)
+            if value is not None:
+                with translated("blob index"):
+                    await self._rows().execute(self._index_sql, *_columns([entry], partition))
+                return value
+        raise BlobMissing(f"blob {damaged.sha256}: the bytes on {self._topic}-{partition} have another digest")
 
     async def _find(self, sha256: str) -> _BlobEntry | None:
         with translated("blob index"):
@@ -108,17 +146,29 @@ class KafkaBlobs:
             end = await self._reader.end(partition)
         with translated("blob index"):
             start = await self._rows().fetchval(self._position_sql, partition) or 0
-        entries = [
-            _BlobEntry(
-                record.key.decode(), record.offset, _number(record.headers, "parts"), _number(record.headers, "size")
-            )
-            async for record in self._reader.read(partition, start, end)
-            if record.key is not None and _number(record.headers, "part") == 0
-        ]
+            if start > end:
+                await self._rows().execute(self._shorten_sql, partition, end)
+                start = 0
+        entries = await self._entries(partition, start, end)
         with translated("blob index"):
             async with self._rows().acquire() as connection, connection.transaction():
                 await connection.execute(self._index_sql, *_columns(entries, partition))
                 await connection.execute(self._move_sql, partition, end, start)
+
+    async def _entries(self, partition: int, start: int, end: int | None = None) -> list[_BlobEntry]:
+        """Return the blobs that begin in a range, by default up to the end. Raises: Unavailable."""
+        end = await self._reader.end(partition) if end is None else end
+        found: list[_BlobEntry] = []
+        for at in range(start, end, RANGE):
+            records = await self._records(partition, at, min(end, at + RANGE))
+            found += [entry for entry in map(_entry, records) if entry is not None]
+        return found
+
+    async def _records(self, partition: int, start: int, end: int) -> list[Record]:
+        try:
+            return [record async for record in self._reader.read(partition, start, end)]
+        except Corrupt as error:  # about the range, not about an event: no reason for a verdict
+            raise Unavailable(f"{self._topic}-{partition}: {error}") from error
 
     def _rows(self) -> Pool:
         if self._pool is None:
@@ -136,8 +186,18 @@ def _columns(entries: list[_BlobEntry], partition: int) -> tuple[list[str], list
     )
 
 
-def _number(headers: Sequence[tuple[str, bytes]], name: str) -> int:
-    for key, value in headers:
-        if key == name:
+def _entry(record: Record) -> _BlobEntry | None:
+    """Return the blob that begins with a record, None for any other record: strangers' records are passed over."""
+    parts, size = _number(record, "parts"), _number(record, "size")
+    if record.key is None or _number(record, "part") != 0 or parts is None or size is None:
+        return None
+    key = record.key.decode("ascii", "replace")
+    return _BlobEntry(key, record.offset, parts, size) if DIGEST.fullmatch(key) else None
+
+
+def _number(record: Record, name: str) -> int | None:
+    """Return the number in a header, None where there is none."""
+    for key, value in record.headers:
+        if key == name and value is not None and NUMBER.fullmatch(value):
             return int(value)
-    raise Corrupt(f"{BLOBS}: a record without header {name}")
+    return None

@@ -3,15 +3,23 @@
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+from agentlog_facts.decoding import guarded
 from agentlog_facts.envelope import BlobRef, Draft, LogPosition, Recorded
 from agentlog_facts.errors import AgentlogError, Corrupt, OutcomeUnknown, Unavailable
 from agentlog_facts.ids import Key
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump
 from agentlog_facts.ports import Blobs, RawRecord
 from agentlog_facts.system import PartitionOpened
-from agentlog_facts.vocabulary import blob_refs, decode_commit, encode_commit, encode_facts, parse_commit
+from agentlog_facts.vocabulary import (
+    blob_refs,
+    decode_commit,
+    encode_commit,
+    encode_facts,
+    parse_commit,
+    place_blob,
+)
 from agentlog_infra.kafka.blobs import KafkaBlobs
 from agentlog_infra.kafka.connection import BLOBS, EVENTS, connection
 from agentlog_infra.kafka.partitions import partition_headers, partition_of
@@ -22,6 +30,10 @@ from agentlog_postgres.connection import Pool
 
 RECORD_BYTES = 900 * 1024
 """No record exceeds this, so that Kafka with its default settings accepts it."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MOST_MS = 250_000_000_000_000
+"""Timestamps of records lie between the two; a mirror may have stored any number."""
 
 
 async def open_event_log(
@@ -116,27 +128,24 @@ def _largest_first(facts: list[Json]) -> list[_Field]:
 
 def raw_record(record: Record) -> RawRecord:
     """Convert a consumer's record to the type of the port."""
-    timestamp = datetime.fromtimestamp(record.timestamp / 1000, UTC)
-    return RawRecord(LogPosition(record.partition, record.offset), record.key, record.value, timestamp)
+    return RawRecord(LogPosition(record.partition, record.offset), record.key, record.value, append_time(record))
+
+
+def append_time(record: Record) -> datetime:
+    """Return the broker's append time of a record."""
+    return EPOCH + timedelta(milliseconds=min(max(0, record.timestamp), MOST_MS))
 
 
 async def resolve(raw: RawRecord, blobs: Blobs) -> Draft:
-    """Decode a record, fetching the values that lie on blobs. Raises: Corrupt, UnknownSchema, Unavailable."""
+    """Decode a record, fetching the values that lie on blobs.
+
+    Raises: Corrupt, UnknownSchema, BlobMissing, Unavailable, and nothing else, whatever the record holds.
+    """
     if raw.key is None or raw.value is None:
         raise Corrupt(f"{EVENTS}-{raw.place.partition} offset {raw.place.offset}: a record without key or value")
     record = parse_commit(raw.value)
     for ref in blob_refs(record):
-        _put(record, ref, await blobs.read(ref.sha256))
-    try:
+        place_blob(record, ref, await blobs.read(ref.sha256))
+    with guarded(f"key of {EVENTS}-{raw.place.partition} offset {raw.place.offset}"):
         key = raw.key.decode()
-    except UnicodeDecodeError as error:
-        raise Corrupt(f"{EVENTS}-{raw.place.partition} offset {raw.place.offset}: key is not UTF-8") from error
     return decode_commit(key, record)
-
-
-def _put(record: JsonObject, ref: BlobRef, value: Json) -> None:
-    match ref.at, record.get("facts"):
-        case (int(number), "data", str(name)), list() as facts if number < len(facts):
-            as_object(as_object(facts[number], "fact")["data"], "data")[name] = value
-        case _:
-            raise Corrupt(f"commit: a blob is named at {ref.at}, which is no value of a fact")

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 
 from aiokafka.partitioner import murmur2
 
-from agentlog_facts.errors import Misconfigured
+from agentlog_facts.decoding import guarded
+from agentlog_facts.envelope import Fact
+from agentlog_facts.errors import Corrupt, Misconfigured, UnknownSchema
 from agentlog_facts.json_value import as_object
 from agentlog_facts.system import PartitionOpened
 from agentlog_facts.vocabulary import decode_fact, parse_commit
@@ -30,8 +32,19 @@ async def partition_headers(reader: KafkaReader, partitions: int) -> Sequence[Pa
 async def partition_header(reader: KafkaReader, partition: int) -> PartitionOpened:
     """Return the first fact of one partition. Raises: Unavailable, Misconfigured."""
     record = await reader.one(partition, 0)
-    facts = None if record is None else parse_commit(record.value or b"").get("facts")
-    fact = decode_fact(as_object(facts[0], "fact")) if isinstance(facts, list) and facts else None
+    try:
+        fact = None if record is None else _first_fact(record.value or b"")
+    except UnknownSchema:
+        raise
+    except Corrupt:
+        fact = None
     if not isinstance(fact, PartitionOpened):
         raise Misconfigured(f"{EVENTS}-{partition}: expected PartitionOpened as the first record: no log of agentlog")
     return fact
+
+
+def _first_fact(value: bytes) -> Fact | None:
+    """Return the first fact of a record. Raises: Corrupt, UnknownSchema."""
+    facts = parse_commit(value).get("facts")
+    with guarded("commit"):
+        return decode_fact(as_object(facts[0], "fact")) if isinstance(facts, list) and facts else None

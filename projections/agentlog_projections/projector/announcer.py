@@ -86,7 +86,7 @@ def hint_of(partition: int, after: int, judged: Iterable[Judged]) -> Hint:
     last = after
     for one in judged:
         last = one.read.raw.place.offset
-        append_ids.append("" if one.read.draft is None else one.read.draft.append_id)
+        append_ids.append(one.read.append_id)
         if isinstance(one.verdict, Accepted):
             versions[last] = one.verdict.version
         else:

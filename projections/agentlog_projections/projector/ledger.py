@@ -169,7 +169,10 @@ def _index_row(one: Judged) -> tuple[object, ...]:
     stored = dump(kind).decode()
     if draft is None or (one.read.void is not None and one.read.void.reason == "unreadable"):
         key = (raw.key or b"").decode("utf-8", "backslashreplace").replace("\x00", "\\x00")[:MOST_NAMES]
-        return (place.partition, place.offset, key, "", "", "", "", None, "", None, None, raw.timestamp, "void", stored)
+        try_ = one.read.append_id
+        try_ = "" if "\x00" in try_ or len(try_) + len(key) > MOST_NAMES else try_
+        nothing = (None, "", None, None, raw.timestamp)
+        return (place.partition, place.offset, key, "", try_, "", "", *nothing, "void", stored)
     return (
         place.partition,
         place.offset,

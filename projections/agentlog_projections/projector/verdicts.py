@@ -9,6 +9,7 @@ from agentlog_facts.ids import Key, RunId, Stream, category
 from agentlog_facts.json_value import JsonObject, as_object, dump, load_object
 from agentlog_facts.ports import RawRecord
 from agentlog_facts.thread import RunCreated
+from agentlog_facts.vocabulary import append_id_of
 from agentlog_projections.sql.read_model import Commit
 
 MOST_PRIORS = 256
@@ -50,6 +51,11 @@ class Read:
     raw: RawRecord
     draft: Draft | None
     void: Void | None = None
+
+    @property
+    def append_id(self) -> str:
+        """Return the id by which the writer finds its verdict, "" where the record does not tell one."""
+        return append_id_of(self.raw.value) if self.draft is None else self.draft.append_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,3 +166,20 @@ async def test_a_try_that_lies_on_the_log_twice_is_known_by_its_acceptance(env: 
     found = await env.ledger.by_append(Key("t1"), twice.append_id)
     assert found is not None
     assert (found.place, found.verdict) == (places[2], Accepted(0))
+
+
+async def test_the_writer_of_an_unreadable_record_gets_its_verdict(env: ProjectorEnv) -> None:
+    """Neither hint nor row told whose record it was, so its writer waited, and appended it again, for ever."""
+    async with env.projector():
+        await env.until(lambda: env.caught_up(env.log.partition_of(Key("t1"))))
+        deep = draft("t1", thread_created("t1", {"deep": 1}))
+        value = encoded(deep).replace(b'{"deep":1}', b"[" * 300 + b"]" * 300)
+        place = env.log.put(b"t1", value)
+        await env.folded()
+        await env.until(lambda: env.feed.hints)
+    verdict = env.feed.hints[-1].verdict(place.offset, deep.append_id)
+    assert isinstance(verdict, Void)
+    assert verdict.reason == "unreadable"
+    found = await env.ledger.by_append(Key("t1"), deep.append_id)
+    assert found is not None
+    assert (found.place, found.verdict) == (place, verdict)

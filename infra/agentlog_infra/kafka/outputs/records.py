@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
-from agentlog_facts.errors import Corrupt
+from agentlog_facts.decoding import guarded
 from agentlog_facts.frame import SLOTS, decode_record, position
 from agentlog_facts.ports import PositionedFrames
 
@@ -45,12 +45,16 @@ def naming(headers: Headers, positions: Sequence[int]) -> list[tuple[str, bytes]
 
 
 def parts_of(stored: Stored, base: int) -> list[int]:
-    """Return the offsets of the parts of a record's value, in order; [] for a record that carries its value."""
+    """Return the offsets of the parts of a record's value, in order; [] for a record that carries its value.
+
+    Raises: Corrupt, also for parts that do not lie before the record: a reader would wait for them.
+    """
     named = dict(stored.headers).get(PARTS)
-    try:
-        return [] if named is None else [int(at) // SLOTS - base for at in named.split(b",")]
-    except ValueError as error:
-        raise Corrupt(f"outputs record {stored.offset}: parts {named!r}") from error
+    with guarded(f"outputs record {stored.offset}"):
+        found = [] if named is None else [int(at) // SLOTS - base for at in named.split(b",")]
+        if any(not 0 <= offset < stored.offset for offset in found):
+            raise ValueError("a part does not lie before the record that names it")
+    return found
 
 
 def decoded(stored: Stored, partition: int, base: int, value: bytes) -> PositionedFrames:
