@@ -3,11 +3,14 @@
 The facts of a claimed run are on stream `run-<run_id>`, with its epoch; all others are on `thread-<thread_id>`.
 """
 
-from collections.abc import Iterator, Mapping
+from bisect import insort
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Literal, NamedTuple, TypeAlias, TypeVar, assert_never
 
 from agentlog_facts.errors import Corrupt
+from agentlog_facts.growing_list import GrowingList
 from agentlog_facts.ids import RunId, Stream, ThreadId
 from agentlog_facts.json_value import Json, JsonObject, as_object
 
@@ -104,14 +107,15 @@ class EncodedChannel:
 
     Kind `list`: the channel was stored as {"items": [...]} plus appended items; `items` holds all of them. Kind
     `value`: `value` holds any other value. `version` and `stream` name the entry, as the base of a later append does.
-    `full_length` counts the items of the full copy at the root of the chain, `parts` the appends after it.
+    `full_length` counts the items of the full copy at the root of the chain, `parts` the appends after it. Versions of
+    one chain share the memory of their `items`.
     """
 
     kind: Literal["value", "list"]
     version: str
     stream: Stream
     value: Encoded = None
-    items: tuple[Encoded, ...] = ()
+    items: Sequence[Encoded] = ()
     full_length: int = 0
     parts: int = 0
 
@@ -185,6 +189,10 @@ class ChannelHistory:
         """Add a version that was folded elsewhere, unless it is known."""
         self._versions.setdefault(key, [(0, channel)])
 
+    def place(self, key: VersionKey, seq: int, channel: EncodedChannel | None) -> None:
+        """Add a version that was accepted at `seq` and folded elsewhere."""
+        insort(self._versions.setdefault(key, []), (seq, channel), key=itemgetter(0))
+
     def knows(self, key: VersionKey) -> bool:
         """Return whether a version was folded or remembered."""
         return key in self._versions
@@ -227,7 +235,7 @@ def _entry(stored: JsonObject, stream: Stream) -> ChannelEntry:
 def _full(entry: ChannelEntry) -> EncodedChannel:
     value = entry.payload
     if isinstance(value, dict) and len(value) == 1 and isinstance(items := value.get("items"), list):
-        return EncodedChannel("list", entry.version, entry.stream, None, tuple(items), len(items))
+        return EncodedChannel("list", entry.version, entry.stream, None, GrowingList(items), len(items))
     return EncodedChannel("value", entry.version, entry.stream, value)
 
 
@@ -238,7 +246,8 @@ def _appended(base: EncodedChannel | None, entry: ChannelEntry) -> EncodedChanne
             f"channel {entry.channel} {entry.version}: expected {entry.base_length} items of {entry.base_version} "
             f"on {entry.base_stream} to append to, found {_described(base)}"
         )
-    longer = (*base.items, *items)
+    shorter = base.items if isinstance(base.items, GrowingList) else GrowingList(base.items)
+    longer = shorter.followed_by(items)
     return EncodedChannel("list", entry.version, entry.stream, None, longer, base.full_length, base.parts + 1)
 
 

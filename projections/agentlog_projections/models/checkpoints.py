@@ -1,23 +1,26 @@
 """Read model `checkpoints`: tables of checkpoints, channel versions and pending writes, and the reads of savers."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Sequence
 from typing import ClassVar
 
 import asyncpg
 
-from agentlog_facts.checkpoint import ChannelEntry, ChannelHistory, CheckpointKey, VersionKey
+from agentlog_facts.checkpoint import ChannelHistory, CheckpointKey
 from agentlog_facts.checkpoint_ports import CheckpointQuery, StoredCheckpoint, StoredWrite
-from agentlog_facts.ids import RunId
-from agentlog_facts.json_value import load, load_object
+from agentlog_facts.ids import RunId, ThreadId
+from agentlog_facts.json_value import JsonObject, load, load_object
 from agentlog_facts.thread import ThreadCreated
 from agentlog_postgres.connection import Pool, PooledConnection, reading
+from agentlog_projections.models.channel_chains import ChannelChains
 from agentlog_projections.models.checkpoint_fold import ChannelRow, CheckpointBatch, CheckpointRow, WriteRow
 from agentlog_projections.sql.batch import Transaction
 from agentlog_projections.sql.caught_up import key_is_authoritative, require
 from agentlog_projections.sql.columns import encoded
 from agentlog_projections.sql.read_model import Commit
 from agentlog_projections.sql.schema import PRELUDE, contained, searchable
+
+CACHE_BYTES = 32 * 1024 * 1024
+"""JSON of long lists that one process keeps, so that the next read fetches only what was appended since."""
 
 _CHECKPOINTS = """
 INSERT INTO read_v1.checkpoints AS t (thread_id, checkpoint_ns, checkpoint_id, seq, run_id, parent_checkpoint_id,
@@ -170,33 +173,16 @@ _VISIBLE = """
 SELECT thread_id, checkpoint_ns, checkpoint_id, seq, run_id, parent_checkpoint_id, versions, checkpoint, metadata
   FROM read_v1.checkpoints c
  WHERE NOT hidden
-   AND NOT EXISTS (SELECT FROM read_v1.threads t WHERE t.thread_id = c.thread_id AND t.deleted_at IS NOT NULL)
+   AND NOT EXISTS (SELECT FROM read_v1.threads t WHERE t.thread_id = {thread} AND t.deleted_at IS NOT NULL)
 """
+"""With $1 as the thread, PostgreSQL asks once whether it is deleted; else it would sort all checkpoints for LIMIT 1."""
 _MATCHES = f"""NOT EXISTS (SELECT FROM jsonb_each({{}}::jsonb) f
                    WHERE (({searchable("metadata")}) -> f.key) IS DISTINCT FROM f.value)"""
-_CHAINS = """
-WITH RECURSIVE want AS (
-    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[])
-                  AS w(thread_id, checkpoint_ns, channel, version, seq)
-), chain AS (
-    SELECT c.thread_id, c.checkpoint_ns, c.channel, c.version, c.seq, c.kind, c.base_stream, c.base_version
-      FROM want w JOIN read_v1.channels c USING (thread_id, checkpoint_ns, channel, version) WHERE c.seq <= w.seq
-    UNION
-    SELECT b.thread_id, b.checkpoint_ns, b.channel, b.version, b.seq, b.kind, b.base_stream, b.base_version
-      FROM chain c JOIN read_v1.channels b
-        ON b.thread_id = c.thread_id AND b.checkpoint_ns = c.checkpoint_ns AND b.channel = c.channel
-       AND b.version = c.base_version AND b.stream = c.base_stream AND b.seq < c.seq
-     WHERE c.kind = 'append'
-)
-SELECT c.thread_id, c.checkpoint_ns, c.channel, c.version, c.seq, r.stream, c.kind, c.base_stream, c.base_version,
-       r.length, r.payload
-  FROM chain c JOIN read_v1.channels r USING (thread_id, checkpoint_ns, channel, version, seq)
-"""
 _WRITES_ON = """
-SELECT w.thread_id, w.checkpoint_ns, w.checkpoint_id, run_id, task_id, idx, seq, channel, task_path, value
-  FROM unnest($2::text[], $3::text[], $4::text[]) AS k(thread_id, checkpoint_ns, checkpoint_id)
-  JOIN read_v1.writes w USING (thread_id, checkpoint_ns, checkpoint_id)
- WHERE NOT w.hidden AND ($5::text IS NULL OR w.run_id <> $5)
+SELECT w.checkpoint_id, run_id, task_id, idx, seq, channel, task_path, value
+  FROM read_v1.writes w
+ WHERE w.thread_id = $2 AND w.checkpoint_ns = $3 AND w.checkpoint_id = ANY($4::text[])
+   AND NOT w.hidden AND ($5::text IS NULL OR w.run_id <> $5)
 """
 _WRITES_AUTHORITATIVE = _AUTHORITATIVE.format(what=_WRITES_ON, order="c.seq, c.idx")
 """The last query of a read: the results of the earlier ones count only if the partition is still present."""
@@ -205,20 +191,60 @@ _WRITES_AUTHORITATIVE = _AUTHORITATIVE.format(what=_WRITES_ON, order="c.seq, c.i
 class Checkpoints:
     """Implements `CheckpointReads` over the projected tables; raises Unavailable until the partition has caught up."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, cache_bytes: int = CACHE_BYTES) -> None:
         self._pool = pool
+        self._chains = ChannelChains(cache_bytes)
 
     async def find(self, query: CheckpointQuery) -> Sequence[StoredCheckpoint]:
         """Return checkpoints, newest first: by order of acceptance, across threads by id. Raises: Unavailable."""
         sql, arguments = _sql_of(query)
         async with reading(self._pool, "checkpoints") as connection:
-            return await _complete(connection, await connection.fetch(sql, *arguments), query)
+            return await self._complete(connection, await connection.fetch(sql, *arguments), query)
+
+    async def _complete(
+        self, connection: PooledConnection, found: Sequence[asyncpg.Record], query: CheckpointQuery
+    ) -> list[StoredCheckpoint]:
+        """Add channels and writes to checkpoints, by two queries for each graph. Raises: Unavailable."""
+        what = f"checkpoints of {query.thread_id or 'all threads'}"
+        require(found[0]["is_authoritative"], what)
+        by_graph: dict[tuple[str, str], list[asyncpg.Record]] = {}
+        for row in found:
+            if row["thread_id"] is not None:
+                by_graph.setdefault((row["thread_id"], row["checkpoint_ns"]), []).append(row)
+        complete: dict[CheckpointKey, StoredCheckpoint] = {}
+        for (thread_id, ns), rows in by_graph.items():
+            versions = [load_object(row["versions"]) for row in rows]
+            channels = await self._chains.read(connection, ThreadId(thread_id), ns, _wanted(rows, versions))
+            ids = [row["checkpoint_id"] for row in rows]
+            on_them = await connection.fetch(
+                _WRITES_AUTHORITATIVE, query.thread_id, thread_id, ns, ids, query.exclude_run
+            )
+            require(on_them[0]["is_authoritative"], what)
+            writes: dict[str, list[StoredWrite]] = {}
+            for row in on_them:
+                if row["checkpoint_id"] is not None:
+                    writes.setdefault(row["checkpoint_id"], []).append(_stored_write(row))
+            for row, named in zip(rows, versions, strict=True):
+                complete[_key(row)] = _stored(row, named, channels, writes.get(row["checkpoint_id"], ()))
+        return [complete[_key(row)] for row in found if row["thread_id"] is not None]
+
+
+def _wanted(rows: Sequence[asyncpg.Record], versions: Sequence[JsonObject]) -> dict[tuple[str, str], int]:
+    """Return each (channel, version) with the order number of the newest checkpoint that names it."""
+    newest: dict[tuple[str, str], int] = {}
+    for row, named in zip(rows, versions, strict=True):
+        seq = row["seq"]
+        for channel, version in named.items():
+            key = (channel, str(version))
+            if newest.get(key, 0) < seq:
+                newest[key] = seq
+    return newest
 
 
 def _sql_of(query: CheckpointQuery) -> tuple[str, list[object]]:
     """Return SQL with one condition for each field that a query sets, and its arguments; the thread is $1."""
     arguments: list[object] = [query.thread_id]
-    conditions = [_VISIBLE]
+    conditions = [_VISIBLE.format(thread="c.thread_id" if query.thread_id is None else "$1")]
 
     def demand(condition: str, value: object) -> None:
         if value is not None:
@@ -243,55 +269,6 @@ def _sql_of(query: CheckpointQuery) -> tuple[str, list[object]]:
     return _AUTHORITATIVE.format(what=what, order=order), arguments
 
 
-async def _complete(
-    connection: PooledConnection, found: Sequence[asyncpg.Record], query: CheckpointQuery
-) -> list[StoredCheckpoint]:
-    """Add channels and writes to checkpoints, by two queries for all of them. Raises: Unavailable."""
-    what = f"checkpoints of {query.thread_id or 'all threads'}"
-    require(found[0]["is_authoritative"], what)
-    rows = [row for row in found if row["thread_id"] is not None]
-    if not rows:
-        return []
-    versions = [{name: str(value) for name, value in load_object(row["versions"]).items()} for row in rows]
-    channels = _channels(await connection.fetch(_CHAINS, *_wanted(rows, versions)))
-    keys = [[row[name] for row in rows] for name in CheckpointKey._fields]
-    on_them = await connection.fetch(_WRITES_AUTHORITATIVE, query.thread_id, *keys, query.exclude_run)
-    require(on_them[0]["is_authoritative"], what)
-    writes: dict[CheckpointKey, list[StoredWrite]] = {}
-    for row in on_them if on_them[0]["thread_id"] is not None else ():
-        writes.setdefault(_key(row), []).append(_stored_write(row))
-    return [_stored(row, named, channels, writes) for row, named in zip(rows, versions, strict=True)]
-
-
-def _wanted(rows: Sequence[asyncpg.Record], versions: Sequence[Mapping[str, str]]) -> list[list[object]]:
-    """Return arrays (thread_id, ns, channel, version, seq): each version once, as of the newest checkpoint with it."""
-    newest: dict[VersionKey, int] = {}
-    for row, named in zip(rows, versions, strict=True):
-        for channel, version in named.items():
-            key = (row["thread_id"], row["checkpoint_ns"], channel, version)
-            newest[key] = max(newest.get(key, 0), row["seq"])
-    columns: list[list[object]] = [[key[place] for key in newest] for place in range(4)]
-    return [*columns, list(newest.values())]
-
-
-def _channels(rows: Iterable[asyncpg.Record]) -> ChannelHistory:
-    """Fold rows of `channels`; each is decoded once, however many checkpoints show it."""
-    folded = ChannelHistory()
-    for row in sorted(rows, key=itemgetter("seq")):
-        entry = ChannelEntry(
-            channel=row["channel"],
-            version=row["version"],
-            stream=row["stream"],
-            kind=row["kind"],
-            payload=load(row["payload"]),
-            base_version=row["base_version"],
-            base_stream=row["base_stream"],
-            base_length=row["length"],
-        )
-        folded.fold(row["thread_id"], row["checkpoint_ns"], entry, row["seq"])
-    return folded
-
-
 def _key(row: asyncpg.Record) -> CheckpointKey:
     return CheckpointKey(row["thread_id"], row["checkpoint_ns"], row["checkpoint_id"])
 
@@ -309,12 +286,10 @@ def _stored_write(row: asyncpg.Record) -> StoredWrite:
 
 
 def _stored(
-    row: asyncpg.Record,
-    versions: Mapping[str, str],
-    channels: ChannelHistory,
-    writes: Mapping[CheckpointKey, Sequence[StoredWrite]],
+    row: asyncpg.Record, versions: JsonObject, channels: ChannelHistory, writes: Sequence[StoredWrite]
 ) -> StoredCheckpoint:
     key = _key(row)
+    named = {channel: str(version) for channel, version in versions.items()}
     return StoredCheckpoint(
         *key,
         parent_checkpoint_id=row["parent_checkpoint_id"],
@@ -322,6 +297,6 @@ def _stored(
         seq=row["seq"],
         checkpoint=load_object(row["checkpoint"]),
         metadata=load_object(row["metadata"]),
-        channels=channels.held(key.thread_id, key.checkpoint_ns, versions, row["seq"]),
-        writes=tuple(writes.get(key, ())),
+        channels=channels.held(key.thread_id, key.checkpoint_ns, named, row["seq"]),
+        writes=tuple(writes),
     )
