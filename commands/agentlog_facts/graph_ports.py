@@ -107,6 +107,13 @@ class GraphAccess(Protocol):
         """Return the keys of a run's context that its `configurable` mirrors, None for all."""
         ...
 
+    async def output_values(self, graph_id: str, thread_id: ThreadId, values: Json) -> Json:
+        """Return the part of a state's values that the graph's output schema names: the output of a run.
+
+        Source: docs/http-api.md, section 7.6.
+        """
+        ...
+
     async def get_state(
         self, graph_id: str, thread_id: ThreadId, at: At = LATEST, *, subgraphs: bool = False
     ) -> JsonObject:

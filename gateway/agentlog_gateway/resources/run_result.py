@@ -3,7 +3,7 @@
 Source: docs/http-api.md, sections 7.6 and 27.
 """
 
-from agentlog_facts.graph_ports import At, GraphNotFound, unrooted
+from agentlog_facts.graph_ports import At, GraphFailed, GraphNotFound, unrooted
 from agentlog_facts.ids import RunId
 from agentlog_facts.json_value import Json, JsonObject, dump
 from agentlog_gateway.api.dependencies import Dependencies
@@ -40,7 +40,10 @@ async def result_json(dependencies: Dependencies, found: RunStatusRow) -> Json:
         return {"__error__": found.error}
     if found.deleted and found.status in ("pending", "running"):
         return NO_RUN
-    values = await _values(dependencies, found)
+    try:
+        values = await _values(dependencies, found)
+    except GraphFailed as error:
+        return {"__error__": {"error": type(error).__name__, "message": str(error)}}
     waiting = [item for items in (found.interrupts or {}).values() if isinstance(items, list) for item in items]
     if not waiting:
         return values
@@ -53,11 +56,16 @@ def _with_schema(item: Json) -> Json:
 
 
 async def _values(dependencies: Dependencies, found: RunStatusRow) -> Json:
-    """Return the values as the run left them: the thread's, or those of its last checkpoint."""
-    if found.newest or found.checkpoint_id is None:
-        return unrooted(found.values or {})
+    """Return the output of the run: the thread's values, or those of its last checkpoint, by the output schema.
+
+    Without the graph nobody knows the output schema, so the output is empty. Raises: GraphFailed.
+    """
+    graphs, at = dependencies.graphs, At(found.checkpoint_id)
     try:
-        at = At(found.checkpoint_id)
-        return (await dependencies.graphs.get_state(found.graph_id, found.thread_id, at))["values"]
+        if found.newest or found.checkpoint_id is None:
+            values = unrooted(found.values or {})
+        else:
+            values = (await graphs.get_state(found.graph_id, found.thread_id, at))["values"]
+        return await graphs.output_values(found.graph_id, found.thread_id, values)
     except GraphNotFound:
         return {}

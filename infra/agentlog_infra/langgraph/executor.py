@@ -272,6 +272,7 @@ class GraphRun:
 
     async def _streamed(self, graph: Graph, config: RunnableConfig, given: object) -> None:
         kwargs = self._order.kwargs
+        nested = bool(kwargs.get("subgraphs"))
         stream = graph.astream(
             given,
             config,
@@ -280,21 +281,31 @@ class GraphRun:
             interrupt_before=stops(kwargs, "interrupt_before"),
             interrupt_after=stops(kwargs, "interrupt_after"),
             durability="exit" if self._durability == "exit" else "sync",  # the journal implements `async`
-            subgraphs=True,
+            output_keys=graph.output_channels,
+            subgraphs=nested,
         )
-        nested = bool(kwargs.get("subgraphs"))
         async for item in stream:
-            if not _is_part(item):
-                raise TypeError(f"langgraph streams {type(item).__name__}, expected (namespace, mode, data)")
-            ns, mode, data = item
-            if not ns or nested or mode == "messages":
-                sent = self._emit(Frame(mode, to_json(data), "|".join(ns) if nested else ""))
-                if inspect.isawaitable(sent):
-                    await sent
+            ns, mode, data = _part(item)
+            sent = self._emit(Frame(mode, to_json(data), "|".join(ns)))
+            if inspect.isawaitable(sent):
+                await sent
 
 
-def _is_part(item: object) -> TypeGuard[tuple[tuple[str, ...], str, object]]:
-    return isinstance(item, tuple)
+def _part(item: object) -> tuple[tuple[str, ...], str, object]:
+    """Return (namespace, mode, data) of an item of a stream; LangGraph leaves out the namespace without subgraphs."""
+    if _is_nested_part(item):
+        return item
+    if _is_root_part(item):
+        return (), *item
+    raise TypeError(f"langgraph streams {type(item).__name__}, expected (namespace, mode, data) or (mode, data)")
+
+
+def _is_nested_part(item: object) -> TypeGuard[tuple[tuple[str, ...], str, object]]:
+    return isinstance(item, tuple) and len(item) == 3  # pyright: ignore[reportUnknownArgumentType]  # any tuple
+
+
+def _is_root_part(item: object) -> TypeGuard[tuple[str, object]]:
+    return isinstance(item, tuple) and len(item) == 2  # pyright: ignore[reportUnknownArgumentType]  # any tuple
 
 
 def _cancel(work: "asyncio.Task[None]") -> None:

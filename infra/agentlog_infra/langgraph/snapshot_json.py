@@ -1,8 +1,10 @@
 """JSON of LangGraph's state snapshots in the shape of the API. Source: docs/http-api.md, sections 6.1 and 13."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.pregel import Pregel
 from langgraph.types import PregelTask, StateSnapshot
 
 from agentlog_facts.configurable import CHECKPOINT_ADDRESS
@@ -38,6 +40,14 @@ def view_json(values: object) -> JsonObject:
     """Return the values in the form of the thread's row: a value that is no object lies under ROOT."""
     shown = to_json(values)
     return shown if isinstance(shown, dict) else {ROOT: shown}
+
+
+def output_json(graph: Pregel[Any, Any, Any, Any], values: Json) -> Json:
+    """Return the part of a state's values, in JSON, that the output schema of its graph names."""
+    keys = graph.output_channels
+    if keys == graph.stream_channels_asis or not isinstance(values, dict):
+        return values
+    return values.get(keys) if isinstance(keys, str) else {name: values[name] for name in values if name in keys}
 
 
 def thread_interrupts(snapshot: StateSnapshot) -> JsonObject:

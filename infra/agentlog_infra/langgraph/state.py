@@ -27,7 +27,13 @@ from agentlog_infra.langgraph.checkpoints.saver import LogSaver
 from agentlog_infra.langgraph.context_schema import context_keys
 from agentlog_infra.langgraph.errors import EXITS
 from agentlog_infra.langgraph.loading.graphs import Access, Graph, Graphs
-from agentlog_infra.langgraph.snapshot_json import address_json, snapshot_json, thread_interrupts, view_json
+from agentlog_infra.langgraph.snapshot_json import (
+    address_json,
+    output_json,
+    snapshot_json,
+    thread_interrupts,
+    view_json,
+)
 from agentlog_infra.langgraph.store import LogStore
 
 log = logging.getLogger(__name__)
@@ -69,6 +75,14 @@ class LangGraphAccess:
         """
         graph = self._dependencies.graphs.compiled(graph_id)
         return () if graph is None else context_keys(graph.context_schema)
+
+    async def output_values(self, graph_id: str, thread_id: ThreadId, values: Json) -> Json:
+        """Return the part of a state's values that the output schema names. Raises: GraphFailed, GraphNotFound."""
+        graph = self._dependencies.graphs.compiled(graph_id)
+        if graph is not None:
+            return output_json(graph, values)
+        async with self._reading(graph_id, _config(thread_id, LATEST), self._dependencies.reads) as made:
+            return output_json(made, values)
 
     async def get_state(
         self, graph_id: str, thread_id: ThreadId, at: At = LATEST, *, subgraphs: bool = False

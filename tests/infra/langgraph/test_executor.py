@@ -33,6 +33,9 @@ import operator
 import threading
 from dataclasses import dataclass
 from typing import Annotated, TypedDict
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage
+from langgraph.graph import MessagesState
 from pydantic import BaseModel, Field
 from langgraph.runtime import Runtime
 from langgraph.func import entrypoint
@@ -193,6 +196,53 @@ contexts = {
 }
 data, model, keyed, needing, unnamed = contexts.values()
 
+class Asked(TypedDict):
+    question: str
+
+class Answered(TypedDict):
+    answer: str
+
+class Everything(TypedDict, total=False):
+    question: str
+    answer: str
+    secret: str
+
+class Private(TypedDict):
+    thought: str
+
+def think(state: Everything) -> Private:
+    return {"thought": "private", "secret": "prompt"}
+
+def answer(state: Private):
+    return {"answer": "42" if state["thought"] == "private" else "no"}
+
+def answered(output=None):
+    builder = StateGraph(Everything, input_schema=Asked, output_schema=output or Everything)
+    return builder.add_node(think).add_node(answer).add_edge(START, "think").add_edge("think", "answer").compile()
+
+hiding, private = answered(Answered), answered()
+
+def hidden_by_factory():
+    return hiding
+
+async def speak(state):
+    model = GenericFakeChatModel(messages=iter([AIMessage("inner thoughts", id="m")]))
+    return {"messages": [await model.ainvoke("q")]}
+
+speaker = StateGraph(MessagesState).add_node(speak).add_edge(START, "speak").compile()
+
+async def call_speaker(state):
+    await speaker.ainvoke({"messages": []})
+    return {"messages": [AIMessage("the answer", id="a")]}
+
+calling = StateGraph(MessagesState).add_node("call", call_speaker).add_edge(START, "call").compile()
+speaking = StateGraph(MessagesState).add_node("child", speaker).add_edge(START, "child").compile()
+
+def nameless(state):
+    return {"messages": [AIMessage("no id")]}
+
+without_id = StateGraph(MessagesState).add_node(nameless).add_edge(START, "nameless").compile()
+
 two = StateGraph(State).add_node("first", first).add_node("second", second)
 two = two.add_edge(START, "first").add_edge("first", "second").compile()
 sub_of_two = StateGraph(State).add_node("sub", two).add_edge(START, "sub").compile()
@@ -224,6 +274,12 @@ NAMES = (
     "needing",
     "unnamed",
     "made",
+    "hiding",
+    "private",
+    "hidden_by_factory",
+    "calling",
+    "speaking",
+    "without_id",
 )
 THREAD = ThreadId("t1")
 API_URL = "http://127.0.0.1:2024"
@@ -706,3 +762,65 @@ def test_the_keys_of_a_context_are_those_of_its_schema(env: ExecutorEnv, graph_i
 
 def test_a_gateway_mirrors_no_key_of_a_graph_that_only_a_factory_knows(env: ExecutorEnv) -> None:
     assert env.access.context_keys("made") == ()
+
+
+def tokens(env: ExecutorEnv) -> list[tuple[str, Json, Json]]:
+    """Return namespace, node and text of each frame of a message."""
+    found: list[tuple[str, Json, Json]] = []
+    for frame in env.frames:
+        if frame.event == "messages" and isinstance(frame.data, list):
+            message, metadata = as_object(frame.data[0]), as_object(frame.data[1])
+            found.append((frame.ns.partition(":")[0], metadata["langgraph_node"], message["content"]))
+    return found
+
+
+async def test_messages_without_subgraphs_are_those_of_the_root(env: ExecutorEnv) -> None:
+    await env.run("calling", input={"messages": []}, stream_mode=["messages-tuple"])
+    assert tokens(env) == [("", "call", "the answer")]
+
+
+async def test_a_subgraph_as_a_node_gives_its_message_as_a_whole(env: ExecutorEnv) -> None:
+    await env.run("speaking", input={"messages": []}, stream_mode=["messages-tuple"])
+    assert tokens(env) == [("", "child", "inner thoughts")]
+
+
+async def test_messages_with_subgraphs_carry_their_namespace(env: ExecutorEnv) -> None:
+    await env.run("calling", input={"messages": []}, stream_mode=["messages-tuple"], subgraphs=True)
+    inner = "".join(str(text) for ns, node, text in tokens(env) if (ns, node) == ("call", "speak"))
+    assert inner == "inner thoughts"
+    assert tokens(env)[-1] == ("", "call", "the answer")
+
+
+async def test_updates_carry_the_ids_that_reducers_give(env: ExecutorEnv) -> None:
+    await env.run("without_id", input={"messages": []}, stream_mode=["updates", "values"])
+    [update], values = env.of("updates"), as_object(env.of("values")[-1])
+    told = as_object(as_object(update)["nameless"])["messages"]
+    assert told == values["messages"]
+    assert isinstance(told, list)
+    assert as_object(told[0])["id"] is not None
+
+
+async def test_streams_show_the_keys_of_the_output_schema_only(env: ExecutorEnv) -> None:
+    outcome = await env.run("hiding", input={"question": "q"}, stream_mode=["values", "updates"])
+    assert env.of("values") == [{"answer": "42"}]
+    assert env.of("updates") == [{"think": None}, {"answer": {"answer": "42"}}]
+    whole = {"question": "q", "answer": "42", "secret": "prompt", "thought": "private"}
+    assert outcome.values == whole
+    assert (await env.access.get_state("hiding", THREAD))["values"] == whole
+
+
+async def test_streams_show_no_private_key_of_a_node(env: ExecutorEnv) -> None:
+    await env.run("private", input={"question": "q"}, stream_mode=["values", "updates"])
+    assert env.of("values")[-1] == {"question": "q", "answer": "42", "secret": "prompt"}
+    assert env.of("updates")[0] == {"think": {"secret": "prompt"}}
+
+
+@pytest.mark.parametrize("graph_id", ["hiding", "hidden_by_factory"])
+async def test_the_output_of_a_run_has_the_keys_of_the_output_schema(env: ExecutorEnv, graph_id: str) -> None:
+    outcome = await env.run(graph_id, input={"question": "q"})
+    assert await env.access.output_values(graph_id, THREAD, unrooted(outcome.values)) == {"answer": "42"}
+
+
+async def test_the_output_of_an_entrypoint_is_what_it_returns(env: ExecutorEnv) -> None:
+    outcome = await env.run("echo", input="a")
+    assert await env.access.output_values("echo", THREAD, unrooted(outcome.values)) == "a"
