@@ -32,8 +32,8 @@ RECORD_BYTES = 900 * 1024
 """No record exceeds this, so that Kafka with its default settings accepts it."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MOST_MS = 250_000_000_000_000
-"""Timestamps of records lie between the two; a mirror may have stored any number."""
+LATEST = 250_000_000_000_000
+"""Bounds of a timestamp, in milliseconds after EPOCH: a mirror may have stored any number."""
 
 
 async def open_event_log(
@@ -133,7 +133,7 @@ def raw_record(record: Record) -> RawRecord:
 
 def append_time(record: Record) -> datetime:
     """Return the broker's append time of a record."""
-    return EPOCH + timedelta(milliseconds=min(max(0, record.timestamp), MOST_MS))
+    return EPOCH + timedelta(milliseconds=min(max(0, record.timestamp), LATEST))
 
 
 async def resolve(raw: RawRecord, blobs: Blobs) -> Draft:
