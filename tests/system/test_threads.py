@@ -81,3 +81,20 @@ async def test_a_deleted_thread_can_be_created_again_and_is_empty(api: Api) -> N
     assert await api.call("GET", f"/threads/{thread_id}/history?limit=9") == []
     status, detail = await refused(api, "POST", "/threads", {"thread_id": thread_id})
     assert (status, detail) == (409, f"Thread with ID {thread_id} already exists")
+
+
+async def test_a_search_returns_large_threads_whole_and_in_order(api: Api, server: RunningServer) -> None:
+    mark = uuid4().hex
+    made: list[str] = []
+    for size in (300_000, 0, 200_000):
+        thread = as_object(await api.call("POST", "/threads", {"metadata": {"mark": mark}}))
+        made.append(str(thread["thread_id"]))
+        run: JsonObject = {"assistant_id": "steps", "input": {"grow_bytes": size}}
+        await api.call("POST", f"/threads/{made[-1]}/runs/wait", run)
+    find: JsonObject = {"metadata": {"mark": mark}, "sort_by": "created_at", "sort_order": "asc"}
+    rows, total, following = await page(server, {**find, "limit": 2})
+    assert ([as_object(row)["thread_id"] for row in rows], total, following) == (made[:2], "3", "2")
+    everything, _, _ = await page(server, find)
+    assert everything == [await api.get(f"/threads/{thread_id}") for thread_id in made]
+    lengths, _, _ = await page(server, {**find, "select": ["thread_id"], "extract": {"name": "values.name"}})
+    assert [as_object(row)["thread_id"] for row in lengths] == made

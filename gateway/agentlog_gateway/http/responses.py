@@ -21,14 +21,19 @@ def no_content(headers: Mapping[str, str] | None = None) -> Response:
     return Response(status_code=204, headers=dict(headers or {}))
 
 
+def page_headers(found: int, offset: int, limit: int) -> dict[str, str]:
+    """Return the headers of a page of `limit` rows; one more row found announces a next page.
+
+    Source: docs/http-api.md, section 1.5.
+    """
+    more = found > limit
+    headers = {"X-Pagination-Total": str(offset + min(found, limit) + more)}
+    return {**headers, "X-Pagination-Next": str(offset + limit)} if more else headers
+
+
 def page_response(rows: list[Json], offset: int, limit: int) -> Response:
-    """Return a page of `limit` rows; one more row announces a next page. Source: docs/http-api.md, section 1.5."""
-    more = len(rows) > limit
-    total = offset + min(len(rows), limit) + more
-    headers = {"X-Pagination-Total": str(total)}
-    if more:
-        headers["X-Pagination-Next"] = str(offset + limit)
-    return json_response(rows[:limit], headers)
+    """Return a page of `limit` rows; one more row announces a next page."""
+    return json_response(rows[:limit], page_headers(len(rows), offset, limit))
 
 
 def time_text(value: datetime) -> str:

@@ -1,21 +1,27 @@
 """Endpoints of threads: create, get, patch, delete, search. Source: docs/http-api.md, section 5."""
 
-from starlette.responses import Response
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from functools import partial
+
+from starlette.responses import Response, StreamingResponse
 
 from agentlog_commands.command import Decision, Refused
 from agentlog_commands.submit import Submitted, Voided
 from agentlog_commands.threads import CreateThread, DeleteThread, PatchThread
 from agentlog_facts.ids import Key, ThreadId
-from agentlog_facts.json_value import Json
 from agentlog_facts.thread import ThreadCreated
 from agentlog_gateway.api.request_context import RequestContext
 from agentlog_gateway.http.errors import Problem, thread_not_found
-from agentlog_gateway.http.responses import json_response, no_content, page_response
-from agentlog_gateway.schemas.extract import extracted, extraction_paths
+from agentlog_gateway.http.responses import JSON, json_response, no_content, page_headers
+from agentlog_gateway.schemas.extract import extraction_paths
 from agentlog_gateway.schemas.requests import ThreadCreate, ThreadPatch, ThreadSearch
-from agentlog_gateway.schemas.responses import new_thread_json, selected, thread_json
-from agentlog_projections.models.threads import Thread, ThreadFilter
+from agentlog_gateway.schemas.responses import new_thread_json
+from agentlog_gateway.schemas.thread_document import thread_document
+from agentlog_projections.models.threads import Thread, ThreadFilter, ThreadText
 from agentlog_projections.queries.command_context import ThreadContext
+
+READ_AT_ONCE_BYTES = 64 * 1024
+"""Values of threads up to this size are read with the page of a search that shows them."""
 
 
 async def existing_thread(context: RequestContext, thread_id: str, *, with_values: bool = True) -> Thread:
@@ -55,13 +61,23 @@ async def create(context: RequestContext) -> Response:
             case other:
                 raise TypeError(f"thread {thread_id}: expected ThreadCreated, found {type(other).__name__}")
     if body.if_exists == "do_nothing":
-        return json_response(thread_json(await existing_thread(context, thread_id)))
+        return await _shown(context, thread_id)
     raise Problem(409, f"Thread with ID {thread_id} already exists", reason="thread_exists")
+
+
+async def _shown(context: RequestContext, thread_id: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the response that shows a thread. Raises: Problem 404, Unavailable."""
+    await context.dependencies.caught_up.require(thread_id)
+    found = await context.dependencies.threads.text(ThreadId(thread_id))
+    if found is None:
+        await context.dependencies.caught_up.require(thread_id, fresh=True)
+        raise thread_not_found(thread_id)
+    return Response(thread_document(found), 200, dict(headers or {}), JSON)
 
 
 async def get(context: RequestContext) -> Response:
     """GET /threads/{thread_id}."""
-    return json_response(thread_json(await existing_thread(context, context.path_id("thread"))))
+    return await _shown(context, context.path_id("thread"))
 
 
 async def patch(context: RequestContext) -> Response:
@@ -79,7 +95,7 @@ async def patch(context: RequestContext) -> Response:
         raise Problem(404, "Not Found")
     if "return=minimal" in context.request.headers.get("prefer", ""):
         return no_content(context.token(done))
-    return json_response(thread_json(await existing_thread(context, thread_id)), context.token(done))
+    return await _shown(context, thread_id, context.token(done))
 
 
 async def delete(context: RequestContext) -> Response:
@@ -97,20 +113,35 @@ async def delete(context: RequestContext) -> Response:
 
 
 async def search(context: RequestContext) -> Response:
-    """POST /threads/search."""
+    """POST /threads/search: one by one if they are large, so that the loop is free for others between two of them."""
     body = await context.body(ThreadSearch)
     paths = extraction_paths(body.extract)
     context.demand_small(metadata=body.metadata, values=body.values)
     await context.dependencies.caught_up.require_all()
-    where = ThreadFilter(tuple(body.ids), body.metadata or None, body.values or None, body.status)
-    found = await context.dependencies.threads.search(
-        where,
+    found = await context.dependencies.threads.search_texts(
+        ThreadFilter(tuple(body.ids), body.metadata or None, body.values or None, body.status),
         sort_by=body.sort_by,
         descending=body.sort_order == "desc",
         limit=body.limit + 1,
         offset=body.offset,
         with_values=body.select is None or "values" in body.select or bool(paths),
+        longest=READ_AT_ONCE_BYTES,
     )
-    threads = [thread_json(row) for row in found]
-    shown: list[Json] = [selected(thread, body.select) | extracted(thread, paths) for thread in threads]
-    return page_response(shown, body.offset, body.limit)
+    shown = partial(thread_document, select=body.select, paths=paths)
+    headers, rows = page_headers(len(found), body.offset, body.limit), found[: body.limit]
+    if any(row.left_out for row in rows):
+        return StreamingResponse(_array(context, rows, shown), 200, headers, JSON)
+    return Response(b"[%s]" % b",".join(map(shown, rows)), 200, headers, JSON)
+
+
+async def _array(
+    context: RequestContext, rows: Sequence[ThreadText], shown: Callable[[ThreadText], bytes]
+) -> AsyncGenerator[bytes]:
+    """Yield a JSON array in parts, one thread each; large threads are read one by one, as they are by then."""
+    before = b"["
+    for row in rows:
+        whole = await context.dependencies.threads.text(row.thread.thread_id) if row.left_out else row
+        if whole is not None:  # else it was deleted meanwhile
+            yield before + shown(whole)
+            before = b","
+    yield b"[]" if before == b"[" else b"]"

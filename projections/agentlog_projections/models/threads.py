@@ -176,6 +176,24 @@ class Thread:
 
 
 @dataclass(frozen=True, slots=True)
+class ThreadText:
+    """A thread whose values are JSON text, as they are stored; its `thread.values` is None.
+
+    `size_bytes` is the length of the text, None if the thread has no state or it was not asked for. `values` is None
+    too if the text is longer than the query wanted.
+    """
+
+    thread: Thread
+    values: bytes | None
+    size_bytes: int | None
+
+    @property
+    def left_out(self) -> bool:
+        """Return whether there are values that were not read."""
+        return self.values is None and self.size_bytes is not None
+
+
+@dataclass(frozen=True, slots=True)
 class ThreadFilter:
     """Filter of threads: empty `ids` means any id; `metadata` and `values` by containment."""
 
@@ -211,6 +229,13 @@ class Threads:
             row = await connection.fetchrow(sql, thread_id, include_deleted)
         return None if row is None else _thread(row)
 
+    async def text(self, thread_id: ThreadId) -> ThreadText | None:
+        """Return a thread with its values as text, whatever their size."""
+        sql = f"{_TEXT} FROM read_v1.threads WHERE thread_id = $2 AND deleted_at IS NULL"
+        async with reading(self._pool, "threads.text") as connection:
+            row = await connection.fetchrow(sql, None, thread_id)
+        return None if row is None else _text(row)
+
     async def search(
         self,
         where: ThreadFilter,
@@ -219,15 +244,31 @@ class Threads:
         descending: bool = True,
         limit: int = 10,
         offset: int = 0,
-        with_values: bool = True,
     ) -> list[Thread]:
         """Return matching threads; ties are broken by thread_id."""
-        way = "DESC" if descending else "ASC"
-        order = f"{sort_by} {way}" if sort_by == "thread_id" else f"{sort_by} {way}, thread_id {way}"
-        sql = f"{_select(with_values=with_values)} {_FILTER} ORDER BY {order} LIMIT $5 OFFSET $6"
+        sql = f"{_select(with_values=True)} {_ordered(sort_by, descending=descending)}"
         async with reading(self._pool, "threads.search") as connection:
             rows = await connection.fetch(sql, *_wanted(where), limit, offset)
         return [_thread(row) for row in rows]
+
+    async def search_texts(
+        self,
+        where: ThreadFilter,
+        *,
+        sort_by: SortBy,
+        descending: bool,
+        limit: int,
+        offset: int,
+        with_values: bool,
+        longest: int,
+    ) -> list[ThreadText]:
+        """Search as `search` does, with values as text of at most `longest` bytes; longer ones are left out."""
+        shown = _TEXT.replace("$1", "$7") if with_values else f"{_WITHOUT}, NULL::int AS size, NULL::bytea AS text"
+        sql = f"{shown} {_ordered(sort_by, descending=descending)}"
+        more = (longest,) if with_values else ()
+        async with reading(self._pool, "threads.search") as connection:
+            rows = await connection.fetch(sql, *_wanted(where), limit, offset, *more)
+        return [_text(row) for row in rows]
 
     async def count(self, where: ThreadFilter) -> int:
         """Count matching threads."""
@@ -236,10 +277,22 @@ class Threads:
         return found
 
 
+_WITHOUT = f"SELECT {_SHOWN.without('values').names}"
+_TEXT = f"""{_WITHOUT}, octet_length("values"::text) AS size,
+       CASE WHEN $1::int IS NULL OR octet_length("values"::text) <= $1::int
+            THEN convert_to("values"::text, 'UTF8') END AS text"""
+
+
+def _ordered(sort_by: SortBy, *, descending: bool) -> str:
+    way = "DESC" if descending else "ASC"
+    order = f"{sort_by} {way}" if sort_by == "thread_id" else f"{sort_by} {way}, thread_id {way}"
+    return f"{_FILTER} ORDER BY {order} LIMIT $5 OFFSET $6"
+
+
 def _select(*, with_values: bool) -> str:
     if with_values:
         return f"SELECT {_SHOWN.names}"
-    return f'SELECT {_SHOWN.without("values").names}, NULL::json AS "values"'
+    return f'{_WITHOUT}, NULL::json AS "values"'
 
 
 def _wanted(where: ThreadFilter) -> tuple[object, ...]:
@@ -248,3 +301,7 @@ def _wanted(where: ThreadFilter) -> tuple[object, ...]:
 
 def _thread(row: asyncpg.Record) -> Thread:
     return _SHOWN.read(Thread, row, values=None if row["values"] is None else load_object(row["values"]))
+
+
+def _text(row: asyncpg.Record) -> ThreadText:
+    return ThreadText(_SHOWN.read(Thread, row, values=None), row["text"], row["size"])
