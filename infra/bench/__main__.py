@@ -8,49 +8,14 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 
-import aiohttp
 import uvloop
 
-from agentlog_facts.errors import AgentlogError
-from bench.client import Client, connect
+from bench import comparison
 from bench.figures import HEAD, Figures
 from bench.log_works import log_cases
+from bench.rounds import measure, warm_up
 from bench.server import Server, own_server
 from bench.works import Case, cases
-
-WARM_UP = 20
-EXPECTED = (RuntimeError, AgentlogError, aiohttp.ClientError, TimeoutError, KeyError, ValueError)
-"""Errors of a case that the server cannot do; the other cases are still measured."""
-
-
-async def measure(server: Server, case: Case, figures: Figures) -> None:
-    """Do one round of a case, unless a round of it has failed."""
-    if figures.failed is not None:
-        return
-    try:
-        async with connect(server.url) as client:
-            before = server.cpu_s()
-            seen = await case.work(client, case.clients, case.count)
-            after = server.cpu_s()
-    except EXPECTED as error:
-        figures.failed = f"{type(error).__name__} {error}"[:300].replace("\n", " ")
-        return
-    figures.add(seen, None if before is None or after is None else after - before)
-
-
-async def warm_up(server: Server) -> None:
-    """Run every case briefly, so that every process has imported and compiled its code."""
-    async with connect(server.url) as client:
-        for case in cases(0.001):
-            if case.name != "history, limit 200":
-                await _warm_up_case(client, case)
-
-
-async def _warm_up_case(client: Client, case: Case) -> None:
-    try:
-        await case.work(client, 2, max(2, WARM_UP // case.clients))
-    except EXPECTED as error:  # its rounds report it in the table
-        print(f"warm-up: {case.name}: {type(error).__name__} {error}", file=sys.stderr)
 
 
 @asynccontextmanager
@@ -59,12 +24,14 @@ async def target(arguments: argparse.Namespace) -> AsyncGenerator[Server]:
     if arguments.url is not None:
         yield Server(arguments.url, arguments.pid)
         return
-    async with own_server() as server:
+    async with own_server(comparison.CONFIG) as server:
         yield server
 
 
 def choose(server: Server, arguments: argparse.Namespace) -> list[Case]:
     """Return the cases to measure; those that read the log need a server of our own."""
+    if arguments.growth:
+        return comparison.growth(arguments.scale, arguments.only)
     found = cases(arguments.scale)
     if server.data_dir is not None:
         found += log_cases(server.data_dir, arguments.scale)
@@ -98,15 +65,33 @@ def parser() -> argparse.ArgumentParser:
     )
     words.add_argument("--rounds", type=int, default=3)
     words.add_argument("--scale", type=float, default=1.0, help="share of the operations of each case")
+    words.add_argument(
+        "--beside-official",
+        action="store_true",
+        help="the same cases on `langgraph dev` too, and the ratio of the rates",
+    )
+    words.add_argument("--growth", action="store_true", help="cost of long threads: 100 checkpoints against 5,000")
     words.add_argument("--only", help="cases whose name contains this")
     words.add_argument("--json", action="store_true", help="all figures as one JSON document")
     words.add_argument("--cpu", action="store_true", help="also the CPU seconds of each process")
     return words
 
 
+def beside_official(arguments: argparse.Namespace) -> int:
+    """Compare with the official server and print the ratios. Return 1 if a case failed on either."""
+    pairs = uvloop.run(comparison.compare(arguments.rounds, arguments.scale, arguments.only))
+    if arguments.json:
+        print(json.dumps([[asdict(figures) for figures in pair] for pair in pairs], indent=1))
+    else:
+        print("\n".join([comparison.HEAD, *(comparison.row(*pair) for pair in pairs)]))
+    return int(comparison.failures(pairs))
+
+
 def main() -> int:
     """Read the command line, measure, print. Exit status 1: a case failed; its line has the reason."""
     arguments = parser().parse_args()
+    if arguments.beside_official:
+        return beside_official(arguments)
     table = uvloop.run(bench(arguments))
     if arguments.json:
         print(json.dumps([asdict(figures) for figures in table], indent=1))

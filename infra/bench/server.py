@@ -98,7 +98,7 @@ async def own_server(config: Path = EXAMPLES) -> AsyncGenerator[Server]:
                 sys.executable, "-m", "agentlog_infra.cli.main", *words, stdout=log, stderr=log, start_new_session=True
             )
         try:
-            await _ready(f"http://127.0.0.1:{port}", process, Path(folder, "dev.log"))
+            await until_ready(f"http://127.0.0.1:{port}", process, Path(folder, "dev.log"))
             print(f"server ready after {time.perf_counter() - started:.2f} s", file=sys.stderr)
             yield Server(f"http://127.0.0.1:{port}", [process.pid], Path(folder, "data"))
         finally:
@@ -107,7 +107,8 @@ async def own_server(config: Path = EXAMPLES) -> AsyncGenerator[Server]:
             await asyncio.wait_for(process.wait(), 60)
 
 
-async def _ready(url: str, process: asyncio.subprocess.Process, log: Path) -> None:
+async def until_ready(url: str, process: asyncio.subprocess.Process, log: Path) -> None:
+    """Wait until the server answers `/ok`. Raises: RuntimeError with the end of its log."""
     end = time.monotonic() + START_S
     async with aiohttp.ClientSession() as session:
         while time.monotonic() < end:

@@ -161,7 +161,8 @@ Work = Callable[[Client, int, int], Awaitable[Round]]
 class Case:
     """A work with its number of clients and operations, and what it should reach.
 
-    `at_the_end`: its rounds follow all rounds of the other cases, so that each reads the same log.
+    `at_the_end`: its rounds follow all rounds of the other cases, so that each reads the same log. `prepare` is called
+    before each round and is not measured.
     """
 
     name: str
@@ -170,6 +171,7 @@ class Case:
     count: int
     reach: str
     at_the_end: bool = False
+    prepare: Callable[[Client], Awaitable[object]] | None = None
 
 
 def cases(scale: float) -> list[Case]:
