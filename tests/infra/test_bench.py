@@ -13,9 +13,10 @@ from tests.stack_fixtures import RunningStack
 from agentlog_infra.kafka.connection import connection
 from agentlog_infra.kafka.producer import Compression, DurableProducer
 from agentlog_infra.settings import Settings
-from bench.__main__ import measure
+from bench.comparison import HEAD, row
 from bench.figures import Figures, quantile, spread
 from bench.log_reads import read_log
+from bench.rounds import measure
 from bench.server import Server
 from bench.works import Case, Round, cases, threads
 
@@ -51,6 +52,16 @@ async def test_a_server_that_cannot_do_a_case_gets_a_line_that_says_so() -> None
     await measure(Server("http://127.0.0.1:1"), case, line)
     assert line.per_s == []
     assert "FAILED: ClientConnectorError" in line.row()
+
+
+def test_a_comparison_shows_the_ratio_of_the_median_rates_or_why_there_is_none() -> None:
+    ours, official = Figures("work", 2, "5"), Figures("work", 2, "5")
+    for line, seconds in ((ours, (1.0, 2.0, 4.0)), (official, (8.0, 4.0, 1.0))):
+        for all_s in seconds:
+            line.add(Round(all_s=all_s, count=8), cpu_s=None)
+    assert row(ours, official) == "| work (2) | 4 (2-8) | 2 (1-8) | 2.00 | - | - | 5 |"
+    assert HEAD.splitlines()[0].count("|") == row(ours, official).count("|")
+    assert row(ours, Figures("work", 2, "5", failed="no")).endswith("| - | - | - | - | 5 | FAILED: no |")
 
 
 @pytest.mark.parametrize("compression", [None, "zstd"])
