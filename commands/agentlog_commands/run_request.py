@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 from agentlog_commands.command import Refused
 from agentlog_commands.metadata_limit import DEFAULT, MetadataLimit
-from agentlog_facts.configurable import RESERVED_METADATA, USER_ID, is_reserved, is_server_key
+from agentlog_facts.configurable import RESERVED_METADATA, RESERVED_THREAD_METADATA, USER_ID, is_reserved, is_server_key
 from agentlog_facts.ids import AssistantId, RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.thread import RunCreated
@@ -75,7 +75,8 @@ class RunRequest:
     @property
     def new_thread(self) -> JsonObject | None:
         """Return the metadata for a missing thread, None if the run must not create it."""
-        return self.metadata if self.creates_thread else None
+        kept = {name: value for name, value in self.metadata.items() if name not in RESERVED_THREAD_METADATA}
+        return kept if self.creates_thread else None
 
     def resolve(
         self,

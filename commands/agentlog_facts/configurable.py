@@ -9,6 +9,8 @@ CHECKPOINT_KEYS = frozenset(CHECKPOINT_ADDRESS) - {"thread_id"}
 """The keys that name a checkpoint of a known thread; a client may give them."""
 RESERVED_METADATA = frozenset({"run_id", "thread_id"})
 """Keys that are dropped when metadata is merged into that of a run."""
+RESERVED_THREAD_METADATA = RESERVED_METADATA | {"assistant_id"}
+"""Keys that are dropped from the metadata of a thread. Source: docs/http-api.md, section 5.1."""
 
 USER_ID = "user_id"
 """The identity of the caller, unless the client gives another one."""

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from agentlog_facts.version import VERSION
 from agentlog_gateway.api.dependencies import Dependencies
@@ -15,7 +15,8 @@ from agentlog_gateway.api.docs_page import docs_page
 from agentlog_gateway.api.endpoint import Endpoint
 from agentlog_gateway.api.openapi import openapi_document
 from agentlog_gateway.http.cors import Cors
-from agentlog_gateway.routes import OPERATIONS, operations_by_path
+from agentlog_gateway.resources import websockets
+from agentlog_gateway.routes import NOT_IMPLEMENTED_WEBSOCKETS, OPERATIONS, operations_by_path
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -38,6 +39,9 @@ def build_app(dependencies: Callable[[], Dependencies], cors: Cors, lifespan: Li
 
     for path, operations in operations_by_path().items():
         app.router.routes.append(Route(path, Endpoint(dependencies, path, operations)))
+    for path in NOT_IMPLEMENTED_WEBSOCKETS:
+        app.router.routes.append(WebSocketRoute(path, websockets.not_implemented))
+    app.router.routes.append(WebSocketRoute("/{path:path}", websockets.not_found))
     app.router.routes.append(Route("/openapi.json", openapi))
     app.router.routes.append(Route("/docs", _docs))
     app.add_middleware(

@@ -205,8 +205,11 @@ NOT_IMPLEMENTED: Sequence[tuple[str, str]] = (
     ("GET", THREAD + "/stream"),
     ("POST", THREAD + "/stream/events"),
     ("GET", "/ui/{path:path}"),
+    ("POST", "/ui/{path:path}"),
 )
 """Endpoints of the contract that answer 404 `not implemented by agentlog VERSION`."""
+NOT_IMPLEMENTED_WEBSOCKETS: Sequence[str] = (THREAD + "/stream/events",)
+"""WebSocket endpoints of the contract that are closed with the same text, and with 4404 as the code."""
 
 
 def operations_by_path() -> dict[str, list[Operation]]:

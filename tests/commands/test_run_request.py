@@ -219,6 +219,8 @@ def test_a_run_stores_its_assistant_as_it_was_met() -> None:
 def test_a_missing_thread_is_made_with_the_runs_metadata_if_that_is_asked_for() -> None:
     assert RunRequest(metadata={"a": 1}, creates_thread=True).new_thread == {"a": 1}
     assert RunRequest(metadata={"a": 1}).new_thread is None
+    reserved: JsonObject = {"a": 1, "run_id": "r", "thread_id": "t", "assistant_id": "x"}
+    assert RunRequest(metadata=reserved, creates_thread=True).new_thread == {"a": 1}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 from httpx2 import ASGITransport, AsyncClient
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 from tests.fakes.memory_log import MemoryLog
 from tests.gateway.web_env import BODY_BYTES, NOWHERE, dependencies, detail, without_database
 
@@ -65,6 +67,24 @@ def test_an_endpoint_that_is_served_cannot_stay_listed_as_missing(path: str, mon
     monkeypatch.setattr(routes, "NOT_IMPLEMENTED", (*NOT_IMPLEMENTED, ("DELETE", path)))
     with pytest.raises(AssertionError, match=re.escape("DELETE /threads/{}")):
         routes.operations_by_path()
+
+
+@pytest.mark.parametrize("protocols", [[], ["v2.stream"]])
+def test_a_websocket_of_the_contract_is_closed_with_a_code_and_a_reason(protocols: list[str]) -> None:
+    client = TestClient(build_app(missing, Cors()))
+    with client.websocket_connect(f"/threads/{UUID}/stream/events", subprotocols=protocols) as websocket:
+        assert (websocket.accepted_subprotocol or None) == (protocols[0] if protocols else None)
+        with pytest.raises(WebSocketDisconnect) as closed:
+            websocket.receive_text()
+    assert (closed.value.code, closed.value.reason) == (4404, f"not implemented by agentlog {VERSION}")
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/threads", f"/threads/{UUID}"])
+def test_a_websocket_to_any_other_path_is_not_found(path: str) -> None:
+    with TestClient(build_app(missing, Cors())).websocket_connect(path) as websocket:
+        with pytest.raises(WebSocketDisconnect) as closed:
+            websocket.receive_text()
+    assert (closed.value.code, closed.value.reason) == (4404, "Not Found")
 
 
 async def test_a_trailing_slash_is_redirected() -> None:
@@ -164,7 +184,7 @@ async def test_browsers_of_any_origin_may_call_and_read_our_headers() -> None:
     assert asked.headers["access-control-max-age"] == "600"
     assert answer.headers["access-control-allow-origin"] == "*"
     exposed = {name.strip().lower() for name in answer.headers["access-control-expose-headers"].split(",")}
-    assert {"x-pagination-total", "x-pagination-next", "content-location"} <= exposed
+    assert {"x-pagination-total", "x-pagination-next", "content-location", "location"} <= exposed
 
 
 async def test_an_origin_that_is_not_allowed_is_told() -> None:

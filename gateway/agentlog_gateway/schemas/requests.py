@@ -10,6 +10,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetPydanticSchema
 from pydantic_core import CoreSchema, core_schema
 
+from agentlog_facts.configurable import RESERVED_THREAD_METADATA
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.version import VERSION
 from agentlog_gateway.http.errors import invalid
@@ -33,6 +34,10 @@ def _canonical_uuid(text: str) -> str:
         raise ValueError("must be a UUID") from error
 
 
+def _without_reserved(metadata: JsonObject) -> JsonObject:
+    return {name: value for name, value in metadata.items() if name not in RESERVED_THREAD_METADATA}
+
+
 def _later(value: object) -> None:
     if value is not None:
         raise ValueError(f"this field is not supported yet by agentlog {VERSION}")
@@ -41,6 +46,7 @@ def _later(value: object) -> None:
 # The values were parsed from JSON, so pydantic need not check their parts.
 AnyJson: TypeAlias = Annotated[Json, GetPydanticSchema(_any_json)]
 AnyObject: TypeAlias = Annotated[JsonObject, GetPydanticSchema(_any_object)]
+ThreadMetadata: TypeAlias = Annotated[AnyObject, AfterValidator(_without_reserved)]
 Uuid: TypeAlias = Annotated[str, AfterValidator(_canonical_uuid), Field(json_schema_extra={"format": "uuid"})]
 NotSupported: TypeAlias = Annotated[None, BeforeValidator(_later), Field(description="not supported yet")]
 Limit: TypeAlias = Annotated[int, Field(ge=1, le=1000)]
@@ -84,7 +90,7 @@ class ThreadCreate(Body):
     """POST /threads."""
 
     thread_id: Uuid | None = None
-    metadata: AnyObject = Field(default_factory=dict[str, Json])
+    metadata: ThreadMetadata = Field(default_factory=dict[str, Json])
     if_exists: IfExists = "raise"
     ttl: NotSupported = None
     supersteps: NotSupported = None
@@ -93,7 +99,7 @@ class ThreadCreate(Body):
 class ThreadPatch(Body):
     """PATCH /threads/{thread_id}."""
 
-    metadata: AnyObject = Field(default_factory=dict[str, Json])
+    metadata: ThreadMetadata = Field(default_factory=dict[str, Json])
     ttl: NotSupported = None
 
 

@@ -8,19 +8,17 @@ from agentlog_facts.json_value import load
 KNOWN_MODES = frozenset(
     {"values", "messages", "messages-tuple", "tasks", "checkpoints", "updates", "events", "debug", "custom"}
 )
-CONTROL = frozenset({"metadata", "feedback"})
 
 
 @dataclass(frozen=True, slots=True)
 class Modes:
-    """The events a joining client wants; `error` and `gap` always pass, other control events with any known mode."""
+    """The events a joining client wants; `error` and `gap` always pass, `metadata` does not."""
 
     kinds: frozenset[str]
-    control: bool
 
     def wants(self, kind: str) -> bool:
         """Return whether an event of this kind (its name up to the first `|` or `/`) passes."""
-        return kind in self.kinds or kind in ("error", "gap") or (self.control and kind in CONTROL)
+        return kind in self.kinds or kind in ("error", "gap")
 
 
 def stream_modes(values: Sequence[str]) -> Modes | None:
@@ -33,7 +31,7 @@ def stream_modes(values: Sequence[str]) -> Modes | None:
     if not names:
         return None
     known = names & KNOWN_MODES
-    return Modes(frozenset("messages" if name == "messages-tuple" else name for name in known), bool(known))
+    return Modes(frozenset("messages" if name == "messages-tuple" else name for name in known))
 
 
 def kind(event: str) -> str:

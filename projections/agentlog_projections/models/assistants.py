@@ -14,7 +14,7 @@ from agentlog_postgres.connection import Pool, reading
 from agentlog_projections.sql.batch import Transaction
 from agentlog_projections.sql.columns import encoded
 from agentlog_projections.sql.read_model import Commit
-from agentlog_projections.sql.schema import PRELUDE, contained
+from agentlog_projections.sql.schema import PRELUDE, contained, listed, matches
 
 SortBy = Literal["assistant_id", "created_at", "updated_at", "name", "graph_id"]
 
@@ -102,18 +102,18 @@ class Assistant:
 
 @dataclass(frozen=True, slots=True)
 class AssistantFilter:
-    """Filter of assistants: `metadata` by containment, `name` as a part of the name in any case."""
+    """Filter of assistants: `metadata` by containment, its lists whole, `name` as a part of the name in any case."""
 
     metadata: JsonObject | None = None
     graph_id: str | None = None
     name: str | None = None
 
 
-_FILTER = """
+_FILTER = f"""
   FROM read_v1.assistants WHERE NOT deleted
-   AND ($1::jsonb IS NULL OR read_v1.searchable(metadata) @> $1::jsonb)
-   AND ($2::text IS NULL OR graph_id = $2)
-   AND ($3::text IS NULL OR strpos(lower(name), lower($3)) > 0)
+   AND {matches("read_v1.searchable(metadata)", "$1", "$2")}
+   AND ($3::text IS NULL OR graph_id = $3)
+   AND ($4::text IS NULL OR strpos(lower(name), lower($4)) > 0)
 """
 
 
@@ -142,16 +142,16 @@ class Assistants:
         """Return matching assistants; ties are broken by assistant_id."""
         way = "DESC" if descending else "ASC"
         order = f"{sort_by} {way}" if sort_by == "assistant_id" else f"{sort_by} {way}, assistant_id {way}"
-        sql = f"SELECT * {_FILTER} ORDER BY {order} LIMIT $4 OFFSET $5"
+        sql = f"SELECT * {_FILTER} ORDER BY {order} LIMIT $5 OFFSET $6"
         async with reading(self._pool, "assistants.search") as connection:
-            rows = await connection.fetch(sql, contained(where.metadata), where.graph_id, where.name, limit, offset)
+            rows = await connection.fetch(sql, *_wanted(where), limit, offset)
         return [_assistant(row) for row in rows]
 
     async def count(self, where: AssistantFilter) -> int:
         """Count matching assistants."""
         sql = f"SELECT count(*) {_FILTER}"
         async with reading(self._pool, "assistants.count") as connection:
-            found: int = await connection.fetchval(sql, contained(where.metadata), where.graph_id, where.name)
+            found: int = await connection.fetchval(sql, *_wanted(where))
         return found
 
     async def versions(self, assistant_id: AssistantId, *, limit: int = 10, offset: int = 0) -> list[Assistant]:
@@ -160,6 +160,10 @@ class Assistants:
                   ORDER BY version DESC LIMIT $2 OFFSET $3"""
         async with reading(self._pool, "assistants.versions") as connection:
             return [_assistant(row) for row in await connection.fetch(sql, assistant_id, limit, offset)]
+
+
+def _wanted(where: AssistantFilter) -> tuple[object, ...]:
+    return contained(where.metadata), listed(where.metadata), where.graph_id, where.name
 
 
 def _assistant(row: asyncpg.Record) -> Assistant:

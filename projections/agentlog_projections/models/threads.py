@@ -15,7 +15,7 @@ from agentlog_projections.sql.batch import Transaction
 from agentlog_projections.sql.columns import Column, Columns, texts
 from agentlog_projections.sql.lru import Lru
 from agentlog_projections.sql.read_model import Commit, by_key
-from agentlog_projections.sql.schema import PRELUDE, contained, searchable
+from agentlog_projections.sql.schema import PRELUDE, contained, listed, matches, searchable
 
 CACHED_BYTES = 64 * 1024 * 1024
 ROW_BYTES = 2048
@@ -195,7 +195,7 @@ class ThreadText:
 
 @dataclass(frozen=True, slots=True)
 class ThreadFilter:
-    """Filter of threads: empty `ids` means any id; `metadata` and `values` by containment."""
+    """Filter of threads: empty `ids` means any id; `metadata` and `values` by containment, their lists whole."""
 
     ids: tuple[str, ...] = ()
     metadata: JsonObject | None = None
@@ -207,9 +207,9 @@ _SHOWN = COLUMNS.of(Thread)
 _FILTER = f"""
   FROM read_v1.threads t WHERE deleted_at IS NULL
    AND (cardinality($1::text[]) = 0 OR thread_id = ANY($1::text[]))
-   AND ($2::jsonb IS NULL OR read_v1.searchable(metadata) @> $2::jsonb)
-   AND ($3::text IS NULL OR status = $3)
-   AND ($4::jsonb IS NULL OR ({searchable('"values"')}) @> $4::jsonb)
+   AND {matches("read_v1.searchable(metadata)", "$2", "$3")}
+   AND ($4::text IS NULL OR status = $4)
+   AND {matches(searchable('"values"'), "$5", "$6")}
 """
 
 
@@ -263,7 +263,7 @@ class Threads:
         longest: int,
     ) -> list[ThreadText]:
         """Search as `search` does, with values as text of at most `longest` bytes; longer ones are left out."""
-        shown = _TEXT.replace("$1", "$7") if with_values else f"{_WITHOUT}, NULL::int AS size, NULL::bytea AS text"
+        shown = _TEXT.replace("$1", "$9") if with_values else f"{_WITHOUT}, NULL::int AS size, NULL::bytea AS text"
         sql = f"{shown} {_ordered(sort_by, descending=descending)}"
         more = (longest,) if with_values else ()
         async with reading(self._pool, "threads.search") as connection:
@@ -286,7 +286,7 @@ _TEXT = f"""{_WITHOUT}, octet_length("values"::text) AS size,
 def _ordered(sort_by: SortBy, *, descending: bool) -> str:
     way = "DESC" if descending else "ASC"
     order = f"{sort_by} {way}" if sort_by == "thread_id" else f"{sort_by} {way}, thread_id {way}"
-    return f"{_FILTER} ORDER BY {order} LIMIT $5 OFFSET $6"
+    return f"{_FILTER} ORDER BY {order} LIMIT $7 OFFSET $8"
 
 
 def _select(*, with_values: bool) -> str:
@@ -296,7 +296,8 @@ def _select(*, with_values: bool) -> str:
 
 
 def _wanted(where: ThreadFilter) -> tuple[object, ...]:
-    return list(where.ids), contained(where.metadata), where.status, contained(where.values)
+    metadata, values = where.metadata, where.values
+    return [*where.ids], contained(metadata), listed(metadata), where.status, contained(values), listed(values)
 
 
 def _thread(row: asyncpg.Record) -> Thread:

@@ -1,5 +1,7 @@
 """Schema that the tables of all read models share, and the search of stored JSON."""
 
+from collections.abc import Iterator
+
 from agentlog_facts.json_value import Json, JsonObject, dump
 
 SCHEMA = "read_v1"
@@ -19,6 +21,31 @@ $$;
 def searchable(column: str) -> str:
     """Return the SQL for a column of JSON as jsonb; null where its text is too long to be searched."""
     return f"CASE WHEN octet_length({column}::text) <= {SEARCHABLE_BYTES} THEN read_v1.searchable({column}) END"
+
+
+def matches(stored: str, wanted: str, lists: str) -> str:
+    """Return the SQL condition of a filter on JSON: objects match by containment, lists only whole.
+
+    `stored` is the SQL of the searched jsonb, `wanted` and `lists` are parameters with what `contained` and
+    `listed` return. Source: docs/http-api.md, section 5.3.
+    """
+    return f"""({wanted}::jsonb IS NULL OR ({stored}) @> {wanted}::jsonb)
+   AND NOT EXISTS (SELECT FROM jsonb_to_recordset({lists}::jsonb) AS l(path text[], value jsonb)
+                    WHERE ({stored}) #> l.path IS DISTINCT FROM l.value)"""
+
+
+def listed(wanted: JsonObject | None) -> str | None:
+    """Return the lists of a containment filter with their paths, as JSON; None if it has none."""
+    found: list[Json] = [*_lists(without_nul(wanted or {}), ())]
+    return dump(found).decode() if found else None
+
+
+def _lists(value: Json, path: tuple[str, ...]) -> Iterator[JsonObject]:
+    if isinstance(value, list):
+        yield {"path": [*path], "value": value}
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _lists(item, (*path, name))
 
 
 def contained(wanted: JsonObject | None) -> str | None:

@@ -105,3 +105,9 @@ def test_a_uuid_is_taken_in_any_form_and_kept_in_one() -> None:
 def test_other_keys_of_a_config_are_kept() -> None:
     config = StatelessRun.model_validate({"assistant_id": "a", "config": {"run_name": "x", "callbacks": 1}}).config
     assert config.model_dump(exclude_none=True) == {"run_name": "x", "callbacks": 1}
+
+
+@pytest.mark.parametrize("body", [ThreadCreate, ThreadPatch])
+def test_keys_of_the_server_are_dropped_from_the_metadata_of_a_thread(body: type[ThreadCreate | ThreadPatch]) -> None:
+    given: JsonObject = {"assistant_id": "a", "run_id": "r", "thread_id": "t", "graph_id": "g", "user_id": "u"}
+    assert body.model_validate({"metadata": given}).metadata == {"graph_id": "g", "user_id": "u"}

@@ -126,6 +126,13 @@ def test_a_filter_comes_repeated_with_commas_or_as_json() -> None:
     assert stream_modes([]) is stream_modes([""]) is None
 
 
+def test_a_filter_passes_its_modes_and_what_ends_or_breaks_a_stream_and_nothing_else() -> None:
+    modes = stream_modes(["messages-tuple"])
+    assert modes is not None
+    kinds = ("messages", "values", "metadata", "error", "gap")
+    assert [kind for kind in kinds if modes.wants(kind)] == ["messages", "error", "gap"]
+
+
 async def _answer(
     events: Endless, connection: Connection, on_gone: Callable[[], Awaitable[None]] | None = None
 ) -> SseResponse[bytes]:

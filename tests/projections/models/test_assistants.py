@@ -53,6 +53,7 @@ async def test_assistants_are_found_by_metadata_graph_and_part_of_the_name(
 
     assert await found(AssistantFilter()) == ["a", "c", "b"]
     assert await found(AssistantFilter(metadata={"team": {"id": 1}})) == ["a"]
+    assert await found(AssistantFilter(metadata={"team": {"id": []}})) == []
     assert await found(AssistantFilter(graph_id="other")) == ["b"]
     assert await found(AssistantFilter(name="NAME OF")) == ["a", "c"]
     assert await assistants.count(AssistantFilter(graph_id="agent")) == 2

@@ -291,8 +291,37 @@ async def test_threads_are_found_by_containment_status_and_id(given: Applying, t
     assert await found(ThreadFilter(status="busy")) == ["t2"]
     assert await found(ThreadFilter(ids=("t3", "t1", "unknown"))) == ["t1", "t3"]
     assert await found(ThreadFilter()) == ["t1", "t2", "t3"]
+    assert await found(ThreadFilter(ids=("t1",), metadata={})) == ["t1"]
     page = await threads.search(ThreadFilter(), sort_by="created_at", limit=1, offset=1)
     assert [thread.thread_id for thread in page] == ["t2"]
+
+
+@pytest.mark.parametrize("field", ["metadata", "values"])
+async def test_lists_of_a_filter_are_compared_whole(given: Applying, threads: Threads, field: str) -> None:
+    stored: JsonObject = {"tags": ["a", "b"], "deep": {"list": [{"x": 1, "y": 2}], "n": 1}, "empty": [], "0": ["\x00"]}
+    if field == "metadata":
+        await given(draft("t1", thread_created("t1", stored)))
+    else:
+        await given(draft("t1", thread_created()), draft("t1", state_updated({"set": stored})))
+
+    async def found(wanted: JsonObject) -> bool:
+        where = ThreadFilter(metadata=wanted) if field == "metadata" else ThreadFilter(values=wanted)
+        return await threads.count(where) == 1
+
+    for wanted in stored.items():
+        assert await found(dict([wanted]))
+    assert await found({"deep": {"n": 1}})
+    assert await found({"deep": {"list": [{"y": 2, "x": 1.0}]}})
+    others: tuple[JsonObject, ...] = (
+        {"tags": ["a"]},
+        {"tags": ["b", "a"]},
+        {"tags": []},
+        {"tags": ["a", "b", "b"]},
+        {"deep": {"list": [{"x": 1}]}},
+        {"deep": {"list": []}},
+        {"empty": [1]},
+    )
+    assert [wanted for wanted in others if await found(wanted)] == []
 
 
 async def test_a_thread_whose_values_jsonb_cannot_hold_fails_no_search(
