@@ -50,13 +50,14 @@ async def _serve(ready_fd: int | None) -> None:
         server = DrainingServer(
             uvicorn.Config(
                 gateway.app,
-                http="httptools",
+                http=app.connections(settings),  # type: ignore[arg-type]  # uvicorn only calls it
                 loop="none",
                 access_log=False,
                 log_config=None,
                 lifespan="off",
                 server_header=False,
-                timeout_keep_alive=timeouts.KEEP_ALIVE_S,
+                timeout_keep_alive=settings.http_keep_alive_secs,
+                limit_concurrency=settings.http_limit_concurrency,
                 timeout_graceful_shutdown=timeouts.DRAIN_CANCELLED_S,
             )
         )

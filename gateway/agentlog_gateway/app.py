@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -13,7 +13,9 @@ from agentlog_commands.metadata_limit import MetadataLimit
 from agentlog_gateway.api.dependencies import Dependencies, Limits
 from agentlog_gateway.api.refusal_log import Refusals
 from agentlog_gateway.application import build_app
+from agentlog_gateway.http.connection import BoundedConnection, ConnectionLimits
 from agentlog_gateway.http.cors import cors_of
+from agentlog_gateway.http.descriptors import DescriptorGate, raise_descriptor_limit
 from agentlog_gateway.reads.caught_up import CatchUpGate
 from agentlog_gateway.reads.consistency_token import ProjectionProgress
 from agentlog_gateway.resources.system_assistants import ensure_system_assistants
@@ -73,6 +75,17 @@ def load_settings() -> Settings:
     settings = joined(Settings.load())
     logs.configure(settings.log_level, as_json=settings.log_json)
     return settings
+
+
+def connections(settings: Settings) -> Callable[..., BoundedConnection]:
+    """Return the factory of connections, with a raised limit of descriptors."""
+    limits = ConnectionLimits(
+        settings.http_head_bytes,
+        settings.http_head_secs,
+        settings.http_body_secs,
+        settings.http_body_bytes_per_sec,
+    )
+    return partial(BoundedConnection, limits=limits, gate=DescriptorGate(raise_descriptor_limit()))
 
 
 @asynccontextmanager

@@ -18,9 +18,10 @@ DRAIN_CANCELLED_S = 1
 """How long cancelled requests may take to end; uvicorn takes whole seconds."""
 
 # Connections and clients
-KEEP_ALIVE_S = 75
-"""How long an idle connection stays open: longer than clients and proxies keep theirs (5 to 60 s). A request that
-arrives while the gateway closes the connection fails, and its client cannot know whether it took effect."""
+REFUSED_CONNECTION_S = 2.0
+"""How long a connection stays open after a refusal: a client that still sends then sees the response."""
+DESCRIPTORS_TOLD_S = 10.0
+"""Interval of the log lines while file descriptors run out."""
 HEARTBEAT_S = 5.0
 """Interval of the bytes that keep a long-running response alive."""
 RETRY_AFTER_S = 1

@@ -138,6 +138,43 @@ class Settings(BaseSettings):
         validation_alias="HTTP_MAX_REQUEST_BODY_BYTES",
         description="a larger request body is refused with 413",
     )
+    http_head_bytes: int = Field(
+        64 * 1024,
+        ge=1024,
+        validation_alias="AGENTLOG_HTTP_HEAD_BYTES",
+        description="a longer request line gets 414, more headers get 431",
+    )
+    http_head_secs: float = Field(
+        15.0,
+        gt=0,
+        validation_alias="AGENTLOG_HTTP_HEAD_SECS",
+        description="how long a connection may take to send the head of a request",
+    )
+    http_body_secs: float = Field(
+        30.0,
+        gt=0,
+        validation_alias="AGENTLOG_HTTP_BODY_SECS",
+        description="how long a body may take, beside one second for each AGENTLOG_HTTP_BODY_BYTES_PER_SEC of it",
+    )
+    http_body_bytes_per_sec: int = Field(
+        1024,
+        ge=1,
+        validation_alias="AGENTLOG_HTTP_BODY_BYTES_PER_SEC",
+        description="a body that arrives more slowly gets 408",
+    )
+    http_keep_alive_secs: int = Field(
+        75,
+        ge=1,
+        validation_alias="AGENTLOG_HTTP_KEEP_ALIVE_SECS",
+        description="how long a connection stays open between two requests: longer than clients and proxies keep "
+        "theirs (5 to 60 s), because a request that arrives at a connection in closing fails",
+    )
+    http_limit_concurrency: int | None = Field(
+        None,
+        ge=1,
+        validation_alias="AGENTLOG_HTTP_LIMIT_CONCURRENCY",
+        description="with more connections or requests than this, further requests get 503; unset: no limit",
+    )
     metadata_max_bytes: int = Field(
         MEBIBYTE,
         ge=1024,
