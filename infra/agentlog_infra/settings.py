@@ -123,6 +123,12 @@ class Settings(BaseSettings):
         validation_alias="LANGGRAPH_POSTGRES_POOL_MAX_SIZE",
         description="maximum number of connections of one process",
     )
+    projector_cache_bytes: int = Field(
+        160 * MEBIBYTE,
+        ge=MEBIBYTE,
+        validation_alias="AGENTLOG_PROJECTOR_CACHE_BYTES",
+        description="bytes that a projector may keep of threads, runs and aggregates it has folded",
+    )
     redis_uri: str | None = Field(
         None,
         repr=False,

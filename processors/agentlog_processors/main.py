@@ -188,8 +188,9 @@ async def _projector(stack: AsyncExitStack, settings: Settings) -> list[Service]
     tail = await open_event_tail(settings, pool, "agentlog-projector", stack)
     announcer = Announcer(feed, feed)
     ports = FoldPorts(tail, lambda key: partition_of(key.encode(), settings.partitions), SystemClock(), announcer)
-    fold = FoldSettings(settings.database_uri or "", owner=SystemIds().uuid7())
-    projector = Projector(fold, ports, *read_models())
+    cache_bytes = settings.projector_cache_bytes
+    fold = FoldSettings(settings.database_uri or "", owner=SystemIds().uuid7(), cache_bytes=cache_bytes)
+    projector = Projector(fold, ports, *read_models(cache_bytes))
     return [Endless("projector", projector.run), Endless("announcer", announcer.run)]
 
 

@@ -7,12 +7,16 @@ from agentlog_projections.models.checkpoints import CheckpointsModel
 from agentlog_projections.models.runs import RunsModel
 from agentlog_projections.models.store import StoreItemsModel
 from agentlog_projections.models.threads import ThreadsModel
+from agentlog_projections.sql.lru import CACHE_BYTES
 from agentlog_projections.sql.read_model import ReadModel
 
 TYPES: tuple[type[ReadModel], ...] = (ThreadsModel, RunsModel, CheckpointsModel, AssistantsModel, StoreItemsModel)
 
 
-def read_models() -> tuple[Sequence[ReadModel], RunsModel]:
-    """Return one read model of each type, and the one of runs, which also finds ready runs."""
-    runs = RunsModel()
-    return (ThreadsModel(), runs, CheckpointsModel(), AssistantsModel(), StoreItemsModel()), runs
+def read_models(cache_bytes: int = CACHE_BYTES) -> tuple[Sequence[ReadModel], RunsModel]:
+    """Return one read model of each type, and the one of runs, which also finds ready runs.
+
+    Of the budget of a projector's caches, two fifths are for threads, one is for runs, two for the ledger.
+    """
+    runs = RunsModel(cache_bytes // 5)
+    return (ThreadsModel(2 * cache_bytes // 5), runs, CheckpointsModel(), AssistantsModel(), StoreItemsModel()), runs

@@ -16,11 +16,12 @@ from agentlog_projections.models.run_fold import RunOrigin, RunRow, created, evo
 from agentlog_projections.sql.batch import Transaction
 from agentlog_projections.sql.claimable import ReadyRun
 from agentlog_projections.sql.columns import Column, Columns, texts
-from agentlog_projections.sql.lru import Lru
+from agentlog_projections.sql.lru import CACHE_BYTES, Lru, json_bytes
 from agentlog_projections.sql.read_model import Commit
 from agentlog_projections.sql.schema import PRELUDE
 
-CACHED_ROWS = 20_000
+ROW_BYTES = 1024
+"""Weight of a cached row without its JSON."""
 
 COLUMNS = Columns(
     Column("run_id", "text PRIMARY KEY"),
@@ -94,8 +95,8 @@ CREATE INDEX IF NOT EXISTS runs_of_thread ON read_v1.runs (thread_id, seq);
 CREATE INDEX IF NOT EXISTS runs_active ON read_v1.runs (thread_id, seq) WHERE status IN ('pending', 'running');
 """
 
-    def __init__(self) -> None:
-        self._rows: Lru[str, RunRow] = Lru(CACHED_ROWS)
+    def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
+        self._rows: Lru[str, RunRow] = Lru(cache_bytes)
 
     def forget(self) -> None:
         """Drop all cached rows."""
@@ -162,7 +163,7 @@ CREATE INDEX IF NOT EXISTS runs_active ON read_v1.runs (thread_id, seq) WHERE st
             tx.write(_TOUCH, *_TOUCHED.arguments(touched))
         for row in rows:
             row.origin, row.changed, row.touched = None, False, False
-            self._rows.put(row.run_id, row)
+            self._rows.put(row.run_id, row, row_bytes(row))
 
     def ready_of(self, run_ids: Collection[str]) -> ReadyRun | None:
         """Return the only active run of a thread if it certainly waits for a worker; None if only the rows can tell."""
@@ -274,3 +275,8 @@ class Runs:
 
 def _run(row: asyncpg.Record) -> Run:
     return _SHOWN.read(Run, row, status=row["shown_status"], thread_deleted=row["thread_deleted"])
+
+
+def row_bytes(row: RunRow) -> int:
+    """Return about how many bytes a row takes in memory."""
+    return ROW_BYTES + sum(map(json_bytes, (row.cancel, row.error, row.interrupts)))

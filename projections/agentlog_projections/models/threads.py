@@ -13,13 +13,12 @@ from agentlog_postgres.connection import Pool, reading
 from agentlog_projections.models.thread_fold import Activity, Change, ThreadRow, fold, moves_view
 from agentlog_projections.sql.batch import Transaction
 from agentlog_projections.sql.columns import Column, Columns, texts
-from agentlog_projections.sql.lru import Lru
+from agentlog_projections.sql.lru import CACHE_BYTES, Lru, json_bytes
 from agentlog_projections.sql.read_model import Commit, by_key
 from agentlog_projections.sql.schema import PRELUDE, contained, listed, matches, searchable
 
-CACHED_BYTES = 64 * 1024 * 1024
 ROW_BYTES = 2048
-"""Weight of a cached row without its values."""
+"""Weight of a cached row without its JSON."""
 
 SortBy = Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"]
 
@@ -95,8 +94,8 @@ CREATE INDEX IF NOT EXISTS threads_metadata ON read_v1.threads
     USING gin (read_v1.searchable(metadata) jsonb_path_ops) WHERE deleted_at IS NULL;
 """
 
-    def __init__(self) -> None:
-        self._rows: Lru[str, ThreadRow] = Lru(CACHED_BYTES)
+    def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
+        self._rows: Lru[str, ThreadRow] = Lru(cache_bytes)
 
     def forget(self) -> None:
         """Drop all cached rows."""
@@ -146,7 +145,13 @@ CREATE INDEX IF NOT EXISTS threads_metadata ON read_v1.threads
             tx.write(_STAMP, *_STAMPS.arguments(stamps))
         for row in changed:
             row.change = Change.NOTHING
-            self._rows.put(row.thread_id, row, ROW_BYTES + len(row.values or ""))
+            self._rows.put(row.thread_id, row, row_bytes(row))
+
+
+def row_bytes(row: ThreadRow) -> int:
+    """Return about how many bytes a row takes in memory."""
+    parts = (row.metadata, row.config, row.interrupts, row.error)
+    return ROW_BYTES + len(row.values or "") + sum(map(json_bytes, parts))
 
 
 @dataclass(frozen=True, slots=True)

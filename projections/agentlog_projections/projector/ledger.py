@@ -21,9 +21,10 @@ from agentlog_postgres.connection import Pool, reading
 from agentlog_projections.projector.verdicts import MOST_NAMES, Judged, Known, Read, decode_head, encode_head
 from agentlog_projections.sql.batch import Transaction, Write
 from agentlog_projections.sql.caught_up import key_is_authoritative, require
-from agentlog_projections.sql.lru import Lru
+from agentlog_projections.sql.lru import CACHE_BYTES, Lru
 
-CACHED_HEADS = 20_000
+HEAD_BYTES, PLACE_BYTES = 1024, 300
+"""Approximate sizes of a cached head and of each commit, stream or run that it names."""
 
 _KNOWN = """
 SELECT h.key, h.head, h.facts, NULL::text AS event_id, NULL::text AS body_sha256, NULL::bigint AS version
@@ -83,8 +84,8 @@ def digest(raw: RawRecord) -> str:
 class LedgerFold:
     """Cache and writes of the ledger. There is one writer at a time: `fence` makes every other one fail."""
 
-    def __init__(self) -> None:
-        self._known: Lru[Key, Known] = Lru(CACHED_HEADS)
+    def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
+        self._known: Lru[Key, Known] = Lru(cache_bytes)
 
     def forget(self) -> None:
         """Drop the cache: the transaction was lost, or another process wrote."""
@@ -121,7 +122,7 @@ class LedgerFold:
             else:
                 aggregate.priors[row["event_id"]] = Prior(row["body_sha256"], row["version"])
         for key in missing:
-            self._known.put(key, found[key])
+            self._known.put(key, found[key], _weight(found[key]))
 
     def write(self, tx: Transaction, judged: Sequence[Judged], known: Mapping[Key, Known]) -> None:
         """Collect the index rows of all records and the heads of all aggregates that accepted something."""
@@ -134,8 +135,13 @@ class LedgerFold:
 
     def settle(self, known: Mapping[Key, Known]) -> None:
         """Keep the cache small once the batch is committed."""
-        for aggregate in known.values():
+        for key, aggregate in known.items():
             aggregate.settle()
+            self._known.put(key, aggregate, _weight(aggregate))
+
+
+def _weight(known: Known) -> int:
+    return HEAD_BYTES + PLACE_BYTES * (len(known.priors) + len(known.head.versions) + len(known.head.runs))
 
 
 def fence(steps: Sequence[Advance], owner: str) -> Write:

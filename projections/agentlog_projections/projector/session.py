@@ -31,6 +31,7 @@ from agentlog_projections.projector.quarantine import DETERMINISTIC, UNSTORABLE,
 from agentlog_projections.projector.ready_runs import ReadyRunNotifier
 from agentlog_projections.projector.verdicts import Judged, Known, Read, judge, readable
 from agentlog_projections.sql.batch import Composer, Transaction, Write
+from agentlog_projections.sql.lru import CACHE_BYTES
 from agentlog_projections.sql.read_model import ReadModel
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class FoldSettings:
     lease: timedelta = timedelta(seconds=4)
     first_pause: timedelta = timedelta(milliseconds=50)
     longest_pause: timedelta = timedelta(seconds=2)
+    cache_bytes: int = CACHE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class ProjectorSession:
         self._settings = settings
         self._ports = ports
         self._models = models
-        self._ledger = LedgerFold()
+        self._ledger = LedgerFold(2 * settings.cache_bytes // 5)
         self._quarantine = Quarantine()
         self._ready_runs = ReadyRunNotifier(connection, ports.announcer, runs, self._quarantine)
         self._composer = Composer()
