@@ -3,18 +3,17 @@
 import asyncio
 import copy
 import inspect
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
+from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.constants import END
-from langgraph.pregel import Pregel
-from langgraph.types import StateSnapshot
+from langgraph.runtime import RunControl
 
 from agentlog_commands.run_request import Durability
-from agentlog_facts.checkpoint_ports import CheckpointReads, StoredCheckpoint, StoredWrite, find_latest
+from agentlog_facts.checkpoint_ports import CheckpointReads, find_latest
 from agentlog_facts.errors import AgentlogError
 from agentlog_facts.execution_port import AttemptLost, Emit, RunAssignment, RunOutcome
 from agentlog_facts.frame import Frame
@@ -22,15 +21,23 @@ from agentlog_facts.json_value import JsonObject
 from agentlog_facts.ports import Clock, EventLog, Ids
 from agentlog_facts.store_ports import StoreAccess
 from agentlog_facts.thread import RunStatus
-from agentlog_infra.langgraph.breakpoints import is_breakpoint, is_finished
+from agentlog_infra.langgraph.attempts.breakpoints import EndDetector
+from agentlog_infra.langgraph.attempts.earlier_attempts import (
+    NULL_TASK_ID,
+    EarlierAttempts,
+    ended,
+    find_earlier,
+    is_answer_used,
+)
+from agentlog_infra.langgraph.attempts.node_tasks import NodeTasks
+from agentlog_infra.langgraph.checkpoints.channel_codec import ChannelCodec
 from agentlog_infra.langgraph.checkpoints.journal import RunJournal, WriteClaim
 from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads
-from agentlog_infra.langgraph.checkpoints.saver import LogSaver, UpdateSaver, address
+from agentlog_infra.langgraph.checkpoints.saver import LogSaver, UpdateSaver
 from agentlog_infra.langgraph.context_schema import context_keys, schema_context
 from agentlog_infra.langgraph.errors import error_json
 from agentlog_infra.langgraph.loading.graphs import Access, Graph, Graphs
 from agentlog_infra.langgraph.run_config import (
-    Stops,
     durability,
     is_only_update,
     run_config,
@@ -43,10 +50,6 @@ from agentlog_infra.langgraph.run_config import (
 from agentlog_infra.langgraph.snapshot_json import thread_interrupts, view_json
 from agentlog_infra.langgraph.store import LogStore, Writer
 from agentlog_infra.langgraph.value_json import is_state_key, to_json
-
-NULL_TASK_ID = "00000000-0000-0000-0000-000000000000"
-"""LangGraph files the writes of a command under this task."""
-RESUME = "__resume__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,24 +109,24 @@ class GraphRun:
         self._reads = OverlaidReads(dependencies.reads)
         claim = WriteClaim(order.thread_id, order.run_id, order.epoch, order.cause, order.run_version)
         self._durability: Durability = durability(order.kwargs)
+        self._holds = False
+        self._control = RunControl()
         self._journal = RunJournal(
             dependencies.log, claim, dependencies.clock, dependencies.ids, acknowledged=self._durability == "sync"
         )
 
     async def outcome(self) -> RunOutcome:
         """Execute the attempt and return its outcome. Raises: AttemptLost, CancelledError when drained, Unavailable."""
-        own, inside = await self._earlier()
-        self._reads = OverlaidReads(self._dependencies.reads, self._ignored(own, inside))
+        earlier = await find_earlier(self._dependencies.reads, self._order)
         saver = LogSaver(self._reads, self._journal, self._dependencies.serde, self._token)
-        config = run_config(self._order, from_checkpoint=own is None, api_url=self._dependencies.api_url)
+        config = run_config(self._order, from_checkpoint=earlier.last is None, api_url=self._dependencies.api_url)
         store = self._store()
         context = run_context(self._order)
         access = Access("threads.create_run", store, with_context(config, context, None), context or None)
         try:
             async with self._dependencies.graphs.open(self._order.graph_id, saver, access) as graph:
                 config = with_context(config, context, context_keys(graph.context_schema))
-                over = inside and await self._is_over(graph, own)
-                return await self._in_graph(graph, config, own, over, None if inside else run_input(self._order.kwargs))
+                return await self._in_graph(graph, config, earlier)
         except (AgentlogError, asyncio.CancelledError, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - a user's factory may raise anything, also SystemExit
@@ -143,51 +146,54 @@ class GraphRun:
         shown = None if values is None else {name: to_json(values[name]) for name in values if is_state_key(name)}
         return RunOutcome("error", error_json(error), shown, (), {}, None, self._journal.last_version)
 
-    async def _earlier(self) -> tuple[StoredCheckpoint | None, bool]:
-        """Return the last root checkpoint of earlier attempts, and whether they wrote any, subgraphs included."""
-        if self._order.attempt == 1:
-            return None, False
-        thread_id, run_id = self._order.thread_id, self._order.run_id
-        latest = await find_latest(self._dependencies.reads, thread_id, "")
-        if latest is not None and latest.run_id == run_id:
-            return latest, True
-        newest = await find_latest(self._dependencies.reads, thread_id, None)
-        return None, newest is not None and newest.run_id == run_id
-
-    def _ignored(self, own: StoredCheckpoint | None, inside: bool) -> Callable[[StoredWrite], bool] | None:
-        """Return a filter for the writes of earlier attempts that must not count, None if all of them count.
-
-        After a root checkpoint of this run, all of them count. The answers of a resume would count twice: this attempt
-        passes them again, or a subgraph that already wrote has used them up. Other writes of a command are ignored
-        only if this attempt passes the command again.
-        """
-        run_id = self._order.run_id
-        if own is not None or self._order.attempt == 1:
-            return None
-        if inside:
-            return lambda write: write.run_id == run_id and write.channel == RESUME
-        return lambda write: write.run_id == run_id and (write.channel == RESUME or write.task_id == NULL_TASK_ID)
-
-    async def _in_graph(
-        self, graph: Graph, config: RunnableConfig, own: StoredCheckpoint | None, over: bool, given: object
-    ) -> RunOutcome:
-        writes_only = is_only_update(self._order.kwargs) and not (await graph.aget_state(config)).next
-        if writes_only:
-            self._durability = "exit"  # values that the graph cannot take must leave no trace
-        end = _End() if over else await self._executed(graph, config, given)
-        if writes_only and end.status == "success":
+    async def _in_graph(self, graph: Graph, config: RunnableConfig, earlier: EarlierAttempts) -> RunOutcome:
+        only_update = is_only_update(self._order.kwargs) and not (await graph.aget_state(config)).tasks
+        self._holds = only_update or self._durability == "exit"
+        if self._holds:
+            self._journal.hold()  # with `only_update`: values that the graph cannot take must leave no trace
+        ends = EndDetector(self._dependencies.reads, self._dependencies.serde, self._order)
+        if await ends.is_over(graph, earlier, whole=self._holds):
+            end = _End()
+        else:
+            end = await self._executed(graph, config, await self._given(graph, earlier))
+        if only_update and end.status == "success":
             await self._settle(graph)
+        if self._journal.holds_facts and end.status == "success":
+            await self._mark_end()
         await self._journal.close()
-        snapshot = await graph.aget_state({"configurable": {"thread_id": self._order.thread_id}})
+        snapshot = await graph.aget_state(self._latest)
         return RunOutcome(
             status=end.status,
             error=end.error,
             values=None if snapshot.metadata is None else view_json(snapshot.values),
             next=snapshot.next,
             interrupts=thread_interrupts(snapshot),
-            checkpoint_id=self._journal.last_checkpoint_id or (own.checkpoint_id if own else None),
+            checkpoint_id=self._journal.last_checkpoint_id or (earlier.last.checkpoint_id if earlier.last else None),
             run_version=self._journal.last_version,
         )
+
+    @property
+    def _latest(self) -> RunnableConfig:
+        return {"configurable": {"thread_id": self._order.thread_id}}
+
+    async def _given(self, graph: Graph, earlier: EarlierAttempts) -> object:
+        """Return the input for this attempt, and show the graph only those earlier facts that count for it."""
+        kwargs = self._order.kwargs
+        if not earlier.wrote:
+            return run_input(kwargs)
+        if self._holds and earlier.last is None:
+            self._reads.exclude(self._order.run_id)  # the whole run again
+            return run_input(kwargs)
+        used_up = await is_answer_used(self._dependencies.reads, graph, earlier)
+        self._reads.count_only(lambda writes: earlier.counted(writes, kwargs))
+        return earlier.missing_input(kwargs, ChannelCodec(self._dependencies.serde), used_up=used_up)
+
+    async def _mark_end(self) -> None:
+        """Add to the one commit of a run with `exit` that its graph has ended: the next attempt executes nothing."""
+        latest = await find_latest(self._reads, self._order.thread_id, "")
+        if latest is not None:
+            fact = ended(self._order.thread_id, self._order.run_id, latest.checkpoint_id)
+            await self._journal.write(self._order.thread_id, (fact,))
 
     async def _settle(self, graph: Graph) -> None:
         """Save values that a command wrote to an idle thread as a checkpoint.
@@ -202,87 +208,91 @@ class GraphRun:
             config = run_config(self._order, from_checkpoint=False, api_url=self._dependencies.api_url)
             await settling.aupdate_state(config, None, as_node=END)
 
-    async def _is_over(self, graph: Graph, own: StoredCheckpoint | None) -> bool:
-        """Return whether an earlier attempt has reached the end of the run or a breakpoint, also of a subgraph."""
-        here = await graph.aget_state({"configurable": {"thread_id": self._order.thread_id}}, subgraphs=True)
-        if own is not None and (is_finished(here) or await self._stops(graph, graph, own, here)):
-            return True
-        return await self._stops_inside(graph, graph, here)
-
-    async def _stops(self, root: Graph, graph: Graph, own: StoredCheckpoint, here: StateSnapshot) -> bool:
-        """Return whether a breakpoint of the graph lies at this checkpoint; the run's own apply to the root only."""
-        kwargs = self._order.kwargs if graph is root else {}
-        before = stops(kwargs, "interrupt_before") or _nodes(graph.interrupt_before_nodes)
-        after = stops(kwargs, "interrupt_after") or _nodes(graph.interrupt_after_nodes)
-        if not before and not after:
-            return False
-        return is_breakpoint(own, before, after, here.next, await self._finished(root, own))
-
-    async def _stops_inside(self, root: Graph, graph: Graph, here: StateSnapshot) -> bool:
-        """Return whether any subgraph had to stop. Its parallel tasks wait too: after a restart it would not stop."""
-        for task in here.tasks:
-            state = task.state
-            if task.name not in here.next or not isinstance(state, StateSnapshot):
-                continue
-            ns = str(state.config.get("configurable", {}).get("checkpoint_ns", ""))
-            own = await find_latest(self._dependencies.reads, self._order.thread_id, ns)
-            mine = own if own is not None and own.run_id == self._order.run_id else None
-            async for _, inner in graph.aget_subgraphs(namespace=task.name):
-                # a remote graph handles its breakpoints itself
-                if not isinstance(inner, Pregel):  # pyright: ignore[reportUnnecessaryIsInstance]  # stubs know of none
-                    continue
-                if mine is not None and await self._stops(root, inner, mine, state):
-                    return True
-                if await self._stops_inside(root, inner, state):
-                    return True
-        return False
-
-    async def _finished(self, graph: Graph, own: StoredCheckpoint) -> Sequence[str]:
-        """Return the nodes of the step that made this checkpoint."""
-        if not own.parent_checkpoint_id:
-            return ()
-        parent = address(own.thread_id, own.checkpoint_ns, own.parent_checkpoint_id)
-        snapshot: StateSnapshot = await graph.aget_state(parent)
-        return [task.name for task in snapshot.tasks]
-
     async def _executed(self, graph: Graph, config: RunnableConfig, given: object) -> _End:
         """Run the graph until it ends or a stop is requested. Raises: AttemptLost, CancelledError when drained."""
-        work = asyncio.create_task(self._streamed(graph, config, given), name="run_graph")
+        nodes = NodeTasks(UUID(self._order.run_id)) if self._holds else None
+        work = asyncio.create_task(self._streamed(graph, config, given, nodes), name="run_graph")
         stopping = asyncio.create_task(self._stop.wait(), name="run_stop")
         self._journal.on_failure(lambda: _cancel(work))
         try:
             await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            stopped = not work.done()
+            self._control.request_drain("stopped")  # no other node starts, also in subgraphs
+            if stopped and nodes is not None:
+                nodes.stop(work)
+                await asyncio.wait({work})
+            await _cancel_and_wait(work)
+        except asyncio.CancelledError:
+            await self._leave(work)
+            raise
         finally:
             stopping.cancel()
-            try:
-                await _cancel_and_wait(work)
-            finally:
-                await self._journal.settled()  # also when drained, so that finished steps are not repeated
+        await self._journal.settled()
         if self._journal.failed:
             await self._journal.flush()
-        return self._end_of(work)
+        end = self._end_of(work, stopped)
+        return await self._save_step(graph) or end if stopped and nodes is None else end
 
-    def _end_of(self, work: "asyncio.Task[None]") -> _End:
+    async def _leave(self, work: "asyncio.Task[None]") -> None:
+        """Stop user code for another worker, and keep finished steps, so that they are not repeated."""
+        self._journal.leave()
+        self._control.request_drain("left to another worker")
+        try:
+            await _cancel_and_wait(work)
+        finally:
+            await self._journal.give_back(complete=work.cancelled())  # else a node returned what it had so far
+
+    def _end_of(self, work: "asyncio.Task[None]", stopped: bool) -> _End:
         error = asyncio.CancelledError() if work.cancelled() else work.exception()
         if isinstance(error, AgentlogError):
             raise error
-        if self._stop.is_set() and isinstance(error, asyncio.CancelledError):
+        if stopped or (self._stop.is_set() and isinstance(error, asyncio.CancelledError)):
             return _End("interrupted")
         return _End() if error is None else _End("error", error_json(error))
 
-    async def _streamed(self, graph: Graph, config: RunnableConfig, given: object) -> None:
+    async def _save_step(self, graph: Graph) -> _End | None:
+        """Save the step whose nodes have all returned although the run was stopped; return an error of its values.
+
+        LangGraph leaves their output as pending writes, which the next input would drop.
+        """
+        latest = await find_latest(self._reads, self._order.thread_id, "")
+        if latest is None or all(write.run_id != self._order.run_id for write in latest.writes):
+            return None
+        snapshot = await graph.aget_state(self._latest)
+        if snapshot.next or not snapshot.tasks:
+            return None
+        context = run_context(self._order)
+        config = run_config(self._order, from_checkpoint=False, api_url=self._dependencies.api_url)
+        step = graph.astream(
+            None,
+            with_context(config, context, context_keys(graph.context_schema)),
+            context=schema_context(graph.context_schema, context),
+            interrupt_before="*",  # no other node runs
+            durability="sync",
+        )
+        try:
+            async for _ in step:
+                pass
+        except AgentlogError:
+            raise
+        except Exception as error:  # noqa: BLE001 - reducers are user code, they may raise anything
+            return _End("error", error_json(error))
+        return None
+
+    async def _streamed(self, graph: Graph, config: RunnableConfig, given: object, nodes: NodeTasks | None) -> None:
         kwargs = self._order.kwargs
         nested = bool(kwargs.get("subgraphs"))
         stream = graph.astream(
             given,
-            config,
+            config if nodes is None else {**config, "callbacks": [nodes]},
             context=schema_context(graph.context_schema, run_context(self._order)),
             stream_mode=stream_modes(kwargs),
             interrupt_before=stops(kwargs, "interrupt_before"),
             interrupt_after=stops(kwargs, "interrupt_after"),
-            durability="exit" if self._durability == "exit" else "sync",  # the journal implements `async`
+            durability="exit" if self._holds else "sync",  # the journal implements `async`
             output_keys=graph.output_channels,
             subgraphs=nested,
+            control=self._control,
         )
         async for item in stream:
             ns, mode, data = _part(item)
@@ -327,8 +337,3 @@ async def _cancel_and_wait(work: "asyncio.Task[None]") -> None:
             cancelled = error
     if cancelled is not None:
         raise cancelled
-
-
-def _nodes(named: Sequence[str]) -> Stops:
-    """Return the breakpoints with which the graph was compiled."""
-    return "*" if named == "*" else list(named) or None

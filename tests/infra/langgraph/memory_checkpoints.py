@@ -89,3 +89,16 @@ class SlowLog(MemoryLog):
     async def append(self, draft: Draft) -> LogPosition:
         await self.gate.wait()
         return await super().append(draft)
+
+
+class CutLog(MemoryLog):
+    """Log that takes `left` more commits and then is unavailable, as for a worker that was killed; None: no limit."""
+
+    left: int | None = None
+
+    async def append(self, draft: Draft) -> LogPosition:
+        if self.left is not None:
+            if self.left <= 0:
+                raise Unavailable("the worker is dead")
+            self.left -= 1
+        return await super().append(draft)

@@ -8,24 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-from tests.fakes.memory_store import MemoryStore
-from tests.infra.langgraph.memory_checkpoints import MemoryCheckpoints, MemoryLog, SlowLog
+from tests.infra.langgraph.executor_env import THREAD, ExecutorEnv, order_id
+from tests.infra.langgraph.memory_checkpoints import SlowLog
 from tests.infra.projects import loaded
 
 from agentlog_facts.checkpoint import CheckpointSaved
 from agentlog_facts.checkpoint_ports import StoredWrite, find_latest
-from agentlog_facts.envelope import Actor, Cause
-from agentlog_facts.execution_port import AttemptLost, RunAssignment, RunOutcome
-from agentlog_facts.frame import Frame
+from agentlog_facts.execution_port import AttemptLost, RunOutcome
 from agentlog_facts.graph_ports import ROOT, GraphFailed, unrooted
-from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject, as_object
-from agentlog_infra.langgraph.executor import ExecutorDependencies, LangGraphRuns
 from agentlog_infra.langgraph.loading.graphs import Graphs
 from agentlog_infra.langgraph.run_config import run_config
-from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
-from agentlog_infra.system_ports import SystemClock, SystemIds
 
 SOURCE = """
 import asyncio
@@ -281,67 +274,12 @@ NAMES = (
     "speaking",
     "without_id",
 )
-THREAD = ThreadId("t1")
-API_URL = "http://127.0.0.1:2024"
 
 
 @pytest.fixture
 def graphs(tmp_path: Path) -> Iterator[Graphs]:
     with loaded(tmp_path, {"runs_project.py": SOURCE}, {name: f"./runs_project.py:{name}" for name in NAMES}) as found:
         yield found
-
-
-class ExecutorEnv:
-    """A log whose facts are projected at once, with the runs that are executed over it."""
-
-    def __init__(self, graphs: Graphs, log: type[MemoryLog] = MemoryLog) -> None:
-        self.graphs = graphs
-        self.reads = MemoryCheckpoints()
-        self.log = log(self.reads)
-        self.store = MemoryStore()
-        serde = JsonPlusSerializer()
-        dependencies = ExecutorDependencies(
-            graphs, self.reads, self.store, self.log, SystemClock(), SystemIds(), serde, API_URL
-        )
-        self.runs = LangGraphRuns(dependencies)
-        self.access = LangGraphAccess(StateDependencies(graphs, self.reads, self.store, SystemIds(), serde))
-        self.frames: list[Frame] = []
-        self.stop = asyncio.Event()
-
-    async def run(self, graph_id: str, *, run: int = 1, attempt: int = 1, **kwargs: Json) -> RunOutcome:
-        return await self.runs.execute(self.order(graph_id, run, attempt, kwargs), self.frames.append, self.stop)
-
-    def order(self, graph_id: str, run: int, attempt: int, kwargs: JsonObject) -> RunAssignment:
-        run_id = RunId(f"00000000-0000-7000-8000-{run:012}")
-        versions = [draft for draft in self.log.drafts if draft.stream == f"run-{run_id}"]
-        return RunAssignment(
-            run_id=run_id,
-            thread_id=THREAD,
-            graph_id=graph_id,
-            epoch=run * 10 + attempt,
-            attempt=attempt,
-            assistant={"assistant_id": "as1", "config": {"configurable": {"mood": "good"}}},
-            kwargs=kwargs,
-            metadata={},
-            thread_metadata={},
-            cause=Cause(Actor("worker", "w1"), "c1"),
-            run_version=len(versions) - 1 if versions else None,
-        )
-
-    def of(self, mode: str) -> list[Json]:
-        return [frame.data for frame in self.frames if frame.event == mode]
-
-    def forget_after(self, checkpoints: int) -> None:
-        """Restore the log to the moment when this number of checkpoints was accepted, as after a crash."""
-        drafts, self.log.drafts = self.log.drafts, []
-        self.reads.folded = type(self.reads.folded)()
-        for draft in drafts:
-            if checkpoints == 0:
-                break
-            kept = draft.facts
-            self.log.drafts.append(draft)
-            self.reads.fold(draft.stream, kept)
-            checkpoints -= sum(isinstance(fact, CheckpointSaved) for fact in kept)
 
 
 @pytest.fixture
@@ -649,10 +587,6 @@ async def test_only_the_last_state_is_saved_with_durability_exit(env: ExecutorEn
     await env.run("steps", input={"said": []}, durability="exit")
     saved = [fact for draft in env.log.drafts for fact in draft.facts if isinstance(fact, CheckpointSaved)]
     assert len(saved) == 1
-
-
-def order_id(run: int) -> str:
-    return f"00000000-0000-7000-8000-{run:012}"
 
 
 async def writes(env: ExecutorEnv) -> tuple[StoredWrite, ...]:

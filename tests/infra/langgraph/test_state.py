@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-from tests.infra.langgraph.test_executor import NAMES, SOURCE, THREAD, ExecutorEnv, question
+from tests.infra.langgraph.executor_env import THREAD, ExecutorEnv
+from tests.infra.langgraph.test_executor import NAMES, SOURCE, question
 from tests.infra.projects import loaded
 
 from agentlog_facts.checkpoint import CheckpointSaved

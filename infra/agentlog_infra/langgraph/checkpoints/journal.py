@@ -19,6 +19,8 @@ from agentlog_facts.ports import Clock, EventLog, Ids
 from agentlog_infra import timeouts
 
 FACTS_A_COMMIT = 128
+FACTS_AT_THE_END = 1000
+"""Facts of one commit at the end of a run whose journal holds them back; more would not fit into a record."""
 BACKLOG = 256
 """Facts that may wait for an acknowledgement before writers have to wait too."""
 
@@ -56,9 +58,11 @@ class RunJournal:
 
     With `acknowledged`, a write returns after the log has acknowledged it. Without, only the checkpoint that ends a
     superstep waits for the acknowledgement, so that the next superstep starts from durable state (decision 0015). Other
-    writes wait JOURNAL_LINGER_S for more facts to share their commit, with at most BACKLOG facts outstanding. The
-    journal awaits no verdict: each commit demands the version of the commit before it, so a void commit (stale epoch)
-    makes the end of the run void too. After the first failure, and after `close`, the journal writes nothing.
+    writes wait JOURNAL_LINGER_S for more facts to share their commit, with at most BACKLOG facts outstanding. After
+    `hold`, nothing is appended before `close`, and then all facts are one commit: the log has the whole end of the run
+    or nothing of it. The journal awaits no verdict: each commit demands the version of the commit before it, so a void
+    commit (stale epoch) makes the end of the run void too. After the first failure, and after `close`, the journal
+    writes nothing.
     """
 
     def __init__(self, log: EventLog, claim: WriteClaim, clock: Clock, ids: Ids, *, acknowledged: bool) -> None:
@@ -75,6 +79,8 @@ class RunJournal:
         self._hurry = asyncio.Event()
         self._failure: BaseException | None = None
         self._closed = False
+        self._held = False
+        self._left = False
         self._broken: Callable[[], None] | None = None
         self._supersteps = Supersteps()
         self.last_checkpoint_id: str | None = None
@@ -95,6 +101,15 @@ class RunJournal:
         """Return whether an append was lost, so that the attempt must stop."""
         return self._failure is not None
 
+    @property
+    def holds_facts(self) -> bool:
+        """Return whether facts are held back."""
+        return self._held and bool(self._waiting)
+
+    def hold(self) -> None:
+        """Append nothing before `close`."""
+        self._held = True
+
     def on_failure(self, broken: Callable[[], None]) -> None:
         """Call `broken` once when an append is lost."""
         self._broken = broken
@@ -107,14 +122,19 @@ class RunJournal:
         return self._stream
 
     async def write(self, thread_id: ThreadId, facts: Sequence[CheckpointFact]) -> None:
-        """Queue facts, and wait if the durability of the journal demands it. Raises: AttemptLost."""
+        """Queue facts, and wait if the durability of the journal demands it. Raises: AttemptLost.
+
+        After `leave`, facts are dropped.
+        """
         self._check()
         self._check_open()
+        if self._left:
+            return
         self._waiting.extend(facts)
         self._outstanding += len(facts)
-        if self._pump is None:
-            self._pump = asyncio.create_task(self._append_all(), name="append_checkpoints")
-            self._pump.add_done_callback(_retrieve_exception)
+        if self._held:
+            return
+        self._start_pump()
         if self._acknowledged or self._outstanding > BACKLOG or self._end_superstep(facts):
             await self.flush()
 
@@ -128,7 +148,36 @@ class RunJournal:
         void.
         """
         self._closed = True
+        self._release()
         await self.flush()
+
+    async def give_back(self, *, complete: bool) -> None:
+        """Append the facts that are held back, if the next attempt can go on from them, or else drop them.
+
+        It can go on from a root checkpoint only, and only if no node was cut short (`complete`). Raises nothing.
+        """
+        self._closed = True
+        if not complete or not any(_is_root(fact) for fact in self._waiting):
+            self._waiting.clear()
+        self._release()
+        await self.settled()
+
+    def _release(self) -> None:
+        if self.holds_facts:
+            self._start_pump()
+
+    def _start_pump(self) -> None:
+        if self._pump is None:
+            self._pump = asyncio.create_task(self._append_all(), name="append_checkpoints")
+            self._pump.add_done_callback(_retrieve_exception)
+
+    def leave(self) -> None:
+        """Drop later facts: the attempt is left to another worker.
+
+        A node that was cancelled may return what it has so far; the next attempt runs it again. Facts that are held
+        back may still come until `settled`.
+        """
+        self._left = not self._held
 
     async def flush(self) -> None:
         """Wait until all queued facts are acknowledged. Raises: AttemptLost."""
@@ -144,8 +193,9 @@ class RunJournal:
     async def _append_all(self) -> None:
         try:
             await self._linger()
+            most = FACTS_AT_THE_END if self._held else FACTS_A_COMMIT
             while self._waiting:
-                facts, self._waiting = self._waiting[:FACTS_A_COMMIT], self._waiting[FACTS_A_COMMIT:]
+                facts, self._waiting = self._waiting[:most], self._waiting[most:]
                 await self._log.append(self._draft(tuple(facts)))
                 self._version = 0 if self._version is None else self._version + 1
                 self._outstanding -= len(facts)
@@ -158,7 +208,7 @@ class RunJournal:
             self._pump = None  # not in a callback: the next writer must start a new pump
 
     async def _linger(self) -> None:
-        if not self._acknowledged:
+        if not self._acknowledged and not self._held:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), timeouts.JOURNAL_LINGER_S)
 
@@ -185,7 +235,7 @@ class RunJournal:
 
     def _note(self, facts: Sequence[CheckpointFact]) -> None:
         for fact in facts:
-            if isinstance(fact, CheckpointSaved) and not fact.checkpoint_ns:
+            if isinstance(fact, CheckpointSaved) and _is_root(fact):
                 self.last_checkpoint_id = fact.checkpoint_id
 
     def _check(self) -> None:
@@ -195,6 +245,10 @@ class RunJournal:
     def _check_open(self) -> None:
         if self._closed:
             raise AttemptLost(f"{self._stream}: the attempt has its outcome, nothing more is written")
+
+
+def _is_root(fact: CheckpointFact) -> bool:
+    return isinstance(fact, CheckpointSaved) and not fact.checkpoint_ns
 
 
 def _retrieve_exception(pump: "asyncio.Task[None]") -> None:

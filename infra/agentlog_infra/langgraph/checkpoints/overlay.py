@@ -2,27 +2,36 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 from agentlog_facts.checkpoint import CheckpointFact, CheckpointKey
 from agentlog_facts.checkpoint_ports import CheckpointQuery, CheckpointReads, StoredCheckpoint, StoredWrite, find_one
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import RunId, Stream
 from agentlog_infra.langgraph.checkpoints.checkpoint_fold import FoldedCheckpoints
+from agentlog_infra.langgraph.checkpoints.filters import ExcludeRun
 
+Counted: TypeAlias = Callable[[Sequence[StoredWrite]], Sequence[StoredWrite]]
+"""Selection of the pending writes on a checkpoint that count."""
 FIRST_OWN_SEQ = 1 << 62
 """Own facts are newer than all facts that were projected when their claim was accepted."""
 
 
 class OverlaidReads:
-    """Checkpoint reads that show own facts at once. Implements `checkpoint_ports.CheckpointReads`.
+    """Checkpoint reads that show own facts at once. Implements `checkpoint_ports.CheckpointReads`."""
 
-    They leave out projected writes for which `ignores` returns True.
-    """
-
-    def __init__(self, reads: CheckpointReads, ignores: Callable[[StoredWrite], bool] | None = None) -> None:
+    def __init__(self, reads: CheckpointReads) -> None:
         self._reads = reads
-        self._ignores = ignores
+        self._counted: Counted | None = None
         self._own = FoldedCheckpoints(FIRST_OWN_SEQ)
+
+    def count_only(self, counted: Counted) -> None:
+        """Show only those projected writes on a checkpoint that `counted` returns of them."""
+        self._counted = counted
+
+    def exclude(self, run_id: RunId) -> None:
+        """Show no projected checkpoint or write of a run; own facts stay."""
+        self._reads = ExcludeRun(self._reads, run_id)
 
     def add(self, stream: Stream, facts: Sequence[CheckpointFact]) -> None:
         """Add own facts; every later read shows them."""
@@ -59,5 +68,5 @@ class OverlaidReads:
 
     def _with_own_writes(self, stored: StoredCheckpoint, exclude_run: RunId | None) -> StoredCheckpoint:
         self._own.remember(stored)
-        kept = [write for write in stored.writes if self._ignores is None or not self._ignores(write)]
+        kept = stored.writes if self._counted is None else self._counted(stored.writes)
         return replace(stored, writes=(*kept, *self._own.writes(stored.key, exclude_run)))

@@ -1,0 +1,93 @@
+"""Attempts of runs over a log in memory, which a test can cut off."""
+
+import asyncio
+from contextlib import suppress
+
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from tests.fakes.memory_store import MemoryStore
+from tests.infra.langgraph.memory_checkpoints import CutLog, MemoryCheckpoints, MemoryLog
+
+from agentlog_facts.checkpoint import CheckpointSaved
+from agentlog_facts.envelope import Actor, Cause
+from agentlog_facts.errors import Unavailable
+from agentlog_facts.execution_port import AttemptLost, RunAssignment, RunOutcome
+from agentlog_facts.frame import Frame
+from agentlog_facts.ids import RunId, ThreadId
+from agentlog_facts.json_value import Json, JsonObject
+from agentlog_infra.langgraph.executor import ExecutorDependencies, LangGraphRuns
+from agentlog_infra.langgraph.loading.graphs import Graphs
+from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
+from agentlog_infra.system_ports import SystemClock, SystemIds
+
+THREAD = ThreadId("t1")
+API_URL = "http://127.0.0.1:2024"
+
+
+def order_id(run: int) -> str:
+    """Return the id of a run by its number."""
+    return f"00000000-0000-7000-8000-{run:012}"
+
+
+class ExecutorEnv:
+    """A log whose facts are projected at once, with the runs that are executed over it."""
+
+    def __init__(self, graphs: Graphs, log: type[MemoryLog] = MemoryLog) -> None:
+        self.graphs = graphs
+        self.reads = MemoryCheckpoints()
+        self.log = log(self.reads)
+        self.store = MemoryStore()
+        serde = JsonPlusSerializer()
+        dependencies = ExecutorDependencies(
+            graphs, self.reads, self.store, self.log, SystemClock(), SystemIds(), serde, API_URL
+        )
+        self.runs = LangGraphRuns(dependencies)
+        self.access = LangGraphAccess(StateDependencies(graphs, self.reads, self.store, SystemIds(), serde))
+        self.frames: list[Frame] = []
+        self.stop = asyncio.Event()
+
+    async def run(self, graph_id: str, *, run: int = 1, attempt: int = 1, **kwargs: Json) -> RunOutcome:
+        return await self.attempt(self.order(graph_id, run, attempt, kwargs))
+
+    async def attempt(self, order: RunAssignment) -> RunOutcome:
+        return await self.runs.execute(order, self.frames.append, self.stop)
+
+    def order(self, graph_id: str, run: int, attempt: int, kwargs: JsonObject) -> RunAssignment:
+        run_id = RunId(order_id(run))
+        versions = [draft for draft in self.log.drafts if draft.stream == f"run-{run_id}"]
+        return RunAssignment(
+            run_id=run_id,
+            thread_id=THREAD,
+            graph_id=graph_id,
+            epoch=run * 10 + attempt,
+            attempt=attempt,
+            assistant={"assistant_id": "as1", "config": {"configurable": {"mood": "good"}}},
+            kwargs=kwargs,
+            metadata={},
+            thread_metadata={},
+            cause=Cause(Actor("worker", "w1"), "c1"),
+            run_version=len(versions) - 1 if versions else None,
+        )
+
+    async def cut_off(self, graph_id: str, commits: int, *, run: int = 1, **kwargs: Json) -> RunOutcome:
+        """Execute an attempt whose worker dies after at most so many commits, then the next attempt."""
+        assert isinstance(self.log, CutLog)
+        self.log.left = commits
+        with suppress(AttemptLost, Unavailable):
+            await self.attempt(self.order(graph_id, run, 1, kwargs))
+        self.log.left = None
+        return await self.attempt(self.order(graph_id, run, 2, kwargs))
+
+    def of(self, mode: str) -> list[Json]:
+        return [frame.data for frame in self.frames if frame.event == mode]
+
+    def forget_after(self, checkpoints: int) -> None:
+        """Restore the log to the moment when this number of checkpoints was accepted, as after a crash."""
+        drafts, self.log.drafts = self.log.drafts, []
+        self.reads.folded = type(self.reads.folded)()
+        for draft in drafts:
+            if checkpoints == 0:
+                break
+            kept = draft.facts
+            self.log.drafts.append(draft)
+            self.reads.fold(draft.stream, kept)
+            checkpoints -= sum(isinstance(fact, CheckpointSaved) for fact in kept)
