@@ -1,4 +1,9 @@
-"""Policy for claimed runs: lost claims, overdue runs, and the retry limit."""
+"""Policy for claimed runs: lost claims, overdue runs, the retry limit, and runs that end the process of their worker.
+
+A worker executes several runs, so its death does not tell which of them caused it. All of them become *suspects*. A
+worker executes a suspect only while it executes no other run. So its next death with that run names the run; the death
+of a worker with several runs costs none of them a retry.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -6,10 +11,12 @@ from typing import TypeAlias
 
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import JsonObject
-from agentlog_facts.thread import CancelAction, RunStatus
+from agentlog_facts.thread import LOST, CancelAction, RunStatus
 
 TIMED_OUT: JsonObject = {"error": "TimeoutError", "message": ""}
 """Error of a run over its time limit. Source: docs/http-api.md, section 7.3."""
+DEATHS = 2
+"""A suspect ends after this many deaths of its worker without progress; its first death, among others, not counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +32,10 @@ class CancelRequest:
 class Claim:
     """Claimed run, for the reaper.
 
-    `counted` is the number of earlier attempts that count towards the retry limit; `committed_at` is the time of the
-    last commit under the epoch (None: only the claim itself); `progressed` tells whether the attempt has a new accepted
-    checkpoint.
+    `counted` is the number of earlier attempts that count towards the retry limit; `deaths` the number of deaths of its
+    worker, as `run_fold` counts them: above 0, the run is a suspect, which its worker executes alone. `committed_at` is
+    the time of the last commit under the epoch (None: only the claim itself); `progressed` tells whether the attempt
+    has a new accepted checkpoint.
     """
 
     run_id: RunId
@@ -42,6 +50,7 @@ class Claim:
     progressed: bool
     cancel: CancelRequest | None
     temporary: bool
+    deaths: int = 0
 
     def deadline(self, limits: "ClaimLimits") -> datetime:
         """Return when the reaper ends the run in place of its worker, with or without a lease."""
@@ -78,12 +87,16 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Revoke the claim and end the run in place of its worker."""
+    """Revoke the claim and end the run in place of its worker.
+
+    `deaths` is set for a run that ends because its worker died so many times while it executed no other run.
+    """
 
     reason: str
     status: RunStatus
     error: JsonObject
     rollback: bool = False
+    deaths: int = 0
 
     def request(self, now: datetime) -> CancelRequest | None:
         """Return the cancel request to commit with the release, so that no worker claims the run before this end.
@@ -125,8 +138,14 @@ class ClaimPolicy:
         silent = self.unleased_looks >= 2 and self.now - last_commit_at >= limits.lost_after
         if not (silent or self.dead):
             return Keep()
+        if self.claim.deaths == 0:
+            return Release(LOST, counts=False)  # which of the worker's runs ended it is not known
         showed = self.showed_lease or self.dead or self.claim.committed_at is not None
-        return after_attempt("lost", self.claim.counted, showed and not self.claim.progressed, limits.retries)
+        if not showed or self.claim.progressed:
+            return Release(LOST, counts=False)
+        if is_named(self.claim.deaths + 1) or self.claim.counted >= limits.retries:
+            return worker_died(self.claim.deaths)
+        return Release(LOST, counts=True)
 
 
 def after_attempt(reason: str, counted: int, counts: bool, retries: int) -> Release | End:
@@ -137,6 +156,21 @@ def after_attempt(reason: str, counted: int, counts: bool, retries: int) -> Rele
     if not counts or counted < retries:
         return Release(reason, counts)
     return given_up(counted + 1)
+
+
+def is_named(deaths: int) -> bool:
+    """Return whether a run with so many deaths of its worker is named as their cause, and is not executed again."""
+    return deaths > DEATHS
+
+
+def worker_died(deaths: int, where: str = "") -> End:
+    """Return the end of a suspect whose worker died so many times; `where` says what it executed, if that is known."""
+    times = {1: "once", 2: "twice"}.get(deaths, f"{deaths} times")
+    message = (
+        f"its worker process died {times} while it executed {where or 'this run'}, and no other run. "
+        "Possible causes: os._exit, a signal, a crash of C code, or too much memory"
+    )
+    return End("worker_died", "error", {"error": "WorkerDied", "message": message}, deaths=deaths)
 
 
 def as_asked(end: End, cancel: CancelRequest | None) -> End:

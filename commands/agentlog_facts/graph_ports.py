@@ -69,12 +69,13 @@ class ThreadView:
 class StoredState:
     """State in the last checkpoint of a thread, read without the code of its graph.
 
-    `asking` names the nodes with an open interrupt; only the graph knows which other nodes would run next. `run_id` is
-    the run that wrote the checkpoint, None if there is no checkpoint or it was written without a claim.
+    `next` names the nodes that have an open interrupt, or that an edge has triggered and that have not finished; only
+    the graph knows all nodes that would run next. `run_id` is the run that wrote the checkpoint, None if there is no
+    checkpoint or it was written without a claim.
     """
 
     values: JsonObject | None = None
-    asking: tuple[str, ...] = ()
+    next: tuple[str, ...] = ()
     interrupts: JsonObject = field(default_factory=dict[str, Json])
     checkpoint_id: str | None = None
     run_id: RunId | None = None

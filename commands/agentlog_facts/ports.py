@@ -169,16 +169,16 @@ class HintFeed(Protocol):
 class RunQueue(Protocol):
     """Queue of ready runs, and leases. It is a cache of the log, so it may be emptied at any time."""
 
-    async def push(self, graph_id: str, run_ids: Sequence[RunId]) -> None:
-        """Append runs to the queue of a graph. Raises: Unavailable."""
+    async def push(self, queue: str, run_ids: Sequence[RunId]) -> None:
+        """Append runs to a queue: that of a graph, or that of its suspects. Raises: Unavailable."""
         ...
 
-    async def pop(self, graph_ids: Sequence[str], patience: timedelta) -> RunId | None:
-        """Remove and return the next run of these graphs, waiting at most `patience` (<= 2 s). Raises: Unavailable."""
+    async def pop(self, queues: Sequence[str], patience: timedelta) -> RunId | None:
+        """Remove and return the next run of these queues, waiting at most `patience` (<= 2 s). Raises: Unavailable."""
         ...
 
-    async def queued(self, graph_id: str) -> frozenset[RunId]:
-        """Return the runs in the queue of a graph. Raises: Unavailable."""
+    async def queued(self, queue: str) -> frozenset[RunId]:
+        """Return the runs in a queue. Raises: Unavailable."""
         ...
 
     async def renew_lease(self, run_id: RunId, epoch: int, worker: str, ttl: timedelta) -> None:

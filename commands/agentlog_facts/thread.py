@@ -12,6 +12,9 @@ from agentlog_facts.json_value import Json, JsonObject
 RunStatus: TypeAlias = Literal["pending", "running", "success", "error", "timeout", "interrupted", "rollback"]
 CancelAction: TypeAlias = Literal["interrupt", "rollback"]
 
+LOST = "lost"
+"""Reason of the release of a claim whose worker died or fell silent."""
+
 _INTERRUPT_ID = re.compile("[0-9a-f]{32}")
 
 
@@ -93,7 +96,8 @@ class RunClaimed:
 class RunReleased:
     """The claim with this epoch was revoked before the run ended; the run is pending again.
 
-    `counts` tells whether the attempt counts towards the retry limit (a drained one does not).
+    `counts` tells whether the attempt counts towards the retry limit (a drained one does not). After the first release
+    for the reason `lost`, a worker executes the run only while it executes no other.
     """
 
     run_id: RunId

@@ -225,6 +225,20 @@ class Settings(BaseSettings):
         validation_alias="AGENTLOG_WORKERS",
         description="number of worker processes that `agentlog dev` starts",
     )
+    spare_workers: int = Field(
+        4,
+        ge=0,
+        validation_alias="AGENTLOG_SPARE_WORKERS",
+        description="number of spare worker processes that `agentlog dev` starts for a while after a worker died; each "
+        "executes the runs of dead workers, one at a time",
+    )
+    suspects_after_secs: float | None = Field(
+        None,
+        gt=0,
+        validation_alias="AGENTLOG_SUSPECTS_AFTER_SECS",
+        description="how long a run whose worker died waits for a spare worker; then a worker finishes its runs and "
+        "executes it alone; unset: as long as a lease, or 20 times that in `agentlog dev`, which has spare workers",
+    )
     run_timeout_secs: float = Field(
         86400.0, gt=0, validation_alias="BG_JOB_TIMEOUT_SECS", description="longest time one run may take"
     )

@@ -96,6 +96,8 @@ WORKER_STOP_S = 30.0
 OLD_ROLE_STOP_S = 10.0
 
 # Commands
+DEV_SUSPECTS_AFTER_LEASES = 20
+"""A development server has spare workers for suspects; other workers wait this many times the lifetime of a lease."""
 DEV_GRACE_S = 5.0
 """Runs on a development server get this long to finish when it stops."""
 RELOAD_POLL_S = 1.0

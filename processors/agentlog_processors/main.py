@@ -67,7 +67,9 @@ from agentlog_projections.queries.purge import purge_deleted
 
 log = logging.getLogger(__name__)
 
-ROLES = ("worker", "housekeeper", "projector")
+ROLES = ("worker", "spare", "housekeeper", "projector")
+"""`spare` is a worker for suspects only, which ends when there are none."""
+EXECUTING = frozenset({"worker", "spare"})
 EXIT_MISCONFIGURED = 2
 EXIT_REPLACE = 75
 """User code does not stop: the supervisor shall replace this process."""
@@ -142,17 +144,22 @@ async def _serve(settings: Settings, roles: Sequence[str], ready_fd: int | None)
         services: list[Service] = []
         if "worker" in roles:
             services += _worker(await _adapters(stack, settings), stack)
+        if "spare" in roles:
+            services += _worker(await _adapters(stack, settings), stack, leave=stop.set)
+        if not EXECUTING.isdisjoint(roles):
             _tune_memory()
         if "housekeeper" in roles:
             services += _housekeeper(await _adapters(stack, settings), stack)
         if "projector" in roles:
             services += await _projector(stack, settings)
-        if "worker" in roles or "housekeeper" in roles:  # both run user code; the housekeeper does to end a run
+        if "housekeeper" in roles or not EXECUTING.isdisjoint(
+            roles
+        ):  # both run user code; the housekeeper does to end a run
             services.append(GilWatchdog(_timeouts(settings).stubborn))
         _report(ready_fd, {"role": ",".join(roles), "pid": os.getpid()})
         log.info("role.started", extra={"roles": ",".join(roles)})
         patience = timeouts.SERVICE_STOP
-        if "worker" in roles:
+        if not EXECUTING.isdisjoint(roles):
             patience += timedelta(seconds=settings.shutdown_grace_secs + timeouts.GIVE_BACK_S)
         await supervise(services, stop, patience)
 
@@ -176,6 +183,7 @@ def _timeouts(settings: Settings) -> WorkerTimeouts:
         grace=seconds(settings.shutdown_grace_secs),
         limits=limits,
         stubborn=seconds(settings.stuck_secs),
+        suspects_after=seconds(settings.suspects_after_secs or settings.lease_ttl_secs),
     )
 
 
@@ -207,8 +215,11 @@ async def _adapters(stack: AsyncExitStack, settings: Settings) -> RoleAdapters:
     return RoleAdapters(settings, _timeouts(settings), bridge, pool, shared, outputs)
 
 
-def _worker(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]:
-    """Load the graphs and return the worker's services. Raises: Misconfigured for a graph that cannot be loaded."""
+def _worker(adapters: RoleAdapters, stack: AsyncExitStack, leave: Callable[[], None] | None = None) -> list[Service]:
+    """Load the graphs and return the services of a worker; with `leave`, of a spare worker.
+
+    Raises: Misconfigured for a graph that cannot be loaded.
+    """
     settings, bridge = adapters.settings, adapters.bridge
     graphs = Graphs.load(load_config(settings.config))
     loops = JobLoops(bridge.home, uvloop.new_event_loop, isolated=settings.isolated_loops)
@@ -239,6 +250,7 @@ def _worker(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]:
         loops=loops,
         bridge=bridge,
         timeouts=adapters.timeouts,
+        leave=leave,
     )
     active: dict[RunId, Attempt] = {}
     return [ExecuteRuns(dependencies, active), WatchClaims(dependencies, active)]

@@ -35,6 +35,10 @@ LOOP_CHECK_S = 0.25
 # Queue, claims and leases
 QUEUE_POP = timedelta(seconds=2)
 """One blocking pop, and the interval between two queries for ready rows while Redis is away."""
+SUSPECT_POP = timedelta(seconds=0.05)
+"""The pop of a suspect that was seen in its queue a moment ago."""
+SPARE_IDLE = timedelta(seconds=60)
+"""A spare worker without a suspect for this long ends."""
 POP_CANCEL_S = 1.0
 """A cancelled pop is cancelled again after this long."""
 LEASELESS_S = 0.05

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from agentlog_commands.claims import (
+    DEATHS,
     CancelRequest,
     Claim,
     ClaimAction,
@@ -35,6 +36,8 @@ CLAIM = Claim(
     cancel=None,
     temporary=False,
 )
+
+SUSPECT = replace(CLAIM, deaths=1)
 
 
 def judged(
@@ -70,29 +73,48 @@ def test_a_fresh_claim_is_kept_without_a_lease() -> None:
     assert judged(after_s=29) == Keep()
 
 
-def test_a_lost_attempt_counts_when_it_showed_a_lease() -> None:
-    assert judged(leased_once=True) == Release("lost", counts=True)
+def test_a_first_death_makes_a_suspect_and_costs_no_retry() -> None:
+    assert judged(dead=True, looks=0, after_s=1) == Release("lost", counts=False)
+    assert judged(leased_once=True) == Release("lost", counts=False)
+    assert judged(replace(CLAIM, counted=3), dead=True, looks=0) == Release("lost", counts=False)
 
 
-def test_a_lost_attempt_counts_when_it_committed() -> None:
-    assert judged(replace(CLAIM, committed_at=AT + timedelta(seconds=1))) == Release("lost", counts=True)
+def test_a_lost_attempt_of_a_suspect_counts_when_it_showed_a_lease() -> None:
+    assert judged(SUSPECT, leased_once=True) == Release("lost", counts=True)
+
+
+def test_a_lost_attempt_of_a_suspect_counts_when_it_committed() -> None:
+    assert judged(replace(SUSPECT, committed_at=AT + timedelta(seconds=1))) == Release("lost", counts=True)
+
+
+def test_a_lost_attempt_of_a_suspect_without_lease_or_commit_does_not_count() -> None:
+    assert judged(SUSPECT) == Release("lost", counts=False)
 
 
 def test_a_lost_attempt_with_a_new_checkpoint_does_not_count() -> None:
-    known = replace(CLAIM, committed_at=AT + timedelta(seconds=1), progressed=True, counted=3)
+    known = replace(SUSPECT, committed_at=AT + timedelta(seconds=1), progressed=True, counted=3, deaths=DEATHS)
     assert judged(known, leased_once=True) == Release("lost", counts=False)
 
 
-def test_the_claim_of_a_dead_worker_is_released_at_once_and_counts() -> None:
-    assert judged(dead=True, looks=0, after_s=1) == Release("lost", counts=True)
+def test_a_suspect_of_a_dead_worker_is_released_at_once_and_counts() -> None:
+    assert judged(SUSPECT, dead=True, looks=0, after_s=1) == Release("lost", counts=True)
 
 
-def test_a_worker_that_died_behind_a_new_checkpoint_does_not_count() -> None:
-    assert judged(replace(CLAIM, progressed=True), dead=True, looks=0, after_s=1) == Release("lost", counts=False)
+def test_a_suspect_whose_worker_died_twice_without_progress_ends_in_error_and_is_named() -> None:
+    ended = judged(replace(SUSPECT, deaths=DEATHS), dead=True, looks=0, after_s=1)
+    assert isinstance(ended, End)
+    assert (ended.status, ended.deaths, ended.error["error"]) == ("error", 2, "WorkerDied")
+    assert "died twice while it executed" in str(ended.error["message"])
+
+
+def test_the_retry_limit_holds_for_suspects_too() -> None:
+    ended = judged(replace(SUSPECT, counted=3), dead=True, looks=0)
+    assert isinstance(ended, End)
+    assert "died once while it executed" in str(ended.error["message"])
 
 
 def test_after_the_last_retry_the_run_ends_in_error() -> None:
-    ended = judged(replace(CLAIM, counted=3), leased_once=True)
+    ended = after_attempt("attempt_lost", 3, True, 3)
     assert isinstance(ended, End)
     assert (ended.reason, ended.status) == ("retries", "error")
     assert "4 attempts" in str(ended.error["message"])

@@ -1,5 +1,6 @@
 """Contract of `WorkerQueries`, over rows in memory and in PostgreSQL."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -109,7 +110,7 @@ async def test_nothing_may_be_claimed_while_a_run_of_the_thread_is(rows: RowsEnv
 async def test_nothing_may_be_claimed_while_a_cancelled_run_waits_to_be_ended(rows: RowsEnv) -> None:
     await rows.given(*cancelled_and_released("first", "t1"), draft("t1", run_created("second")))
     assert await ready(rows) == []
-    assert await rows.queries.leftovers(3) == [UnfinishedRun(RunId("first"), T1, 0, CANCEL)]
+    assert await rows.queries.leftovers(3) == [UnfinishedRun(RunId("first"), T1, 0, CANCEL, deaths=1)]
 
 
 async def test_a_released_run_goes_before_an_older_one_that_fell_due_meanwhile(rows: RowsEnv) -> None:
@@ -196,7 +197,33 @@ async def test_a_run_that_was_lost_too_often_is_left_to_be_ended(rows: RowsEnv) 
         draft("t1", run_released(1, counts=True), epoch=1),
     )
     assert await rows.queries.leftovers(1) == []
-    assert await rows.queries.leftovers(0) == [UnfinishedRun(R1, T1, 1, None)]
+    assert await rows.queries.leftovers(0) == [UnfinishedRun(R1, T1, 1, None, deaths=1)]
+
+
+async def test_a_run_whose_worker_died_is_a_suspect_and_is_left_to_be_ended_once_it_is_named(rows: RowsEnv) -> None:
+    await rows.given(draft("t1", thread_created(), run_created()))
+    for number, epoch in enumerate((1, 3, 5)):
+        claimed = replace(run_claimed(), attempt=number + 1)
+        await rows.given(draft("t1", claimed))
+        [claim] = await rows.queries.claims(10)
+        assert claim.deaths == number
+        await rows.given(draft("t1", run_released(epoch, counts=number > 0), epoch=epoch))
+        assert await rows.queries.ready(10) == [ReadyRun(R1, "agent", suspect=True)]
+    found = await rows.queries.work(R1)
+    assert found is not None
+    assert (found.deaths, found.counted) == (3, 2)
+    assert await rows.queries.leftovers(9) == [UnfinishedRun(R1, T1, 2, None, deaths=3)]
+
+
+async def test_a_drained_run_and_a_suspect_with_progress_are_no_nearer_to_their_end(rows: RowsEnv) -> None:
+    await rows.given(draft("t1", thread_created(), run_created()))
+    for number, (reason, deaths) in enumerate((("drain", 0), ("lost", 1), ("lost", 1))):
+        await rows.given(draft("t1", replace(run_claimed(), attempt=number + 1)))
+        epoch = 2 * number + 1
+        await rows.given(draft("t1", replace(run_released(epoch), reason=reason, counts=False), epoch=epoch))
+        found = await rows.queries.work(R1)
+        assert found is not None
+        assert found.deaths == deaths
 
 
 async def test_a_worker_sees_what_became_of_its_claim(rows: RowsEnv) -> None:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from tests.fakes.memory_rows import Asking, MemoryRows, id_of, origin_of
 
-from agentlog_commands.claims import CancelRequest, Claim
+from agentlog_commands.claims import DEATHS, CancelRequest, Claim
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import as_object, load
 from agentlog_projections.models.run_fold import RunRow
@@ -55,9 +55,9 @@ class MemoryWorkerQueries:
     async def leftovers(self, retries: int) -> Sequence[UnfinishedRun]:
         def question(rows: MemoryRows) -> Sequence[UnfinishedRun]:
             pending = [row for row in _sound(rows) if row.status == "pending" and not row.deleted]
-            left = [row for row in pending if row.cancel is not None or row.counted_attempts > retries]
+            left = [row for row in pending if _must_end(row, retries)]
             return [
-                UnfinishedRun(id_of(row), ThreadId(row.thread_id), row.counted_attempts, _cancel(row))
+                UnfinishedRun(id_of(row), ThreadId(row.thread_id), row.counted_attempts, _cancel(row), row.deaths)
                 for row in sorted(left, key=_created_at)
             ]
 
@@ -66,7 +66,10 @@ class MemoryWorkerQueries:
     async def ready(self, limit: int) -> Sequence[ReadyRun]:
         def question(rows: MemoryRows) -> Sequence[ReadyRun]:
             ready = [row for row in rows.first_in_line() if rows.is_present(origin_of(row).partition)]
-            return [ReadyRun(id_of(row), row.graph_id) for row in sorted(ready, key=_created_at)[:limit]]
+            return [
+                ReadyRun(id_of(row), row.graph_id, suspect=row.deaths > 0)
+                for row in sorted(ready, key=_created_at)[:limit]
+            ]
 
         return await self._ask(question)
 
@@ -112,7 +115,12 @@ def _work(rows: MemoryRows, run_id: RunId) -> ExecutableRun | None:
         values=None if values is None else as_object(values, "values"),
         next=thread.next,
         version=thread.version,
+        deaths=row.deaths,
     )
+
+
+def _must_end(row: RunRow, retries: int) -> bool:
+    return row.cancel is not None or row.counted_attempts > retries or row.deaths > DEATHS
 
 
 def _status(row: RunRow | None, version: int) -> ClaimStatus:
@@ -138,6 +146,7 @@ def _claim(row: RunRow) -> Claim:
         progressed=False,
         cancel=_cancel(row),
         temporary=origin_of(row).temporary,
+        deaths=row.deaths,
     )
 
 

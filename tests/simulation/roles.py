@@ -68,6 +68,7 @@ TIMING = WorkerTimeouts(
     limits=ClaimLimits(lost_after=2 * SECOND, run_time=2 * timeouts.VERDICT_WAIT, retries=3, cancel_grace=2 * SECOND),
     pop=SECOND,
     alive=2 * SECOND,
+    suspects_after=2 * SECOND,
 )
 """Short times; but a run has more time than its worker waits for one lost record (`VERDICT_WAIT`), so it can end."""
 

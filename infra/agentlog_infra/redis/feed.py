@@ -86,24 +86,24 @@ class RedisFeed:
                 yield member.decode()
             seen = members
 
-    async def push(self, graph_id: str, run_ids: Sequence[RunId]) -> None:
-        """Append runs to the queue of a graph. Raises: Unavailable."""
+    async def push(self, queue: str, run_ids: Sequence[RunId]) -> None:
+        """Append runs to a queue. Raises: Unavailable."""
         async with answered("push"):
-            await self._redis.execute_command("RPUSH", self._keys.queue(graph_id), *run_ids)
+            await self._redis.execute_command("RPUSH", self._keys.queue(queue), *run_ids)
 
-    async def pop(self, graph_ids: Sequence[str], patience: timedelta) -> RunId | None:
-        """Pop the next run of these graphs, waiting at most `patience` (<= REDIS_BLOCK_S). Raises: Unavailable."""
+    async def pop(self, queues: Sequence[str], patience: timedelta) -> RunId | None:
+        """Pop the next run of these queues, waiting at most `patience` (<= REDIS_BLOCK_S). Raises: Unavailable."""
         patience_s = min(patience.total_seconds(), timeouts.REDIS_BLOCK_S)
-        keys = [self._keys.queue(graph_id) for graph_id in graph_ids]
+        keys = [self._keys.queue(queue) for queue in queues]
         async with answered("pop", patience_s):
             found = await self._redis.execute_command("BLPOP", *keys, patience_s)
         run_id = _items(found)[-1] if found else None
         return RunId(run_id.decode()) if isinstance(run_id, bytes) else None
 
-    async def queued(self, graph_id: str) -> frozenset[RunId]:
-        """Return the runs in the queue of a graph. Raises: Unavailable."""
+    async def queued(self, queue: str) -> frozenset[RunId]:
+        """Return the runs in a queue. Raises: Unavailable."""
         async with answered("queue"):
-            found = await self._redis.execute_command("LRANGE", self._keys.queue(graph_id), 0, -1)
+            found = await self._redis.execute_command("LRANGE", self._keys.queue(queue), 0, -1)
         return frozenset(RunId(item.decode()) for item in _items(found) if isinstance(item, bytes))
 
     async def renew_lease(self, run_id: RunId, epoch: int, worker: str, ttl: timedelta) -> None:

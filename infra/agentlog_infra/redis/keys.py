@@ -2,7 +2,7 @@
 
 
 class RedisKeys:
-    """Builds names: `hints` (channel), `queue:<graph>` (list of run ids), `lease:<run>:<epoch>` (worker, with expiry),
+    """Builds names: `hints` (channel), `queue:<name>` (list of run ids), `lease:<run>:<epoch>` (worker, with expiry),
     `instance` (random, so that an emptied or restarted server is noticed), `dead_workers` (set and channel)."""
 
     def __init__(self, prefix: str) -> None:
@@ -11,9 +11,9 @@ class RedisKeys:
         self.dead_workers = self._name("dead_workers")
         self.instance = self._name("instance")
 
-    def queue(self, graph_id: str) -> str:
-        """Return the name of the list of a graph's ready runs."""
-        return self._name("queue", graph_id)
+    def queue(self, name: str) -> str:
+        """Return the name of the list of ready runs behind a queue's name."""
+        return self._name("queue", name)
 
     def lease(self, run_id: str, epoch: int) -> str:
         """Return the name of the lease of a claim."""

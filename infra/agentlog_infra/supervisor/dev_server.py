@@ -80,17 +80,25 @@ async def dev_server(settings: Settings, *, grace_secs: float) -> AsyncGenerator
     data_dir = DataDir.at(settings.data_dir)
     data_dir.make()
     with Lock(data_dir) as lock:
-        supervisor = Supervisor(role_specs(settings.workers, grace_secs), data_dir.run)
+        supervisor = Supervisor(role_specs(settings.workers, grace_secs, settings.spare_workers), data_dir.run)
         async with _loaded(), supervisor, Stack(data_dir.root, external, lock) as stack:
             here = at(settings, stack.addresses)
             await prepare(here)
-            environment = here.environment() | {"BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS": str(grace_secs)}
+            environment = here.environment() | _times(settings, grace_secs)
             await supervisor.start(environment, announcer(here))
             stack.publish(url_of(here))
             try:
                 yield DevServer(here, stack, supervisor, url_of(here))
             finally:
                 await supervisor.stop()
+
+
+def _times(settings: Settings, grace_secs: float) -> dict[str, str]:
+    """Return the times of the roles of a development server, as variables."""
+    times = {"BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS": str(grace_secs)}
+    if settings.spare_workers and settings.suspects_after_secs is None:
+        times["AGENTLOG_SUSPECTS_AFTER_SECS"] = str(timeouts.DEV_SUSPECTS_AFTER_LEASES * settings.lease_ttl_secs)
+    return times
 
 
 @asynccontextmanager

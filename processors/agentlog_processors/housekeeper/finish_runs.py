@@ -8,13 +8,14 @@ import logging
 from dataclasses import dataclass
 from uuid import uuid5
 
-from agentlog_commands.claims import End, Release, as_asked
+from agentlog_commands.claims import End, Release, as_asked, worker_died
 from agentlog_commands.command import Decision, Refused
 from agentlog_commands.identity import NAMESPACE, digest
 from agentlog_commands.runs import FinishRun, ReleaseRun
 from agentlog_commands.submit import Intent, Outcome, Submitted
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.frame import FrameRecord
+from agentlog_facts.graph_ports import ThreadView
 from agentlog_facts.ids import Key, RunId, ThreadId
 from agentlog_facts.ports import FrameLog
 from agentlog_facts.thread import RunReleased
@@ -22,7 +23,7 @@ from agentlog_processors import timeouts
 from agentlog_processors.runs.dependencies import CommitWriter, FinalState
 from agentlog_processors.runs.outcome import finished, last_frames
 from agentlog_processors.runs.output_fence import fence_off
-from agentlog_projections.queries.worker import WorkerQueries
+from agentlog_projections.queries.worker import ExecutableRun, WorkerQueries
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +74,11 @@ class RunFinisher:
             if work is None or not work.active or work.epoch is not None:
                 return Refused("run_not_active")
             end = as_asked(end, work.cancel)
-            view = self.final_state.view_without_run(work) if end.rollback else self.final_state.view(work)
-            fact = finished(work, end, await view, outputs_to)
+            reading = self.final_state.view_without_run(work) if end.rollback else self.final_state.view(work)
+            view = await reading
+            if end.deaths:
+                end = worker_died(end.deaths, await self._where(work, view))
+            fact = finished(work, end, view, outputs_to)
             return FinishRun(thread_id, fact, work.temporary, version=work.version).decide()
 
         intent = self._intent(thread_id, run_id, "finish")
@@ -83,6 +87,15 @@ class RunFinisher:
             log.info("run.ended_in_place", extra={"run_id": run_id, "status": end.status, "reason": end.reason})
             await self._announce(thread_id, run_id, end, intent.event_id)
         return _by_us(outcome)
+
+    async def _where(self, work: ExecutableRun, view: ThreadView) -> str:
+        """Return what a run executed when its worker died. Raises: Unavailable."""
+        if await self.queries.run_version(work.thread_id, work.run_id) is None:
+            return f"graph {work.graph_id} before its first checkpoint"
+        if not view.next:
+            return f"the step of graph {work.graph_id} after checkpoint {view.checkpoint_id}"
+        nodes = " and ".join(view.next)
+        return f"node{'s' if len(view.next) > 1 else ''} {nodes} of graph {work.graph_id}"
 
     async def _outputs_to(self, thread_id: ThreadId) -> int | None:
         """Return the end position of the run's flushes; None while `outputs` is away, which delays no end."""

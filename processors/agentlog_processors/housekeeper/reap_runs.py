@@ -13,10 +13,22 @@ from datetime import datetime
 from functools import partial
 from typing import Protocol
 
-from agentlog_commands.claims import Claim, ClaimAction, ClaimPolicy, End, Keep, Release, cancelled, given_up
+from agentlog_commands.claims import (
+    Claim,
+    ClaimAction,
+    ClaimPolicy,
+    End,
+    Keep,
+    Release,
+    cancelled,
+    given_up,
+    is_named,
+    worker_died,
+)
 from agentlog_facts.errors import AgentlogError, Unavailable
 from agentlog_facts.ids import RunId
 from agentlog_facts.ports import RunQueue
+from agentlog_facts.thread import LOST
 from agentlog_processors import timeouts
 from agentlog_processors.housekeeper.finish_runs import RunFinisher
 from agentlog_processors.runs.dependencies import WorkerTimeouts
@@ -184,8 +196,9 @@ class ReapRuns:
                 await self._end(claim, judged)
 
     async def _end(self, claim: Claim, end: End) -> None:
-        counts = end.reason == "retries"
-        await self._finisher.release(claim.thread_id, claim.run_id, claim.epoch, Release(end.reason, counts), end)
+        counts = end.reason == "retries" or end.deaths > 0
+        reason = LOST if end.deaths else end.reason
+        await self._finisher.release(claim.thread_id, claim.run_id, claim.epoch, Release(reason, counts), end)
         await self._finisher.finish(claim.thread_id, claim.run_id, end)
 
     def _begin(self, run_id: RunId, act: Callable[[], Awaitable[object]]) -> None:
@@ -204,4 +217,6 @@ class ReapRuns:
 
 
 def _end_of(run: UnfinishedRun) -> End:
-    return cancelled(run.cancel) if run.cancel is not None else given_up(run.counted)
+    if run.cancel is not None:
+        return cancelled(run.cancel)
+    return worker_died(run.deaths - 1) if is_named(run.deaths) else given_up(run.counted)

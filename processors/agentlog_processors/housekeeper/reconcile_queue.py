@@ -51,13 +51,13 @@ class ReconcileQueue:
         """Push the ready runs that the queue lacks; return their number. Raises: Unavailable."""
         ready: defaultdict[str, list[RunId]] = defaultdict(list)
         for run in await self._queries.ready(READY):
-            ready[run.graph_id].append(run.run_id)
+            ready[run.queue].append(run.run_id)
         pushed = 0
-        for graph_id, run_ids in ready.items():
-            queued = await self._queue.queued(graph_id)
+        for queue, run_ids in ready.items():
+            queued = await self._queue.queued(queue)
             missing = [run_id for run_id in run_ids if run_id not in queued]
             if missing:
-                await self._queue.push(graph_id, missing)
+                await self._queue.push(queue, missing)
                 pushed += len(missing)
         if pushed:
             log.info("queue.reconciled", extra={"pushed": pushed})

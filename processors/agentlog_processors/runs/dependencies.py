@@ -88,6 +88,9 @@ class WorkerTimeouts:
     """User code may ignore a stop request for this long; then its process drains and restarts."""
     pop: timedelta = timeouts.QUEUE_POP
     alive: timedelta = timeouts.RUN_ALIVE_INTERVAL
+    suspects_after: timedelta = timedelta(seconds=15)
+    """A suspect may wait for this long for another worker; then this worker finishes its runs and executes it alone."""
+    spare_idle: timedelta = timeouts.SPARE_IDLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,10 @@ class CommitWriter:
 
 @dataclass(frozen=True, slots=True)
 class WorkerDependencies:
-    """Dependencies of the worker. `provenance` names the code of a graph for `RunClaimed`."""
+    """Dependencies of the worker. `provenance` names the code of a graph for `RunClaimed`.
+
+    `leave` is set for a spare worker, which executes only suspects; it is called after `spare_idle` without any.
+    """
 
     worker: str
     writer: CommitWriter
@@ -151,3 +157,4 @@ class WorkerDependencies:
     loops: JobLoops
     bridge: LoopBridge
     timeouts: WorkerTimeouts
+    leave: Callable[[], None] | None = None

@@ -28,10 +28,11 @@ Found = TypeVar("Found")
 class FinalStateReader:
     """Implements `dependencies.FinalState`; reads on a loop for user code, because the graph's own code may run.
 
-    A graph that is missing, raises or hangs cannot prevent the end of a run. If the run left no checkpoint, the thread
-    then keeps its earlier state; otherwise it gets the stored values, with the nodes that have an interrupt as its next
-    nodes. Rows may stay away for as long as `reads` retry; then the call raises. `graphs` and `plain` make readers over
-    checkpoint reads, which are called on the service loop.
+    A graph that is missing, raises or hangs cannot prevent the end of a run. The code of a run whose worker died is not
+    called, because it may end this process too. Without the code of the graph, the thread keeps its earlier state if
+    the run left no checkpoint; otherwise it gets the stored values, with the nodes that have an interrupt or were
+    triggered as its next nodes. Rows may stay away for as long as `reads` retry; then the call raises. `graphs` and
+    `plain` make readers over checkpoint reads, which are called on the service loop.
     """
 
     def __init__(
@@ -52,11 +53,15 @@ class FinalStateReader:
 
     async def view(self, work: ExecutableRun) -> ThreadView:
         """Return the state of the last accepted checkpoint. Raises: Unavailable."""
+        if work.deaths:
+            return await self._stored(work, None)
         found = await self._of_graph(work, lambda states: states.view(work.graph_id, work.thread_id))
         return found or await self._stored(work, None)
 
     async def view_without_run(self, work: ExecutableRun) -> ThreadView:
         """Return the state without the accepted writes of the run. Raises: Unavailable."""
+        if work.deaths:
+            return await self._stored(work, work.run_id)
         found = await self._of_graph(
             work, lambda states: states.view_without_run(work.graph_id, work.thread_id, work.run_id)
         )
@@ -79,7 +84,7 @@ class FinalStateReader:
         reads = TimedReads(self._reads, self._clock)
         found = await self._within(PLAIN, reads, lambda: self._plain(reads).channels(work.thread_id, without))
         if found.run_id == work.run_id:
-            return ThreadView(found.values, found.asking, found.interrupts, found.checkpoint_id)
+            return ThreadView(found.values, found.next, found.interrupts, found.checkpoint_id)
         return ThreadView(work.values, work.next, found.interrupts, found.checkpoint_id)  # the earlier state
 
     async def _within(

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from dataclasses import replace
 
-from agentlog_commands.claims import End, Release, after_attempt
+from agentlog_commands.claims import End, Release, after_attempt, is_named
 from agentlog_commands.command import Accepted
 from agentlog_commands.identity import follow_up
 from agentlog_commands.runs import ClaimRun, ReleaseRun
@@ -28,17 +28,24 @@ from agentlog_processors.worker.attempt import Attempt, Stuck
 from agentlog_processors.worker.outcome import end_of, finish, state_of
 from agentlog_processors.worker.write_outputs import FrameWriter
 from agentlog_projections.queries.worker import ExecutableRun
+from agentlog_projections.sql.claimable import suspects_of
 
 log = logging.getLogger(__name__)
 
 RELEASED_BY_OUTAGE = Release("attempt_lost", counts=False)
 
 
-async def claim(dependencies: WorkerDependencies, run_id: RunId) -> Attempt | None:
-    """Claim a run; return None if it is not ready any more or another claim won. Raises: Unavailable."""
+async def claim(dependencies: WorkerDependencies, run_id: RunId, *, alone: bool = False) -> Attempt | None:
+    """Claim a run; return None if it is not ready any more or another claim won.
+
+    A suspect is claimed only if this worker executes it alone; otherwise it goes to its queue. Raises: Unavailable.
+    """
     work = await dependencies.queries.work(run_id)
-    if work is None or not work.ready or work.counted > dependencies.timeouts.limits.retries:
+    if work is None or not work.ready or _must_end(work, dependencies):
         log.info("run.dropped", extra={"run_id": run_id, "present": work is not None})
+        return None
+    if work.deaths and not alone:
+        await dependencies.queue.push(suspects_of(work.graph_id), [run_id])
         return None
     event_id = dependencies.writer.ids.uuid7()
     outputs_from = await dependencies.ends.at_most(work.thread_id)
@@ -54,6 +61,11 @@ async def claim(dependencies: WorkerDependencies, run_id: RunId) -> Attempt | No
         case guard.Void(reason=reason):
             log.info("run.not_claimed", extra={"run_id": run_id, "reason": reason})
             return None
+
+
+def _must_end(work: ExecutableRun, dependencies: WorkerDependencies) -> bool:
+    """Return whether the housekeeper ends the run: it was lost too often."""
+    return work.counted > dependencies.timeouts.limits.retries or is_named(work.deaths)
 
 
 async def _reread(dependencies: WorkerDependencies, work: ExecutableRun, epoch: int, event_id: str) -> Attempt | None:

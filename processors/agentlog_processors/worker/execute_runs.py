@@ -1,11 +1,11 @@
-"""Service that pops ready runs from the queue and executes them in parallel, one per slot.
+"""Service that pops ready runs from the queue and executes them in parallel, one per slot; a suspect only alone.
 
 If the process dies here: the reconciler pushes a popped id again, and the reaper releases a claimed run.
 """
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import RunId
@@ -14,6 +14,8 @@ from agentlog_processors.runs.dependencies import WorkerDependencies
 from agentlog_processors.runtime.service import first
 from agentlog_processors.worker.attempt import Attempt, Stuck
 from agentlog_processors.worker.attempt_lifecycle import carry_out, claim, give_back
+from agentlog_processors.worker.suspects import WaitingSuspects
+from agentlog_projections.sql.claimable import ReadyRun
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,7 @@ class ExecuteRuns:
         self._thread_waits: set[asyncio.Task[None]] = set()
         self._taken: set[RunId] = set()
         self._repeated: set[RunId] = set()
+        self._suspects = WaitingSuspects(dependencies)
         self._orphaned: list[Attempt] = []
         self._unresponsive: list[Attempt] = []
         self._draining = self._giving_back = False
@@ -42,7 +45,8 @@ class ExecuteRuns:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop`, then drain. Raises: Stuck when user code ignored a stop request."""
-        popping = asyncio.create_task(self._pop_runs(), name="pop")
+        leave = self._dependencies.leave
+        popping = asyncio.create_task(self._pop_runs() if leave is None else self._pop_suspects(leave), name="pop")
         popping.add_done_callback(lambda _: self._over.set())
         try:
             await first(None, stop, self._over)
@@ -57,20 +61,55 @@ class ExecuteRuns:
     async def _pop_runs(self) -> None:
         dependencies = self._dependencies
         while True:
+            overdue = await self._suspects.overdue()
+            if overdue is not None:
+                await self._execute_alone(overdue)
             await self._slots.acquire()
+            self._slots.release()  # only this task takes slots
             try:
                 run_id = await dependencies.queue.pop(dependencies.graph_ids, dependencies.timeouts.pop)
                 found = [] if run_id is None else [run_id]
             except Unavailable as error:
                 log.warning("queue.unavailable", extra={"error": str(error)})
-                found = await self._ready_rows()
-            except BaseException:
-                self._slots.release()
-                raise
-            self._slots.release()
+                found = await self._ready_without_queue()
             await self._start(found)
 
-    async def _ready_rows(self) -> list[RunId]:
+    async def _pop_suspects(self, leave: Callable[[], None]) -> None:
+        """Execute suspects one after the other; after `spare_idle` without any, call `leave`."""
+        writer, patience = self._dependencies.writer, self._dependencies.timeouts.spare_idle
+        until = writer.deadline(patience)
+        while writer.clock.monotonic() < until:
+            run_id = await self._next_suspect()
+            if run_id is not None:
+                await self._execute_alone(run_id)
+                until = writer.deadline(patience)
+        leave()
+        await asyncio.Event().wait()  # until the process stops
+
+    async def _next_suspect(self) -> RunId | None:
+        try:
+            return await self._suspects.pop()
+        except Unavailable as error:
+            log.warning("queue.unavailable", extra={"error": str(error)})
+            return next((run.run_id for run in await self._ready_rows() if run.suspect), None)
+
+    async def _execute_alone(self, run_id: RunId) -> None:
+        """Wait for the end of all runs, and execute a run to its end before any other."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._start([run_id], alone=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _ready_without_queue(self) -> list[RunId]:
+        """Return the ready runs without suspects; if there are none and this worker is idle, execute a suspect."""
+        ready = await self._ready_rows()
+        found = [run.run_id for run in ready if not run.suspect]
+        if ready and not found and not self._tasks:
+            await self._execute_alone(ready[0].run_id)
+        return found
+
+    async def _ready_rows(self) -> list[ReadyRun]:
         """Read the ready runs from PostgreSQL while Redis is away, once per `pop`."""
         pause_s = self._dependencies.timeouts.pop.total_seconds()
         await asyncio.sleep(pause_s)  # the interval of queries, in place of a blocking pop
@@ -79,36 +118,36 @@ class ExecuteRuns:
         except Unavailable as error:
             log.warning("rows.unavailable", extra={"error": str(error)})
             return []
-        return [run.run_id for run in ready if run.graph_id in self._dependencies.graph_ids]
+        return [run for run in ready if run.graph_id in self._dependencies.graph_ids]
 
-    async def _start(self, run_ids: Iterable[RunId]) -> None:
+    async def _start(self, run_ids: Iterable[RunId], *, alone: bool = False) -> None:
         for run_id in run_ids:
             if run_id in self._taken:
                 self._repeated.add(run_id)  # this worker released it, and it was queued again before its task ended
             else:
                 await self._slots.acquire()
                 self._taken.add(run_id)
-                task = asyncio.create_task(self._process(run_id), name=f"run-{run_id}")
+                task = asyncio.create_task(self._process(run_id, alone=alone), name=f"run-{run_id}")
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-    async def _process(self, run_id: RunId) -> None:
+    async def _process(self, run_id: RunId, *, alone: bool) -> None:
         """Process a run, and once more each time that it was queued again meanwhile."""
         try:
-            await self._process_once(run_id)
+            await self._process_once(run_id, alone=alone)
             while run_id in self._repeated and not self._draining:
                 self._repeated.discard(run_id)
-                await self._process_once(run_id)
+                await self._process_once(run_id, alone=alone)
         finally:
             self._repeated.discard(run_id)
             self._taken.discard(run_id)
             self._slots.release()
 
-    async def _process_once(self, run_id: RunId) -> None:
+    async def _process_once(self, run_id: RunId, *, alone: bool) -> None:
         """Claim and execute a run; log any failure, after which reaper and reconciler take over."""
         attempt: Attempt | None = None
         try:
-            attempt = await claim(self._dependencies, run_id)
+            attempt = await claim(self._dependencies, run_id, alone=alone)
             if attempt is not None and self._giving_back:
                 await give_back(self._dependencies, attempt)
             elif attempt is not None:

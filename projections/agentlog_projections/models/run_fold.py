@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from agentlog_facts.envelope import Fact
 from agentlog_facts.json_value import JsonObject
 from agentlog_facts.thread import (
+    LOST,
     RunAlive,
     RunCancelRequested,
     RunClaimed,
@@ -46,7 +47,8 @@ class RunRow:
 
     `origin` is set until the row is written. `outputs_from` is that of the first attempt, `counted_attempts` the number
     of lost attempts that count towards the limit, `last_commit_at` the time of the run's last commit by the clock of
-    its writer. `ordinal` counts the folded facts.
+    its writer. `deaths` counts the deaths of its worker: the first one, and later ones without progress. `ordinal`
+    counts the folded facts.
     """
 
     run_id: str
@@ -60,6 +62,7 @@ class RunRow:
     status: str = "pending"
     attempt: int = 0
     counted_attempts: int = 0
+    deaths: int = 0
     epoch: int | None = None
     worker: str | None = None
     claimed_at: datetime | None = None
@@ -126,6 +129,7 @@ def evolve(row: RunRow, fact: Fact, commit: Commit) -> None:
         case RunReleased():
             row.status, row.epoch, row.worker, row.claimed_at = "pending", None, None, None
             row.counted_attempts += fact.counts
+            row.deaths += fact.reason == LOST and (fact.counts or row.deaths == 0)
         case RunCancelRequested() if row.cancel is None:  # a later one changes neither the deadline nor the action
             deadline = fact.deadline.astimezone(UTC).isoformat(timespec="microseconds")
             row.cancel = {"action": fact.action, "deadline": deadline, "error": fact.error}

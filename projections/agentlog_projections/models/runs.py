@@ -41,6 +41,7 @@ COLUMNS = Columns(
     Column("temporary", "bool NOT NULL"),
     Column("attempt", "int NOT NULL"),
     Column("counted_attempts", "int NOT NULL"),
+    Column("deaths", "int NOT NULL DEFAULT 0"),
     Column("epoch", "bigint"),
     Column("worker", "text"),
     Column("claimed_at", "timestamptz"),
@@ -172,7 +173,7 @@ CREATE INDEX IF NOT EXISTS runs_active ON read_v1.runs (thread_id, seq) WHERE st
         row = self._rows.get(next(iter(run_ids)))
         if row is None or row.status != "pending" or row.due_at is not None or row.cancel is not None or row.deleted:
             return None
-        return ReadyRun(RunId(row.run_id), row.graph_id)
+        return ReadyRun(RunId(row.run_id), row.graph_id, suspect=row.deaths > 0)
 
 
 def _runs_of(commit: Commit) -> list[str]:

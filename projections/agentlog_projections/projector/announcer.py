@@ -56,12 +56,12 @@ class Announcer:
             await self._feed.publish(hints)
 
     async def _push(self, ready: Sequence[ReadyRun]) -> None:
-        graphs: dict[str, list[RunId]] = {}
+        queues: dict[str, list[RunId]] = {}
         for run in ready:
-            graphs.setdefault(run.graph_id, []).append(run.run_id)
-        for graph_id, run_ids in graphs.items():
+            queues.setdefault(run.queue, []).append(run.run_id)
+        for queue, run_ids in queues.items():
             try:
-                await self._queue.push(graph_id, run_ids)
+                await self._queue.push(queue, run_ids)
             except Unavailable as error:
                 log.warning("projector.push_failed", extra={"runs": len(run_ids), "error": str(error)})
 

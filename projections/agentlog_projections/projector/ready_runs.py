@@ -63,4 +63,5 @@ async def ready_of_partitions(connection: Executor, partitions: Sequence[int]) -
 
 
 async def _ready(connection: Executor, sql: str, *arguments: object) -> list[ReadyRun]:
-    return [ReadyRun(RunId(row["run_id"]), row["graph_id"]) for row in await connection.fetch(sql, *arguments)]
+    rows = await connection.fetch(sql, *arguments)
+    return [ReadyRun(RunId(row["run_id"]), row["graph_id"], suspect=row["deaths"] > 0) for row in rows]

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
-from agentlog_commands.claims import CancelRequest, Claim
+from agentlog_commands.claims import DEATHS, CancelRequest, Claim
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import as_object, load_object
 from agentlog_postgres.connection import Pool, translated
@@ -16,7 +16,8 @@ from agentlog_projections.sql.claimable import FIRST, NOT_QUARANTINED, READY, Re
 
 _WORK = f"""
 SELECT r.run_id, r.thread_id, r.graph_id, r.assistant::text AS assistant, r.kwargs::text AS kwargs,
-       r.metadata::text AS metadata, r.temporary, r.attempt, r.counted_attempts, r.epoch, r.cancel::text AS cancel,
+       r.metadata::text AS metadata, r.temporary, r.attempt, r.counted_attempts, r.deaths, r.epoch,
+       r.cancel::text AS cancel,
        ({READY} AND {FIRST}) AS ready,
        r.status IN ('pending', 'running') AS active,
        t.metadata::text AS thread_metadata, t."values"::text AS thread_values, t.version,
@@ -39,7 +40,7 @@ SELECT k.run_id, r.epoch, r.worker, r.cancel::text AS cancel, t.version
   LEFT JOIN read_v1.runs r ON r.run_id = k.run_id
 """
 _CLAIMS = f"""
-SELECT r.run_id, r.thread_id, r.graph_id, r.worker, r.epoch, r.attempt, r.counted_attempts, r.claimed_at,
+SELECT r.run_id, r.thread_id, r.graph_id, r.worker, r.epoch, r.attempt, r.counted_attempts, r.deaths, r.claimed_at,
        CASE WHEN r.last_commit_at > r.claimed_at THEN r.last_commit_at END AS committed_at,
        r.cancel::text AS cancel, r.temporary
   FROM read_v1.runs r JOIN ledger.positions p ON p.partition = r.partition AND p.present AND p.stopped IS NULL
@@ -55,11 +56,12 @@ SELECT EXISTS (
      AND l.stream = 'run-' || $3 AND l.verdict = 'accepted' AND 'CheckpointSaved' = ANY(l.types))
 """
 _CAUGHT_UP = "r.partition IN (SELECT partition FROM ledger.positions WHERE present AND stopped IS NULL)"
-_READY = f"SELECT run_id, graph_id FROM ({ready_runs(_CAUGHT_UP)}) AS ready ORDER BY created_at LIMIT $1"
+_READY = f"SELECT run_id, graph_id, deaths FROM ({ready_runs(_CAUGHT_UP)}) AS ready ORDER BY created_at LIMIT $1"
 _LEFTOVERS = f"""
-SELECT r.run_id, r.thread_id, r.cancel::text AS cancel, r.counted_attempts
+SELECT r.run_id, r.thread_id, r.cancel::text AS cancel, r.counted_attempts, r.deaths
   FROM read_v1.runs r JOIN ledger.positions p ON p.partition = r.partition AND p.present AND p.stopped IS NULL
- WHERE r.status = 'pending' AND NOT r.deleted AND (r.cancel IS NOT NULL OR r.counted_attempts > $1)
+ WHERE r.status = 'pending' AND NOT r.deleted
+   AND (r.cancel IS NOT NULL OR r.counted_attempts > $1 OR r.deaths > {DEATHS})
    AND {NOT_QUARANTINED}
  ORDER BY r.created_at LIMIT 1000
 """
@@ -112,7 +114,11 @@ class PostgresWorkerQueries:
             rows = await self._pool.fetch(_LEFTOVERS, retries)
         return [
             UnfinishedRun(
-                RunId(row["run_id"]), ThreadId(row["thread_id"]), row["counted_attempts"], _cancel(row["cancel"])
+                RunId(row["run_id"]),
+                ThreadId(row["thread_id"]),
+                row["counted_attempts"],
+                _cancel(row["cancel"]),
+                row["deaths"],
             )
             for row in rows
         ]
@@ -120,7 +126,7 @@ class PostgresWorkerQueries:
     async def ready(self, limit: int) -> Sequence[ReadyRun]:
         with translated("worker queries"):
             rows = await self._pool.fetch(_READY, limit)
-        return [ReadyRun(RunId(row["run_id"]), row["graph_id"]) for row in rows]
+        return [ReadyRun(RunId(row["run_id"]), row["graph_id"], suspect=row["deaths"] > 0) for row in rows]
 
     async def next_due(self) -> timedelta | None:
         with translated("worker queries"):
@@ -148,6 +154,7 @@ def _work(row: asyncpg.Record) -> ExecutableRun:
         values=None if values is None or values == "null" else load_object(values),
         next=tuple(row["thread_next"]),
         version=row["version"],
+        deaths=row["deaths"],
     )
 
 
@@ -165,6 +172,7 @@ def _claim(row: asyncpg.Record) -> Claim:
         progressed=False,
         cancel=_cancel(row["cancel"]),
         temporary=row["temporary"],
+        deaths=row["deaths"],
     )
 
 

@@ -21,7 +21,7 @@ class ExecutableRun:
 
     `ready`: pending, due, not cancelled, and first in the queue of a free thread; `active`: without an end. `values` is
     the thread's JSON view (None: no state yet), `next` the nodes that it shows as left to run: both as before the run.
-    `version` is that of the stream `thread-`.
+    `version` is that of the stream `thread-`; `deaths` as in `Claim`.
     """
 
     run_id: RunId
@@ -41,6 +41,7 @@ class ExecutableRun:
     values: JsonObject | None
     next: tuple[str, ...]
     version: int
+    deaths: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class UnfinishedRun:
     thread_id: ThreadId
     counted: int
     cancel: CancelRequest | None
+    deaths: int = 0
 
 
 class WorkerQueries(Protocol):

@@ -37,16 +37,30 @@ FIRST = f"""NOT EXISTS (SELECT FROM read_v1.runs o
 
 @dataclass(frozen=True, slots=True)
 class ReadyRun:
-    """A run that may be claimed now: first in the queue of its thread, due, nothing claimed on the thread."""
+    """A run that may be claimed now: first in the queue of its thread, due, nothing claimed on the thread.
+
+    A `suspect` was executed when its worker died; only a worker without other runs may execute it.
+    """
 
     run_id: RunId
     graph_id: str
+    suspect: bool = False
+
+    @property
+    def queue(self) -> str:
+        """Return the name of the queue in which it waits."""
+        return suspects_of(self.graph_id) if self.suspect else self.graph_id
+
+
+def suspects_of(graph_id: str) -> str:
+    """Return the name of the queue of a graph's suspects."""
+    return f"suspects:{graph_id}"
 
 
 def ready_runs(where: str) -> str:
-    """Return the SQL for the ready runs `r` that meet a condition: run_id, graph_id, created_at, one run a thread."""
+    """Return SQL for the ready runs `r` that meet a condition: (run_id, graph_id, deaths, created_at), one a thread."""
     return f"""
-SELECT DISTINCT ON (r.thread_id) r.run_id, r.graph_id, r.created_at
+SELECT DISTINCT ON (r.thread_id) r.run_id, r.graph_id, r.deaths, r.created_at
   FROM read_v1.runs r
  WHERE {READY}
    AND {where}

@@ -4,7 +4,7 @@ from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from tests.infra.langgraph.memory_checkpoints import MemoryCheckpoints
 
-from agentlog_facts.checkpoint import CheckpointSaved
+from agentlog_facts.checkpoint import CheckpointSaved, WritesSaved
 from agentlog_facts.graph_ports import StoredState
 from agentlog_facts.ids import RunId, ThreadId, stream
 from agentlog_facts.json_value import Json, JsonObject
@@ -51,3 +51,13 @@ async def test_a_run_that_is_rolled_back_does_not_show() -> None:
 
 async def test_a_thread_without_checkpoints_has_no_state() -> None:
     assert await views().channels(T1) == StoredState()
+
+
+async def test_the_nodes_that_an_edge_triggered_and_that_have_not_finished_are_left_to_run() -> None:
+    triggered = saved("r1", "c1", {"x": 1, "branch:to:a": None, "branch:to:b": None, "branch:to:c": None})
+    triggered.checkpoint["versions_seen"] = {"a": {"branch:to:a": "c1"}}
+    write: JsonObject = {"index": 0, "channel": "x", "value": ChannelCodec(SERDE).encode(2)}
+    done = WritesSaved(T1, RunId("r1"), "", "c1", "task", "~__pregel_pull, c", (write,))
+    reads = MemoryCheckpoints()
+    reads.fold(stream("run", "r1"), (triggered, done))
+    assert (await ChannelState(reads, SERDE).channels(T1)).next == ("b",)

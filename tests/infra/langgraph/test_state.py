@@ -202,15 +202,15 @@ async def test_open_questions_are_known_without_the_graph_too(env: ExecutorEnv, 
     asked = await env.run(graph, input={"said": ["x"]})
     assert question(asked) in ("who?", "first?")
     before = await plain.channels(THREAD)
-    assert (before.interrupts, before.asking, before.run_id) == (asked.interrupts, asked.next, FIRST)
+    assert (before.interrupts, before.next, before.run_id) == (asked.interrupts, asked.next, FIRST)
     again = await env.run(graph, run=2, command={"resume": "ann"})
     assert question(again) in ("really?", "second?")
     after = await plain.channels(THREAD)
-    assert (after.interrupts, after.asking) == (again.interrupts, again.next)
+    assert (after.interrupts, after.next) == (again.interrupts, again.next)
     assert await plain.channels(THREAD, SECOND) == before
     done = await env.run(graph, run=3, command={"resume": "yes"})
     after = await plain.channels(THREAD)
-    assert (after.values, after.interrupts, after.asking) == (done.values, {}, ())
+    assert (after.values, after.interrupts, after.next) == (done.values, {}, ())
 
 
 async def test_a_question_that_was_answered_next_to_an_open_one_is_not_asked_again(env: ExecutorEnv) -> None:
@@ -221,7 +221,7 @@ async def test_a_question_that_was_answered_next_to_an_open_one_is_not_asked_aga
     found = await plain.channels(THREAD)
     assert len(asked.interrupts) == 2
     assert len(found.interrupts) == 1
-    assert (found.interrupts, found.asking) == (left.interrupts, left.next)
+    assert (found.interrupts, found.next) == (left.interrupts, left.next)
 
 
 async def test_an_unknown_graph_is_not_found(env: ExecutorEnv) -> None:

@@ -15,6 +15,7 @@ from tests.fakes.ports import CountedIds, TestClock
 
 from agentlog_commands.claims import ClaimLimits
 from agentlog_commands.submit import Submitter
+from agentlog_facts.checkpoint import CheckpointSaved
 from agentlog_facts.envelope import Actor, Fact
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.frame import FrameRecord
@@ -45,7 +46,10 @@ class LoggedQueries(MemoryWorkerQueries):
 
 
 class NoQueue:
-    """Implements `ports.RunQueue`: a Redis without leases that is never emptied."""
+    """Implements `ports.RunQueue`: a Redis without leases that is never emptied; `dead` announces dead workers."""
+
+    def __init__(self) -> None:
+        self.dead: asyncio.Queue[str] = asyncio.Queue()
 
     async def push(self, graph_id: str, run_ids: Sequence[RunId]) -> None:
         raise Unavailable("nothing is pushed here")
@@ -66,16 +70,16 @@ class NoQueue:
         return "one"
 
     def dead_workers(self) -> AbstractAsyncContextManager[AsyncIterator[str]]:
-        return _nobody()
+        return _each(self.dead)
 
 
 @asynccontextmanager
-async def _nobody() -> AsyncGenerator[AsyncIterator[str]]:
-    async def none() -> AsyncIterator[str]:
-        await asyncio.get_running_loop().create_future()
-        yield ""
+async def _each(workers: asyncio.Queue[str]) -> AsyncGenerator[AsyncIterator[str]]:
+    async def announced() -> AsyncIterator[str]:
+        while True:
+            yield await workers.get()
 
-    yield none()
+    yield announced()
 
 
 @dataclass
@@ -129,10 +133,18 @@ class Reaping:
         self.rows = LoggedQueries(self.log)
         submitter = Submitter(self.log, self.log, self.log, self.clock, CountedIds())
         writer = CommitWriter(submitter, self.log, self.clock, CountedIds(), Actor("system", "housekeeper"))
-        queue = NoQueue()
+        queue = self.queue = NoQueue()
         self.outputs = Outputs(self.log)
         self.finisher = RunFinisher(writer, self.rows, self.outputs, self.states)
         self.reaper = ReapRuns(self.finisher, queue, queue, replace(TIMING, look=look))
+
+    async def saved(self, thread: str, run: str, epoch: int) -> None:
+        """Append a checkpoint of a claimed run."""
+        fact = CheckpointSaved(ThreadId(thread), RunId(run), "", "c1", None, {}, {}, ())
+        name = Stream(f"run-{run}")
+        draft = commit(fact, stream=name, demands={name: "absent"}, epoch=epoch)
+        await self.log.append(replace(draft, key=Key(thread), occurred_at=self.clock.now()))
+        assert isinstance(self.log.rows[-1][1], Accepted)
 
     async def check_once(self) -> None:
         """Check all claims once and wait for the actions."""

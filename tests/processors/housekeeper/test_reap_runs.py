@@ -179,3 +179,43 @@ async def test_outputs_that_cannot_be_written_hold_up_no_release(how: str, monke
     await a_claimed_run(reaping)
     async with asyncio.timeout(5):
         assert await reaping.finisher.release(ThreadId("t1"), R1, 2, Release("lost", False))
+
+
+async def test_a_run_whose_worker_died_among_others_and_twice_alone_ends_with_an_error_that_names_its_node() -> None:
+    reaping, stop = Reaping(), asyncio.Event()
+    await reaping.given("t1", thread("t1"), replace(c.run_created("r1"), thread_id=ThreadId("t1")))
+    reaping_on = asyncio.create_task(reaping.reaper.run(stop))
+
+    def releases() -> list[tuple[str, bool]]:
+        return [(fact.reason, fact.counts) for fact in reaping.facts("t1") if isinstance(fact, RunReleased)]
+
+    async with asyncio.timeout(10):
+        for attempt in (1, 2, 3):
+            await reaping.given("t1", replace(c.run_claimed(attempt=attempt), worker=f"w{attempt}"))
+            if attempt == 1:
+                await reaping.saved("t1", "r1", epoch=2)
+            reaping.queue.dead.put_nowait(f"w{attempt}")
+            await until(lambda: len(releases()) == attempt)  # noqa: B023 - called in this turn
+        await until(lambda: isinstance(reaping.facts("t1")[-1], RunFinished))
+        stop.set()
+        await reaping_on
+    assert releases() == [("lost", False), ("lost", True), ("lost", True)]
+    finished = reaping.facts("t1")[-1]
+    assert isinstance(finished, RunFinished)
+    assert (finished.status, finished.view) == ("error", {"set": {"x": 1}})
+    assert finished.error is not None
+    assert "died twice while it executed node left of graph" in str(finished.error["message"])
+
+
+async def test_a_named_run_whose_reaper_died_before_the_end_is_ended_by_the_next_one() -> None:
+    reaping = Reaping()
+    await reaping.given("t1", thread("t1"), replace(c.run_created("r1"), thread_id=ThreadId("t1")))
+    for attempt in (1, 2, 3):
+        epoch = 2 * attempt
+        released = replace(c.run_released(), epoch=epoch, counts=attempt > 1)
+        await reaping.given("t1", c.run_claimed(attempt=attempt), released)
+    await reaping.check_once()
+    finished = reaping.facts("t1")[-1]
+    assert isinstance(finished, RunFinished)
+    assert finished.error is not None
+    assert "died twice while it executed graph agent before its first checkpoint" in str(finished.error["message"])

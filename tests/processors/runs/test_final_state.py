@@ -127,6 +127,13 @@ async def test_what_is_left_behind_a_checkpoint_of_the_run_are_the_nodes_that_as
     assert await states.view_without_run(WORK) == BEFORE
 
 
+async def test_the_code_of_a_run_whose_worker_died_is_not_called(loops: JobLoops) -> None:
+    states = reader(loops, raising(AssertionError("called")))
+    suspect = replace(WORK, deaths=1)
+    assert await states.view(suspect) == BEFORE
+    assert await states.view_without_run(suspect) == BEFORE
+
+
 async def test_a_graph_that_waits_for_ever_is_done_without(loops: JobLoops) -> None:
     async def asking(reads: CheckpointReads) -> ThreadView:
         try:

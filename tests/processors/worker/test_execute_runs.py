@@ -34,7 +34,7 @@ class Deaf:
         self.pops = 0
         self.popping = asyncio.Event()
 
-    async def pop(self, graph_ids: Sequence[str], patience: timedelta) -> RunId | None:
+    async def pop(self, queues: Sequence[str], patience: timedelta) -> RunId | None:
         self.pops += 1
         self.popping.set()
         try:
@@ -70,7 +70,7 @@ class Once:
 
     run_ids: list[RunId]
 
-    async def pop(self, graph_ids: Sequence[str], patience: timedelta) -> RunId | None:
+    async def pop(self, queues: Sequence[str], patience: timedelta) -> RunId | None:
         if self.run_ids:
             return self.run_ids.pop(0)
         await asyncio.Event().wait()

@@ -8,10 +8,10 @@ from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
 from langgraph.types import Interrupt
 
 from agentlog_facts.checkpoint import EncodedChannel
-from agentlog_facts.checkpoint_ports import CheckpointReads, StoredWrite, find_latest, merged
+from agentlog_facts.checkpoint_ports import CheckpointReads, StoredCheckpoint, StoredWrite, find_latest, merged
 from agentlog_facts.graph_ports import StoredState
 from agentlog_facts.ids import RunId, ThreadId
-from agentlog_facts.json_value import Json, JsonObject
+from agentlog_facts.json_value import Json, JsonObject, as_object
 from agentlog_infra.langgraph.checkpoints.channel_codec import ChannelCodec
 from agentlog_infra.langgraph.value_json import interrupt_json, is_state_key, to_json
 
@@ -20,6 +20,8 @@ STATUS_CHANNELS = frozenset({ERROR, INTERRUPT, RESUME, "__error_source_node__"})
 
 Source: langgraph.pregel._task_status.
 """
+BRANCH = "branch:to:"
+"""Prefix of the channel by which an edge triggers a node, before the node's name. Source: langgraph.graph.state."""
 PULLED = "~__pregel_pull, "
 """Prefix of the path of a task that runs one node, before the node's name. Other paths name no node."""
 
@@ -39,10 +41,12 @@ class ChannelState:
         shown: JsonObject = {
             name: to_json(self._value(channel)) for name, channel in found.channels.items() if is_state_key(name)
         }
-        waiting = _open_questions(merged(found.writes))
+        writes = merged(found.writes)
+        waiting = _open_questions(writes)
+        asking = [one.task_path.removeprefix(PULLED) for one in waiting if one.task_path.startswith(PULLED)]
         return StoredState(
             values=shown,
-            asking=tuple(one.task_path.removeprefix(PULLED) for one in waiting if one.task_path.startswith(PULLED)),
+            next=tuple(dict.fromkeys([*asking, *_triggered(found, writes)])),
             interrupts={one.task_id: self._questions(one) for one in waiting},
             checkpoint_id=found.checkpoint_id,
             run_id=found.run_id,
@@ -60,6 +64,23 @@ def _open_questions(writes: Sequence[StoredWrite]) -> list[StoredWrite]:
     """Return the interrupts of tasks that have not finished."""
     finished = {write.task_id for write in writes if write.channel not in STATUS_CHANNELS}
     return [write for write in writes if write.channel == INTERRUPT and write.task_id not in finished]
+
+
+def _triggered(found: StoredCheckpoint, writes: Sequence[StoredWrite]) -> list[str]:
+    """Return the nodes that an edge has triggered and that have not finished.
+
+    Source: langgraph.pregel._algo: a node runs if a channel that triggers it is newer than the node has seen.
+    """
+    seen = as_object(found.checkpoint.get("versions_seen", {}), "versions_seen")
+    versions = as_object(found.checkpoint.get("channel_versions", {}), "channel_versions")
+    finished = {write.task_path for write in writes if write.channel not in STATUS_CHANNELS}
+    nodes = {channel.removeprefix(BRANCH): channel for channel in found.channels if channel.startswith(BRANCH)}
+    return [
+        node
+        for node, channel in nodes.items()
+        if as_object(seen.get(node, {}), "versions_seen").get(channel) != versions.get(channel)
+        and f"{PULLED}{node}" not in finished
+    ]
 
 
 def _are_interrupts(value: object) -> TypeGuard[Sequence[Interrupt[object]]]:
