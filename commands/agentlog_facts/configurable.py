@@ -7,6 +7,14 @@ CHECKPOINT_ADDRESS = ("checkpoint_id", "thread_id", "checkpoint_ns", "checkpoint
 """The keys that name a checkpoint, in the order in which the API shows them."""
 CHECKPOINT_KEYS = frozenset(CHECKPOINT_ADDRESS) - {"thread_id"}
 """The keys that name a checkpoint of a known thread; a client may give them."""
+NODE_METADATA = (
+    "langgraph_node",
+    "langgraph_step",
+    "langgraph_path",
+    "langgraph_triggers",
+    "langgraph_checkpoint_ns",
+)
+"""Keys of a config's metadata that name the task of a node. The checkpoints of a subgraph carry those of its node."""
 RESERVED_METADATA = frozenset({"run_id", "thread_id"})
 """Keys that are dropped when metadata is merged into that of a run."""
 RESERVED_THREAD_METADATA = RESERVED_METADATA | {"assistant_id"}

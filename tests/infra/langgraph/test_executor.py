@@ -758,3 +758,29 @@ async def test_the_output_of_a_run_has_the_keys_of_the_output_schema(env: Execut
 async def test_the_output_of_an_entrypoint_is_what_it_returns(env: ExecutorEnv) -> None:
     outcome = await env.run("echo", input="a")
     assert await env.access.output_values("echo", THREAD, unrooted(outcome.values)) == "a"
+
+
+async def test_checkpoints_of_a_subgraph_name_their_place_in_metadata(env: ExecutorEnv) -> None:
+    await env.run("sub_as_node", input={"said": []})
+    saved = [fact for draft in env.log.drafts for fact in draft.facts if isinstance(fact, CheckpointSaved)]
+    inner = [fact for fact in saved if fact.checkpoint_ns]
+    assert len(inner) == 2
+    for fact in inner:
+        ns = fact.checkpoint_ns
+        place = {
+            "langgraph_node": "sub",
+            "langgraph_step": 1,
+            "langgraph_path": ["__pregel_pull", "sub"],
+            "langgraph_triggers": ["branch:to:sub"],
+            "langgraph_checkpoint_ns": ns,
+            "checkpoint_ns": ns,
+        }
+        assert {name: fact.metadata.get(name) for name in place} == place
+        parents = as_object(fact.metadata["parents"])
+        assert as_object(fact.metadata["checkpoint_map"])[""] == parents[""]
+    root = next(fact for fact in saved if not fact.checkpoint_ns)
+    assert {"langgraph_node", "checkpoint_ns", "checkpoint_map"}.isdisjoint(root.metadata)
+    state = await env.access.get_state("sub_as_node", THREAD, subgraphs=True)
+    [task] = state["tasks"] if isinstance(state["tasks"], list) else []
+    shown = as_object(as_object(as_object(task)["state"])["metadata"])
+    assert shown["langgraph_node"] == "sub"

@@ -33,6 +33,7 @@ from agentlog_facts.checkpoint_ports import (
     find_one,
     merged,
 )
+from agentlog_facts.configurable import CHECKPOINT_KEYS, NODE_METADATA
 from agentlog_facts.errors import Corrupt
 from agentlog_facts.ids import ThreadId
 from agentlog_facts.json_value import Json, JsonObject
@@ -108,7 +109,7 @@ class LogSaver(LoopBoundSaver):
             checkpoint_id=checkpoint["id"],
             parent_checkpoint_id=None if (ns, parent) in self._unknown else parent,
             checkpoint=self._plain(checkpoint),
-            metadata=to_object(get_serializable_checkpoint_metadata(config, metadata)),
+            metadata=to_object({**get_serializable_checkpoint_metadata(config, metadata), **_place(config, ns)}),
             channels=tuple(self._changed(thread_id, ns, checkpoint["channel_values"], new_versions)),
         )
         await self._write(thread_id, saved)
@@ -297,6 +298,15 @@ def address(thread_id: ThreadId, ns: str, checkpoint_id: str) -> RunnableConfig:
 
 def _conf(config: RunnableConfig) -> Mapping[str, object]:
     return config.get("configurable", {})
+
+
+def _place(config: RunnableConfig, ns: str) -> Mapping[str, object]:
+    """Return the metadata that names the place of a subgraph: its node's task and its namespaces; the root has none."""
+    if not ns:
+        return {}
+    task, conf = config.get("metadata", {}), _conf(config)
+    named = {name: task[name] for name in NODE_METADATA if name in task}
+    return named | {name: conf[name] for name in CHECKPOINT_KEYS - {"checkpoint_id"} if conf.get(name) is not None}
 
 
 def _metadata(stored: JsonObject) -> CheckpointMetadata:
