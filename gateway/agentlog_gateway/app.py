@@ -23,12 +23,13 @@ from agentlog_gateway.streaming.run_streams import RunStreams
 from agentlog_gateway.streaming.run_watcher import RunWatcher
 from agentlog_gateway.streaming.sse import Framer
 from agentlog_infra import logs
-from agentlog_infra.adapters import Adapters, open_adapters
+from agentlog_infra.adapters import Adapters, open_adapters, secrets_of
 from agentlog_infra.kafka import topics
 from agentlog_infra.kafka.connection import connection
 from agentlog_infra.kafka.outputs.frame_log import KafkaFrameReads
 from agentlog_infra.langgraph.loading.config import load_config
 from agentlog_infra.langgraph.loading.graphs import Graphs
+from agentlog_infra.langgraph.run_config import server_metadata
 from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
 from agentlog_infra.settings import Settings
 from agentlog_infra.stack.addresses import joined
@@ -134,6 +135,8 @@ def _dependencies(
         streams=RunStreams(frames, run_watcher),
         framer=Framer(),
         graphs=LangGraphAccess(StateDependencies(graphs, Checkpoints(pool), items, ids, JsonPlusSerializer())),
+        secrets=secrets_of(settings),
+        server_metadata=server_metadata(f"http://{settings.host}:{settings.port}"),
         contexts=PostgresCommandContexts(pool),
         threads=Threads(pool),
         runs=Runs(pool),

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from agentlog_commands.submit import Submitter
 from agentlog_facts.ports import LedgerReads
+from agentlog_facts.secret_values import SecretKeys, Secrets
+from agentlog_infra.aes_cipher import AesGcmCipher
 from agentlog_infra.kafka.event_log import KafkaLog, open_event_log
 from agentlog_infra.redis.client import redis_client
 from agentlog_infra.redis.feed import RedisFeed
@@ -37,6 +39,12 @@ async def open_adapters(
     stack.push_async_callback(verdicts.stop)
     log = await open_event_log(settings, pool, client_id, stack)
     return Adapters(log, feed, verdicts, Submitter(log, verdicts, ledger, SystemClock(), SystemIds()))
+
+
+def secrets_of(settings: Settings) -> Secrets:
+    """Return the secrets of runs, with the key of these settings."""
+    key = None if settings.aes_key is None else settings.aes_key.get_secret_value()
+    return Secrets(SecretKeys(settings.secret_keys), AesGcmCipher(key, settings.data_dir))
 
 
 def open_feed(settings: Settings, stack: AsyncExitStack) -> RedisFeed:

@@ -205,6 +205,20 @@ class Settings(BaseSettings):
         description="how long a mutation waits for its verdict before it answers 504",
     )
 
+    # Secrets
+    aes_key: SecretStr | None = Field(
+        None,
+        validation_alias="LANGGRAPH_AES_KEY",
+        description="key of 16, 24 or 32 bytes that encrypts the secrets of runs, the same for gateways and workers; "
+        "unset: a key in `secrets.key` of the data folder",
+    )
+    secret_keys: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        validation_alias="AGENTLOG_SECRET_KEYS",
+        description="more patterns of keys whose values in configurable and context are secret, comma separated, "
+        "such as `*_pin`",
+    )
+
     # Runs
     jobs_per_worker: int = Field(
         10, ge=1, validation_alias="N_JOBS_PER_WORKER", description="number of runs that one worker executes at once"
@@ -301,7 +315,14 @@ class Settings(BaseSettings):
         """Return the time after its last commit at which a run without a lease counts as lost."""
         return self.lease_ttl_secs * 2
 
-    @field_validator("cors_allow_origins", mode="before")
+    @field_validator("aes_key")
+    @classmethod
+    def _is_aes_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value().encode()) not in (16, 24, 32):
+            raise ValueError("expected a key of 16, 24 or 32 bytes")
+        return value
+
+    @field_validator("cors_allow_origins", "secret_keys", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -386,9 +407,9 @@ def origin_of(attribute: str, flags: Collection[str] = ()) -> str:
 
 def shown(settings: Settings, attribute: str) -> str:
     """Return a value for printing: secrets masked, also the password inside a URI."""
-    if attribute == "cors_allow_origins":
-        return ", ".join(settings.cors_allow_origins)
     value: object = getattr(settings, attribute)
+    if attribute in ("cors_allow_origins", "secret_keys"):
+        return ", ".join(settings.cors_allow_origins if attribute == "cors_allow_origins" else settings.secret_keys)
     if attribute in ("database_uri", "redis_uri"):
         return without_password(str(value or ""))
     return "" if value is None else str(value)
@@ -407,6 +428,6 @@ def _messages(error: ValidationError) -> str:
             continue  # it only repeats that another setting is wrong
         attribute = str(problem["loc"][0]) if problem["loc"] else "settings"
         name = names_of(attribute)[0] if attribute in Settings.model_fields else attribute
-        found = "" if "PASSWORD" in name or "URI" in name else f", found {problem['input']!r}"
+        found = "" if "PASSWORD" in name or "URI" in name or "AES_KEY" in name else f", found {problem['input']!r}"
         lines.append(f"{name}: {problem['msg']}{found}")
     return "\n".join(lines)

@@ -23,7 +23,7 @@ from agentlog_facts.envelope import Actor, ActorKind
 from agentlog_facts.errors import AgentlogError, Misconfigured
 from agentlog_facts.ids import RunId
 from agentlog_infra import logs
-from agentlog_infra.adapters import Adapters, open_adapters, open_feed
+from agentlog_infra.adapters import Adapters, open_adapters, open_feed, secrets_of
 from agentlog_infra.kafka import topics
 from agentlog_infra.kafka.connection import connection
 from agentlog_infra.kafka.event_tail import open_event_tail
@@ -231,8 +231,9 @@ def _worker(adapters: RoleAdapters, stack: AsyncExitStack, leave: Callable[[], N
     api_url = f"http://{settings.host}:{settings.port}"
     writer = adapters.writer("worker", worker)
     store = RunStore(bridge, StoreItems(adapters.pool), writer)
+    secrets = secrets_of(settings)
     executor = ExecutorDependencies(
-        graphs, reads, store, events, SystemClock(), SystemIds(), JsonPlusSerializer(), api_url
+        graphs, reads, store, events, SystemClock(), SystemIds(), JsonPlusSerializer(), api_url, secrets=secrets
     )
     provenance = {graph_id: graphs.provenance(graph_id) for graph_id in graphs.ids()}
     dependencies = WorkerDependencies(

@@ -32,6 +32,8 @@ The [glossary](glossary.md) defines the terms.
 - A commit on the log is an intent. The guard (`commands/agentlog_facts/guard.py`; its rules: `ARCHITECTURE.md`) decides
   its verdict in log order, from the earlier commits of the same key. Void commits stay as evidence and change nothing.
 - `blobs` lists values that were too large for the record: `at` is the path inside `facts` where null stands instead.
+- `{"$sealed": {"key_id", "nonce", "ciphertext"}}` stands in place of a secret in `RunCreated`: AES-GCM over the JSON of
+  the value, all in base64, with the thread's id as associated data.
 - The first record of every partition of `agentlog.events` is `PartitionOpened`. A position is `base` + offset.
 - A flush counts only if its (`epoch`, `n`) is above the last one on its thread. `end` is the event id of the
   `RunFinished` that must be accepted before the flush counts. `of` is the event id of a fact that another process than

@@ -16,6 +16,7 @@ from tests.gateway.stream_env import Rows
 import agentlog_infra.examples
 from agentlog_commands.submit import Submitter
 from agentlog_facts.json_value import JsonObject, as_object
+from agentlog_facts.secret_values import SecretKeys, Secrets
 from agentlog_gateway.api.dependencies import Dependencies, Limits
 from agentlog_gateway.api.refusal_log import Refusals
 from agentlog_gateway.application import build_app
@@ -25,6 +26,7 @@ from agentlog_gateway.reads.consistency_token import ProjectionProgress
 from agentlog_gateway.streaming.run_streams import RunStreams
 from agentlog_gateway.streaming.run_watcher import RunWatcher
 from agentlog_gateway.streaming.sse import Framer
+from agentlog_infra.aes_cipher import AesGcmCipher
 from agentlog_infra.langgraph.loading.config import load_config
 from agentlog_infra.langgraph.loading.graphs import Graphs
 from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
@@ -66,6 +68,8 @@ def dependencies(log: MemoryLog, pool: Pool, config: Path = EXAMPLES) -> Depende
         graphs=LangGraphAccess(
             StateDependencies(graphs, Checkpoints(pool), StoreItems(pool), ids, JsonPlusSerializer())
         ),
+        secrets=Secrets(SecretKeys(), AesGcmCipher("0123456789abcdef", config.parent)),
+        server_metadata={},
         contexts=PostgresCommandContexts(pool),
         threads=Threads(pool),
         runs=Runs(pool),

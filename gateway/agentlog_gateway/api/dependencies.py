@@ -8,7 +8,9 @@ from typing import TypeAlias
 from agentlog_commands.metadata_limit import DEFAULT, MetadataLimit
 from agentlog_commands.submit import Submitter
 from agentlog_facts.graph_ports import GraphAccess
+from agentlog_facts.json_value import JsonObject
 from agentlog_facts.ports import Clock, EventLog, Ids, LedgerReads
+from agentlog_facts.secret_values import Secrets
 from agentlog_gateway.api.refusal_log import Refusals
 from agentlog_gateway.reads.caught_up import CatchUpGate
 from agentlog_gateway.reads.consistency_token import ProjectionProgress
@@ -42,6 +44,7 @@ class Dependencies:
     """Ports and queries of the endpoints.
 
     `prepared` is set once every loaded graph has its assistant. `checks` has a health check for each dependency.
+    `server_metadata` names this server in the metadata of runs.
     """
 
     clock: Clock
@@ -56,6 +59,8 @@ class Dependencies:
     streams: RunStreams
     framer: Framer
     graphs: GraphAccess
+    secrets: Secrets
+    server_metadata: JsonObject
     contexts: CommandContexts
     threads: Threads
     runs: Runs

@@ -56,7 +56,7 @@ async def get(context: RequestContext) -> Response:
     if found is None:
         await context.dependencies.caught_up.require(assistant_id, fresh=True)
         raise Problem(404, "Not Found")
-    return json_response(assistant_json(found))
+    return json_response(assistant_json(found, context.dependencies.secrets.keys))
 
 
 def _filter(context: RequestContext, body: AssistantCount) -> AssistantFilter:
@@ -78,7 +78,8 @@ async def search(context: RequestContext) -> Response:
         limit=body.limit + 1,
         offset=body.offset,
     )
-    shown: list[Json] = [selected(assistant_json(row), body.select) for row in found]
+    keys = context.dependencies.secrets.keys
+    shown: list[Json] = [selected(assistant_json(row, keys), body.select) for row in found]
     return page_response(shown, body.offset, body.limit)
 
 

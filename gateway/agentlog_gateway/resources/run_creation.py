@@ -93,6 +93,7 @@ class RunCreation:
             return created
         deadline = now + timedelta(seconds=dependencies.limits.cancel_grace_s)
         rivals = await self._rivals(-1 if thread.version is None else thread.version)
+        created = dependencies.secrets.seal_run(created)
         return CreateRun(created, deadline, request.new_thread, thread.version, rivals).decide(thread.state)
 
     async def _look(self) -> _FirstLook:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from starlette.responses import Response
 
 from agentlog_facts.ids import RunId, ThreadId
-from agentlog_facts.json_value import Json
+from agentlog_facts.json_value import Json, JsonObject
 from agentlog_gateway.api.request_context import RequestContext
 from agentlog_gateway.http.errors import Problem, invalid
 from agentlog_gateway.http.long_poll import BlockingResponse
@@ -50,7 +50,7 @@ async def stateless_run(context: RequestContext) -> RunCreation:
 
 async def _create(context: RequestContext, creation: RunCreation) -> Response:
     new = await creation.create()
-    return json_response(new_run_json(new.done, new.run), new.headers(context))
+    return json_response(new_run_json(new.done, new.run, context.dependencies.secrets.keys), new.headers(context))
 
 
 async def _wait(context: RequestContext, creation: RunCreation) -> Response:
@@ -125,7 +125,11 @@ async def existing_run(context: RequestContext, missing: str) -> Run:
 
 async def get(context: RequestContext) -> Response:
     """GET /threads/{thread_id}/runs/{run_id}."""
-    return json_response(run_json(await existing_run(context, "Not Found")))
+    return json_response(_shown(context, await existing_run(context, "Not Found")))
+
+
+def _shown(context: RequestContext, run: Run) -> JsonObject:
+    return run_json(run, context.dependencies.secrets.keys, context.dependencies.server_metadata)
 
 
 async def list_runs(context: RequestContext) -> Response:
@@ -141,7 +145,7 @@ async def list_runs(context: RequestContext) -> Response:
     found = await context.dependencies.runs.of_thread(
         thread_id, status=query.status, limit=query.limit, offset=query.offset
     )
-    shown: list[Json] = [selected(run_json(run), query.select or None) for run in found]
+    shown: list[Json] = [selected(_shown(context, run), query.select or None) for run in found]
     return json_response(shown)
 
 

@@ -16,7 +16,7 @@ from agentlog_gateway.resources.cancel import has_stopped
 from agentlog_gateway.resources.threads import existing_thread, thread_context
 from agentlog_gateway.schemas.queries import PastStatesQuery, StateQuery
 from agentlog_gateway.schemas.requests import CheckpointRef, HistoryQuery, StateAtCheckpoint, StateUpdate
-from agentlog_gateway.schemas.responses import selected_state
+from agentlog_gateway.schemas.responses import masked_state, selected_state
 from agentlog_projections.models.threads import Thread
 
 
@@ -57,7 +57,7 @@ async def _snapshot(context: RequestContext, at: At, *, subgraphs: bool, select:
         found = empty_snapshot(thread.thread_id, at)
     else:
         found = await context.dependencies.graphs.get_state(graph_id, thread.thread_id, at, subgraphs=subgraphs)
-    return json_response(selected_state(found, select))
+    return json_response(selected_state(masked_state(found, context.dependencies.secrets.keys), select))
 
 
 async def get(context: RequestContext) -> Response:
@@ -118,7 +118,8 @@ async def _history(
     found = await context.dependencies.graphs.get_history(
         graph_id, thread.thread_id, at, before=before, limit=limit, metadata=metadata
     )
-    return json_response([selected_state(snapshot, select) for snapshot in found])
+    keys = context.dependencies.secrets.keys
+    return json_response([selected_state(masked_state(snapshot, keys), select) for snapshot in found])
 
 
 class StateWrite:

@@ -72,7 +72,7 @@ async def _shown(context: RequestContext, thread_id: str, headers: Mapping[str, 
     if found is None:
         await context.dependencies.caught_up.require(thread_id, fresh=True)
         raise thread_not_found(thread_id)
-    return Response(thread_document(found), 200, dict(headers or {}), JSON)
+    return Response(thread_document(found, context.dependencies.secrets.keys), 200, dict(headers or {}), JSON)
 
 
 async def get(context: RequestContext) -> Response:
@@ -127,7 +127,7 @@ async def search(context: RequestContext) -> Response:
         with_values=body.select is None or "values" in body.select or bool(paths),
         longest=READ_AT_ONCE_BYTES,
     )
-    shown = partial(thread_document, select=body.select, paths=paths)
+    shown = partial(thread_document, keys=context.dependencies.secrets.keys, select=body.select, paths=paths)
     headers, rows = page_headers(len(found), body.offset, body.limit), found[: body.limit]
     if any(row.left_out for row in rows):
         return StreamingResponse(_array(context, rows, shown), 200, headers, JSON)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from agentlog_commands.submit import Submitted
 from agentlog_facts.graph_ports import unrooted
-from agentlog_facts.json_value import Json, JsonObject
+from agentlog_facts.json_value import Json, JsonObject, as_object
+from agentlog_facts.secret_values import SecretKeys, mask_config, mask_kwargs
 from agentlog_facts.thread import RunCreated, ThreadCreated
 from agentlog_gateway.http.responses import time_text
 from agentlog_projections.models.assistants import Assistant
@@ -15,8 +16,8 @@ from agentlog_projections.models.runs import Run
 from agentlog_projections.models.threads import Thread
 
 
-def thread_json(row: Thread) -> JsonObject:
-    """Return a thread."""
+def thread_json(row: Thread, keys: SecretKeys) -> JsonObject:
+    """Return a thread; `keys` are those under which its config has secrets."""
     return {
         "thread_id": row.thread_id,
         "created_at": time_text(row.created_at),
@@ -24,7 +25,7 @@ def thread_json(row: Thread) -> JsonObject:
         "state_updated_at": time_text(row.state_updated_at),
         "metadata": row.metadata,
         "status": row.status,
-        "config": row.config,
+        "config": mask_config(row.config, keys),
         "values": unrooted(row.values),
         "error": row.error,
         "interrupts": row.interrupts,
@@ -48,8 +49,13 @@ def new_thread_json(done: Submitted, created: ThreadCreated) -> JsonObject:
     }
 
 
-def run_json(row: Run) -> JsonObject:
-    """Return a run."""
+def run_json(row: Run, keys: SecretKeys, server: JsonObject) -> JsonObject:
+    """Return a run with its secrets masked; while it runs, with the metadata of its attempt and of the server."""
+    kwargs = mask_kwargs(row.kwargs, keys)
+    config = kwargs.get("config")
+    if row.status == "running" and isinstance(config, dict):
+        metadata = as_object(config.get("metadata") or {}, "metadata") | {"run_attempt": row.attempt} | server
+        kwargs = kwargs | {"config": config | {"metadata": metadata}}
     return {
         "run_id": row.run_id,
         "thread_id": row.thread_id,
@@ -58,14 +64,14 @@ def run_json(row: Run) -> JsonObject:
         "updated_at": time_text(row.updated_at),
         "status": row.status,
         "metadata": row.metadata,
-        "kwargs": row.kwargs,
+        "kwargs": kwargs,
         "multitask_strategy": row.multitask_strategy,
         "langsmith_session_name": None,
     }
 
 
-def new_run_json(done: Submitted, created: RunCreated) -> JsonObject:
-    """Return a run in its state right after its creation."""
+def new_run_json(done: Submitted, created: RunCreated, keys: SecretKeys) -> JsonObject:
+    """Return a run in its state right after its creation, with its secrets masked."""
     at = time_text(done.occurred_at)
     return {
         "run_id": created.run_id,
@@ -75,19 +81,19 @@ def new_run_json(done: Submitted, created: RunCreated) -> JsonObject:
         "updated_at": at,
         "status": "pending",
         "metadata": created.metadata,
-        "kwargs": created.kwargs,
+        "kwargs": mask_kwargs(created.kwargs, keys),
         "multitask_strategy": created.multitask_strategy,
         "langsmith_session_name": None,
     }
 
 
-def assistant_json(row: Assistant) -> JsonObject:
-    """Return an assistant."""
+def assistant_json(row: Assistant, keys: SecretKeys) -> JsonObject:
+    """Return an assistant with its secrets masked."""
     return {
         "assistant_id": row.assistant_id,
         "graph_id": row.graph_id,
-        "config": row.config,
-        "context": row.context,
+        "config": mask_config(row.config, keys),
+        "context": keys.masked(row.context),
         "metadata": row.metadata,
         "name": row.name,
         "created_at": time_text(row.created_at),
@@ -100,6 +106,20 @@ def assistant_json(row: Assistant) -> JsonObject:
 def selected(shown: JsonObject, names: Sequence[str] | None) -> JsonObject:
     """Return the selected fields only; None selects all."""
     return shown if names is None else {name: shown[name] for name in names if name in shown}
+
+
+def masked_state(snapshot: JsonObject, keys: SecretKeys) -> JsonObject:
+    """Return a snapshot without secrets in its metadata, which checkpoints of earlier releases have."""
+    metadata, tasks = snapshot.get("metadata"), snapshot.get("tasks")
+    shown = snapshot | {"metadata": keys.masked(metadata)}
+    if isinstance(tasks, list):
+        shown["tasks"] = [_masked_task(task, keys) for task in tasks]
+    return shown
+
+
+def _masked_task(task: Json, keys: SecretKeys) -> Json:
+    state = task.get("state") if isinstance(task, dict) else None
+    return task | {"state": masked_state(state, keys)} if isinstance(task, dict) and isinstance(state, dict) else task
 
 
 def selected_state(snapshot: JsonObject, names: Sequence[str] | None) -> JsonObject:

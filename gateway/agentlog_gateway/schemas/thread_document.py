@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from agentlog_facts.graph_ports import ROOT
 from agentlog_facts.json_value import dump, load_object
+from agentlog_facts.secret_values import SecretKeys
 from agentlog_gateway.schemas.extract import Path, extracted
 from agentlog_gateway.schemas.responses import selected, thread_json
 from agentlog_projections.models.threads import ThreadText
@@ -17,15 +18,18 @@ _ROOTED = b"{%s:" % dump(ROOT)
 
 
 def thread_document(
-    row: ThreadText, select: Sequence[str] | None = None, paths: Mapping[str, Path] | None = None
+    row: ThreadText,
+    keys: SecretKeys,
+    select: Sequence[str] | None = None,
+    paths: Mapping[str, Path] | None = None,
 ) -> bytes:
-    """Return the selected fields of a thread (None: all) and the extracted values, as JSON."""
+    """Return the selected fields of a thread (None: all) and the extracted values, as JSON with secrets masked."""
     lifts = any(path[0] == "values" for path in (paths or {}).values())
     if row.values is None or lifts or row.values.startswith(_ROOTED):
         values = None if row.values is None else load_object(row.values)
-        whole = thread_json(replace(row.thread, values=values))
+        whole = thread_json(replace(row.thread, values=values), keys)
         return dump(selected(whole, select) | extracted(whole, paths or {}))
-    shown = thread_json(row.thread)
+    shown = thread_json(row.thread, keys)
     rest = selected(shown, select) | extracted(shown, paths or {})
     if "values" not in rest:
         return dump(rest)

@@ -9,6 +9,7 @@ from langgraph import errors
 from starlette.exceptions import HTTPException
 
 from agentlog_facts.json_value import JsonObject
+from agentlog_facts.secret_values import SecretUnreadable
 from agentlog_infra.langgraph.value_json import clean_text
 
 SHOWN: tuple[type[BaseException], ...] = (
@@ -23,6 +24,7 @@ SHOWN: tuple[type[BaseException], ...] = (
     errors.EmptyInputError,
     errors.GraphRecursionError,
     errors.TaskNotFound,
+    SecretUnreadable,
 )
 EXITS = (SystemExit, KeyboardInterrupt)
 """Exceptions that would end a program; in the code of a graph they are errors of its run."""

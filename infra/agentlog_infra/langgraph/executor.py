@@ -3,7 +3,7 @@
 import asyncio
 import copy
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TypeGuard
 from uuid import UUID
 
@@ -17,8 +17,9 @@ from agentlog_facts.checkpoint_ports import CheckpointReads, find_latest
 from agentlog_facts.errors import AgentlogError
 from agentlog_facts.execution_port import AttemptLost, Emit, RunAssignment, RunOutcome
 from agentlog_facts.frame import Frame
-from agentlog_facts.json_value import JsonObject
+from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.ports import Clock, EventLog, Ids
+from agentlog_facts.secret_values import HiddenValues, Secrets, SecretUnreadable
 from agentlog_facts.store_ports import StoreAccess
 from agentlog_facts.thread import RunStatus
 from agentlog_infra.langgraph.attempts.breakpoints import EndDetector
@@ -67,6 +68,7 @@ class ExecutorDependencies:
     ids: Ids
     serde: SerializerProtocol
     api_url: str | None = None
+    secrets: Secrets = field(kw_only=True)
 
 
 class LangGraphRuns:
@@ -105,6 +107,7 @@ class GraphRun:
         self._order = order
         self._emit = emit
         self._stop = stop
+        self._hidden = HiddenValues(dependencies.secrets.keys)
         self._token = f"{order.run_id}:{order.epoch}"
         self._reads = OverlaidReads(dependencies.reads)
         claim = WriteClaim(order.thread_id, order.run_id, order.epoch, order.cause, order.run_version)
@@ -118,7 +121,11 @@ class GraphRun:
     async def outcome(self) -> RunOutcome:
         """Execute the attempt and return its outcome. Raises: AttemptLost, CancelledError when drained, Unavailable."""
         earlier = await find_earlier(self._dependencies.reads, self._order)
-        saver = LogSaver(self._reads, self._journal, self._dependencies.serde, self._token)
+        try:
+            self._open_secrets()
+        except SecretUnreadable as error:
+            return await self._unopened(self._saver(), error)
+        saver = self._saver()
         config = run_config(self._order, from_checkpoint=earlier.last is None, api_url=self._dependencies.api_url)
         store = self._store()
         context = run_context(self._order)
@@ -134,6 +141,14 @@ class GraphRun:
         finally:
             store.close()
 
+    def _open_secrets(self) -> None:
+        """Take the arguments of the run with its secrets, which nothing else may show. Raises: SecretUnreadable."""
+        kwargs, self._hidden = self._dependencies.secrets.open_kwargs(self._order.kwargs, self._order.thread_id)
+        self._order = replace(self._order, kwargs=kwargs)
+
+    def _saver(self) -> LogSaver:
+        return LogSaver(self._reads, self._journal, self._dependencies.serde, self._token, self._hidden)
+
     def _store(self) -> LogStore:
         order, store = self._order, self._dependencies.store
         return LogStore(store, Writer(store, order.thread_id, order.run_id, order.epoch, order.cause))
@@ -144,7 +159,9 @@ class GraphRun:
         found = await saver.aget_tuple({"configurable": {"thread_id": self._order.thread_id}})
         values = None if found is None else found.checkpoint["channel_values"]
         shown = None if values is None else {name: to_json(values[name]) for name in values if is_state_key(name)}
-        return RunOutcome("error", error_json(error), shown, (), {}, None, self._journal.last_version)
+        return RunOutcome(
+            "error", self._hidden.fields(error_json(error)), shown, (), {}, None, self._journal.last_version
+        )
 
     async def _in_graph(self, graph: Graph, config: RunnableConfig, earlier: EarlierAttempts) -> RunOutcome:
         only_update = is_only_update(self._order.kwargs) and not (await graph.aget_state(config)).tasks
@@ -200,7 +217,8 @@ class GraphRun:
 
         LangGraph leaves them as pending writes, which would conflict with the next update of the same key.
         """
-        saver = UpdateSaver(self._reads, self._journal, self._dependencies.serde, f"{self._token}:update")
+        token = f"{self._token}:update"
+        saver = UpdateSaver(self._reads, self._journal, self._dependencies.serde, token, self._hidden)
         found = await saver.aget_tuple({"configurable": {"thread_id": self._order.thread_id}})
         if found is not None and any(task_id == NULL_TASK_ID for task_id, _, _ in found.pending_writes or ()):
             settling = copy.copy(graph)
@@ -248,7 +266,7 @@ class GraphRun:
             raise error
         if stopped or (self._stop.is_set() and isinstance(error, asyncio.CancelledError)):
             return _End("interrupted")
-        return _End() if error is None else _End("error", error_json(error))
+        return _End() if error is None else _End("error", self._hidden.fields(error_json(error)))
 
     async def _save_step(self, graph: Graph) -> _End | None:
         """Save the step whose nodes have all returned although the run was stopped; return an error of its values.
@@ -276,7 +294,7 @@ class GraphRun:
         except AgentlogError:
             raise
         except Exception as error:  # noqa: BLE001 - reducers are user code, they may raise anything
-            return _End("error", error_json(error))
+            return _End("error", self._hidden.fields(error_json(error)))
         return None
 
     async def _streamed(self, graph: Graph, config: RunnableConfig, given: object, nodes: NodeTasks | None) -> None:
@@ -296,9 +314,15 @@ class GraphRun:
         )
         async for item in stream:
             ns, mode, data = _part(item)
-            sent = self._emit(Frame(mode, to_json(data), "|".join(ns)))
+            sent = self._emit(Frame(mode, self._shown(mode, to_json(data)), "|".join(ns)))
             if inspect.isawaitable(sent):
                 await sent
+
+    def _shown(self, mode: str, data: Json) -> Json:
+        """Return the data of a frame; the metadata of a message shows no secrets."""
+        if mode == "messages" and isinstance(data, list) and len(data) == 2 and isinstance(data[1], dict):
+            return [data[0], self._hidden.metadata(data[1])]
+        return data
 
 
 def _part(item: object) -> tuple[tuple[str, ...], str, object]:

@@ -85,12 +85,19 @@ def _metadata(order: RunAssignment, api_url: str | None) -> JsonObject:
         "run_id": order.run_id,
         "thread_id": order.thread_id,
         "run_attempt": order.attempt,
+        **server_metadata(api_url),
+    }
+
+
+def server_metadata(api_url: str | None) -> JsonObject:
+    """Return the metadata that names the server that executes a run."""
+    named: JsonObject = {
         "langgraph_version": LANGGRAPH,
         "langgraph_api_version": VERSION,
         "langgraph_plan": HOST,
         "langgraph_host": HOST,
-        **({} if api_url is None else {"langgraph_api_url": api_url}),
     }
+    return named if api_url is None else named | {"langgraph_api_url": api_url}
 
 
 def run_context(order: RunAssignment) -> JsonObject:

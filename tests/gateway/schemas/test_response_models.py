@@ -13,6 +13,7 @@ from tests.gateway.web_env import without_database
 from agentlog_facts.graph_ports import At
 from agentlog_facts.ids import AssistantId, RunId, ThreadId
 from agentlog_facts.json_value import JsonObject, as_object
+from agentlog_facts.secret_values import SecretKeys
 from agentlog_gateway.resources.state import empty_snapshot
 from agentlog_gateway.schemas.response_models import (
     AssistantResponse,
@@ -99,15 +100,15 @@ def fits(model: type[BaseModel], shown: JsonObject) -> None:
 
 @pytest.mark.parametrize("row", [THREAD, replace(THREAD, status="idle", values=None, error=None, interrupts={})])
 def test_a_thread(row: Thread) -> None:
-    fits(ThreadResponse, thread_json(row))
+    fits(ThreadResponse, thread_json(row, SecretKeys()))
 
 
 def test_a_run() -> None:
-    fits(RunResponse, run_json(RUN))
+    fits(RunResponse, run_json(RUN, SecretKeys(), {}))
 
 
 def test_an_assistant() -> None:
-    fits(AssistantResponse, assistant_json(ASSISTANT))
+    fits(AssistantResponse, assistant_json(ASSISTANT, SecretKeys()))
 
 
 @pytest.mark.parametrize("at", [At(), At(UUID)])

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from pathlib import Path
 
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from tests.fakes.memory_store import MemoryStore
@@ -14,12 +15,15 @@ from agentlog_facts.execution_port import AttemptLost, RunAssignment, RunOutcome
 from agentlog_facts.frame import Frame
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
+from agentlog_facts.secret_values import SecretKeys, Secrets
+from agentlog_infra.aes_cipher import AesGcmCipher
 from agentlog_infra.langgraph.executor import ExecutorDependencies, LangGraphRuns
 from agentlog_infra.langgraph.loading.graphs import Graphs
 from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
 from agentlog_infra.system_ports import SystemClock, SystemIds
 
 THREAD = ThreadId("t1")
+SECRETS = Secrets(SecretKeys(), AesGcmCipher("0123456789abcdef", Path("nowhere")))
 API_URL = "http://127.0.0.1:2024"
 
 
@@ -38,7 +42,7 @@ class ExecutorEnv:
         self.store = MemoryStore()
         serde = JsonPlusSerializer()
         dependencies = ExecutorDependencies(
-            graphs, self.reads, self.store, self.log, SystemClock(), SystemIds(), serde, API_URL
+            graphs, self.reads, self.store, self.log, SystemClock(), SystemIds(), serde, API_URL, secrets=SECRETS
         )
         self.runs = LangGraphRuns(dependencies)
         self.access = LangGraphAccess(StateDependencies(graphs, self.reads, self.store, SystemIds(), serde))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.infra.langgraph.executor_env import THREAD, ExecutorEnv, order_id
+from tests.infra.langgraph.executor_env import SECRETS, THREAD, ExecutorEnv, order_id
 from tests.infra.langgraph.memory_checkpoints import SlowLog
 from tests.infra.projects import loaded
 
@@ -16,7 +16,12 @@ from agentlog_facts.checkpoint import CheckpointSaved
 from agentlog_facts.checkpoint_ports import StoredWrite, find_latest
 from agentlog_facts.execution_port import AttemptLost, RunOutcome
 from agentlog_facts.graph_ports import ROOT, GraphFailed, unrooted
+from agentlog_facts.ids import RunId
 from agentlog_facts.json_value import Json, JsonObject, as_object
+from agentlog_facts.secret_values import MASK, SecretKeys, Secrets
+from agentlog_facts.thread import RunCreated
+from agentlog_facts.vocabulary import encode_commit, encode_facts
+from agentlog_infra.aes_cipher import AesGcmCipher
 from agentlog_infra.langgraph.loading.graphs import Graphs
 from agentlog_infra.langgraph.run_config import run_config
 
@@ -236,6 +241,18 @@ def nameless(state):
 
 without_id = StateGraph(MessagesState).add_node(nameless).add_edge(START, "nameless").compile()
 
+async def leak(state, config):
+    key = config["configurable"]["api_key"]
+    calls.append(key)
+    model = GenericFakeChatModel(messages=iter([AIMessage("tokens")]), metadata={"api_key": key, "header": key})
+    await model.ainvoke("q")
+    raise ValueError(f"{key} was refused")
+
+leaking = StateGraph(MessagesState).add_node(leak).add_edge(START, "leak").compile()
+
+def leaking_factory(config):
+    raise ValueError("no client for " + config["configurable"]["api_key"])
+
 two = StateGraph(State).add_node("first", first).add_node("second", second)
 two = two.add_edge(START, "first").add_edge("first", "second").compile()
 sub_of_two = StateGraph(State).add_node("sub", two).add_edge(START, "sub").compile()
@@ -273,6 +290,8 @@ NAMES = (
     "calling",
     "speaking",
     "without_id",
+    "leaking",
+    "leaking_factory",
 )
 
 
@@ -784,3 +803,40 @@ async def test_checkpoints_of_a_subgraph_name_their_place_in_metadata(env: Execu
     [task] = state["tasks"] if isinstance(state["tasks"], list) else []
     shown = as_object(as_object(as_object(task)["state"])["metadata"])
     assert shown["langgraph_node"] == "sub"
+
+
+SECRET = "sk-never-in-clear"
+
+
+def with_secret(clear: bool) -> JsonObject:
+    """Return the arguments of a run with a secret, as an earlier release stored them (`clear`) or sealed."""
+    given: JsonObject = {"config": {"configurable": {"api_key": SECRET, "own": 1}}, "context": {"api_key": SECRET}}
+    run = RunCreated(RunId("r"), THREAD, {}, {}, given, "enqueue")
+    return given if clear else SECRETS.seal_run(run).kwargs
+
+
+@pytest.mark.parametrize("clear", [False, True])
+@pytest.mark.parametrize(("graph_id", "ran"), [("leaking", [SECRET]), ("leaking_factory", [])])
+async def test_nodes_get_the_secrets_of_a_run_and_nothing_that_it_writes_shows_them(
+    env: ExecutorEnv, graph_id: str, ran: list[str], clear: bool
+) -> None:
+    given: JsonObject = {"input": {"messages": []}, "stream_mode": ["messages-tuple"]}
+    outcome = await env.attempt(env.order(graph_id, 1, 1, given | with_secret(clear)))
+    assert calls() == ran
+    assert outcome.error is not None
+    assert MASK in str(outcome.error["message"])
+    written = [encode_commit(draft, encode_facts(draft)) for draft in env.log.drafts]
+    assert bool(written) == bool(env.frames) == bool(ran)
+    assert SECRET not in str([outcome, env.frames, written])
+    assert SECRET not in str(await env.access.get_state(graph_id, THREAD) if ran else "")
+
+
+async def test_a_run_whose_secrets_cannot_be_read_ends_with_an_error_that_says_so(env: ExecutorEnv) -> None:
+    other = Secrets(SecretKeys(), AesGcmCipher("another key here", Path("nowhere")))
+    run = RunCreated(RunId("r"), THREAD, {}, {}, with_secret(clear=True), "enqueue")
+    given: JsonObject = {"input": {"messages": []}}
+    outcome = await env.attempt(env.order("leaking", 1, 1, given | other.seal_run(run).kwargs))
+    assert (outcome.status, calls()) == ("error", [])
+    assert outcome.error is not None
+    assert outcome.error["error"] == "SecretUnreadable"
+    assert "LANGGRAPH_AES_KEY" in str(outcome.error["message"])

@@ -37,6 +37,7 @@ from agentlog_facts.configurable import CHECKPOINT_KEYS, NODE_METADATA
 from agentlog_facts.errors import Corrupt
 from agentlog_facts.ids import ThreadId
 from agentlog_facts.json_value import Json, JsonObject
+from agentlog_facts.secret_values import HiddenValues, SecretKeys
 from agentlog_infra.langgraph.checkpoints.channel_codec import ChannelCodec, is_exact
 from agentlog_infra.langgraph.checkpoints.channel_delta import ChannelDeltaEncoder, ChannelKey, empty
 from agentlog_infra.langgraph.checkpoints.journal import Journal
@@ -53,16 +54,24 @@ class LogSaver(LoopBoundSaver):
     """A `BaseCheckpointSaver` that appends facts to a journal and reads projected checkpoints.
 
     The constructor must be called on the loop that the saver uses. `token` makes channel versions unique over branches
-    and attempts; every saver needs a different one.
+    and attempts; every saver needs a different one. `hidden` are secrets that metadata and errors must not show.
     """
 
-    def __init__(self, reads: CheckpointReads, journal: Journal, serde: SerializerProtocol, token: str) -> None:
+    def __init__(
+        self,
+        reads: CheckpointReads,
+        journal: Journal,
+        serde: SerializerProtocol,
+        token: str,
+        hidden: HiddenValues | None = None,
+    ) -> None:
         super().__init__(serde=serde)
         self._reads = reads
         self._journal = journal
         self._codec = ChannelCodec(self.serde)
         self._deltas = ChannelDeltaEncoder(self._codec)
         self._token = hashlib.sha256(token.encode()).hexdigest()[:8]
+        self._hidden = hidden or HiddenValues(SecretKeys())
         self._count = 0
         self._unknown: set[tuple[str, str | None]] = set()
 
@@ -109,7 +118,9 @@ class LogSaver(LoopBoundSaver):
             checkpoint_id=checkpoint["id"],
             parent_checkpoint_id=None if (ns, parent) in self._unknown else parent,
             checkpoint=self._plain(checkpoint),
-            metadata=to_object({**get_serializable_checkpoint_metadata(config, metadata), **_place(config, ns)}),
+            metadata=self._hidden.metadata(
+                to_object({**get_serializable_checkpoint_metadata(config, metadata), **_place(config, ns)})
+            ),
             channels=tuple(self._changed(thread_id, ns, checkpoint["channel_values"], new_versions)),
         )
         await self._write(thread_id, saved)
@@ -127,7 +138,7 @@ class LogSaver(LoopBoundSaver):
         conf = _conf(config)
         entries: list[Json] = [
             {"index": WRITES_IDX_MAP.get(channel, place), "channel": channel, "value": self._codec.encode(value)}
-            for place, (channel, value) in enumerate(writes)
+            for place, (channel, value) in enumerate(self._shown(writes))
             if not _is_cancel(channel, value)
         ]
         if not entries and writes:
@@ -143,6 +154,12 @@ class LogSaver(LoopBoundSaver):
             writes=tuple(entries),
         )
         await self._write(thread_id, written)
+
+    def _shown(self, writes: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+        """Yield the writes, with errors as texts without secrets if they contain any."""
+        for channel, value in writes:
+            text = repr(value) if channel == ERROR else ""
+            yield (channel, value) if self._hidden.text(text) == text else (channel, self._hidden.text(text))
 
     async def _write(self, thread_id: ThreadId, fact: CheckpointFact) -> None:
         if isinstance(self._reads, OverlaidReads):

@@ -1,0 +1,272 @@
+"""Secrets in the configurable and context of runs: the keys under which they lie, their sealed form, and their mask.
+
+A secret is sealed in the fact that carries it, so that rows have no other form of it, and is opened only by the worker
+of its run. Everybody else sees MASK.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import translate
+from typing import ClassVar, Protocol
+
+from agentlog_facts.errors import AgentlogError
+from agentlog_facts.json_value import Json, JsonObject
+from agentlog_facts.thread import RunCreated
+
+SECRET_KEYS = (
+    "api_key",
+    "*_api_key",
+    "*api_keys",
+    "*apikey",
+    "*access_key*",
+    "*secret*",
+    "*private_key*",
+    "*signing_key*",
+    "*encryption_key*",
+    "*credential*",
+    "*password*",
+    "*passwd*",
+    "*passphrase*",
+    "pwd",
+    "*_pwd",
+    "token",
+    "*_token",
+    "*access_tokens",
+    "*auth_tokens",
+    "*authtoken",
+    "*accesstoken",
+    "*refreshtoken",
+    "bearer*",
+    "jwt",
+    "*_jwt",
+    "authorization",
+    "*_authorization",
+    "cookie",
+    "*_cookie",
+    "connection_string",
+    "*_connection_string",
+)
+"""Patterns of keys whose values are secret; `*` stands for any text. AGENTLOG_SECRET_KEYS adds more.
+
+Case does not matter. Words may be separated by any sign, or by capitals as in `apiKey`.
+"""
+MASK = "***"
+"""The text that clients see in place of a secret."""
+SEALED = "$sealed"
+"""The only key of a sealed value: {"$sealed": {key_id, nonce, ciphertext}}."""
+LEAST_LENGTH = 4
+"""Shorter secrets are not looked for in texts: they would match by chance."""
+
+_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_NO_NAME, _NO_PATTERN = re.compile(r"[^a-z0-9]+"), re.compile(r"[^a-z0-9*]+")
+
+
+class SecretUnreadable(AgentlogError):
+    """A secret cannot be opened: its key is not known here (any more), or its bytes were changed."""
+
+    code: ClassVar[str] = "secret_unreadable"
+
+
+class SecretCipher(Protocol):
+    """Authenticated encryption of secrets. `owner` is the id of the thread; a value opens for its owner only."""
+
+    def seal(self, value: Json, owner: str) -> JsonObject:
+        """Return {key_id, nonce, ciphertext}. Raises: Unavailable when there is no key and none can be made."""
+        ...
+
+    def open(self, sealed: JsonObject, owner: str) -> Json:
+        """Return the value. Raises: SecretUnreadable."""
+        ...
+
+
+class SecretKeys:
+    """The patterns of keys whose values are secret: SECRET_KEYS and more."""
+
+    def __init__(self, more: Sequence[str] = ()) -> None:
+        patterns = [translate(_normal(pattern, _NO_PATTERN)) for pattern in (*SECRET_KEYS, *more)]
+        self._pattern = re.compile("|".join(patterns))
+        self._known: dict[str, bool] = {}
+
+    def matches(self, name: str) -> bool:
+        """Return whether values under this key are secret."""
+        found = self._known.get(name)
+        if found is None:
+            found = self._pattern.match(_normal(name)) is not None
+            if len(self._known) < 1024:  # names come from clients
+                self._known[name] = found
+        return found
+
+    def hides(self, name: str, value: Json) -> bool:
+        """Return whether a value under this key is secret; nothing, a truth value and an empty value never are."""
+        return value not in (None, "", [], {}) and not isinstance(value, bool) and self.matches(name)
+
+    def masked(self, value: Json) -> Json:
+        """Return the value with MASK in place of every secret, sealed or not."""
+        if isinstance(value, list):
+            return [self.masked(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        if sealed_part(value) is not None:
+            return MASK
+        return {name: MASK if self.hides(name, item) else self.masked(item) for name, item in value.items()}
+
+    def masked_object(self, value: JsonObject) -> JsonObject:
+        """Return the object with MASK in place of every secret in it."""
+        found = self.masked(value)
+        return found if isinstance(found, dict) else {}
+
+    def without(self, metadata: JsonObject) -> JsonObject:
+        """Return the entries of a flat object whose keys are not secret."""
+        return {name: item for name, item in metadata.items() if not self.matches(name)}
+
+
+class HiddenValues:
+    """The secrets of one attempt of a run, for leaving them out of what it writes."""
+
+    def __init__(self, keys: SecretKeys, texts: Collection[str] = ()) -> None:
+        self._keys = keys
+        self._texts = sorted({text for text in texts if len(text) >= LEAST_LENGTH}, key=len, reverse=True)
+
+    def text(self, text: str) -> str:
+        """Return the text with MASK in place of the secrets in it."""
+        for secret in self._texts:
+            text = text.replace(secret, MASK)
+        return text
+
+    def metadata(self, metadata: JsonObject) -> JsonObject:
+        """Return metadata without the entries of secret keys and with MASK in place of secrets in texts."""
+        kept = self._keys.without(metadata)
+        return self.fields(kept) if self._texts else kept
+
+    def fields(self, value: JsonObject) -> JsonObject:
+        """Return an object with MASK in place of the secrets in its texts."""
+        return {name: self._value(item) for name, item in value.items()} if self._texts else value
+
+    def _value(self, value: Json) -> Json:
+        match value:
+            case str():
+                return self.text(value)
+            case dict():
+                return self.fields(value)
+            case list():
+                return [self._value(item) for item in value]
+            case _:
+                return value
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """The keys of secrets and the cipher that seals them."""
+
+    keys: SecretKeys
+    cipher: SecretCipher
+
+    def seal_run(self, run: RunCreated) -> RunCreated:
+        """Return the fact with each secret of its config and context sealed for the thread. Raises: Unavailable."""
+        shown = run.thread_config
+        return replace(
+            run,
+            assistant=self._of_run(run.assistant, self._sealed, run.thread_id),
+            kwargs=self._of_run(run.kwargs, self._sealed, run.thread_id),
+            thread_config=None if shown is None else mask_config(shown, self.keys),
+        )
+
+    def open_kwargs(self, kwargs: JsonObject, owner: str) -> tuple[JsonObject, HiddenValues]:
+        """Return the arguments of a run as the client gave them, and the secrets in them. Raises: SecretUnreadable.
+
+        Secrets that an earlier release stored in clear are secrets too.
+        """
+        opened = self._of_run(kwargs, self._opened, owner)
+        secrets = [*self._texts(kwargs.get("config"), opened.get("config"))]
+        secrets += self._texts(kwargs.get("context"), opened.get("context"))
+        return opened, HiddenValues(self.keys, secrets)
+
+    def _of_run(self, holder: JsonObject, change: Callable[[Json, str], Json], owner: str) -> JsonObject:
+        """Change `config`, except its metadata, and `context` of an object."""
+        changed: JsonObject = {}
+        for name in ("config", "context"):
+            value = holder.get(name)
+            if name == "config" and isinstance(value, dict):
+                changed[name] = {key: item if key == "metadata" else change(item, owner) for key, item in value.items()}
+            elif name in holder:
+                changed[name] = change(value, owner)
+        return holder | changed
+
+    def _sealed(self, value: Json, owner: str) -> Json:
+        if isinstance(value, list):
+            return [self._sealed(item, owner) for item in value]
+        if not isinstance(value, dict):
+            return value
+        if SEALED in value:  # a client's own, or a copy of another thread's: it must come back as it is
+            return {SEALED: self.cipher.seal(value, owner)}
+        return {
+            name: {SEALED: self.cipher.seal(item, owner)} if self.keys.hides(name, item) else self._sealed(item, owner)
+            for name, item in value.items()
+        }
+
+    def _opened(self, value: Json, owner: str) -> Json:
+        if isinstance(value, list):
+            return [self._opened(item, owner) for item in value]
+        if not isinstance(value, dict):
+            return value
+        sealed = sealed_part(value)
+        if sealed is not None:
+            return self.cipher.open(sealed, owner)
+        return {name: self._opened(item, owner) for name, item in value.items()}
+
+    def _texts(self, stored: Json, opened: Json) -> Iterator[str]:
+        """Yield the texts of all secrets in a stored value, from its opened form."""
+        if isinstance(stored, list) and isinstance(opened, list):
+            for one, other in zip(stored, opened, strict=True):
+                yield from self._texts(one, other)
+        elif isinstance(stored, dict) and sealed_part(stored) is not None:
+            yield from _texts_in(opened)
+        elif isinstance(stored, dict) and isinstance(opened, dict):
+            for name, item in stored.items():
+                if name != "metadata":
+                    hides = self.keys.hides(name, item)
+                    yield from _texts_in(opened[name]) if hides else self._texts(item, opened[name])
+
+
+def sealed_part(value: JsonObject) -> JsonObject | None:
+    """Return {key_id, nonce, ciphertext} of a sealed value, None for any other object."""
+    part = value.get(SEALED) if len(value) == 1 else None
+    return part if isinstance(part, dict) else None
+
+
+def mask_config(config: JsonObject, keys: SecretKeys) -> JsonObject:
+    """Return a config with MASK in place of secrets; its metadata stays as it is."""
+    return {name: item if name == "metadata" else keys.masked(item) for name, item in config.items()}
+
+
+def mask_kwargs(kwargs: JsonObject, keys: SecretKeys) -> JsonObject:
+    """Return the arguments of a run, or an assistant, with MASK in place of the secrets of config and context."""
+    shown: JsonObject = {}
+    config = kwargs.get("config")
+    if isinstance(config, dict):
+        shown["config"] = mask_config(config, keys)
+    if "context" in kwargs:
+        shown["context"] = keys.masked(kwargs["context"])
+    return kwargs | shown
+
+
+def _texts_in(value: Json) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case int() | float() if not isinstance(value, bool):
+            yield str(value)
+        case dict():
+            for item in value.values():
+                yield from _texts_in(item)
+        case list():
+            for item in value:
+                yield from _texts_in(item)
+        case _:
+            return
+
+
+def _normal(name: str, signs: re.Pattern[str] = _NO_NAME) -> str:
+    """Return a key in lower case with `_` between its words."""
+    return signs.sub("_", _WORDS.sub("_", name).casefold())
