@@ -57,7 +57,8 @@ class CheckpointQuery:
 
     `before`: only checkpoints accepted before this one, none if it is unknown. `metadata`: top-level keys that must
     have these values. `exclude_run`: no checkpoints and no writes of this run, not even its writes on checkpoints of
-    other runs. `limit`: the maximal number of results.
+    other runs. `limit`: the maximal number of results. `as_of`: as the checkpoint with this `seq` was built, so only
+    writes accepted before it, and also checkpoints and writes that were hidden after it.
     """
 
     thread_id: ThreadId | None = None
@@ -67,10 +68,11 @@ class CheckpointQuery:
     metadata: JsonObject | None = None
     exclude_run: RunId | None = None
     limit: int | None = None
+    as_of: int | None = None
 
 
 class CheckpointReads(Protocol):
-    """Reads of projected checkpoints, without hidden rows."""
+    """Reads of projected checkpoints, without hidden rows unless a query asks for them."""
 
     async def find(self, query: CheckpointQuery) -> Sequence[StoredCheckpoint]:
         """Return checkpoints with their pending writes, newest first.
@@ -92,6 +94,18 @@ async def find_latest(
 async def find_one(reads: CheckpointReads, thread_id: ThreadId, ns: str, checkpoint_id: str) -> StoredCheckpoint | None:
     """Return one checkpoint, None if there is none. Raises: Unavailable."""
     found = await reads.find(CheckpointQuery(thread_id, ns, checkpoint_id, limit=1))
+    return found[0] if found else None
+
+
+async def find_parent(reads: CheckpointReads, child: StoredCheckpoint) -> StoredCheckpoint | None:
+    """Return the checkpoint on which a child was built, with the writes of that time. Raises: Unavailable.
+
+    It is found also if it was hidden since, because the child still builds on it.
+    """
+    if child.parent_checkpoint_id is None:
+        return None
+    query = CheckpointQuery(child.thread_id, child.checkpoint_ns, child.parent_checkpoint_id, limit=1, as_of=child.seq)
+    found = await reads.find(query)
     return found[0] if found else None
 
 

@@ -19,9 +19,17 @@ from tests.projections.projector_env import migrated_database
 from tests.stack_fixtures import RunningStack
 
 from agentlog_facts.checkpoint import CheckpointSaved, CheckpointsHidden, WritesSaved
-from agentlog_facts.checkpoint_ports import CheckpointQuery, StoredCheckpoint, find_latest, find_one, merged
+from agentlog_facts.checkpoint_ports import (
+    CheckpointQuery,
+    StoredCheckpoint,
+    find_latest,
+    find_one,
+    find_parent,
+    merged,
+)
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
+from agentlog_infra.langgraph.checkpoints.filters import ExcludeRun
 
 ENVIRONMENTS = {
     "memory": checkpoint_envs.memory,
@@ -186,6 +194,31 @@ async def test_hidden_checkpoints_do_not_show_but_carry_others(checkpoints: Chec
     latest = await find_latest(checkpoints.reads, THREAD, "")
     assert latest is not None
     assert latest.channels["x"].items == ("a", "b")
+
+
+async def test_a_hidden_checkpoint_is_found_by_its_child_with_the_writes_of_that_time(
+    checkpoints: CheckpointEnv,
+) -> None:
+    child = replace(saved("c2"), parent_checkpoint_id="c1")
+    hidden = CheckpointsHidden(THREAD, ({"ns": "", "checkpoint_id": "c1"},), "prune")
+    await checkpoints.commit(THREAD, (saved("c1"), written("c1", "t", 0, "before"), child))
+    await checkpoints.commit(THREAD, (written("c1", "u", 0, "after"), hidden))
+    found = await find_one(checkpoints.reads, THREAD, "", "c2")
+    assert found is not None
+    parent = await find_parent(checkpoints.reads, found)
+    assert parent is not None
+    assert (parent.checkpoint_id, [write.value for write in parent.writes]) == ("c1", ["before"])
+
+
+async def test_a_child_keeps_what_a_run_wrote_that_is_left_out_now(checkpoints: CheckpointEnv) -> None:
+    await checkpoints.commit(THREAD, (saved("c1"),))
+    theirs = (written("c1", "t", 0, "theirs", run="r1"), replace(saved("c2", run="r1"), parent_checkpoint_id="c1"))
+    await checkpoints.commit_by_run(THREAD, RunId("r1"), theirs)
+    found = await find_one(checkpoints.reads, THREAD, "", "c2")
+    assert found is not None
+    parent = await find_parent(ExcludeRun(checkpoints.reads, RunId("r1")), found)
+    assert parent is not None
+    assert [write.value for write in parent.writes] == ["theirs"]
 
 
 async def test_a_hidden_checkpoint_that_is_saved_again_shows_with_the_writes_on_it(checkpoints: CheckpointEnv) -> None:

@@ -169,20 +169,24 @@ SELECT f.is_authoritative, c.* FROM (SELECT {key_is_authoritative("$1::text")} A
   LEFT JOIN LATERAL ({{what}}) c ON true
  ORDER BY {{order}}
 """
+_NOT_HIDDEN_AT = """NOT EXISTS (SELECT FROM read_v1.runs r
+                                 WHERE r.run_id = {row}.run_id AND r.deleted AND r.ordinal <= {as_of})"""
+"""No fact before number `as_of` of the thread had hidden the row's run: `ordinal` follows the run's last fact."""
 _VISIBLE = """
 SELECT thread_id, checkpoint_ns, checkpoint_id, seq, run_id, parent_checkpoint_id, versions, checkpoint, metadata
   FROM read_v1.checkpoints c
- WHERE NOT hidden
-   AND NOT EXISTS (SELECT FROM read_v1.threads t WHERE t.thread_id = {thread} AND t.deleted_at IS NOT NULL)
+ WHERE NOT EXISTS (SELECT FROM read_v1.threads t WHERE t.thread_id = {thread} AND t.deleted_at IS NOT NULL)
 """
 """With $1 as the thread, PostgreSQL asks once whether it is deleted; else it would sort all checkpoints for LIMIT 1."""
 _MATCHES = f"""NOT EXISTS (SELECT FROM jsonb_each({{}}::jsonb) f
                    WHERE (({searchable("metadata")}) -> f.key) IS DISTINCT FROM f.value)"""
-_WRITES_ON = """
+_WRITES_ON = f"""
 SELECT w.checkpoint_id, run_id, task_id, idx, seq, channel, task_path, value
   FROM read_v1.writes w
  WHERE w.thread_id = $2 AND w.checkpoint_ns = $3 AND w.checkpoint_id = ANY($4::text[])
-   AND NOT w.hidden AND ($5::text IS NULL OR w.run_id <> $5)
+   AND ($5::text IS NULL OR w.run_id <> $5)
+   AND CASE WHEN $6::bigint IS NULL THEN NOT w.hidden
+            ELSE w.seq < $6 AND (NOT w.hidden OR {_NOT_HIDDEN_AT.format(row="w", as_of="$6")}) END
 """
 _WRITES_AUTHORITATIVE = _AUTHORITATIVE.format(what=_WRITES_ON, order="c.seq, c.idx")
 """The last query of a read: the results of the earlier ones count only if the partition is still present."""
@@ -217,7 +221,7 @@ class Checkpoints:
             channels = await self._chains.read(connection, ThreadId(thread_id), ns, _wanted(rows, versions))
             ids = [row["checkpoint_id"] for row in rows]
             on_them = await connection.fetch(
-                _WRITES_AUTHORITATIVE, query.thread_id, thread_id, ns, ids, query.exclude_run
+                _WRITES_AUTHORITATIVE, query.thread_id, thread_id, ns, ids, query.exclude_run, query.as_of
             )
             require(on_them[0]["is_authoritative"], what)
             writes: dict[str, list[StoredWrite]] = {}
@@ -264,6 +268,9 @@ def _sql_of(query: CheckpointQuery) -> tuple[str, list[object]]:
     demand("checkpoint_id = {}", query.checkpoint_id)
     demand("run_id IS DISTINCT FROM {}", query.exclude_run)
     demand(_MATCHES, contained(query.metadata))
+    demand(f"(NOT hidden OR {_NOT_HIDDEN_AT.format(row='c', as_of='{}')})", query.as_of)
+    if query.as_of is None:
+        conditions.append("NOT hidden")
     arguments.append(query.limit)
     what = f"{' AND '.join(conditions)} ORDER BY {order} LIMIT ${len(arguments)}"
     return _AUTHORITATIVE.format(what=what, order=order), arguments

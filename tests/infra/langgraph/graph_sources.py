@@ -123,4 +123,5 @@ def build(items_type):
 
 mixed = build(Annotated[list, operator.add])
 delta = build(Annotated[list, DeltaChannel(extend, snapshot_frequency=4)])
+without_copies = build(Annotated[list, DeltaChannel(extend, snapshot_frequency=1000)])
 '''

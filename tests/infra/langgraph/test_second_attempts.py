@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from tests.infra.langgraph.executor_env import THREAD, ExecutorEnv
+from tests.infra.langgraph.executor_env import THREAD, ExecutorEnv, order_id
 from tests.infra.langgraph.graph_sources import MIXED, PAIR
 from tests.infra.langgraph.memory_checkpoints import CutLog
 from tests.infra.projects import loaded
 
 from agentlog_facts.execution_port import RunOutcome
+from agentlog_facts.ids import RunId
 from agentlog_facts.json_value import Json, JsonObject, as_object
 from agentlog_infra.langgraph.checkpoints import journal
 from agentlog_infra.langgraph.loading.graphs import Graphs
@@ -20,6 +21,7 @@ GRAPHS: Mapping[str, Json] = {
     "pair": "./pair_project.py:pair",
     "mixed": "./mixed_project.py:mixed",
     "delta": "./mixed_project.py:delta",
+    "without_copies": "./mixed_project.py:without_copies",
 }
 
 
@@ -170,6 +172,22 @@ async def test_an_update_of_a_delta_channel_counts_once(env: ExecutorEnv) -> Non
     assert items(outcome) == ["in", "only", "begin0"]
     state = await env.access.get_state("delta", THREAD)
     assert as_object(state["values"])["items"] == ["in", "only", "begin0"]
+
+
+@pytest.mark.parametrize("graph_id", ["mixed", "delta", "without_copies"])
+async def test_a_state_without_an_earlier_run_keeps_what_later_runs_built_on_it(
+    env: ExecutorEnv, graph_id: str
+) -> None:
+    for run in (1, 2, 3):
+        await env.run(graph_id, run=run, input={"plan": {}, "items": [f"in{run}"]})
+    for run in (1, 2):
+        view = await env.access.view_without_run(graph_id, THREAD, RunId(order_id(run)))
+        assert view.values is not None
+        expected: list[Json] = ["in1", "begin0", "join", "in2", "begin1", "join", "in3", "begin2", "join"]
+        assert view.values["items"] == expected
+    last = await env.access.view_without_run(graph_id, THREAD, RunId(order_id(3)))
+    assert last.values is not None
+    assert last.values["items"] == ["in1", "begin0", "join", "in2", "begin1", "join"]
 
 
 async def test_a_step_whose_routing_failed_is_not_taken_for_finished(env: ExecutorEnv) -> None:

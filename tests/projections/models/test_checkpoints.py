@@ -18,7 +18,7 @@ from tests.projections.models.applying import Applying
 from tests.projections.projector_env import ProjectorEnv, draft
 
 from agentlog_facts.checkpoint import CheckpointsHidden, EncodedChannel
-from agentlog_facts.checkpoint_ports import CheckpointQuery, StoredCheckpoint, find_latest, find_one
+from agentlog_facts.checkpoint_ports import CheckpointQuery, StoredCheckpoint, find_latest, find_one, find_parent
 from agentlog_facts.envelope import Draft, Fact
 from agentlog_facts.ids import RunId, Stream, ThreadId
 from agentlog_facts.json_value import Json
@@ -156,6 +156,27 @@ async def test_a_checkpoint_that_builds_on_a_hidden_run_keeps_its_values(
     )
     history = await checkpoints.find(CheckpointQuery(T1, ""))
     assert [(one.checkpoint_id, one.channels["m"].items) for one in history] == [("c2", ("a", "b"))]
+
+
+async def test_a_checkpoint_is_built_on_the_writes_that_showed_when_it_was_saved(
+    given: Applying, checkpoints: Checkpoints
+) -> None:
+    """`r2` was deleted before `c3` was built on `c1`; `r1` was deleted after it."""
+    await given(
+        *begun(),
+        by_r1(saved("c1"), written("c1", "by_r1", (0, "x", 1))),
+        draft("t1", run_finished(checkpoint_id="c1"), epoch=1),
+        draft("t1", run_created("r2")),
+        draft("t1", run_claimed("r2")),
+        draft("t1", written("c1", "by_r2", (0, "x", 2), run="r2"), stream="run-r2", epoch=4),
+        draft("t1", run_finished("r2", checkpoint_id="c1"), epoch=4),
+        draft("t1", run_deleted("r2")),
+        draft("t1", saved("c3", run=None, parent="c1"), state_updated({"set": {}})),
+        draft("t1", run_deleted("r1")),
+    )
+    parent = await find_parent(checkpoints, await latest(checkpoints))
+    assert parent is not None
+    assert (parent.checkpoint_id, [write.value for write in parent.writes]) == ("c1", [1])
 
 
 async def test_named_checkpoints_can_be_hidden(given: Applying, checkpoints: Checkpoints) -> None:

@@ -17,7 +17,7 @@ from agentlog_facts.checkpoint import (
     write_entries,
 )
 from agentlog_facts.checkpoint_ports import CheckpointQuery, StoredCheckpoint, StoredWrite
-from agentlog_facts.ids import RunId, Stream
+from agentlog_facts.ids import Stream
 
 
 class FoldedCheckpoints:
@@ -26,6 +26,7 @@ class FoldedCheckpoints:
     def __init__(self, first_seq: int = 0) -> None:
         self._seq = first_seq
         self._checkpoints: dict[CheckpointKey, StoredCheckpoint] = {}
+        self._hidden: dict[CheckpointKey, StoredCheckpoint] = {}
         self._writes: dict[CheckpointKey, list[StoredWrite]] = {}
         self._channels = ChannelHistory()
 
@@ -39,7 +40,8 @@ class FoldedCheckpoints:
                 self._written(fact)
             case CheckpointsHidden():
                 for key in hidden_checkpoints(fact):
-                    self._checkpoints.pop(key, None)
+                    if key in self._checkpoints:
+                        self._hidden[key] = self._checkpoints.pop(key)
 
     def remember(self, stored: StoredCheckpoint) -> None:
         """Add the channels of a checkpoint that was read from the rows, so that later deltas can be applied to them."""
@@ -47,10 +49,10 @@ class FoldedCheckpoints:
             key = (stored.thread_id, stored.checkpoint_ns, name, version)
             self._channels.remember(key, stored.channels.get(name))
 
-    def get(self, key: CheckpointKey, exclude_run: RunId | None = None) -> StoredCheckpoint | None:
+    def get(self, key: CheckpointKey, query: CheckpointQuery | None = None) -> StoredCheckpoint | None:
         """Return a folded checkpoint with its channels and the folded writes on it."""
         found = self._checkpoints.get(key)
-        return None if found is None else self._complete(found, exclude_run)
+        return None if found is None else self._complete(found, query or CheckpointQuery())
 
     def find(self, query: CheckpointQuery) -> list[StoredCheckpoint]:
         """Return the folded checkpoints that match a query, newest first."""
@@ -58,8 +60,15 @@ class FoldedCheckpoints:
         if query.before is not None:
             end = min((self._checkpoints[key].seq for key in self.keys(query, query.before)), default=0)
         folded = (self._checkpoints[key] for key in self.keys(query, query.checkpoint_id))
-        wanted = (one for one in folded if one.seq < end and _is_wanted(one, query))
-        return [self._complete(one, query.exclude_run) for one in islice(wanted, query.limit)]
+        wanted = (one for one in (*folded, *self._built_on(query)) if one.seq < end and _is_wanted(one, query))
+        return [self._complete(one, query) for one in islice(wanted, query.limit)]
+
+    def _built_on(self, query: CheckpointQuery) -> Iterator[StoredCheckpoint]:
+        """Yield the hidden checkpoint that a query names, if a checkpoint was built on it."""
+        if query.as_of is not None and query.thread_id and query.ns is not None and query.checkpoint_id:
+            found = self._hidden.get(CheckpointKey(query.thread_id, query.ns, query.checkpoint_id))
+            if found is not None:
+                yield found
 
     def keys(self, query: CheckpointQuery, checkpoint_id: str | None = None) -> Iterator[CheckpointKey]:
         """Yield the keys of the query's thread and namespace, newest first; all, or those with one checkpoint id."""
@@ -72,20 +81,24 @@ class FoldedCheckpoints:
             if of_query and checkpoint_id in (None, key.checkpoint_id):
                 yield key
 
-    def writes(self, key: CheckpointKey, exclude_run: RunId | None = None) -> tuple[StoredWrite, ...]:
-        """Return the folded writes on any checkpoint."""
-        found = self._writes.get(key, ())
-        return tuple(write for write in found if exclude_run is None or write.run_id != exclude_run)
+    def writes(self, key: CheckpointKey, query: CheckpointQuery) -> tuple[StoredWrite, ...]:
+        """Return the folded writes on any checkpoint that a query asks for."""
+        run_id, end = query.exclude_run, query.as_of
+        return tuple(
+            write
+            for write in self._writes.get(key, ())
+            if (run_id is None or write.run_id != run_id) and (end is None or write.seq < end)
+        )
 
     def lacks(self, stored: StoredCheckpoint) -> bool:
         """Return whether a checkpoint names a channel version that has been neither folded nor remembered."""
         versions = channel_versions(stored.checkpoint).items()
         return not all(self._channels.knows((stored.thread_id, stored.checkpoint_ns, *one)) for one in versions)
 
-    def _complete(self, stored: StoredCheckpoint, exclude_run: RunId | None) -> StoredCheckpoint:
+    def _complete(self, stored: StoredCheckpoint, query: CheckpointQuery) -> StoredCheckpoint:
         versions = channel_versions(stored.checkpoint)
         channels = self._channels.held(stored.thread_id, stored.checkpoint_ns, versions, stored.seq)
-        return replace(stored, channels=channels, writes=self.writes(stored.key, exclude_run))
+        return replace(stored, channels=channels, writes=self.writes(stored.key, query))
 
     def _saved(self, stream: Stream, fact: CheckpointSaved) -> None:
         for entry in channel_entries(fact, stream):

@@ -13,7 +13,10 @@ OUTCOMES = frozenset({ERROR, INTERRUPT})
 
 
 class ExcludeRun:
-    """Checkpoint reads without the checkpoints and writes of one run. Implements `checkpoint_ports.CheckpointReads`."""
+    """Checkpoint reads without the checkpoints and writes of one run. Implements `checkpoint_ports.CheckpointReads`.
+
+    A checkpoint of another run that was built on them keeps them.
+    """
 
     def __init__(self, reads: CheckpointReads, run_id: RunId) -> None:
         self._reads = reads
@@ -21,12 +24,15 @@ class ExcludeRun:
 
     async def find(self, query: CheckpointQuery) -> Sequence[StoredCheckpoint]:
         """Return checkpoints of other runs, with their writes. Raises: Unavailable."""
+        if query.as_of is not None:
+            return await self._reads.find(query)
         return await self._reads.find(replace(query, exclude_run=query.exclude_run or self._run_id))
 
 
 class ExcludePendingWrites:
     """Checkpoint reads without pending values, so that a checkpoint shows the state before a step that failed.
 
+    Values on which a later checkpoint was built are not pending.
     Implements `checkpoint_ports.CheckpointReads`.
     """
 
@@ -35,7 +41,8 @@ class ExcludePendingWrites:
 
     async def find(self, query: CheckpointQuery) -> Sequence[StoredCheckpoint]:
         """Return checkpoints whose only writes are outcomes of tasks. Raises: Unavailable."""
-        return [_without_values(one) for one in await self._reads.find(query)]
+        found = await self._reads.find(query)
+        return found if query.as_of is not None else [_without_values(one) for one in found]
 
 
 def _without_values(stored: StoredCheckpoint) -> StoredCheckpoint:

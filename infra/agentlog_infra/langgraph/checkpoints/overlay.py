@@ -48,9 +48,7 @@ class OverlaidReads:
         before_own = query.before is not None and any(self._own.keys(query, query.before))
         projected = replace(query, limit=limit, before=None if before_own else query.before)
         stored = await self._reads.find(projected)
-        return [*own, *(self._with_own_writes(one, query.exclude_run) for one in stored if one.key not in known)][
-            : query.limit
-        ]
+        return [*own, *(self._with_own_writes(one, query) for one in stored if one.key not in known)][: query.limit]
 
     async def _completed(self, own: StoredCheckpoint, query: CheckpointQuery) -> StoredCheckpoint:
         """Fetch the channels that an own checkpoint shares with projected parents. Raises: Unavailable."""
@@ -58,15 +56,16 @@ class OverlaidReads:
         while self._own.lacks(own) and parent.parent_checkpoint_id:
             key = CheckpointKey(own.thread_id, own.checkpoint_ns, parent.parent_checkpoint_id)
             parent = self._own.get(key) or await self._projected(key, own)
-        return own if parent is own else self._own.get(own.key, query.exclude_run) or own
+        return own if parent is own else self._own.get(own.key, query) or own
 
     async def _projected(self, key: CheckpointKey, child: StoredCheckpoint) -> StoredCheckpoint:
         found = await find_one(self._reads, *key)
         if found is None:  # an incomplete state would be stored as the thread's view
             raise Unavailable(f"checkpoint {child.checkpoint_id}: channels of its parent cannot be read")
-        return self._with_own_writes(found, None)
+        return self._with_own_writes(found, CheckpointQuery())
 
-    def _with_own_writes(self, stored: StoredCheckpoint, exclude_run: RunId | None) -> StoredCheckpoint:
+    def _with_own_writes(self, stored: StoredCheckpoint, query: CheckpointQuery) -> StoredCheckpoint:
         self._own.remember(stored)
-        kept = stored.writes if self._counted is None else self._counted(stored.writes)
-        return replace(stored, writes=(*kept, *self._own.writes(stored.key, exclude_run)))
+        pending = self._counted is not None and query.as_of is None
+        kept = self._counted(stored.writes) if self._counted is not None and pending else stored.writes
+        return replace(stored, writes=(*kept, *self._own.writes(stored.key, query)))

@@ -31,6 +31,7 @@ from agentlog_facts.checkpoint_ports import (
     StoredCheckpoint,
     find_latest,
     find_one,
+    find_parent,
     merged,
 )
 from agentlog_facts.configurable import CHECKPOINT_KEYS, NODE_METADATA
@@ -229,8 +230,8 @@ class LogSaver(LoopBoundSaver):
         found: dict[str, DeltaChannelHistory] = {channel: {"writes": []} for channel in channels}
         remaining = set(channels)
         stored = await self._stored(config) if channels else None
-        while remaining and stored is not None and stored.parent_checkpoint_id:
-            stored = await find_one(self._reads, stored.thread_id, stored.checkpoint_ns, stored.parent_checkpoint_id)
+        while remaining and stored is not None:
+            stored = await find_parent(self._reads, stored)
             if stored is not None:
                 remaining -= self._collect(stored, remaining, found)
         return found
