@@ -81,7 +81,27 @@ class EventLog(Protocol):
         ...
 
 
-class EventTail(Protocol):
+class RecordDecoder(Protocol):
+    """Decoder of the records of `agentlog.events`."""
+
+    async def resolve(self, raw: RawRecord) -> Draft:
+        """Decode a record, fetching its blobs. Raises: Corrupt, UnknownSchema, BlobMissing, Unavailable."""
+        ...
+
+
+class EventRecords(RecordDecoder, Protocol):
+    """Random access to the records of `agentlog.events`, also to those that cannot be decoded."""
+
+    def partition_of(self, key: Key) -> int:
+        """Return the partition of an aggregate key."""
+        ...
+
+    async def raw(self, place: LogPosition) -> RawRecord:
+        """Return the record at `place`. Raises: Unavailable, Corrupt (there is none)."""
+        ...
+
+
+class EventTail(RecordDecoder, Protocol):
     """All records of assigned partitions, in order, each at least once; the caller keeps the offsets."""
 
     def seek(self, partition: int, offset: int) -> None:
@@ -101,10 +121,6 @@ class EventTail(Protocol):
 
     async def ends(self) -> Mapping[int, int]:
         """Return the offset after the last record of every partition of the topic. Raises: Unavailable."""
-        ...
-
-    async def resolve(self, raw: RawRecord) -> Draft:
-        """Decode a record, fetching its blobs. Raises: Corrupt, UnknownSchema, BlobMissing, Unavailable."""
         ...
 
 

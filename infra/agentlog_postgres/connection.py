@@ -36,21 +36,30 @@ TRANSIENT = (
     ssl.SSLError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.TransactionRollbackError,  # deadlock and serialization failures
-    asyncpg.InsufficientResourcesError,  # disk full, out of memory, too many connections
-    asyncpg.OperatorInterventionError,  # shut down, restart, database dropped
-    asyncpg.PostgresSystemError,
-    asyncpg.ObjectInUseError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.InvalidTransactionStateError,  # a standby that became reachable first, time-outs of transactions
-    asyncpg.InternalServerError,
+    asyncpg.PostgresConnectionError,  # 08
+    asyncpg.InvalidTransactionStateError,  # 25: a standby that became reachable first, time-outs of transactions
+    asyncpg.InvalidAuthorizationSpecificationError,  # 28
+    asyncpg.TransactionRollbackError,  # 40: deadlock and serialization failures
+    asyncpg.InsufficientResourcesError,  # 53: disk full, out of memory, too many connections
+    asyncpg.ObjectInUseError,  # 55006
+    asyncpg.LockNotAvailableError,  # 55P03
+    asyncpg.OperatorInterventionError,  # 57: shut down, restart, database dropped, statement cancelled
+    asyncpg.PostgresSystemError,  # 58: input and output
     asyncpg.OutdatedSchemaCacheError,
-    asyncpg.InvalidCachedStatementError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    *_MISSING,
+    asyncpg.InvalidCachedStatementError,  # 0A000: a plan of a table that was replaced
+    *_MISSING,  # 3D000, 3F000, 42P01, 42703, 42883
 )
-"""Faults that say nothing about the data: the same statement may succeed later or on another connection."""
+"""Faults that say nothing about the data: the same statement may succeed later or on another connection.
+
+They are the driver's own faults and these classes of SQLSTATE. Every other class is about the statement and its data;
+internal errors (XX000) too, because PostgreSQL reports values with them that are too large for it.
+"""
+
+
+def is_transient(error: BaseException) -> bool:
+    """Tell whether a fault says nothing about the data; a value that the driver cannot encode is no such fault."""
+    unencodable = isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
+    return isinstance(error, TRANSIENT) and not unencodable
 
 
 class DatabaseMissing(Unavailable):
@@ -66,6 +75,15 @@ def translated(what: str) -> Generator[None]:
         raise DatabaseMissing(f"{what}: {error}") from error
     except TRANSIENT as error:
         raise Unavailable(f"{what}: PostgreSQL does not answer: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _internal(what: str) -> Generator[None]:
+    """Translate an internal error of PostgreSQL into Unavailable: a reader cannot do anything about it."""
+    try:
+        yield
+    except asyncpg.InternalServerError as error:
+        raise Unavailable(f"{what}: internal error of PostgreSQL: {error}") from error
 
 
 async def open_pool(uri: str, size: int) -> Pool:
@@ -153,7 +171,7 @@ async def close(connection: Connection) -> None:
 @asynccontextmanager
 async def reading(pool: Pool, what: str) -> AsyncGenerator[PooledConnection]:
     """Yield a connection for one query; a cancelled caller does not wait for the server. Raises: Unavailable."""
-    with translated(what):
+    with translated(what), _internal(what):
         async with pool.acquire(timeout=CONNECT_SECS) as connection:
             try:
                 yield connection

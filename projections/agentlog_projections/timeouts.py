@@ -6,6 +6,12 @@ PROJECTOR_LEAVE_S = 2.0
 PROJECTOR_FORGOTTEN_S = 3600.0
 """A projector without a heartbeat for this long loses its row."""
 
+STOP_FIRST_PAUSE_S = 1.0
+STOP_LONGEST_PAUSE_S = 30.0
+"""A partition that stopped at a record that may become readable is tried again after pauses between these two."""
+PROBE_S = 20.0
+"""A projector whose fold fails again and again waits this long for another connection to write."""
+
 # Rebuilds
 REBUILD_LOCK_S = 60.0
 """A rebuild in place waits this long for another one that folds."""

@@ -13,8 +13,8 @@ from itertools import count
 
 import asyncpg
 
-from agentlog_facts.envelope import Actor, Cause, Demand, Draft, Fact, LogPosition, Recorded
-from agentlog_facts.errors import Corrupt, Unavailable, UnknownSchema
+from agentlog_facts.envelope import Actor, Cause, Demand, Draft, Fact, LogPosition
+from agentlog_facts.errors import AgentlogError, Corrupt, Unavailable, UnknownSchema
 from agentlog_facts.guard import Verdict
 from agentlog_facts.ids import Key, RunId, Stream
 from agentlog_facts.notification import Hint
@@ -75,11 +75,14 @@ class MemoryTail:
     positions: dict[int, int] = field(default_factory=dict[int, int])
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     unknown: set[str] = field(default_factory=set[str])
+    faults: dict[str, AgentlogError] = field(default_factory=dict[str, AgentlogError])
     readers: "list[MemoryTail]" = field(default_factory=lambda: list[MemoryTail]())
 
     def reader(self, unknown: set[str] | None = None) -> "MemoryTail":
         """Return another tail of the same records, one per projector; it cannot decode the event ids in `unknown`."""
-        made = MemoryTail(self.partitions, self.records, unknown=self.unknown if unknown is None else unknown)
+        made = MemoryTail(
+            self.partitions, self.records, unknown=self.unknown if unknown is None else unknown, faults=self.faults
+        )
         self.readers.append(made)
         return made
 
@@ -137,12 +140,13 @@ class MemoryTail:
             raise Corrupt("key is not UTF-8") from error
         if commit.event_id in self.unknown:
             raise UnknownSchema(f"{commit.event_id}: from the future")
+        if commit.event_id in self.faults:
+            raise self.faults[commit.event_id]
         return commit
 
-    async def read(self, place: LogPosition) -> Recorded:
+    async def raw(self, place: LogPosition) -> RawRecord:
         key, value = self.records[place.partition][place.offset]
-        raw = RawRecord(place, key, value, START)
-        return Recorded(place, await self.resolve(raw), START)
+        return RawRecord(place, key, value, START)
 
 
 @dataclass

@@ -274,6 +274,9 @@ Made = Callable[[str, "re.Match[str]"], Statement]
 WRITES: list[tuple[str, Made]] = [
     (r"INSERT INTO ledger\.positions", _take),
     (r"INSERT INTO ledger\.projectors", _beat),
+    (r"LOCK TABLE ", _nothing),
+    (r"INSERT INTO ledger\.quarantine .*'probe'", _nothing),
+    (r"DELETE FROM ledger\.quarantine WHERE model = 'probe'", _nothing),
     (r"INSERT INTO (\S+)", _insert),
     (r"UPDATE ledger\.positions p SET next_offset", _fence),
     (r"UPDATE ledger\.positions p SET present", _say),

@@ -55,7 +55,7 @@ async def open_event_log(
 
 
 class KafkaLog:
-    """Implements `ports.EventLog`."""
+    """Implements `ports.EventLog` and `ports.EventRecords`."""
 
     def __init__(
         self, producer: DurableProducer, reader: KafkaReader, blobs: KafkaBlobs, partitions: int, topic: str = EVENTS
@@ -80,11 +80,19 @@ class KafkaLog:
 
     async def read(self, place: LogPosition) -> Recorded:
         """Return the commit at a position. Raises: Unavailable, Corrupt, UnknownSchema."""
+        raw = await self.raw(place)
+        return Recorded(place, await self.resolve(raw), raw.timestamp)
+
+    async def raw(self, place: LogPosition) -> RawRecord:
+        """Return the record at a position. Raises: Unavailable, Corrupt (there is none)."""
         record = await self._reader.one(place.partition, place.offset)
         if record is None:
             raise Corrupt(f"{self._topic}-{place.partition}: no record at offset {place.offset}")
-        raw = raw_record(record)
-        return Recorded(place, await resolve(raw, self._blobs), raw.timestamp)
+        return raw_record(record)
+
+    async def resolve(self, raw: RawRecord) -> Draft:
+        """Decode a record, fetching its blobs. Raises: Corrupt, UnknownSchema, BlobMissing, Unavailable."""
+        return await resolve(raw, self._blobs)
 
     async def end(self, partition: int) -> int:
         """Return the offset after the last record of a partition. Raises: Unavailable."""

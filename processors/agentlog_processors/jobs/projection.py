@@ -14,7 +14,8 @@ from agentlog_infra.stack.addresses import joined
 from agentlog_postgres.connection import close, connect_projector, open_pool
 from agentlog_processors.jobs.migrate import DIFFERENCE, OK, USAGE, failed
 from agentlog_projections.models.registry import read_models
-from agentlog_projections.projector.quarantine import DETERMINISTIC, retry
+from agentlog_projections.projector.isolated_fold import retry
+from agentlog_projections.projector.quarantine import DETERMINISTIC, LEDGER
 from agentlog_projections.queries.health import Parked, health, parked
 
 NOT_FOUND = 5
@@ -67,7 +68,7 @@ async def _retry(settings: Settings, model: str = "", key: str = "") -> int:
 async def _retry_one(settings: Settings, log: KafkaLog, one: Parked) -> str | None:
     """Apply the waiting commits of an aggregate; return the error, or None. Raises: Unavailable."""
     models, _ = read_models()
-    if one.model not in {model.name for model in models}:
+    if one.model not in {LEDGER, *(model.name for model in models)}:
         return f"this release has no read model {one.model}"
     connection_ = await connect_projector(settings.database_uri or "", NAME)
     try:

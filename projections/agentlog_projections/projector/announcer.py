@@ -89,7 +89,7 @@ def hint_of(partition: int, after: int, judged: Iterable[Judged]) -> Hint:
         append_ids.append(one.read.append_id)
         if isinstance(one.verdict, Accepted):
             versions[last] = one.verdict.version
-        else:
+        elif one.verdict is not None:
             not_accepted[last] = one.verdict
         if one.commit is not None:
             ended.extend(one.commit.ended)

@@ -1,11 +1,37 @@
-"""Fold of a failing batch: model by model, then aggregate by aggregate; failing aggregates go to quarantine."""
+"""Fold of a failing batch, model by model, then aggregate by aggregate; failing aggregates go to quarantine.
+
+The same fold retries an aggregate in quarantine, outside of the projector.
+"""
 
 from collections.abc import Sequence
 
-from agentlog_postgres.connection import Connection
-from agentlog_projections.projector.quarantine import DETERMINISTIC, Quarantine, execute, is_deterministic
+from agentlog_facts.envelope import LogPosition
+from agentlog_facts.ids import Key
+from agentlog_facts.ports import EventRecords
+from agentlog_postgres.connection import Connection, translated
+from agentlog_projections.projector.ledger import LedgerFold
+from agentlog_projections.projector.quarantine import (
+    DETERMINISTIC,
+    LEDGER,
+    Quarantine,
+    execute,
+    is_deterministic,
+    key_text,
+)
+from agentlog_projections.projector.verdicts import judge, read_record
 from agentlog_projections.sql.batch import Composer, Transaction
 from agentlog_projections.sql.read_model import Commit, ReadModel, by_key
+
+_TRY = "UPDATE ledger.quarantine SET attempts = attempts + 1 WHERE model = $1 AND key = $2"
+_RELEASE = """
+UPDATE ledger.positions SET owner = NULL
+ WHERE partition IN (SELECT partition FROM ledger.quarantine WHERE model = $1 AND key = $2)
+"""
+_PARKED = """
+SELECT partition, "offset", version, ordinal, ended FROM ledger.quarantine
+ WHERE model = $1 AND key = $2 ORDER BY "offset"
+"""
+_FORGET = "DELETE FROM ledger.quarantine WHERE model = $1 AND key = $2"
 
 
 class IsolatedFold:
@@ -52,3 +78,56 @@ class IsolatedFold:
         tx = Transaction(self._connection)
         self._quarantine.park(tx, model.name, commits, *error)
         await execute(self._connection, tx, self._composer)
+
+
+async def retry(connection: Connection, log: EventRecords, models: Sequence[ReadModel], model: str, key: Key) -> int:
+    """Apply the parked commits of an aggregate again, in order, and return how many there were.
+
+    `model` is a read model, or LEDGER for an aggregate whose records wait for their verdicts. Meanwhile the projector
+    loses the partition; it takes it again by itself. If a commit fails again, its error is raised and all commits stay
+    in quarantine. Raises: Unavailable.
+    """
+    for one in models:
+        one.forget()
+    with translated(f"retry of {model} {key}"):
+        await connection.execute(_TRY, model, key)
+        async with connection.transaction():
+            await connection.execute(_RELEASE, model, key)  # from here on no projector adds commits
+            parked = await connection.fetch(_PARKED, model, key)
+            places = [LogPosition(row["partition"], row["offset"]) for row in parked]
+            if model == LEDGER:
+                await _judge_again(connection, log, models, places, key)
+            else:
+                chosen = next(one for one in models if one.name == model)
+                for place, row in zip(places, parked, strict=True):
+                    draft = await log.resolve(await log.raw(place))
+                    commit = Commit(place, draft, row["version"], row["ordinal"], tuple(row["ended"]))
+                    await _apply(connection, chosen, commit)
+            await connection.execute(_FORGET, model, key)
+    return len(parked)
+
+
+async def _apply(connection: Connection, model: ReadModel, commit: Commit) -> None:
+    tx = Transaction(connection)
+    await model.apply(tx, [commit])
+    await execute(connection, tx, Composer())
+
+
+async def _judge_again(
+    connection: Connection, log: EventRecords, models: Sequence[ReadModel], places: Sequence[LogPosition], key: Key
+) -> None:
+    """Judge and fold records that have no verdict; what only a read model cannot hold goes to its quarantine."""
+    quarantine, ledger = Quarantine(), LedgerFold()
+    await quarantine.load(connection)
+    fold = IsolatedFold(connection, models, quarantine, Composer())
+    for place in places:
+        raw = await log.raw(place)
+        if key_text(raw) != key:  # an operator parked the aggregate where it had no record
+            continue
+        reads = [await read_record(log, raw, log.partition_of)]
+        tx = Transaction(connection)
+        known = await ledger.known(tx, reads)
+        judged = judge(reads, known)
+        ledger.write(tx, judged, known)
+        await execute(connection, tx, Composer())
+        await fold.apply([one.commit for one in judged if one.commit is not None])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from agentlog_facts.envelope import Actor, LogPosition
-from agentlog_facts.guard import EMPTY, Accepted, Prior
+from agentlog_facts.guard import EMPTY, Accepted, Prior, Verdict
 from agentlog_facts.ids import Key
 from agentlog_facts.json_value import Json, dump, load_object
 from agentlog_facts.notification import decode_verdict, encode_verdict
@@ -125,8 +125,10 @@ class LedgerFold:
             self._known.put(key, found[key], _weight(found[key]))
 
     def write(self, tx: Transaction, judged: Sequence[Judged], known: Mapping[Key, Known]) -> None:
-        """Collect the index rows of all records and the heads of all aggregates that accepted something."""
-        tx.write(_INDEX, *zip(*(_index_row(one) for one in judged), strict=True))
+        """Collect the index rows of all judged records and the heads of all aggregates that accepted something."""
+        rows = [_index_row(one, one.verdict) for one in judged if one.verdict is not None]
+        if rows:
+            tx.write(_INDEX, *zip(*rows, strict=True))
         touched = {one.commit.draft.key: one.commit.place.partition for one in judged if one.commit is not None}
         if touched:
             heads = [known[key] for key in touched]
@@ -168,8 +170,8 @@ def fence(steps: Sequence[Advance], owner: str) -> Write:
     )
 
 
-def _index_row(one: Judged) -> tuple[object, ...]:
-    raw, draft, verdict = one.read.raw, one.read.draft, one.verdict
+def _index_row(one: Judged, verdict: Verdict) -> tuple[object, ...]:
+    raw, draft = one.read.raw, one.read.draft
     place = raw.place
     kind = encode_verdict(verdict)
     stored = dump(kind).decode()

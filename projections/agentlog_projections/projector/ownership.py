@@ -9,9 +9,11 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 
 import asyncpg
 
+from agentlog_facts.back_off import back_off
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.ports import RawRecord
 from agentlog_postgres.connection import Connection
@@ -82,8 +84,9 @@ class FoldedPartition:
 
     `reading` is the offset of the next record to take from the tail. `verifying`: that record was folded before and is
     read again, to check that it is the same. `stopped` is the reason why no more records are folded; `unknown`: a newer
-    release may continue. `before` is the reason of an earlier stop: the row still shows it, and the partition is not
-    usable, until the next record is folded or the partition is known to be at the end of the log.
+    release may continue; `again_at_s`: when this projector reads the record again, after `tries` earlier ones. `before`
+    is the reason of an earlier stop: the row still shows it, and the partition is not usable, until the next record is
+    folded or the partition is known to be at the end of the log.
     """
 
     number: int
@@ -96,6 +99,8 @@ class FoldedPartition:
     stopped: str | None = None
     unknown: bool = False
     before: str | None = None
+    tries: int = 0
+    again_at_s: float | None = None
 
     def begin(self, end: int) -> None:
         """Set the offsets to read from, for a log that ends at `end` now."""
@@ -110,6 +115,25 @@ class FoldedPartition:
     def stop(self, why: str, at: int, *, unknown: bool = False) -> None:
         """Stop folding at offset `at`; records that were read before it are still folded."""
         self.stopped, self.unknown, self.reading = why, unknown, max(at, self.next_offset)
+
+    def stop_for_now(self, why: str, at: int, now_s: float) -> None:
+        """Stop at offset `at`, and try its record again later, after a pause that grows with every try."""
+        self.stop(why, at)
+        pauses = back_off(timeouts.STOP_FIRST_PAUSE_S, timeouts.STOP_LONGEST_PAUSE_S)
+        self.again_at_s = now_s + next(islice(pauses, self.tries, None))
+        self.tries += 1
+
+    def resume(self, now_s: float) -> bool:
+        """Tell whether it is time to read the record of a stop again; if so, the partition continues there."""
+        if self.again_at_s is None or now_s < self.again_at_s or self.reading != NOWHERE:
+            return False
+        self.before, self.stopped, self.again_at_s = self.stopped, None, None
+        self.reading = self.next_offset
+        return True
+
+    def advance(self, next_offset: int) -> None:
+        """Note that everything before `next_offset` is folded."""
+        self.next_offset, self.tries = next_offset, 0
 
     def status_changed(self) -> bool:
         """Tell, once, whether the row must change: the records before a stop are folded, or an earlier stop is over."""

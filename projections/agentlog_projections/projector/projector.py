@@ -6,12 +6,15 @@ import logging
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+import asyncpg
+
 from agentlog_facts.back_off import back_off
 from agentlog_facts.errors import Diverged, Unavailable
 from agentlog_postgres.connection import TRANSIENT, close, connect_projector
 from agentlog_projections.models.runs import RunsModel
 from agentlog_projections.projector.heartbeat import heartbeat
 from agentlog_projections.projector.ownership import Fenced
+from agentlog_projections.projector.repeated_faults import RepeatedFaults
 from agentlog_projections.projector.session import FoldPorts, FoldSettings, ProjectorSession
 from agentlog_projections.sql.read_model import ReadModel
 
@@ -34,6 +37,7 @@ class Projector:
         self._models = models
         self._runs = runs
         self._ready = asyncio.Event()
+        self._faults = RepeatedFaults()
 
     async def wait_ready(self) -> None:
         """Wait until this projector has taken its share of partitions for the first time; it may be empty."""
@@ -46,13 +50,14 @@ class Projector:
             try:
                 async with self.session() as fold:
                     self._ready.set()
-                    pauses = self._pauses()
                     while True:
                         await fold.cycle()
+                        if not self._faults:
+                            pauses = self._pauses()
             except Fenced as error:
                 log.warning("projector.fenced", extra={"reason": str(error)})
                 await asyncio.sleep(self._settings.first_pause.total_seconds())
-            except (Unavailable, Diverged, *TRANSIENT) as error:
+            except (Unavailable, Diverged, asyncpg.PostgresError, *TRANSIENT) as error:
                 text = f"{type(error).__name__}: {error}"
                 pause_s = next(pauses)
                 log.warning("projector.interrupted", extra={"reason": text, "again_in_secs": pause_s})
@@ -72,7 +77,9 @@ class Projector:
         async with heartbeat(settings.database_uri, settings.owner, settings.look_every) as member:
             connection = await connect_projector(settings.database_uri)
             try:
-                fold = ProjectorSession(connection, settings, self._ports, self._models, self._runs, member)
+                fold = ProjectorSession(
+                    connection, settings, self._ports, self._models, self._runs, member, self._faults
+                )
                 try:
                     await fold.begin()
                     yield fold

@@ -1,24 +1,29 @@
-"""Quarantine of aggregates that a read model cannot hold: their commits are parked, in order, until `retry`."""
+"""Quarantine of aggregates that cannot be folded: their commits wait, in order, until a retry.
+
+Most are in quarantine of one read model: the ledger has judged their commits, and the other read models go on. If even
+the ledger cannot take a record, or an operator parks its aggregate, the aggregate is in quarantine of the ledger
+(`LEDGER`): its records wait without a verdict, whatever they hold.
+"""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import asyncpg
 
 from agentlog_facts.envelope import LogPosition
 from agentlog_facts.errors import Corrupt
-from agentlog_facts.ids import Key
-from agentlog_facts.ports import EventLog
-from agentlog_postgres.connection import TRANSIENT, Connection, Executor, translated
+from agentlog_facts.ports import RawRecord
+from agentlog_postgres.connection import Executor, is_transient
+from agentlog_projections.projector.verdicts import MOST_NAMES
 from agentlog_projections.sql.batch import Composer, Transaction
-from agentlog_projections.sql.read_model import Commit, ReadModel
+from agentlog_projections.sql.read_model import Commit
 
 log = logging.getLogger(__name__)
 
 DETERMINISTIC = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, Corrupt, asyncpg.PostgresError)
 """Errors that the same commit would raise again, except those of `TRANSIENT`, which are faults of the database."""
-UNSTORABLE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
-"""Errors of PostgreSQL about a value that no column or index can hold: the fault is the record's, not ours."""
+LEDGER = "ledger"
+"""Name, beside those of read models, under which aggregates are parked without verdicts."""
 
 _PARK = """
 INSERT INTO ledger.quarantine (model, key, partition, "offset", error, version, ordinal, ended)
@@ -26,15 +31,6 @@ SELECT model, key, partition, "offset", error, version, ordinal, string_to_array
   FROM unnest($1::text[], $2::text[], $3::int[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[], $8::text[])
        AS r(model, key, partition, "offset", error, version, ordinal, ended)
 ON CONFLICT DO NOTHING
-"""
-_TRY = "UPDATE ledger.quarantine SET attempts = attempts + 1 WHERE model = $1 AND key = $2"
-_RELEASE = """
-UPDATE ledger.positions SET owner = NULL
- WHERE partition IN (SELECT partition FROM ledger.quarantine WHERE model = $1 AND key = $2)
-"""
-_PARKED = """
-SELECT partition, "offset", version, ordinal, ended FROM ledger.quarantine
- WHERE model = $1 AND key = $2 ORDER BY "offset"
 """
 _BEHIND = "waits behind an earlier commit of its aggregate"
 _MOST_ERROR = 500
@@ -45,6 +41,7 @@ class Quarantine:
 
     def __init__(self) -> None:
         self._parked: set[tuple[str, str]] = set()
+        self._errors: dict[LogPosition, str] = {}
 
     async def load(self, connection: Executor) -> None:
         """Load the aggregates in quarantine."""
@@ -73,6 +70,21 @@ class Quarantine:
         text = error[:_MOST_ERROR].replace("\x00", "")
         tx.write(_PARK, *zip(*(_row(model, commit, text) for commit in commits), strict=True))
 
+    def add(self, raw: RawRecord, error: str) -> None:
+        """Put the aggregate of a record into quarantine of the ledger, from this record on."""
+        self._parked.add((LEDGER, key_text(raw)))
+        self._errors[raw.place] = error
+        log.error("projector.quarantined", extra={"model": LEDGER, "key": key_text(raw), "error": error})
+
+    def park_unjudged(self, tx: Transaction, raws: Sequence[RawRecord]) -> None:
+        """Collect the rows of records that wait without a verdict."""
+        if raws:
+            tx.write(_PARK, *zip(*(self._unjudged_row(raw) for raw in raws), strict=True))
+
+    def _unjudged_row(self, raw: RawRecord) -> tuple[object, ...]:
+        place = raw.place
+        return LEDGER, key_text(raw), place.partition, place.offset, self._errors.get(place, _BEHIND), 0, 0, ""
+
 
 def _row(model: str, commit: Commit, error: str) -> tuple[object, ...]:
     place, ended = commit.place, ",".join(commit.ended)
@@ -81,35 +93,12 @@ def _row(model: str, commit: Commit, error: str) -> tuple[object, ...]:
 
 def is_deterministic(error: BaseException) -> bool:
     """Tell whether the same commit would raise this error again."""
-    return isinstance(error, DETERMINISTIC) and not isinstance(error, TRANSIENT)
+    return isinstance(error, DETERMINISTIC) and not is_transient(error)
 
 
-async def retry(connection: Connection, log_: EventLog, models: Collection[ReadModel], model: str, key: Key) -> int:
-    """Apply the parked commits of an aggregate again, in order, and return how many there were.
-
-    Meanwhile the projector loses the partition; it takes it again by itself. If a commit fails again, its error is
-    raised and all commits stay in quarantine. Raises: Unavailable.
-    """
-    chosen = next(one for one in models if one.name == model)
-    with translated(f"retry of {model} {key}"):
-        await connection.execute(_TRY, model, key)
-        async with connection.transaction():
-            await connection.execute(_RELEASE, model, key)  # from here on no projector adds commits
-            parked = await connection.fetch(_PARKED, model, key)
-            chosen.forget()
-            for row in parked:
-                place = LogPosition(row["partition"], row["offset"])
-                recorded = await log_.read(place)
-                commit = Commit(place, recorded.draft, row["version"], row["ordinal"], tuple(row["ended"]))
-                await _apply(connection, chosen, commit)
-            await connection.execute("DELETE FROM ledger.quarantine WHERE model = $1 AND key = $2", model, key)
-    return len(parked)
-
-
-async def _apply(connection: Connection, model: ReadModel, commit: Commit) -> None:
-    tx = Transaction(connection)
-    await model.apply(tx, [commit])
-    await execute(connection, tx, Composer())
+def key_text(raw: RawRecord) -> str:
+    """Return the aggregate key of any record as the ledger stores it."""
+    return (raw.key or b"").decode("utf-8", "backslashreplace").replace("\x00", "\\x00")[:MOST_NAMES]
 
 
 async def execute(connection: Executor, tx: Transaction, composer: Composer) -> None:

@@ -6,19 +6,15 @@ costs nothing: every step before the commit is done again, and everything after 
 
 import asyncio
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-import asyncpg
-
-from agentlog_facts.errors import Corrupt, UnknownSchema
-from agentlog_facts.guard import Void
+from agentlog_facts.errors import BlobMissing, Unavailable, UnknownSchema
 from agentlog_facts.ids import Key
 from agentlog_facts.ports import Clock, EventTail, RawRecord
 from agentlog_facts.system import PartitionOpened
-from agentlog_postgres.connection import Connection
+from agentlog_postgres.connection import TRANSIENT, Connection, is_transient
 from agentlog_projections.models.runs import RunsModel
 from agentlog_projections.projector import ownership
 from agentlog_projections.projector.announcer import Announcer, has_receiver, hint_of
@@ -27,9 +23,10 @@ from agentlog_projections.projector.heartbeat import ProjectorHeartbeat
 from agentlog_projections.projector.isolated_fold import IsolatedFold
 from agentlog_projections.projector.ledger import Advance, LedgerFold, fence
 from agentlog_projections.projector.ownership import Fenced, FoldedPartition
-from agentlog_projections.projector.quarantine import DETERMINISTIC, UNSTORABLE, Quarantine, execute, is_deterministic
+from agentlog_projections.projector.quarantine import DETERMINISTIC, LEDGER, Quarantine, execute, key_text
 from agentlog_projections.projector.ready_runs import ReadyRunNotifier
-from agentlog_projections.projector.verdicts import Judged, Known, Read, judge, readable
+from agentlog_projections.projector.repeated_faults import BATCH_TRIES, RECORD_TRIES, RepeatedFaults, takes_writes
+from agentlog_projections.projector.verdicts import Judged, Known, Read, judge, read_record, size_bytes
 from agentlog_projections.sql.batch import Composer, Transaction, Write
 from agentlog_projections.sql.lru import CACHE_BYTES
 from agentlog_projections.sql.read_model import ReadModel
@@ -41,8 +38,8 @@ MOST_BYTES = 32 * 1024 * 1024
 MOST_REASON = 500
 READ_AHEAD = 200
 """A poll with at least this many records means that the fold is behind the log."""
-_BLOB_SIZE = re.compile(rb'"sha256":"[0-9a-f]{64}","size":(\d+)')
 _SQLSTATE_FENCED = "AL001"
+_NO_FOLD = "its fold fails again and again, although PostgreSQL takes other writes"
 _FENCED = """
 SELECT CASE WHEN (SELECT count(*) FROM w0) = $1 THEN clock_timestamp() ELSE ledger.fenced() END
 """
@@ -88,8 +85,13 @@ class ProjectorSession:
         models: Sequence[ReadModel],
         runs: RunsModel,
         member: ProjectorHeartbeat | None = None,
+        faults: RepeatedFaults | None = None,
     ) -> None:
-        """`member` signals changes of the group; without it the group is read only every `look_every`."""
+        """`member` signals changes of the group; without it the group is read only every `look_every`.
+
+        `faults` counts the faults of earlier sessions too.
+        """
+        self._faults = RepeatedFaults() if faults is None else faults
         self._member = member
         self._connection = connection
         self._settings = settings
@@ -196,6 +198,9 @@ class ProjectorSession:
         if not changed and now < self._next_check_s:
             return
         self._next_check_s = now + self._settings.look_every.total_seconds()
+        for one in self.partitions.values():
+            if one.resume(now):
+                self._ports.tail.seek(one.number, one.reading)
         seen = await ownership.read_cluster_state(self._connection, self._settings.lease)
         ownership.check(self.partitions, self._settings.owner, seen)
         if rebalance(self._settings.owner, self._all, seen):
@@ -216,19 +221,23 @@ class ProjectorSession:
                 batches.append([])
                 size = 0
             batches[-1].append(read)
-            size += _weight(raw)
+            size += size_bytes(raw)
         return batches
 
     async def _decode(self, raw: RawRecord, one: FoldedPartition) -> Read | None:
+        """Decode a record; None if its partition stops before it."""
+        if self._quarantine.holds(LEDGER, key_text(raw)):
+            return Read(raw, None, parked=True)
+        offset = raw.place.offset
         try:
-            draft = await self._ports.tail.resolve(raw)
+            return await read_record(self._ports.tail, raw, self._ports.partition_of)
         except UnknownSchema as error:
-            one.stop(f"unknown schema at {raw.place.offset}: {error}", raw.place.offset, unknown=True)
-            return None
-        except Corrupt as error:
-            log.warning("projector.unreadable", extra={"partition": one.number, "offset": raw.place.offset})
-            return Read(raw, None, Void("unreadable", None, None, str(error)[:200].replace("\x00", "")))
-        return Read(raw, draft, readable(draft, raw, self._ports.partition_of))
+            one.stop(f"unknown schema at {offset}: {error}", offset, unknown=True)
+        except Unavailable as error:
+            if not isinstance(error, BlobMissing) and not self._faults.read_failed(raw.place):
+                raise
+            one.stop_for_now(f"cannot be read at {offset}: {error}", offset, self._ports.clock.monotonic())
+        return None
 
     async def _store_stops(self) -> None:
         """Store which partitions have stopped, and which have got past an earlier stop."""
@@ -245,21 +254,40 @@ class ProjectorSession:
             self.partitions = {n: one for n, one in self.partitions.items() if n not in unknown}
 
     async def _commit(self, reads: Sequence[Read]) -> None:
-        reads = [read for read in reads if self.partitions[read.raw.place.partition].folds(read.raw)]
+        reads = [self._as_parked(one) for one in reads if self.partitions[one.raw.place.partition].folds(one.raw)]
         if not reads:
             return
         steps = self._steps(reads)
+        starts = {step.partition: step.previous for step in steps}
+        tries = self._faults.tries(starts)
+        if tries >= BATCH_TRIES and len(reads) > 1:
+            for read in reads:
+                await self._commit([read])
+            return
+        if tries >= RECORD_TRIES:
+            self._quarantine.add(reads[0].raw, _NO_FOLD)
+            reads = [self._as_parked(reads[0])]
         try:
             judged, known = await self._folded(reads, steps)
-        except UNSTORABLE as error:
+        except (*DETERMINISTIC, *TRANSIENT) as error:
+            if getattr(error, "sqlstate", None) == _SQLSTATE_FENCED:
+                raise Fenced(str(error)) from error
+            if is_transient(error):
+                outage = tries >= BATCH_TRIES and not await takes_writes(
+                    self._settings.database_uri, size_bytes(reads[0].raw)
+                )
+                self._faults.fold_failed(starts, outage=outage)
+                raise
             await self._commit_around(reads, error)
             return
-        except asyncpg.PostgresError as error:
-            if error.sqlstate == _SQLSTATE_FENCED:
-                raise Fenced(str(error)) from error
-            raise
         self._ledger.settle(known)
+        self._faults.folded(starts)
         await self._committed(steps, judged, known)
+
+    def _as_parked(self, read: Read) -> Read:
+        """Return the record without its commit if its aggregate has come into quarantine of the ledger meanwhile."""
+        held = not read.parked and self._quarantine.holds(LEDGER, key_text(read.raw))
+        return Read(read.raw, None, parked=True) if held else read
 
     async def _commit_around(self, reads: Sequence[Read], error: Exception) -> None:
         """Find by bisection the record that the ledger cannot hold: its partition stops, the others continue."""
@@ -267,7 +295,8 @@ class ProjectorSession:
         if len(reads) == 1:
             place = reads[0].raw.place
             why = f"cannot be folded at {place.offset}: {type(error).__name__}: {error}"[:MOST_REASON]
-            self.partitions[place.partition].stop(why.replace("\x00", ""), place.offset)
+            now_s = self._ports.clock.monotonic()
+            self.partitions[place.partition].stop_for_now(why.replace("\x00", ""), place.offset, now_s)
             return
         half = len(reads) // 2
         await self._commit(reads[:half])
@@ -279,6 +308,8 @@ class ProjectorSession:
         try:
             return await self._fold(reads, steps)
         except DETERMINISTIC as error:
+            if is_transient(error):
+                raise
             return await self._fold_isolated(reads, steps, error)
 
     async def _fold(self, reads: Sequence[Read], steps: Sequence[Advance]) -> tuple[list[Judged], Mapping[Key, Known]]:
@@ -288,6 +319,7 @@ class ProjectorSession:
         judged = judge(reads, known)
         tx.together.append(fence(steps, self._settings.owner))
         self._ledger.write(tx, judged, known)
+        self._quarantine.park_unjudged(tx, [read.raw for read in reads if read.parked])
         commits = [one.commit for one in judged if one.commit is not None]
         for model in self._models:
             folded, waiting = self._quarantine.split(model.name, commits)
@@ -305,7 +337,7 @@ class ProjectorSession:
         self, reads: Sequence[Read], steps: Sequence[Advance], error: Exception
     ) -> tuple[list[Judged], Mapping[Key, Known]]:
         """Fold again, each read model in isolation, so that only failing aggregates go to quarantine."""
-        if not is_deterministic(error) or getattr(error, "sqlstate", None) == _SQLSTATE_FENCED:
+        if getattr(error, "sqlstate", None) == _SQLSTATE_FENCED:
             raise error
         reason = f"{type(error).__name__}: {error}"
         log.warning("projector.fold_isolated", extra={"records": len(reads), "reason": reason})
@@ -316,6 +348,7 @@ class ProjectorSession:
             judged = judge(reads, known)
             tx.together.append(fence(steps, self._settings.owner))
             self._ledger.write(tx, judged, known)
+            self._quarantine.park_unjudged(tx, [read.raw for read in reads if read.parked])
             tx.together.append(Write(_FENCED, (len(steps),)))
             await execute(self._connection, tx, self._composer)
             await self._isolated.apply([one.commit for one in judged if one.commit is not None])
@@ -342,7 +375,7 @@ class ProjectorSession:
         again: list[int] = []
         for step in steps:
             one = self.partitions[step.partition]
-            one.next_offset = step.next_offset
+            one.advance(step.next_offset)
             if step.present and not one.present:
                 one.present = True
                 arrived.append(step.partition)
@@ -362,10 +395,3 @@ class ProjectorSession:
             commits = [one.commit for group in groups.values() for one in group if one.commit is not None]
             await self._ready_runs.after(commits, known)
         await self._ready_runs.all_of(arrived + again)
-
-
-def _weight(raw: RawRecord) -> int:
-    """Return the size of a record in bytes, blobs included."""
-    value = raw.value or b""
-    blobs = sum(int(size) for size in _BLOB_SIZE.findall(value)) if b'"blobs":[{' in value else 0
-    return len(value) + blobs

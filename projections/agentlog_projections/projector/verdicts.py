@@ -1,20 +1,26 @@
-"""Verdicts on a batch of records, by the guard and the heads in the ledger; pure, no database."""
+"""Verdicts on a batch of records, by the guard and the heads in the ledger; no database."""
 
+import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agentlog_facts.envelope import Draft
+from agentlog_facts.errors import Corrupt, UnknownSchema
 from agentlog_facts.guard import EMPTY, Accepted, AggregateHead, Prior, RunHead, Verdict, Void, advance, guard
 from agentlog_facts.ids import Key, RunId, Stream, category
 from agentlog_facts.json_value import JsonObject, as_object, dump, load_object
-from agentlog_facts.ports import RawRecord
+from agentlog_facts.ports import RawRecord, RecordDecoder
 from agentlog_facts.thread import RunCreated
 from agentlog_facts.vocabulary import append_id_of
 from agentlog_projections.sql.read_model import Commit
 
+log = logging.getLogger(__name__)
+
 MOST_PRIORS = 256
 """Accepted event ids cached per aggregate; with more of them, they are looked up in `log_index`."""
 
+_BLOB_SIZE = re.compile(rb'"sha256":"[0-9a-f]{64}","size":(\d+)')
 MOST_NAMES = 600
 """Characters of all names of a commit: more than our writers use, and few enough for an index."""
 
@@ -46,11 +52,15 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A record as read: its commit, or the reason why it is void without the guard."""
+    """A record as read: its commit, or the reason why it is void without the guard.
+
+    `parked`: the record waits in quarantine, neither decoded nor judged.
+    """
 
     raw: RawRecord
     draft: Draft | None
     void: Void | None = None
+    parked: bool = False
 
     @property
     def append_id(self) -> str:
@@ -60,10 +70,10 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A record with its verdict, and the commit for the read models if it was accepted."""
+    """A record with its verdict, None while it is parked, and the commit for the read models if it was accepted."""
 
     read: Read
-    verdict: Verdict
+    verdict: Verdict | None
     commit: Commit | None = None
 
 
@@ -74,6 +84,8 @@ def judge(reads: Sequence[Read], known: Mapping[Key, Known]) -> list[Judged]:
 
 def _judge(read: Read, known: Mapping[Key, Known]) -> Judged:
     draft = read.draft
+    if read.parked:
+        return Judged(read, None)
     if draft is None or read.void is not None:
         return Judged(read, read.void or Void("unreadable"))
     aggregate = known[draft.key]
@@ -94,6 +106,25 @@ def _created_and_ended(draft: Draft, ended: Sequence[RunId], after: Mapping[RunI
         return ()
     created = (RunId(fact.run_id) for fact in draft.facts if isinstance(fact, RunCreated))
     return tuple(run_id for run_id in created if run_id not in after and run_id not in ended)
+
+
+async def read_record(decoder: RecordDecoder, raw: RawRecord, partition_of: Callable[[Key], int]) -> Read:
+    """Decode a record; one that cannot be decoded is void. Raises: UnknownSchema, BlobMissing, Unavailable."""
+    try:
+        draft = await decoder.resolve(raw)
+    except UnknownSchema:
+        raise
+    except Corrupt as error:
+        log.warning("projector.unreadable", extra={"partition": raw.place.partition, "offset": raw.place.offset})
+        return Read(raw, None, Void("unreadable", None, None, str(error)[:200].replace("\x00", "")))
+    return Read(raw, draft, readable(draft, raw, partition_of))
+
+
+def size_bytes(raw: RawRecord) -> int:
+    """Return the size of a record, blobs included."""
+    value = raw.value or b""
+    blobs = sum(int(size) for size in _BLOB_SIZE.findall(value)) if b'"blobs":[{' in value else 0
+    return len(value) + blobs
 
 
 def readable(draft: Draft, raw: RawRecord, partition_of: Callable[[Key], int]) -> Void | None:

@@ -32,8 +32,9 @@ from agentlog_projections.models.registry import read_models
 from agentlog_projections.models.runs import RunsModel
 from agentlog_projections.models.threads import ThreadFilter, Threads, ThreadsModel
 from agentlog_projections.projector.announcer import Announcer
+from agentlog_projections.projector.isolated_fold import retry
 from agentlog_projections.projector.ownership import RESUMABLE, FoldedPartition, fence_off
-from agentlog_projections.projector.quarantine import is_deterministic, retry
+from agentlog_projections.projector.quarantine import is_deterministic
 from agentlog_projections.projector.session import FoldPorts, ProjectorSession
 from agentlog_projections.rebuild.shadow_schema import DROP
 from agentlog_projections.sql.batch import Transaction
@@ -396,7 +397,7 @@ async def test_a_database_that_takes_no_writes_for_a_while_ends_no_projector(
 
 
 @pytest.mark.parametrize(
-    "error", [asyncpg.ReadOnlySQLTransactionError, asyncpg.TransactionTimeoutError, asyncpg.InternalServerError]
+    "error", [asyncpg.ReadOnlySQLTransactionError, asyncpg.TransactionTimeoutError, asyncpg.DiskFullError]
 )
 def test_a_fault_of_the_server_says_nothing_about_a_commit(error: type[asyncpg.PostgresError]) -> None:
     assert not is_deterministic(error("cannot execute UPDATE in a read-only transaction"))
@@ -457,10 +458,10 @@ async def test_parked_commits_are_applied_in_order_once_the_model_can_hold_them(
     connection = await connect_projector(env.uri)
     try:
         with pytest.raises(ValueError, match="cannot hold"):
-            await retry(connection, env.log, picky()[0], "threads", Key("bad"))  # type: ignore[arg-type]  # reads only
+            await retry(connection, env.log, picky()[0], "threads", Key("bad"))
         async with env.projector():
             await env.until(lambda: env.caught_up(0))
-            count = await retry(connection, env.log, read_models()[0], "threads", Key("bad"))  # type: ignore[arg-type]  # reads only
+            count = await retry(connection, env.log, read_models()[0], "threads", Key("bad"))
             assert count > 0
             assert await env.parked() == []
             env.append(draft("bad", patched({"last": 1}, "bad"), stream="meta-bad"))
@@ -485,18 +486,16 @@ async def test_what_postgres_cannot_hold_is_parked_for_that_read_model_only(env:
     assert [(thread.status, thread.values) for thread in found] == [("idle", {"x": 1})]
 
 
-async def test_a_fault_of_our_own_is_not_retried_for_ever(env: ProjectorEnv) -> None:
-    async with env.pool.acquire() as connection:
-        await connection.execute("ALTER TABLE ledger.heads ADD COLUMN needed int NOT NULL DEFAULT 1")
-        await connection.execute("ALTER TABLE ledger.heads ALTER COLUMN needed DROP DEFAULT")
-    env.append(draft("t1", thread_created()))
-    try:
-        with pytest.raises(BaseExceptionGroup) as caught:
-            async with env.projector():
-                await asyncio.get_running_loop().create_future()
-        assert caught.group_contains(asyncpg.NotNullViolationError)
-    finally:
+async def test_a_fault_of_our_own_stops_the_partition_and_ends_no_process(own_env: ProjectorEnv) -> None:
+    env = own_env
+    await env.pool.execute("ALTER TABLE ledger.heads ADD COLUMN needed int NOT NULL DEFAULT 1")
+    await env.pool.execute("ALTER TABLE ledger.heads ALTER COLUMN needed DROP DEFAULT")
+    (place,) = env.append(draft("t1", thread_created()))
+    async with env.projector():
+        await env.until(lambda: stopped(env, place.partition, "cannot be folded at 0: NotNullViolationError"))
         await env.pool.execute("ALTER TABLE ledger.heads DROP COLUMN needed")
+        await env.folded()
+    assert await env.verdict(place) == Accepted(0)
 
 
 async def waits_for_a_lock(env: ProjectorEnv) -> bool:
@@ -518,9 +517,7 @@ async def test_what_is_parked_while_a_retry_waits_for_the_projector_is_retried_t
             transaction = folding.transaction()
             await transaction.start()
             await folding.execute("SELECT FROM ledger.positions FOR UPDATE")
-            retrying = asyncio.ensure_future(
-                retry(connection, env.log, read_models()[0], "threads", Key("bad"))  # type: ignore[arg-type]  # reads only
-            )
+            retrying = asyncio.ensure_future(retry(connection, env.log, read_models()[0], "threads", Key("bad")))
             await env.until(lambda: waits_for_a_lock(env))
             columns = ", ".join(f"${number}" for number in range(1, len(moved) + 1))
             await folding.execute(f"INSERT INTO ledger.quarantine VALUES ({columns})", *moved.values())
