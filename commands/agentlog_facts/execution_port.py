@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeAlias
+from typing import ClassVar, Protocol, TypeAlias, TypeVar
 
 from agentlog_facts.envelope import Cause
 from agentlog_facts.errors import AgentlogError
@@ -12,8 +12,24 @@ from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import JsonObject
 from agentlog_facts.thread import RunStatus
 
+T = TypeVar("T")
+CANCELLED = "CancelledError"
+"""Name of the error of a run that user code has cancelled, its own or that of another run on the loop."""
+
 Emit: TypeAlias = Callable[[Frame], Awaitable[None] | None]
 """Callback for one stream frame, in production order, in the event loop of the graph; it waits if writing is slow."""
+
+
+class ServerTask(asyncio.Task[T]):
+    """A task of the server on a loop that it shares with user code, whose tasks cannot cancel it."""
+
+    def cancel(self, msg: object = None) -> bool:
+        """Cancel the task, unless another task of the loop calls this."""
+        try:
+            caller = asyncio.current_task()
+        except RuntimeError:  # the loop does not run any more
+            caller = None
+        return super().cancel(msg) if caller in (None, self) else False
 
 
 class AttemptLost(AgentlogError):
@@ -71,8 +87,8 @@ class RunExecution(Protocol):
 
         Each stream item becomes one frame, with the stream mode as its event (`values`, `updates`, `messages`,
         `custom`, ...); the caller adds the `metadata` and `error` frames. Errors of user code are not raised, they
-        become `status="error"`. Cancelling the call (drain) stops user code and raises CancelledError; do not finish
-        the run then.
+        become `status="error"`, also a cancellation by user code (its name is CANCELLED). Cancelling the call after
+        `stop` is set (drain) stops user code and raises CancelledError; do not finish the run then.
 
         Raises:
             AttemptLost: the run must not be finished by this attempt.

@@ -26,9 +26,10 @@ class BadUpdate(AgentlogError):
 
 
 class GraphFailed(AgentlogError):
-    """The graph's own code raised while its state was read or updated; nothing was written."""
+    """The graph's own code raised while its state was read or updated; nothing was written. The message says why."""
 
     code: ClassVar[str] = "graph_failed"
+    status: ClassVar[int] = 400
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,16 @@ from pydantic_core import from_json, to_json
 # A recursive alias that both type checkers follow and that exists at run time (`type` needs Python 3.12).
 Json: TypeAlias = Union["dict[str, Json]", "list[Json]", str, int, float, bool, None]
 JsonObject: TypeAlias = dict[str, "Json"]
-SPARE_LEVELS = 80
-"""Levels of nesting that values from outside leave free: `load` accepts 200, and facts, checkpoints and snapshots wrap
-these values."""
+LEVELS = 200
+"""Levels of nesting that `load` accepts."""
+MOST_LEVELS = 120
+"""Levels of nesting of a value that we write. The rest of LEVELS is for the facts and frames that wrap it."""
+NUMBER_LIMIT = 1 << 1024
+"""Whole numbers that we write are nearer to zero: other readers take a larger one for an infinity, or refuse it."""
+
+
+class TooDeep(ValueError):
+    """A value is nested deeper than the log can hold."""
 
 
 def dump(value: Json) -> bytes:
@@ -21,6 +28,24 @@ def load(data: bytes | str) -> Json:
     """Parse JSON; raise ValueError for text that RFC 8259 does not allow and for nesting beyond 200 levels."""
     value: Json = from_json(data, allow_inf_nan=False, cache_strings="keys")
     return value
+
+
+def load_value(data: bytes, most: int = MOST_LEVELS) -> Json:
+    """Parse JSON that we are about to write. Raise TooDeep beyond `most` levels, else ValueError as `load` does."""
+    if data.count(b"[") + data.count(b"{") <= most:
+        return load(data)
+    spare = LEVELS - most
+    try:
+        wrapped = load(b"[" * spare + data + b"]" * spare)
+    except ValueError as error:
+        if "recursion limit" in str(error):
+            raise TooDeep(f"nested deeper than {most} levels") from error
+        raise
+    for _ in range(spare):
+        if not isinstance(wrapped, list) or len(wrapped) != 1:  # brackets that close the wrapping ones and open others
+            raise ValueError("more than one value")
+        wrapped = wrapped[0]
+    return wrapped
 
 
 def as_object(value: Json, what: str = "value") -> JsonObject:

@@ -8,7 +8,7 @@ from typing import Literal, Protocol, TypeAlias, get_args
 from pydantic_core import to_json
 
 from agentlog_facts.envelope import Cause
-from agentlog_facts.json_value import SPARE_LEVELS, Json, JsonObject, load, load_object
+from agentlog_facts.json_value import Json, JsonObject, as_object, load_value
 from agentlog_facts.store import StoreItemFact
 
 Namespace: TypeAlias = tuple[str, ...]
@@ -129,8 +129,7 @@ def checked_value(value: object) -> JsonObject:
         raise BadItem(f"store: expected an object as value, found {type(value).__name__}")
     try:
         data = to_json(value, inf_nan_mode="null")
-        load(b"[" * SPARE_LEVELS + data + b"]" * SPARE_LEVELS)
-        return load_object(data)
+        return as_object(load_value(data))
     except (ValueError, RecursionError) as error:
         raise BadItem(f"store: a value is not JSON that the log can hold: {error}") from error
 

@@ -134,7 +134,11 @@ def _dependencies(
         run_watcher=run_watcher,
         streams=RunStreams(frames, run_watcher),
         framer=Framer(),
-        graphs=LangGraphAccess(StateDependencies(graphs, Checkpoints(pool), items, ids, JsonPlusSerializer())),
+        graphs=LangGraphAccess(
+            StateDependencies(
+                graphs, Checkpoints(pool), items, ids, JsonPlusSerializer(pickle_fallback=settings.pickle_fallback)
+            )
+        ),
         secrets=secrets_of(settings),
         server_metadata=server_metadata(f"http://{settings.host}:{settings.port}"),
         contexts=PostgresCommandContexts(pool),

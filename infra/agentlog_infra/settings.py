@@ -253,6 +253,13 @@ class Settings(BaseSettings):
         description="how long a run whose worker died waits for a spare worker; then a worker finishes its runs and "
         "executes it alone; unset: as long as a lease, or 20 times that in `agentlog dev`, which has spare workers",
     )
+    pickle_fallback: bool = Field(
+        False,
+        validation_alias="AGENTLOG_PICKLE_FALLBACK",
+        description="store values of a graph's state that LangGraph's serializer cannot take (numpy scalars, data "
+        "frames, plain objects) with pickle; reading such a value runs code that the log holds, so all roles need the "
+        "setting, and nobody else may write the log",
+    )
     run_timeout_secs: float = Field(
         86400.0, gt=0, validation_alias="BG_JOB_TIMEOUT_SECS", description="longest time one run may take"
     )

@@ -233,7 +233,7 @@ def _worker(adapters: RoleAdapters, stack: AsyncExitStack, leave: Callable[[], N
     store = RunStore(bridge, StoreItems(adapters.pool), writer)
     secrets = secrets_of(settings)
     executor = ExecutorDependencies(
-        graphs, reads, store, events, SystemClock(), SystemIds(), JsonPlusSerializer(), api_url, secrets=secrets
+        graphs, reads, store, events, SystemClock(), SystemIds(), _serializer(settings), api_url, secrets=secrets
     )
     provenance = {graph_id: graphs.provenance(graph_id) for graph_id in graphs.ids()}
     dependencies = WorkerDependencies(
@@ -283,18 +283,23 @@ def _housekeeper(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]
     ]
 
 
+def _serializer(settings: Settings) -> JsonPlusSerializer:
+    return JsonPlusSerializer(pickle_fallback=settings.pickle_fallback)
+
+
 def _final_state(
     adapters: RoleAdapters, loops: JobLoops, reads: CheckpointReads, graphs: Callable[[], Graphs]
 ) -> FinalStateReader:
     """Return the reader of final states; it calls `graphs` on the loop that runs their code."""
     store = RunStoreReads(adapters.bridge, StoreItems(adapters.pool), SystemClock())
+    serde = _serializer(adapters.settings)
 
     def of_graph(reads: CheckpointReads) -> LangGraphAccess:
         bridge = BridgedCheckpointReads(adapters.bridge, reads)
-        return LangGraphAccess(StateDependencies(graphs(), bridge, store, SystemIds(), JsonPlusSerializer()))
+        return LangGraphAccess(StateDependencies(graphs(), bridge, store, SystemIds(), serde))
 
     def plain(reads: CheckpointReads) -> ChannelState:
-        return ChannelState(BridgedCheckpointReads(adapters.bridge, reads), JsonPlusSerializer())
+        return ChannelState(BridgedCheckpointReads(adapters.bridge, reads), serde)
 
     return FinalStateReader(loops, reads, SystemClock(), of_graph, plain)
 

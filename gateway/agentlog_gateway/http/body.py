@@ -6,10 +6,9 @@ Source: docs/http-api.md, section 1.1.
 import math
 import re
 
-from pydantic_core import from_json
 from starlette.requests import Request
 
-from agentlog_facts.json_value import SPARE_LEVELS, Json
+from agentlog_facts.json_value import NUMBER_LIMIT, Json, TooDeep, load_value
 from agentlog_gateway.http.errors import INVALID_JSON, Problem, invalid
 
 _HUGE_NUMBER = re.compile(rb"[eE]\+?[0-9]{3}|[0-9]{309}")
@@ -38,40 +37,31 @@ def _too_large(limit: int) -> Problem:
 def parse_body(body: bytes) -> Json:
     """Return the JSON value; NUL characters in strings become U+FFFD. Raises: Problem 422."""
     try:
-        value = _parse(body)
+        value = load_value(body)
+    except TooDeep as error:
+        raise invalid(f"JSON in request body is {error}") from error
     except ValueError as error:
         raise invalid(INVALID_JSON) from error
-    if _HUGE_NUMBER.search(body) is not None and not _finite(value):
-        raise invalid(INVALID_JSON)
+    if _HUGE_NUMBER.search(body) is not None:
+        _check_numbers(value)
     return _without_nul(value) if b"\\u0000" in body else value
 
 
-def _parse(body: bytes) -> Json:
-    if body.count(b"[") + body.count(b"{") <= SPARE_LEVELS:
-        value: Json = from_json(body, allow_inf_nan=False, cache_strings="keys")
-        return value
-    wrapped: Json = from_json(
-        b"[" * SPARE_LEVELS + body + b"]" * SPARE_LEVELS, allow_inf_nan=False, cache_strings="keys"
-    )
-    for _ in range(SPARE_LEVELS):
-        if (
-            not isinstance(wrapped, list) or len(wrapped) != 1
-        ):  # brackets that close the wrapping ones and open new ones
-            raise ValueError("more than one value")
-        wrapped = wrapped[0]
-    return wrapped
-
-
-def _finite(value: Json) -> bool:
+def _check_numbers(value: Json) -> None:
+    """Check that numbers are below those that every JSON reader takes for infinities. Raises: Problem 422."""
     match value:
         case dict():
-            return all(_finite(item) for item in value.values())
+            for item in value.values():
+                _check_numbers(item)
         case list():
-            return all(_finite(item) for item in value)
-        case float():
-            return math.isfinite(value)
+            for item in value:
+                _check_numbers(item)
+        case float() if not math.isfinite(value):
+            raise invalid(INVALID_JSON)
+        case int() if not -NUMBER_LIMIT < value < NUMBER_LIMIT:
+            raise invalid("JSON in request body has a whole number of more than 1024 bits")
         case _:
-            return True
+            return
 
 
 def _without_nul(value: Json) -> Json:

@@ -8,6 +8,7 @@ from typing import TypeGuard
 from langgraph import errors
 from starlette.exceptions import HTTPException
 
+from agentlog_facts.errors import Misconfigured
 from agentlog_facts.json_value import JsonObject
 from agentlog_facts.secret_values import SecretUnreadable
 from agentlog_infra.langgraph.value_json import clean_text
@@ -24,6 +25,7 @@ SHOWN: tuple[type[BaseException], ...] = (
     errors.EmptyInputError,
     errors.GraphRecursionError,
     errors.TaskNotFound,
+    Misconfigured,
     SecretUnreadable,
 )
 EXITS = (SystemExit, KeyboardInterrupt)
@@ -37,8 +39,14 @@ def error_json(error: BaseException) -> JsonObject:
         return error_json(error.exceptions[0])
     if isinstance(error, EXITS):
         return {"error": type(error).__name__, "message": clean_text(f"the code of the graph raised {error!r}")}
-    message = clean_text(str(error)) if isinstance(error, SHOWN) else MASK
-    return {"error": type(error).__name__, "message": message}
+    return {"error": clean_text(type(error).__name__), "message": _text_of(error) if isinstance(error, SHOWN) else MASK}
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return clean_text(str(error))
+    except Exception:  # noqa: BLE001 - `__str__` of a user's class may raise anything
+        return MASK
 
 
 def _is_group(error: BaseException) -> TypeGuard[BaseExceptionGroup[BaseException]]:

@@ -10,19 +10,21 @@ from uuid import UUID
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.constants import END
+from langgraph.errors import NodeCancelledError
 from langgraph.runtime import RunControl
 
 from agentlog_commands.run_request import Durability
 from agentlog_facts.checkpoint_ports import CheckpointReads, find_latest
-from agentlog_facts.errors import AgentlogError
-from agentlog_facts.execution_port import AttemptLost, Emit, RunAssignment, RunOutcome
+from agentlog_facts.errors import AgentlogError, Unavailable
+from agentlog_facts.execution_port import CANCELLED, AttemptLost, Emit, RunAssignment, RunOutcome, ServerTask
 from agentlog_facts.frame import Frame
-from agentlog_facts.json_value import Json, JsonObject
+from agentlog_facts.json_value import MOST_LEVELS, Json, JsonObject
 from agentlog_facts.ports import Clock, EventLog, Ids
 from agentlog_facts.secret_values import HiddenValues, Secrets, SecretUnreadable
 from agentlog_facts.store_ports import StoreAccess
 from agentlog_facts.thread import RunStatus
 from agentlog_infra.langgraph.attempts.breakpoints import EndDetector
+from agentlog_infra.langgraph.attempts.cancellation import cancel_and_wait, forget_cancellation, is_being_cancelled
 from agentlog_infra.langgraph.attempts.earlier_attempts import (
     NULL_TASK_ID,
     EarlierAttempts,
@@ -32,6 +34,7 @@ from agentlog_infra.langgraph.attempts.earlier_attempts import (
 )
 from agentlog_infra.langgraph.attempts.node_tasks import NodeTasks
 from agentlog_infra.langgraph.checkpoints.channel_codec import ChannelCodec
+from agentlog_infra.langgraph.checkpoints.channel_state import ChannelState
 from agentlog_infra.langgraph.checkpoints.journal import RunJournal, WriteClaim
 from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads
 from agentlog_infra.langgraph.checkpoints.saver import LogSaver, UpdateSaver
@@ -50,7 +53,10 @@ from agentlog_infra.langgraph.run_config import (
 )
 from agentlog_infra.langgraph.snapshot_json import thread_interrupts, view_json
 from agentlog_infra.langgraph.store import LogStore, Writer
-from agentlog_infra.langgraph.value_json import is_state_key, to_json
+from agentlog_infra.langgraph.value_json import clean_text, to_json_whole
+
+FRAME_LEVELS = MOST_LEVELS + 2
+"""LangGraph wraps the values of a state for the stream: by node, or with their metadata."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +85,7 @@ class LangGraphRuns:
 
     async def execute(self, order: RunAssignment, emit: Emit, stop: asyncio.Event) -> RunOutcome:
         """Execute one attempt. Raises: AttemptLost, Unavailable."""
-        try:
-            return await GraphRun(self._dependencies, order, emit, stop).outcome()
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            # Neither a stop nor a drain caused this: reported as a drain, the run would be repeated for ever.
-            raise AttemptLost(f"run {order.run_id}: user code cancelled the run from inside") from error
+        return await GraphRun(self._dependencies, order, emit, stop).outcome()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +123,7 @@ class GraphRun:
         try:
             self._open_secrets()
         except SecretUnreadable as error:
-            return await self._unopened(self._saver(), error)
+            return await self._without_graph(self._failed(error))
         saver = self._saver()
         config = run_config(self._order, from_checkpoint=earlier.last is None, api_url=self._dependencies.api_url)
         store = self._store()
@@ -134,10 +133,16 @@ class GraphRun:
             async with self._dependencies.graphs.open(self._order.graph_id, saver, access) as graph:
                 config = with_context(config, context, context_keys(graph.context_schema))
                 return await self._in_graph(graph, config, earlier)
-        except (AgentlogError, asyncio.CancelledError, GeneratorExit):
+        except (AttemptLost, Unavailable, GeneratorExit):
             raise
-        except BaseException as error:  # noqa: BLE001 - a user's factory may raise anything, also SystemExit
-            return await self._unopened(saver, error)
+        except asyncio.CancelledError as error:
+            if self._stop.is_set():
+                raise
+            return await self._without_graph(self._cancelled_inside(error))
+        except BaseException as error:
+            if self._stop.is_set() and is_being_cancelled():
+                raise asyncio.CancelledError from error
+            return await self._without_graph(self._failed(error))
         finally:
             store.close()
 
@@ -149,18 +154,32 @@ class GraphRun:
     def _saver(self) -> LogSaver:
         return LogSaver(self._reads, self._journal, self._dependencies.serde, self._token, self._hidden)
 
+    def _failed(self, error: BaseException) -> _End:
+        return _End("interrupted") if self._stop.is_set() else _End("error", self._hidden.fields(error_json(error)))
+
+    def _cancelled_inside(self, error: BaseException) -> _End:
+        """Return the end of a run that neither a stop nor a drain has cancelled: repeated, it would do it again."""
+        forget_cancellation()
+        cause = f": {clean_text(str(error))}" if str(error) else ""
+        message = f"graph {self._order.graph_id}: its own code cancelled the run{cause}"
+        return _End("error", self._hidden.fields({"error": CANCELLED, "message": message}))
+
     def _store(self) -> LogStore:
         order, store = self._order, self._dependencies.store
         return LogStore(store, Writer(store, order.thread_id, order.run_id, order.epoch, order.cause))
 
-    async def _unopened(self, saver: LogSaver, error: BaseException) -> RunOutcome:
-        """Return the outcome when the graph cannot be opened, with the state from its channels. Raises: AttemptLost."""
+    async def _without_graph(self, end: _End) -> RunOutcome:
+        """Return the outcome when the graph cannot tell the state, with that of its channels. Raises: AttemptLost."""
         await self._journal.close()
-        found = await saver.aget_tuple({"configurable": {"thread_id": self._order.thread_id}})
-        values = None if found is None else found.checkpoint["channel_values"]
-        shown = None if values is None else {name: to_json(values[name]) for name in values if is_state_key(name)}
+        stored = await ChannelState(self._reads, self._dependencies.serde).channels(self._order.thread_id)
         return RunOutcome(
-            "error", self._hidden.fields(error_json(error)), shown, (), {}, None, self._journal.last_version
+            status=end.status,
+            error=end.error,
+            values=stored.values,
+            next=stored.next,
+            interrupts=stored.interrupts,
+            checkpoint_id=self._journal.last_checkpoint_id,
+            run_version=self._journal.last_version,
         )
 
     async def _in_graph(self, graph: Graph, config: RunnableConfig, earlier: EarlierAttempts) -> RunOutcome:
@@ -178,12 +197,17 @@ class GraphRun:
         if self._journal.holds_facts and end.status == "success":
             await self._mark_end()
         await self._journal.close()
-        snapshot = await graph.aget_state(self._latest)
+        try:
+            snapshot = await graph.aget_state(self._latest)
+        except (AttemptLost, Unavailable):
+            raise
+        except Exception as error:  # noqa: BLE001 - the schema of a state is user code; the run's own error comes first
+            return await self._without_graph(self._failed(error) if end.status == "success" else end)
         return RunOutcome(
             status=end.status,
             error=end.error,
             values=None if snapshot.metadata is None else view_json(snapshot.values),
-            next=snapshot.next,
+            next=tuple(clean_text(name) for name in snapshot.next),
             interrupts=thread_interrupts(snapshot),
             checkpoint_id=self._journal.last_checkpoint_id or (earlier.last.checkpoint_id if earlier.last else None),
             run_version=self._journal.last_version,
@@ -230,16 +254,16 @@ class GraphRun:
         """Run the graph until it ends or a stop is requested. Raises: AttemptLost, CancelledError when drained."""
         nodes = NodeTasks(UUID(self._order.run_id)) if self._holds else None
         work = asyncio.create_task(self._streamed(graph, config, given, nodes), name="run_graph")
-        stopping = asyncio.create_task(self._stop.wait(), name="run_stop")
+        stopping = ServerTask(self._stop.wait(), loop=asyncio.get_running_loop(), name="run_stop")
         self._journal.on_failure(lambda: _cancel(work))
         try:
             await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            stopped = not work.done()
+            stopped = self._stop.is_set() and not work.done()
             self._control.request_drain("stopped")  # no other node starts, also in subgraphs
             if stopped and nodes is not None:
                 nodes.stop(work)
                 await asyncio.wait({work})
-            await _cancel_and_wait(work)
+            await cancel_and_wait(work)
         except asyncio.CancelledError:
             await self._leave(work)
             raise
@@ -256,7 +280,7 @@ class GraphRun:
         self._journal.leave()
         self._control.request_drain("left to another worker")
         try:
-            await _cancel_and_wait(work)
+            await cancel_and_wait(work)
         finally:
             await self._journal.give_back(complete=work.cancelled())  # else a node returned what it had so far
 
@@ -264,8 +288,11 @@ class GraphRun:
         error = asyncio.CancelledError() if work.cancelled() else work.exception()
         if isinstance(error, AgentlogError):
             raise error
-        if stopped or (self._stop.is_set() and isinstance(error, asyncio.CancelledError)):
+        was_cancelled = isinstance(error, asyncio.CancelledError | NodeCancelledError)
+        if stopped or (self._stop.is_set() and was_cancelled):
             return _End("interrupted")
+        if error is not None and was_cancelled:
+            return self._cancelled_inside(error)
         return _End() if error is None else _End("error", self._hidden.fields(error_json(error)))
 
     async def _save_step(self, graph: Graph) -> _End | None:
@@ -314,7 +341,8 @@ class GraphRun:
         )
         async for item in stream:
             ns, mode, data = _part(item)
-            sent = self._emit(Frame(mode, self._shown(mode, to_json(data)), "|".join(ns)))
+            shown = self._shown(mode, to_json_whole(data, FRAME_LEVELS))
+            sent = self._emit(Frame(mode, shown, clean_text("|".join(ns))))
             if inspect.isawaitable(sent):
                 await sent
 
@@ -344,20 +372,3 @@ def _is_root_part(item: object) -> TypeGuard[tuple[str, object]]:
 
 def _cancel(work: "asyncio.Task[None]") -> None:
     work.cancel()
-
-
-async def _cancel_and_wait(work: "asyncio.Task[None]") -> None:
-    """Cancel user code and wait until it has ended, also while this task itself is being cancelled.
-
-    It cancels once only: after a second cancel LangGraph returns while nodes still run.
-    """
-    cancelled: asyncio.CancelledError | None = None
-    if not work.done():
-        work.cancel()
-    while not work.done():
-        try:
-            await asyncio.wait({work})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled

@@ -1,5 +1,6 @@
 """Reader of states and histories of threads in the shape of the API, and builder of state updates."""
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ from langgraph.errors import EmptyInputError, InvalidUpdateError
 from langgraph.types import StateSnapshot
 
 from agentlog_facts.checkpoint_ports import CheckpointReads
-from agentlog_facts.errors import AgentlogError
+from agentlog_facts.errors import AgentlogError, Misconfigured
 from agentlog_facts.graph_ports import LATEST, At, BadUpdate, GraphFailed, StateChange, ThreadView
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
@@ -25,7 +26,7 @@ from agentlog_infra.langgraph.checkpoints.journal import CollectingJournal, Read
 from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads
 from agentlog_infra.langgraph.checkpoints.saver import LogSaver
 from agentlog_infra.langgraph.context_schema import context_keys
-from agentlog_infra.langgraph.errors import EXITS
+from agentlog_infra.langgraph.errors import EXITS, MASK, error_json
 from agentlog_infra.langgraph.loading.graphs import Access, Graph, Graphs
 from agentlog_infra.langgraph.snapshot_json import (
     address_json,
@@ -197,16 +198,29 @@ class LangGraphAccess:
 
     @asynccontextmanager
     async def _opened(self, graph_id: str, saver: LogSaver, access: Access) -> AsyncGenerator[Graph]:
-        """Open a graph. Raises: GraphFailed for any error of its code."""
+        """Open a graph. Raises: GraphFailed for any error of its code, also a cancellation that nobody asked for."""
         try:
             async with self._dependencies.graphs.open(graph_id, saver, access) as graph:
                 yield graph
+        except Misconfigured as error:
+            raise GraphFailed(str(error)) from error
         except AgentlogError:
             raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise _failed(graph_id, error) from error
         except (Exception, *EXITS) as error:
-            raise GraphFailed(
-                f"graph {graph_id}: its code raised {type(error).__name__} while its state was read or updated"
-            ) from error
+            raise _failed(graph_id, error) from error
+
+
+def _failed(graph_id: str, error: BaseException) -> GraphFailed:
+    shown = error_json(error)
+    reason = "" if shown["message"] in ("", MASK) else f": {shown['message']}"
+    return GraphFailed(
+        f"graph {graph_id}: its code raised {shown['error']} while its state was read or updated{reason}"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,33 +3,55 @@
 This is a view for people and clients; `channel_codec` stores values exactly.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import reprlib
+from base64 import b64encode
+from collections.abc import Callable, Mapping
 from typing import TypeGuard
 
 from langgraph.types import Interrupt, Send
 from pydantic_core import PydanticSerializationError, to_json as pydantic_to_json
 
-from agentlog_facts.json_value import Json, JsonObject, as_object, load
+from agentlog_facts.json_value import MOST_LEVELS, NUMBER_LIMIT, Json, JsonObject, TooDeep, as_object, load, load_value
+from agentlog_infra.langgraph.value_parts import (
+    fields_of,
+    is_bytes,
+    is_collection,
+    is_mapping,
+    is_nested_beyond,
+    needs_own_form,
+)
 
-MAX_DEPTH = 120
-"""Deeper values become text, since readers of the log limit the nesting of JSON."""
 NUL = "\x00"
 REPLACEMENT = "\ufffd"
 
 
-def to_json(value: object) -> Json:
+def to_json(value: object, most_levels: int = MOST_LEVELS) -> Json:
     """Return a value as JSON that shares nothing with it.
 
-    NaN and infinities become null, NUL characters and lone surrogates U+FFFD; whole numbers of any size stay exact;
-    objects without a JSON form become their text.
+    NaN and infinities become null, NUL characters and lone surrogates U+FFFD, bytes standard base64. Whole numbers stay
+    exact up to NUMBER_LIMIT; larger ones become text, and so do objects without a JSON form and what is nested deeper
+    than `most_levels`.
     """
     try:
-        data = _dumped(value)
-        if b"\\u0000" not in data:
-            return load(data)
-    except (PydanticSerializationError, ValueError, RecursionError):
-        pass  # JSON or its limits do not allow the value: convert it part by part
-    return load(_dumped(_plain(value, 0)))
+        return to_json_whole(value, most_levels)
+    except TooDeep:
+        return load_value(_dumped(_plain(value, 0, most_levels)), most_levels)
+
+
+def to_json_whole(value: object, most_levels: int) -> Json:
+    """Return a value as `to_json` does, in full. Raises: TooDeep for a value that it would cut off."""
+    if not needs_own_form(value):
+        try:
+            data = _dumped(value)
+            if b"\\u0000" not in data:
+                return load_value(data, most_levels)
+        except TooDeep:
+            raise
+        except (PydanticSerializationError, ValueError, RecursionError):
+            pass  # JSON or its limits do not allow the value: convert it part by part
+    if is_nested_beyond(value, most_levels):
+        raise TooDeep(f"nested deeper than {most_levels} levels")
+    return load_value(_dumped(_plain(value, 0, most_levels)), most_levels)
 
 
 def to_object(value: Mapping[str, object]) -> JsonObject:
@@ -57,7 +79,8 @@ def _fallback(value: object) -> object:
     for name in ("_asdict", "tolist", "dict"):  # named tuples, arrays, models of pydantic 1
         method = getattr(value, name, None)
         if _is_method(method):
-            return method()
+            made = method()
+            return _plain(made, 0, MOST_LEVELS) if needs_own_form(made) else made
     return str(value)
 
 
@@ -65,38 +88,50 @@ def _is_method(method: object) -> TypeGuard[Callable[[], object]]:
     return callable(method)
 
 
-def _plain(value: object, depth: int) -> Json:
+def _plain(value: object, depth: int, most: int) -> Json:
     """Return clean containers and texts, and any other value in its JSON form."""
     if isinstance(value, str):
         return clean_text(value)
+    if isinstance(value, int) and not -NUMBER_LIMIT < value < NUMBER_LIMIT:
+        return hex(value)  # Python refuses to write a number this large in decimal digits
     if value is None or isinstance(value, bool | int | float):
         return value
-    if depth >= MAX_DEPTH:
-        return clean_text(repr(value)[:1000])
-    if _is_mapping(value):
-        return {clean_text(str(key)): _plain(item, depth + 1) for key, item in value.items()}
-    if _is_collection(value):
-        return [_plain(item, depth + 1) for item in value]
-    return _plain(_converted(value), depth + 1)
+    if is_bytes(value):
+        return b64encode(value).decode()
+    if depth >= most:
+        return _text_of(value)
+    if is_mapping(value):
+        return {clean_text(str(key)): _plain(item, depth + 1, most) for key, item in value.items()}
+    if is_collection(value):
+        return [_plain(item, depth + 1, most) for item in value]
+    if needs_own_form(value):
+        return _plain(_fields(value), depth, most)
+    return _plain(_converted(value), depth + 1, most)
+
+
+def _text_of(value: object) -> str:
+    try:
+        return clean_text(reprlib.repr(value)[:1000])
+    except RecursionError:
+        return f"<{type(value).__name__}>"
 
 
 def _converted(value: object) -> object:
     try:
         return load(_dumped(value))
     except (PydanticSerializationError, ValueError, RecursionError):
-        pass  # a part of it has no JSON form: convert its fields
+        return _fields(value)  # a part of it has no JSON form
+
+
+def _fields(value: object) -> object:
     dump = getattr(value, "model_dump", None)
     if _is_method(dump):
-        return dump()
-    return vars(value) if hasattr(value, "__dict__") else repr(value)
-
-
-def _is_mapping(value: object) -> TypeGuard[Mapping[object, object]]:
-    return isinstance(value, Mapping)
-
-
-def _is_collection(value: object) -> TypeGuard[Iterable[object]]:
-    return isinstance(value, list | tuple | set | frozenset)
+        made = dump()
+        return made if is_mapping(made) else repr(value)
+    found = fields_of(value)
+    if found is None and hasattr(value, "__dict__"):
+        found = vars(value)
+    return repr(value) if found is None else found
 
 
 def clean_text(text: str) -> str:
@@ -108,7 +143,7 @@ def clean_text(text: str) -> str:
 
 def interrupt_json(interrupt: Interrupt[object]) -> JsonObject:
     """Return {id, value}, with `response_schema` if the graph stated one."""
-    shown: JsonObject = {"value": to_json(interrupt.value), "id": interrupt.id}
+    shown: JsonObject = {"value": to_json(interrupt.value), "id": clean_text(str(interrupt.id))}
     if interrupt.response_schema is not None:
         shown["response_schema"] = to_json(interrupt.response_schema)
     return shown

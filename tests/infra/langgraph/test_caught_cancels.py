@@ -150,9 +150,11 @@ async def test_the_output_of_a_node_in_a_subgraph_is_kept_for_the_resume(env: Ex
 async def test_what_a_node_returns_when_its_worker_drains_is_no_answer(env: ExecutorEnv, durability: str) -> None:
     work = asyncio.create_task(env.run("save", input={"log": ["question"]}, durability=durability))
     await event("works").wait()
+    env.stop.set()
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
         await work
+    env.stop.clear()
     event("release").set()
     outcome = await env.run("save", attempt=2, input={"log": ["question"]}, durability=durability)
     assert outcome.values == {"log": ["question", "whole", "published"]}

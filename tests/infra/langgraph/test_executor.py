@@ -501,10 +501,9 @@ async def test_a_thread_that_goes_on_after_the_outcome_writes_nothing(env: Execu
 async def test_a_thread_that_goes_on_after_its_run_puts_no_more_items(env: ExecutorEnv, drained: bool) -> None:
     work = asyncio.create_task(env.run("keeping", input={"said": []}))
     await signalled("in_thread")
+    env.stop.set()
     if drained:
         work.cancel()
-    else:
-        env.stop.set()
     await asyncio.wait({work})
     let_go_on()
     await signalled("ended")
@@ -516,6 +515,7 @@ async def test_a_thread_that_goes_on_after_its_run_puts_no_more_items(env: Execu
 async def test_a_drained_run_leaves_nothing_running(env: ExecutorEnv) -> None:
     work = asyncio.create_task(env.run("blocking", input={"said": []}))
     await entered()
+    env.stop.set()
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
         await work
@@ -528,6 +528,7 @@ async def test_a_drained_run_leaves_nothing_running(env: ExecutorEnv) -> None:
 async def test_a_drained_run_is_over_only_when_its_code_is(env: ExecutorEnv) -> None:
     work = asyncio.create_task(env.run("defying", input={"said": []}))
     await entered()
+    env.stop.set()
     for _ in range(3):
         work.cancel()
         assert not (await asyncio.wait({work}, timeout=0.05))[0]
@@ -614,9 +615,10 @@ async def writes(env: ExecutorEnv) -> tuple[StoredWrite, ...]:
     return latest.writes
 
 
-async def test_a_factory_that_cancels_the_run_from_inside_loses_the_attempt(env: ExecutorEnv) -> None:
-    with pytest.raises(AttemptLost):
-        await env.run("cancelled_factory")
+async def test_a_factory_that_cancels_the_run_from_inside_ends_it(env: ExecutorEnv) -> None:
+    outcome = await env.run("cancelled_factory")
+    message = "graph cancelled_factory: its own code cancelled the run: a library's own"
+    assert (outcome.status, outcome.error) == ("error", {"error": "CancelledError", "message": message})
 
 
 async def test_a_factory_that_exits_is_the_error_of_its_run_and_of_a_read(env: ExecutorEnv) -> None:

@@ -102,9 +102,11 @@ async def test_an_answer_to_a_parallel_node_is_not_lost_when_its_worker_drains(e
     async with asyncio.timeout(10):
         while not any(getattr(fact, "checkpoint_ns", "") for draft in env.log.drafts[before:] for fact in draft.facts):
             await asyncio.to_thread(lambda: None)
+    env.stop.set()
     draining.cancel()
     with pytest.raises(asyncio.CancelledError):
         await draining
+    env.stop.clear()
     pair_event("worked").set()
     outcome = await env.run("pair", run=2, attempt=2, command=command)
     assert asked(outcome) == []

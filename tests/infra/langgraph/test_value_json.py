@@ -12,9 +12,9 @@ from langgraph.types import Interrupt, Send
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from agentlog_facts.json_value import Json, dump, load
+from agentlog_facts.json_value import LEVELS, MOST_LEVELS, Json, TooDeep, dump, load
 from agentlog_infra.langgraph.errors import error_json
-from agentlog_infra.langgraph.value_json import interrupt_json, to_json
+from agentlog_infra.langgraph.value_json import interrupt_json, to_json, to_json_whole
 
 
 class Colour(Enum):
@@ -111,6 +111,62 @@ def test_deep_nesting_stays_readable() -> None:
         value = {"a": value}
     shown = to_json(value)
     assert load(dump({"facts": [{"data": shown}]})) == {"facts": [{"data": shown}]}
+
+
+class Attachment(BaseModel):
+    raw: bytes
+    parts: list[Point] = []
+
+
+@dataclass
+class Letters:
+    first: object
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (b"\xfb\xff\xfe", "+//+"),
+        (bytearray(b"\xfb\xff\xfe"), "+//+"),
+        ({"a": [(b"\xfb\xff\xfe", 1)]}, {"a": [["+//+", 1]]}),
+        (Attachment(raw=b"MQ=="), {"raw": "TVE9PQ==", "parts": []}),
+        (Attachment(raw=b"1", parts=[Point(1, b"\xff")]), {"raw": "MQ==", "parts": [{"x": 1, "label": "/w=="}]}),
+        (Letters(Attachment(raw=b"1")), {"first": {"raw": "MQ==", "parts": []}}),
+        ([datetime(2026, 1, 2, tzinfo=UTC), b"1"], ["2026-01-02T00:00:00Z", "MQ=="]),
+    ],
+)
+def test_bytes_are_standard_base64_in_containers_models_and_dataclasses_too(value: object, shown: Json) -> None:
+    assert to_json(value) == shown
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400), 10**5000], ids=lambda number: f"{number.bit_length()} bits")
+def test_a_number_that_json_readers_refuse_becomes_text(number: int) -> None:
+    shown = to_json({"n": [number], "point": Point(number)})
+    assert load(dump(shown)) == {"n": [hex(number)], "point": {"x": hex(number), "label": None}}
+
+
+def nested(levels: int) -> object:
+    value: object = "x"
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("levels", [*range(110, 130), 180, 199, 200, 260, 2000])
+def test_what_is_shown_of_a_deep_value_can_be_wrapped_and_read_again(levels: int) -> None:
+    shown = to_json(nested(levels))
+    spare = LEVELS - MOST_LEVELS
+    assert load(b"[" * spare + dump(shown) + b"]" * spare) is not None
+    assert (shown == nested(levels)) is (levels <= MOST_LEVELS)
+
+
+def test_a_value_that_must_not_be_cut_off_is_refused_if_it_is_too_deep() -> None:
+    assert to_json_whole(nested(30), 30) == nested(30)
+    holds_itself: list[object] = []
+    holds_itself.append(holds_itself)
+    for value in (nested(31), {"a": nested(30)}, Point(1, nested(30)), Letters(nested(30)), holds_itself):
+        with pytest.raises(TooDeep, match="nested deeper than 30 levels"):
+            to_json_whole(value, 30)
 
 
 def test_an_interrupt_shows_a_schema_only_if_it_has_one() -> None:

@@ -24,11 +24,16 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from agentlog_facts.checkpoint import Encoded
 from agentlog_facts.errors import Corrupt
-from agentlog_facts.json_value import Json, dump
+from agentlog_facts.json_value import MOST_LEVELS, NUMBER_LIMIT, Json, TooDeep, dump
+from agentlog_infra.langgraph.value_parts import is_nested_beyond
+from agentlog_infra.settings import names_of
 
-MAX_DEPTH = 60
+JSON_LEVELS = 60
 """LangGraph's serializer takes deeper values, since readers of the log limit the nesting of JSON."""
-INT64 = 1 << 63
+VALUE_LEVELS = MOST_LEVELS - 1
+"""Levels of a channel's value: the object of the state is one more."""
+PICKLE = "pickle"
+"""Tag of a value that Python's pickle has stored."""
 MESSAGES: Mapping[str, type[BaseMessage]] = {
     "human": HumanMessage,
     "ai": AIMessage,
@@ -74,19 +79,33 @@ class ChannelCodec:
     def __init__(self, serde: SerializerProtocol) -> None:
         self._serde = serde
 
-    def item(self, value: object) -> Item:
-        """Prepare one value; later changes of the object have no effect. Raises TypeError if it cannot be stored."""
+    def item(self, value: object, levels: int = VALUE_LEVELS) -> Item:
+        """Prepare one value; later changes of the object have no effect.
+
+        Raises: TooDeep beyond `levels` of nesting, TypeError for a value that cannot be stored.
+        """
         try:
             plain = _copied(value.model_dump(), 0) if _is_message(value) else _copied(value, 0)
         except _Inexact:
-            tag, data = self._serde.dumps_typed(value)
-            return Item(tag, data)
+            if is_nested_beyond(value, levels):
+                raise TooDeep(f"nested deeper than {MOST_LEVELS} levels, the most that the log holds") from None
+            return self._serialized(value)
         tag = "message" if _is_message(value) else "scalar" if type(value) in _SCALARS else "json"
         return Item(tag, dump(plain), plain)
 
     def items(self, value: object) -> list[Item] | None:
-        """Prepare a list item by item; return None for a value that is not a plain list."""
-        return [self.item(item) for item in value] if _is_list(value) else None
+        """Prepare a list item by item; return None for a value that is not a plain list. Raises: as `item`."""
+        return [self.item(item, VALUE_LEVELS - 1) for item in value] if _is_list(value) else None
+
+    def _serialized(self, value: object) -> Item:
+        try:
+            return Item(*self._serde.dumps_typed(value))
+        except Exception as error:  # the value's own code runs here, and each library has errors of its own
+            raise TypeError(_unstorable(value, error, self._pickles)) from error
+
+    @property
+    def _pickles(self) -> bool:
+        return getattr(self._serde, "pickle_fallback", False) is True
 
     def encode(self, value: object) -> Encoded:
         """Return the stored form of a value; a list is encoded item by item."""
@@ -114,8 +133,19 @@ class ChannelCodec:
         return [self.decode(item) for item in items]
 
     def _loads(self, tag: str, text: str) -> object:
+        """Raises: TypeError for a pickled value if pickle is off."""
+        if tag == PICKLE and not self._pickles:
+            raise TypeError(f"the value was stored with pickle; {names_of('pickle_fallback')[0]}=true lets it be read")
         loaded: object = self._serde.loads_typed((tag, base64.b64decode(text)))
         return loaded
+
+
+def _unstorable(value: object, error: Exception, pickles: bool) -> str:
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    if pickles:
+        return f"a value of type {kind} cannot be stored, with pickle neither: {type(error).__name__}: {error}"
+    setting = names_of("pickle_fallback")[0]
+    return f"a value of type {kind} cannot be stored: {error}; {setting}=true stores such values with pickle"
 
 
 def stored_digest(encoded: Encoded) -> bytes:
@@ -156,7 +186,7 @@ def _copied(value: object, depth: int) -> Json:
         return value
     if isinstance(value, str | int | float):
         return _scalar(value)
-    if depth < MAX_DEPTH:
+    if depth < JSON_LEVELS:
         if _is_list(value):
             return [_copied(item, depth + 1) for item in value]
         if _is_dict(value):
@@ -168,7 +198,9 @@ def _scalar(value: str | int | float) -> Json:
     if isinstance(value, str):
         if type(value) is str:
             return _text(value)
-    elif (type(value) is int and -INT64 <= value < INT64) or (type(value) is float and math.isfinite(value)):
+    elif (type(value) is int and -NUMBER_LIMIT < value < NUMBER_LIMIT) or (
+        type(value) is float and math.isfinite(value)
+    ):
         return value
     raise _Inexact
 

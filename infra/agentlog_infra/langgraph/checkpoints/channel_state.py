@@ -1,5 +1,6 @@
 """Reader of a thread's state without the code of its graph, from the channels and writes of its last checkpoint."""
 
+import logging
 from collections.abc import Sequence
 from typing import TypeGuard
 
@@ -14,6 +15,8 @@ from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject, as_object
 from agentlog_infra.langgraph.checkpoints.channel_codec import ChannelCodec
 from agentlog_infra.langgraph.value_json import interrupt_json, is_state_key, to_json
+
+log = logging.getLogger(__name__)
 
 STATUS_CHANNELS = frozenset({ERROR, INTERRUPT, RESUME, "__error_source_node__"})
 """Channels for writes about a task. A write to any other channel is output of the task, so the task has finished.
@@ -39,7 +42,7 @@ class ChannelState:
         if found is None:
             return StoredState()
         shown: JsonObject = {
-            name: to_json(self._value(channel)) for name, channel in found.channels.items() if is_state_key(name)
+            name: self._shown(channel) for name, channel in found.channels.items() if is_state_key(name)
         }
         writes = merged(found.writes)
         waiting = _open_questions(writes)
@@ -52,12 +55,24 @@ class ChannelState:
             run_id=found.run_id,
         )
 
+    def _shown(self, channel: EncodedChannel) -> Json:
+        """Return the value as JSON; a text about it if the code of its class is gone or raises."""
+        try:
+            return to_json(self._value(channel))
+        except Exception as error:  # noqa: BLE001 - the value's own code runs here; it must not keep a run from ending
+            log.warning("state.value_unreadable", extra={"error": type(error).__name__})
+            return f"<unreadable: {type(error).__name__}>"
+
     def _value(self, channel: EncodedChannel) -> object:
         return self._codec.decode_items(channel.items) if channel.kind == "list" else self._codec.decode(channel.value)
 
     def _questions(self, write: StoredWrite) -> list[Json]:
-        value = self._codec.decode(write.value)
-        return [interrupt_json(one) for one in (value if _are_interrupts(value) else ())]
+        try:
+            value = self._codec.decode(write.value)
+            return [interrupt_json(one) for one in (value if _are_interrupts(value) else ())]
+        except Exception as error:  # noqa: BLE001 - as in `_shown`
+            log.warning("state.value_unreadable", extra={"error": type(error).__name__})
+            return []
 
 
 def _open_questions(writes: Sequence[StoredWrite]) -> list[StoredWrite]:

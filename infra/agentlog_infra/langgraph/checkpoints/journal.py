@@ -12,7 +12,7 @@ from langgraph.constants import START
 from agentlog_facts.checkpoint import CheckpointFact, CheckpointSaved
 from agentlog_facts.envelope import Cause, Draft
 from agentlog_facts.errors import AgentlogError
-from agentlog_facts.execution_port import AttemptLost
+from agentlog_facts.execution_port import AttemptLost, ServerTask
 from agentlog_facts.ids import Key, RunId, Stream, ThreadId, stream
 from agentlog_facts.json_value import Json
 from agentlog_facts.ports import Clock, EventLog, Ids
@@ -168,7 +168,8 @@ class RunJournal:
 
     def _start_pump(self) -> None:
         if self._pump is None:
-            self._pump = asyncio.create_task(self._append_all(), name="append_checkpoints")
+            loop = asyncio.get_running_loop()
+            self._pump = ServerTask(self._append_all(), loop=loop, name="append_checkpoints")
             self._pump.add_done_callback(_retrieve_exception)
 
     def leave(self) -> None:
@@ -210,7 +211,8 @@ class RunJournal:
     async def _linger(self) -> None:
         if not self._acknowledged and not self._held:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), timeouts.JOURNAL_LINGER_S)
+                async with asyncio.timeout(timeouts.JOURNAL_LINGER_S):  # no task of its own, which could be cancelled
+                    await self._hurry.wait()
 
     def _fail(self, error: BaseException) -> None:
         self._failure = error

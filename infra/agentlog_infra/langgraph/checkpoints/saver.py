@@ -6,7 +6,8 @@ loop and are for other threads only, such as that of a sync node that invokes a 
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeGuard
 
 from langchain_core.runnables import RunnableConfig
@@ -24,7 +25,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import ERROR
 
-from agentlog_facts.checkpoint import CheckpointFact, CheckpointSaved, EncodedChannel, WritesSaved
+from agentlog_facts.checkpoint import CheckpointFact, CheckpointSaved, Encoded, EncodedChannel, WritesSaved
 from agentlog_facts.checkpoint_ports import (
     CheckpointQuery,
     CheckpointReads,
@@ -37,14 +38,14 @@ from agentlog_facts.checkpoint_ports import (
 from agentlog_facts.configurable import CHECKPOINT_KEYS, NODE_METADATA
 from agentlog_facts.errors import Corrupt
 from agentlog_facts.ids import ThreadId
-from agentlog_facts.json_value import Json, JsonObject
+from agentlog_facts.json_value import Json, JsonObject, TooDeep
 from agentlog_facts.secret_values import HiddenValues, SecretKeys
 from agentlog_infra.langgraph.checkpoints.channel_codec import ChannelCodec, is_exact
 from agentlog_infra.langgraph.checkpoints.channel_delta import ChannelDeltaEncoder, ChannelKey, empty
 from agentlog_infra.langgraph.checkpoints.journal import Journal
 from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads
 from agentlog_infra.langgraph.checkpoints.sync_saver import LoopBoundSaver
-from agentlog_infra.langgraph.value_json import to_object
+from agentlog_infra.langgraph.value_json import clean_text, to_object
 
 VERSION_DIGITS = 8
 PLAIN_FIELDS = ("v", "id", "ts", "channel_versions", "versions_seen", "updated_channels")
@@ -99,7 +100,10 @@ class LogSaver(LoopBoundSaver):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """Write a checkpoint with its changed channels. Raises: AttemptLost, TypeError (a value cannot be stored)."""
+        """Write a checkpoint with its changed channels.
+
+        Raises: AttemptLost, TypeError (a value cannot be stored), ValueError (a name or the nesting of a value).
+        """
         return await self.here(self._put(config, checkpoint, metadata, new_versions))
 
     async def _put(
@@ -111,6 +115,7 @@ class LogSaver(LoopBoundSaver):
     ) -> RunnableConfig:
         conf = _conf(config)
         thread_id, ns = ThreadId(str(conf["thread_id"])), str(conf.get("checkpoint_ns") or "")
+        _check_names(ns, *new_versions)
         parent = get_checkpoint_id(config)
         saved = CheckpointSaved(
             thread_id=thread_id,
@@ -130,15 +135,17 @@ class LogSaver(LoopBoundSaver):
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        """Write the output of a task, on the checkpoint on which it runs. Raises: AttemptLost, TypeError."""
+        """Write the output of a task, on the checkpoint on which it runs. Raises: as `aput`."""
         await self.here(self._put_writes(config, writes, task_id, task_path))
 
     async def _put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
     ) -> None:
         conf = _conf(config)
+        ns = str(conf.get("checkpoint_ns") or "")
+        _check_names(ns, task_id, task_path, *(channel for channel, _ in writes))
         entries: list[Json] = [
-            {"index": WRITES_IDX_MAP.get(channel, place), "channel": channel, "value": self._codec.encode(value)}
+            {"index": WRITES_IDX_MAP.get(channel, place), "channel": channel, "value": self._encoded(channel, value)}
             for place, (channel, value) in enumerate(self._shown(writes))
             if not _is_cancel(channel, value)
         ]
@@ -148,7 +155,7 @@ class LogSaver(LoopBoundSaver):
         written = WritesSaved(
             thread_id=thread_id,
             run_id=self._journal.run_id,
-            checkpoint_ns=str(conf.get("checkpoint_ns") or ""),
+            checkpoint_ns=ns,
             checkpoint_id=str(conf["checkpoint_id"]),
             task_id=task_id,
             task_path=task_path,
@@ -161,6 +168,10 @@ class LogSaver(LoopBoundSaver):
         for channel, value in writes:
             text = repr(value) if channel == ERROR else ""
             yield (channel, value) if self._hidden.text(text) == text else (channel, self._hidden.text(text))
+
+    def _encoded(self, channel: str, value: object) -> Encoded:
+        with _named(channel):
+            return self._codec.encode(value)
 
     async def _write(self, thread_id: ThreadId, fact: CheckpointFact) -> None:
         if isinstance(self._reads, OverlaidReads):
@@ -183,7 +194,9 @@ class LogSaver(LoopBoundSaver):
         for channel, version in versions.items():
             if channel in values:
                 key = ChannelKey(thread_id, ns, channel)
-                yield self._deltas.entry(key, str(version), stream, values[channel])
+                with _named(channel):
+                    entry = self._deltas.entry(key, str(version), stream, values[channel])
+                yield entry
             else:
                 yield empty(channel, str(version))
 
@@ -312,6 +325,22 @@ def _is_cancel(channel: str, value: object) -> bool:
 def address(thread_id: ThreadId, ns: str, checkpoint_id: str) -> RunnableConfig:
     """Return the config that names a checkpoint."""
     return {"configurable": {"thread_id": thread_id, "checkpoint_ns": ns, "checkpoint_id": checkpoint_id}}
+
+
+@contextmanager
+def _named(channel: str) -> Generator[None]:
+    """Name the channel in an error about its value."""
+    try:
+        yield
+    except (TypeError, TooDeep) as error:
+        raise type(error)(f"{channel}: {error}") from error
+
+
+def _check_names(*names: str) -> None:
+    """Check that rows can hold names that user code has chosen: of nodes, tasks, channels. Raises: ValueError."""
+    for name in names:
+        if clean_text(name) != name:
+            raise ValueError(f"the name {name!r} has a NUL or half a surrogate pair, which the rows cannot hold")
 
 
 def _conf(config: RunnableConfig) -> Mapping[str, object]:

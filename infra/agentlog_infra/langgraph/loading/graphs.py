@@ -21,7 +21,7 @@ from langgraph.pregel import Pregel
 from langgraph.store.base import BaseStore
 from langgraph_sdk.runtime import _ExecutionRuntime, _ReadRuntime  # pyright: ignore[reportPrivateUsage] - not exported
 
-from agentlog_facts.errors import Misconfigured
+from agentlog_facts.errors import AgentlogError, Misconfigured
 from agentlog_facts.graph_ports import GraphNotFound
 from agentlog_facts.json_value import JsonObject
 from agentlog_facts.version import VERSION
@@ -34,6 +34,10 @@ Graph: TypeAlias = Pregel[Any, Any, Any, Any]
 AccessContext: TypeAlias = Literal["threads.create_run", "threads.update", "threads.read", "assistants.read"]
 Factory: TypeAlias = Callable[..., object]
 Parameter: TypeAlias = Literal["config", "runtime"]
+
+
+class FactoryEndedEarly(RuntimeError):
+    """The context manager of a factory swallowed the error that ended the use of its graph; that is the cause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +91,31 @@ class Graphs:
     async def open(
         self, graph_id: str, saver: BaseCheckpointSaver[Any] | None, access: Access
     ) -> AsyncGenerator[Graph]:
-        """Open a graph with its checkpointer and store. Raises GraphNotFound, and any error of a factory."""
+        """Open a graph with its checkpointer and store.
+
+        Raises GraphNotFound, FactoryEndedEarly, Misconfigured if the factory makes no graph, and any error of it.
+        """
         loaded = self._one(graph_id)
         if loaded.graph is not None:
             yield _with(loaded.graph, saver, access.store)
             return
+        thrown: BaseException | None = None
         async with _made(loaded, access) as made:
             graph = _compiled(loaded.spec, made)
             if _executes(access):
                 _warn_of_unused_store(loaded.spec, graph, access.store)
-            yield _with(graph, saver, access.store)
+            try:
+                yield _with(graph, saver, access.store)
+            except BaseException as error:
+                thrown = error
+                raise
+        if isinstance(thrown, AgentlogError):
+            raise thrown
+        if thrown is not None:
+            raise FactoryEndedEarly(
+                f"graph {graph_id}: the context manager of its factory ended the use of the graph before its end, and "
+                f"swallowed {type(thrown).__name__}"
+            ) from thrown
 
     def _one(self, graph_id: str) -> _Loaded:
         found = self._loaded.get(graph_id)
