@@ -102,17 +102,36 @@ def command_line(pid: int) -> list[str]:
         return []
 
 
-def remember(path: Path, identity: ProcessIdentity) -> None:
-    """Write the identity of a child to a file, so that the next start finds it if it becomes an orphan."""
-    write_atomically(path, json.dumps({"pid": identity.pid, "started": identity.started}))
+def folder_identity(folder: Path) -> str:
+    """Return the identity of a folder: device and inode. A copy of the folder has another one; a renamed one keeps it.
+
+    Raises: OSError.
+    """
+    found = folder.stat()
+    return f"{found.st_dev}:{found.st_ino}"
+
+
+def remember(path: Path, identity: ProcessIdentity, **more: str) -> None:
+    """Write the identity of a child to a note, so that the next start finds it if it becomes an orphan."""
+    found = {"pid": identity.pid, "started": identity.started, "home": folder_identity(path.parent), **more}
+    write_atomically(path, json.dumps(found))
 
 
 def recall(path: Path) -> ProcessIdentity | None:
-    """Read the identity that `remember` wrote; None if the file is missing or damaged."""
+    """Read the identity that `remember` wrote; None if the note is missing, damaged, or not of this folder.
+
+    A copied note names a process of the folder that it was copied from, which is not ours. A note of an earlier version
+    names no folder; then the command line of the process must name the data directory.
+    """
     try:
         found = json.loads(path.read_text())
-        return ProcessIdentity(int(found["pid"]), str(found["started"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        identity = ProcessIdentity(int(found["pid"]), str(found["started"]))
+        home = found.get("home")
+        if home is None:
+            names = any(str(path.parent.parent) in word for word in command_line(identity.pid))
+            return identity if names else None
+        return identity if home == folder_identity(path.parent) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

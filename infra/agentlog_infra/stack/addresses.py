@@ -9,7 +9,7 @@ from agentlog_facts.errors import Unavailable
 from agentlog_infra.process.child import ProcessIdentity
 from agentlog_infra.settings import Settings
 from agentlog_infra.stack.data_dir import DataDir
-from agentlog_infra.stack.stack_file import JoinedRole, living_roles
+from agentlog_infra.stack.stack_file import JoinedRole, is_own, living_roles
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +45,12 @@ def running_on(data_dir: str | Path) -> RunningServers:
         found = json.loads(place.stack_file.read_text())
         owner = ProcessIdentity(int(found["owner"]["pid"]), str(found["owner"]["started"]))
         addresses = Addresses(**found["addresses"])
-        roles = living_roles(found)
+        roles, own = living_roles(found), is_own(place, found)
     except FileNotFoundError as error:
         raise _none_runs(place) from error
     except (ValueError, KeyError, TypeError) as error:
         raise Unavailable(f"{place.stack_file} cannot be read: {error!r}") from error
-    if not owner.alive():
+    if not own or not owner.alive():
         raise _none_runs(place)
     urls = [found.get("url"), *(one.url for one in roles)]
     return RunningServers(addresses, next((url for url in urls if url), None), roles)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agentlog_facts.errors import Unavailable
 from agentlog_infra import timeouts
-from agentlog_infra.process.child import stop_child, write_atomically
+from agentlog_infra.process.child import folder_identity, stop_child, write_atomically
 from agentlog_infra.process.ready_pipe import ReadyPipe
 from agentlog_infra.stack.data_dir import DataDir
 from agentlog_infra.stack.server import EmbeddedServer
@@ -69,12 +69,18 @@ class EmbeddedBroker(EmbeddedServer):
             await self._running().wait()
             raise self._died()
         self._port = port
-        write_atomically(self.data_dir.root / "broker.port.json", json.dumps({"port": port}))
+        write_atomically(
+            self.data_dir.root / "broker.port.json",
+            json.dumps({"port": port, "home": folder_identity(self.data_dir.root)}),
+        )
 
     def _last_port(self) -> int:
         """Return the port of the last start if it is free now, else 0 for any free port."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            port = int(json.loads((self.data_dir.root / "broker.port.json").read_text())["port"])
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            found = json.loads((self.data_dir.root / "broker.port.json").read_text())
+            if found.get("home") not in (None, folder_identity(self.data_dir.root)):
+                return 0  # the note was copied with its data directory: the port is that of the original
+            port = int(found["port"])
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind((_HOST, port))

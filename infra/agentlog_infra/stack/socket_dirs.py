@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from agentlog_facts.errors import Misconfigured
-from agentlog_infra.process.child import Account, write_atomically
+from agentlog_infra.process.child import Account, folder_identity, write_atomically
 
 SOCKET_PATH_LIMIT_BYTES = 107
 _LONGEST_SOCKET_NAME = "/.s.PGSQL.5432.lock"
@@ -87,10 +87,15 @@ def socket_folder(wanted: Path, record: Path, account: Account | None) -> Path:
 def folder_elsewhere(record: Path, account: Account | None, *, bases: tuple[str, ...] | None = None) -> Path:
     """Return the private folder outside the data directory that `record` names; make and record one if it is gone.
 
+    A record that was copied with its data directory does not count: the folder belongs to the original.
+
     Raises: Misconfigured where no temporary folder is short enough and open to the account.
     """
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return private_folder_if_ours(Path(json.loads(record.read_text())["path"]), account)
+    home = folder_identity(record.parent)
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        found = json.loads(record.read_text())
+        if found.get("home", home) == home:
+            return private_folder_if_ours(Path(found["path"]), account)
     for base in bases or (tempfile.gettempdir(), "/tmp", "/var/tmp"):
         folder = Path(base)
         if not fits_a_socket(folder / "agentlog-12345678") or not reachable(folder, account):
@@ -98,7 +103,7 @@ def folder_elsewhere(record: Path, account: Account | None, *, bases: tuple[str,
         made = Path(tempfile.mkdtemp(prefix="agentlog-", dir=folder))
         if account:
             os.chown(made, account.uid, account.gid)
-        write_atomically(record, json.dumps({"path": str(made)}))
+        write_atomically(record, json.dumps({"path": str(made), "home": home}))
         return made
     raise Misconfigured("no temporary folder (TMPDIR, /tmp, /var/tmp) has a short path that the server may enter")
 

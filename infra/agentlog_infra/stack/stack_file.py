@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
 from agentlog_facts.json_value import Json, JsonObject, as_object, load_object
-from agentlog_infra.process.child import ProcessIdentity, identify, write_atomically
+from agentlog_infra.process.child import ProcessIdentity, folder_identity, identify, write_atomically
 from agentlog_infra.stack.data_dir import DataDir
 
 Roles: TypeAlias = "list[JoinedRole]"
@@ -64,15 +64,22 @@ def _role(entry: JsonObject) -> JoinedRole:
     )
 
 
+def is_own(data_dir: DataDir, found: Mapping[str, object]) -> bool:
+    """Return whether a file describes this data directory: a copied one describes the original."""
+    return found.get("home") in (None, folder_identity(data_dir.root))
+
+
 def _read(data_dir: DataDir) -> JsonObject:
     try:
-        return load_object(data_dir.stack_file.read_text())
+        found = load_object(data_dir.stack_file.read_text())
     except (FileNotFoundError, ValueError):
         return {}
+    return found if is_own(data_dir, found) else {}
 
 
 def _write(data_dir: DataDir, content: Mapping[str, object]) -> None:
-    write_atomically(data_dir.stack_file, json.dumps(content, indent=2) + "\n")
+    marked = {**content, "home": folder_identity(data_dir.root)}
+    write_atomically(data_dir.stack_file, json.dumps(marked, indent=2) + "\n")
 
 
 @contextmanager

@@ -13,13 +13,13 @@ from pathlib import Path
 from agentlog_facts.errors import AgentlogError, Misconfigured, Unavailable
 from agentlog_infra import timeouts
 from agentlog_infra.process.child import (
-    ProcessIdentity,
     Running,
     identify,
+    recall,
+    remember,
     signal_child,
     stop_child,
     stop_orphan,
-    write_atomically,
 )
 from agentlog_infra.process.ready_pipe import ReadyPipe
 from agentlog_infra.process.restart_budget import RestartBudget
@@ -212,8 +212,7 @@ class Role:
     def _remember(self, pid: int) -> None:
         started = identify(pid)
         if started is not None:
-            found = {"pid": pid, "started": started.started, "worker_id": self._worker_id}
-            write_atomically(self._note, json.dumps(found))
+            remember(self._note, started, worker_id=self._worker_id)
 
     def _running(self) -> Running:
         if self._process is None:
@@ -227,8 +226,8 @@ async def end_old_roles(notes: Path) -> list[str]:
     for note in await asyncio.to_thread(_old_notes, notes):
         with contextlib.suppress(ValueError, KeyError, TypeError):
             found = json.loads(note.read_text())
-            old = ProcessIdentity(int(found["pid"]), str(found["started"]))
-            if not await stop_orphan(old, ((signal.SIGKILL, timeouts.OLD_ROLE_STOP_S),)):
+            old = recall(note)  # None for a note that was copied with its data directory: that process is not ours
+            if old is not None and not await stop_orphan(old, ((signal.SIGKILL, timeouts.OLD_ROLE_STOP_S),)):
                 raise Unavailable(f"process {old.pid} of an earlier start does not exit; kill it yourself")
             workers += [str(found["worker_id"])] if found["worker_id"] else []
         note.unlink(missing_ok=True)

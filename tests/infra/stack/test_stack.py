@@ -18,6 +18,7 @@ import pydantic
 import pytest
 from tests.stack_fixtures import open_folder, read_ready, start_stack, stop_stack, until
 
+from agentlog_facts.errors import Unavailable
 from agentlog_infra.process.child import Account, child_environment, spawn
 from agentlog_infra.stack.data_dir import DataDir
 from agentlog_infra.stack.postgres import EmbeddedPostgres
@@ -315,3 +316,20 @@ async def test_a_path_too_long_for_a_socket_is_no_obstacle(folder: Path) -> None
     async with Stack(deep, NO_BROKER) as stack:
         await put_row(stack.addresses.postgres)
         assert str(deep) not in stack.addresses.redis
+
+
+@pytest.mark.parametrize("name", ["data", "d" * 90])
+def test_a_start_on_a_copy_of_a_running_data_directory_leaves_the_original_alone(folder: Path, name: str) -> None:
+    original, copy = folder / name, folder / f"{name}2"
+    first = start_stack(original)
+    running = read_ready(first, original)
+    servers = {one.pid for one in family(first.pid)}
+    subprocess.run(["cp", "-a", str(original), str(copy)], check=False)  # files may go while they are copied
+    with pytest.raises(Unavailable, match="no stack runs"):
+        join(copy)
+    second = start_stack(copy)
+    other = read_ready(second, copy)
+    assert {other.kafka, other.postgres, other.redis}.isdisjoint({running.kafka, running.postgres, running.redis})
+    assert servers <= {one.pid for one in family(first.pid)}
+    assert join(original).kafka == running.kafka
+    assert (stop_stack(second), stop_stack(first)) == (0, 0)

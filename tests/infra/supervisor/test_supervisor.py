@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from tests.stack_fixtures import until
 
 from agentlog_facts.errors import Misconfigured
 from agentlog_infra.console import Status, say_error
-from agentlog_infra.process.child import child_environment, identify, spawn
+from agentlog_infra.process.child import child_environment, identify, remember, spawn
 from agentlog_infra.process.restart_budget import LIMIT, RestartBudget
 from agentlog_infra.supervisor.role import RoleCrashes, RoleSpec
 from agentlog_infra.supervisor.supervisor import Supervisor, role_specs
@@ -207,12 +208,26 @@ async def test_roles_of_a_killed_supervisor_are_ended_and_their_runs_told_lost(t
     left = await spawn([sys.executable, "-c", "import signal; signal.pause()"], death_signal=signal.SIGKILL)
     found = identify(left.pid)
     assert found is not None
-    note = {"pid": left.pid, "started": found.started, "worker_id": "w1"}
-    (toys.folder / "role-worker-1.json").write_text(json.dumps(note))
+    remember(toys.folder / "role-worker-1.json", found, worker_id="w1")
     async with toys.supervisor([[toy("gateway")]]):
         assert await left.wait() == -signal.SIGKILL
         assert toys.dead == ["w1"]
     assert not (toys.folder / "role-worker-1.json").exists()
+
+
+async def test_a_role_whose_note_was_copied_with_its_data_directory_is_left_alone(toys: Toys, tmp_path: Path) -> None:
+    original = await spawn([sys.executable, "-c", "import signal; signal.pause()"], death_signal=signal.SIGKILL)
+    found = identify(original.pid)
+    assert found is not None
+    elsewhere = tmp_path / "original"
+    elsewhere.mkdir()
+    remember(elsewhere / "role-worker-1.json", found, worker_id="w1")
+    shutil.copy(elsewhere / "role-worker-1.json", toys.folder / "role-worker-1.json")
+    async with toys.supervisor([[toy("gateway")]]):
+        assert found.alive()
+    assert found.alive()
+    original.kill()
+    await original.wait()
 
 
 async def test_a_process_that_only_has_the_pid_of_an_old_role_is_left_alone(toys: Toys) -> None:
