@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
-from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,7 +20,7 @@ from agentlog_gateway.http.body import parse_body, read_body
 from agentlog_gateway.http.errors import Problem, invalid
 from agentlog_gateway.http.responses import TOKEN_HEADER
 from agentlog_gateway.schemas.queries import QueryString
-from agentlog_gateway.schemas.requests import Body, path_uuid
+from agentlog_gateway.schemas.requests import Body, canonical_uuid, path_uuid
 
 IDEMPOTENCY_HEADER = "idempotency-key"
 LONGEST_KEY = 255
@@ -104,7 +103,7 @@ class RequestContext:
             key = self.request.headers.get(IDEMPOTENCY_HEADER)
             if key is not None and not 0 < len(key) <= LONGEST_KEY:
                 raise invalid(f"Idempotency-Key: expected 1 to {LONGEST_KEY} characters, found {len(key)}")
-            path = self.request.scope["path"]
+            path = "/".join(canonical_uuid(part) or part for part in self.request.scope["path"].split("/"))
             self._identity = identify(self.actor, self.request.method, path, key, self.dependencies.ids)
         return self._identity
 
@@ -202,12 +201,3 @@ class _CaughtDecision:
 
 
 Handler = Callable[[RequestContext], Awaitable[Response]]
-
-
-def is_uuid(text: str) -> bool:
-    """Return whether a text is a UUID in any of its forms."""
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True

@@ -8,10 +8,10 @@ from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import AssistantId
 from agentlog_facts.json_value import Json
 from agentlog_gateway.api.dependencies import Dependencies
-from agentlog_gateway.api.request_context import RequestContext, is_uuid
+from agentlog_gateway.api.request_context import RequestContext
 from agentlog_gateway.http.errors import INVALID_RUN_TARGET, Problem, invalid
 from agentlog_gateway.http.responses import json_response, page_response
-from agentlog_gateway.schemas.requests import AssistantCount, AssistantSearch, path_uuid
+from agentlog_gateway.schemas.requests import AssistantCount, AssistantSearch, canonical_uuid, path_uuid
 from agentlog_gateway.schemas.responses import assistant_json, selected
 from agentlog_projections.models.assistants import AssistantFilter
 
@@ -21,7 +21,7 @@ def assistant_of(dependencies: Dependencies, named: str) -> AssistantId:
     graph_ids = dependencies.graphs.graph_ids()
     if named in graph_ids:
         return system_assistant_id(named)
-    if not is_uuid(named):
+    if canonical_uuid(named) is None:
         raise invalid(
             f"Invalid assistant: '{named}'. Must be either: the UUID of an assistant, "
             f"or the name of a graph: {', '.join(graph_ids)}"

@@ -4,6 +4,7 @@ Unknown fields are ignored. Fields of the API that this release does not support
 Source: docs/http-api.md, sections 4 to 7.
 """
 
+import re
 from typing import Annotated, Literal, TypeAlias
 from uuid import UUID
 
@@ -15,6 +16,8 @@ from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.version import VERSION
 from agentlog_gateway.http.errors import invalid
 
+_UUID = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{32}")
+"""Python's UUID also takes braces, signs, `urn:uuid:`, underscores and the digits of other scripts."""
 MOST = 2**31 - 1
 """Upper bound of offsets and numbers of rows."""
 
@@ -27,11 +30,16 @@ def _any_object(_source: object, _handler: object) -> CoreSchema:
     return core_schema.dict_schema(keys_schema=core_schema.str_schema())
 
 
-def _canonical_uuid(text: str) -> str:
-    try:
-        return str(UUID(text))
-    except ValueError as error:
-        raise ValueError("must be a UUID") from error
+def canonical_uuid(text: str) -> str | None:
+    """Return a UUID in lower case with dashes; None for a text that is no UUID."""
+    return str(UUID(text)) if _UUID.fullmatch(text) else None
+
+
+def _uuid(text: str) -> str:
+    found = canonical_uuid(text)
+    if found is None:
+        raise ValueError("must be a UUID")
+    return found
 
 
 def _without_reserved(metadata: JsonObject) -> JsonObject:
@@ -47,7 +55,7 @@ def _later(value: object) -> None:
 AnyJson: TypeAlias = Annotated[Json, GetPydanticSchema(_any_json)]
 AnyObject: TypeAlias = Annotated[JsonObject, GetPydanticSchema(_any_object)]
 ThreadMetadata: TypeAlias = Annotated[AnyObject, AfterValidator(_without_reserved)]
-Uuid: TypeAlias = Annotated[str, AfterValidator(_canonical_uuid), Field(json_schema_extra={"format": "uuid"})]
+Uuid: TypeAlias = Annotated[str, AfterValidator(_uuid), Field(json_schema_extra={"format": "uuid"})]
 NotSupported: TypeAlias = Annotated[None, BeforeValidator(_later), Field(description="not supported yet")]
 Limit: TypeAlias = Annotated[int, Field(ge=1, le=1000)]
 Offset: TypeAlias = Annotated[int, Field(ge=0, le=MOST)]
@@ -180,7 +188,7 @@ class HistoryQuery(Body):
 
 def path_uuid(kind: str, text: str) -> str:
     """Return the id of a path in canonical form. Raises: Problem 422."""
-    try:
-        return str(UUID(text))
-    except ValueError as error:
-        raise invalid(f"Invalid {kind} ID: must be a UUID") from error
+    found = canonical_uuid(text)
+    if found is None:
+        raise invalid(f"Invalid {kind} ID: must be a UUID")
+    return found

@@ -24,6 +24,10 @@ from agentlog_gateway.streaming.stream_modes import Modes, kind
 
 HEARTBEAT = b": heartbeat\r\n\r\n"
 CACHE_BYTES = 32 * 1024 * 1024
+ENTRY_BYTES = 600
+"""Memory of a cached flush beside its events: the key, the entry, the objects."""
+EVENT_BYTES = 200
+"""Memory of a cached event beside its text."""
 Known: TypeAlias = tuple[int, int, RunId, int, int, int, bool]
 NOT_FOUND: Json = {"error": "HTTPException", "message": "404: Run not found"}
 
@@ -50,6 +54,11 @@ class Framed:
 
     events: tuple[FramedEvent, ...]
     joined: bytes
+
+    @property
+    def weight(self) -> int:
+        """Return about how many bytes of memory it takes: the events are there twice, separate and joined."""
+        return 2 * len(self.joined) + ENTRY_BYTES + EVENT_BYTES * len(self.events)
 
     def select(self, modes: Modes | None, after: int = -1) -> bytes:
         """Return the events of these modes after a position."""
@@ -85,9 +94,9 @@ class Framer:
         found = self._cache.get(at)
         if found is None:
             found = self._cache[at] = _framed(flush, with_ids)
-            self._room -= len(found.joined)
+            self._room -= found.weight
             while self._room < 0 and len(self._cache) > 1:
-                self._room += len(self._cache.popitem(last=False)[1].joined)
+                self._room += self._cache.popitem(last=False)[1].weight
         return found
 
 

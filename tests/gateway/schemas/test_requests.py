@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from agentlog_facts.json_value import Json, JsonObject
-from agentlog_gateway.http.errors import validation_detail
+from agentlog_gateway.http.errors import Problem, validation_detail
 from agentlog_gateway.schemas.requests import (
     AssistantSearch,
     Body,
@@ -13,6 +13,7 @@ from agentlog_gateway.schemas.requests import (
     ThreadCreate,
     ThreadPatch,
     ThreadSearch,
+    path_uuid,
 )
 from agentlog_gateway.schemas.run_requests import StatelessRun, ThreadRun
 
@@ -111,3 +112,29 @@ def test_other_keys_of_a_config_are_kept() -> None:
 def test_keys_of_the_server_are_dropped_from_the_metadata_of_a_thread(body: type[ThreadCreate | ThreadPatch]) -> None:
     given: JsonObject = {"assistant_id": "a", "run_id": "r", "thread_id": "t", "graph_id": "g", "user_id": "u"}
     assert body.model_validate({"metadata": given}).metadata == {"graph_id": "g", "user_id": "u"}
+
+
+SPELLINGS = [
+    "+1a226a6-0000-7000-8000-00000000000a",
+    "urn:uuid:01a226a6-0000-7000-8000-00000000000a",
+    "{01a226a6-0000-7000-8000-00000000000a}",
+    "01a226a6-000070008000-00000000000a",
+    "01a226a6-0000-7000-8000-0000_0000000a",
+    "0_1a226a-0000-7000-8000-00000000000a",
+    "\u0660\u0661a226a6-0000-7000-8000-00000000000a",
+    "01a226a6-0000-7000-8000-00000000000a\n",
+    " 01a226a6-0000-7000-8000-00000000000a",
+    "01a226a60-000-7000-8000-00000000000a",
+]
+
+
+@pytest.mark.parametrize("text", SPELLINGS)
+def test_an_id_is_hexadecimal_digits_and_dashes_only(text: str) -> None:
+    with pytest.raises(Problem, match="Invalid thread ID: must be a UUID"):
+        path_uuid("thread", text)
+    with pytest.raises(ValidationError, match="must be a UUID"):
+        ThreadCreate.model_validate({"thread_id": text})
+    with pytest.raises(ValidationError, match="must be a UUID"):
+        ThreadSearch.model_validate({"ids": [text]})
+    with pytest.raises(ValidationError, match="must be a UUID"):
+        ThreadRun.model_validate({"assistant_id": "agent", "checkpoint_id": text})

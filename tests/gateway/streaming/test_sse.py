@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import tracemalloc
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -75,7 +76,7 @@ def test_an_event_name_cannot_break_out_of_its_line() -> None:
 
 
 def test_the_same_bytes_serve_every_reader_while_they_are_recent() -> None:
-    framer = Framer(cache_bytes=400)
+    framer = Framer(cache_bytes=3_000)
     flushes = [
         PositionedFrames(0, at, at * SLOTS, FrameRecord(RunId("r"), 1, at, (Frame("values", "x" * 100),)))
         for at in range(4)
@@ -87,6 +88,22 @@ def test_the_same_bytes_serve_every_reader_while_they_are_recent() -> None:
         framer.framed(flush, True)
     assert framer.framed(flushes[0], True) is not first
     assert framer.framed(flushes[0], True) == first
+
+
+def test_the_cache_takes_no_more_memory_than_it_may() -> None:
+    room = 2_000_000
+    framer = Framer(cache_bytes=room)
+    frames = [(Frame("values", "x" * 40),), (Frame("messages", "x" * 400),), (Frame("custom", 1),) * 30]
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for at in range(6_000):
+            run_id = RunId(f"run-{at}-of-many-runs-with-ids-of-36-bytes")
+            framer.framed(PositionedFrames(0, at, at * SLOTS, FrameRecord(run_id, 1, at, frames[at % 3])), True)
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert room / 4 < taken < room * 1.2
 
 
 def at_the_same_place(run_id: str, text: str) -> PositionedFrames:
