@@ -32,6 +32,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--verify", action="store_true", help="check every stored byte and exit; status 1 if one is damaged"
     )
+    parser.add_argument(
+        "--undeletable-topics", type=_names, default=frozenset(), help="topics, joined by commas, that stay whole"
+    )
+    parser.add_argument(
+        "--endless-topics", type=_names, default=frozenset(), help="topics, joined by commas, without any retention"
+    )
     for name in ("host", "port", "partitions_default", "max_message_bytes", "max_request_bytes", "max_connections",
                  "wal_file_bytes", "wal_max_age_s", "segment_bytes", "retention_ms", "retention_check_s",
                  "storage_retry_s", "group_initial_delay_s"):  # fmt: skip
@@ -40,6 +46,10 @@ def _parser() -> argparse.ArgumentParser:
             f"--{name.replace('_', '-')}", type=type(default), default=default, help=f"default: {default}"
         )
     return parser
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(filter(None, text.split(",")))
 
 
 def _settings(arguments: argparse.Namespace) -> BrokerSettings:

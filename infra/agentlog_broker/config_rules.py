@@ -90,6 +90,15 @@ def check_configs(configs: Mapping[str, str | None], settings: BrokerSettings) -
     return accepted
 
 
+def demand_endless(name: str, configs: Mapping[str, str], settings: BrokerSettings) -> None:
+    """Check that settings keep every record of a topic. Raises: Refused."""
+    known = rules(settings)
+    for setting, wanted in (("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")):
+        found = configs.get(setting, known[setting].default)
+        if found != wanted:
+            raise Refused(Code.POLICY_VIOLATION, f"{name}: {setting}={found}: expected {wanted}: its records must stay")
+
+
 def forgets_by_age(configs: Mapping[str, str]) -> bool:
     """Return whether retention deletes records. Source: Apache Kafka documentation, "Topic Configs", cleanup.policy."""
     return "delete" in configs.get("cleanup.policy", "delete").split(",")

@@ -36,6 +36,10 @@ class BrokerSettings:
     group_initial_delay_s: float = 0.1
     group_session_max_s: float = 1800.0
     offset_metadata_max_bytes: int = 4096
+    undeletable_topics: frozenset[str] = frozenset()
+    """Topics that no client may delete, grow, or delete records of."""
+    endless_topics: frozenset[str] = frozenset()
+    """Topics whose settings must keep every record for ever."""
 
     def __post_init__(self) -> None:
         """Check that the server can work with these settings. Raises: Misconfigured."""

@@ -148,6 +148,8 @@ class TopicAdmin:
 
     async def _grow(self, name: str, count: int, dry: bool) -> None:
         topic = self._topic(name)
+        if name in self._settings.undeletable_topics:
+            raise Refused(Code.POLICY_VIOLATION, f"{name}: its number of partitions is fixed")
         self._check_count(name, count)
         if count <= len(topic.partitions):
             raise Refused(Code.INVALID_PARTITIONS, f"{name}: has {len(topic.partitions)} partitions already")
@@ -163,6 +165,8 @@ class TopicAdmin:
         return self._results(request, results, throttle_from=1, message_from=None)
 
     async def _delete(self, name: str) -> None:
+        if name in self._settings.undeletable_topics:
+            raise Refused(Code.TOPIC_DELETION_DISABLED, f"{name}: this server does not delete it")
         await self._store.delete_topic(self._topic(name))
 
     def _topic(self, name: str) -> Topic:
@@ -196,11 +200,13 @@ class TopicAdmin:
             out.string(name).i32(len(parts))
             for index, offset in parts:
                 partition = self._catalog.partition(name, index)
-                code, _ = await self._granted(lambda: self._move_start(partition, offset))  # noqa: B023
+                code, _ = await self._granted(lambda: self._move_start(name, partition, offset))  # noqa: B023
                 out.i32(index).i64(partition.start if partition is not None and code == 0 else -1).i16(code)
         return out.done()
 
-    async def _move_start(self, partition: Partition | None, offset: int) -> None:
+    async def _move_start(self, name: str, partition: Partition | None, offset: int) -> None:
+        if name in self._settings.undeletable_topics:
+            raise Refused(Code.POLICY_VIOLATION, f"{name}: this server deletes none of its records")
         if partition is None:
             raise Refused(Code.UNKNOWN_TOPIC_OR_PARTITION, "no such partition")
         target = partition.high if offset == -1 else offset

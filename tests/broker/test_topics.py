@@ -1,13 +1,16 @@
 """Requests about topics, and settings that are honoured or refused with a reason."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import NewPartitions, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import InvalidPartitionsError
-from tests.broker.servers import admin, make_topic, producer, read_all, reader, unique
+from aiokafka.errors import InvalidPartitionsError, PolicyViolationError
+from tests.broker.servers import admin, make_topic, producer, read_all, reader, serving, unique
+
+from agentlog_broker.settings import BrokerSettings
 
 
 async def test_a_topic_is_created_once_described_and_deleted(kafka: str) -> None:
@@ -111,3 +114,28 @@ async def test_a_reader_of_a_deleted_topic_is_not_left_waiting(kafka: str) -> No
         await client.send_and_wait(topic, b"y")
         consumer.seek(TopicPartition(topic, 0), 0)
         assert (await asyncio.wait_for(consumer.getone(), 10)).value == b"y"
+
+
+async def test_protected_topics_stay_whole_whatever_a_client_wants(tmp_path: Path) -> None:
+    kept = frozenset({"kept", "brief"})
+    settings = BrokerSettings(tmp_path, undeletable_topics=kept, endless_topics=frozenset({"kept"}))
+    async with serving(settings) as (_, kafka), admin(kafka) as client:
+        await client.create_topics([NewTopic(name, 1, 1) for name in ("kept", "brief", "other")])
+        async with producer(kafka) as writer:
+            for name in ("kept", "brief"):
+                await writer.send_and_wait(name, b"first", partition=0)
+        answer = await client.delete_topics(["kept", "brief", "other"])
+        assert dict(answer.topic_error_codes) == {"kept": 73, "brief": 73, "other": 0}
+        for name in ("kept", "brief"):
+            with pytest.raises(PolicyViolationError):
+                await client.delete_records({TopicPartition(name, 0): RecordsToDelete(-1)})
+            with pytest.raises(PolicyViolationError):
+                await client.create_partitions({name: NewPartitions(2)})
+        for changed in ({"retention.ms": "1"}, {"retention.bytes": "1"}, {"cleanup.policy": "compact"}):
+            resource = ConfigResource(ConfigResourceType.TOPIC, "kept", configs=changed)
+            (response,) = await client.alter_configs([resource])
+            assert response.resources[0][0] == 44
+        brief = ConfigResource(ConfigResourceType.TOPIC, "brief", configs={"retention.ms": "600000"})
+        (response,) = await client.alter_configs([brief])
+        assert response.resources[0][0] == 0
+        assert [len(await read_all(kafka, name)) for name in ("kept", "brief")] == [1, 1]
