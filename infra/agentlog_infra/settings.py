@@ -1,8 +1,8 @@
 """All settings of agentlog: names, defaults and meanings; read once from the environment, then frozen.
 
 Official names of the LangGraph server come first, so that a deployment written for it works unchanged; ours begin with
-AGENTLOG_. A name with _FILE appended names a file that holds the value (mounted secrets). Longer than a page because it
-is one table.
+AGENTLOG_. A name with _FILE appended names a file that holds the value (mounted secrets). A setting that neither a flag
+nor the environment gives comes from the `env` of langgraph.json. Longer than a page because it is one table.
 """
 
 import os
@@ -16,9 +16,12 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from agentlog_facts.errors import Misconfigured
+from agentlog_infra.project_env import APPLICATION, project_environment
 
 MEBIBYTE = 1024 * 1024
 _URI_PASSWORD = re.compile(r"(://[^/@:]*:)[^?]*(@)")  # up to the last @: a password may hold one
+_GIVEN_AS = {"database_uri": "AGENTLOG_DATABASE_URI", "redis_uri": "AGENTLOG_REDIS_URI"}
+"""Names under which a child process gets addresses, so that user code does not take them for its own."""
 _QUERY_PASSWORD = re.compile(r"([?&](?:password|sslpassword|ssl_password)=)[^&]*")
 
 
@@ -110,11 +113,17 @@ class Settings(BaseSettings):
         description="how long stream frames and the hidden rows of deleted threads are kept",
     )
 
+    embedded_deletion: bool = Field(
+        False,
+        validation_alias="AGENTLOG_EMBEDDED_DELETION",
+        description="let Kafka clients delete topics and records of the embedded log, and change their retention",
+    )
+
     # Rows and queue
     database_uri: str | None = Field(
         None,
         repr=False,
-        validation_alias=AliasChoices("DATABASE_URI", "POSTGRES_URI", "POSTGRES_URI_CUSTOM"),
+        validation_alias=AliasChoices("AGENTLOG_DATABASE_URI", "DATABASE_URI", "POSTGRES_URI", "POSTGRES_URI_CUSTOM"),
         description="PostgreSQL; unset: the embedded one",
     )
     postgres_pool_max_size: int = Field(
@@ -132,7 +141,7 @@ class Settings(BaseSettings):
     redis_uri: str | None = Field(
         None,
         repr=False,
-        validation_alias=AliasChoices("REDIS_URI", "REDIS_URI_CUSTOM"),
+        validation_alias=AliasChoices("AGENTLOG_REDIS_URI", "REDIS_URI", "REDIS_URI_CUSTOM"),
         description="Redis or Valkey; unset: the embedded Valkey",
     )
     redis_key_prefix: str = Field("agentlog:", validation_alias="REDIS_KEY_PREFIX", description="prefix of every key")
@@ -348,8 +357,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Order the sources: flag, environment, mounted file, default."""
-        return init_settings, env_settings, MountedFiles(settings_cls)
+        """Order the sources: flag, environment, mounted file, environment of the project, default."""
+        return init_settings, env_settings, MountedFiles(settings_cls), ProjectEnvironment(settings_cls)
 
     @classmethod
     def load(cls, flags: Mapping[str, object] | None = None) -> Self:
@@ -364,7 +373,7 @@ class Settings(BaseSettings):
         """Return the variables that give a child process the same addresses, folders and topic settings."""
         shared = ("config", "data_dir", "host", "port", "partitions", "replication_factor", "min_insync_replicas")
         more = ("kafka_bootstrap", "database_uri", "redis_uri", "jobs_per_worker", "log_level")
-        named = {names_of(name)[0]: getattr(self, name) for name in (*shared, *more)}
+        named = {_GIVEN_AS.get(name, names_of(name)[0]): getattr(self, name) for name in (*shared, *more)}
         texts = {name: str(value.absolute() if isinstance(value, Path) else value) for name, value in named.items()}
         return {name: text for name, text in texts.items() if named[name] is not None}
 
@@ -389,6 +398,30 @@ class MountedFiles(PydanticBaseSettingsSource):
         return {name: value for name, value in found.items() if value is not None}
 
 
+class ProjectEnvironment(PydanticBaseSettingsSource):
+    """Reads the `env` of the project's langgraph.json where the environment of the process does not set a name."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[str | None, str, bool]:
+        """Return nothing: `__call__` reads the file once for all fields."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, object]:
+        """Collect the values. Raises: Misconfigured if the environment cannot be read."""
+        state = self.current_state
+        given = state.get("config") or state.get("AGENTLOG_CONFIG") or Settings.model_fields["config"].default
+        project = project_environment(Path(str(given)))
+        found = {name: _from_project(name, project) for name in Settings.model_fields if project}
+        return {name: project[origin] for name, origin in found.items() if origin is not None}
+
+
+def _from_project(attribute: str, project: Mapping[str, str]) -> str | None:
+    """Return the variable of a project's environment that sets an attribute, None if another source or none does."""
+    names = _names(Settings.model_fields[attribute], attribute)
+    if attribute == "config" or any(os.environ.get(f"{name}{suffix}") for name in names for suffix in ("", "_FILE")):
+        return None
+    return next((name for name in names if project.get(name) and name not in APPLICATION), None)
+
+
 def _names(field: FieldInfo, attribute: str) -> tuple[str, ...]:
     alias = field.validation_alias
     if isinstance(alias, AliasChoices):
@@ -398,18 +431,24 @@ def _names(field: FieldInfo, attribute: str) -> tuple[str, ...]:
 
 def names_of(attribute: str) -> tuple[str, ...]:
     """Return the variables that set an attribute, the preferred one first."""
-    return _names(Settings.model_fields[attribute], attribute)
+    names = _names(Settings.model_fields[attribute], attribute)
+    return tuple(sorted(names, key=lambda name: name in _GIVEN_AS.values()))
 
 
-def origin_of(attribute: str, flags: Collection[str] = ()) -> str:
-    """Return the origin of an attribute's value: "flag", the variable's name, its _FILE name, or "default"."""
+def origin_of(attribute: str, flags: Collection[str] = (), project: Mapping[str, str] | None = None) -> str:
+    """Return the origin of an attribute's value.
+
+    It is "flag", the variable's name, its _FILE name, "default", or for one of the environment of the project its name
+    with the place.
+    """
     if attribute in flags:
         return "flag"
     for suffix in ("", "_FILE"):
-        for name in names_of(attribute):
+        for name in _names(Settings.model_fields[attribute], attribute):
             if os.environ.get(f"{name}{suffix}"):
                 return f"{name}{suffix}"
-    return "default"
+    found = _from_project(attribute, project or {})
+    return "default" if found is None else f"{found} in env of langgraph.json"
 
 
 def shown(settings: Settings, attribute: str) -> str:

@@ -11,6 +11,7 @@ from agentlog_facts.version import VERSION
 from agentlog_infra import logs, timeouts
 from agentlog_infra.console import Status, put, say
 from agentlog_infra.process.wait import first_to_end
+from agentlog_infra.project_env import project_environment
 from agentlog_infra.settings import Settings, origin_of
 from agentlog_infra.supervisor.dev_server import DevServer, dev_server, graphs_of, run_until_signal
 
@@ -48,7 +49,7 @@ def dev(
 
 def grace_of(settings: Settings) -> float:
     """Return how long a development server lets runs finish: short, unless the setting was given."""
-    given = origin_of("shutdown_grace_secs") != "default"
+    given = origin_of("shutdown_grace_secs", project=project_environment(settings.config)) != "default"
     return settings.shutdown_grace_secs if given else timeouts.DEV_GRACE_S
 
 

@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +21,7 @@ from agentlog_infra.console import Status, put, put_json, put_table
 from agentlog_infra.langgraph.loading.config import unsupported_keys
 from agentlog_infra.langgraph.loading.unsupported_keys import NOT_YET, UnsupportedKey
 from agentlog_infra.process.processors_jobs import pending_migrations, query_projection
+from agentlog_infra.project_env import project_environment
 from agentlog_infra.settings import Settings, names_of, origin_of, shown
 from agentlog_infra.stack.addresses import Addresses, at, joined
 from agentlog_infra.stack.data_dir import DataDir
@@ -86,7 +87,9 @@ class Report:
 
 async def examine(settings: Settings, flags: Sequence[str]) -> Report:
     """Run all checks, those of the three servers concurrently. Never raises for a finding."""
-    local = [_python(), *_packages(), *_config(settings), _data_dir(settings), _account(), *_unused_names()]
+    project = project_environment(settings.config)
+    names = _unused_names(project)
+    local = [_python(), *_packages(), *_config(settings), _data_dir(settings), _account(), *names]
     try:
         here = joined(settings)
     except Unavailable as error:
@@ -95,11 +98,11 @@ async def examine(settings: Settings, flags: Sequence[str]) -> Report:
         here = at(settings, Addresses("", "", ""))
     else:
         servers = list(await asyncio.gather(_log(here), _rows(here), _projection(here), _queue(here)))
-    return Report((*local, *servers), tuple(_setting(here, name, flags) for name in Settings.model_fields))
+    return Report((*local, *servers), tuple(_setting(here, name, flags, project) for name in Settings.model_fields))
 
 
-def _setting(settings: Settings, attribute: str, flags: Sequence[str]) -> SettingShown:
-    origin = origin_of(attribute, flags)
+def _setting(settings: Settings, attribute: str, flags: Sequence[str], project: Mapping[str, str]) -> SettingShown:
+    origin = origin_of(attribute, flags, project)
     value = shown(settings, attribute)
     if attribute in ("kafka_bootstrap", "database_uri", "redis_uri") and origin == "default" and value:
         origin = "stack.json"
@@ -157,9 +160,9 @@ def _account() -> Finding:
     return Finding("postgres account", "ok", account.name if account else "our own")
 
 
-def _unused_names() -> list[Finding]:
+def _unused_names(project: Mapping[str, str]) -> list[Finding]:
     remedy = "agentlog does not know this setting of the LangGraph server yet; it has no effect"
-    return [Finding(name, "warning", "set", remedy) for name in _NOT_YET if os.environ.get(name)]
+    return [Finding(name, "warning", "set", remedy) for name in _NOT_YET if os.environ.get(name) or project.get(name)]
 
 
 async def _check(name: str, remedy: str, check: Callable[[], Awaitable[Finding]]) -> Finding:

@@ -3,7 +3,7 @@
 import errno
 import socket
 
-from agentlog_facts.errors import Conflict
+from agentlog_facts.errors import Conflict, Misconfigured
 from agentlog_infra.process.child import command_line
 
 
@@ -14,7 +14,7 @@ class PortTaken(Conflict):
 
 
 def demand_free(host: str, port: int) -> None:
-    """Check that a port can be listened on. Raises: PortTaken."""
+    """Check that a port can be listened on. Raises: PortTaken, Misconfigured for a host that is not of this machine."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -22,7 +22,10 @@ def demand_free(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
-                raise
+                reason = f"cannot listen on {host}:{port}: {error.strerror or error}"
+                raise Misconfigured(
+                    f"AGENTLOG_HOST, AGENTLOG_PORT: {reason}; use an address of this machine"
+                ) from error
             raise PortTaken(f"port {port} on {host} is taken{_owner(port)}") from error
 
 

@@ -16,6 +16,8 @@ from agentlog_infra.stack.data_dir import DataDir
 from agentlog_infra.stack.server import EmbeddedServer
 
 _HOST = "127.0.0.1"
+_ENDLESS = "agentlog.events,agentlog.blobs"
+_UNDELETABLE = f"{_ENDLESS},agentlog.outputs"
 
 
 class EmbeddedBroker(EmbeddedServer):
@@ -25,8 +27,10 @@ class EmbeddedBroker(EmbeddedServer):
     stop_steps = ((signal.SIGTERM, 20.0),)
     orphan_steps = ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
 
-    def __init__(self, data_dir: DataDir) -> None:
+    def __init__(self, data_dir: DataDir, *, deletable: bool = False) -> None:
+        """`deletable`: clients may delete the topics of agentlog and their records, and change their retention."""
         super().__init__(data_dir)
+        self._protection = () if deletable else ("--undeletable-topics", _UNDELETABLE, "--endless-topics", _ENDLESS)
         self._port: int | None = None
 
     @property
@@ -48,6 +52,7 @@ class EmbeddedBroker(EmbeddedServer):
                 str(port),
                 "--ready-fd",
                 str(ready.child_end),
+                *self._protection,
             ]
             await self._launch(
                 [sys.executable, "-m", "agentlog_broker", *words, "--die-with-parent"], ready_fd=ready.child_end

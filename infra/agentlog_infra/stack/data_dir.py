@@ -3,12 +3,14 @@
 import errno
 import fcntl
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from agentlog_facts.errors import Conflict
+from agentlog_facts.errors import Conflict, Misconfigured
 
 _LOG_LIMIT_BYTES = 8 * 1024 * 1024
 
@@ -56,7 +58,14 @@ class DataDir:
         return self.root / "stack.json"
 
     def make(self) -> None:
-        """Create the folders, private to us; the account of PostgreSQL may traverse the root folder."""
+        """Create the folders, private to us; the account of PostgreSQL may traverse the root folder.
+
+        Raises: Misconfigured if that is not possible.
+        """
+        with _usable(self.root):
+            self._make()
+
+    def _make(self) -> None:
         self.root.parent.mkdir(parents=True, exist_ok=True)
         self.root.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, exist_ok=True)
         self.run.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, exist_ok=True)
@@ -83,6 +92,19 @@ class DataDir:
             return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
 
 
+@contextmanager
+def _usable(root: Path) -> Generator[None]:
+    """Translate faults of the file system into Misconfigured, with the setting that chooses the directory."""
+    try:
+        yield
+    except OSError as error:
+        place = "" if error.filename is None or Path(error.filename) == root else f" ({error.filename})"
+        raise Misconfigured(
+            f"AGENTLOG_DATA_DIR: {root} cannot be used as the data directory: {error.strerror}{place}; "
+            "choose a folder that can be written to with --data-dir"
+        ) from error
+
+
 class Lock:
     """Lock of a data directory; it ends at the exit, or when this process dies, however it dies."""
 
@@ -91,8 +113,9 @@ class Lock:
         self._file: IO[str] | None = None
 
     def __enter__(self) -> Self:
-        """Lock the directory without waiting. Raises: DataDirInUse."""
-        file = self._path.open("a+")
+        """Lock the directory without waiting. Raises: DataDirInUse, Misconfigured if nothing can be written there."""
+        with _usable(self._path.parent):
+            file = self._path.open("a+")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -17,7 +17,7 @@ from agentlog_facts.errors import AgentlogError, Unavailable
 from agentlog_infra.process.child import die_with_parent, identify
 from agentlog_infra.process.restart_budget import RestartBudget
 from agentlog_infra.process.wait import first_to_end
-from agentlog_infra.settings import without_password
+from agentlog_infra.settings import Settings, without_password
 from agentlog_infra.stack.addresses import Addresses, join
 from agentlog_infra.stack.broker import EmbeddedBroker
 from agentlog_infra.stack.data_dir import DataDir, Lock
@@ -43,11 +43,21 @@ class External:
 class Stack:
     """The running servers of one data directory; a server that dies is started again at the same address."""
 
-    def __init__(self, data_dir: str | Path, external: External | None = None, lock: Lock | None = None) -> None:
-        """`lock` comes from a caller that has already locked the directory, and stays with it."""
+    def __init__(
+        self,
+        data_dir: str | Path,
+        external: External | None = None,
+        lock: Lock | None = None,
+        *,
+        deletable: bool = False,
+    ) -> None:
+        """`lock` comes from a caller that has already locked the directory, and stays with it.
+
+        `deletable`: clients may delete the topics of agentlog on the embedded log.
+        """
         self.data_dir = DataDir.at(data_dir)
         self._external = external or External()
-        self._broker = None if self._external.kafka else EmbeddedBroker(self.data_dir)
+        self._broker = None if self._external.kafka else EmbeddedBroker(self.data_dir, deletable=deletable)
         self._postgres = None if self._external.postgres else EmbeddedPostgres(self.data_dir)
         self._valkey = None if self._external.redis else EmbeddedValkey(self.data_dir)
         self._own_lock = None if lock else Lock(self.data_dir)
@@ -144,13 +154,15 @@ async def _all(starts: Iterable[Coroutine[object, object, None]]) -> None:
             raise outcome
 
 
-async def run_stack(data_dir: str | Path, external: External | None = None, *, announce: bool = True) -> None:
+async def run_stack(
+    data_dir: str | Path, external: External | None = None, *, announce: bool = True, deletable: bool = False
+) -> None:
     """Run the servers until SIGTERM or SIGINT; when they are ready, print their addresses as one line of JSON."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    async with Stack(data_dir, external) as stack:
+    async with Stack(data_dir, external, deletable=deletable) as stack:
         if announce:
             shown = {name: without_password(address) for name, address in asdict(stack.addresses).items()}
             print(json.dumps(shown | {"pid": os.getpid()}), flush=True)
@@ -165,9 +177,10 @@ def main(words: Sequence[str] | None = None) -> int:
     given = parser.parse_args(words)
     if given.die_with_parent:
         die_with_parent()
-    external = External(*(os.environ.get(name) for name in ("AGENTLOG_KAFKA_BOOTSTRAP", "DATABASE_URI", "REDIS_URI")))
     try:
-        asyncio.run(run_stack(given.data_dir, external))
+        settings = Settings.load()
+        external = External(settings.kafka_bootstrap, settings.database_uri, settings.redis_uri)
+        asyncio.run(run_stack(given.data_dir, external, deletable=settings.embedded_deletion))
     except AgentlogError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

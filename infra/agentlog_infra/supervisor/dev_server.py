@@ -81,7 +81,11 @@ async def dev_server(settings: Settings, *, grace_secs: float) -> AsyncGenerator
     data_dir.make()
     with Lock(data_dir) as lock:
         supervisor = Supervisor(role_specs(settings.workers, grace_secs, settings.spare_workers), data_dir.run)
-        async with _loaded(), supervisor, Stack(data_dir.root, external, lock) as stack:
+        async with (
+            _loaded(),
+            supervisor,
+            Stack(data_dir.root, external, lock, deletable=settings.embedded_deletion) as stack,
+        ):
             here = at(settings, stack.addresses)
             await prepare(here)
             environment = here.environment() | _times(settings, grace_secs)

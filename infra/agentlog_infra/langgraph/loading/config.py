@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dotenv import dotenv_values
-
 from agentlog_facts.errors import Misconfigured
 from agentlog_facts.json_value import Json, JsonObject, load_object
 from agentlog_infra.langgraph.loading.unsupported_keys import UnsupportedKey, find_unsupported, overridden, refuse
+from agentlog_infra.project_env import environment_of
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +107,7 @@ def _read(path: Path) -> tuple[JsonObject, Mapping[str, str], tuple[UnsupportedK
         raise Misconfigured(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise Misconfigured(f"{path}: {error}") from error
-    env = _env(path, document)
+    env = environment_of(path, document)
     environment = {**env, **os.environ}
     document = overridden(document, environment)
     return document, env, find_unsupported(document, environment)
@@ -136,15 +135,6 @@ def _dependencies(path: Path, document: JsonObject) -> tuple[str, ...]:
     if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
         raise Misconfigured(f"{path}: dependencies: expected a list of paths and packages, found {_shown(named)}")
     return tuple(str(name) for name in named)
-
-
-def _env(path: Path, document: JsonObject) -> Mapping[str, str]:
-    env = document.get("env", {})
-    if isinstance(env, dict):
-        return {name: str(value) for name, value in env.items() if value is not None}
-    if isinstance(env, str) and (path.parent / env).is_file():
-        return {name: value for name, value in dotenv_values(path.parent / env).items() if value is not None}
-    raise Misconfigured(f"{path}: env: expected an object or the path of a file, found {_shown(env)}")
 
 
 def _shown(value: Json) -> str:

@@ -6,29 +6,35 @@ import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 from agentlog_facts.errors import Misconfigured
 from agentlog_infra.langgraph.errors import EXITS
 from agentlog_infra.langgraph.loading.config import GraphsConfig, GraphSpec
+from agentlog_infra.project_env import APPLICATION, PRIVATE
 
 SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages", "build", "dist"})
 
 
 def prepare(config: GraphsConfig) -> None:
-    """Add the project to the import path and set its environment; variables that are set keep their values."""
+    """Add the project to the import path and set its environment.
+
+    Variables that are set keep their values, except addresses of databases, which may be those of the server. User code
+    sees no variable that opens the server's database, queue or log. The settings must have been read before.
+    """
     for name in reversed([".", *config.dependencies]):
         folder = (config.root / name).resolve()
         if name.startswith(".") and folder.is_dir() and str(folder) not in sys.path:
             sys.path.insert(0, str(folder))
-    _set_missing(config.env)
-
-
-def _set_missing(env: Mapping[str, str]) -> None:
-    for name, value in env.items():
-        os.environ.setdefault(name, value)
+    for name in PRIVATE:
+        os.environ.pop(name, None)
+    for name, value in config.env.items():
+        if name in APPLICATION:
+            os.environ[name] = value
+        else:
+            os.environ.setdefault(name, value)
 
 
 def load_attribute(config: GraphsConfig, spec: GraphSpec) -> object:
