@@ -19,6 +19,15 @@ class Unavailable(AgentlogError):
     retriable = True
 
 
+class DependencyRefused(Unavailable):
+    """A dependency answers and refuses a command that it should serve: a setting or a permission is wrong.
+
+    A retry does not help until an operator has acted; no other process finds the dependency away.
+    """
+
+    code = "dependency_refused"
+
+
 class OutcomeUnknown(Unavailable):
     """The record was handed to the log, but no verdict came in time; retry with the same Idempotency-Key."""
 

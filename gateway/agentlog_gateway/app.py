@@ -151,7 +151,7 @@ def _dependencies(
             settings.cancel_grace_secs,
             MetadataLimit(settings.metadata_max_bytes, settings.metadata_max_values),
         ),
-        checks={"database": caught_up.refresh, "redis": adapters.feed.ping, "log": partial(adapters.log.end, 0)},
+        checks={"database": caught_up.refresh, "redis": adapters.feed.check, "log": partial(adapters.log.end, 0)},
         health=partial(health, pool),
         prepared=asyncio.Event(),
     )

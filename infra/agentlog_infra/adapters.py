@@ -9,6 +9,7 @@ from agentlog_facts.secret_values import SecretKeys, Secrets
 from agentlog_infra.aes_cipher import AesGcmCipher
 from agentlog_infra.kafka.event_log import KafkaLog, open_event_log
 from agentlog_infra.redis.client import redis_client
+from agentlog_infra.redis.commands import demand_usable
 from agentlog_infra.redis.feed import RedisFeed
 from agentlog_infra.redis.verdicts import HintVerdicts
 from agentlog_infra.settings import Settings
@@ -33,7 +34,7 @@ async def open_adapters(
 
     Raises: Unavailable, Misconfigured.
     """
-    feed = open_feed(settings, stack)
+    feed = await open_feed(settings, stack)
     verdicts = HintVerdicts(feed, ledger, SystemClock())
     await verdicts.start()
     stack.push_async_callback(verdicts.stop)
@@ -47,8 +48,13 @@ def secrets_of(settings: Settings) -> Secrets:
     return Secrets(SecretKeys(settings.secret_keys), AesGcmCipher(key, settings.data_dir))
 
 
-def open_feed(settings: Settings, stack: AsyncExitStack) -> RedisFeed:
-    """Return the feed of these settings; it connects when used and closes with `stack`. Raises: Misconfigured."""
-    feed = RedisFeed(redis_client(settings), settings.redis_key_prefix, SystemIds())
+async def open_feed(settings: Settings, stack: AsyncExitStack) -> RedisFeed:
+    """Return the feed of these settings, which closes with `stack`; a Redis that is away may come later.
+
+    Raises: Misconfigured if Redis answers, and these settings do not suit it.
+    """
+    client = redis_client(settings)
+    feed = RedisFeed(client, settings.redis_key_prefix, SystemIds())
     stack.push_async_callback(feed.stop)
+    await demand_usable(client, settings)
     return feed

@@ -144,7 +144,15 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("AGENTLOG_REDIS_URI", "REDIS_URI", "REDIS_URI_CUSTOM"),
         description="Redis or Valkey; unset: the embedded Valkey",
     )
-    redis_key_prefix: str = Field("agentlog:", validation_alias="REDIS_KEY_PREFIX", description="prefix of every key")
+    redis_key_prefix: str = Field(
+        "{agentlog}:",
+        min_length=1,
+        validation_alias="REDIS_KEY_PREFIX",
+        description="prefix of every key; a cluster needs the braces, which keep all keys in one slot",
+    )
+    redis_cluster: bool = Field(
+        False, validation_alias="REDIS_CLUSTER", description="whether Redis is a cluster of several shards"
+    )
 
     # HTTP
     max_request_body_bytes: int = Field(

@@ -49,8 +49,10 @@ REDIS_ANSWER_S = 2.0
 REDIS_HEALTH_CHECK_S = 10
 REDIS_SILENCE_S = 10.0
 """A subscription without any message or answer to a ping for this long is given up: the other end is gone."""
+REDIS_PROBE_KEPT_MS = 10_000
+REDIS_PROBE_BLOCK_S = 0.01
+"""A blocking pop of the check; its list has an entry."""
 REDIS_RECONNECT_PAUSE_S = 0.2
-DEAD_WORKER_SOCKET_S = 2.0
 DEAD_WORKER_KEPT_S = 3600
 
 # Verdicts

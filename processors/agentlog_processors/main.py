@@ -192,7 +192,7 @@ async def _projector(stack: AsyncExitStack, settings: Settings) -> list[Service]
     tune_memory()
     pool = await open_pool(settings.database_uri or "", 2)
     stack.push_async_callback(pool.close)
-    feed = open_feed(settings, stack)
+    feed = await open_feed(settings, stack)
     tail = await open_event_tail(settings, pool, "agentlog-projector", stack)
     announcer = Announcer(feed, feed)
     ports = FoldPorts(tail, lambda key: partition_of(key.encode(), settings.partitions), SystemClock(), announcer)

@@ -11,7 +11,7 @@ from starlette.websockets import WebSocketDisconnect
 from tests.fakes.memory_log import MemoryLog
 from tests.gateway.web_env import BODY_BYTES, NOWHERE, dependencies, detail, without_database
 
-from agentlog_facts.errors import Misconfigured
+from agentlog_facts.errors import DependencyRefused, Misconfigured
 from agentlog_facts.json_value import Json, JsonObject, as_object
 from agentlog_facts.version import CONTRACT, VERSION
 from agentlog_gateway import routes
@@ -103,6 +103,19 @@ async def test_health_and_version_need_no_database_and_answer_head_too() -> None
     assert (found["version"], as_object(found["flags"])["assistants"]) == (CONTRACT, True)
     assert found["server"] == {"name": "agentlog", "version": VERSION}
     assert (checked.status_code, detail(checked.content)) == (500, "no answer from: database")
+
+
+async def test_a_dependency_that_refuses_a_command_is_shown_as_that_and_not_as_away() -> None:
+    async def refuse() -> None:
+        raise DependencyRefused("MGET: Redis refuses it: NoPermissionError 10.0.0.7") from PermissionError("10.0.0.7")
+
+    log, pool = MemoryLog(), await open_pool(NOWHERE, 2)
+    wired = replace(dependencies(log, pool), checks={"redis": refuse})
+    async with AsyncClient(transport=ASGITransport(build_app(lambda: wired, Cors())), base_url="http://test") as client:
+        checked, ready = await client.get("/ok", params={"check_db": "1"}), await client.get("/ready")
+    await pool.close()
+    assert (checked.status_code, detail(checked.content)) == (500, "redis: refuses MGET (PermissionError)")
+    assert (ready.status_code, ready.json()["services"]) == (503, {"redis": "refuses MGET (PermissionError)"})
 
 
 @pytest.mark.parametrize(

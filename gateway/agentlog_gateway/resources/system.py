@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from starlette.responses import Response
 
-from agentlog_facts.errors import AgentlogError
+from agentlog_facts.errors import AgentlogError, DependencyRefused
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.version import CONTRACT, VERSION
 from agentlog_gateway import timeouts
@@ -17,6 +17,9 @@ from agentlog_gateway.http.responses import json_response
 from agentlog_gateway.schemas.queries import HealthCheckQuery
 
 log = logging.getLogger(__name__)
+
+OK = "ok"
+AWAY = "away"
 
 FLAGS: JsonObject = {
     "assistants": True,
@@ -35,14 +38,16 @@ HOST: JsonObject = {
 
 
 async def ok(context: RequestContext) -> Response:
-    """GET /ok; with check_db=1 this checks every dependency, and 500 names those that do not answer."""
+    """GET /ok; with check_db=1 this checks every dependency, and 500 names those that do not serve us, and why."""
     if not context.query(HealthCheckQuery).check_db:
         return json_response({"ok": True, "services": {}})
     checked = await _checked(context)
-    away = [name for name, fine in checked.items() if not fine]
-    if away:
-        raise Problem(500, f"no answer from: {', '.join(away)}")
-    dependencies: JsonObject = dict.fromkeys(checked, "ok")
+    away = [name for name, state in checked.items() if state == AWAY]
+    problems = [f"no answer from: {', '.join(away)}"] if away else []
+    problems += [f"{name}: {state}" for name, state in checked.items() if state not in (OK, AWAY)]
+    if problems:
+        raise Problem(500, "; ".join(problems))
+    dependencies: JsonObject = dict.fromkeys(checked, OK)
     return json_response({"ok": True, "services": dependencies})
 
 
@@ -52,10 +57,10 @@ async def ready(context: RequestContext) -> Response:
     A stopped or unfinished partition takes only its own threads out of service, so it does not end readiness.
     """
     checked = await _checked(context)
-    dependencies: JsonObject = {name: "ok" if fine else "away" for name, fine in checked.items()}
+    dependencies: JsonObject = {**checked}
     found: JsonObject = {"ready": False, "services": dependencies, "partitions": None, "quarantined": None}
     serving = False
-    if all(checked.values()):
+    if all(state == OK for state in checked.values()):
         health = await context.dependencies.health()
         await (
             context.dependencies.caught_up.refresh()
@@ -69,21 +74,25 @@ async def ready(context: RequestContext) -> Response:
     return json_response(found, status=200 if found["ready"] else 503)
 
 
-async def _checked(context: RequestContext) -> dict[str, bool]:
-    """Check every dependency, in parallel."""
+async def _checked(context: RequestContext) -> dict[str, str]:
+    """Check every dependency, in parallel; return OK, AWAY, or the command that it refuses."""
     checks = context.dependencies.checks
     answers = await asyncio.gather(*(_answers(name, check) for name, check in checks.items()))
     return dict(zip(checks, answers, strict=True))
 
 
-async def _answers(name: str, check: Check) -> bool:
+async def _answers(name: str, check: Check) -> str:
     try:
         async with asyncio.timeout(timeouts.DEPENDENCY_CHECK_S):
             await check()
+    except DependencyRefused as error:
+        log.error("dependency.refused", extra={"dependency": name, "error": str(error)})
+        command = str(error).partition(":")[0]
+        return f"refuses {command} ({type(error.__cause__).__name__})"  # the driver's text may hold addresses
     except (AgentlogError, TimeoutError) as error:
         log.warning("dependency.away", extra={"dependency": name, "error": str(error)})
-        return False
-    return True
+        return AWAY
+    return OK
 
 
 async def info(context: RequestContext) -> Response:

@@ -146,7 +146,7 @@ class ReadinessResponse(BaseModel):
     """Readiness to serve requests, unavailable dependencies, faulty partitions and quarantined aggregates."""
 
     ready: bool
-    services: dict[str, Literal["ok", "away"]]
+    services: dict[str, str]
     partitions: PartitionsResponse | None
     quarantined: dict[str, int] | None = Field(description="number of aggregates by read model")
 

@@ -38,7 +38,6 @@ _NOT_YET = (
     "LANGSMITH_TRACING",
     "LG_WEBHOOK_ENV_PREFIX",
     "LOG_COLOR",
-    "REDIS_CLUSTER",
     "REDIS_MAX_CONNECTIONS",
     "RESUMABLE_STREAM_TTL_SECONDS",
 )
@@ -222,12 +221,14 @@ async def _projection(settings: Settings) -> Finding:
 
 async def _queue(settings: Settings) -> Finding:
     async def check() -> Finding:
-        from agentlog_infra.redis.client import redis_client, redis_faults
+        from agentlog_infra.redis.client import redis_client
+        from agentlog_infra.redis.commands import check_commands, demand_usable
+        from agentlog_infra.redis.keys import RedisKeys
 
         client = redis_client(settings)
         try:
-            with redis_faults("REDIS_URI"):
-                await client.ping()
+            await demand_usable(client, settings)
+            await check_commands(client, RedisKeys(settings.redis_key_prefix))
         finally:
             await client.aclose()
         return Finding("redis", "ok", shown(settings, "redis_uri"))

@@ -3,6 +3,7 @@
 import logging
 from typing import Protocol
 
+from agentlog_facts.errors import Unavailable
 from agentlog_infra import timeouts
 from agentlog_infra.redis.keys import RedisKeys
 from agentlog_infra.settings import Settings
@@ -23,18 +24,17 @@ def announcer(settings: Settings) -> Announce:
 
     async def announce(worker_id: str) -> None:
         # Imported here: the supervisor needs a client only when a worker died, and it is slow to load.
-        from redis.asyncio import Redis
-        from redis.exceptions import RedisError
+        from agentlog_infra.redis.client import answered, redis_client
 
         key = RedisKeys(settings.redis_key_prefix).dead_workers
-        wait_s = timeouts.DEAD_WORKER_SOCKET_S
-        client = Redis.from_url(settings.redis_uri or "", socket_timeout=wait_s, socket_connect_timeout=wait_s)
+        client = redis_client(settings)
         try:
-            await client.execute_command("SADD", key, worker_id)
-            await client.execute_command("EXPIRE", key, timeouts.DEAD_WORKER_KEPT_S)
-            await client.publish(key, worker_id)
-        except (RedisError, OSError) as error:
-            log.warning("worker.death_not_announced", extra={"worker": worker_id, "error": repr(error)})
+            async with answered(key):
+                await client.execute_command("SADD", key, worker_id)
+                await client.execute_command("EXPIRE", key, timeouts.DEAD_WORKER_KEPT_S)
+                await client.execute_command("PUBLISH", key, worker_id)
+        except Unavailable as error:
+            log.warning("worker.death_not_announced", extra={"worker": worker_id, "error": str(error)})
         finally:
             await client.aclose()
 

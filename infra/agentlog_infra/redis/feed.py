@@ -8,15 +8,16 @@ from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
+from redis.asyncio.cluster import RedisCluster
 
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import RunId
 from agentlog_facts.notification import Hint, decode_hint, encode_hint
 from agentlog_facts.ports import Ids
 from agentlog_infra import timeouts
-from agentlog_infra.redis.client import answered, redis_faults
+from agentlog_infra.redis.client import Client, answered, cancellable, redis_faults
+from agentlog_infra.redis.commands import check_commands
 from agentlog_infra.redis.keys import RedisKeys
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 class RedisFeed:
     """Implements `ports.HintFeed` and `ports.RunQueue`."""
 
-    def __init__(self, redis: Redis, prefix: str, ids: Ids) -> None:
+    def __init__(self, redis: Client, prefix: str, ids: Ids) -> None:
         self._redis = redis
         self._keys = RedisKeys(prefix)
         self._ids = ids
@@ -37,21 +38,27 @@ class RedisFeed:
         """Disconnect."""
         await self._redis.aclose()
 
-    async def ping(self) -> None:
-        """Check that Redis answers. Raises: Unavailable."""
-        async with answered("ping"):
-            await self._redis.execute_command("PING")
+    async def check(self) -> None:
+        """Check that Redis answers and serves each kind of command that is needed. Raises: Unavailable."""
+        await check_commands(self._redis, self._keys)
 
     async def publish(self, hints: Sequence[Hint]) -> None:
         """Publish hints; a fault is only logged, because a reader that misses a hint reads PostgreSQL."""
         try:
             async with answered("hints"):
-                async with self._redis.pipeline(transaction=False) as pipe:
-                    for hint in hints:
-                        pipe.publish(self._keys.hints, encode_hint(hint))
-                    await pipe.execute()
+                await self._publish([encode_hint(hint) for hint in hints])
         except Unavailable as error:
             log.warning("hints.not_published", extra={"error": str(error)})
+
+    async def _publish(self, messages: Sequence[bytes]) -> None:
+        if isinstance(self._redis, RedisCluster):  # its pipelines do not publish
+            for message in messages:
+                await self._redis.execute_command("PUBLISH", self._keys.hints, message)
+            return
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for message in messages:
+                pipe.publish(self._keys.hints, message)
+            await pipe.execute()
 
     @asynccontextmanager
     async def subscribe(self) -> AsyncGenerator[AsyncIterator[Hint]]:
@@ -107,11 +114,14 @@ class RedisFeed:
         return frozenset(RunId(item.decode()) for item in _items(found) if isinstance(item, bytes))
 
     async def renew_lease(self, run_id: RunId, epoch: int, worker: str, ttl: timedelta) -> None:
-        """Set or prolong the lease of a claim. Raises: Unavailable."""
+        """Set or prolong the lease of a claim, and read it as the reaper does. Raises: Unavailable.
+
+        So a worker whose lease cannot be read notices it, and shows on the log that its run is alive.
+        """
+        key = self._keys.lease(run_id, epoch)
         async with answered("lease"):
-            await self._redis.execute_command(
-                "SET", self._keys.lease(run_id, epoch), worker, "PX", int(ttl.total_seconds() * 1000)
-            )
+            await self._redis.execute_command("SET", key, worker, "PX", int(ttl.total_seconds() * 1000))
+            await self._redis.execute_command("MGET", key)
 
     async def leased(self, claims: Sequence[tuple[RunId, int]]) -> Sequence[bool]:
         """Return for each claim whether its lease exists. Raises: Unavailable."""
@@ -134,7 +144,8 @@ class RedisFeed:
             try:
                 with redis_faults(channel):
                     async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-                        await pubsub.subscribe(channel)
+                        with cancellable():
+                            await pubsub.subscribe(channel)
                         if at_connect is not None:
                             yield at_connect  # messages may have been missed before
                         async with aclosing(_received(pubsub)) as messages:
@@ -163,11 +174,9 @@ def _members(reply: "Reply") -> "Iterable[Reply]":
 
 
 def _run_id(info: "Reply") -> str:
-    """Return the id that a server gives itself at each start."""
+    """Return the id that a server gives itself at each start; empty if it hides it, as some services do."""
     run_id = info.get("run_id") if isinstance(info, dict) else None
-    if not isinstance(run_id, str):
-        raise Unavailable("instance: Redis returned no run_id")
-    return run_id
+    return run_id if isinstance(run_id, str) else ""
 
 
 async def _received(pubsub: PubSub) -> AsyncGenerator[bytes]:
@@ -177,7 +186,8 @@ async def _received(pubsub: PubSub) -> AsyncGenerator[bytes]:
     """
     received_at = time.monotonic()
     while True:
-        message = await pubsub.get_message(timeout=timeouts.REDIS_BLOCK_S)
+        with cancellable():
+            message = await pubsub.get_message(timeout=timeouts.REDIS_BLOCK_S)
         if message is not None:
             received_at = time.monotonic()
             data = message.get("data")
@@ -186,4 +196,5 @@ async def _received(pubsub: PubSub) -> AsyncGenerator[bytes]:
         elif time.monotonic() - received_at > timeouts.REDIS_SILENCE_S:
             raise TimeoutError(f"no message and no reply to a ping for {timeouts.REDIS_SILENCE_S:g} s")
         else:
-            await pubsub.ping()
+            with cancellable():
+                await pubsub.ping()

