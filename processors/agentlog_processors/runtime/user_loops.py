@@ -19,9 +19,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, ContextVar
 from functools import partial
 from typing import Any, Generic, ParamSpec, TypeVar
-from weakref import WeakKeyDictionary, WeakMethod
+from weakref import WeakMethod
 
 from agentlog_processors import timeouts
+from agentlog_processors.runtime.job_tasks import JobOwner, JobTask, own_context, owned
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class Job(Generic[T]):
     ) -> None:
         self.done: asyncio.Future[T] = home.create_future()
         self.graph_id = graph_id
+        self._owner = JobOwner(graph_id)
         self.threads: set[Future[object]] = set()
         self._home = home
         self._make = make
@@ -52,6 +54,11 @@ class Job(Generic[T]):
         self._task: asyncio.Task[object] | None = None
         self._ticket: list[bool] = []
         self._cancelled = False
+
+    @property
+    def was_disturbed(self) -> bool:
+        """Return whether the code of another job has cancelled a task of this one."""
+        return self._owner.disturbed
 
     def put(self, loop: "JobLoop") -> None:
         """Schedule the job on a loop."""
@@ -89,7 +96,7 @@ class Job(Generic[T]):
             self._task.cancel()
 
     def _start(self, ticket: list[bool]) -> None:
-        _current.set(self.graph_id)
+        own_context(self._owner)
         _threads.set(self.threads)
         self._starting = asyncio.get_running_loop().create_task(self._run(ticket))
 
@@ -97,14 +104,16 @@ class Job(Generic[T]):
         """Run the coroutine, unless the job has moved to another loop."""
         if not _won(ticket):
             return
-        self._task = asyncio.current_task()
+        self._task = self._owner.root = asyncio.current_task()
         try:
             if self._cancelled:
                 raise asyncio.CancelledError
             result = await self._make()
-        except asyncio.CancelledError:
-            self._home.call_soon_threadsafe(self.done.cancel)
-            raise
+        except asyncio.CancelledError as error:
+            if self._cancelled:
+                self._home.call_soon_threadsafe(self.done.cancel)
+                raise
+            self._home.call_soon_threadsafe(self._fail, RuntimeError(f"user code raised {error!r}"))
         except BaseException as error:  # noqa: BLE001 - user code may raise anything; it is passed to the service loop
             failure = error if isinstance(error, Exception) else RuntimeError(f"user code raised {error!r}")
             self._home.call_soon_threadsafe(self._fail, failure)
@@ -120,7 +129,6 @@ class Job(Generic[T]):
             self.done.set_exception(error)
 
 
-_current: ContextVar[str] = ContextVar("agentlog_graph_id", default="")
 _threads: ContextVar[set[Future[object]] | None] = ContextVar("agentlog_threads", default=None)
 
 
@@ -164,7 +172,6 @@ class JobLoop:
     def __init__(self, number: int, factory: LoopFactory) -> None:
         self.active = 0
         self._loop = factory()
-        self._owners: WeakKeyDictionary[object, str] = WeakKeyDictionary()
         self._pinged = self._answered = time.monotonic()
         self._closing = False
         self._pid = os.getpid()
@@ -190,7 +197,8 @@ class JobLoop:
     def blocker(self) -> str:
         """Return the graph whose code runs on the loop now, "" if unknown."""
         task = asyncio.current_task(self._loop)
-        return "" if task is None else self._owners.get(task, "")
+        owner = task.owner if isinstance(task, JobTask) else None
+        return "" if owner is None else owner.graph_id
 
     def close(self) -> None:
         """Stop the loop; a thread that user code blocks remains until the process ends."""
@@ -226,9 +234,7 @@ class JobLoop:
         name: str | None = None,
         context: Context | None = None,
     ) -> "asyncio.Task[T]":
-        task = asyncio.Task(coro, loop=loop, name=name, context=context)
-        self._owners[task] = _current.get() if context is None else context.get(_current, "")
-        return task
+        return owned(JobTask(coro, loop=loop, name=name, context=context), context)
 
 
 class JobLoops:

@@ -82,6 +82,11 @@ class Attempt:
         return None if job.done.cancelled() or self._is_left else job.done.result()
 
     @property
+    def was_disturbed(self) -> bool:
+        """Return whether the code of another run on the loop has cancelled tasks of this one."""
+        return self._job is not None and self._job.was_disturbed
+
+    @property
     def has_live_threads(self) -> bool:
         """Return whether a thread still runs code of the attempt."""
         return self._job is not None and any(not call.done() for call in list(self._job.threads))

@@ -15,7 +15,7 @@ from agentlog_commands.runs import ClaimRun, ReleaseRun
 from agentlog_commands.threads import thread_stream
 from agentlog_facts import guard
 from agentlog_facts.errors import Unavailable
-from agentlog_facts.execution_port import AttemptLost, RunAssignment, RunOutcome
+from agentlog_facts.execution_port import CANCELLED, AttemptLost, RunAssignment, RunOutcome
 from agentlog_facts.frame import Frame
 from agentlog_facts.graph_ports import ThreadView
 from agentlog_facts.ids import Key, RunId
@@ -32,6 +32,8 @@ from agentlog_projections.sql.claimable import suspects_of
 
 log = logging.getLogger(__name__)
 
+MOST_DISTURBED = 10
+"""Attempts of a run that others may cancel before this counts as a fault of the run."""
 RELEASED_BY_OUTAGE = Release("attempt_lost", counts=False)
 
 
@@ -127,7 +129,11 @@ async def _assignment(dependencies: WorkerDependencies, attempt: Attempt) -> Run
 async def _executed(
     dependencies: WorkerDependencies, attempt: Attempt, order: RunAssignment, outputs: FrameWriter
 ) -> RunOutcome | Release | End | None:
-    """Return the outcome, or the action after an attempt without one; None if another worker took over the run."""
+    """Return the outcome, or the action after an attempt without one; None if another worker took over the run.
+
+    An attempt that the code of another run has cancelled is no fault of the run, and does not count. One that fails in
+    any other way without an outcome always counts, so that no run is repeated for ever.
+    """
     try:
         outcome = await attempt.execute(dependencies, order, outputs)
     except Stuck:
@@ -137,10 +143,14 @@ async def _executed(
         return RELEASED_BY_OUTAGE if _is_outage(error) else await _lost(dependencies, attempt, order)
     except Exception:
         log.exception("run.attempt_failed", extra=_fields(attempt))
-        return await _lost(dependencies, attempt, order)
+        return after_attempt("attempt_lost", attempt.work.counted, True, dependencies.timeouts.limits.retries)
     if outcome is None:
         log.info("run.left", extra=_fields(attempt) | {"reason": attempt.stop_reason})
         return Release("drain", counts=False) if attempt.stop_reason == "drain" else None
+    if attempt.was_disturbed and (outcome.error or {}).get("error") == CANCELLED:
+        log.warning("run.disturbed", extra=_fields(attempt))
+        counts = attempt.number > MOST_DISTURBED
+        return after_attempt("attempt_lost", attempt.work.counted, counts, dependencies.timeouts.limits.retries)
     return outcome
 
 

@@ -275,3 +275,42 @@ async def test_a_child_that_user_code_forks_does_not_go_on_with_the_run(
         assert isinstance(pid, int)
         assert await asyncio.to_thread(os.waitpid, pid, 0) == (pid, 0)
         assert await user_loops.start("h", where).done
+
+
+async def test_code_that_cancels_all_tasks_of_its_loop_cancels_no_job(loops: JobLoops) -> None:
+    """A clean-up recipe in one run ended the attempts of all runs on its loop, and each waited for its reaper."""
+    ready, noted = asyncio.Event(), []
+
+    async def innocent() -> str:
+        waiting = asyncio.create_task(asyncio.Event().wait())
+        ready.set()
+        await asyncio.wait({waiting})
+        noted.append(waiting.cancelled())
+        return "innocent"
+
+    async def guilty() -> str:
+        await ready.wait()
+        inside = asyncio.create_task(clean_up())
+        await asyncio.wait({inside})
+        return "guilty"
+
+    async def clean_up() -> None:
+        for task in asyncio.all_tasks():
+            if task is not asyncio.current_task():
+                task.cancel()
+
+    both = [loops.start("g", innocent), loops.start("g", guilty)]
+    assert [await asyncio.wait_for(job.done, 10) for job in both] == ["innocent", "guilty"]
+    assert noted == [True]
+    assert [job.was_disturbed for job in both] == [True, False]
+
+
+async def test_a_job_that_cancels_itself_fails_and_does_not_count_as_stopped(loops: JobLoops) -> None:
+    async def cancel_itself() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().call_soon(task.cancel)
+        await asyncio.Event().wait()
+
+    with pytest.raises(RuntimeError, match="user code raised CancelledError"):
+        await asyncio.wait_for(loops.start("g", cancel_itself).done, 10)

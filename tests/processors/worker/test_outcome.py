@@ -6,12 +6,14 @@ from datetime import UTC, datetime
 import pytest
 from tests.processors.examples import a_work
 
-from agentlog_commands.claims import TIMED_OUT, CancelRequest
+from agentlog_commands.claims import TIMED_OUT, CancelRequest, End
 from agentlog_facts.execution_port import RunOutcome
+from agentlog_facts.graph_ports import ThreadView
 from agentlog_facts.ids import stream
-from agentlog_facts.json_value import JsonObject
+from agentlog_facts.json_value import MOST_LEVELS, Json, JsonObject, dump, load
 from agentlog_facts.thread import CancelAction, RunFinished, RunStatus, ThreadDeleted
-from agentlog_processors.runs.outcome import last_frames
+from agentlog_facts.vocabulary import encode_fact
+from agentlog_processors.runs.outcome import finished, last_frames
 from agentlog_processors.worker.attempt import Attempt
 from agentlog_processors.worker.outcome import end_of, finish, state_of
 
@@ -118,3 +120,29 @@ async def test_only_an_error_is_said_on_the_stream() -> None:
     failed = end_of(attempt, outcome("error", {"error": "ValueError", "message": "no"}))
     assert [frame.event for frame in last_frames(failed)] == ["error"]
     assert last_frames(end_of(attempt, outcome())) == ()
+
+
+@pytest.mark.parametrize("value", [[[]], "\ud800"], ids=["deep", "surrogate"])
+@pytest.mark.parametrize("part", ["view", "interrupts", "error"])
+async def test_an_end_that_no_reader_could_decode_is_replaced_by_an_error_that_can_be(value: Json, part: str) -> None:
+    """The run ended never: each try appended its whole state again, and was void without a verdict."""
+    for _ in range(200 if isinstance(value, list) else 0):
+        value = [value]
+    given: dict[str, JsonObject] = {part: {"x": value}}
+    view = ThreadView(given.get("view", {}), ("n",), given.get("interrupts", {}), "checkpoint")
+    fact = finished(a_work(), End("success", "success", given.get("error", {})), view, 9)
+    assert (fact.status, fact.view, fact.interrupts, fact.checkpoint_id, fact.outputs_to) == (
+        *("error", {}, {}),
+        *("checkpoint", 9),
+    )
+    assert fact.error is not None
+    assert str(fact.error["message"]).startswith("the end of the run cannot be written: ")
+    assert load(dump(encode_fact(fact))) == encode_fact(fact)
+
+
+async def test_an_end_that_wraps_the_deepest_state_is_written_as_it_is() -> None:
+    deep: Json = "x"
+    for _ in range(MOST_LEVELS):
+        deep = [deep]
+    fact = finished(a_work(), End("success", "success", {}), ThreadView({"x": deep}, (), {"t": deep}), None)
+    assert (fact.status, fact.view, fact.interrupts) == ("success", {"set": {"x": deep}}, {"t": deep})

@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Literal, TypeAlias, TypeGuard
+from weakref import finalize
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -26,7 +27,7 @@ from agentlog_facts.graph_ports import GraphNotFound
 from agentlog_facts.json_value import JsonObject
 from agentlog_facts.version import VERSION
 from agentlog_infra.langgraph.loading.config import GraphsConfig, GraphSpec
-from agentlog_infra.langgraph.loading.user_modules import digest, load_attribute, prepare
+from agentlog_infra.langgraph.loading.user_modules import digest, load_attribute, prepare, without_running_loop
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +68,12 @@ class Graphs:
 
     @classmethod
     def load(cls, config: GraphsConfig) -> "Graphs":
-        """Import every graph. Raises Misconfigured, naming graph, file, line and error."""
+        """Import every graph, where no event loop runs. Raises Misconfigured, naming graph, file, line and error."""
         prepare(config)
-        return cls([_load(config, spec) for spec in config.graphs], digest(config.root))
+        loaded, loop = without_running_loop(lambda: [_load(config, spec) for spec in config.graphs])
+        graphs = cls(loaded, digest(config.root))
+        finalize(graphs, loop.close)  # modules may have kept it
+        return graphs
 
     def ids(self) -> Sequence[str]:
         """Return the ids of the graphs, in the order of the configuration."""

@@ -1,20 +1,24 @@
 """Importer of a user's project: its import path, environment, modules and digest."""
 
+import asyncio
 import hashlib
 import importlib
 import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 from agentlog_facts.errors import Misconfigured
 from agentlog_infra.langgraph.errors import EXITS
 from agentlog_infra.langgraph.loading.config import GraphsConfig, GraphSpec
 from agentlog_infra.project_env import APPLICATION, PRIVATE
 
+T = TypeVar("T")
 SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages", "build", "dist"})
 
 
@@ -35,6 +39,25 @@ def prepare(config: GraphsConfig) -> None:
             os.environ[name] = value
         else:
             os.environ.setdefault(name, value)
+
+
+def without_running_loop(work: Callable[[], T]) -> tuple[T, asyncio.AbstractEventLoop]:
+    """Return the result of `work` from a thread of its own, and the event loop that the thread had, which never runs.
+
+    Modules that prepare themselves with `asyncio.run`, or with the current loop's `run_until_complete`, work there.
+    """
+    loop = asyncio.new_event_loop()
+
+    def run() -> T:
+        asyncio.set_event_loop(loop)
+        return work()
+
+    with ThreadPoolExecutor(1, thread_name_prefix="import-graphs") as thread:
+        try:
+            return thread.submit(run).result(), loop
+        except BaseException:
+            loop.close()
+            raise
 
 
 def load_attribute(config: GraphsConfig, spec: GraphSpec) -> object:

@@ -261,3 +261,21 @@ def tiny(text: str) -> object:
         return {"text": text}
 
     return StateGraph(State).add_node("n", node).add_edge(START, "n").compile()
+
+
+async def test_a_module_may_run_coroutines_while_it_is_imported(tmp_path: Path) -> None:
+    """MCP clients fetch their tools so; the server refused to start, since its own loop was running."""
+    source = """
+    import asyncio
+    from langgraph.graph import START, StateGraph
+
+    async def tools():
+        await asyncio.sleep(0)
+        return "tools"
+
+    FETCHED = [asyncio.get_event_loop().run_until_complete(tools()), asyncio.run(tools())]
+    graph = StateGraph(dict).add_node("n", lambda state: {"tools": FETCHED}).add_edge(START, "n")
+    """
+    with loaded(tmp_path, {"prepares_itself.py": source}, {"g": "./prepares_itself.py:graph"}) as graphs:
+        async with graphs.open("g", None, Access("threads.read", InMemoryStore())) as graph:
+            assert await graph.ainvoke({"tools": None}) == {"tools": ["tools", "tools"]}
