@@ -1,13 +1,13 @@
 """Port to the loaded graphs, in JSON: state, history, updates, and the view without a run."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 from agentlog_facts.checkpoint import CheckpointFact
 from agentlog_facts.errors import AgentlogError
 from agentlog_facts.ids import RunId, ThreadId
-from agentlog_facts.json_value import Json, JsonObject
+from agentlog_facts.json_value import Json, JsonObject, dump, dump_object
 from agentlog_facts.thread import StateUpdated
 
 
@@ -54,6 +54,28 @@ class StateChange:
     facts: tuple[CheckpointFact, ...]
     updated: StateUpdated
     checkpoint: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedState:
+    """Snapshot in the shape of the API (docs/http-api.md, section 6.1), encoded: JSON of each field, in their order.
+
+    `values` holds the JSON of each key of the state; None if the state is not an object.
+    """
+
+    fields: Mapping[str, bytes]
+    values: Mapping[str, bytes] | None
+
+    @classmethod
+    def of(cls, snapshot: JsonObject) -> "EncodedState":
+        """Encode a snapshot."""
+        values = snapshot["values"]
+        by_key = {name: dump(value) for name, value in values.items()} if isinstance(values, dict) else None
+        return cls({name: dump(value) for name, value in snapshot.items()}, by_key)
+
+    def document(self) -> bytes:
+        """Return all fields as one JSON object."""
+        return dump_object(self.fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +140,7 @@ class GraphAccess(Protocol):
 
     async def get_state(
         self, graph_id: str, thread_id: ThreadId, at: At = LATEST, *, subgraphs: bool = False
-    ) -> JsonObject:
+    ) -> EncodedState:
         """Return a snapshot. Source: docs/http-api.md, section 6.1."""
         ...
 
@@ -131,7 +153,7 @@ class GraphAccess(Protocol):
         before: str | None = None,
         limit: int = 1,
         metadata: JsonObject | None = None,
-    ) -> list[JsonObject]:
+    ) -> list[EncodedState]:
         """Return snapshots, newest first in log order; `before` is a checkpoint id.
 
         Source: docs/http-api.md, section 6.2.

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Generic, TypeVar, overload
+from operator import eq
+from typing import Generic, TypeGuard, TypeVar, overload
 
 T = TypeVar("T")
 
@@ -15,6 +16,11 @@ class GrowingList(Sequence[T], Generic[T]):
     def __init__(self, items: Iterable[T] = ()) -> None:
         self._buffer = list(items)
         self._length = len(self._buffer)
+
+    @property
+    def buffer(self) -> Sequence[T]:
+        """Return the memory that longer versions share; only its first `len(self)` items belong to this one."""
+        return self._buffer
 
     def followed_by(self, items: Iterable[T]) -> "GrowingList[T]":
         """Return this sequence with more items. Take time for the new items only, unless another one grew from it."""
@@ -44,13 +50,13 @@ class GrowingList(Sequence[T], Generic[T]):
         return self._buffer[index if index >= 0 else self._length + index]
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Sequence)
-            and len(self) == len(other)
-            and all(a == b for a, b in zip(self, other, strict=True))
-        )
+        return _is_sequence(other) and len(self) == len(other) and all(map(eq, self, other))
 
     __hash__ = None  # type: ignore[assignment]  # equal to mutable sequences
 
     def __repr__(self) -> str:
         return f"GrowingList({list(self)!r})"
+
+
+def _is_sequence(value: object) -> TypeGuard[Sequence[object]]:
+    return isinstance(value, Sequence)

@@ -119,6 +119,7 @@ def _dependencies(
     progress: ProjectionProgress,
 ) -> Dependencies:
     clock, ids = SystemClock(), SystemIds()
+    secrets, serde = secrets_of(settings), JsonPlusSerializer(pickle_fallback=settings.pickle_fallback)
     items, run_watcher = StoreItems(pool), RunWatcher(RunStatusRows(pool))
     adapters.verdicts.listen(run_watcher.on_hint)
     caught_up = CatchUpGate(PartitionCatchUp(pool), adapters.log, clock, settings.partitions)
@@ -134,12 +135,8 @@ def _dependencies(
         run_watcher=run_watcher,
         streams=RunStreams(frames, run_watcher),
         framer=Framer(),
-        graphs=LangGraphAccess(
-            StateDependencies(
-                graphs, Checkpoints(pool), items, ids, JsonPlusSerializer(pickle_fallback=settings.pickle_fallback)
-            )
-        ),
-        secrets=secrets_of(settings),
+        graphs=LangGraphAccess(StateDependencies(graphs, Checkpoints(pool), items, ids, serde, secrets.keys)),
+        secrets=secrets,
         server_metadata=server_metadata(f"http://{settings.host}:{settings.port}"),
         contexts=PostgresCommandContexts(pool),
         threads=Threads(pool),

@@ -16,6 +16,11 @@ def json_response(value: Json, headers: Mapping[str, str] | None = None, status:
     return Response(dump(value), status, dict(headers or {}), JSON)
 
 
+def document_response(document: bytes) -> Response:
+    """Return a response with a body that is JSON already."""
+    return Response(document, media_type=JSON)
+
+
 def no_content(headers: Mapping[str, str] | None = None) -> Response:
     """Return 204."""
     return Response(status_code=204, headers=dict(headers or {}))

@@ -5,7 +5,7 @@ Source: docs/http-api.md, sections 7.6 and 27.
 
 from agentlog_facts.graph_ports import At, GraphFailed, GraphNotFound, unrooted
 from agentlog_facts.ids import RunId
-from agentlog_facts.json_value import Json, JsonObject, dump
+from agentlog_facts.json_value import Json, JsonObject, dump, load
 from agentlog_gateway.api.dependencies import Dependencies
 from agentlog_projections.queries.run_status import RunStatusRow
 
@@ -65,7 +65,7 @@ async def _values(dependencies: Dependencies, found: RunStatusRow) -> Json:
         if found.newest or found.checkpoint_id is None:
             values = unrooted(found.values or {})
         else:
-            values = (await graphs.get_state(found.graph_id, found.thread_id, at))["values"]
+            values = load((await graphs.get_state(found.graph_id, found.thread_id, at)).fields["values"])
         return await graphs.output_values(found.graph_id, found.thread_id, values)
     except GraphNotFound:
         return {}

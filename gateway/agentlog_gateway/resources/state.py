@@ -5,18 +5,18 @@ from starlette.responses import Response
 from agentlog_commands.command import Decision, Refused
 from agentlog_commands.submit import Submitted, Voided
 from agentlog_commands.threads import UpdateState
-from agentlog_facts.graph_ports import LATEST, At, StateChange
+from agentlog_facts.graph_ports import LATEST, At, EncodedState, StateChange
 from agentlog_facts.ids import ThreadId
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.thread import StateUpdated
 from agentlog_gateway.api.request_context import RequestContext
 from agentlog_gateway.http.errors import Problem, invalid, thread_not_found
-from agentlog_gateway.http.responses import json_response
+from agentlog_gateway.http.responses import document_response, json_response
 from agentlog_gateway.resources.cancel import has_stopped
 from agentlog_gateway.resources.threads import existing_thread, thread_context
 from agentlog_gateway.schemas.queries import PastStatesQuery, StateQuery
 from agentlog_gateway.schemas.requests import CheckpointRef, HistoryQuery, StateAtCheckpoint, StateUpdate
-from agentlog_gateway.schemas.responses import masked_state, selected_state
+from agentlog_gateway.schemas.responses import selected_state
 from agentlog_projections.models.threads import Thread
 
 
@@ -33,10 +33,10 @@ def at_checkpoint(ref: CheckpointRef | None, checkpoint_id: str | None = None) -
     return At(ref.checkpoint_id or checkpoint_id, ref.checkpoint_ns or "", ref.checkpoint_map)
 
 
-def empty_snapshot(thread_id: str, at: At) -> JsonObject:
+def empty_snapshot(thread_id: str, at: At) -> EncodedState:
     """Return the snapshot of a thread without state; it echoes a requested checkpoint id."""
     checkpoint: Json = None if at.checkpoint_id is None else {"checkpoint_id": at.checkpoint_id, "thread_id": thread_id}
-    return {
+    snapshot: JsonObject = {
         "values": {},
         "next": [],
         "tasks": [],
@@ -48,6 +48,7 @@ def empty_snapshot(thread_id: str, at: At) -> JsonObject:
         "checkpoint_id": at.checkpoint_id,
         "parent_checkpoint_id": None,
     }
+    return EncodedState.of(snapshot)
 
 
 async def _snapshot(context: RequestContext, at: At, *, subgraphs: bool, select: list[str] | None) -> Response:
@@ -57,7 +58,7 @@ async def _snapshot(context: RequestContext, at: At, *, subgraphs: bool, select:
         found = empty_snapshot(thread.thread_id, at)
     else:
         found = await context.dependencies.graphs.get_state(graph_id, thread.thread_id, at, subgraphs=subgraphs)
-    return json_response(selected_state(masked_state(found, context.dependencies.secrets.keys), select))
+    return document_response(selected_state(found, select))
 
 
 async def get(context: RequestContext) -> Response:
@@ -118,8 +119,7 @@ async def _history(
     found = await context.dependencies.graphs.get_history(
         graph_id, thread.thread_id, at, before=before, limit=limit, metadata=metadata
     )
-    keys = context.dependencies.secrets.keys
-    return json_response([selected_state(masked_state(snapshot, keys), select) for snapshot in found])
+    return document_response(b"[%s]" % b",".join([selected_state(snapshot, select) for snapshot in found]))
 
 
 class StateWrite:

@@ -6,8 +6,8 @@ Source: docs/http-api.md, sections 4.1, 5.1 and 7.2.
 from collections.abc import Sequence
 
 from agentlog_commands.submit import Submitted
-from agentlog_facts.graph_ports import unrooted
-from agentlog_facts.json_value import Json, JsonObject, as_object
+from agentlog_facts.graph_ports import EncodedState, unrooted
+from agentlog_facts.json_value import JsonObject, as_object, dump_object
 from agentlog_facts.secret_values import SecretKeys, mask_config, mask_kwargs
 from agentlog_facts.thread import RunCreated, ThreadCreated
 from agentlog_gateway.http.responses import time_text
@@ -108,36 +108,18 @@ def selected(shown: JsonObject, names: Sequence[str] | None) -> JsonObject:
     return shown if names is None else {name: shown[name] for name in names if name in shown}
 
 
-def masked_state(snapshot: JsonObject, keys: SecretKeys) -> JsonObject:
-    """Return a snapshot without secrets in its metadata, which checkpoints of earlier releases have."""
-    metadata, tasks = snapshot.get("metadata"), snapshot.get("tasks")
-    shown = snapshot | {"metadata": keys.masked(metadata)}
-    if isinstance(tasks, list):
-        shown["tasks"] = [_masked_task(task, keys) for task in tasks]
-    return shown
-
-
-def _masked_task(task: Json, keys: SecretKeys) -> Json:
-    state = task.get("state") if isinstance(task, dict) else None
-    return task | {"state": masked_state(state, keys)} if isinstance(task, dict) and isinstance(state, dict) else task
-
-
-def selected_state(snapshot: JsonObject, names: Sequence[str] | None) -> JsonObject:
-    """Return the selected fields of a snapshot only; a name is that of a field, or `values.<key>`."""
+def selected_state(snapshot: EncodedState, names: Sequence[str] | None) -> bytes:
+    """Return the selected fields of a snapshot only, as JSON; a name is that of a field, or `values.<key>`."""
     if not names:
-        return snapshot
-    shown: JsonObject = {}
+        return snapshot.document()
+    shown: dict[str, bytes] = {}
+    chosen: dict[str, bytes] = {}
     for name in names:
         field, dot, key = name.partition(".")
-        if field in snapshot and not dot:
-            shown[field] = snapshot[field]
-        elif field == "values" and dot:
-            _select_value(shown, snapshot, key)
-    return shown
-
-
-def _select_value(shown: JsonObject, snapshot: JsonObject, key: str) -> None:
-    values: Json = snapshot.get("values")
-    chosen = shown.setdefault("values", {})
-    if isinstance(values, dict) and isinstance(chosen, dict) and key in values:
-        chosen[key] = values[key]
+        if field in snapshot.fields and not dot:
+            shown[field] = snapshot.fields[field]
+        elif field == "values" and dot and shown.get("values") != snapshot.fields["values"]:
+            if snapshot.values is not None and key in snapshot.values:
+                chosen[key] = snapshot.values[key]
+            shown["values"] = dump_object(chosen)
+    return dump_object(shown)

@@ -79,7 +79,7 @@ def _task(task: PregelTask) -> JsonObject:
         "id": task.id,
         "name": task.name,
         "path": to_json(task.path),  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - untyped in langgraph
-        "error": None if task.error is None else clean_text(_error_text(task.error)),
+        "error": None if task.error is None else error_text(task.error),
         "interrupts": [interrupt_json(interrupt) for interrupt in task.interrupts],
         "checkpoint": None if state is None or isinstance(state, StateSnapshot) else _subgraph_address(state),
         "state": snapshot_json(state) if isinstance(state, StateSnapshot) else None,
@@ -87,9 +87,9 @@ def _task(task: PregelTask) -> JsonObject:
     }
 
 
-def _error_text(error: object) -> str:
+def error_text(error: object) -> str:
     """Return the unmasked repr, or the text itself if the saver stored the error as text."""
-    return error if isinstance(error, str) else repr(error)
+    return clean_text(error if isinstance(error, str) else repr(error))
 
 
 def _subgraph_address(state: RunnableConfig) -> JsonObject:

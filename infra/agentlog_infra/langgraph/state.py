@@ -2,22 +2,22 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.errors import EmptyInputError, InvalidUpdateError
 from langgraph.types import StateSnapshot
 
-from agentlog_facts.checkpoint_ports import CheckpointReads
+from agentlog_facts.checkpoint_ports import CheckpointQuery, CheckpointReads
 from agentlog_facts.errors import AgentlogError, Misconfigured
-from agentlog_facts.graph_ports import LATEST, At, BadUpdate, GraphFailed, StateChange, ThreadView
+from agentlog_facts.graph_ports import LATEST, At, BadUpdate, EncodedState, GraphFailed, StateChange, ThreadView
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.ports import Ids
+from agentlog_facts.secret_values import SecretKeys
 from agentlog_facts.state_diff import diff_state
 from agentlog_facts.store_ports import StoreReads
 from agentlog_facts.thread import StateUpdated
@@ -35,11 +35,12 @@ from agentlog_infra.langgraph.snapshot_json import (
     thread_interrupts,
     view_json,
 )
+from agentlog_infra.langgraph.snapshots.graph_plan import GraphPlan
+from agentlog_infra.langgraph.snapshots.reader import SnapshotReader, config_at
 from agentlog_infra.langgraph.store import LogStore
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 REFUSED = (InvalidUpdateError, EmptyInputError, ValueError, TypeError, KeyError)
 """Errors of LangGraph for values, nodes and namespaces that do not fit the graph."""
 
@@ -53,6 +54,8 @@ class StateDependencies:
     store: StoreReads
     ids: Ids
     serde: SerializerProtocol
+    secrets: SecretKeys = field(default_factory=SecretKeys)
+    """Checkpoints of earlier releases may have secrets in their metadata."""
 
 
 class LangGraphAccess:
@@ -60,6 +63,8 @@ class LangGraphAccess:
 
     def __init__(self, dependencies: StateDependencies) -> None:
         self._dependencies = dependencies
+        self._plans: dict[str, GraphPlan] = {}
+        """The plans of graphs that no factory makes."""
 
     def graph_ids(self) -> Sequence[str]:
         """Return the ids of the loaded graphs, in the order of the configuration."""
@@ -82,15 +87,19 @@ class LangGraphAccess:
         graph = self._dependencies.graphs.compiled(graph_id)
         if graph is not None:
             return output_json(graph, values)
-        async with self._reading(graph_id, _config(thread_id, LATEST), self._dependencies.reads) as made:
+        async with self._reading(graph_id, config_at(thread_id, LATEST), self._dependencies.reads) as made:
             return output_json(made, values)
 
     async def get_state(
         self, graph_id: str, thread_id: ThreadId, at: At = LATEST, *, subgraphs: bool = False
-    ) -> JsonObject:
+    ) -> EncodedState:
         """Return a snapshot. Raises: GraphFailed, GraphNotFound, Unavailable."""
-        config = _config(thread_id, at)
-        return snapshot_json(await self._snapshot(graph_id, config, self._dependencies.reads, subgraphs=subgraphs))
+        config = config_at(thread_id, at)
+        async with self._reader(graph_id, config, self._dependencies.reads) as reader:
+            of = reader.at(at.checkpoint_ns)
+            if isinstance(of, SnapshotReader):
+                return (await of.state(thread_id, at, subgraphs=subgraphs)).encoded()
+            return EncodedState.of(snapshot_json(await of.aget_state(config, subgraphs=subgraphs)))
 
     async def get_history(
         self,
@@ -101,16 +110,18 @@ class LangGraphAccess:
         before: str | None = None,
         limit: int = 1,
         metadata: JsonObject | None = None,
-    ) -> list[JsonObject]:
+    ) -> list[EncodedState]:
         """Return snapshots in log order, newest first. Raises: GraphFailed, GraphNotFound, Unavailable."""
-        config = _config(thread_id, at)
-        cursor = None if before is None else _config(thread_id, At(before))
-
-        async def read(graph: Graph) -> list[JsonObject]:
-            history = graph.aget_state_history(config, filter=metadata, before=cursor, limit=limit)
-            return [snapshot_json(snapshot) async for snapshot in history]
-
-        return await self._read(graph_id, config, self._dependencies.reads, read)
+        config = config_at(thread_id, at)
+        ns, checkpoint_id = at.checkpoint_ns, at.checkpoint_id
+        query = CheckpointQuery(thread_id, ns, checkpoint_id or None, before, metadata or None, limit=limit)
+        async with self._reader(graph_id, config, self._dependencies.reads) as reader:
+            of = reader.at(ns)
+            if isinstance(of, SnapshotReader):
+                return [one.encoded() for one in await of.history(query)]
+            cursor = None if before is None else config_at(thread_id, At(before))
+            remote = of.aget_state_history(config, filter=metadata, before=cursor, limit=limit)
+            return [EncodedState.of(snapshot_json(one)) async for one in remote]
 
     async def update_state(
         self,
@@ -127,7 +138,7 @@ class LangGraphAccess:
 
         Raises: BadUpdate, GraphFailed, GraphNotFound, Unavailable.
         """
-        config = _config(thread_id, at)
+        config = config_at(thread_id, at)
         config["metadata"] = {"graph_id": graph_id, "created_by": "system", **(metadata or {})}
         update = _Update(graph_id, thread_id, config, values, as_node)
         try:
@@ -144,7 +155,7 @@ class LangGraphAccess:
             update.graph_id, saver, Access("threads.update", self._store(), update.config)
         ) as graph:
             written = await _updated(graph, update)
-            snapshot = await graph.aget_state(_config(update.thread_id, LATEST))
+            snapshot = await graph.aget_state(config_at(update.thread_id, LATEST))
         return _change(update.thread_id, journal, address_json(written), snapshot, view)
 
     def _store(self) -> LogStore:
@@ -169,26 +180,20 @@ class LangGraphAccess:
         return await self._view(graph_id, thread_id, self._dependencies.reads)
 
     async def _view(self, graph_id: str, thread_id: ThreadId, reads: CheckpointReads) -> ThreadView:
-        return thread_view(await self._snapshot(graph_id, _config(thread_id, LATEST), reads))
+        async with self._reader(graph_id, config_at(thread_id, LATEST), reads) as reader:
+            return (await reader.state(thread_id, LATEST, subgraphs=False)).view()
 
-    async def _snapshot(
-        self, graph_id: str, config: RunnableConfig, reads: CheckpointReads, *, subgraphs: bool = False
-    ) -> StateSnapshot:
-        return await self._read(graph_id, config, reads, lambda graph: graph.aget_state(config, subgraphs=subgraphs))
-
-    async def _read(
-        self, graph_id: str, config: RunnableConfig, reads: CheckpointReads, read: Callable[[Graph], Awaitable[T]]
-    ) -> T:
-        """Read from a graph; if it cannot apply the pending writes of a failed step, read the state before the step."""
-        async with self._reading(graph_id, config, reads) as graph:
-            try:
-                return await read(graph)
-            except AgentlogError:
-                raise
-            except (Exception, *EXITS) as error:  # noqa: BLE001 - reducers are user code, they may raise anything
-                log.warning("state.writes_left_out", extra={"graph_id": graph_id, "error": type(error).__name__})
-        async with self._reading(graph_id, config, ExcludePendingWrites(reads)) as graph:
-            return await read(graph)
+    @asynccontextmanager
+    async def _reader(
+        self, graph_id: str, config: RunnableConfig, reads: CheckpointReads
+    ) -> AsyncGenerator[SnapshotReader]:
+        """Open a graph for its snapshots. Raises: GraphFailed for any error of its code."""
+        saver = LogSaver(reads, ReadOnly(), self._dependencies.serde, "read")
+        async with self._opened(graph_id, saver, Access("threads.read", self._store(), config)) as graph:
+            plan = self._plans.get(graph_id) or GraphPlan(graph)
+            if self._dependencies.graphs.compiled(graph_id) is not None:
+                self._plans[graph_id] = plan
+            yield SnapshotReader(graph, plan, saver, reads, self._dependencies.secrets)
 
     @asynccontextmanager
     async def _reading(self, graph_id: str, config: RunnableConfig, reads: CheckpointReads) -> AsyncGenerator[Graph]:
@@ -271,13 +276,3 @@ def _change(
         interrupts=shown.interrupts,
     )
     return StateChange(tuple(journal.facts), updated, checkpoint)
-
-
-def _config(thread_id: ThreadId, at: At) -> RunnableConfig:
-    named: Mapping[str, object] = {
-        "checkpoint_ns": at.checkpoint_ns,
-        "checkpoint_id": at.checkpoint_id,
-        "checkpoint_map": at.checkpoint_map,
-    }
-    given = {name: value for name, value in named.items() if value}
-    return {"configurable": {"thread_id": thread_id, **given}}

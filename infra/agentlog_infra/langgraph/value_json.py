@@ -11,7 +11,17 @@ from typing import TypeGuard
 from langgraph.types import Interrupt, Send
 from pydantic_core import PydanticSerializationError, to_json as pydantic_to_json
 
-from agentlog_facts.json_value import MOST_LEVELS, NUMBER_LIMIT, Json, JsonObject, TooDeep, as_object, load, load_value
+from agentlog_facts.json_value import (
+    MOST_LEVELS,
+    NUMBER_LIMIT,
+    Json,
+    JsonObject,
+    TooDeep,
+    as_object,
+    load,
+    load_object,
+    load_value,
+)
 from agentlog_infra.langgraph.value_parts import (
     fields_of,
     is_bytes,
@@ -101,7 +111,7 @@ def _plain(value: object, depth: int, most: int) -> Json:
     if depth >= most:
         return _text_of(value)
     if is_mapping(value):
-        return {clean_text(str(key)): _plain(item, depth + 1, most) for key, item in value.items()}
+        return {clean_text(_key(key)): _plain(item, depth + 1, most) for key, item in value.items()}
     if is_collection(value):
         return [_plain(item, depth + 1, most) for item in value]
     if needs_own_form(value):
@@ -114,6 +124,16 @@ def _text_of(value: object) -> str:
         return clean_text(reprlib.repr(value)[:1000])
     except RecursionError:
         return f"<{type(value).__name__}>"
+
+
+def _key(key: object) -> str:
+    """Return a key as text, the same whatever lies beside it."""
+    if isinstance(key, str):
+        return str(key)
+    try:
+        return next(iter(load_object(_dumped({key: None}))))
+    except (PydanticSerializationError, ValueError, RecursionError):
+        return str(key)
 
 
 def _converted(value: object) -> object:

@@ -12,7 +12,7 @@ from tests.gateway.web_env import without_database
 
 from agentlog_facts.graph_ports import At
 from agentlog_facts.ids import AssistantId, RunId, ThreadId
-from agentlog_facts.json_value import JsonObject, as_object
+from agentlog_facts.json_value import JsonObject, as_object, load_object
 from agentlog_facts.secret_values import SecretKeys
 from agentlog_gateway.resources.state import empty_snapshot
 from agentlog_gateway.schemas.response_models import (
@@ -113,7 +113,7 @@ def test_an_assistant() -> None:
 
 @pytest.mark.parametrize("at", [At(), At(UUID)])
 def test_a_state_that_is_not_there(at: At) -> None:
-    fits(StateResponse, empty_snapshot(UUID, at))
+    fits(StateResponse, load_object(empty_snapshot(UUID, at).document()))
 
 
 def test_a_state_with_a_question_a_failure_and_subgraphs() -> None:

@@ -7,14 +7,16 @@ from pathlib import Path
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from tests.fakes.memory_store import MemoryStore
 from tests.infra.langgraph.memory_checkpoints import CutLog, MemoryCheckpoints, MemoryLog
+from tests.infra.langgraph.own_snapshots import OwnSnapshots
 
 from agentlog_facts.checkpoint import CheckpointSaved
 from agentlog_facts.envelope import Actor, Cause
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.execution_port import AttemptLost, RunAssignment, RunOutcome
 from agentlog_facts.frame import Frame
+from agentlog_facts.graph_ports import LATEST, At
 from agentlog_facts.ids import RunId, ThreadId
-from agentlog_facts.json_value import Json, JsonObject
+from agentlog_facts.json_value import Json, JsonObject, load_object
 from agentlog_facts.secret_values import SecretKeys, Secrets
 from agentlog_infra.aes_cipher import AesGcmCipher
 from agentlog_infra.langgraph.executor import ExecutorDependencies, LangGraphRuns
@@ -40,7 +42,7 @@ class ExecutorEnv:
         self.reads = MemoryCheckpoints()
         self.log = log(self.reads)
         self.store = MemoryStore()
-        serde = JsonPlusSerializer()
+        self.serde = serde = JsonPlusSerializer()
         dependencies = ExecutorDependencies(
             graphs, self.reads, self.store, self.log, SystemClock(), SystemIds(), serde, API_URL, secrets=SECRETS
         )
@@ -54,6 +56,33 @@ class ExecutorEnv:
 
     async def attempt(self, order: RunAssignment) -> RunOutcome:
         return await self.runs.execute(order, self.frames.append, self.stop)
+
+    async def state(
+        self, graph_id: str, thread_id: ThreadId, at: At = LATEST, *, subgraphs: bool = False
+    ) -> JsonObject:
+        """Return a state; it must equal LangGraph's own snapshot."""
+        found = load_object((await self.access.get_state(graph_id, thread_id, at, subgraphs=subgraphs)).document())
+        assert found == await OwnSnapshots(self.graphs, self.reads, self.serde).state(
+            graph_id, thread_id, at, subgraphs=subgraphs
+        )
+        return found
+
+    async def history(
+        self,
+        graph_id: str,
+        thread_id: ThreadId,
+        at: At = LATEST,
+        *,
+        before: str | None = None,
+        limit: int = 1,
+        metadata: JsonObject | None = None,
+    ) -> list[JsonObject]:
+        """Return a history; its states must equal LangGraph's own snapshots."""
+        states = await self.access.get_history(graph_id, thread_id, at, before=before, limit=limit, metadata=metadata)
+        found = [load_object(one.document()) for one in states]
+        own = OwnSnapshots(self.graphs, self.reads, self.serde)
+        assert found == await own.history(graph_id, thread_id, at, before, limit, metadata)
+        return found
 
     def order(self, graph_id: str, run: int, attempt: int, kwargs: JsonObject) -> RunAssignment:
         run_id = RunId(order_id(run))

@@ -600,7 +600,7 @@ async def test_an_entrypoint_remembers_what_it_returned(env: ExecutorEnv) -> Non
     assert unrooted(outcome.values) == "ab"
     assert env.of("values")[-1] == "ab"
     assert env.of("updates") == [{"echo": "ab"}]
-    assert (await env.access.get_state("echo", THREAD))["values"] == "ab"
+    assert (await env.state("echo", THREAD))["values"] == "ab"
 
 
 async def test_only_the_last_state_is_saved_with_durability_exit(env: ExecutorEnv) -> None:
@@ -626,7 +626,7 @@ async def test_a_factory_that_exits_is_the_error_of_its_run_and_of_a_read(env: E
     error = {"error": "SystemExit", "message": "the code of the graph raised SystemExit(3)"}
     assert (outcome.status, outcome.error) == ("error", error)
     with pytest.raises(GraphFailed, match="SystemExit"):
-        await env.access.get_state("exiting_factory", THREAD)
+        await env.state("exiting_factory", THREAD)
 
 
 async def test_updates_of_an_idle_thread_are_checkpoints_of_their_own(env: ExecutorEnv) -> None:
@@ -635,7 +635,7 @@ async def test_updates_of_an_idle_thread_are_checkpoints_of_their_own(env: Execu
     for run, update in enumerate(updates, 2):
         outcome = await env.run("named", run=run, command={"update": update, "resume": None, "goto": None})
         assert (outcome.status, outcome.checkpoint_id is None) == ("success", False)
-    state = await env.access.get_state("named", THREAD)
+    state = await env.state("named", THREAD)
     assert (state["values"], as_object(state["metadata"])["source"]) == ({"name": "z", "other": 1}, "loop")
     assert (await env.run("named", run=5, input={"other": 2})).values == {"name": "z", "other": 2}
 
@@ -644,7 +644,7 @@ async def test_an_update_that_an_idle_thread_cannot_take_breaks_no_later_run(env
     await env.run("steps", input={"said": []})
     failed = await env.run("steps", run=2, command={"update": {"said": 5}})
     assert (failed.status, as_object(failed.error)["error"]) == ("error", "TypeError")
-    assert (await env.access.get_state("steps", THREAD))["values"] == {"said": ["a", "b", "c"]}
+    assert (await env.state("steps", THREAD))["values"] == {"said": ["a", "b", "c"]}
     assert (await env.run("steps", run=3, input={"said": []})).status == "success"
 
 
@@ -656,7 +656,7 @@ async def test_an_update_of_a_waiting_thread_runs_its_node_again(env: ExecutorEn
 
 async def test_metadata_tells_where_a_run_is_executed(env: ExecutorEnv) -> None:
     await env.run("steps", input={"said": []}, config={"max_concurrency": 2})
-    metadata = as_object((await env.access.get_state("steps", THREAD))["metadata"])
+    metadata = as_object((await env.state("steps", THREAD))["metadata"])
     expected: JsonObject = {
         "langgraph_plan": "self-hosted",
         "langgraph_host": "self-hosted",
@@ -761,7 +761,7 @@ async def test_streams_show_the_keys_of_the_output_schema_only(env: ExecutorEnv)
     assert env.of("updates") == [{"think": None}, {"answer": {"answer": "42"}}]
     whole = {"question": "q", "answer": "42", "secret": "prompt", "thought": "private"}
     assert outcome.values == whole
-    assert (await env.access.get_state("hiding", THREAD))["values"] == whole
+    assert (await env.state("hiding", THREAD))["values"] == whole
 
 
 async def test_streams_show_no_private_key_of_a_node(env: ExecutorEnv) -> None:
@@ -801,7 +801,7 @@ async def test_checkpoints_of_a_subgraph_name_their_place_in_metadata(env: Execu
         assert as_object(fact.metadata["checkpoint_map"])[""] == parents[""]
     root = next(fact for fact in saved if not fact.checkpoint_ns)
     assert {"langgraph_node", "checkpoint_ns", "checkpoint_map"}.isdisjoint(root.metadata)
-    state = await env.access.get_state("sub_as_node", THREAD, subgraphs=True)
+    state = await env.state("sub_as_node", THREAD, subgraphs=True)
     [task] = state["tasks"] if isinstance(state["tasks"], list) else []
     shown = as_object(as_object(as_object(task)["state"])["metadata"])
     assert shown["langgraph_node"] == "sub"
@@ -830,7 +830,7 @@ async def test_nodes_get_the_secrets_of_a_run_and_nothing_that_it_writes_shows_t
     written = [encode_commit(draft, encode_facts(draft)) for draft in env.log.drafts]
     assert bool(written) == bool(env.frames) == bool(ran)
     assert SECRET not in str([outcome, env.frames, written])
-    assert SECRET not in str(await env.access.get_state(graph_id, THREAD) if ran else "")
+    assert SECRET not in str(await env.state(graph_id, THREAD) if ran else "")
 
 
 async def test_a_run_whose_secrets_cannot_be_read_ends_with_an_error_that_says_so(env: ExecutorEnv) -> None:

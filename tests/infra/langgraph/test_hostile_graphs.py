@@ -247,7 +247,7 @@ async def test_what_is_nested_too_deep_is_the_error_of_its_run(
     for frame in env.frames:
         value, headers = encode_record(FrameRecord(RunId("r"), 1, 0, (frame,)))
         assert decode_record(value, headers).frames == (frame,)
-    assert as_object((await env.access.get_state(graph, THREAD))["values"]).keys() <= {"levels"}
+    assert as_object((await env.state(graph, THREAD))["values"]).keys() <= {"levels"}
 
 
 @pytest.mark.parametrize("graph", ["deep", "deep_object", "deep_interrupt", "deep_frame", "deep_item"])
@@ -270,13 +270,13 @@ async def test_the_deepest_state_has_the_named_number_of_levels(env: ExecutorEnv
 async def test_a_number_that_cannot_be_read_is_the_error_of_its_run(env: ExecutorEnv, graph: str) -> None:
     for digits in (400, 5000):
         assert "cannot be stored" in message_of(await env.run(graph, input={"levels": digits}))
-        assert (await env.access.get_state(graph, THREAD))["next"] == ["make"]
+        assert (await env.state(graph, THREAD))["next"] == ["make"]
 
 
 async def test_numbers_beyond_64_bits_are_values_like_others(env: ExecutorEnv) -> None:
     outcome = await env.run("huge", input={"levels": 300, "value": [2**64, -(2**70), {"a": 2**64}]})
     assert (outcome.status, outcome.values) == ("success", {"levels": 300, "value": 10**300, "seen": "int"})
-    before = (await env.access.get_history("huge", THREAD, limit=5))[-2]
+    before = (await env.history("huge", THREAD, limit=5))[-2]
     assert as_object(before["values"])["value"] == [2**64, -(2**70), {"a": 2**64}]
 
 
@@ -288,7 +288,7 @@ async def test_a_value_that_cannot_be_stored_names_the_setting_with_which_it_can
     env = pickling(graphs)
     outcome = await env.run(graph, input={"levels": 3})
     assert (outcome.status, as_object(end_is_readable(outcome).view["set"])["seen"]) == ("success", seen(graph))
-    assert as_object((await env.access.get_state(graph, THREAD))["values"])["seen"] == seen(graph)
+    assert as_object((await env.state(graph, THREAD))["values"])["seen"] == seen(graph)
     off = LangGraphAccess(StateDependencies(graphs, env.reads, env.store, SystemIds(), JsonPlusSerializer()))
     with pytest.raises(GraphFailed, match="AGENTLOG_PICKLE_FALLBACK=true"):
         await off.get_state(graph, THREAD)
@@ -300,7 +300,7 @@ def seen(graph: str) -> str:
 
 def pickling(graphs: Graphs) -> ExecutorEnv:
     env = ExecutorEnv(graphs)
-    serde = JsonPlusSerializer(pickle_fallback=True)
+    env.serde = serde = JsonPlusSerializer(pickle_fallback=True)
     env.log, env.store = MemoryLog(env.reads), MemoryStore()
     env.runs = LangGraphRuns(
         ExecutorDependencies(graphs, env.reads, env.store, env.log, SystemClock(), SystemIds(), serde, secrets=SECRETS)
@@ -380,7 +380,7 @@ async def test_a_factory_that_makes_no_graph_is_named(env: ExecutorEnv, graph: s
     expected = f"graph {graph}: {graph} is neither a graph nor a factory of one, but NoneType"
     assert message_of(await env.run(graph, input={"levels": 0})) == expected
     with pytest.raises(GraphFailed, match="neither a graph nor a factory"):
-        await env.access.get_state(graph, THREAD)
+        await env.state(graph, THREAD)
 
 
 async def test_a_factory_without_a_yield_is_the_error_of_its_run(env: ExecutorEnv) -> None:
@@ -389,7 +389,7 @@ async def test_a_factory_without_a_yield_is_the_error_of_its_run(env: ExecutorEn
 
 async def test_a_state_that_the_schema_refuses_is_refused_with_the_reason(env: ExecutorEnv) -> None:
     assert (await env.run("positive", input={"n": -1})).status == "error"
-    for read in (env.access.get_state("positive", THREAD), env.access.get_history("positive", THREAD)):
+    for read in (env.state("positive", THREAD), env.history("positive", THREAD)):
         with pytest.raises(GraphFailed, match="greater than or equal to 0") as refused:
             await read
         assert refused.value.status == 400
@@ -397,7 +397,7 @@ async def test_a_state_that_the_schema_refuses_is_refused_with_the_reason(env: E
 
 async def test_a_factory_that_is_away_is_refused_without_its_secrets(env: ExecutorEnv) -> None:
     with pytest.raises(GraphFailed, match="graph is_away: its code raised ConnectionError") as refused:
-        await env.access.get_state("is_away", THREAD)
+        await env.state("is_away", THREAD)
     assert (refused.value.status, "secret" in str(refused.value)) == (400, False)
 
 

@@ -55,7 +55,7 @@ def asked(outcome: RunOutcome) -> list[Json]:
 
 async def answers(env: ExecutorEnv, graph_id: str) -> JsonObject:
     """Return a command that answers every open interrupt."""
-    state = await env.access.get_state(graph_id, THREAD)
+    state = await env.state(graph_id, THREAD)
     tasks = state["tasks"]
     assert isinstance(tasks, list)
     found: JsonObject = {}
@@ -172,7 +172,7 @@ async def test_an_update_of_a_delta_channel_counts_once(env: ExecutorEnv) -> Non
     command: JsonObject = {"update": {"items": ["only"]}}
     outcome = await env.cut_off("delta", 2, run=2, command=command, interrupt_before=["work"])
     assert items(outcome) == ["in", "only", "begin0"]
-    state = await env.access.get_state("delta", THREAD)
+    state = await env.state("delta", THREAD)
     assert as_object(state["values"])["items"] == ["in", "only", "begin0"]
 
 

@@ -42,7 +42,7 @@ def items(value: Json) -> list[JsonObject]:
 
 
 async def test_a_thread_without_state_shows_an_empty_snapshot(env: ExecutorEnv) -> None:
-    assert await env.access.get_state("steps", THREAD) == {
+    assert await env.state("steps", THREAD) == {
         "values": {},
         "next": [],
         "tasks": [],
@@ -57,14 +57,14 @@ async def test_a_thread_without_state_shows_an_empty_snapshot(env: ExecutorEnv) 
 
 
 async def test_an_unknown_checkpoint_is_echoed(env: ExecutorEnv) -> None:
-    found = await env.access.get_state("steps", THREAD, At("nowhere"))
+    found = await env.state("steps", THREAD, At("nowhere"))
     assert (found["values"], found["checkpoint_id"]) == ({}, "nowhere")
     assert found["checkpoint"] == {"checkpoint_id": "nowhere", "thread_id": THREAD}
 
 
 async def test_a_finished_thread_shows_its_state(env: ExecutorEnv) -> None:
     outcome = await env.run("steps", input={"said": ["x"]})
-    found = await env.access.get_state("steps", THREAD)
+    found = await env.state("steps", THREAD)
     assert (found["values"], found["next"], found["interrupts"]) == ({"said": ["x", "a", "b", "c"]}, [], [])
     assert found["checkpoint_id"] == outcome.checkpoint_id
     checkpoint = {"checkpoint_id": outcome.checkpoint_id, "thread_id": THREAD, "checkpoint_ns": ""}
@@ -79,7 +79,7 @@ async def test_a_finished_thread_shows_its_state(env: ExecutorEnv) -> None:
 
 async def test_an_interrupted_task_shows_its_question(env: ExecutorEnv) -> None:
     await env.run("asking", input={"said": []})
-    found = await env.access.get_state("asking", THREAD)
+    found = await env.state("asking", THREAD)
     [task], [interrupt] = items(found["tasks"]), items(found["interrupts"])
     assert (task["name"], task["path"], task["error"]) == ("ask", ["__pregel_pull", "ask"], None)
     assert task["interrupts"] == [interrupt]
@@ -90,31 +90,31 @@ async def test_an_interrupted_task_shows_its_question(env: ExecutorEnv) -> None:
 
 async def test_a_failed_task_shows_its_error_unmasked(env: ExecutorEnv) -> None:
     await env.run("failing", input={"said": []})
-    found = await env.access.get_state("failing", THREAD)
+    found = await env.state("failing", THREAD)
     assert [task["error"] for task in items(found["tasks"])] == ["ZeroDivisionError('secret')"]
 
 
 async def test_a_subgraph_is_shown_where_it_waits(env: ExecutorEnv) -> None:
     await env.run("sub_as_node", input={"said": []})
-    [task] = items((await env.access.get_state("sub_as_node", THREAD))["tasks"])
+    [task] = items((await env.state("sub_as_node", THREAD))["tasks"])
     address = as_object(task["checkpoint"])
     assert address == {"thread_id": THREAD, "checkpoint_ns": f"sub:{task['id']}"}
-    [nested] = items((await env.access.get_state("sub_as_node", THREAD, subgraphs=True))["tasks"])
+    [nested] = items((await env.state("sub_as_node", THREAD, subgraphs=True))["tasks"])
     assert nested["checkpoint"] is None
     assert as_object(nested["state"])["next"] == ["ask"]
-    inside = await env.access.get_state("sub_as_node", THREAD, At(checkpoint_ns=str(address["checkpoint_ns"])))
+    inside = await env.state("sub_as_node", THREAD, At(checkpoint_ns=str(address["checkpoint_ns"])))
     assert inside["next"] == ["ask"]
 
 
 async def test_history_is_newest_first_and_can_be_cut(env: ExecutorEnv) -> None:
     await env.run("steps", input={"said": ["x"]})
-    every = await env.access.get_history("steps", THREAD, limit=10)
+    every = await env.history("steps", THREAD, limit=10)
     steps = [as_object(one["metadata"])["step"] for one in every]
     assert steps == [3, 2, 1, 0, -1]
     assert [one["parent_checkpoint_id"] for one in every] == [*(one["checkpoint_id"] for one in every[1:]), None]
     before = str(every[1]["checkpoint_id"])
-    assert await env.access.get_history("steps", THREAD, before=before, limit=2) == every[2:4]
-    assert await env.access.get_history("steps", THREAD, limit=10, metadata={"step": 1}) == [every[2]]
+    assert await env.history("steps", THREAD, before=before, limit=2) == every[2:4]
+    assert await env.history("steps", THREAD, limit=10, metadata={"step": 1}) == [every[2]]
     [task] = items(every[1]["tasks"])
     assert (task["name"], task["result"]) == ("c", {"said": ["c"]})
 
@@ -131,17 +131,17 @@ async def test_an_update_is_one_commit_with_the_change_of_the_view(env: Executor
     ]
     assert change.checkpoint["checkpoint_id"] == change.updated.checkpoint_id
     commit(env, change)
-    found = await env.access.get_state("steps", THREAD)
+    found = await env.state("steps", THREAD)
     assert (found["next"], as_object(found["metadata"])["source"]) == (["b"], "update")
 
 
 async def test_an_update_on_an_old_checkpoint_forks(env: ExecutorEnv) -> None:
     await env.run("steps", input={"said": ["x"]})
-    every = await env.access.get_history("steps", THREAD, limit=10)
+    every = await env.history("steps", THREAD, limit=10)
     at = At(str(every[2]["checkpoint_id"]))
     change = await env.access.update_state("steps", THREAD, {"said": ["fork"]}, as_node="b", at=at)
     commit(env, change)
-    found = await env.access.get_state("steps", THREAD)
+    found = await env.state("steps", THREAD)
     assert found["values"] == {"said": ["x", "a", "fork"]}
     assert found["parent_checkpoint_id"] == at.checkpoint_id
     outcome = await env.run("steps", run=2, input=None)
@@ -153,21 +153,21 @@ async def test_what_starts_from_an_unknown_checkpoint_is_a_root(env: ExecutorEnv
     unknown = "019ab000-0000-7000-8000-000000000001"
     change = await env.access.update_state("steps", THREAD, {"said": ["y"]}, at=At(unknown))
     commit(env, change)
-    found = await env.access.get_state("steps", THREAD)
+    found = await env.state("steps", THREAD)
     assert (found["values"], found["parent_checkpoint"]) == ({"said": ["y"]}, None)
     config: JsonObject = {"configurable": {"checkpoint_id": unknown}}
     assert (await env.run("steps", run=2, input={"said": []}, config=config)).values == {"said": ["a", "b", "c"]}
-    first = (await env.access.get_history("steps", THREAD, limit=5))[-1]
+    first = (await env.history("steps", THREAD, limit=5))[-1]
     assert (as_object(first["metadata"])["step"], first["parent_checkpoint"]) == (-1, None)
 
 
 async def test_a_run_may_start_from_an_old_checkpoint(env: ExecutorEnv) -> None:
     await env.run("steps", input={"said": ["x"]})
-    every = await env.access.get_history("steps", THREAD, limit=10)
+    every = await env.history("steps", THREAD, limit=10)
     config: JsonObject = {"configurable": {"checkpoint_id": every[2]["checkpoint_id"]}}
     outcome = await env.run("steps", run=2, input=None, config=config)
     assert outcome.values == {"said": ["x", "a", "b", "c"]}
-    assert len(await env.access.get_history("steps", THREAD, limit=20)) == 5 + 3
+    assert len(await env.history("steps", THREAD, limit=20)) == 5 + 3
 
 
 async def test_an_update_of_a_new_thread_is_its_first_checkpoint(env: ExecutorEnv) -> None:
@@ -226,14 +226,14 @@ async def test_a_question_that_was_answered_next_to_an_open_one_is_not_asked_aga
 
 async def test_an_unknown_graph_is_not_found(env: ExecutorEnv) -> None:
     with pytest.raises(GraphNotFound):
-        await env.access.get_state("none", THREAD)
+        await env.state("none", THREAD)
 
 
 async def test_a_state_is_shown_although_the_input_of_the_last_run_cannot_be_applied(env: ExecutorEnv) -> None:
     done = await env.run("steps", input={"said": ["x"]})
     failed = await env.run("steps", run=2, input={"said": 5})
     assert (failed.status, as_object(failed.error)["error"]) == ("error", "TypeError")
-    found = await env.access.get_state("steps", THREAD)
+    found = await env.state("steps", THREAD)
     assert (found["values"], found["next"]) == (done.values, ["__start__"])
     second = RunId("00000000-0000-7000-8000-000000000002")
     assert (await env.access.view_without_run("steps", THREAD, second)).values == done.values
@@ -244,10 +244,10 @@ async def test_a_state_is_shown_although_the_input_of_the_last_run_cannot_be_app
 async def test_a_state_without_pending_values_still_tells_how_its_tasks_ended(env: ExecutorEnv) -> None:
     await env.run("asking", input={"said": []})
     await env.run("asking", run=2, command={"update": {"said": 5}})
-    found = await env.access.get_state("asking", THREAD)
+    found = await env.state("asking", THREAD)
     assert (found["values"], found["next"]) == ({"said": []}, ["ask"])
     assert [one["value"] for one in items(found["interrupts"])] == ["who?"]
-    assert len(await env.access.get_history("asking", THREAD, limit=9)) == 2
+    assert len(await env.history("asking", THREAD, limit=9)) == 2
 
 
 async def test_an_update_repairs_a_thread_whose_pending_values_cannot_be_applied(env: ExecutorEnv) -> None:
@@ -256,7 +256,7 @@ async def test_an_update_repairs_a_thread_whose_pending_values_cannot_be_applied
     with pytest.raises(BadUpdate):
         await env.access.update_state("steps", THREAD, {"said": 7}, as_node="c")
     commit(env, await env.access.update_state("steps", THREAD, {"said": ["y"]}, as_node="c"))
-    found = await env.access.get_state("steps", THREAD)
+    found = await env.state("steps", THREAD)
     assert (found["values"], found["next"]) == ({"said": ["x", "a", "b", "c", "y"]}, [])
 
 
@@ -283,8 +283,8 @@ def factories(tmp_path: Path) -> Iterator[ExecutorEnv]:
 
 async def test_a_factory_gets_the_thread_for_reads_and_updates(factories: ExecutorEnv) -> None:
     done = await factories.run("by_thread", input={"said": []})
-    assert (await factories.access.get_state("by_thread", THREAD))["values"] == done.values
-    assert len(await factories.access.get_history("by_thread", THREAD, limit=9)) == 5
+    assert (await factories.state("by_thread", THREAD))["values"] == done.values
+    assert len(await factories.history("by_thread", THREAD, limit=9)) == 5
     change = await factories.access.update_state("by_thread", THREAD, {"said": ["y"]})
     assert change.updated.view == {"set": {"said": ["a", "b", "c", "y"]}}
 
@@ -292,7 +292,7 @@ async def test_a_factory_gets_the_thread_for_reads_and_updates(factories: Execut
 async def test_what_the_code_of_a_graph_raises_when_read_is_a_named_fault(factories: ExecutorEnv) -> None:
     await factories.run("broken", input={"said": []})
     with pytest.raises(GraphFailed, match="graph broken: its code raised LookupError"):
-        await factories.access.get_state("broken", THREAD)
+        await factories.state("broken", THREAD)
     with pytest.raises(GraphFailed):
         await factories.access.view("broken", THREAD)
     with pytest.raises(GraphFailed):

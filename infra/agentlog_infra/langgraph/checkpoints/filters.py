@@ -42,8 +42,9 @@ class ExcludePendingWrites:
     async def find(self, query: CheckpointQuery) -> Sequence[StoredCheckpoint]:
         """Return checkpoints whose only writes are outcomes of tasks. Raises: Unavailable."""
         found = await self._reads.find(query)
-        return found if query.as_of is not None else [_without_values(one) for one in found]
+        return found if query.as_of is not None else [without_values(one) for one in found]
 
 
-def _without_values(stored: StoredCheckpoint) -> StoredCheckpoint:
+def without_values(stored: StoredCheckpoint) -> StoredCheckpoint:
+    """Return the checkpoint with the outcomes of its tasks as the only writes."""
     return replace(stored, writes=tuple(write for write in stored.writes if write.channel in OUTCOMES))

@@ -3,7 +3,11 @@ from typing import Any, Generic, Literal, Self
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.graph import Graph
+from langgraph.channels.base import BaseChannel
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.managed.base import ManagedValue
+from langgraph.pregel._read import PregelNode
+from langgraph.pregel.protocol import PregelProtocol
 from langgraph.store.base import BaseStore
 from langgraph.types import Command, Durability, StateSnapshot, StateUpdate, StreamMode
 from typing_extensions import TypeVar
@@ -18,8 +22,9 @@ class Pregel(Runnable[InputT, OutputT], Generic[StateT, ContextT, InputT, Output
     config: RunnableConfig | None
     checkpointer: bool | BaseCheckpointSaver[Any] | None
     store: BaseStore | None
-    nodes: dict[str, object]
-    channels: dict[str, object]
+    nodes: dict[str, PregelNode]
+    channels: dict[str, BaseChannel[Any, Any, Any] | type[ManagedValue[Any]]]
+    trigger_to_nodes: Mapping[str, Sequence[str]]
     context_schema: type[ContextT] | None
     input_channels: str | Sequence[str]
     output_channels: str | Sequence[str]
@@ -31,6 +36,9 @@ class Pregel(Runnable[InputT, OutputT], Generic[StateT, ContextT, InputT, Output
     def stream_channels_asis(self) -> str | Sequence[str]: ...
     @property
     def stream_channels_list(self) -> Sequence[str]: ...
+    def _apply_checkpointer_allowlist(
+        self, checkpointer: BaseCheckpointSaver[Any] | None
+    ) -> BaseCheckpointSaver[Any] | None: ...
     def copy(self, update: Mapping[str, object] | None = None) -> Self: ...
     def with_config(self, config: RunnableConfig | None = None, **kwargs: Any) -> Self: ...
     def validate(self) -> Self: ...
@@ -41,10 +49,10 @@ class Pregel(Runnable[InputT, OutputT], Generic[StateT, ContextT, InputT, Output
     def get_context_jsonschema(self) -> dict[str, Any] | None: ...
     def get_subgraphs(
         self, *, namespace: str | None = None, recurse: bool = False
-    ) -> Iterator[tuple[str, Pregel[Any, Any, Any, Any]]]: ...
+    ) -> Iterator[tuple[str, Pregel[Any, Any, Any, Any] | PregelProtocol[Any, Any, Any, Any]]]: ...
     def aget_subgraphs(
         self, *, namespace: str | None = None, recurse: bool = False
-    ) -> AsyncIterator[tuple[str, Pregel[Any, Any, Any, Any]]]: ...
+    ) -> AsyncIterator[tuple[str, Pregel[Any, Any, Any, Any] | PregelProtocol[Any, Any, Any, Any]]]: ...
     def get_state(self, config: RunnableConfig, *, subgraphs: bool = False) -> StateSnapshot: ...
     async def aget_state(self, config: RunnableConfig, *, subgraphs: bool = False) -> StateSnapshot: ...
     def get_state_history(

@@ -1,0 +1,1 @@
+"""Tests of snapshots that are assembled from encoded values."""
