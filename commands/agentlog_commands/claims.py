@@ -191,6 +191,12 @@ def timed_out() -> End:
     return End("timeout", "timeout", TIMED_OUT)
 
 
+def never_taken(graph_id: str) -> End:
+    """Return the end of a run over its time limit that no worker could take."""
+    message = f"graph {graph_id} is not in langgraph.json: nobody could take the run within its time limit"
+    return End("timeout", "timeout", {"error": "TimeoutError", "message": message})
+
+
 def given_up(attempts: int) -> End:
     """Return the end of a run that has lost too many attempts."""
     message = f"The run was given up after {attempts} attempts without progress"

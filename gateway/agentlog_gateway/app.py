@@ -43,6 +43,7 @@ from agentlog_projections.models.threads import Threads
 from agentlog_projections.projector.ledger import Ledger
 from agentlog_projections.queries.health import health
 from agentlog_projections.queries.postgres_command_context import PostgresCommandContexts
+from agentlog_projections.queries.run_health import run_health
 from agentlog_projections.queries.run_status import RunStatusRows
 from agentlog_projections.sql.caught_up import PartitionCatchUp
 
@@ -150,5 +151,7 @@ def _dependencies(
         ),
         checks={"database": caught_up.refresh, "redis": adapters.feed.check, "log": partial(adapters.log.end, 0)},
         health=partial(health, pool),
+        run_health=partial(run_health, pool),
+        worker_deaths=adapters.feed.worker_deaths,
         prepared=asyncio.Event(),
     )

@@ -54,6 +54,8 @@ REDIS_PROBE_BLOCK_S = 0.01
 """A blocking pop of the check; its list has an entry."""
 REDIS_RECONNECT_PAUSE_S = 0.2
 DEAD_WORKER_KEPT_S = 3600
+WORKER_DEATHS_S = 600
+"""Deaths of workers are counted for this long."""
 
 # Verdicts
 VERDICT_HINT_S = 0.25

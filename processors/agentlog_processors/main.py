@@ -31,7 +31,7 @@ from agentlog_infra.kafka.outputs.frame_log import KafkaFrameLog
 from agentlog_infra.kafka.partitions import partition_of
 from agentlog_infra.langgraph.checkpoints.channel_state import ChannelState
 from agentlog_infra.langgraph.executor import ExecutorDependencies, LangGraphRuns
-from agentlog_infra.langgraph.loading.config import load_config
+from agentlog_infra.langgraph.loading.config import load_config, served_graphs
 from agentlog_infra.langgraph.loading.graphs import Graphs
 from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
 from agentlog_infra.settings import Settings
@@ -275,7 +275,13 @@ def _housekeeper(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]
     final_state = _final_state(adapters, loops, Checkpoints(adapters.pool), LazyGraphs(adapters.settings))
     finisher = RunFinisher(adapters.writer("system", "housekeeper"), queries, adapters.outputs, final_state)
     return [
-        ReapRuns(finisher, adapters.shared.feed, adapters.shared.feed, adapters.timeouts),
+        ReapRuns(
+            finisher,
+            adapters.shared.feed,
+            adapters.shared.feed,
+            adapters.timeouts,
+            partial(served_graphs, adapters.settings.config),
+        ),
         ReconcileQueue(queries, adapters.shared.feed, adapters.timeouts),
         PurgeRows(
             partial(purge_deleted, adapters.pool), timedelta(milliseconds=adapters.settings.outputs_retention_ms)

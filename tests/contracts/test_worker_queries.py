@@ -289,3 +289,16 @@ async def test_nothing_is_done_on_a_thread_in_quarantine(rows: RowsEnv) -> None:
     queries = rows.queries
     assert [*await queries.ready(10), *await queries.claims(10), *await queries.leftovers(3)] == []
     assert await queries.work(RunId("first")) is None
+
+
+async def test_a_ready_run_whose_graph_nobody_serves_is_found_after_its_time(rows: RowsEnv) -> None:
+    await rows.given(
+        draft("t1", thread_created(), run_created("first")),
+        draft("t1", run_created("second")),
+        draft("t2", thread_created("t2"), run_created("delayed", "t2", due_at=datetime.now(UTC) + SOON)),
+    )
+    long_ago = datetime.now(UTC) - START
+    assert await rows.queries.unserved(["agent", "other"], timedelta()) == []
+    assert await rows.queries.unserved(["other"], long_ago + SOON) == []
+    assert await rows.queries.unserved(["other"], long_ago - SOON) == [UnfinishedRun(RunId("first"), T1, 0, None)]
+    assert await rows.queries.unserved([], timedelta()) == [UnfinishedRun(RunId("first"), T1, 0, None)]

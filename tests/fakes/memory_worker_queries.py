@@ -1,6 +1,6 @@
 """In-memory `WorkerQueries`: queries of workers, reaper and reconciler over rows in memory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -59,6 +59,21 @@ class MemoryWorkerQueries:
             return [
                 UnfinishedRun(id_of(row), ThreadId(row.thread_id), row.counted_attempts, _cancel(row), row.deaths)
                 for row in sorted(left, key=_created_at)
+            ]
+
+        return await self._ask(question)
+
+    async def unserved(self, graph_ids: Collection[str], waited: timedelta) -> Sequence[UnfinishedRun]:
+        def question(rows: MemoryRows) -> Sequence[UnfinishedRun]:
+            ready = [row for row in rows.first_in_line() if rows.is_present(origin_of(row).partition)]
+            late = [
+                row
+                for row in sorted(ready, key=_created_at)
+                if row.graph_id not in graph_ids and (row.due_at or _created_at(row)) < rows.now() - waited
+            ]
+            return [
+                UnfinishedRun(id_of(row), ThreadId(row.thread_id), row.counted_attempts, None, row.deaths)
+                for row in late
             ]
 
         return await self._ask(question)

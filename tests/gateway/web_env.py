@@ -40,11 +40,17 @@ from agentlog_projections.models.threads import Threads
 from agentlog_projections.projector.ledger import Ledger
 from agentlog_projections.queries.health import health
 from agentlog_projections.queries.postgres_command_context import PostgresCommandContexts
+from agentlog_projections.queries.run_health import run_health
 from agentlog_projections.sql.caught_up import PartitionCatchUp
 
 EXAMPLES = Path(agentlog_infra.examples.__file__).parent / "langgraph.json"
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 BODY_BYTES = 1000
+
+
+async def no_deaths() -> int:
+    """Return the number of dead workers."""
+    return 0
 
 
 def dependencies(log: MemoryLog, pool: Pool, config: Path = EXAMPLES) -> Dependencies:
@@ -77,6 +83,8 @@ def dependencies(log: MemoryLog, pool: Pool, config: Path = EXAMPLES) -> Depende
         limits=Limits(BODY_BYTES, 5, 15),
         checks={"database": caught_up.refresh, "log": partial(log.position, 0)},
         health=partial(health, pool),
+        run_health=partial(run_health, pool),
+        worker_deaths=no_deaths,
         prepared=asyncio.Event(),
     )
 

@@ -80,6 +80,7 @@ async def test_runs_that_end_their_process_are_named_and_cost_no_other_run() -> 
         ]
         await until(lambda: all(gate.began(here.server) for gate in gates))
         gateway = here.server.pids("agentlog_gateway")
+        assert (await here.api.get("/ready"))["workers"] == {"deaths": 0, "suspects": 0}
         dying = {how: await here.run(how) for how in (*KILLS, *ERRORS, *HARMLESS)}
         ends = {how: await here.end_of(*ids) for how, ids in dying.items()}
         for how in KILLS:
@@ -90,6 +91,10 @@ async def test_runs_that_end_their_process_are_named_and_cost_no_other_run() -> 
             assert ends[how] == ("error", "the code of the graph raised SystemExit(3)"), ends
         for how in HARMLESS:
             assert ends[how] == ("success", ""), ends
+        ready = await here.api.get("/ready")
+        workers = as_object(ready["workers"])
+        assert (ready["ready"], workers["suspects"]) == (True, len(gates)), ready
+        assert int(str(workers["deaths"])) > 2 * len(KILLS), ready
         for gate in gates:
             gate.open()
         for thread_id, run_id in beside:

@@ -22,11 +22,16 @@ from agentlog_projections.models.runs import Runs
 from agentlog_projections.models.threads import Threads
 from agentlog_projections.queries.command_context import CommandContexts
 from agentlog_projections.queries.health import ProjectionHealth
+from agentlog_projections.queries.run_health import RunHealth
 
 Check: TypeAlias = Callable[[], Awaitable[object]]
 """Checks that a dependency answers. Raises: AgentlogError."""
 HealthQuery: TypeAlias = Callable[[], Awaitable[ProjectionHealth]]
 """Reads the health of the projection. Raises: Unavailable."""
+RunHealthQuery = Callable[[], Awaitable[RunHealth]]
+"""Reads which runs wait for more than their turn. Raises: Unavailable."""
+WorkerDeaths = Callable[[], Awaitable[int]]
+"""Returns the number of workers that died in the last ten minutes, as far as it is known. Raises: Unavailable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,4 +73,6 @@ class Dependencies:
     limits: Limits
     checks: Mapping[str, Check]
     health: HealthQuery
+    run_health: RunHealthQuery
+    worker_deaths: WorkerDeaths
     prepared: asyncio.Event

@@ -15,7 +15,7 @@ from agentlog_gateway.resources.run_creation import NewRun, RunCreation
 from agentlog_gateway.resources.run_result import creators_document, joiners_document
 from agentlog_gateway.resources.threads import existing_thread
 from agentlog_gateway.schemas.queries import JoinQuery, JoinStreamQuery, RunListQuery
-from agentlog_gateway.schemas.responses import new_run_json, run_json, selected
+from agentlog_gateway.schemas.responses import blocked_json, new_run_json, run_json, selected
 from agentlog_gateway.schemas.run_requests import StatelessRun, ThreadRun
 from agentlog_gateway.streaming.sse import SseEncoder
 from agentlog_gateway.streaming.sse_response import HEADERS, SseResponse
@@ -129,7 +129,10 @@ async def get(context: RequestContext) -> Response:
 
 
 def _shown(context: RequestContext, run: Run) -> JsonObject:
-    return run_json(run, context.dependencies.secrets.keys, context.dependencies.server_metadata)
+    """Return a run as the API shows it."""
+    dependencies = context.dependencies
+    shown = run_json(run, dependencies.secrets.keys, dependencies.server_metadata)
+    return shown | blocked_json(run, dependencies.graphs.graph_ids(), dependencies.clock.now())
 
 
 async def list_runs(context: RequestContext) -> Response:

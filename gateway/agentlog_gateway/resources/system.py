@@ -54,11 +54,13 @@ async def ok(context: RequestContext) -> Response:
 async def ready(context: RequestContext) -> Response:
     """GET /ready: 200 while requests can be served, else 503; the body lists dependencies and faulty partitions.
 
-    A stopped or unfinished partition takes only its own threads out of service, so it does not end readiness.
+    A stopped or unfinished partition takes only its own threads out of service, so it does not end readiness. Nor do
+    workers that die, and runs that nobody can take.
     """
     checked = await _checked(context)
     dependencies: JsonObject = {**checked}
     found: JsonObject = {"ready": False, "services": dependencies, "partitions": None, "quarantined": None}
+    found |= {"workers": None, "unserved": None}
     serving = False
     if all(state == OK for state in checked.values()):
         health = await context.dependencies.health()
@@ -69,9 +71,22 @@ async def ready(context: RequestContext) -> Response:
         building: list[Json] = list(health.building)
         found["partitions"] = {"present": health.present, "building": building, "stopped": stopped}
         found["quarantined"] = dict(health.parked)
+        found |= await _runs(context)
         serving = health.present > 0
     found["ready"] = serving and context.dependencies.prepared.is_set()
     return json_response(found, status=200 if found["ready"] else 503)
+
+
+async def _runs(context: RequestContext) -> JsonObject:
+    """Return the deaths of workers, and the runs that wait for more than their turn."""
+    dependencies = context.dependencies
+    health = await dependencies.run_health()
+    unserved: JsonObject = {
+        one.graph_id: {"runs": one.runs, "oldest_secs": round(one.longest.total_seconds(), 1), "reason": one.reason}
+        for one in health.unserved(dependencies.graphs.graph_ids())
+    }
+    workers: JsonObject = {"deaths": await dependencies.worker_deaths(), "suspects": health.suspects}
+    return {"workers": workers, "unserved": unserved}
 
 
 async def _checked(context: RequestContext) -> dict[str, str]:

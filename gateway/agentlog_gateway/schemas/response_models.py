@@ -67,6 +67,14 @@ class ThreadResponse(BaseModel):
     extracted: AnyObject = Field(default_factory=dict[str, Json])
 
 
+class BlockedResponse(BaseModel):
+    """Reason for which nobody can take a run, and since when it waits."""
+
+    reason: str
+    since: datetime
+    waiting_secs: float
+
+
 class RunResponse(BaseModel):
     """A run; `select` leaves fields out."""
 
@@ -80,6 +88,7 @@ class RunResponse(BaseModel):
     kwargs: AnyObject = Field(description="the arguments of the run's creation")
     multitask_strategy: Strategy
     langsmith_session_name: None
+    blocked: BlockedResponse | None = Field(default=None, description="only of a run that nobody can take")
 
 
 class CheckpointAddress(BaseModel):
@@ -142,6 +151,21 @@ class PartitionsResponse(BaseModel):
     stopped: dict[str, str]
 
 
+class WorkersResponse(BaseModel):
+    """Workers that died in the last ten minutes, and runs that are executed alone because their worker died."""
+
+    deaths: int
+    suspects: int
+
+
+class UnservedRunsResponse(BaseModel):
+    """Pending runs that nobody can take."""
+
+    runs: int
+    oldest_secs: float
+    reason: str
+
+
 class ReadinessResponse(BaseModel):
     """Readiness to serve requests, unavailable dependencies, faulty partitions and quarantined aggregates."""
 
@@ -149,6 +173,8 @@ class ReadinessResponse(BaseModel):
     services: dict[str, str]
     partitions: PartitionsResponse | None
     quarantined: dict[str, int] | None = Field(description="number of aggregates by read model")
+    workers: WorkersResponse | None
+    unserved: dict[str, UnservedRunsResponse] | None = Field(description="runs of graphs that are not configured")
 
 
 class ServerResponse(BaseModel):

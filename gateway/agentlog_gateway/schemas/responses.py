@@ -4,6 +4,7 @@ Source: docs/http-api.md, sections 4.1, 5.1 and 7.2.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from agentlog_commands.submit import Submitted
 from agentlog_facts.graph_ports import EncodedState, unrooted
@@ -14,6 +15,7 @@ from agentlog_gateway.http.responses import time_text
 from agentlog_projections.models.assistants import Assistant
 from agentlog_projections.models.runs import Run
 from agentlog_projections.models.threads import Thread
+from agentlog_projections.queries.run_health import unserved_reason
 
 
 def thread_json(row: Thread, keys: SecretKeys) -> JsonObject:
@@ -68,6 +70,16 @@ def run_json(row: Run, keys: SecretKeys, server: JsonObject) -> JsonObject:
         "multitask_strategy": row.multitask_strategy,
         "langsmith_session_name": None,
     }
+
+
+def blocked_json(row: Run, graph_ids: Sequence[str], now: datetime) -> JsonObject:
+    """Return {blocked: ...} for a run that nobody can take, else {}; `graph_ids` are the graphs that are served."""
+    since = row.due_at or row.created_at
+    if row.status != "pending" or row.graph_id in graph_ids or since > now:
+        return {}
+    waiting_secs = round((now - since).total_seconds(), 1)
+    reason = unserved_reason(row.graph_id)
+    return {"blocked": {"reason": reason, "since": time_text(since), "waiting_secs": waiting_secs}}
 
 
 def new_run_json(done: Submitted, created: RunCreated, keys: SecretKeys) -> JsonObject:

@@ -96,7 +96,7 @@ async def examine(settings: Settings, flags: Sequence[str]) -> Report:
         servers = [Finding("servers", "failed", str(error).partition(":")[0], fix)]
         here = at(settings, Addresses("", "", ""))
     else:
-        servers = list(await asyncio.gather(_log(here), _rows(here), _projection(here), _queue(here)))
+        servers = list(await asyncio.gather(_log(here), _rows(here), _projection(here), _runs(here), _queue(here)))
     return Report((*local, *servers), tuple(_setting(here, name, flags, project) for name in Settings.model_fields))
 
 
@@ -217,6 +217,26 @@ async def _projection(settings: Settings) -> Finding:
         return Finding("projection", "ok", f"{found['present']} partitions")
 
     return await _check("projection", "is the database migrated? (agentlog migrate up)", check)
+
+
+async def _runs(settings: Settings) -> Finding:
+    async def check() -> Finding:
+        _, report = await query_projection(settings, "runs")
+        found = json.loads(report)
+        served = graphs_of(settings.config) if settings.config.exists() else None
+        lost = [one for one in found["waiting"] if served is not None and one["graph_id"] not in served]
+        if lost:
+            told = ", ".join(
+                f"{one['runs']} of graph {one['graph_id']}, the oldest for {one['longest_secs']:.0f} s" for one in lost
+            )
+            remedy = "put the graph back into langgraph.json, or cancel the runs; they end by BG_JOB_TIMEOUT_SECS"
+            return Finding("runs", "warning", f"nobody can take: {told}", remedy)
+        if found["suspects"]:
+            told = f"{found['suspects']} executed alone, because their worker died"
+            return Finding("runs", "warning", told, "the error WorkerDied will name the run that ends its worker")
+        return Finding("runs", "ok", f"{sum(one['runs'] for one in found['waiting'])} pending")
+
+    return await _check("runs", "is the database migrated? (agentlog migrate up)", check)
 
 
 async def _queue(settings: Settings) -> Finding:

@@ -78,6 +78,13 @@ class RedisFeed:
         finally:
             await wake_ups.aclose()
 
+    async def worker_deaths(self) -> int:
+        """Return the number of workers whose death was announced in the last `WORKER_DEATHS_S`. Raises: Unavailable."""
+        since = time.time() - timeouts.WORKER_DEATHS_S
+        async with answered("deaths"):
+            found = await self._redis.execute_command("ZCOUNT", self._keys.worker_deaths, since, "+inf")
+        return found if isinstance(found, int) else 0
+
     async def _new_members(self, key: str, wake_ups: AsyncIterator[bytes]) -> AsyncGenerator[str]:
         """Read a set at each wake-up: a message sent without a subscriber is lost, a member is not."""
         seen: frozenset[bytes] = frozenset()

@@ -4,14 +4,19 @@ import re
 
 
 class RedisKeys:
-    """Builds names: `hints` (channel), `queue:<name>` (list of run ids), `lease:<run>:<epoch>` (worker, with expiry),
-    `instance` (random, so that an emptied or restarted server is noticed), `dead_workers` (set and channel), `probe`
-    (for checks, with expiry). `has_hash_tag`: a cluster keeps all of them in one slot."""
+    """Builds names of keys and channels.
+
+    `hints` (channel), `queue:<name>` (list of run ids), `lease:<run>:<epoch>` (worker, with expiry), `instance`
+    (random, so that an emptied or restarted server is noticed), `dead_workers` (set and channel), `worker_deaths`
+    (sorted set: worker by the time of its death), `probe` (for checks, with expiry). `has_hash_tag`: a cluster keeps
+    all of them in one slot.
+    """
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix.rstrip(":")
         self.hints = self._name("hints")
         self.dead_workers = self._name("dead_workers")
+        self.worker_deaths = self._name("worker_deaths")
         self.instance = self._name("instance")
         self.probe = self._name("probe")
         self.has_hash_tag = re.search(r"\{[^}]+\}", self._prefix) is not None

@@ -6,7 +6,7 @@ finds a run that was released but not ended as an unfinished run.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +23,7 @@ from agentlog_commands.claims import (
     cancelled,
     given_up,
     is_named,
+    never_taken,
     worker_died,
 )
 from agentlog_facts.errors import AgentlogError, DependencyRefused, Unavailable
@@ -41,6 +42,10 @@ CLAIMS = 10_000
 """Most claims that one check reads; the oldest come first."""
 AT_ONCE = 16
 """Most runs that are released or ended at the same time. A run whose graph hangs delays only itself."""
+
+
+ServedGraphs = Callable[[], Collection[str] | None]
+"""Returns the ids of the graphs that workers serve now, None if they are not known."""
 
 
 class DeadWorkers(Protocol):
@@ -67,8 +72,16 @@ class ReapRuns:
 
     name = "reap_runs"
 
-    def __init__(self, finisher: RunFinisher, queue: RunQueue, dead: DeadWorkers, timeouts: WorkerTimeouts) -> None:
+    def __init__(
+        self,
+        finisher: RunFinisher,
+        queue: RunQueue,
+        dead: DeadWorkers,
+        timeouts: WorkerTimeouts,
+        served: ServedGraphs = lambda: None,
+    ) -> None:
         self._finisher = finisher
+        self._served = served
         self._queue = queue
         self._feed = dead
         self._timeouts = timeouts
@@ -145,6 +158,22 @@ class ReapRuns:
             if unfinished.run_id not in self._actions:
                 finish = partial(self._finisher.finish, unfinished.thread_id, unfinished.run_id, _end_of(unfinished))
                 self._begin(unfinished.run_id, finish)
+
+        await self._end_unserved()
+
+    async def _end_unserved(self) -> None:
+        """End runs over their time limit whose graph no worker serves. Raises: Unavailable."""
+        served = self._served()
+        if served is None:
+            return
+        for run in await self._finisher.queries.unserved(served, self._timeouts.limits.run_time):
+            if run.run_id not in self._actions:
+                self._begin(run.run_id, partial(self._end_never_taken, run))
+
+    async def _end_never_taken(self, run: UnfinishedRun) -> None:
+        work = await self._finisher.queries.work(run.run_id)
+        if work is not None and work.ready:
+            await self._finisher.finish(run.thread_id, run.run_id, never_taken(work.graph_id))
 
     async def idle(self) -> None:
         """Wait until all actions have ended."""

@@ -1,4 +1,6 @@
-"""Composition root of `projection list|retry`: the quarantined aggregates of read models, and a retry of them."""
+"""Composition root of `projection list|retry|runs`: the quarantined aggregates of read models and their retry, and the
+runs that wait.
+"""
 
 import asyncio
 import json
@@ -17,22 +19,24 @@ from agentlog_projections.models.registry import read_models
 from agentlog_projections.projector.isolated_fold import retry
 from agentlog_projections.projector.quarantine import DETERMINISTIC, LEDGER
 from agentlog_projections.queries.health import Parked, health, parked
+from agentlog_projections.queries.run_health import run_health
 
 NOT_FOUND = 5
 NAME = "agentlog-projection"
 
 
 def main(words: Sequence[str]) -> None:
-    """Run `list`, or `retry [MODEL [KEY]]` where an empty word means any; print JSON on stdout.
+    """Run `list`, `runs`, or `retry [MODEL [KEY]]` where an empty word means any; print JSON on stdout.
 
     Exit status 3: a partition is stopped or an aggregate is (still) quarantined; 5: there is nothing to retry.
     """
-    if list(words) != ["list"] and not (words and words[0] == "retry" and len(words) <= 3):
-        sys.stderr.write("usage: python -m agentlog_processors projection list | retry [MODEL [KEY]]\n")
+    if list(words) not in (["list"], ["runs"]) and not (words and words[0] == "retry" and len(words) <= 3):
+        sys.stderr.write("usage: python -m agentlog_processors projection list | runs | retry [MODEL [KEY]]\n")
         sys.exit(USAGE)
     try:
         settings = joined(Settings.load())
-        sys.exit(asyncio.run(_list(settings) if words[0] == "list" else _retry(settings, *words[1:])))
+        jobs = {"list": _list, "runs": _runs, "retry": _retry}
+        sys.exit(asyncio.run(jobs[words[0]](settings, *words[1:])))
     except AgentlogError as error:
         sys.exit(failed(error))
 
@@ -46,6 +50,20 @@ async def _list(settings: Settings) -> int:
     document = asdict(found) | {"quarantine": [asdict(one) for one in waiting]}
     sys.stdout.write(json.dumps(document) + "\n")
     return DIFFERENCE if found.stopped or waiting else OK
+
+
+async def _runs(settings: Settings) -> int:
+    pool = await open_pool(settings.database_uri or "", 1)
+    try:
+        found = await run_health(pool)
+    finally:
+        await pool.close()
+    waiting = [
+        {"graph_id": one.graph_id, "runs": one.runs, "longest_secs": one.longest.total_seconds()}
+        for one in found.waiting
+    ]
+    sys.stdout.write(json.dumps({"suspects": found.suspects, "waiting": waiting}) + "\n")
+    return OK
 
 
 async def _retry(settings: Settings, model: str = "", key: str = "") -> int:

@@ -1,6 +1,6 @@
 """Queries of workers, the reaper and the reconciler in SQL, one statement each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -65,6 +65,12 @@ SELECT r.run_id, r.thread_id, r.cancel::text AS cancel, r.counted_attempts, r.de
    AND {NOT_QUARANTINED}
  ORDER BY r.created_at LIMIT 1000
 """
+_UNSERVED = f"""
+SELECT ready.run_id, r.thread_id, r.counted_attempts, r.deaths
+  FROM ({ready_runs(_CAUGHT_UP)}) AS ready JOIN read_v1.runs r USING (run_id)
+ WHERE ready.graph_id <> ALL($1::text[]) AND coalesce(r.due_at, r.created_at) < clock_timestamp() - $2::interval
+ ORDER BY ready.created_at LIMIT 1000
+"""
 _NEXT_DUE = """
 SELECT extract(epoch FROM min(due_at) - now())::float8 FROM read_v1.runs
  WHERE status = 'pending' AND NOT deleted AND due_at > now()
@@ -119,6 +125,16 @@ class PostgresWorkerQueries:
                 row["counted_attempts"],
                 _cancel(row["cancel"]),
                 row["deaths"],
+            )
+            for row in rows
+        ]
+
+    async def unserved(self, graph_ids: Collection[str], waited: timedelta) -> Sequence[UnfinishedRun]:
+        with translated("worker queries"):
+            rows = await self._pool.fetch(_UNSERVED, list(graph_ids), waited)
+        return [
+            UnfinishedRun(
+                RunId(row["run_id"]), ThreadId(row["thread_id"]), row["counted_attempts"], None, row["deaths"]
             )
             for row in rows
         ]

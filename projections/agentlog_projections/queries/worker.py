@@ -4,7 +4,7 @@ No answer shows a partition that is still catching up or has stopped, and none n
 Times are compared by the clock of the database.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -102,6 +102,10 @@ class WorkerQueries(Protocol):
 
     async def leftovers(self, retries: int) -> Sequence[UnfinishedRun]:
         """Return released runs that still have to be ended."""
+        ...
+
+    async def unserved(self, graph_ids: Collection[str], waited: timedelta) -> Sequence[UnfinishedRun]:
+        """Return runs that have been ready for longer than `waited`, and whose graph is none of these."""
         ...
 
     async def ready(self, limit: int) -> Sequence[ReadyRun]:

@@ -1,7 +1,7 @@
 """Response models of openapi.json against real responses: the same fields, and values that fit."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from langchain_core.runnables import RunnableConfig
@@ -25,7 +25,7 @@ from agentlog_gateway.schemas.response_models import (
     TaskResponse,
     ThreadResponse,
 )
-from agentlog_gateway.schemas.responses import assistant_json, run_json, thread_json
+from agentlog_gateway.schemas.responses import assistant_json, blocked_json, run_json, thread_json
 from agentlog_infra.langgraph.snapshot_json import snapshot_json
 from agentlog_projections.models.assistants import Assistant
 from agentlog_projections.models.runs import Run
@@ -105,6 +105,18 @@ def test_a_thread(row: Thread) -> None:
 
 def test_a_run() -> None:
     fits(RunResponse, run_json(RUN, SecretKeys(), {}))
+
+
+def test_a_pending_run_of_a_graph_that_is_not_served_says_that_nobody_can_take_it() -> None:
+    waiting = replace(RUN, status="pending", due_at=None, created_at=AT)
+    shown = run_json(waiting, SecretKeys(), {}) | blocked_json(waiting, ["another"], AT + timedelta(seconds=90))
+    fits(RunResponse, shown)
+    blocked = shown["blocked"]
+    assert isinstance(blocked, dict)
+    assert (blocked["since"], blocked["waiting_secs"]) == (shown["created_at"], 90.0)
+    assert f"graph {RUN.graph_id} is not in langgraph.json: nobody can take this run" in str(blocked["reason"])
+    assert blocked_json(replace(waiting, due_at=AT + timedelta(days=1)), ["another"], AT) == {}
+    assert blocked_json(replace(waiting, status="running"), ["another"], AT) == {}
 
 
 def test_an_assistant() -> None:

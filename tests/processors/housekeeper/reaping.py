@@ -36,8 +36,8 @@ TIMING = WorkerTimeouts(1, SECOND, SECOND, SECOND, SECOND, SECOND, LIMITS)
 class LoggedQueries(MemoryWorkerQueries):
     """Rows of runs as the projection folds them from the log; `looks` counts the reaper's checks."""
 
-    def __init__(self, log: MemoryLog) -> None:
-        super().__init__(at_once(lambda: folded(log)))
+    def __init__(self, log: MemoryLog, clock: TestClock) -> None:
+        super().__init__(at_once(lambda: replace(folded(log), now=clock.now)))
         self.looks = 0
 
     async def leftovers(self, retries: int) -> Sequence[UnfinishedRun]:
@@ -136,7 +136,7 @@ class Reaping:
 
     def __init__(self, look: timedelta = TIMING.look) -> None:
         self.log, self.clock, self.states = MemoryLog(), TestClock(), FixedFinalStates()
-        self.rows = LoggedQueries(self.log)
+        self.rows = LoggedQueries(self.log, self.clock)
         submitter = Submitter(self.log, self.log, self.log, self.clock, CountedIds())
         writer = CommitWriter(submitter, self.log, self.clock, CountedIds(), Actor("system", "housekeeper"))
         queue = self.queue = NoQueue()

@@ -7,13 +7,14 @@ from datetime import timedelta
 import pytest
 from tests.contracts.memory_frames import MemoryFrames
 from tests.facts import commits as c
-from tests.processors.housekeeper.reaping import Reaping, until
+from tests.processors.housekeeper.reaping import LIMITS, TIMING, Reaping, until
 
 from agentlog_commands.claims import TIMED_OUT, End, Release, given_up, timed_out
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.guard import Void
 from agentlog_facts.ids import RunId, ThreadId
-from agentlog_facts.thread import RunAlive, RunCancelRequested, RunFinished, RunReleased, ThreadCreated
+from agentlog_facts.thread import RunAlive, RunCancelRequested, RunCreated, RunFinished, RunReleased, ThreadCreated
+from agentlog_processors.housekeeper.reap_runs import ReapRuns
 
 R1 = RunId("r1")
 OVER_S = 60 + 15
@@ -233,3 +234,27 @@ async def test_a_named_run_whose_reaper_died_before_the_end_is_ended_by_the_next
     assert isinstance(finished, RunFinished)
     assert finished.error is not None
     assert "died twice while it executed graph agent before its first checkpoint" in str(finished.error["message"])
+
+
+async def test_a_run_that_nobody_can_take_ends_by_its_time_limit() -> None:
+    reaping = Reaping()
+    await reaping.given("t1", thread("t1"), replace(c.run_created("r1"), thread_id=ThreadId("t1")))
+    served: set[str] = {"another"}
+    reaper = ReapRuns(reaping.finisher, reaping.queue, reaping.queue, TIMING, lambda: served)
+    reaping.clock.seconds = LIMITS.run_time.total_seconds() - 1
+    await reaper.look()
+    await reaper.idle()
+    assert isinstance(reaping.facts("t1")[-1], RunCreated)
+    reaping.clock.seconds += 2
+    served.add("agent")
+    await reaper.look()
+    await reaper.idle()
+    assert isinstance(reaping.facts("t1")[-1], RunCreated), "the graph is back"
+    served.discard("agent")
+    await reaper.look()
+    await reaper.idle()
+    finished = reaping.facts("t1")[-1]
+    assert isinstance(finished, RunFinished)
+    assert finished.error is not None
+    assert (finished.status, finished.error["error"]) == ("timeout", "TimeoutError")
+    assert "graph agent is not in langgraph.json: nobody could take the run" in str(finished.error["message"])

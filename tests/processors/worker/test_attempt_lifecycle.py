@@ -10,7 +10,7 @@ import pytest
 from tests.contracts.memory_frames import MemoryFrames
 from tests.facts import commits as c
 from tests.fakes.memory_log import MemoryLog
-from tests.fakes.ports import CountedIds
+from tests.fakes.ports import CountedIds, TestClock
 from tests.processors.examples import a_work
 from tests.processors.housekeeper.reaping import FixedFinalStates, LoggedQueries
 
@@ -59,7 +59,7 @@ class Ending:
 
     def __init__(self, loops: JobLoops, meanwhile: Sequence[Fact] = (), outcome: RunOutcome = DONE) -> None:
         self.log, self.states = MemoryLog(), FixedFinalStates()
-        self.rows = LoggedQueries(self.log)
+        self.rows = LoggedQueries(self.log, TestClock())
         self._loops, self._meanwhile, self._outcome = loops, meanwhile, outcome
         self.attempt = Attempt(WORK, EPOCH, "00000000-0000-7000-8000-000000000001")
 

@@ -94,6 +94,16 @@ def load_config(path: Path) -> GraphsConfig:
     return GraphsConfig(path, _graphs(path, document), _dependencies(path, document), env, document)
 
 
+def served_graphs(path: Path) -> frozenset[str] | None:
+    """Return the ids of the graphs that a `langgraph.json` names now, None if it cannot be read."""
+    try:
+        document, _, _ = _read(path.resolve())
+        return frozenset(spec.graph_id for spec in _graphs(path, document))
+    except Misconfigured as error:
+        log.debug("config.unreadable", extra={"path": str(path), "error": str(error)})
+        return None
+
+
 def unsupported_keys(path: Path) -> tuple[UnsupportedKey, ...]:
     """Return the keys of a `langgraph.json` and the variables that have no effect. Raises: Misconfigured."""
     return _read(path.resolve())[2]
