@@ -12,12 +12,14 @@ it stops goes on. A forked child ends where user code returns in it: it has the 
 import asyncio
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, ContextVar
 from functools import partial
+from types import FrameType
 from typing import Any, Generic, ParamSpec, TypeVar
 from weakref import WeakMethod
 
@@ -206,9 +208,22 @@ class JobLoop:
         self._loop.call_soon_threadsafe(self._loop.stop)
 
     def after_fork(self) -> None:
-        """Stop the loop in a child that code on its thread forked."""
+        """In a child that code on its thread forked, end the process where that code returns to the loop.
+
+        The child must not go on in the loop: it would execute steps of the parent's runs and take wake-ups from it.
+        """
         if threading.get_ident() == self._thread.ident:
-            self._loop.stop()
+            sys.setprofile(partial(_exit_at_end_of, self._frame_below_the_loop()))
+
+    def _frame_below_the_loop(self) -> FrameType | None:
+        """Return the frame that the loop has called: the coroutine of a task, or a callback."""
+        task = asyncio.current_task(self._loop)
+        coroutine = None if task is None else task.get_coro()
+        frame: FrameType | None = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
+        found = sys._getframe() if frame is None else frame
+        while frame is None and found.f_back is not None and found.f_back.f_code is not _LOOP_CODE:
+            found = found.f_back
+        return found
 
     def _answer(self) -> None:
         self._answered = time.monotonic()
@@ -235,6 +250,15 @@ class JobLoop:
         context: Context | None = None,
     ) -> "asyncio.Task[T]":
         return owned(JobTask(coro, loop=loop, name=name, context=context), context)
+
+
+_LOOP_CODE = JobLoop._run_loop.__code__
+
+
+def _exit_at_end_of(last: FrameType | None, frame: FrameType, event: str, arg: object) -> None:
+    """End the process when a frame returns or yields; a profile function (`sys.setprofile`)."""
+    if frame is last and event == "return":
+        os._exit(0)
 
 
 class JobLoops:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 import threading
+import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
@@ -314,3 +315,25 @@ async def test_a_job_that_cancels_itself_fails_and_does_not_count_as_stopped(loo
 
     with pytest.raises(RuntimeError, match="user code raised CancelledError"):
         await asyncio.wait_for(loops.start("g", cancel_itself).done, 10)
+
+
+@pytest.mark.slow
+async def test_a_fork_on_a_shared_loop_takes_no_wake_up_from_the_other_runs(user_loops: JobLoops) -> None:
+    """A child that goes on in the loop would read the events of its parent, which would then never wake up."""
+
+    async def forking() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid:
+            await asyncio.to_thread(os.waitpid, pid, 0)
+
+    async def busy() -> None:
+        for _ in range(200):
+            await asyncio.to_thread(time.sleep, 0.0001)
+
+    async with asyncio.timeout(6 * LIMIT_S):
+        neighbours = [user_loops.start("h", busy).done for _ in range(8)]
+        for _ in range(100):
+            await user_loops.start("g", forking).done
+        await asyncio.gather(*neighbours)
