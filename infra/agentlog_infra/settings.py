@@ -65,7 +65,7 @@ class Settings(BaseSettings):
         validation_alias="AGENTLOG_KAFKA_SECURITY_PROTOCOL",
         description="protocol of the connections to Kafka",
     )
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
         "PLAIN", validation_alias="AGENTLOG_KAFKA_SASL_MECHANISM", description="SASL mechanism of the login to Kafka"
     )
     kafka_sasl_username: str | None = Field(
@@ -73,6 +73,17 @@ class Settings(BaseSettings):
     )
     kafka_sasl_password: SecretStr | None = Field(
         None, validation_alias="AGENTLOG_KAFKA_SASL_PASSWORD", description="password for Kafka"
+    )
+    kafka_sasl_token_provider: str | None = Field(
+        None,
+        validation_alias="AGENTLOG_KAFKA_SASL_TOKEN_PROVIDER",
+        pattern=r"^[\w.]+:\w+$",
+        description="module:function that returns a token for OAUTHBEARER; called for each connection",
+    )
+    kafka_accept: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        validation_alias="AGENTLOG_KAFKA_ACCEPT",
+        description="settings of topics, comma separated, that this Kafka does not show and that are known to be right",
     )
     kafka_ssl_cafile: Path | None = Field(
         None,
@@ -346,7 +357,7 @@ class Settings(BaseSettings):
             raise ValueError("expected a key of 16, 24 or 32 bytes")
         return value
 
-    @field_validator("cors_allow_origins", "secret_keys", mode="before")
+    @field_validator("cors_allow_origins", "kafka_accept", "secret_keys", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -462,8 +473,8 @@ def origin_of(attribute: str, flags: Collection[str] = (), project: Mapping[str,
 def shown(settings: Settings, attribute: str) -> str:
     """Return a value for printing: secrets masked, also the password inside a URI."""
     value: object = getattr(settings, attribute)
-    if attribute in ("cors_allow_origins", "secret_keys"):
-        return ", ".join(settings.cors_allow_origins if attribute == "cors_allow_origins" else settings.secret_keys)
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
     if attribute in ("database_uri", "redis_uri"):
         return without_password(str(value or ""))
     return "" if value is None else str(value)

@@ -5,6 +5,9 @@ KAFKA_REQUEST_MS = 5_000
 """One request to a broker, before the client tries again."""
 KAFKA_METADATA_RETRY_MS = 20
 """A new consumer waits this long for a topic's metadata, then asks again."""
+TOPIC_VISIBLE_S = 30.0
+"""A topic that was created may take this long to be visible to the next request."""
+TOPIC_VISIBLE_POLL_S = 0.05
 KAFKA_CLOSE_S = 0.5
 """A client may take this long to close its connections; then they are broken off."""
 

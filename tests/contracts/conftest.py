@@ -84,6 +84,7 @@ def connection_to(bootstrap: str) -> Connection:
         sasl_mechanism="PLAIN",
         sasl_plain_username=None,
         sasl_plain_password=None,
+        sasl_oauth_token_provider=None,
         request_timeout_ms=5_000,
     )
 

@@ -8,7 +8,13 @@ import asyncio
 import ssl
 
 from aiokafka.conn import collect_hosts, create_conn
-from aiokafka.errors import IllegalSaslStateError, KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    IllegalSaslStateError,
+    KafkaError,
+    SaslAuthenticationFailed,
+    UnsupportedSaslMechanismError,
+)
 from aiokafka.protocol.metadata import MetadataRequest
 
 from agentlog_facts.errors import Misconfigured, Unavailable
@@ -42,6 +48,7 @@ async def _error_of(host: str, port: int, connected: Connection) -> BaseExceptio
             sasl_mechanism=connected["sasl_mechanism"],
             sasl_plain_username=connected["sasl_plain_username"],
             sasl_plain_password=connected["sasl_plain_password"],
+            sasl_oauth_token_provider=connected["sasl_oauth_token_provider"],
         )
         try:
             await asking.send(MetadataRequest([]))
@@ -53,6 +60,11 @@ async def _error_of(host: str, port: int, connected: Connection) -> BaseExceptio
 
 
 def _refused_login(error: BaseException, where: str, connection: Connection) -> None:
+    if (
+        isinstance(error, SaslAuthenticationFailed | AuthenticationFailedError)
+        and connection["sasl_oauth_token_provider"]
+    ):
+        raise Misconfigured(f"AGENTLOG_KAFKA_SASL_TOKEN_PROVIDER: {where} got no valid token: {error}") from error
     if isinstance(error, SaslAuthenticationFailed):
         names = "AGENTLOG_KAFKA_SASL_USERNAME, AGENTLOG_KAFKA_SASL_PASSWORD"
         user, how = connection["sasl_plain_username"], connection["sasl_mechanism"]

@@ -16,27 +16,47 @@ _FIXED = {
     "replication.factor": "add replicas with kafka-reassign-partitions.sh, or set AGENTLOG_REPLICATION_FACTOR",
 }
 """Settings that `agentlog topics apply` cannot change, and the remedy for each."""
+_DEFAULTS = {
+    "cleanup.policy": "delete",
+    "retention.ms": "604800000",
+    "retention.bytes": "-1",
+    "unclean.leader.election.enable": "false",
+    "max.message.bytes": "1048588",
+    "min.insync.replicas": "1",
+    "message.timestamp.type": "CreateTime",
+}
 _AT_LEAST = ("replication.factor", "min.insync.replicas", "max.message.bytes")
 
 
 @dataclass(frozen=True, slots=True)
 class TopicChange:
-    """One difference. `found` is None if the item is missing; a role may run in spite of a `safe` one."""
+    """One difference. `found` is None if the item is missing; a role may run in spite of a `safe` one.
+
+    `hidden`: the server does not show the setting, so it may be right or wrong.
+    """
 
     topic: str
     setting: str
     found: str | None
     needed: str
     safe: bool = False
+    hidden: bool = False
 
     def __str__(self) -> str:
         """Name topic, setting, value found and value needed."""
         least = "at least " if self.setting in _AT_LEAST else ""
-        return f"topic {self.topic}: {self.setting} is {self.found or 'missing'}, needed {least}{self.needed}"
+        return f"topic {self.topic}: {self.setting} is {self.shown}, needed {least}{self.needed}"
+
+    @property
+    def shown(self) -> str:
+        """Return the value found, or why there is none."""
+        return "not shown" if self.hidden else self.found or "missing"
 
     @property
     def obstacle(self) -> str | None:
         """Return why `apply` cannot change it, and the remedy; None if it can."""
+        if self.hidden:
+            return f"learn its value from the operator of this Kafka, then set AGENTLOG_KAFKA_ACCEPT={self.setting}"
         return None if self.found is None else _FIXED.get(self.setting)
 
     @property
@@ -82,13 +102,51 @@ def shape_changes(topic: str, partitions: int, replicas: int, settings: Settings
 def config_changes(topic: str, found: Mapping[str, str | None], settings: Settings) -> list[TopicChange]:
     """Compare the settings in force, defaults of the cluster included."""
     return [
-        TopicChange(topic, setting, found.get(setting), needed, safe=topic == OUTPUTS)
+        TopicChange(
+            topic,
+            setting,
+            found.get(setting),
+            needed,
+            safe=topic == OUTPUTS or (found.get(setting) is None and setting in settings.kafka_accept),
+            hidden=found.get(setting) is None,
+        )
         for setting, needed in wanted(settings)[topic].items()
         if not _suffices(setting, found.get(setting), needed)
     ]
+
+
+def unlike_default(topic: str, settings: Settings) -> Mapping[str, str]:
+    """Return the required settings that Apache Kafka does not have by default; services often refuse the others.
+
+    Source: Apache Kafka documentation, "Topic Configs".
+    """
+    return {
+        name: needed for name, needed in wanted(settings)[topic].items() if not _suffices(name, _DEFAULTS[name], needed)
+    }
 
 
 def _suffices(setting: str, found: str | None, needed: str) -> bool:
     if setting in _AT_LEAST and found is not None:
         return int(found) >= int(needed)
     return found == needed
+
+
+def strimzi_manifests(settings: Settings) -> str:
+    """Return the three topics as KafkaTopic resources in YAML. Source: Strimzi documentation, "KafkaTopic"."""
+    parts: list[str] = []
+    for topic, configs in wanted(settings).items():
+        lines = [
+            "apiVersion: kafka.strimzi.io/v1",
+            "kind: KafkaTopic",
+            "metadata:",
+            f"  name: {topic}",
+            "  labels:",
+            "    strimzi.io/cluster: my-cluster  # the name of your Kafka resource",
+            "spec:",
+            f"  partitions: {settings.partitions}",
+            f"  replicas: {settings.replication_factor}",
+            "  config:",
+            *(f'    {name}: "{value}"' for name, value in configs.items()),
+        ]
+        parts.append("\n".join(lines))
+    return "\n---\n".join(parts)

@@ -2,6 +2,7 @@ from asyncio import Future, StreamWriter
 from socket import AddressFamily
 from ssl import SSLContext
 
+from .abc import AbstractTokenProvider
 from .protocol.api import Request, Response
 
 class AIOKafkaConnection:
@@ -20,5 +21,6 @@ async def create_conn(
     sasl_mechanism: str | None = None,
     sasl_plain_username: str | None = None,
     sasl_plain_password: str | None = None,
+    sasl_oauth_token_provider: AbstractTokenProvider | None = None,
 ) -> AIOKafkaConnection: ...
 def collect_hosts(hosts: str | list[str], randomize: bool = True) -> list[tuple[str, int, AddressFamily]]: ...

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import uvloop
+from aiokafka.errors import AuthenticationFailedError
 from tests.apache_kafka.secured import MECHANISMS, PASSWORD, USER, SecuredKafka
 from tests.broker.servers import until
 from tests.certificates import Certificates
@@ -254,3 +255,45 @@ def environment(given: Given, secret: Path) -> dict[str, str]:
     named = {names_of(name)[0]: str(value) for name, value in given.items() if name != "kafka_bootstrap"}
     del named["AGENTLOG_KAFKA_SASL_PASSWORD"]
     return {**named, "AGENTLOG_KAFKA_SASL_PASSWORD_FILE": str(secret)}
+
+
+TOKENS = {"kafka_bootstrap": "k:1", "kafka_security_protocol": "SASL_SSL", "kafka_sasl_mechanism": "OAUTHBEARER"}
+
+
+async def test_a_login_by_token_asks_the_function_of_the_setting_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_tokens.py").write_text(
+        "asked = 0\n"
+        "def sync():\n    global asked\n    asked += 1\n    return f't{asked}'\n"
+        "async def async_():\n    return sync()\n"
+        "def nothing(): ...\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    found: list[str] = []
+    for name in ("sync", "async_"):
+        made = connection(Settings.load({**TOKENS, "kafka_sasl_token_provider": f"own_tokens:{name}"}))
+        provider = made["sasl_oauth_token_provider"]
+        assert provider is not None
+        found += [await provider.token(), await provider.token()]
+    assert found == ["t1", "t2", "t3", "t4"]
+    empty = connection(Settings.load({**TOKENS, "kafka_sasl_token_provider": "own_tokens:nothing"}))
+    assert empty["sasl_oauth_token_provider"] is not None
+    with pytest.raises(AuthenticationFailedError, match="AGENTLOG_KAFKA_SASL_TOKEN_PROVIDER: expected a token"):
+        await empty["sasl_oauth_token_provider"].token()
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({**TOKENS}, "AGENTLOG_KAFKA_SASL_TOKEN_PROVIDER: expected a value"),
+        ({**TOKENS, "kafka_sasl_token_provider": "nowhere:f"}, "nowhere:f: ModuleNotFoundError"),
+        ({**TOKENS, "kafka_sasl_token_provider": "json:no_such"}, "json:no_such: AttributeError"),
+        ({**TOKENS, "kafka_sasl_token_provider": "json:f", "kafka_sasl_username": "u"}, "USERNAME: has no effect"),
+        ({"kafka_bootstrap": "k:1", "kafka_sasl_token_provider": "json:loads"}, "TOKEN_PROVIDER: has no effect"),
+    ],
+)
+def test_a_token_provider_that_is_missing_unusable_or_unused_is_named(given: dict[str, object], named: str) -> None:
+    with pytest.raises(Misconfigured, match=named):
+        connection(Settings.load(given))

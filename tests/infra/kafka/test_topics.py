@@ -4,7 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,9 +18,10 @@ from tests.broker.servers import BrokerProcess, admin
 
 import agentlog_infra.examples
 from agentlog_facts.errors import Misconfigured, Unavailable
+from agentlog_infra.kafka import topics
 from agentlog_infra.kafka.connection import BLOBS, EVENTS, OUTPUTS
 from agentlog_infra.kafka.producer import MAX_REQUEST_BYTES
-from agentlog_infra.kafka.topic_settings import wanted
+from agentlog_infra.kafka.topic_settings import TopicChange, config_changes, strimzi_manifests, wanted
 from agentlog_infra.kafka.topics import apply, check, plan
 from agentlog_infra.process.child import child_environment
 from agentlog_infra.settings import Settings
@@ -236,3 +237,85 @@ def serve(role: str, bootstrap: str, folder: Path, **environment: str) -> "subpr
         cwd=folder,
         env=child_environment(kept | mine | environment),
     )
+
+
+HIDES = "unclean.leader.election.enable"
+
+
+def differences(settings: Settings, hidden: str = HIDES, **wrong: str) -> list[TopicChange]:
+    """Compare a topic that hides one setting, and has others as required or wrong."""
+    shown: dict[str, str | None] = {**wanted(settings)[EVENTS], **wrong}
+    del shown[hidden]
+    return config_changes(EVENTS, shown, settings)
+
+
+def test_a_setting_that_is_not_shown_is_neither_good_nor_wrong() -> None:
+    [hidden] = differences(Settings.load())
+    assert (hidden.hidden, hidden.safe, hidden.shown) == (True, False, "not shown")
+    assert f"topic {EVENTS}: {HIDES} is not shown, needed false" == str(hidden)
+    assert hidden.fix.endswith(f"AGENTLOG_KAFKA_ACCEPT={HIDES}")
+    [accepted] = differences(Settings.load({"kafka_accept": (HIDES,)}))
+    assert (accepted.hidden, accepted.safe) == (True, True)
+
+
+def test_a_wrong_setting_is_never_accepted() -> None:
+    settings = Settings.load({"kafka_accept": (HIDES, "cleanup.policy")})
+    wrong = [change for change in differences(settings, **{"cleanup.policy": "compact"}) if not change.hidden]
+    assert [(change.setting, change.safe) for change in wrong] == [("cleanup.policy", False)]
+
+
+async def test_a_hidden_setting_stops_the_start_unless_it_is_named_and_then_is_said_loudly(
+    log: Log, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shown = topics._configs
+
+    async def hiding(client: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, dict[str, topics._Setting]]:
+        found = await shown(client, names)
+        return {topic: {name: one for name, one in all_.items() if name != HIDES} for topic, all_ in found.items()}
+
+    monkeypatch.setattr(topics, "_configs", hiding)
+    with pytest.raises(Misconfigured, match=f"{HIDES} is not shown, needed false") as refused:
+        await check(log.settings())
+    assert f"AGENTLOG_KAFKA_ACCEPT={HIDES}" in str(refused.value)
+    accepting = log.settings().model_copy(update={"kafka_accept": (HIDES,)})
+    await check(accepting)
+    lines = [record for record in caplog.records if record.message == "topics.accepted_without_proof"]
+    assert len(lines) == 2, "one for events, one for blobs"
+    await apply(accepting)
+    unknown = log.settings().model_copy(update={"kafka_accept": ("min.insync",)})
+    with pytest.raises(Misconfigured, match="AGENTLOG_KAFKA_ACCEPT: expected some of"):
+        await check(unknown)
+
+
+async def test_only_settings_that_differ_are_sent(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Mapping[str, Mapping[str, str]]] = []
+    altering = topics._alter_incrementally
+
+    async def noted(
+        client: AIOKafkaAdminClient, new: Mapping[str, Mapping[str, str]]
+    ) -> list[tuple[str, int, str | None]]:
+        sent.append(new)
+        return await altering(client, new)
+
+    monkeypatch.setattr(topics, "_alter_incrementally", noted)
+    assert await log.alter(EVENTS, retention_ms="1000", message_timestamp_type="LogAppendTime") is None
+    await apply(log.settings())
+    await check(log.settings())
+    assert [new.get(EVENTS) for new in sent] == [{"retention.ms": "-1"}]
+
+
+async def test_topics_are_created_where_a_service_refuses_a_setting(
+    log: Log, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await log.delete(BLOBS)
+    monkeypatch.setattr(topics, "unlike_default", lambda *_: {"unknown.setting": "1"})
+    await apply(log.settings())
+    await check(log.settings())
+    assert "topics.created_bare" in caplog.text
+
+
+def test_manifests_for_strimzi_hold_every_required_setting() -> None:
+    manifests = strimzi_manifests(Settings.load({"kafka_bootstrap": "k:9092"})).split("\n---\n")
+    assert [text.split("name: ")[1].split("\n")[0] for text in manifests] == [EVENTS, BLOBS, OUTPUTS]
+    assert '    retention.ms: "-1"\n' in manifests[0]
+    assert "  partitions: 64\n  replicas: 3\n" in manifests[0]
