@@ -30,6 +30,21 @@ class RunningStack:
     data_dir: Path
     pid: int
 
+    @property
+    def login(self) -> dict[str, str]:
+        """Return the variables with which a process logs in to the log."""
+        return log_login(self.data_dir)
+
+
+def log_login(data_dir: Path) -> dict[str, str]:
+    """Return the variables with which a process logs in to the embedded log of a data directory."""
+    return {
+        "AGENTLOG_KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+        "AGENTLOG_KAFKA_SASL_MECHANISM": "SCRAM-SHA-256",
+        "AGENTLOG_KAFKA_SASL_USERNAME": "agentlog",
+        "AGENTLOG_KAFKA_SASL_PASSWORD_FILE": str(data_dir / "broker.secret"),
+    }
+
 
 def open_folder() -> Path:
     """Create a folder that PostgreSQL's account may enter when root runs the tests; pytest's own are closed to it."""

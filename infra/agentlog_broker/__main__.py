@@ -32,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--verify", action="store_true", help="check every stored byte and exit; status 1 if one is damaged"
     )
+    parser.add_argument("--secret-file", type=Path, help="file with the password that clients log in with")
     parser.add_argument(
         "--undeletable-topics", type=_names, default=frozenset(), help="topics, joined by commas, that stay whole"
     )

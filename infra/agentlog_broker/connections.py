@@ -10,9 +10,10 @@ from collections import deque
 from collections.abc import Awaitable, Mapping
 
 from .errors import BrokerError, MalformedRequest
+from .login import Login, Secret
 from .requests import Handler, Request
 from .settings import BrokerSettings
-from .versions import API_VERSIONS, api_versions, is_supported
+from .versions import API_VERSIONS, LOGIN, SASL_HANDSHAKE, api_versions, is_supported
 
 log = logging.getLogger("agentlog_broker")
 
@@ -23,8 +24,9 @@ _ANSWER = struct.Struct(">ii")
 class Hub:
     """State that all connections share: handlers, limits, and whether the disk is behind."""
 
-    def __init__(self, settings: BrokerSettings, handlers: Mapping[int, Handler]) -> None:
+    def __init__(self, settings: BrokerSettings, handlers: Mapping[int, Handler], secret: Secret | None = None) -> None:
         self.settings = settings
+        self.secret = secret
         self.handlers = handlers
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
@@ -81,6 +83,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
+        self._login = None if hub.secret is None else Login(hub.secret)
         self._transport: asyncio.Transport | None = None
         self._slots: deque[Slot] = deque()
         self._buffer = bytearray()
@@ -151,9 +154,9 @@ class Connection(asyncio.Protocol):
         client_id = data[at + 14 : body].decode(errors="replace")
         request = Request(api_key, version, client_id, self._host, data, body, end, slot.reply)
         if api_key == API_VERSIONS:
-            slot.reply(api_versions(request))
+            slot.reply(api_versions(request, login=self._login is not None))
             return
-        handler = self._hub.handlers.get(api_key)
+        handler = self._handler(api_key)
         if handler is None or not is_supported(api_key, version):
             raise MalformedRequest(f"request {api_key} version {version} is not supported")
         answer = handler(request)
@@ -163,6 +166,16 @@ class Connection(asyncio.Protocol):
             self._hub.run(answer, slot)
         if len(self._slots) >= self._hub.settings.max_pipelined_requests:
             self.update_reading()
+
+    def _handler(self, api_key: int) -> Handler | None:
+        """Return the handler of a request. Raises: MalformedRequest if the client has not logged in."""
+        login = self._login
+        if login is not None:
+            if api_key in LOGIN:
+                return login.handshake if api_key == SASL_HANDSHAKE else login.authenticate
+            if not login.done:
+                raise MalformedRequest("a login is needed first")
+        return self._hub.handlers.get(api_key)
 
     def flush(self) -> None:
         """Send the responses that are ready, in order."""

@@ -6,9 +6,11 @@ import logging
 from .configs import ConfigAdmin
 from .connections import Connection, Hub
 from .disk import Disk
+from .errors import Misconfigured
 from .fetch import Fetching
 from .groups import Groups, ProducerIds
 from .lock import DirectoryLock
+from .login import Secret
 from .produce import Producing
 from .requests import Handler
 from .settings import BrokerSettings
@@ -41,6 +43,16 @@ from .versions import (
 log = logging.getLogger("agentlog_broker")
 
 
+def _secret(settings: BrokerSettings) -> Secret | None:
+    """Return the secret of the logins, None without one. Raises: Misconfigured for a file without a password."""
+    if settings.secret_file is None:
+        return None
+    password = settings.secret_file.read_text().strip()
+    if not password:
+        raise Misconfigured(f"{settings.secret_file}: expected a password, found nothing")
+    return Secret(password)
+
+
 class Server:
     """Broker in this process; call `start`, then `stop`."""
 
@@ -57,7 +69,7 @@ class Server:
             self._store = Store(self._settings, self._disk)
             self._store.open()
             topics, groups = TopicAdmin(self._store, self._settings), Groups(self._store, self._settings)
-            self._hub = Hub(self._settings, self._handlers(topics, groups))
+            self._hub = Hub(self._settings, self._handlers(topics, groups), _secret(self._settings))
             self._store.on_pressure = self._update_congestion
             loop = asyncio.get_running_loop()
             self._listener = await loop.create_server(

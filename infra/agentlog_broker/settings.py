@@ -36,6 +36,8 @@ class BrokerSettings:
     group_initial_delay_s: float = 0.1
     group_session_max_s: float = 1800.0
     offset_metadata_max_bytes: int = 4096
+    secret_file: Path | None = None
+    """File with the password of the user `agentlog`; None: no login."""
     undeletable_topics: frozenset[str] = frozenset()
     """Topics that no client may delete, grow, or delete records of."""
     endless_topics: frozenset[str] = frozenset()

@@ -17,6 +17,7 @@ LEAVE_GROUP = 13
 SYNC_GROUP = 14
 DESCRIBE_GROUPS = 15
 LIST_GROUPS = 16
+SASL_HANDSHAKE = 17
 API_VERSIONS = 18
 CREATE_TOPICS = 19
 DELETE_TOPICS = 20
@@ -24,6 +25,7 @@ DELETE_RECORDS = 21
 INIT_PRODUCER_ID = 22
 DESCRIBE_CONFIGS = 32
 ALTER_CONFIGS = 33
+SASL_AUTHENTICATE = 36
 CREATE_PARTITIONS = 37
 INCREMENTAL_ALTER_CONFIGS = 44
 
@@ -52,17 +54,20 @@ SUPPORTED: dict[int, tuple[int, int]] = {
     CREATE_PARTITIONS: (0, 1),
     INCREMENTAL_ALTER_CONFIGS: (0, 0),
 }
+LOGIN: dict[int, tuple[int, int]] = {SASL_HANDSHAKE: (1, 1), SASL_AUTHENTICATE: (0, 1)}
+"""Requests of a login, on a server that demands one."""
 
 
 def is_supported(api_key: int, version: int) -> bool:
     """Return whether the server supports a request in this version."""
-    bounds = SUPPORTED.get(api_key)
+    bounds = SUPPORTED.get(api_key) or LOGIN.get(api_key)
     return bounds is not None and bounds[0] <= version <= bounds[1]
 
 
-def api_versions(request: Request) -> bytes:
+def api_versions(request: Request, *, login: bool = False) -> bytes:
     """Return the supported versions; a newer request gets the oldest form of the response, and the client retries."""
     known = is_supported(API_VERSIONS, request.version)
     out = Writer().i16(Code.NONE if known else Code.UNSUPPORTED_VERSION)
-    out.array(list(SUPPORTED.items()), lambda item: out.i16(item[0]).i16(item[1][0]).i16(item[1][1]))
+    shown = SUPPORTED | LOGIN if login else SUPPORTED
+    out.array(list(shown.items()), lambda item: out.i16(item[0]).i16(item[1][0]).i16(item[1][1]))
     return out.i32(0).done() if known and request.version >= 1 else out.done()

@@ -392,9 +392,15 @@ class Settings(BaseSettings):
         """Return the variables that give a child process the same addresses, folders and topic settings."""
         shared = ("config", "data_dir", "host", "port", "partitions", "replication_factor", "min_insync_replicas")
         more = ("kafka_bootstrap", "database_uri", "redis_uri", "jobs_per_worker", "log_level")
-        named = {_GIVEN_AS.get(name, names_of(name)[0]): getattr(self, name) for name in (*shared, *more)}
+        login = ("kafka_security_protocol", "kafka_sasl_mechanism", "kafka_sasl_username", "kafka_sasl_password")
+        names = (*shared, *more, *(login if self.kafka_sasl_password is not None else ()))
+        named = {_GIVEN_AS.get(name, names_of(name)[0]): _plain(getattr(self, name)) for name in names}
         texts = {name: str(value.absolute() if isinstance(value, Path) else value) for name, value in named.items()}
         return {name: text for name, text in texts.items() if named[name] is not None}
+
+
+def _plain(value: object) -> object:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
 class MountedFiles(PydanticBaseSettingsSource):

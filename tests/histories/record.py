@@ -19,6 +19,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from tests.histories.files import HERE, Stored, sums, write_records
 from tests.histories.rows import rows
 from tests.system.api import Api
+from tests.system.checker.records import client_options
 from tests.system.servers import RunningServer, running_server
 
 from agentlog_facts.assistant import AssistantRevised
@@ -99,7 +100,7 @@ class Story:
 
     async def append(self, key: bytes, value: bytes, partition: int | None = None) -> None:
         """Append bytes."""
-        producer = AIOKafkaProducer(bootstrap_servers=self.server.kafka)
+        producer = AIOKafkaProducer(**client_options(self.server.kafka))
         await producer.start()
         try:
             number = partition_of(key, PARTITIONS) if partition is None else partition
@@ -234,7 +235,7 @@ async def value(story: Story, sql: str, *arguments: object) -> int:
 
 async def topic(kafka: str, name: str) -> list[Stored]:
     """Return all records of a topic, by partition."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(**client_options(kafka), enable_auto_commit=False)
     await consumer.start()
     try:
         found: list[Stored] = []

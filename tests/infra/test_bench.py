@@ -13,6 +13,7 @@ from tests.stack_fixtures import RunningStack
 from agentlog_infra.kafka.connection import connection
 from agentlog_infra.kafka.producer import Compression, DurableProducer
 from agentlog_infra.settings import Settings
+from agentlog_infra.stack.addresses import embedded_login
 from bench.comparison import HEAD, row
 from bench.figures import Figures, quantile, spread
 from bench.log_reads import read_log
@@ -68,7 +69,8 @@ def test_a_comparison_shows_the_ratio_of_the_median_rates_or_why_there_is_none()
 async def test_stored_bytes_are_those_of_the_batches_on_the_log(
     stack: RunningStack, compression: Compression | None
 ) -> None:
-    settings = Settings.load({"kafka_bootstrap": stack.kafka, "partitions": 1})
+    login = embedded_login(stack.data_dir / "broker.secret")
+    settings = Settings.load({**login, "kafka_bootstrap": stack.kafka, "partitions": 1})
     topic = f"bench-{compression}"
     admin = AIOKafkaAdminClient(**connection(settings))
     await admin.start()

@@ -34,6 +34,7 @@ from agentlog_infra.redis.client import redis_client
 from agentlog_infra.redis.dead_workers import announcer
 from agentlog_infra.redis.feed import RedisFeed
 from agentlog_infra.settings import Settings
+from agentlog_infra.stack.addresses import embedded_login
 from agentlog_infra.system_ports import SystemClock, SystemIds
 from agentlog_postgres.connection import Pool, open_pool
 from agentlog_projections.models.registry import TYPES
@@ -248,6 +249,7 @@ def surroundings(stack: RunningStack) -> dict[str, str]:
     """Return the environment of the role processes."""
     return {
         **FAST,
+        **stack.login,
         "AGENTLOG_KAFKA_BOOTSTRAP": stack.kafka,
         "DATABASE_URI": stack.postgres,
         "REDIS_URI": stack.redis,
@@ -259,7 +261,8 @@ def surroundings(stack: RunningStack) -> dict[str, str]:
 
 def settings_of(stack: RunningStack) -> Settings:
     """Return the settings for the test's own connections to the servers."""
-    places = {"kafka_bootstrap": stack.kafka, "database_uri": stack.postgres, "redis_uri": stack.redis}
+    login = embedded_login(stack.data_dir / "broker.secret")
+    places = {**login, "kafka_bootstrap": stack.kafka, "database_uri": stack.postgres, "redis_uri": stack.redis}
     return Settings.load({**places, "partitions": 2, "replication_factor": 1, "min_insync_replicas": 1})
 
 

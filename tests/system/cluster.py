@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from tests.stack_fixtures import open_folder
+from tests.stack_fixtures import log_login, open_folder
 from tests.system.servers import EXAMPLES, answers_ok, clean_environment, descendants, free_port, wait_until
 
 SERVERS = ("broker", "postgres", "valkey")
@@ -210,8 +210,9 @@ class Cluster:
 
     @property
     def kafka(self) -> str:
-        """Return the address of the log."""
-        return self.addresses["broker"]
+        """Return the address of the log, with its login: `user:password@host:port`."""
+        secret = (self._data("broker") / "broker.secret").read_text()
+        return f"agentlog:{secret}@{self.addresses['broker']}"
 
     @property
     def postgres(self) -> str:
@@ -265,7 +266,7 @@ class Cluster:
             "AGENTLOG_DATA_DIR": str(self.folder / "data-none"),
         }
         places = {ADDRESSES[name]: address for name, address in self.addresses.items()}
-        return clean_environment({**mine, **places, **self._environment})
+        return clean_environment({**mine, **places, **log_login(self._data("broker")), **self._environment})
 
     def _start_owner(self, name: str) -> "subprocess.Popen[bytes]":
         others = {ADDRESSES[other]: ELSEWHERE[other] for other in SERVERS if other != name}

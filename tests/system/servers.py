@@ -66,9 +66,10 @@ class RunningServer:
 
     @property
     def kafka(self) -> str:
-        """Return the address of the log."""
+        """Return the address of the log, with its login: `user:password@host:port`."""
         stack = json.loads((self.folder / "data" / "stack.json").read_text())
-        return str(stack["addresses"]["kafka"])
+        secret = (self.folder / "data" / "broker.secret").read_text()
+        return f"agentlog:{secret}@{stack['addresses']['kafka']}"
 
     @property
     def postgres(self) -> str:

@@ -99,8 +99,9 @@ class Several:
         return as_object(load((self.data / "stack.json").read_bytes()))
 
     def address(self, part: str) -> str:
-        """Return the address of kafka, postgres or redis."""
-        return str(as_object(self.stack_file()["addresses"])[part])
+        """Return the address of kafka (with its login: `user:password@host:port`), postgres or redis."""
+        found = str(as_object(self.stack_file()["addresses"])[part])
+        return f"agentlog:{(self.data / 'broker.secret').read_text()}@{found}" if part == "kafka" else found
 
     def steps(self) -> list[dict[str, str]]:
         """Return the trace lines of the example steps."""

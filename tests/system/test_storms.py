@@ -26,7 +26,7 @@ from tests.system.checker.fold import Judged, judge
 from tests.system.checker.judgement import judged_well
 from tests.system.checker.notes import Change, Notes
 from tests.system.checker.promises import TOLD_ONE_BY_ONE
-from tests.system.checker.records import read_topic
+from tests.system.checker.records import client_options, read_topic
 from tests.system.checker.rows import read_queue
 from tests.system.gateways import another_gateway
 from tests.system.noted import Client, effects
@@ -174,7 +174,7 @@ def stage() -> Generator[Stage]:
 @pytest.fixture
 async def storm(stage: Stage) -> AsyncGenerator[Storm]:
     """Yield a client of both gateways."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=stage.server.kafka)
+    consumer = AIOKafkaConsumer(**client_options(stage.server.kafka))
     await consumer.start()
     connector = aiohttp.TCPConnector(limit=0)
     try:

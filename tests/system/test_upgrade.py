@@ -13,6 +13,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from tests.system.api import Api
 from tests.system.checker.judgement import judged_well
+from tests.system.checker.records import client_options
 from tests.system.rebuilds import rebuilt
 from tests.system.servers import RunningServer, running_server
 
@@ -35,7 +36,7 @@ SOON_S = 30.0
 
 async def last_record(kafka: str, key: str) -> "ConsumerRecord[bytes, bytes]":
     """Return the newest record of an aggregate."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(**client_options(kafka), enable_auto_commit=False)
     await consumer.start()
     try:
         partitions = [TopicPartition(EVENTS, number) for number in range(PARTITIONS)]
@@ -62,7 +63,7 @@ async def write_as_a_newer_release(kafka: str, thread_id: str, metadata: JsonObj
     assert fact["type"] == "ThreadMetadataPatched"
     data = as_object(fact["data"])
     record["facts"] = [{**fact, "schema": NEWER, "data": {**data, "metadata": metadata}}]
-    producer = AIOKafkaProducer(bootstrap_servers=kafka)
+    producer = AIOKafkaProducer(**client_options(kafka))
     await producer.start()
     try:
         sent = await producer.send_and_wait(EVENTS, dump(record), patched.key, patched.partition)

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from agentlog_facts.errors import Unavailable
+from pydantic import SecretStr
+
+from agentlog_facts.errors import Misconfigured, Unavailable
 from agentlog_infra.process.child import ProcessIdentity
 from agentlog_infra.settings import Settings
 from agentlog_infra.stack.data_dir import DataDir
@@ -14,11 +16,15 @@ from agentlog_infra.stack.stack_file import JoinedRole, is_own, living_roles
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Addresses of the three servers: Kafka bootstrap servers, a PostgreSQL URI, a Redis URI."""
+    """Addresses of the three servers: Kafka bootstrap servers, a PostgreSQL URI, a Redis URI.
+
+    `kafka_secret_file` holds the password of the embedded log; None for another one.
+    """
 
     kafka: str
     postgres: str
     redis: str
+    kafka_secret_file: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +71,28 @@ def _none_runs(place: DataDir) -> Unavailable:
 
 def at(settings: Settings, addresses: Addresses) -> Settings:
     """Return the settings with these addresses; settings that depend on the kind of log (partitions, copies) stay."""
-    found = asdict(addresses)
-    names = {"kafka": "kafka_bootstrap", "postgres": "database_uri", "redis": "redis_uri"}
-    return settings.model_copy(update={names[part]: address for part, address in found.items()})
+    found: dict[str, object] = {
+        "kafka_bootstrap": addresses.kafka,
+        "database_uri": addresses.postgres,
+        "redis_uri": addresses.redis,
+    }
+    if addresses.kafka_secret_file is not None:
+        found |= embedded_login(Path(addresses.kafka_secret_file))
+    return settings.model_copy(update=found)
+
+
+def embedded_login(secret_file: Path) -> dict[str, object]:
+    """Return the settings with which a client logs in to the embedded log. Raises: Misconfigured."""
+    try:
+        password = secret_file.read_text().strip()
+    except OSError as error:
+        raise Misconfigured(f"{secret_file}: the password of the log cannot be read: {error.strerror}") from error
+    return {
+        "kafka_security_protocol": "SASL_PLAINTEXT",
+        "kafka_sasl_mechanism": "SCRAM-SHA-256",
+        "kafka_sasl_username": "agentlog",
+        "kafka_sasl_password": SecretStr(password),
+    }
 
 
 def joined(settings: Settings) -> Settings:
@@ -76,7 +101,11 @@ def joined(settings: Settings) -> Settings:
     if all(given):
         return settings
     found = join(settings.data_dir)
-    return at(settings, Addresses(given[0] or found.kafka, given[1] or found.postgres, given[2] or found.redis))
+    secret_file = None if given[0] else found.kafka_secret_file
+    return at(
+        settings,
+        Addresses(given[0] or found.kafka, given[1] or found.postgres, given[2] or found.redis, secret_file),
+    )
 
 
 def url_of(settings: Settings) -> str:

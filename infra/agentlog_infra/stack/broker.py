@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import secrets
 import signal
 import socket
 import sys
@@ -18,6 +19,12 @@ from agentlog_infra.stack.server import EmbeddedServer
 _HOST = "127.0.0.1"
 _ENDLESS = "agentlog.events,agentlog.blobs"
 _UNDELETABLE = f"{_ENDLESS},agentlog.outputs"
+
+
+def _ensure_secret(path: Path) -> None:
+    """Make the password of the embedded log, once for each data directory."""
+    if not path.exists():
+        write_atomically(path, secrets.token_urlsafe(32))
 
 
 class EmbeddedBroker(EmbeddedServer):
@@ -43,6 +50,7 @@ class EmbeddedBroker(EmbeddedServer):
     async def start(self) -> None:
         """Start the server, on the port of the last start if that is free, and return when it listens."""
         await self.end_orphan()
+        _ensure_secret(self.data_dir.broker_secret)
         port = self._port or self._last_port()
         with ReadyPipe() as ready:
             words: list[str | Path] = [
@@ -52,6 +60,8 @@ class EmbeddedBroker(EmbeddedServer):
                 str(port),
                 "--ready-fd",
                 str(ready.child_end),
+                "--secret-file",
+                self.data_dir.broker_secret,
                 *self._protection,
             ]
             await self._launch(

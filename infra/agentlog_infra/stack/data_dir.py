@@ -38,6 +38,11 @@ class DataDir:
         return self.root / "broker"
 
     @property
+    def broker_secret(self) -> Path:
+        """The password of the embedded log, readable by us alone."""
+        return self.root / "broker.secret"
+
+    @property
     def postgres(self) -> Path:
         """The rows; can be rebuilt from the log."""
         return self.root / "postgres"

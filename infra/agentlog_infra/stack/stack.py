@@ -76,6 +76,7 @@ class Stack:
             self._external.kafka or (self._broker.address if self._broker else ""),
             self._external.postgres or (self._postgres.address if self._postgres else ""),
             self._external.redis or (self._valkey.address if self._valkey else ""),
+            str(self.data_dir.broker_secret) if self._broker else None,
         )
 
     async def __aenter__(self) -> Self:
@@ -164,7 +165,7 @@ async def run_stack(
         loop.add_signal_handler(number, stopping.set)
     async with Stack(data_dir, external, deletable=deletable) as stack:
         if announce:
-            shown = {name: without_password(address) for name, address in asdict(stack.addresses).items()}
+            shown = {name: without_password(text) for name, text in asdict(stack.addresses).items() if text is not None}
             print(json.dumps(shown | {"pid": os.getpid()}), flush=True)
         await first_to_end(stopping.wait(), stack.wait_failed())
 

@@ -7,6 +7,7 @@ from agentlog_infra.cli.event_reader import EventReader
 from agentlog_infra.kafka.topics import apply
 from agentlog_infra.postgres.migrate import upgrade
 from agentlog_infra.settings import Settings
+from agentlog_infra.stack.addresses import embedded_login
 from agentlog_infra.system_ports import SystemIds
 
 
@@ -14,7 +15,9 @@ async def fresh(stack: RunningStack) -> Settings:
     """Return settings with the topics of a log and an empty database of their own."""
     database = stack.postgres.replace("/postgres?", f"/events_{SystemIds().uuid7()}?")
     settings = Settings.load({"database_uri": database, "redis_uri": stack.redis})
-    settings = settings.model_copy(update={"kafka_bootstrap": stack.kafka})
+    settings = settings.model_copy(
+        update={**embedded_login(stack.data_dir / "broker.secret"), "kafka_bootstrap": stack.kafka}
+    )
     await apply(settings)
     await upgrade(database, [])
     return settings

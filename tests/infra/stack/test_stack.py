@@ -16,10 +16,15 @@ import asyncpg
 import psutil
 import pydantic
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 from tests.stack_fixtures import open_folder, read_ready, start_stack, stop_stack, until
 
 from agentlog_facts.errors import Unavailable
+from agentlog_infra.kafka.connection import connection
 from agentlog_infra.process.child import Account, child_environment, spawn
+from agentlog_infra.settings import Settings
+from agentlog_infra.stack.addresses import embedded_login
 from agentlog_infra.stack.data_dir import DataDir
 from agentlog_infra.stack.postgres import EmbeddedPostgres
 from agentlog_infra.stack.socket_dirs import reachable
@@ -333,3 +338,20 @@ def test_a_start_on_a_copy_of_a_running_data_directory_leaves_the_original_alone
     assert servers <= {one.pid for one in family(first.pid)}
     assert join(original).kafka == running.kafka
     assert (stop_stack(second), stop_stack(first)) == (0, 0)
+
+
+async def test_the_log_serves_only_clients_that_can_read_its_secret(folder: Path) -> None:
+    owner = start_stack(folder / "data")
+    running = read_ready(owner, folder / "data")
+    secret = running.data_dir / "broker.secret"
+    assert (secret.stat().st_mode & 0o777, secret.stat().st_uid) == (0o600, os.geteuid())
+    stranger = AIOKafkaAdminClient(bootstrap_servers=running.kafka, request_timeout_ms=3000)
+    with pytest.raises(KafkaError):
+        await stranger.start()
+    await stranger.close()
+    known = Settings.load({**embedded_login(secret), "kafka_bootstrap": running.kafka})
+    client = AIOKafkaAdminClient(**connection(known))
+    await client.start()
+    assert await client.list_topics() == []
+    await client.close()
+    assert stop_stack(owner) == 0

@@ -4,7 +4,7 @@ import asyncio
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TypeAlias, Union
+from typing import TypeAlias, TypedDict, Union
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -29,10 +29,35 @@ class Record:
     appended_at: datetime = NEVER
 
 
-async def read_topic(bootstrap: str, topic: str) -> list[Record]:
+class ClientOptions(TypedDict, total=False):
+    """Options of a Kafka client: its address and its login."""
+
+    bootstrap_servers: str
+    security_protocol: str
+    sasl_mechanism: str
+    sasl_plain_username: str
+    sasl_plain_password: str
+
+
+def client_options(address: str) -> ClientOptions:
+    """Return the options of a Kafka client for `host:port`, or `user:password@host:port` of a log with logins."""
+    login, _, bootstrap = address.rpartition("@")
+    user, _, password = login.partition(":")
+    if not login:
+        return {"bootstrap_servers": bootstrap}
+    return {
+        "bootstrap_servers": bootstrap,
+        "security_protocol": "SASL_PLAINTEXT",
+        "sasl_mechanism": "SCRAM-SHA-256",
+        "sasl_plain_username": user,
+        "sasl_plain_password": password,
+    }
+
+
+async def read_topic(address: str, topic: str) -> list[Record]:
     """Return every record from the first to the end as it is now, partition by partition."""
     consumer = AIOKafkaConsumer(
-        topic, bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
+        topic, **client_options(address), enable_auto_commit=False, auto_offset_reset="earliest"
     )
     await consumer.start()
     try:
