@@ -53,6 +53,9 @@ RUN_ALIVE_INTERVAL = timedelta(seconds=10)
 # Draining
 GIVE_BACK_S = 10.0
 """Attempts of a draining worker may take this long to stop and release their runs; then the worker releases them."""
+GIVE_BACK_LEAST_S = 1.0
+GIVE_BACK_PART = 0.2
+"""With a short grace period they may take this part of it: user code that ignores the stop must not outlast it."""
 RELEASE_S = 8.0
 """The log may take this long for these releases; then the worker ends as if it had died."""
 

@@ -92,6 +92,12 @@ class WorkerTimeouts:
     """A suspect may wait for this long for another worker; then this worker finishes its runs and executes it alone."""
     spare_idle: timedelta = timeouts.SPARE_IDLE
 
+    @property
+    def give_back_s(self) -> float:
+        """Return the time in which attempts have to stop and release their runs once the grace period is over."""
+        part = timeouts.GIVE_BACK_PART * self.grace.total_seconds()
+        return min(timeouts.GIVE_BACK_S, max(timeouts.GIVE_BACK_LEAST_S, part))
+
 
 @dataclass(frozen=True, slots=True)
 class CommitWriter:

@@ -202,7 +202,7 @@ class ExecuteRuns:
         for attempt in list(self._active.values()):
             attempt.request_stop("drain")
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=timeouts.GIVE_BACK_S)
+            await asyncio.wait(self._tasks, timeout=self._dependencies.timeouts.give_back_s)
         for waiting in self._thread_waits:
             waiting.cancel()
         await self._give_back((*self._unresponsive, *self._active.values()))
