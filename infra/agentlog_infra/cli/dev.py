@@ -37,7 +37,8 @@ def dev(
 ) -> int:
     """Run the complete server on this machine: log, PostgreSQL, Valkey and all roles.
 
-    Ctrl-C stops it in order: runs get 5 s to finish, or BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS if that is set.
+    Ctrl-C stops it in order: runs get 5 s to finish, or BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS if that is set, and then a
+    fifth of that time (1 to 10 s) to stop; code that blocks is left behind, and its run continues at the next start.
     A second Ctrl-C stops it at once. Neither loses anything that was acknowledged.
     """
     began = time.monotonic()
