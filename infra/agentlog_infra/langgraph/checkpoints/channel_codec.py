@@ -85,17 +85,25 @@ class ChannelCodec:
         Raises: TooDeep beyond `levels` of nesting, TypeError for a value that cannot be stored.
         """
         try:
-            plain = _copied(value.model_dump(), 0) if _is_message(value) else _copied(value, 0)
+            plain = _copied(value.model_dump(), 0) if is_message(value) else _copied(value, 0)
         except _Inexact:
             if is_nested_beyond(value, levels):
                 raise TooDeep(f"nested deeper than {MOST_LEVELS} levels, the most that the log holds") from None
             return self._serialized(value)
-        tag = "message" if _is_message(value) else "scalar" if type(value) in _SCALARS else "json"
+        tag = "message" if is_message(value) else "scalar" if type(value) in _SCALARS else "json"
         return Item(tag, dump(plain), plain)
 
     def items(self, value: object) -> list[Item] | None:
         """Prepare a list item by item; return None for a value that is not a plain list. Raises: as `item`."""
-        return [self.item(item, VALUE_LEVELS - 1) for item in value] if _is_list(value) else None
+        return self.list_items(value) if is_list(value) else None
+
+    def list_items(self, value: Sequence[object]) -> list[Item]:
+        """Prepare the items of a list. Raises: as `item`."""
+        return [self.list_item(item) for item in value]
+
+    def list_item(self, value: object) -> Item:
+        """Prepare one item of a list. Raises: as `item`."""
+        return self.item(value, VALUE_LEVELS - 1)
 
     def _serialized(self, value: object) -> Item:
         try:
@@ -187,7 +195,7 @@ def _copied(value: object, depth: int) -> Json:
     if isinstance(value, str | int | float):
         return _scalar(value)
     if depth < JSON_LEVELS:
-        if _is_list(value):
+        if is_list(value):
             return [_copied(item, depth + 1) for item in value]
         if _is_dict(value):
             return {_key(key): _copied(item, depth + 1) for key, item in value.items()}
@@ -221,11 +229,13 @@ def _text(value: str) -> str:
     return value
 
 
-def _is_message(value: object) -> TypeGuard[BaseMessage]:
+def is_message(value: object) -> TypeGuard[BaseMessage]:
+    """Return whether a value is stored as a message."""
     return type(value) in _CLASSES
 
 
-def _is_list(value: object) -> TypeGuard[list[object]]:
+def is_list(value: object) -> TypeGuard[list[object]]:
+    """Return whether a value is stored item by item."""
     return type(value) is list
 
 

@@ -5,16 +5,26 @@ appends. So all full copies together have at most 8/7 of the final size, and a r
 most to the last full copy.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 
 from agentlog_facts.checkpoint import Encoded, EncodedChannel
 from agentlog_facts.ids import Stream, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
-from agentlog_infra.langgraph.checkpoints.channel_codec import ChannelCodec, stored_digest
+from agentlog_infra.langgraph.checkpoints.channel_codec import (
+    ChannelCodec,
+    Item,
+    is_list,
+    is_message,
+    stored_digest,
+)
 
 MIN_PARTS = 64
 GROWTH = 8
+COMPARABLE = frozenset({str, int, bool, type(None)})
+"""Types whose equal values are stored alike."""
+IMMUTABLE = COMPARABLE | {float}
+"""Types whose objects cannot change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,56 +36,94 @@ class ChannelKey:
     channel: str
 
 
+@dataclass(slots=True)
+class _StoredItem:
+    """An item of a stored list: the last object that was found equal to it, or else its stored form.
+
+    `mark` is the digest of a message's JSON at that time: user code may have changed the object since.
+    """
+
+    value: object
+    digest: bytes | None = None
+    mark: bytes | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class _Base:
-    """A stored list: its stream, the digest of each item, and the length of its chain of appends."""
+    """A stored list: its stream, its items, and the length of its chain of appends."""
 
     version: str
     stream: Stream
-    digests: Sequence[bytes]
+    items: list[_StoredItem]
     full_length: int
     parts: int
 
 
 class ChannelDeltaEncoder:
-    """Encodes new versions of channels; for this it keeps the digests of the last stored list of each channel."""
+    """Encodes new versions of channels; for this it keeps the items of the last stored list of each channel.
+
+    An item is encoded again only if it may differ: an object that cannot change, or a message whose JSON is still the
+    same, is compared as it is. So a long list that grows by one item costs little.
+    """
 
     def __init__(self, codec: ChannelCodec) -> None:
         self._codec = codec
-        self._bases: dict[ChannelKey, _Base | EncodedChannel] = {}
+        self._bases: dict[ChannelKey, _Base] = {}
 
     def remember(self, key: ChannelKey, channel: EncodedChannel) -> None:
         """Remember a version that was read; the next version may build on it."""
         if channel.kind == "list":
-            self._bases[key] = channel
+            items = [_StoredItem(item) for item in channel.items]
+            self._bases[key] = _Base(channel.version, channel.stream, items, channel.full_length, channel.parts)
 
     def entry(self, key: ChannelKey, version: str, stream: Stream, value: object) -> JsonObject:
         """Return the entry of a `CheckpointSaved` on `stream` for a new version.
 
         Raises TypeError for a value that cannot be stored.
         """
-        items = self._codec.items(value)
-        if items is None:
+        if not is_list(value):
             return _full(key, version, self._codec.item(value).encoded)
-        digests = [item.digest for item in items]
-        base = self._base(key)
-        if base is None or not _grew(base, digests) or _copy_is_due(base, len(digests)):
-            self._bases[key] = _Base(version, stream, digests, len(digests), 0)
-            return _full(key, version, {"items": [item.encoded for item in items]})
-        self._bases[key] = _Base(version, stream, digests, base.full_length, base.parts + 1)
-        return _appended(key, version, base, [item.encoded for item in items[len(base.digests) :]])
+        base = self._bases.get(key)
+        if base is not None and not _copy_is_due(base, len(value)) and self._grew(base, value):
+            items = self._codec.list_items(value[len(base.items) :])
+            appended = _appended(key, version, base, [item.encoded for item in items])
+            base.items.extend(map(_stored, value[len(base.items) :], items))
+            self._bases[key] = replace(base, version=version, stream=stream, parts=base.parts + 1)
+            return appended
+        items = self._codec.list_items(value)
+        self._bases[key] = _Base(version, stream, list(map(_stored, value, items)), len(items), 0)
+        return _full(key, version, {"items": [item.encoded for item in items]})
 
-    def _base(self, key: ChannelKey) -> _Base | None:
-        found = self._bases.get(key)
-        if not isinstance(found, EncodedChannel):
-            return found
-        digests = [stored_digest(item) for item in found.items]
-        return _Base(found.version, found.stream, digests, found.full_length, found.parts)
+    def _grew(self, base: _Base, value: list[object]) -> bool:
+        return 0 < len(base.items) <= len(value) and all(map(self._is_same, base.items, value))
+
+    def _is_same(self, stored: _StoredItem, item: object) -> bool:
+        known = stored.value
+        if item is known:
+            if type(item) in IMMUTABLE or (stored.mark is not None and stored.mark == _mark(item)):
+                return True
+        elif type(item) in COMPARABLE and type(item) is type(known):
+            return item == known
+        if stored.digest is None:
+            stored.digest = stored_digest(known)  # type: ignore[arg-type]  # without a digest it is the stored form
+        if self._codec.list_item(item).digest != stored.digest:
+            return False
+        stored.value, stored.mark = item, _mark(item)
+        return True
 
 
-def _grew(base: _Base, digests: Sequence[bytes]) -> bool:
-    length = len(base.digests)
-    return 0 < length <= len(digests) and list(base.digests) == list(digests[:length])
+def _stored(value: object, item: Item) -> _StoredItem:
+    return _StoredItem(value, item.digest, _mark(value))
+
+
+def _mark(value: object) -> bytes | None:
+    """Return a digest of a message's JSON, None for another value and for a message without JSON."""
+    if not is_message(value):
+        return None
+    try:
+        return hashlib.blake2b(value.__pydantic_serializer__.to_json(value), digest_size=16).digest()
+    except (ValueError, TypeError, RecursionError):
+        return None
 
 
 def _copy_is_due(base: _Base, length: int) -> bool:
@@ -87,7 +135,7 @@ def _full(key: ChannelKey, version: str, value: Encoded) -> JsonObject:
 
 
 def _appended(key: ChannelKey, version: str, base: _Base, items: list[Json]) -> JsonObject:
-    named: JsonObject = {"version": base.version, "length": len(base.digests), "stream": base.stream}
+    named: JsonObject = {"version": base.version, "length": len(base.items), "stream": base.stream}
     return {"channel": key.channel, "version": version, "kind": "append", "items": items, "base": named}
 
 
