@@ -170,11 +170,12 @@ class GraphAccess(Protocol):
         at: At = LATEST,
         view: JsonObject | None = None,
         metadata: JsonObject | None = None,
+        config: JsonObject | None = None,
     ) -> StateChange:
         """Apply values and return the change to commit, without writing it.
 
         `view` holds the values of the thread's row (None: no state yet); the change is relative to them. `metadata` is
-        added to that of the checkpoint. Raises: BadUpdate.
+        added to that of the checkpoint. `config` is that of the thread, for a factory. Raises: BadUpdate.
         """
         ...
 

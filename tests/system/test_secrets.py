@@ -23,6 +23,7 @@ DIGEST = hashlib.sha256(SECRET.encode()).hexdigest()
 CONTEXT: JsonObject = {"api_key": SECRET, "model": {"apiKey": SECRET}, "tenant_password": SECRET}
 BY_CONTEXT: JsonObject = {"context": CONTEXT}
 BY_CONFIGURABLE: JsonObject = {"config": {"configurable": {**CONTEXT, "headers": [{"Authorization": SECRET}]}}}
+NO_THREAD = "019ab000-0000-7000-8000-000000000001"
 HEADERS = {"Authorization": f"Bearer {SECRET}", "x-api-key": SECRET, "Cookie": f"session={SECRET}"}
 STREAMED: JsonObject = {"stream_mode": ["values", "updates", "messages-tuple", "custom"], "stream_subgraphs": True}
 
@@ -45,6 +46,12 @@ class Client:
         assert status < 300, content
         self.responses.append(content)
         return content
+
+    async def refused(self, path: str, body: Json) -> int:
+        """Post a request that is refused; return the status."""
+        status, content = await self.api.raw("POST", path, dump(body), HEADERS)
+        self.responses.append(content)
+        return status
 
     async def json(self, method: str, path: str, body: Json = None) -> JsonObject:
         return as_object(json.loads(await self.ask(method, path, body)))
@@ -77,7 +84,8 @@ async def runs_of_every_kind(client: Client, server: RunningServer, given: JsonO
     run = await client.json("POST", f"/threads/{held}/runs", order(given, graph, gate=gate))
     wait_until((server.gates / f"{gate}-reached").exists, 30, "the node waits")
     await client.json("GET", f"/threads/{held}/runs/{run['run_id']}")
-    server.kill_role("worker")
+    if (given, graph) == (BY_CONTEXT, "keyed"):
+        server.kill_role("worker")
     (server.gates / gate).touch()
     await client.ask("GET", f"/threads/{held}/runs/{run['run_id']}/join")
     run = await client.json("POST", f"/threads/{late}/runs", order(given, graph) | {"after_seconds": 0.2})
@@ -88,6 +96,28 @@ async def runs_of_every_kind(client: Client, server: RunningServer, given: JsonO
     return threads
 
 
+async def stopped_runs(client: Client, server: RunningServer, given: JsonObject) -> list[str]:
+    """Cancel a run, take back another one, and refuse requests with secrets; return the threads."""
+    threads = [await client.thread() for _ in range(2)]
+    for thread_id, strategy in zip(threads, ("interrupt", "rollback"), strict=True):
+        gate = f"never-{thread_id}"
+        run = await client.json("POST", f"/threads/{thread_id}/runs", order(given, gate=gate))
+        wait_until((server.gates / f"{gate}-reached").exists, 30, "the node waits")
+        path = f"/threads/{thread_id}/runs"
+        both: JsonObject = {"context": CONTEXT, "config": {"configurable": CONTEXT}}
+        assert await client.refused(path, order(both)) == 400
+        assert await client.refused(path, order(given) | {"multitask_strategy": "reject"}) == 409
+        assert await client.refused(path, order(given) | {"stream_mode": ["no mode"]}) == 422
+        assert await client.refused(path, order({"config": {"recursion_limit": "x", "configurable": CONTEXT}})) == 422
+        assert await client.refused(f"/threads/{NO_THREAD}/runs", order(given)) == 404
+        await client.ask("POST", path, order(given, gate="") | {"multitask_strategy": strategy})
+        await client.ask("POST", f"{path}/wait", order(given, gate=""))
+        if strategy == "interrupt":
+            await client.ask("GET", f"{path}/{run['run_id']}/join")
+    return threads
+
+
+@pytest.mark.timeout(300)
 async def test_no_secret_is_in_clear_anywhere(server: RunningServer) -> None:
     client = Client(server)
     for given in (BY_CONTEXT, BY_CONFIGURABLE):
@@ -95,6 +125,7 @@ async def test_no_secret_is_in_clear_anywhere(server: RunningServer) -> None:
             for thread_id in await runs_of_every_kind(client, server, given, graph):
                 for path in ("", "/runs", "/state?subgraphs=true", "/history?limit=100"):
                     await client.ask("GET", f"/threads/{thread_id}{path}")
+        await stopped_runs(client, server, given)
     extract: JsonObject = {"config": "config", "key": "config.configurable.api_key"}
     await client.ask("POST", "/threads/search", {"limit": 100, "extract": extract})
     found = [topic async for topic in topics_with(server, SECRET)]

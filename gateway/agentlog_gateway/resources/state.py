@@ -153,6 +153,7 @@ class StateWrite:
             as_node=self._body.as_node,
             at=at_checkpoint(self._body.checkpoint, self._body.checkpoint_id),
             view=thread.values,
+            config=thread.config,
         )
 
 

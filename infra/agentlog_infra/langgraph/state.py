@@ -17,7 +17,7 @@ from agentlog_facts.graph_ports import LATEST, At, BadUpdate, EncodedState, Grap
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.ports import Ids
-from agentlog_facts.secret_values import SecretKeys
+from agentlog_facts.secret_values import MASK as SECRET, SecretKeys
 from agentlog_facts.state_diff import diff_state
 from agentlog_facts.store_ports import StoreReads
 from agentlog_facts.thread import StateUpdated
@@ -133,14 +133,15 @@ class LangGraphAccess:
         at: At = LATEST,
         view: JsonObject | None = None,
         metadata: JsonObject | None = None,
+        config: JsonObject | None = None,
     ) -> StateChange:
         """Apply values and return the facts that the caller has to commit.
 
         Raises: BadUpdate, GraphFailed, GraphNotFound, Unavailable.
         """
-        config = config_at(thread_id, at)
-        config["metadata"] = {"graph_id": graph_id, "created_by": "system", **(metadata or {})}
-        update = _Update(graph_id, thread_id, config, values, as_node)
+        of_thread = _with_configurable(config_at(thread_id, at), config or {})
+        of_thread["metadata"] = {"graph_id": graph_id, **(metadata or {})}
+        update = _Update(graph_id, thread_id, of_thread, values, as_node)
         try:
             return await self._update(update, self._dependencies.reads, view)
         except BadUpdate:
@@ -218,6 +219,13 @@ class LangGraphAccess:
             raise _failed(graph_id, error) from error
         except (Exception, *EXITS) as error:
             raise _failed(graph_id, error) from error
+
+
+def _with_configurable(address: RunnableConfig, of_thread: JsonObject) -> RunnableConfig:
+    """Return the address of a checkpoint beside the `configurable` that its thread shows, without masked secrets."""
+    stated = of_thread.get("configurable")
+    shown = {name: value for name, value in stated.items() if value != SECRET} if isinstance(stated, dict) else {}
+    return {**address, "configurable": {**shown, **address.get("configurable", {})}}
 
 
 def _failed(graph_id: str, error: BaseException) -> GraphFailed:

@@ -13,6 +13,7 @@ from agentlog_facts.checkpoint import CheckpointSaved
 from agentlog_facts.graph_ports import At, BadUpdate, GraphFailed, GraphNotFound, StateChange
 from agentlog_facts.ids import RunId, ThreadId, stream
 from agentlog_facts.json_value import Json, JsonObject, as_object
+from agentlog_facts.secret_values import MASK
 from agentlog_facts.state_diff import apply_diff
 from agentlog_infra.langgraph.checkpoints.channel_state import ChannelState
 from agentlog_infra.langgraph.loading.graphs import Graphs
@@ -267,6 +268,11 @@ def by_thread(config):
     assert config["configurable"]["thread_id"]
     return steps
 
+def by_model(config):
+    assert config["configurable"].get("model") == "m"
+    assert "api_key" not in config["configurable"]
+    return steps
+
 def broken(config):
     if not config["configurable"]["__is_for_execution__"]:
         raise LookupError("no tenant")
@@ -277,7 +283,9 @@ def broken(config):
 @pytest.fixture
 def factories(tmp_path: Path) -> Iterator[ExecutorEnv]:
     sources = {"runs_project.py": SOURCE, "factories.py": FACTORIES}
-    with loaded(tmp_path, sources, {name: f"./factories.py:{name}" for name in ("by_thread", "broken")}) as found:
+    with loaded(
+        tmp_path, sources, {name: f"./factories.py:{name}" for name in ("by_thread", "by_model", "broken")}
+    ) as found:
         yield ExecutorEnv(found)
 
 
@@ -287,6 +295,16 @@ async def test_a_factory_gets_the_thread_for_reads_and_updates(factories: Execut
     assert len(await factories.history("by_thread", THREAD, limit=9)) == 5
     change = await factories.access.update_state("by_thread", THREAD, {"said": ["y"]})
     assert change.updated.view == {"set": {"said": ["a", "b", "c", "y"]}}
+
+
+async def test_a_factory_gets_the_config_of_the_thread_for_updates(factories: ExecutorEnv) -> None:
+    await factories.run("by_model", input={"said": []}, config={"configurable": {"model": "m"}})
+    shown: JsonObject = {"configurable": {"model": "m", "api_key": MASK}, "tags": ["t"]}
+    change = await factories.access.update_state("by_model", THREAD, {"said": ["y"]}, config=shown)
+    assert change.updated.view == {"set": {"said": ["a", "b", "c", "y"]}}
+    [saved] = [fact for fact in change.facts if isinstance(fact, CheckpointSaved)]
+    assert saved.metadata["model"] == "m"
+    assert {"api_key", "created_by"}.isdisjoint(saved.metadata)
 
 
 async def test_what_the_code_of_a_graph_raises_when_read_is_a_named_fault(factories: ExecutorEnv) -> None:
