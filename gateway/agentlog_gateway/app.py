@@ -29,8 +29,9 @@ from agentlog_infra.kafka.connection import connection
 from agentlog_infra.kafka.outputs.frame_log import KafkaFrameReads
 from agentlog_infra.langgraph.loading.config import load_config
 from agentlog_infra.langgraph.loading.graphs import Graphs
+from agentlog_infra.langgraph.request_graphs import RequestGraphs
 from agentlog_infra.langgraph.run_config import server_metadata
-from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
+from agentlog_infra.langgraph.state import StateDependencies
 from agentlog_infra.settings import Settings
 from agentlog_infra.stack.addresses import joined
 from agentlog_infra.system_ports import SystemClock, SystemIds
@@ -107,7 +108,11 @@ async def open_gateway(settings: Settings) -> AsyncGenerator[Gateway]:
         stack.push_async_callback(frames.stop)
         progress = ProjectionProgress(ledger, headers[0].generation, settings.partitions)
         adapters.verdicts.listen(progress.on_hint)
-        dependencies = _dependencies(settings, adapters, pool, frames, graphs, progress)
+        serde = JsonPlusSerializer(pickle_fallback=settings.pickle_fallback)
+        reads, keys = Checkpoints(pool), secrets_of(settings).keys
+        access = RequestGraphs(StateDependencies(graphs, reads, StoreItems(pool), SystemIds(), serde, keys))
+        stack.callback(access.close)
+        dependencies = _dependencies(settings, adapters, pool, frames, access, progress)
         yield Gateway(dependencies, build_app(lambda: dependencies, cors))
 
 
@@ -116,12 +121,11 @@ def _dependencies(
     adapters: Adapters,
     pool: Pool,
     frames: KafkaFrameReads,
-    graphs: Graphs,
+    access: RequestGraphs,
     progress: ProjectionProgress,
 ) -> Dependencies:
     clock, ids = SystemClock(), SystemIds()
-    secrets, serde = secrets_of(settings), JsonPlusSerializer(pickle_fallback=settings.pickle_fallback)
-    items, run_watcher = StoreItems(pool), RunWatcher(RunStatusRows(pool))
+    run_watcher = RunWatcher(RunStatusRows(pool))
     adapters.verdicts.listen(run_watcher.on_hint)
     caught_up = CatchUpGate(PartitionCatchUp(pool), adapters.log, clock, settings.partitions)
     return Dependencies(
@@ -136,8 +140,8 @@ def _dependencies(
         run_watcher=run_watcher,
         streams=RunStreams(frames, run_watcher),
         framer=Framer(),
-        graphs=LangGraphAccess(StateDependencies(graphs, Checkpoints(pool), items, ids, serde, secrets.keys)),
-        secrets=secrets,
+        graphs=access,
+        secrets=secrets_of(settings),
         server_metadata=server_metadata(f"http://{settings.host}:{settings.port}"),
         contexts=PostgresCommandContexts(pool),
         threads=Threads(pool),

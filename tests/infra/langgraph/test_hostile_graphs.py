@@ -53,8 +53,8 @@ def graph(node, name="node"):
     return StateGraph(State).add_node(name, node).add_edge(START, name).compile()
 
 class Plain:
-    def __init__(self):
-        self.x = 1
+    def __repr__(self):
+        return "Plain()"
 
 class Model(BaseModel):
     inside: Any

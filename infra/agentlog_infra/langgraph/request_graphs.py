@@ -1,0 +1,186 @@
+"""Graph access of a process that serves requests: the code of graphs runs apart from the loop that serves them.
+
+A read of a compiled graph runs no code of a graph unless a reducer has to apply writes; it stays on the serving loop.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from langgraph.channels.delta import DeltaChannel
+from langgraph.checkpoint.serde.types import RESUME
+
+from agentlog_facts.checkpoint_ports import CheckpointQuery, CheckpointReads, StoredCheckpoint, StoredWrite
+from agentlog_facts.errors import AgentlogError
+from agentlog_facts.graph_ports import LATEST, At, EncodedState, StateChange, ThreadView
+from agentlog_facts.ids import RunId, ThreadId
+from agentlog_facts.json_value import Json, JsonObject
+from agentlog_facts.store_ports import Condition, Namespace, StoredItem, StoreReads
+from agentlog_infra.langgraph.attempts.earlier_attempts import NULL_TASK_ID
+from agentlog_infra.langgraph.checkpoints.filters import OUTCOMES
+from agentlog_infra.langgraph.code_loops import CodeLoops
+from agentlog_infra.langgraph.loop_bridge import here
+from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
+
+T = TypeVar("T")
+
+
+class RequestGraphs:
+    """Implements `graph_ports.GraphAccess`. The constructor must be called on the loop that serves requests."""
+
+    def __init__(self, dependencies: StateDependencies) -> None:
+        home = asyncio.get_running_loop()
+        reads = _HomeReads(home, dependencies.reads)
+        apart = replace(dependencies, reads=reads, store=_HomeStoreReads(home, dependencies.store))
+        self._graphs = dependencies.graphs
+        self._loops = CodeLoops()
+        self._apart = LangGraphAccess(apart)
+        self._here = LangGraphAccess(replace(apart, reads=_NoReducers(reads)))
+
+    def close(self) -> None:
+        """Stop the loops for the code of graphs."""
+        self._loops.close()
+
+    def graph_ids(self) -> Sequence[str]:
+        """Return the ids of the loaded graphs, in the order of the configuration."""
+        return self._apart.graph_ids()
+
+    def description(self, graph_id: str) -> str | None:
+        """Return a graph's description. Raises GraphNotFound."""
+        return self._apart.description(graph_id)
+
+    def context_keys(self, graph_id: str) -> Collection[str] | None:
+        """Return the keys of a context that `configurable` mirrors, None for all. Raises GraphNotFound."""
+        return self._apart.context_keys(graph_id)
+
+    async def output_values(self, graph_id: str, thread_id: ThreadId, values: Json) -> Json:
+        """Return the part of a state's values that the output schema names. Raises: GraphFailed, GraphNotFound."""
+        return await self._read(graph_id, lambda access: access.output_values(graph_id, thread_id, values))
+
+    async def get_state(
+        self, graph_id: str, thread_id: ThreadId, at: At = LATEST, *, subgraphs: bool = False
+    ) -> EncodedState:
+        """Return a snapshot. Raises: GraphFailed, GraphNotFound, Unavailable."""
+        return await self._read(graph_id, lambda access: access.get_state(graph_id, thread_id, at, subgraphs=subgraphs))
+
+    async def get_history(
+        self,
+        graph_id: str,
+        thread_id: ThreadId,
+        at: At = LATEST,
+        *,
+        before: str | None = None,
+        limit: int = 1,
+        metadata: JsonObject | None = None,
+    ) -> list[EncodedState]:
+        """Return snapshots in log order, newest first. Raises: GraphFailed, GraphNotFound, Unavailable."""
+
+        def read(access: LangGraphAccess) -> Coroutine[object, object, list[EncodedState]]:
+            return access.get_history(graph_id, thread_id, at, before=before, limit=limit, metadata=metadata)
+
+        return await self._read(graph_id, read)
+
+    async def update_state(
+        self,
+        graph_id: str,
+        thread_id: ThreadId,
+        values: Json,
+        *,
+        as_node: str | None = None,
+        at: At = LATEST,
+        view: JsonObject | None = None,
+        metadata: JsonObject | None = None,
+        config: JsonObject | None = None,
+    ) -> StateChange:
+        """Apply values and return the facts to commit. Raises: BadUpdate, GraphFailed, GraphNotFound, Unavailable."""
+        access = self._apart
+        return await self._loops.run(
+            lambda: access.update_state(
+                graph_id, thread_id, values, as_node=as_node, at=at, view=view, metadata=metadata, config=config
+            )
+        )
+
+    async def view_without_run(self, graph_id: str, thread_id: ThreadId, run_id: RunId) -> ThreadView:
+        """Return the state without the checkpoints and writes of a run. Raises: as `view`."""
+        return await self._loops.run(lambda: self._apart.view_without_run(graph_id, thread_id, run_id))
+
+    async def view(self, graph_id: str, thread_id: ThreadId) -> ThreadView:
+        """Return the state of the last accepted checkpoint. Raises: GraphFailed, GraphNotFound, Unavailable."""
+        return await self._read(graph_id, lambda access: access.view(graph_id, thread_id))
+
+    async def _read(self, graph_id: str, read: Callable[[LangGraphAccess], Coroutine[object, object, T]]) -> T:
+        graph = self._graphs.compiled(graph_id)
+        if graph is not None and not any(isinstance(one, DeltaChannel) for one in graph.channels.values()):
+            try:
+                return await read(self._here)
+            except _ReducerNeeded:
+                pass
+        return await self._loops.run(lambda: read(self._apart))
+
+
+class _ReducerNeeded(AgentlogError):
+    """A reducer of the graph has to apply writes."""
+
+    code = "reducer_needed"
+
+
+class _NoReducers:
+    """Checkpoint reads for the serving loop. Implements `checkpoint_ports.CheckpointReads`."""
+
+    def __init__(self, reads: CheckpointReads) -> None:
+        self._reads = reads
+
+    async def find(self, query: CheckpointQuery) -> Sequence[StoredCheckpoint]:
+        """Find checkpoints. Raises: _ReducerNeeded if LangGraph would apply writes on one of them, Unavailable."""
+        found = await self._reads.find(query)
+        live = query.limit == 1 and query.checkpoint_id is None
+        if any(_is_applied(write, live) for one in found for write in one.writes):
+            raise _ReducerNeeded("a reducer has to apply writes")
+        return found
+
+
+def _is_applied(write: StoredWrite, live: bool) -> bool:
+    """Return whether LangGraph applies a write when it reads the state: of a command, or on the latest checkpoint."""
+    return (live or write.task_id == NULL_TASK_ID) and write.channel not in OUTCOMES and write.channel != RESUME
+
+
+class _HomeReads:
+    """Checkpoint reads on the serving loop, from any loop. Implements `checkpoint_ports.CheckpointReads`."""
+
+    def __init__(self, home: asyncio.AbstractEventLoop, reads: CheckpointReads) -> None:
+        self._home = home
+        self._reads = reads
+
+    async def find(self, query: CheckpointQuery) -> Sequence[StoredCheckpoint]:
+        """Find checkpoints. Raises: Unavailable."""
+        return await here(self._home, self._reads.find(query))
+
+
+class _HomeStoreReads:
+    """Reads of the store on the serving loop, from any loop. Implements `store_ports.StoreReads`."""
+
+    def __init__(self, home: asyncio.AbstractEventLoop, reads: StoreReads) -> None:
+        self._home = home
+        self._reads = reads
+
+    async def item(self, namespace: Namespace, key: str) -> StoredItem | None:
+        """Return an item. Raises: Unavailable."""
+        return await here(self._home, self._reads.item(namespace, key))
+
+    async def search(
+        self, prefix: Namespace, where: Sequence[Condition], limit: int, offset: int
+    ) -> Sequence[StoredItem]:
+        """Return items under a prefix. Raises: Unavailable."""
+        return await here(self._home, self._reads.search(prefix, where, limit, offset))
+
+    async def namespaces(
+        self,
+        prefixes: Sequence[Namespace],
+        suffixes: Sequence[Namespace],
+        max_depth: int | None,
+        limit: int,
+        offset: int,
+    ) -> Sequence[Namespace]:
+        """Return namespaces. Raises: Unavailable."""
+        return await here(self._home, self._reads.namespaces(prefixes, suffixes, max_depth, limit, offset))
