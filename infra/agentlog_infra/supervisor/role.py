@@ -64,7 +64,7 @@ async def _no_hook(worker_id: str) -> None:
 
 
 def endless_budget(spec: RoleSpec) -> RestartBudget:
-    """Return the budget of a role that executes runs, once it was ready: user code may end it, so it is never full."""
+    """Return the budget of a role that runs user code, once it was ready: user code may end it, so it is never full."""
     longest_s = timeouts.SPARE_LONGEST_PAUSE_S if spec.temporary else timeouts.RESTART_LONGEST_PAUSE_S
     return RestartBudget(limit=None, longest_pause_secs=longest_s)
 
@@ -72,8 +72,8 @@ def endless_budget(spec: RoleSpec) -> RestartBudget:
 class Role:
     """Supervises one role process.
 
-    `budget` limits its restarts. A role that executes runs is restarted for ever once it was ready: user code may end
-    it, and the rest of the server must stay up.
+    `budget` limits its restarts. A role that runs user code (a worker, and the gateway, which reads states through
+    graphs) is restarted for ever once it was ready: user code may end it, and the rest of the server must stay up.
     """
 
     def __init__(self, spec: RoleSpec, forkserver: ForkServer, notes: Path, budget: RestartBudget) -> None:
@@ -184,7 +184,7 @@ class Role:
             log.info("role.ready", extra={"role": self.spec.name, "pid": process.pid})
             self._ready.set()
             self._settled.set()
-            if self.spec.executes_runs and self._endless is None:
+            if (self.spec.executes_runs or self.spec.loads_graphs) and self._endless is None:
                 self._endless = endless_budget(self.spec)
 
     async def _after_death(self, status: int) -> None:

@@ -52,7 +52,7 @@ class Supervisor:
     """Supervises role processes, in `stages` that stop one after the other; each has a restart budget of its own.
 
     Entering the context begins to load their code; `start` starts them, but temporary roles only after a worker died;
-    `stop` stops them in order. `restarts` is the limit of restarts in a minute for a role that user code cannot end.
+    `stop` stops them in order. `restarts` is the limit of restarts in a minute for a role without user code.
     """
 
     def __init__(self, stages: Sequence[Sequence[RoleSpec]], notes: Path, restarts: int = LIMIT) -> None:

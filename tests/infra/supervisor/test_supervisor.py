@@ -120,14 +120,21 @@ async def test_a_worker_that_user_code_keeps_from_stopping_is_replaced_as_often_
         assert len(toys.dead) >= 2, "its runs are told lost"
 
 
-async def test_a_worker_that_dies_after_its_start_is_replaced_for_ever(toys: Toys) -> None:
-    toys.behave(worker="dies later")
-    async with toys.supervisor([[toy("gateway")], [toy("worker", executes_runs=True)]], restarts=1) as supervisor:
-        await until(lambda: len(toys.dead) >= 4)
-        os.kill(int(toys.notes("started")[0]["pid"]), signal.SIGKILL)
-        await until(lambda: len([line for line in toys.notes("started") if line["role"] == "gateway"]) == 2)
+async def test_roles_with_user_code_that_die_after_their_start_are_replaced_for_ever(toys: Toys) -> None:
+    toys.behave(worker="dies later", gateway="dies later")
+    roles = [[toy("gateway", loads_graphs=True)], [toy("worker", executes_runs=True)], [toy("projector")]]
+
+    def starts(role: str) -> int:
+        return len([line for line in toys.notes("started") if line["role"] == role])
+
+    async with toys.supervisor(roles, restarts=1) as supervisor:
+        await until(lambda: starts("worker") >= 4 and starts("gateway") >= 4)
+        [pid] = [int(line["pid"]) for line in toys.notes("started") if line["role"] == "projector"]
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: starts("projector") == 2)
         toys.behave()
         await asyncio.gather(*(role.wait_ready() for role in supervisor.roles))
+        assert len(toys.dead) >= 3, "workers only"
 
 
 async def test_a_worker_that_never_becomes_ready_ends_the_start(toys: Toys) -> None:
