@@ -53,6 +53,10 @@ class Dev:
             return int(json.loads((self.data_dir / "run" / f"role-{role}.json").read_text())["pid"])
         return None
 
+    def log_address(self) -> str:
+        """Return the address of the log, with its login."""
+        return f"agentlog:{(self.data_dir / 'broker.secret').read_text()}@{self.address('kafka')}"
+
     def address(self, part: str) -> str:
         """Return the address of a server of the stack."""
         return str(json.loads((self.data_dir / "stack.json").read_text())["addresses"][part])
@@ -120,7 +124,7 @@ async def test_a_killed_worker_comes_back_and_a_killed_supervisor_takes_all_with
         await until(lambda: running.role_pid("worker-1") not in (worker, None), within_secs=60)
         assert await asyncio.to_thread(get_ok, running.url) == 200
         await Api(running.url).call("POST", "/runs/wait", {"assistant_id": "steps", "input": {}})
-        _, found = await judged_well(running.address("kafka"), running.address("postgres"))
+        _, found = await judged_well(running.log_address(), running.address("postgres"))
         assert list(found.runs.values()) == ["success"]
         children = running.descendants()
         assert len(children) >= 6
