@@ -7,6 +7,13 @@ from agentlog_facts.errors import Corrupt
 
 MOST_REASON = 200
 """Characters of a reason: it may quote the stored bytes."""
+MOST_NAMES = 600
+"""Characters of all names of a commit: more than our writers use, and few enough for an index."""
+
+
+def key_text(key: bytes | None) -> str:
+    """Return the key of any record as the ledger stores it."""
+    return (key or b"").decode("utf-8", "backslashreplace").replace("\x00", "\\x00")[:MOST_NAMES]
 
 
 @contextmanager

@@ -100,6 +100,10 @@ class EventRecords(RecordDecoder, Protocol):
         """Return the record at `place`. Raises: Unavailable, Corrupt (there is none)."""
         ...
 
+    async def ends(self) -> Mapping[int, int]:
+        """Return the offset after the last record of every partition. Raises: Unavailable."""
+        ...
+
 
 class EventTail(RecordDecoder, Protocol):
     """All records of assigned partitions, in order, each at least once; the caller keeps the offsets."""

@@ -18,6 +18,10 @@ PRODUCER_SEND_S = 5.0
 """Until the client has accepted a record."""
 PRODUCER_SILENCE_S = 10.0
 """The longest wait for an acknowledgement. A producer that got none for this long is replaced."""
+PRODUCER_OVERDUE_S = 3.0
+"""A gateway whose append has waited this long for its acknowledgement is not ready."""
+PRODUCER_FAILED_S = 30.0
+"""A gateway whose last append failed is not ready for this long."""
 PRODUCER_RETRY_MS = 50
 PRODUCER_FIRST_PAUSE_S = 0.1
 PRODUCER_LONGEST_PAUSE_S = 2.0

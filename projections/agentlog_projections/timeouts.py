@@ -9,6 +9,8 @@ PROJECTOR_FORGOTTEN_S = 3600.0
 STOP_FIRST_PAUSE_S = 1.0
 STOP_LONGEST_PAUSE_S = 30.0
 """A partition that stopped at a record that may become readable is tried again after pauses between these two."""
+STALLED_S = 10.0
+"""A partition makes no progress if its next record has waited this long and no other was folded meanwhile."""
 PROBE_S = 20.0
 """A projector whose fold fails again and again waits this long for another connection to write."""
 

@@ -38,13 +38,16 @@ HOST: JsonObject = {
 
 
 async def ok(context: RequestContext) -> Response:
-    """GET /ok; with check_db=1 this checks every dependency, and 500 names those that do not serve us, and why."""
+    """GET /ok; with check_db=1 this checks every dependency and the projection, and 500 names what fails, and why."""
     if not context.query(HealthCheckQuery).check_db:
         return json_response({"ok": True, "services": {}})
     checked = await _checked(context)
     away = [name for name, state in checked.items() if state == AWAY]
     problems = [f"no answer from: {', '.join(away)}"] if away else []
     problems += [f"{name}: {state}" for name, state in checked.items() if state not in (OK, AWAY)]
+    if not problems:
+        idle = (await context.dependencies.health()).without_progress
+        problems = [f"partition {number}: {why}" for number, why in idle.items()]
     if problems:
         raise Problem(500, "; ".join(problems))
     dependencies: JsonObject = dict.fromkeys(checked, OK)
@@ -54,8 +57,9 @@ async def ok(context: RequestContext) -> Response:
 async def ready(context: RequestContext) -> Response:
     """GET /ready: 200 while requests can be served, else 503; the body lists dependencies and faulty partitions.
 
-    A stopped or unfinished partition takes only its own threads out of service, so it does not end readiness. Nor do
-    workers that die, and runs that nobody can take.
+    A partition that makes no progress ends readiness: writes to its threads are not answered, and only an operator can
+    change that. A partition that is being built, or that waits for a newer release, takes only its own threads out of
+    service. Workers that die, and runs that nobody can take, do not end readiness.
     """
     checked = await _checked(context)
     dependencies: JsonObject = {**checked}
@@ -69,10 +73,17 @@ async def ready(context: RequestContext) -> Response:
         )  # writes must not pass the gate on a partition that is reported here as stopped
         stopped: JsonObject = {str(number): why for number, why in health.stopped.items()}
         building: list[Json] = list(health.building)
-        found["partitions"] = {"present": health.present, "building": building, "stopped": stopped}
+        stalled: JsonObject = {str(number): why for number, why in health.stalled.items()}
+        found["partitions"] = {
+            "present": health.present,
+            "building": building,
+            "stopped": stopped,
+            "stalled": stalled,
+            "behind": sum(health.behind.values()),
+        }
         found["quarantined"] = dict(health.parked)
         found |= await _runs(context)
-        serving = health.present > 0
+        serving = health.present > 0 and not health.without_progress
     found["ready"] = serving and context.dependencies.prepared.is_set()
     return json_response(found, status=200 if found["ready"] else 503)
 

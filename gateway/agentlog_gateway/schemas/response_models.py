@@ -149,6 +149,8 @@ class PartitionsResponse(BaseModel):
     present: int
     building: list[int]
     stopped: dict[str, str]
+    stalled: dict[str, str] = Field(description="partitions without progress, with the reason")
+    behind: int = Field(description="number of records that the projection has not folded yet")
 
 
 class WorkersResponse(BaseModel):

@@ -43,7 +43,10 @@ _NOT_YET = (
 )
 _MARKS = {"ok": "✔", "warning": "!", "failed": "✘"}
 _ASCII_MARKS = {"ok": "ok", "warning": "!", "failed": "X"}
-STOPPED = "unknown schema: start a newer release; log diverged: agentlog rebuild"
+STOPPED = (
+    "unknown schema: start a newer release; log diverged: agentlog rebuild; "
+    "else: agentlog projection stuck, then mend the cause, or park"
+)
 _LOW_DISK_BYTES = 2 * 1024**3
 
 
@@ -203,18 +206,20 @@ async def _projection(settings: Settings) -> Finding:
     async def check() -> Finding:
         _, report = await query_projection(settings, "list")
         found = json.loads(report)
-        stopped, parked, building = found["stopped"], found["parked"], found["building"]
-        if stopped:
-            reasons = "; ".join(f"partition {number} is stopped: {why}" for number, why in stopped.items())
-            return Finding("projection", "failed", reasons, STOPPED)
-        if parked:
-            counts = ", ".join(f"{count} of {model}" for model, count in parked.items())
-            return Finding("projection", "failed", f"in quarantine: {counts}", "agentlog projection list, then retry")
+        building, behind = found["building"], f"{sum(found['behind'].values())} records behind the log"
+        reasons = [f"partition {number} is stopped: {why}" for number, why in found["stopped"].items()]
+        reasons += [f"partition {number}: {why}" for number, why in found["stalled"].items()]
+        remedies = [STOPPED] if reasons else []
+        if found["parked"]:
+            counts = ", ".join(f"{count} of {model}" for model, count in found["parked"].items())
+            reasons.append(f"in quarantine: {counts}")
+            remedies.append("agentlog projection list, then retry")
+        if reasons:
+            return Finding("projection", "failed", "; ".join([*reasons, behind]), "; ".join(remedies))
         if building:
-            return Finding(
-                "projection", "warning", f"still folding {len(building)} partitions", "wait; is a projector running?"
-            )
-        return Finding("projection", "ok", f"{found['present']} partitions")
+            still = f"still folding {len(building)} partitions, {behind}"
+            return Finding("projection", "warning", still, "wait; is a projector running?")
+        return Finding("projection", "ok", f"{found['present']} partitions, {behind}")
 
     return await _check("projection", "is the database migrated? (agentlog migrate up)", check)
 

@@ -23,7 +23,7 @@ _COMMANDS = {
     "migrate": ("agentlog_infra.cli.migrate:migrate", "Migrate the database to the schema of this version."),
     "projection": (
         "agentlog_infra.cli.projection:projection",
-        "Show stopped partitions and quarantined aggregates; retry them.",
+        "Show partitions without progress and quarantined aggregates; park or retry them.",
     ),
     "rebuild": ("agentlog_infra.cli.rebuild:rebuild", "Fold all rows again from the log."),
 }

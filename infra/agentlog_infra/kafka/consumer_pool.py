@@ -1,7 +1,7 @@
 """Pool of consumers of one topic for random access: each read borrows one, and their number is limited."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -39,10 +39,15 @@ class ConsumerPool:
 
     async def end(self, partition: int) -> int:
         """Return the offset after the last record. Raises: Unavailable."""
-        at = TopicPartition(self.topic, partition)
+        return (await self.ends([partition]))[partition]
+
+    async def ends(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        """Return the offset after the last record of each of these partitions. Raises: Unavailable."""
+        wanted = [TopicPartition(self.topic, partition) for partition in partitions]
         async with self.consumer() as consumer:
             with kafka_faults(self.topic):
-                return (await consumer.end_offsets([at]))[at]
+                found = await consumer.end_offsets(wanted)
+        return {at.partition: offset for at, offset in found.items()}
 
     @asynccontextmanager
     async def consumer(self) -> AsyncGenerator[AIOKafkaConsumer]:

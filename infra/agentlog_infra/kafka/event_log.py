@@ -1,6 +1,6 @@
 """Event log on `agentlog.events`: durable appends and reads by position; large values go to blobs first."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -97,6 +97,18 @@ class KafkaLog:
     async def end(self, partition: int) -> int:
         """Return the offset after the last record of a partition. Raises: Unavailable."""
         return await self._reader.end(partition)
+
+    async def ends(self) -> Mapping[int, int]:
+        """Return the offset after the last record of every partition. Raises: Unavailable."""
+        return await self._reader.ends(range(self._partitions))
+
+    async def check(self) -> None:
+        """Check that the log answers, and that no append has failed or waited for long since the last success.
+
+        Raises: Unavailable.
+        """
+        await self._reader.end(0)
+        self._producer.check()
 
     async def headers(self) -> Sequence[PartitionOpened]:
         """Return the first fact of every partition, in order. Raises: Unavailable, Misconfigured."""

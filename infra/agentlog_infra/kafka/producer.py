@@ -50,6 +50,8 @@ class DurableProducer:
         self._producer: AIOKafkaProducer | None = None
         self._replacing: asyncio.Task[None] | None = None
         self._last_ack = 0.0
+        self._waiting: dict[object, float] = {}
+        self._failed_at: float | None = None
 
     async def start(self) -> None:
         """Connect. Raises: Unavailable."""
@@ -77,6 +79,33 @@ class DurableProducer:
 
         Raises: Unavailable (nothing was sent), OutcomeUnknown (no acknowledgement in time).
         """
+        started = object()
+        self._waiting[started] = time.monotonic()
+        try:
+            place = await self._send(topic, key, value, partition, headers)
+        except Unavailable:
+            self._failed_at = time.monotonic()
+            raise
+        finally:
+            del self._waiting[started]
+        self._failed_at = None
+        return place
+
+    def check(self) -> None:
+        """Check that records are acknowledged. Raises: Unavailable.
+
+        An append that failed counts for PRODUCER_FAILED_S: if no other one succeeds or fails, nothing more is known.
+        """
+        now = time.monotonic()
+        longest = now - min(self._waiting.values(), default=now)
+        if longest > timeouts.PRODUCER_OVERDUE_S:
+            raise Unavailable(f"the log takes no writes: no acknowledgement for {longest:.0f} s")
+        if self._failed_at is not None and now - self._failed_at < timeouts.PRODUCER_FAILED_S:
+            raise Unavailable(f"the log takes no writes: the last append failed {now - self._failed_at:.0f} s ago")
+
+    async def _send(
+        self, topic: str, key: bytes, value: bytes, partition: int, headers: Sequence[tuple[str, bytes]] | None
+    ) -> LogPosition:
         producer = self._producer
         if producer is None:
             raise Unavailable(f"{topic}: no connection to the log yet")

@@ -1,6 +1,6 @@
 """Random access to a Kafka topic: ranges of one partition, in order."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
@@ -31,6 +31,10 @@ class KafkaReader:
     async def end(self, partition: int) -> int:
         """Return the offset after the last record. Raises: Unavailable."""
         return await self._pool.end(partition)
+
+    async def ends(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        """Return the offset after the last record of each of these partitions. Raises: Unavailable."""
+        return await self._pool.ends(partitions)
 
     async def read(self, partition: int, start: int, end: int) -> AsyncGenerator[Record]:
         """Yield the records of a range in order; read it to its end: leaving early costs a consumer.

@@ -5,7 +5,9 @@ The same fold retries an aggregate in quarantine, outside of the projector.
 
 from collections.abc import Sequence
 
+from agentlog_facts.decoding import key_text
 from agentlog_facts.envelope import LogPosition
+from agentlog_facts.errors import Conflict
 from agentlog_facts.ids import Key
 from agentlog_facts.ports import EventRecords
 from agentlog_postgres.connection import Connection, translated
@@ -16,7 +18,6 @@ from agentlog_projections.projector.quarantine import (
     Quarantine,
     execute,
     is_deterministic,
-    key_text,
 )
 from agentlog_projections.projector.verdicts import judge, read_record
 from agentlog_projections.sql.batch import Composer, Transaction
@@ -31,7 +32,15 @@ _PARKED = """
 SELECT partition, "offset", version, ordinal, ended FROM ledger.quarantine
  WHERE model = $1 AND key = $2 ORDER BY "offset"
 """
+_STANDS = "UPDATE ledger.positions SET owner = NULL WHERE partition = $1 AND next_offset = $2"
+_TAKE_AGAIN = "UPDATE ledger.projectors SET refused = array_remove(refused, $1)"
+_PARK = """
+INSERT INTO ledger.quarantine (model, key, partition, "offset", error, version, ordinal, ended)
+VALUES ($1, $2, $3, $4, $5, 0, 0, '{}') ON CONFLICT DO NOTHING
+"""
 _FORGET = "DELETE FROM ledger.quarantine WHERE model = $1 AND key = $2"
+
+MOST_REASON = 500
 
 
 class IsolatedFold:
@@ -80,6 +89,20 @@ class IsolatedFold:
         await execute(self._connection, tx, self._composer)
 
 
+async def park(connection: Connection, place: LogPosition, key: str, error: str) -> None:
+    """Put the aggregate of the record at which a partition stands into quarantine of the ledger, from that record on.
+
+    The projector passes over its records, whatever they hold. Raises: Conflict if the partition has moved on,
+    Unavailable.
+    """
+    with translated(f"park of {key}"):
+        async with connection.transaction():
+            if await connection.execute(_STANDS, place.partition, place.offset) != "UPDATE 1":
+                raise Conflict(f"partition {place.partition} has moved on from offset {place.offset}")
+            await connection.execute(_TAKE_AGAIN, place.partition)
+            await connection.execute(_PARK, LEDGER, key, place.partition, place.offset, error[:MOST_REASON])
+
+
 async def retry(connection: Connection, log: EventRecords, models: Sequence[ReadModel], model: str, key: Key) -> int:
     """Apply the parked commits of an aggregate again, in order, and return how many there were.
 
@@ -122,7 +145,7 @@ async def _judge_again(
     fold = IsolatedFold(connection, models, quarantine, Composer())
     for place in places:
         raw = await log.raw(place)
-        if key_text(raw) != key:  # an operator parked the aggregate where it had no record
+        if key_text(raw.key) != key:  # an operator parked the aggregate where it had no record
             continue
         reads = [await read_record(log, raw, log.partition_of)]
         tx = Transaction(connection)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from agentlog_facts.decoding import MOST_NAMES, key_text
 from agentlog_facts.envelope import Actor, LogPosition
 from agentlog_facts.guard import EMPTY, Accepted, Prior, Verdict
 from agentlog_facts.ids import Key
@@ -18,7 +19,7 @@ from agentlog_facts.ports import Indexed, RawRecord
 from agentlog_facts.system import PartitionOpened
 from agentlog_facts.vocabulary import NAMES
 from agentlog_postgres.connection import Pool, reading
-from agentlog_projections.projector.verdicts import MOST_NAMES, Judged, Known, Read, decode_head, encode_head
+from agentlog_projections.projector.verdicts import Judged, Known, Read, decode_head, encode_head
 from agentlog_projections.sql.batch import Transaction, Write
 from agentlog_projections.sql.caught_up import key_is_authoritative, require
 from agentlog_projections.sql.lru import CACHE_BYTES, Lru
@@ -55,6 +56,7 @@ ON CONFLICT (key) DO UPDATE SET facts = excluded.facts, head = excluded.head
 FENCE = """
 UPDATE ledger.positions p
    SET next_offset = n.next_offset, digest = n.digest, present = p.present OR n.present, stopped = NULL,
+       moved_at = clock_timestamp(),
        log_id = coalesce(n.log_id, p.log_id), generation = coalesce(n.generation, p.generation),
        base = coalesce(n.base, p.base), partitions = coalesce(n.partitions, p.partitions)
   FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::text[], $5::bool[], $6::text[], $7::int[], $8::bigint[],
@@ -176,7 +178,7 @@ def _index_row(one: Judged, verdict: Verdict) -> tuple[object, ...]:
     kind = encode_verdict(verdict)
     stored = dump(kind).decode()
     if draft is None or (one.read.void is not None and one.read.void.reason == "unreadable"):
-        key = (raw.key or b"").decode("utf-8", "backslashreplace").replace("\x00", "\\x00")[:MOST_NAMES]
+        key = key_text(raw.key)
         try_ = one.read.append_id
         try_ = "" if "\x00" in try_ or len(try_) + len(key) > MOST_NAMES else try_
         nothing = (None, "", None, None, raw.timestamp)

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 import asyncpg
 
+from agentlog_facts.decoding import key_text
 from agentlog_facts.envelope import LogPosition
 from agentlog_facts.errors import Corrupt
 from agentlog_facts.ports import RawRecord
 from agentlog_postgres.connection import Executor, is_transient
-from agentlog_projections.projector.verdicts import MOST_NAMES
 from agentlog_projections.sql.batch import Composer, Transaction
 from agentlog_projections.sql.read_model import Commit
 
@@ -72,9 +72,9 @@ class Quarantine:
 
     def add(self, raw: RawRecord, error: str) -> None:
         """Put the aggregate of a record into quarantine of the ledger, from this record on."""
-        self._parked.add((LEDGER, key_text(raw)))
+        self._parked.add((LEDGER, key_text(raw.key)))
         self._errors[raw.place] = error
-        log.error("projector.quarantined", extra={"model": LEDGER, "key": key_text(raw), "error": error})
+        log.error("projector.quarantined", extra={"model": LEDGER, "key": key_text(raw.key), "error": error})
 
     def park_unjudged(self, tx: Transaction, raws: Sequence[RawRecord]) -> None:
         """Collect the rows of records that wait without a verdict."""
@@ -83,7 +83,7 @@ class Quarantine:
 
     def _unjudged_row(self, raw: RawRecord) -> tuple[object, ...]:
         place = raw.place
-        return LEDGER, key_text(raw), place.partition, place.offset, self._errors.get(place, _BEHIND), 0, 0, ""
+        return LEDGER, key_text(raw.key), place.partition, place.offset, self._errors.get(place, _BEHIND), 0, 0, ""
 
 
 def _row(model: str, commit: Commit, error: str) -> tuple[object, ...]:
@@ -94,11 +94,6 @@ def _row(model: str, commit: Commit, error: str) -> tuple[object, ...]:
 def is_deterministic(error: BaseException) -> bool:
     """Tell whether the same commit would raise this error again."""
     return isinstance(error, DETERMINISTIC) and not is_transient(error)
-
-
-def key_text(raw: RawRecord) -> str:
-    """Return the aggregate key of any record as the ledger stores it."""
-    return (raw.key or b"").decode("utf-8", "backslashreplace").replace("\x00", "\\x00")[:MOST_NAMES]
 
 
 async def execute(connection: Executor, tx: Transaction, composer: Composer) -> None:

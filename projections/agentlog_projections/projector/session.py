@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from agentlog_facts.decoding import key_text
 from agentlog_facts.errors import BlobMissing, Unavailable, UnknownSchema
 from agentlog_facts.ids import Key
 from agentlog_facts.ports import Clock, EventTail, RawRecord
@@ -23,11 +24,12 @@ from agentlog_projections.projector.heartbeat import ProjectorHeartbeat
 from agentlog_projections.projector.isolated_fold import IsolatedFold
 from agentlog_projections.projector.ledger import Advance, LedgerFold, fence
 from agentlog_projections.projector.ownership import Fenced, FoldedPartition
-from agentlog_projections.projector.quarantine import DETERMINISTIC, LEDGER, Quarantine, execute, key_text
+from agentlog_projections.projector.quarantine import DETERMINISTIC, LEDGER, Quarantine, execute
 from agentlog_projections.projector.ready_runs import ReadyRunNotifier
 from agentlog_projections.projector.repeated_faults import BATCH_TRIES, RECORD_TRIES, RepeatedFaults, takes_writes
 from agentlog_projections.projector.verdicts import Judged, Known, Read, judge, read_record, size_bytes
 from agentlog_projections.sql.batch import Composer, Transaction, Write
+from agentlog_projections.sql.caught_up import NEWER_RELEASE
 from agentlog_projections.sql.lru import CACHE_BYTES
 from agentlog_projections.sql.read_model import ReadModel
 
@@ -226,13 +228,13 @@ class ProjectorSession:
 
     async def _decode(self, raw: RawRecord, one: FoldedPartition) -> Read | None:
         """Decode a record; None if its partition stops before it."""
-        if self._quarantine.holds(LEDGER, key_text(raw)):
+        if self._quarantine.holds(LEDGER, key_text(raw.key)):
             return Read(raw, None, parked=True)
         offset = raw.place.offset
         try:
             return await read_record(self._ports.tail, raw, self._ports.partition_of)
         except UnknownSchema as error:
-            one.stop(f"unknown schema at {offset}: {error}", offset, unknown=True)
+            one.stop(f"{NEWER_RELEASE} at {offset}: {error}", offset, unknown=True)
         except Unavailable as error:
             if not isinstance(error, BlobMissing) and not self._faults.read_failed(raw.place):
                 raise
@@ -286,7 +288,7 @@ class ProjectorSession:
 
     def _as_parked(self, read: Read) -> Read:
         """Return the record without its commit if its aggregate has come into quarantine of the ledger meanwhile."""
-        held = not read.parked and self._quarantine.holds(LEDGER, key_text(read.raw))
+        held = not read.parked and self._quarantine.holds(LEDGER, key_text(read.raw.key))
         return Read(read.raw, None, parked=True) if held else read
 
     async def _commit_around(self, reads: Sequence[Read], error: Exception) -> None:

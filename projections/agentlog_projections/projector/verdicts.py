@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from agentlog_facts.decoding import MOST_NAMES
 from agentlog_facts.envelope import Draft
 from agentlog_facts.errors import Corrupt, UnknownSchema
 from agentlog_facts.guard import EMPTY, Accepted, AggregateHead, Prior, RunHead, Verdict, Void, advance, guard
@@ -21,8 +22,6 @@ MOST_PRIORS = 256
 """Accepted event ids cached per aggregate; with more of them, they are looked up in `log_index`."""
 
 _BLOB_SIZE = re.compile(rb'"sha256":"[0-9a-f]{64}","size":(\d+)')
-MOST_NAMES = 600
-"""Characters of all names of a commit: more than our writers use, and few enough for an index."""
 
 
 @dataclass(slots=True)

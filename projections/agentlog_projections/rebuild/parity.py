@@ -17,7 +17,7 @@ from agentlog_projections.sql.read_model import ReadModel
 from agentlog_projections.sql.schema import SCHEMA
 
 _LEFT_OUT: Mapping[str, frozenset[str]] = {
-    "positions": frozenset({"owner", "present", "stopped"}),
+    "positions": frozenset({"owner", "present", "stopped", "moved_at"}),
     "quarantine": frozenset({"attempts"}),
 }
 _LEDGER_TABLES = ("heads", "log_index", "positions", "quarantine")

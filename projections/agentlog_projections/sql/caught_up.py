@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from agentlog_facts.errors import Unavailable
 from agentlog_postgres.connection import Pool, reading
 
+NEWER_RELEASE = "unknown schema"
+"""Beginning of the reason of a stop at a record of a newer release."""
 _PRESENT = "SELECT partition, present AND stopped IS NULL AS present FROM ledger.positions"
 _ALL = """
 (SELECT coalesce(bool_and(present AND stopped IS NULL) AND count(*) >= coalesce(max(partitions), 1), false)

@@ -100,3 +100,33 @@ async def test_nothing_is_written_to_a_partition_once_ready_has_told_that_it_is_
     await pool.close()
     assert ready.json()["partitions"]["stopped"] == {"0": "unknown schema"}
     assert (answer.status_code, log.records) == (503, [])
+
+
+async def test_a_partition_without_progress_ends_readiness_and_fails_the_health_check() -> None:
+    """Both told that all was well while no write of any client succeeded."""
+    states, log, pool = States(), MemoryLog(), await open_pool(NOWHERE, 1)
+    states.present = True
+    found = {
+        "ready": ProjectionHealth(1, (), {}, {}),
+        "not": ProjectionHealth(1, (), {}, {}, {0: 3}, {0: "no progress"}),
+    }
+    caught_up = CatchUpGate(states, log, TestClock(), 1)
+    wired = replace(dependencies(log, pool), caught_up=caught_up, checks={"database": caught_up.refresh})
+    wired.prepared.set()
+    answers: list[tuple[int, int]] = []
+    for one in found.values():
+
+        async def health(one: ProjectionHealth = one) -> ProjectionHealth:
+            return one
+
+        app = build_app(lambda health=health: replace(wired, health=health), Cors())  # type: ignore[misc]  # bound now
+        async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+            ready, ok = await client.get("/ready"), await client.get("/ok?check_db=1")
+        answers.append((ready.status_code, ok.status_code))
+    await pool.close()
+    assert answers == [(200, 200), (503, 500)]
+    assert ready.json()["partitions"] | {"present": 0} == {
+        **{"present": 0, "building": [], "stopped": {}},
+        **{"stalled": {"0": "no progress"}, "behind": 3},
+    }
+    assert "partition 0: no progress" in ok.text

@@ -10,15 +10,17 @@ from tests.projections.facts import patched, run_created, thread_created
 from tests.projections.projector.test_projector import keys_of, stopped
 from tests.projections.projector_env import ProjectorEnv, draft
 
-from agentlog_facts.errors import BlobMissing, Unavailable
+from agentlog_facts.envelope import LogPosition
+from agentlog_facts.errors import BlobMissing, Conflict, Unavailable, UnknownSchema
 from agentlog_facts.guard import Accepted
 from agentlog_facts.ids import Key
 from agentlog_postgres.connection import connect_projector
 from agentlog_projections.models.registry import read_models
 from agentlog_projections.models.threads import ThreadFilter, Threads
-from agentlog_projections.projector.isolated_fold import retry
+from agentlog_projections.projector.isolated_fold import park, retry
 from agentlog_projections.projector.quarantine import LEDGER, is_deterministic
 from agentlog_projections.projector.repeated_faults import RECORD_TRIES, takes_writes
+from agentlog_projections.queries.health import stuck
 
 TRIGGER = """
 CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NEW; END $$;
@@ -127,6 +129,51 @@ async def test_a_probe_tells_a_server_that_takes_writes_from_one_that_does_not(o
     assert not await takes_writes(own_env.uri, 1)
     assert not await takes_writes(own_env.uri.replace("projections", "none").replace("env_", "none_"), 1)
     assert await own_env.parked() == []
+
+
+@pytest.mark.parametrize("fault", ["unknown schema", "missing blob"])
+async def test_an_operator_parks_the_record_at_which_a_partition_stands(env: ProjectorEnv, fault: str) -> None:
+    (here, more), _ = keys_of(env, 0, 2), None
+    error = UnknownSchema("of 2031") if fault == "unknown schema" else BlobMissing("blob 4711 is missing")
+    env.log.faults["odd"] = error
+    places = env.append(
+        draft(here, thread_created(here)),
+        draft(here, run_created("r1", here), event_id="odd"),
+        draft(more, thread_created(more)),
+        draft(here, patched({"later": 1}, here), stream=f"meta-{here}"),
+    )
+    connection = await connect_projector(env.uri)
+    try:
+        async with env.projector():
+            await env.until(lambda: stopped(env, 0, str(error)))
+            (one,) = await stuck(env.pool, env.log)
+            assert (one.topic, one.partition, one.offset, one.key) == ("agentlog.events", 0, 1, here)
+            assert str(error) in one.error
+            await park(connection, LogPosition(0, 1), one.key, one.error)
+            await env.folded()
+            assert await env.parked() == [(LEDGER, here)]
+            assert [await env.verdict(place) for place in (places[0], places[2])] == [Accepted(0), Accepted(0)]
+            assert await env.ledger.at([places[1], places[3]]) == []
+            with pytest.raises(type(error)):
+                await retry(connection, env.log, read_models()[0], LEDGER, Key(here))
+            env.log.faults.clear()
+            assert await retry(connection, env.log, read_models()[0], LEDGER, Key(here)) == 2
+            await env.folded()
+    finally:
+        await connection.close()
+    assert [await env.verdict(place) for place in (places[1], places[3])] == [Accepted(1), Accepted(0)]
+    assert await env.parked() == []
+
+
+async def test_a_partition_that_has_moved_on_is_not_parked(env: ProjectorEnv) -> None:
+    await env.given(draft("t1", thread_created("t1")))
+    connection = await connect_projector(env.uri)
+    try:
+        with pytest.raises(Conflict, match="has moved on"):
+            await park(connection, LogPosition(env.log.partition_of(Key("t1")), 0), "t1", "too late")
+    finally:
+        await connection.close()
+    assert await env.parked() == []
 
 
 async def test_a_missing_blob_stops_its_partition_until_it_is_there(env: ProjectorEnv) -> None:
