@@ -7,8 +7,10 @@ PROJECTOR_FORGOTTEN_S = 3600.0
 """A projector without a heartbeat for this long loses its row."""
 
 STOP_FIRST_PAUSE_S = 1.0
-STOP_LONGEST_PAUSE_S = 30.0
+STOP_LONGEST_PAUSE_S = 10.0
 """A partition that stopped at a record that may become readable is tried again after pauses between these two."""
+ISOLATED_IDLE_S = 60.0
+"""A fold in isolation may leave its transaction idle for this long, while it encodes a very large record."""
 STALLED_S = 10.0
 """A partition makes no progress if its next record has waited this long and no other was folded meanwhile."""
 PROBE_S = 20.0

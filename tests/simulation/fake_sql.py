@@ -274,7 +274,7 @@ Made = Callable[[str, "re.Match[str]"], Statement]
 WRITES: list[tuple[str, Made]] = [
     (r"INSERT INTO ledger\.positions", _take),
     (r"INSERT INTO ledger\.projectors", _beat),
-    (r"LOCK TABLE ", _nothing),
+    (r"LOCK TABLE |SET LOCAL ", _nothing),
     (r"INSERT INTO ledger\.quarantine .*'probe'", _nothing),
     (r"DELETE FROM ledger\.quarantine WHERE model = 'probe'", _nothing),
     (r"INSERT INTO (\S+)", _insert),

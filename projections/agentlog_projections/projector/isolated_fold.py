@@ -11,6 +11,7 @@ from agentlog_facts.errors import Conflict
 from agentlog_facts.ids import Key
 from agentlog_facts.ports import EventRecords
 from agentlog_postgres.connection import Connection, translated
+from agentlog_projections import timeouts
 from agentlog_projections.projector.ledger import LedgerFold
 from agentlog_projections.projector.quarantine import (
     DETERMINISTIC,
@@ -40,6 +41,7 @@ VALUES ($1, $2, $3, $4, $5, 0, 0, '{}') ON CONFLICT DO NOTHING
 """
 _FORGET = "DELETE FROM ledger.quarantine WHERE model = $1 AND key = $2"
 
+_PATIENT = f"SET LOCAL idle_in_transaction_session_timeout = '{timeouts.ISOLATED_IDLE_S:.0f}s'"
 MOST_REASON = 500
 
 
@@ -56,16 +58,19 @@ class IsolatedFold:
 
     async def apply(self, commits: Sequence[Commit]) -> None:
         """Fold commits into every read model that can hold them. Raises: TRANSIENT."""
+        await self._connection.execute(_PATIENT)
         for model in self._models:
             await self._apply(model, commits)
 
     async def _apply(self, model: ReadModel, commits: Sequence[Commit]) -> None:
         folded, waiting = self._quarantine.split(model.name, commits)
         await self._park(model, waiting)
-        if await self._try(model, folded) is None:
+        failure = await self._try(model, folded)
+        if failure is None:
             return
-        for group in by_key(folded).values():
-            error = await self._try(model, group)
+        groups = list(by_key(folded).values())
+        for group in groups:
+            error = failure if len(groups) == 1 else await self._try(model, group)
             if error is not None:
                 await self._park(model, group, f"{type(error).__name__}: {error}")
 
@@ -115,6 +120,7 @@ async def retry(connection: Connection, log: EventRecords, models: Sequence[Read
     with translated(f"retry of {model} {key}"):
         await connection.execute(_TRY, model, key)
         async with connection.transaction():
+            await connection.execute(_PATIENT)
             await connection.execute(_RELEASE, model, key)  # from here on no projector adds commits
             parked = await connection.fetch(_PARKED, model, key)
             places = [LogPosition(row["partition"], row["offset"]) for row in parked]
