@@ -28,7 +28,7 @@ NAME = "agentlog-projection"
 
 
 def main(words: Sequence[str]) -> None:
-    """Run `list`, `stuck`, `runs`, `park PARTITION`, or `retry [MODEL [KEY]]` where an empty word means any; print JSON.
+    """Run `list`, `stuck`, `runs`, `park PARTITION`, or `retry [MODEL [KEY]]` (an empty word means any); print JSON.
 
     Exit status 3: a partition makes no progress or an aggregate is (still) quarantined; 5: there is nothing to retry or
     to park.

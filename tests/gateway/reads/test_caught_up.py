@@ -17,6 +17,7 @@ from agentlog_gateway.http.cors import Cors
 from agentlog_gateway.reads.caught_up import CatchUpGate
 from agentlog_postgres.connection import open_pool
 from agentlog_projections.queries.health import ProjectionHealth
+from agentlog_projections.queries.run_health import RunHealth
 
 
 class States:
@@ -82,6 +83,10 @@ async def test_an_answer_that_was_overtaken_does_not_bring_back_a_partition_that
         await caught_up.require("t1")
 
 
+async def no_runs() -> RunHealth:
+    return RunHealth(0, ())
+
+
 async def test_nothing_is_written_to_a_partition_once_ready_has_told_that_it_is_stopped() -> None:
     """It stopped between the two queries of /ready, so a new thread there waited in vain for its verdict."""
     states, log, pool = States(), MemoryLog(), await open_pool(NOWHERE, 1)
@@ -93,6 +98,7 @@ async def test_nothing_is_written_to_a_partition_once_ready_has_told_that_it_is_
 
     caught_up = CatchUpGate(states, log, TestClock(), 1)
     wired = replace(dependencies(log, pool), caught_up=caught_up, checks={"database": caught_up.refresh}, health=health)
+    wired = replace(wired, run_health=no_runs)
     app = build_app(lambda: wired, Cors())
     async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
         ready = await client.get("/ready")
@@ -111,7 +117,9 @@ async def test_a_partition_without_progress_ends_readiness_and_fails_the_health_
         "not": ProjectionHealth(1, (), {}, {}, {0: 3}, {0: "no progress"}),
     }
     caught_up = CatchUpGate(states, log, TestClock(), 1)
-    wired = replace(dependencies(log, pool), caught_up=caught_up, checks={"database": caught_up.refresh})
+    wired = replace(
+        dependencies(log, pool), caught_up=caught_up, checks={"database": caught_up.refresh}, run_health=no_runs
+    )
     wired.prepared.set()
     answers: list[tuple[int, int]] = []
     for one in found.values():
