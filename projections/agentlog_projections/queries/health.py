@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 import asyncpg
 
@@ -17,7 +16,6 @@ from agentlog_projections.sql.caught_up import NEWER_RELEASE
 
 EVENTS_TOPIC = "agentlog.events"
 
-STALLED = timedelta(seconds=timeouts.STALLED_S)
 MOST_PARKED = 1_000
 """The most aggregates that `parked` returns; `health` counts all."""
 
@@ -109,13 +107,13 @@ async def health(pool: Pool, log: EventRecords | None = None) -> ProjectionHealt
 async def _stalled(row: asyncpg.Record, behind: int, log: EventRecords) -> str | None:
     """Return why a partition makes no progress, None if it makes some. Raises: Unavailable."""
     now, idle = row["now"], row["now"] - row["moved_at"]
-    if idle < STALLED:
+    if idle.total_seconds() < timeouts.STALLED_S:
         return None
     try:  # the partition may have been idle, and the record may have come just now
         waiting = now - (await log.raw(LogPosition(row["partition"], row["next_offset"]))).timestamp
     except Corrupt:
         waiting = idle
-    if waiting < STALLED:
+    if waiting.total_seconds() < timeouts.STALLED_S:
         return None
     since_s = min(idle, waiting).total_seconds()
     return f"no progress for {since_s:.0f} s at offset {row['next_offset']}, {behind} records behind"
