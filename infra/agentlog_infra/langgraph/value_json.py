@@ -4,8 +4,11 @@ This is a view for people and clients; `channel_codec` stores values exactly.
 """
 
 import reprlib
+import sys
 from base64 import b64encode
 from collections.abc import Callable, Mapping
+from datetime import datetime, time
+from decimal import Decimal
 from typing import TypeGuard
 
 from langgraph.types import Interrupt, Send
@@ -32,15 +35,16 @@ from agentlog_infra.langgraph.value_parts import (
 )
 
 NUL = "\x00"
+MAX_10_EXP = sys.float_info.max_10_exp
 REPLACEMENT = "\ufffd"
 
 
 def to_json(value: object, most_levels: int = MOST_LEVELS) -> Json:
     """Return a value as JSON that shares nothing with it.
 
-    NaN and infinities become null, NUL characters and lone surrogates U+FFFD, bytes standard base64. Whole numbers stay
-    exact up to NUMBER_LIMIT; larger ones become text, and so do objects without a JSON form and what is nested deeper
-    than `most_levels`.
+    NaN and infinities become null, NUL characters and lone surrogates U+FFFD, bytes standard base64, decimals numbers;
+    times in UTC end in +00:00. Whole numbers stay exact up to NUMBER_LIMIT; larger ones become text, and so do objects
+    without a JSON form and what is nested deeper than `most_levels`. Source: docs/http-api.md, section 1.2.
     """
     try:
         return to_json_whole(value, most_levels)
@@ -106,6 +110,10 @@ def _plain(value: object, depth: int, most: int) -> Json:
         return hex(value)  # Python refuses to write a number this large in decimal digits
     if value is None or isinstance(value, bool | int | float):
         return value
+    if isinstance(value, datetime | time):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return _number(value)
     if is_bytes(value):
         return b64encode(value).decode()
     if depth >= most:
@@ -117,6 +125,16 @@ def _plain(value: object, depth: int, most: int) -> Json:
     if needs_own_form(value):
         return _plain(_fields(value), depth, most)
     return _plain(_converted(value), depth + 1, most)
+
+
+def _number(value: Decimal) -> Json:
+    """Return a decimal as whole number or float; null if it is not finite, text if it is too large for a float."""
+    if not value.is_finite():
+        return None
+    if value.adjusted() >= MAX_10_EXP:
+        return str(value)
+    exponent = value.as_tuple().exponent
+    return int(value) if isinstance(exponent, int) and exponent >= 0 else float(value)
 
 
 def _text_of(value: object) -> str:

@@ -2,6 +2,8 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, time, timedelta
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias, TypeGuard
 
@@ -14,7 +16,7 @@ REMEMBERED = 1024
 """Types whose shape is remembered; user code may make new ones without end."""
 _FIELDS = ("__dataclass_fields__", "__pydantic_fields__", "__fields__")
 """Class attributes with the fields of a dataclass, a model of pydantic 2 and one of pydantic 1."""
-_Shape: TypeAlias = Literal["mapping", "collection", "fields", "bytes", "number", "other"]
+_Shape: TypeAlias = Literal["mapping", "collection", "fields", "bytes", "number", "decimal", "time", "other"]
 
 
 def is_bytes(value: object) -> TypeGuard[bytes | bytearray | memoryview]:
@@ -61,6 +63,10 @@ def _find_shape(kind: type) -> _Shape:
         return "bytes"
     if issubclass(kind, int):
         return "number"
+    if issubclass(kind, Decimal):
+        return "decimal"
+    if issubclass(kind, datetime | time):
+        return "time"
     return "other" if _field_names(kind) is None else "fields"
 
 
@@ -93,7 +99,10 @@ def is_nested_beyond(value: object, levels: int) -> bool:
 
 
 def needs_own_form(value: object) -> bool:
-    """Return whether a value holds bytes, or a whole number of NUMBER_LIMIT or more, at any depth."""
+    """Return whether a value holds bytes, a decimal, a time in UTC, or a whole number of NUMBER_LIMIT or more.
+
+    This counts at any depth, but not for keys.
+    """
     if type(value) in _PLAIN:
         return False
     waiting: list[Any] = [value]
@@ -104,7 +113,7 @@ def needs_own_form(value: object) -> bool:
         if shape == "number":
             if not -NUMBER_LIMIT < one < NUMBER_LIMIT:
                 return True
-        elif shape == "bytes":
+        elif shape in ("bytes", "decimal") or (shape == "time" and one.utcoffset() == timedelta(0)):
             return True
         elif shape != "other" and id(one) not in seen:
             seen.add(id(one))

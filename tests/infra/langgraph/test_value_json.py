@@ -1,7 +1,8 @@
 """Tests of the JSON of graph values in the API."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from enum import Enum
 from uuid import UUID
 
@@ -32,6 +33,11 @@ class Letter(BaseModel):
     weight: float = float("nan")
 
 
+class Dated(BaseModel):
+    at: datetime
+    price: Decimal
+
+
 class Strange:
     def __str__(self) -> str:
         return "strange"
@@ -48,7 +54,20 @@ class Strange:
         ((1, 2), [1, 2]),
         ({3}, [3]),
         (b"\x01", "AQ=="),
-        (datetime(2026, 1, 2, tzinfo=UTC), "2026-01-02T00:00:00Z"),
+        (datetime(2026, 1, 2, tzinfo=UTC), "2026-01-02T00:00:00+00:00"),
+        (datetime(2026, 1, 2, 3, 4, 5, 678, UTC), "2026-01-02T03:04:05.000678+00:00"),
+        (datetime(2026, 1, 2), "2026-01-02T00:00:00"),  # noqa: DTZ001 - user code has such times
+        (datetime(2026, 1, 2, tzinfo=timezone(timedelta(hours=2))), "2026-01-02T00:00:00+02:00"),
+        (["2026-01-02T00:00:00Z"], ["2026-01-02T00:00:00Z"]),
+        ([{"at": datetime(2026, 1, 2, tzinfo=UTC)}], [{"at": "2026-01-02T00:00:00+00:00"}]),
+        (Point(1, datetime(2026, 1, 2, tzinfo=UTC)), {"x": 1, "label": "2026-01-02T00:00:00+00:00"}),
+        ((Decimal("1.50"), Decimal(3), Decimal("1E+3"), Decimal("-0.5")), [1.5, 3, 1000, -0.5]),
+        ([Decimal("NaN"), Decimal("Infinity"), Decimal("1E+400")], [None, None, "1E+400"]),
+        (Point(1, Decimal("2.5")), {"x": 1, "label": 2.5}),
+        (
+            Dated(at=datetime(2026, 1, 2, tzinfo=UTC), price=Decimal("1.5")),
+            {"at": "2026-01-02T00:00:00+00:00", "price": 1.5},
+        ),
         (timedelta(seconds=1.5), 1.5),
         (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
         (Colour.RED, "red"),
@@ -132,7 +151,7 @@ class Letters:
         (Attachment(raw=b"MQ=="), {"raw": "TVE9PQ==", "parts": []}),
         (Attachment(raw=b"1", parts=[Point(1, b"\xff")]), {"raw": "MQ==", "parts": [{"x": 1, "label": "/w=="}]}),
         (Letters(Attachment(raw=b"1")), {"first": {"raw": "MQ==", "parts": []}}),
-        ([datetime(2026, 1, 2, tzinfo=UTC), b"1"], ["2026-01-02T00:00:00Z", "MQ=="]),
+        ([datetime(2026, 1, 2, tzinfo=UTC), b"1"], ["2026-01-02T00:00:00+00:00", "MQ=="]),
     ],
 )
 def test_bytes_are_standard_base64_in_containers_models_and_dataclasses_too(value: object, shown: Json) -> None:
