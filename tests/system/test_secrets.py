@@ -217,5 +217,6 @@ async def redis_keys_with(server: RunningServer, text: str) -> list[str]:
 async def _value(client: Redis, key: bytes) -> object:
     kind = await client.execute_command("TYPE", key)
     read = {b"string": ("GET", key), b"list": ("LRANGE", key, 0, -1), b"set": ("SMEMBERS", key)}
+    read |= {b"zset": ("ZRANGE", key, 0, -1), b"hash": ("HGETALL", key)}
     assert isinstance(kind, bytes)
     return await client.execute_command(*read[kind]) if kind != b"none" else None  # none: it expired meanwhile
