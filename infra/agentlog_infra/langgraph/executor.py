@@ -194,7 +194,7 @@ class GraphRun:
             end = await self._executed(graph, config, await self._given(graph, earlier))
         if only_update and end.status == "success":
             await self._settle(graph)
-        if self._journal.holds_facts and end.status == "success":
+        if end.status == "success":
             await self._mark_end()
         await self._journal.close()
         try:
@@ -226,14 +226,14 @@ class GraphRun:
             self._reads.exclude(self._order.run_id)  # the whole run again
             return run_input(kwargs)
         used_up = await is_answer_used(self._dependencies.reads, graph, earlier)
-        self._reads.count_only(lambda writes: earlier.counted(writes, kwargs))
+        self._reads.count_only(earlier.counted)
         return earlier.missing_input(kwargs, ChannelCodec(self._dependencies.serde), used_up=used_up)
 
     async def _mark_end(self) -> None:
         """Add to the one commit of a run with `exit` that its graph has ended: the next attempt executes nothing."""
-        latest = await find_latest(self._reads, self._order.thread_id, "")
-        if latest is not None:
-            fact = ended(self._order.thread_id, self._order.run_id, latest.checkpoint_id)
+        here = self._journal.held_checkpoint_id
+        if here is not None:
+            fact = ended(self._order.thread_id, self._order.run_id, here)
             await self._journal.write(self._order.thread_id, (fact,))
 
     async def _settle(self, graph: Graph) -> None:
@@ -254,14 +254,16 @@ class GraphRun:
         """Run the graph until it ends or a stop is requested. Raises: AttemptLost, CancelledError when drained."""
         nodes = NodeTasks(UUID(self._order.run_id)) if self._holds else None
         work = asyncio.create_task(self._streamed(graph, config, given, nodes), name="run_graph")
+        if nodes is not None:
+            nodes.watch(work)
         stopping = ServerTask(self._stop.wait(), loop=asyncio.get_running_loop(), name="run_stop")
         self._journal.on_failure(lambda: _cancel(work))
         try:
             await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
             stopped = self._stop.is_set() and not work.done()
-            self._control.request_drain("stopped")  # no other node starts, also in subgraphs
-            if stopped and nodes is not None:
-                nodes.stop(work)
+            self._control.request_drain("stopped")  # no other step starts, also in subgraphs
+            if nodes is not None and not work.done():
+                nodes.stop()
                 await asyncio.wait({work})
             await cancel_and_wait(work)
         except asyncio.CancelledError:
@@ -273,7 +275,7 @@ class GraphRun:
         if self._journal.failed:
             await self._journal.flush()
         end = self._end_of(work, stopped)
-        return await self._save_step(graph) or end if stopped and nodes is None else end
+        return await self._save_step(graph) or end if stopped else end
 
     async def _leave(self, work: "asyncio.Task[None]") -> None:
         """Stop user code for another worker, and keep finished steps, so that they are not repeated."""
@@ -282,7 +284,9 @@ class GraphRun:
         try:
             await cancel_and_wait(work)
         finally:
-            await self._journal.give_back(complete=work.cancelled())  # else a node returned what it had so far
+            await self._journal.settled()
+            if not work.cancelled():
+                work.exception()  # marks it as retrieved: nobody asks for it
 
     def _end_of(self, work: "asyncio.Task[None]", stopped: bool) -> _End:
         error = asyncio.CancelledError() if work.cancelled() else work.exception()
@@ -313,7 +317,7 @@ class GraphRun:
             with_context(config, context, context_keys(graph.context_schema)),
             context=schema_context(graph.context_schema, context),
             interrupt_before="*",  # no other node runs
-            durability="sync",
+            durability="exit" if self._holds else "sync",
         )
         try:
             async for _ in step:

@@ -33,6 +33,7 @@ pair = pair.add_edge(START, "ask").add_edge(START, "sub").compile()
 MIXED = '''
 """A graph whose input names the steps of a run: Send, parallel branches, interrupts, a subgraph, failures, loops."""
 
+import asyncio
 import operator
 from typing import Annotated
 from typing_extensions import TypedDict
@@ -51,16 +52,16 @@ class Sub(TypedDict, total=False):
     items: Annotated[list, operator.add]
     inner: Annotated[list, operator.add]
 
-def one(state):
+async def one(state):
     return {"inner": ["s1"], "items": ["sub1"]}
 
-def two(state):
+async def two(state):
     if state.get("plan", {}).get("sub_ask"):
         answer = interrupt({"sub": len(state.get("inner", []))})
         return {"inner": [f"s2:{answer}"], "items": [f"sub2:{answer}"]}
     return {"inner": ["s2"], "items": ["sub2"]}
 
-def three(state):
+async def three(state):
     if state.get("plan", {}).get("sub_ask2"):
         answer = interrupt({"sub3": 1})
         return {"inner": [f"s3:{answer}"], "items": [f"sub3:{answer}"]}
@@ -76,7 +77,7 @@ def build(items_type):
         d: Annotated[dict, merge]
         n: int
 
-    def begin(state):
+    async def begin(state):
         return {"items": [f"begin{state.get('n', 0)}"], "n": state.get("n", 0) + 1, "d": {"last": "begin"}}
 
     def route(state):
@@ -84,10 +85,10 @@ def build(items_type):
         if plan.get("lost"):
             raise ValueError("no way")
         to = [Send("work", {"i": i, "plan": plan}) for i in range(plan.get("fan", 0))]
-        to += [name for name in ("ask", "sub") if plan.get(name)]
+        to += [name for name in ("ask", "sub", "slow") if plan.get(name)]
         return to or ["join"]
 
-    def work(state):
+    async def work(state):
         i, plan = state["i"], state["plan"]
         if plan.get("fail") == i:
             raise ValueError(f"work {i} fails")
@@ -96,14 +97,22 @@ def build(items_type):
             return {"items": [f"w{i}:{answer}"], "d": {f"w{i}": answer}}
         return {"items": [f"w{i}"], "d": {f"w{i}": i}}
 
-    def ask(state):
+    async def ask(state):
         answer = interrupt({"q": 1})
         if state.get("plan", {}).get("ask2"):
             more = interrupt({"q": 2, "a": answer})
             return {"items": [f"ask:{answer}:{more}"], "d": {"ask": [answer, more]}}
         return {"items": [f"ask:{answer}"], "d": {"ask": answer}}
 
-    def join(state):
+    async def slow(state):
+        try:
+            for _ in range(20):
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            return {"items": ["cut short"]}
+        return {"items": ["slow"]}
+
+    async def join(state):
         plan = state.get("plan", {})
         if plan.get("loop", 0) > 0:
             again = {**plan, "loop": plan["loop"] - 1}
@@ -111,13 +120,13 @@ def build(items_type):
         return {"items": ["join"], "d": {"last": "join"}}
 
     graph = StateGraph(State)
-    for node in (begin, work, ask):
+    for node in (begin, work, ask, slow):
         graph.add_node(node)
     graph.add_node("join", join, destinations=("begin",))
     graph.add_node("sub", sub)
     graph.add_edge(START, "begin")
-    graph.add_conditional_edges("begin", route, ["work", "ask", "sub", "join"])
-    for name in ("work", "ask", "sub"):
+    graph.add_conditional_edges("begin", route, ["work", "ask", "sub", "slow", "join"])
+    for name in ("work", "ask", "sub", "slow"):
         graph.add_edge(name, "join")
     return graph.compile()
 

@@ -36,6 +36,9 @@ class MemoryCheckpoints:
                 case _:
                     continue
 
+    def begin_again(self) -> None:
+        self._begin_again([])
+
     def _begin_again(self, facts: list[tuple[Stream, CheckpointFact]]) -> None:
         self._facts, self.folded = facts, FoldedCheckpoints()
         for on, fact in facts:
@@ -94,11 +97,22 @@ class SlowLog(MemoryLog):
 class CutLog(MemoryLog):
     """Log that takes `left` more commits and then is unavailable, as for a worker that was killed; None: no limit."""
 
-    left: int | None = None
+    def __init__(self, reads: MemoryCheckpoints, *, at_once: bool = True) -> None:
+        super().__init__(reads, at_once=at_once)
+        self.left: int | None = None
+        self._grown = asyncio.Event()
 
     async def append(self, draft: Draft) -> LogPosition:
         if self.left is not None:
             if self.left <= 0:
                 raise Unavailable("the worker is dead")
             self.left -= 1
-        return await super().append(draft)
+        place = await super().append(draft)
+        self._grown.set()
+        return place
+
+    async def grows_to(self, commits: int) -> None:
+        """Wait until the log has so many commits."""
+        while len(self.drafts) < commits:
+            self._grown.clear()
+            await self._grown.wait()

@@ -46,7 +46,11 @@ class EndDetector:
         if earlier.asks_again(here):
             return True
         last = earlier.last
-        if last is not None and (_is_finished(here) or await self._stops(graph, graph, last, here)):
+        if last is not None and _is_finished(here):
+            return True
+        if whole:  # a run that stops at a breakpoint has ended
+            return False
+        if last is not None and await self._stops(graph, graph, last, here):
             return True
         return await self._stops_inside(graph, graph, here)
 
@@ -87,13 +91,9 @@ class EndDetector:
             return ()
         codec = ChannelCodec(self._serde)
         sent = [codec.decode(write.value) for write in parent.writes if write.task_id == NULL_TASK_ID]
-        names = [*_seen_between(parent, own, graph), *(one.node for one in sent if isinstance(one, Send))]
-        if own.metadata.get("step") == _next_step(parent):  # with `exit`, several steps may lie between
-            snapshot: StateSnapshot = await root.aget_state(
-                address(own.thread_id, own.checkpoint_ns, parent.checkpoint_id)
-            )
-            names += [task.name for task in snapshot.tasks]
-        return names
+        snapshot: StateSnapshot = await root.aget_state(address(own.thread_id, own.checkpoint_ns, parent.checkpoint_id))
+        names = [*_seen_between(parent, own, graph), *(task.name for task in snapshot.tasks)]
+        return [*names, *(one.node for one in sent if isinstance(one, Send))]
 
 
 def _is_finished(snapshot: StateSnapshot) -> bool:
@@ -138,11 +138,6 @@ def _versions_seen(stored: StoredCheckpoint) -> dict[str, Json]:
 
 def _latest(order: RunAssignment) -> RunnableConfig:
     return {"configurable": {"thread_id": order.thread_id}}
-
-
-def _next_step(stored: StoredCheckpoint) -> int | None:
-    step = stored.metadata.get("step")
-    return step + 1 if isinstance(step, int) else None
 
 
 def _nodes(named: Sequence[str]) -> Stops:

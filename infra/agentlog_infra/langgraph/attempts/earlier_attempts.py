@@ -71,15 +71,15 @@ class EarlierAttempts:
         waiting = {task.id for task in snapshot.tasks if task.name in snapshot.next and task.result is None}
         return bool(waiting) and waiting <= asked
 
-    def counted(self, writes: Sequence[StoredWrite], kwargs: JsonObject) -> list[StoredWrite]:
+    def counted(self, writes: Sequence[StoredWrite]) -> list[StoredWrite]:
         """Return the writes on a checkpoint that count for this attempt.
 
-        Tasks that asked, failed or were cancelled in an earlier attempt run again, with the answers of this one. An
-        answer without an interrupt's id replaces the one that an earlier run left under the null task.
+        Tasks that asked or failed in an earlier attempt run again, with the answers of this one. A command of the run
+        replaces an answer that an earlier run left under the null task.
         """
         failed = {write.task_id for write in writes if write.channel == ERROR and write.run_id == self.run_id}
         failed -= {write.task_id for write in writes if write.channel == HANDLED}
-        replaced = self.last is None and _answer(kwargs) is not None and not _names_interrupts(_answer(kwargs))
+        replaced = any(write.task_id == NULL_TASK_ID and write.run_id == self.run_id for write in writes)
         return [
             write
             for write in writes

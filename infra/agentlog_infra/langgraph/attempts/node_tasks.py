@@ -21,10 +21,17 @@ class NodeTasks(AsyncCallbackHandler):
 
     def __init__(self, run_id: UUID) -> None:
         self._run_id = run_id
-        self._running: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._inline: set[UUID] = set()
+        """Nodes that run in the task of the graph, as a node without parallel ones may."""
         self._seen_any = False
         self._cut = False
         self._graph: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    def watch(self, graph: "asyncio.Task[None]") -> None:
+        """Name the task that runs the graph, before it begins."""
+        self._graph = graph
 
     async def on_chain_start(
         self,
@@ -42,24 +49,34 @@ class NodeTasks(AsyncCallbackHandler):
         if parent_run_id != self._run_id or task is None:
             return
         self._seen_any = True
-        if task not in self._running:
-            self._running.add(task)
+        if task is self._graph:
+            self._inline.add(run_id)
+        elif task not in self._tasks:
+            self._tasks.add(task)
             task.add_done_callback(self._ended)
-        if self._graph is not None:
+        if self._stopping:
             task.cancel()
 
-    def stop(self, graph: "asyncio.Task[None]") -> None:
+    async def on_chain_end(self, outputs: dict[str, Any], *, run_id: UUID, **kwargs: Any) -> None:
+        """Note that a node returned."""
+        self._inline.discard(run_id)
+
+    async def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """Note that a node failed or was cancelled."""
+        self._inline.discard(run_id)
+
+    def stop(self) -> None:
         """Cancel all nodes, and then the task that runs the graph unless all nodes return."""
-        self._graph = graph
-        for task in self._running:
+        self._stopping = True
+        for task in self._tasks:
             task.cancel()
-        if not self._seen_any:
-            graph.cancel()  # LangGraph still reads the state
+        if self._graph is not None and (self._inline or not self._seen_any):
+            self._graph.cancel()
 
     def _ended(self, task: "asyncio.Task[Any]") -> None:
         """Note the end of a node. LangGraph's loop learns of it in the next turn of the event loop."""
-        self._running.discard(task)
-        if self._graph is not None:
+        self._tasks.discard(task)
+        if self._stopping and self._graph is not None:
             self._cut = self._cut or task.cancelled()
-            if self._cut and not self._running:
+            if self._cut and not self._tasks:
                 self._graph.cancel()

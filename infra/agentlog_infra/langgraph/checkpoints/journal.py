@@ -9,7 +9,7 @@ from typing import Protocol
 
 from langgraph.constants import START
 
-from agentlog_facts.checkpoint import CheckpointFact, CheckpointSaved
+from agentlog_facts.checkpoint import CheckpointFact, CheckpointSaved, WritesSaved
 from agentlog_facts.envelope import Cause, Draft
 from agentlog_facts.errors import AgentlogError
 from agentlog_facts.execution_port import AttemptLost, ServerTask
@@ -102,9 +102,10 @@ class RunJournal:
         return self._failure is not None
 
     @property
-    def holds_facts(self) -> bool:
-        """Return whether facts are held back."""
-        return self._held and bool(self._waiting)
+    def held_checkpoint_id(self) -> str | None:
+        """Return the root checkpoint of the last fact that is held back for the root graph, None if there is none."""
+        held = [fact for fact in self._waiting if isinstance(fact, CheckpointSaved | WritesSaved)] if self._held else []
+        return next((fact.checkpoint_id for fact in reversed(held) if not fact.checkpoint_ns), None)
 
     def hold(self) -> None:
         """Append nothing before `close`."""
@@ -151,19 +152,8 @@ class RunJournal:
         self._release()
         await self.flush()
 
-    async def give_back(self, *, complete: bool) -> None:
-        """Append the facts that are held back, if the next attempt can go on from them, or else drop them.
-
-        It can go on from a root checkpoint only, and only if no node was cut short (`complete`). Raises nothing.
-        """
-        self._closed = True
-        if not complete or not any(_is_root(fact) for fact in self._waiting):
-            self._waiting.clear()
-        self._release()
-        await self.settled()
-
     def _release(self) -> None:
-        if self.holds_facts:
+        if self._held and self._waiting:
             self._start_pump()
 
     def _start_pump(self) -> None:
@@ -173,12 +163,14 @@ class RunJournal:
             self._pump.add_done_callback(_retrieve_exception)
 
     def leave(self) -> None:
-        """Drop later facts: the attempt is left to another worker.
+        """Drop later facts, and all that are held back: the attempt is left to another worker.
 
-        A node that was cancelled may return what it has so far; the next attempt runs it again. Facts that are held
-        back may still come until `settled`.
+        A node that was cancelled may return what it has so far; the next attempt runs it again. After `hold` the next
+        attempt runs the whole run again.
         """
-        self._left = not self._held
+        self._left = True
+        if self._held:
+            self._waiting.clear()
 
     async def flush(self) -> None:
         """Wait until all queued facts are acknowledged. Raises: AttemptLost."""
