@@ -14,7 +14,8 @@ from tests.infra.langgraph.memory_checkpoints import CutLog
 from agentlog_facts.envelope import Draft
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.execution_port import AttemptLost, RunOutcome
-from agentlog_facts.json_value import Json, JsonObject
+from agentlog_facts.graph_ports import EncodedState
+from agentlog_facts.json_value import Json, JsonObject, load_object
 from agentlog_infra.langgraph.loading.graphs import Graphs
 
 Ending: TypeAlias = Literal["killed", "drained", "drained at turn"]
@@ -134,7 +135,7 @@ async def _next_run(env: ExecutorEnv, graph_id: str, choose: random.Random, run:
 
 
 async def _start(env: ExecutorEnv, graph_id: str, choose: random.Random, run: int) -> JsonObject:
-    state = await env.access.get_state(graph_id, THREAD)
+    state = _decoded(await env.access.get_state(graph_id, THREAD))
     opened = _interrupts(state)
     if opened and choose.random() < 0.75:
         more: JsonObject = {"update": {"items": [f"u{run}"]}} if choose.random() < 0.2 else {}
@@ -181,14 +182,18 @@ def _interrupts(state: JsonObject) -> list[str]:
 
 async def _seen(env: ExecutorEnv, graph_id: str, outcome: RunOutcome) -> JsonObject:
     """Return what clients see of a thread after a run, without ids and times."""
-    state = await env.access.get_state(graph_id, THREAD, subgraphs=True)
+    state = _decoded(await env.access.get_state(graph_id, THREAD, subgraphs=True))
     history = await env.access.get_history(graph_id, THREAD, limit=100)
     asked = sorted(json.dumps(one["value"]) for many in outcome.interrupts.values() for one in _objects(many))
     return {
         "outcome": [outcome.status, outcome.error, outcome.values, [*outcome.next], [*asked]],
         "state": _snapshot(state),
-        "history": [_snapshot(one) for one in history],
+        "history": [_snapshot(_decoded(one)) for one in history],
     }
+
+
+def _decoded(state: EncodedState) -> JsonObject:
+    return load_object(state.document())
 
 
 def _snapshot(state: JsonObject) -> JsonObject:
