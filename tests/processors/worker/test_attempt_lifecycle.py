@@ -38,6 +38,7 @@ ON_THREAD, ON_RUN = Stream(f"thread-{WORK.thread_id}"), Stream(f"run-{WORK.run_i
 SECOND = timedelta(seconds=1)
 DONE = RunOutcome("success", None, {"x": 1}, (), {}, "c1", None)
 ROLLBACK = RunCancelRequested(WORK.run_id, "rollback", c.NOW, {"error": "UserRollback", "message": "asked"})
+INTERRUPT = replace(ROLLBACK, action="interrupt")
 LIMIT_S = 10.0
 
 
@@ -141,10 +142,13 @@ async def test_a_rollback_counts_also_for_a_run_that_is_over_its_time(loops: Job
     assert finished.status == "rollback"
 
 
-async def test_a_run_that_is_asked_to_stop_when_it_has_ended_keeps_its_end(loops: JobLoops) -> None:
-    [finished] = await Ending(loops, [replace(ROLLBACK, action="interrupt")]).carried_out()
+@pytest.mark.parametrize("outcome", [DONE, replace(DONE, status="error", error={"error": "E", "message": "m"})])
+async def test_a_cancel_that_is_accepted_before_the_end_of_a_run_counts_and_its_values_stay(
+    loops: JobLoops, outcome: RunOutcome
+) -> None:
+    [finished] = await Ending(loops, [INTERRUPT], outcome).carried_out()
     assert isinstance(finished, RunFinished)
-    assert (finished.status, finished.view) == ("success", {"set": {"x": 1}})
+    assert (finished.status, finished.view, finished.checkpoint_id) == ("interrupted", {"set": {"x": 1}}, "c1")
 
 
 async def test_what_else_comes_onto_the_thread_meanwhile_changes_no_end(loops: JobLoops) -> None:
