@@ -167,15 +167,15 @@ class MemoryFeed:
     def subscribe(self) -> AbstractAsyncContextManager[AsyncIterator[Hint]]:
         raise NotImplementedError
 
-    async def push(self, graph_id: str, run_ids: Sequence[RunId]) -> None:
+    async def push(self, queue: str, run_ids: Sequence[RunId]) -> None:
         if self.away:
             raise Unavailable("the queue is away")
-        self.pushed.extend((graph_id, run_id) for run_id in run_ids)
+        self.pushed.extend((queue, run_id) for run_id in run_ids)
 
-    async def pop(self, graph_ids: Sequence[str], patience: timedelta) -> RunId | None:
+    async def pop(self, queues: Sequence[str], patience: timedelta) -> RunId | None:
         raise NotImplementedError
 
-    async def queued(self, graph_id: str) -> frozenset[RunId]:
+    async def queued(self, queue: str) -> frozenset[RunId]:
         raise NotImplementedError
 
     async def renew_lease(self, run_id: RunId, epoch: int, worker: str, ttl: timedelta) -> None:

@@ -52,25 +52,25 @@ class Redis:
         """Start again, empty."""
         self.server.up = True
 
-    def push(self, graph_id: str, run_ids: Sequence[RunId]) -> None:
+    def push(self, queue: str, run_ids: Sequence[RunId]) -> None:
         """Append to a list and serve a waiting caller, unless the entry is lost; a caller that is cut off loses it."""
         for run_id in run_ids:
             if not self.network.happens(self.network.weather.lost):
-                self.lists[graph_id].append(run_id)
+                self.lists[queue].append(run_id)
         for waits in list(self.waiting):
-            graph_ids, answer, process = waits
-            found = self.pop(graph_ids)
+            queues, answer, process = waits
+            found = self.pop(queues)
             if found is None:
                 continue
             self.waiting.remove(waits)
             if not self.network.cut(process, self.server) and not answer.done():
                 answer.set_result(found)
 
-    def pop(self, graph_ids: Sequence[str]) -> RunId | None:
+    def pop(self, queues: Sequence[str]) -> RunId | None:
         """Pop the first entry of the lists."""
-        for graph_id in graph_ids:
-            if self.lists[graph_id]:
-                return self.lists[graph_id].popleft()
+        for queue in queues:
+            if self.lists[queue]:
+                return self.lists[queue].popleft()
         return None
 
     def deliver(self, hints: Sequence[Hint]) -> None:
@@ -134,16 +134,16 @@ class SimFeed:
     def dead_workers(self) -> AbstractAsyncContextManager[AsyncIterator[str]]:
         return self._nobody()
 
-    async def push(self, graph_id: str, run_ids: Sequence[RunId]) -> None:
-        await self._call(lambda: self._redis.push(graph_id, run_ids))
+    async def push(self, queue: str, run_ids: Sequence[RunId]) -> None:
+        await self._call(lambda: self._redis.push(queue, run_ids))
 
-    async def pop(self, graph_ids: Sequence[str], patience: timedelta) -> RunId | None:
+    async def pop(self, queues: Sequence[str], patience: timedelta) -> RunId | None:
         redis = self._redis
-        found = await redis.network.call(redis.server, lambda: redis.pop(graph_ids), _away)
+        found = await redis.network.call(redis.server, lambda: redis.pop(queues), _away)
         if found is not None:
             return found
         waiting: asyncio.Future[RunId | None] = redis.network.loop.create_future()
-        redis.waiting.append((graph_ids, waiting, PROCESS.get()))
+        redis.waiting.append((queues, waiting, PROCESS.get()))
 
         def give_up() -> None:
             redis.waiting = [one for one in redis.waiting if one[1] is not waiting]
@@ -153,9 +153,9 @@ class SimFeed:
         redis.network.later(patience.total_seconds(), give_up)
         return await waiting
 
-    async def queued(self, graph_id: str) -> frozenset[RunId]:
+    async def queued(self, queue: str) -> frozenset[RunId]:
         redis = self._redis
-        return await redis.network.call(redis.server, lambda: frozenset(redis.lists[graph_id]), _away)
+        return await redis.network.call(redis.server, lambda: frozenset(redis.lists[queue]), _away)
 
     async def renew_lease(self, run_id: RunId, epoch: int, worker: str, ttl: timedelta) -> None:
         redis = self._redis

@@ -55,13 +55,13 @@ class NoQueue:
         self.dead: asyncio.Queue[str] = asyncio.Queue()
         self.refuses = False
 
-    async def push(self, graph_id: str, run_ids: Sequence[RunId]) -> None:
+    async def push(self, queue: str, run_ids: Sequence[RunId]) -> None:
         raise Unavailable("nothing is pushed here")
 
-    async def pop(self, graph_ids: Sequence[str], patience: timedelta) -> RunId | None:
+    async def pop(self, queues: Sequence[str], patience: timedelta) -> RunId | None:
         return None
 
-    async def queued(self, graph_id: str) -> frozenset[RunId]:
+    async def queued(self, queue: str) -> frozenset[RunId]:
         return frozenset()
 
     async def renew_lease(self, run_id: RunId, epoch: int, worker: str, ttl: timedelta) -> None:
