@@ -1,5 +1,7 @@
 """Limit of metadata: bytes as JSON, and values at all levels together."""
 
+from typing import NoReturn
+
 import pytest
 from hypothesis import given as for_all, strategies as st
 from tests.commands.spec import given
@@ -13,6 +15,7 @@ from agentlog_facts.json_value import Json, JsonObject, dump
 from agentlog_facts.thread import ThreadMetadataPatched
 
 LIMIT = MetadataLimit(max_bytes=1000, max_values=50)
+ZERO: list[Json] = [0]
 
 
 @pytest.mark.parametrize(
@@ -37,12 +40,15 @@ def test_metadata_is_too_large_by_bytes_or_by_values(metadata: JsonObject) -> No
 
 def test_metadata_within_the_limit_is_accepted_to_the_last_byte_and_value() -> None:
     assert LIMIT.holds({"a": "x" * (1000 - len(dump({"a": ""})))})
-    assert LIMIT.holds({"a": [0] * 49})
+    assert LIMIT.holds({"a": ZERO * 49})
 
 
 def test_an_object_of_millions_of_values_costs_no_more_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentlog_commands.metadata_limit.dump", lambda _: pytest.fail("the object was encoded"))
-    assert not LIMIT.holds({"a": [0] * 5_000_000})
+    def encoded(given: Json) -> NoReturn:
+        pytest.fail("the object was encoded")
+
+    monkeypatch.setattr("agentlog_commands.metadata_limit.dump", encoded)
+    assert not LIMIT.holds({"a": ZERO * 5_000_000})
     assert not LIMIT.holds({"a": "x" * 5_000_000})
 
 

@@ -1,5 +1,6 @@
 """Environment of a project: it sets the server's settings, and user code sees its own variables."""
 
+import importlib
 import json
 import os
 from pathlib import Path
@@ -78,9 +79,7 @@ def test_user_code_sees_its_own_databases_and_none_of_the_server(
     code = f"import os\nSEEN = dict(os.environ)\n{GRAPH}"
     env: Json = {"DATABASE_URI": "postgresql:///mine", "REDIS_URI": "redis://mine", "PLAIN": "project", "MORE": "1"}
     with loaded(tmp_path, {"seeing.py": code}, {"mine": "./seeing.py:graph"}, env=env):
-        import seeing  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports] - the test writes it
-
-        seen: dict[str, str] = seeing.SEEN
+        seen: dict[str, str] = importlib.import_module("seeing").SEEN
     for name in ("DATABASE_URI", "REDIS_URI", "PLAIN", "MORE"):
         no_settings.delenv(name, raising=False)
     assert (seen["DATABASE_URI"], seen["REDIS_URI"]) == ("postgresql:///mine", "redis://mine")

@@ -104,10 +104,11 @@ async def stopped_runs(client: Client, server: RunningServer, given: JsonObject)
         run = await client.json("POST", f"/threads/{thread_id}/runs", order(given, gate=gate))
         wait_until((server.gates / f"{gate}-reached").exists, 30, "the node waits")
         path = f"/threads/{thread_id}/runs"
+        unknown: JsonObject = {"stream_mode": ["no mode"]}
         both: JsonObject = {"context": CONTEXT, "config": {"configurable": CONTEXT}}
         assert await client.refused(path, order(both)) == 400
         assert await client.refused(path, order(given) | {"multitask_strategy": "reject"}) == 409
-        assert await client.refused(path, order(given) | {"stream_mode": ["no mode"]}) == 422
+        assert await client.refused(path, order(given) | unknown) == 422
         assert await client.refused(path, order({"config": {"recursion_limit": "x", "configurable": CONTEXT}})) == 422
         assert await client.refused(f"/threads/{NO_THREAD}/runs", order(given)) == 404
         await client.ask("POST", path, order(given, gate="") | {"multitask_strategy": strategy})

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from httpx2 import ASGITransport, AsyncClient
+from httpx2 import ASGITransport, AsyncClient, Response
 from tests.fakes.memory_log import MemoryLog
 from tests.fakes.ports import TestClock
 from tests.gateway.web_env import NOWHERE, dependencies
@@ -121,7 +121,7 @@ async def test_a_partition_without_progress_ends_readiness_and_fails_the_health_
         dependencies(log, pool), caught_up=caught_up, checks={"database": caught_up.refresh}, run_health=no_runs
     )
     wired.prepared.set()
-    answers: list[tuple[int, int]] = []
+    answers: list[tuple[Response, Response]] = []
     for one in found.values():
 
         async def health(one: ProjectionHealth = one) -> ProjectionHealth:
@@ -129,10 +129,10 @@ async def test_a_partition_without_progress_ends_readiness_and_fails_the_health_
 
         app = build_app(lambda health=health: replace(wired, health=health), Cors())  # type: ignore[misc]  # bound now
         async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
-            ready, ok = await client.get("/ready"), await client.get("/ok?check_db=1")
-        answers.append((ready.status_code, ok.status_code))
+            answers.append((await client.get("/ready"), await client.get("/ok?check_db=1")))
     await pool.close()
-    assert answers == [(200, 200), (503, 500)]
+    assert [(ready.status_code, ok.status_code) for ready, ok in answers] == [(200, 200), (503, 500)]
+    ready, ok = answers[-1]
     assert ready.json()["partitions"] | {"present": 0} == {
         **{"present": 0, "building": [], "stopped": {}},
         **{"stalled": {"0": "no progress"}, "behind": 3},

@@ -267,9 +267,9 @@ def test_a_wrong_setting_is_never_accepted() -> None:
 async def test_a_hidden_setting_stops_the_start_unless_it_is_named_and_then_is_said_loudly(
     log: Log, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    shown = topics._configs
+    shown = topics._configs  # pyright: ignore[reportPrivateUsage]  # the seam this test needs
 
-    async def hiding(client: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, dict[str, topics._Setting]]:
+    async def hiding(client: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, dict[str, object]]:
         found = await shown(client, names)
         return {topic: {name: one for name, one in all_.items() if name != HIDES} for topic, all_ in found.items()}
 
@@ -289,7 +289,7 @@ async def test_a_hidden_setting_stops_the_start_unless_it_is_named_and_then_is_s
 
 async def test_only_settings_that_differ_are_sent(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[Mapping[str, Mapping[str, str]]] = []
-    altering = topics._alter_incrementally
+    altering = topics._alter_incrementally  # pyright: ignore[reportPrivateUsage]  # the seam this test needs
 
     async def noted(
         client: AIOKafkaAdminClient, new: Mapping[str, Mapping[str, str]]
@@ -307,8 +307,11 @@ async def test_only_settings_that_differ_are_sent(log: Log, monkeypatch: pytest.
 async def test_topics_are_created_where_a_service_refuses_a_setting(
     log: Log, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    def refused(topic: str, settings: Settings) -> Mapping[str, str]:
+        return {"unknown.setting": "1"}
+
     await log.delete(BLOBS)
-    monkeypatch.setattr(topics, "unlike_default", lambda *_: {"unknown.setting": "1"})
+    monkeypatch.setattr(topics, "unlike_default", refused)
     await apply(log.settings())
     await check(log.settings())
     assert "topics.created_bare" in caplog.text

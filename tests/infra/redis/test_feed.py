@@ -14,7 +14,7 @@ from agentlog_facts.guard import Duplicate, Void
 from agentlog_facts.ids import RunId, Stream
 from agentlog_facts.notification import Hint, encode_hint, tries_of
 from agentlog_infra.redis.client import answered, redis_client
-from agentlog_infra.redis.feed import RedisFeed, _received
+from agentlog_infra.redis.feed import RedisFeed, _received  # pyright: ignore[reportPrivateUsage]  # tested alone
 from agentlog_infra.settings import Settings
 from agentlog_infra.system_ports import SystemIds
 

@@ -280,7 +280,8 @@ async def test_a_child_that_user_code_forks_does_not_go_on_with_the_run(
 
 async def test_code_that_cancels_all_tasks_of_its_loop_cancels_no_job(loops: JobLoops) -> None:
     """A clean-up recipe in one run ended the attempts of all runs on its loop, and each waited for its reaper."""
-    ready, noted = asyncio.Event(), []
+    ready = asyncio.Event()
+    noted: list[bool] = []
 
     async def innocent() -> str:
         waiting = asyncio.create_task(asyncio.Event().wait())

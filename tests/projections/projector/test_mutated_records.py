@@ -5,6 +5,7 @@ key. 8,000 of them are folded in memory with `--full`; the projector with its da
 """
 
 import random
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -170,7 +171,7 @@ def written(records: Sequence[Judged], known: Mapping[Key, Known]) -> list[objec
 def storable(value: object) -> bool:
     """Tell whether PostgreSQL can store a value of the ledger."""
     if isinstance(value, str):
-        return "\x00" not in value and bool(value.encode() is not None)
+        return re.search("[\x00\ud800-\udfff]", value) is None  # as text in UTF-8
     return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
