@@ -124,7 +124,9 @@ class RunRequest:
         shown: JsonObject = {"configurable": _object(assistant.config, "configurable")}
         shown |= {name: value for name, value in given.items() if name not in ("configurable", "metadata")}
         metadata = _object(assistant.config, "metadata") | _object(self.config, "metadata")
-        return shown | {"metadata": metadata} if metadata else shown
+        if metadata:
+            shown["metadata"] = metadata
+        return shown
 
     def _metadata(self, assistant: RunAssistant, thread_metadata: JsonObject) -> JsonObject:
         """Merge assistant < thread < config.metadata < run metadata; the ids of graph and assistant win over all."""

@@ -88,10 +88,10 @@ def encode_record(record: FrameRecord) -> tuple[bytes, list[tuple[str, bytes]]]:
     return dump({"spec": 1, "frames": frames}), headers
 
 
-def decode_record(value: bytes, headers: Sequence[tuple[str, bytes]]) -> FrameRecord:
+def decode_record(value: bytes, headers: Sequence[tuple[str, bytes | None]]) -> FrameRecord:
     """Return the flush of a Kafka record; raise Corrupt for anything else."""
     with guarded("frame record"):
-        named = {name: data.decode() for name, data in headers}
+        named = {name: _text(data) for name, data in headers}
         return FrameRecord(
             run_id=RunId(named["run_id"]),
             epoch=int(named["epoch"]),
@@ -101,6 +101,12 @@ def decode_record(value: bytes, headers: Sequence[tuple[str, bytes]]) -> FrameRe
             of=named.get("of"),
             release=named.get("release"),
         )
+
+
+def _text(data: bytes | None) -> str:
+    if data is None:
+        raise ValueError("header: expected bytes")
+    return data.decode()
 
 
 def _frames(stored: JsonObject) -> list[Json]:

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeGuard
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
@@ -479,11 +479,15 @@ def origin_of(attribute: str, flags: Collection[str] = (), project: Mapping[str,
 def shown(settings: Settings, attribute: str) -> str:
     """Return a value for printing: secrets masked, also the password inside a URI."""
     value: object = getattr(settings, attribute)
-    if isinstance(value, tuple):
+    if _is_tuple(value):
         return ", ".join(map(str, value))
     if attribute in ("database_uri", "redis_uri"):
         return without_password(str(value or ""))
     return "" if value is None else str(value)
+
+
+def _is_tuple(value: object) -> TypeGuard[tuple[object, ...]]:
+    return isinstance(value, tuple)
 
 
 def without_password(uri: str) -> str:

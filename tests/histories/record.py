@@ -245,7 +245,7 @@ async def topic(kafka: str, name: str) -> list[Stored]:
             end = (await consumer.end_offsets([at]))[at]
             while await consumer.position(at) < end:
                 for raw in (await consumer.getmany(at, timeout_ms=1000)).get(at, []):
-                    headers = tuple(raw.headers)
+                    headers = tuple((name, data or b"") for name, data in raw.headers)
                     found.append(Stored(at.partition, raw.offset, raw.timestamp, raw.key, raw.value, headers))
         return found
     finally:

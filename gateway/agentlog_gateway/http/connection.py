@@ -165,7 +165,7 @@ class BoundedConnection(HttpToolsProtocol):
         """
         self._refused = True
         self._no_time_out()
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self.cycle and not self.cycle.response_complete:
             if self.cycle.response_started or self._in_head:
                 self.transport.close()
                 return

@@ -53,11 +53,12 @@ def new_thread_json(done: Submitted, created: ThreadCreated) -> JsonObject:
 
 def run_json(row: Run, keys: SecretKeys, server: JsonObject) -> JsonObject:
     """Return a run with its secrets masked; while it runs, with the metadata of its attempt and of the server."""
-    kwargs = mask_kwargs(row.kwargs, keys)
+    kwargs: JsonObject = mask_kwargs(row.kwargs, keys)
     config = kwargs.get("config")
     if row.status == "running" and isinstance(config, dict):
-        metadata = as_object(config.get("metadata") or {}, "metadata") | {"run_attempt": row.attempt} | server
-        kwargs = kwargs | {"config": config | {"metadata": metadata}}
+        given = {**as_object(config.get("metadata") or {}, "metadata"), "run_attempt": row.attempt}
+        shown: JsonObject = {**config, "metadata": given | server}
+        kwargs = {**kwargs, "config": shown}
     return {
         "run_id": row.run_id,
         "thread_id": row.thread_id,

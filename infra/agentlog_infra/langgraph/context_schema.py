@@ -23,7 +23,7 @@ def context_keys(schema: object) -> frozenset[str] | None:
         return None
     if _is_model(schema):
         return None if schema.model_config.get("extra") == "allow" else _model_keys(schema)
-    if isinstance(schema, type) and is_dataclass(schema):
+    if _is_dataclass(schema):
         return _parameters(schema)
     named = getattr(schema, "__annotations__", None) if hasattr(schema, "__total__") else None
     return frozenset(named) if _is_mapping(named) else None
@@ -66,6 +66,10 @@ def _parameters(schema: type[object]) -> frozenset[str] | None:
 
 def _is_model(schema: object) -> TypeGuard[type[BaseModel]]:
     return isinstance(schema, type) and issubclass(schema, BaseModel)
+
+
+def _is_dataclass(schema: object) -> TypeGuard[type[object]]:
+    return isinstance(schema, type) and is_dataclass(schema)
 
 
 def _is_mapping(value: object) -> TypeGuard[Mapping[str, Json]]:

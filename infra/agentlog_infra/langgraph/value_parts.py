@@ -39,7 +39,7 @@ def fields_of(value: object) -> dict[str, object] | None:
     names = _field_names(type(value))
     if names is None:
         return None
-    found = {name: getattr(value, name, None) for name in names}
+    found: dict[str, object] = {name: getattr(value, name, None) for name in names}
     extra: object = getattr(value, "__pydantic_extra__", None)
     if is_mapping(extra):
         found |= {str(name): part for name, part in extra.items()}
@@ -54,7 +54,7 @@ def _find_field_names(kind: type) -> tuple[str, ...] | None:
 _field_names: Callable[[type], tuple[str, ...] | None] = lru_cache(REMEMBERED)(_find_field_names)
 
 
-def _find_shape(kind: type) -> _Shape:
+def _find_shape(kind: type[Any]) -> _Shape:
     if issubclass(kind, Mapping):
         return "mapping"
     if issubclass(kind, list | tuple | set | frozenset | deque):
@@ -109,7 +109,7 @@ def needs_own_form(value: object) -> bool:
     seen: set[int] = set()
     while waiting:
         one = waiting.pop()
-        shape = _shape(type(one))
+        shape = _shape(type(one))  # pyright: ignore[reportUnknownArgumentType]  # of any value
         if shape == "number":
             if not -NUMBER_LIMIT < one < NUMBER_LIMIT:
                 return True

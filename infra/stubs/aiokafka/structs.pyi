@@ -54,4 +54,4 @@ class ConsumerRecord(Generic[KT, VT]):
     checksum: int | None
     serialized_key_size: int
     serialized_value_size: int
-    headers: Sequence[tuple[str, bytes]]
+    headers: Sequence[tuple[str, bytes | None]]

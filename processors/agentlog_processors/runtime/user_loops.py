@@ -220,7 +220,7 @@ class JobLoop:
         task = asyncio.current_task(self._loop)
         coroutine = None if task is None else task.get_coro()
         frame: FrameType | None = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
-        found = sys._getframe() if frame is None else frame
+        found = sys._getframe() if frame is None else frame  # pyright: ignore[reportPrivateUsage]  # as `inspect` has it
         while frame is None and found.f_back is not None and found.f_back.f_code is not _LOOP_CODE:
             found = found.f_back
         return found
@@ -252,7 +252,7 @@ class JobLoop:
         return owned(JobTask(coro, loop=loop, name=name, context=context), context)
 
 
-_LOOP_CODE = JobLoop._run_loop.__code__
+_LOOP_CODE = JobLoop._run_loop.__code__  # pyright: ignore[reportPrivateUsage]  # of this module
 
 
 def _exit_at_end_of(last: FrameType | None, frame: FrameType, event: str, arg: object) -> None:

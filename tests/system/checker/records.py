@@ -91,7 +91,7 @@ async def _read(consumer: AIOKafkaConsumer, at: TopicPartition, start: int, end:
     while start < end:
         for raw in (await consumer.getmany(at, timeout_ms=5000)).get(at, []):
             if raw.offset < end:
-                headers = {name: data.decode(errors="replace") for name, data in raw.headers}
+                headers = {name: (data or b"").decode(errors="replace") for name, data in raw.headers}
                 key = (raw.key or b"").decode(errors="replace")
                 appended_at = datetime.fromtimestamp(raw.timestamp / 1000, UTC)
                 found.append(Record(at.partition, raw.offset, key, _parsed(raw.value), headers, appended_at))

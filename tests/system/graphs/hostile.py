@@ -14,19 +14,19 @@ import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn, TypedDict
+from typing import Any, NoReturn, NotRequired, TypedDict
 
 from langgraph.config import get_store, get_stream_writer
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send, interrupt
 
 
-class Hostile(TypedDict, total=False):
+class Hostile(TypedDict):
     """State: what to do, and what a deed puts into it."""
 
     deed: str
     seed: int
-    value: Any
+    value: NotRequired[Any]
 
 
 Deed = Callable[[random.Random], Awaitable[object]]
@@ -139,7 +139,8 @@ async def goes_nowhere(chance: random.Random) -> object:
 @deed
 async def sends_oddly(chance: random.Random) -> object:
     target = chance.choice(["nowhere", "act", "a\x00b"])
-    return Command(goto=[Send(target, {"deed": "returns_an_odd_value", "seed": n}) for n in range(3)])
+    targets: list[Send | str] = [Send(target, {"deed": "returns_an_odd_value", "seed": n}) for n in range(3)]
+    return Command(goto=targets)
 
 
 @deed

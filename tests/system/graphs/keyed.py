@@ -50,10 +50,11 @@ _inner = StateGraph(Digest).add_node("speak", _speak).add_edge(START, "speak").c
 async def _use(state: Digest, runtime: Runtime[Keys]) -> Digest:
     configurable = get_config().get("configurable", {})
     keys = [runtime.context.api_key, runtime.context.model.get("apiKey"), configurable.get("api_key")]
-    if state.get("gate"):
+    gate = state.get("gate")
+    if gate:
         folder = Path(os.environ["AGENTLOG_EXAMPLE_GATES"])
-        (folder / f"{state['gate']}-reached").touch()
-        await pass_gate(state["gate"])
+        (folder / f"{gate}-reached").touch()
+        await pass_gate(gate)
     if state.get("fail"):
         raise ValueError(f"the key {runtime.context.api_key} was refused")
     await GenericFakeChatModel(messages=iter([AIMessage("spoken in the root")])).ainvoke("hello")

@@ -26,7 +26,7 @@ class Stored:
     offset: int
     key: bytes
     value: bytes
-    headers: Headers
+    headers: Sequence[tuple[str, bytes | None]]
 
     @property
     def is_part(self) -> bool:

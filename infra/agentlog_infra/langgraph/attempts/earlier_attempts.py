@@ -184,8 +184,12 @@ def _names_interrupts(answer: Json) -> bool:
     return isinstance(answer, dict) and all(_INTERRUPT_ID.fullmatch(key) for key in answer)
 
 
-def _interrupts(value: object) -> "Sequence[Interrupt]":
-    return [one for one in value if isinstance(one, Interrupt)] if _is_sequence(value) else ()
+def _interrupts(value: object) -> Sequence[Interrupt[object]]:
+    return [one for one in value if _is_interrupt(one)] if _is_sequence(value) else ()
+
+
+def _is_interrupt(value: object) -> TypeGuard[Interrupt[object]]:
+    return isinstance(value, Interrupt)
 
 
 def _is_sequence(value: object) -> TypeGuard[Sequence[object]]:

@@ -113,7 +113,7 @@ class Graphs:
             except BaseException as error:
                 thrown = error
                 raise
-        if isinstance(thrown, AgentlogError):
+        if isinstance(thrown, AgentlogError):  # pyright: ignore[reportUnnecessaryIsInstance]  # a factory may swallow it
             raise thrown
         if thrown is not None:
             raise FactoryEndedEarly(
