@@ -123,7 +123,7 @@ class FaultsEnv:
         for run, thread in list(self.batch.items())[::stream_every]:
             notes.streams[run] = await self.ana.stream(thread, run)
         notes.queued = await read_queue(cluster.addresses["valkey"])
-        _, found = await judged_well(cluster.addresses["broker"], cluster.addresses["postgres"], notes, ended=ended)
+        _, found = await judged_well(cluster.kafka, cluster.addresses["postgres"], notes, ended=ended)
         assert {run: found.runs[run] for run in self.batch} == dict.fromkeys(self.batch, "success")
         return found
 
@@ -163,7 +163,7 @@ def taken_over(env: FaultsEnv, worker: int) -> int:
 
 async def claimed_and_queued(cluster: Cluster, runs: Collection[str]) -> tuple[int, int]:
     """Return the numbers of claimed and of queued runs, from the log."""
-    judged = judge(await read_topic(cluster.addresses["broker"], "agentlog.events"))
+    judged = judge(await read_topic(cluster.kafka, "agentlog.events"))
     statuses = Counter(
         status for thread in folded(judged).values() for run, status in thread.runs.items() if run in runs
     )

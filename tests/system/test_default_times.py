@@ -42,7 +42,7 @@ async def test_a_worker_may_stand_still_for_less_than_a_lease_and_is_replaced_wh
         cluster.signal_pids([worker], signal.SIGCONT)
         await env.ends()
         await env.judged()
-        judged, _ = await judged_well(cluster.addresses["broker"], cluster.addresses["postgres"])
+        judged, _ = await judged_well(cluster.kafka, cluster.addresses["postgres"])
     silences = silent_before_release(judged)
     print(f"default times: runs were released {min(silences):.1f} to {max(silences):.1f} s after their last commit")
     assert len(silences) == RUNS

@@ -139,7 +139,7 @@ async def queue_is_whole(cluster: Cluster) -> None:
     """Wait until the queue holds exactly the claimable runs, while no worker has a free slot."""
     async with asyncio.timeout(END_S):
         while True:
-            events = judge(await read_topic(cluster.addresses["broker"], "agentlog.events"))
+            events = judge(await read_topic(cluster.kafka, "agentlog.events"))
             wrong = wrong_queue(events, await read_queue(cluster.addresses["valkey"]))
             if ready_runs(events) and not wrong:
                 return

@@ -38,7 +38,7 @@ async def test_a_worker_that_wakes_up_after_its_lease_writes_in_vain(full: bool)
         cluster.signal_pids([zombie], signal.SIGSTOP)
         stopped = time.monotonic()
         cluster.start_roles(["worker-2"])
-        bootstrap = cluster.addresses["broker"]
+        bootstrap = cluster.kafka
         await all_released(bootstrap, runs)
         await until(lambda: taken_over(env, zombie) > 1, 2 * END_S, "another one executes its runs, one at a time")
         cluster.signal_pids([zombie], signal.SIGCONT)
@@ -78,7 +78,7 @@ async def test_a_worker_alone_that_wakes_before_anybody_else_has_spoken_is_not_h
         zombie = cluster.living("worker")
         cluster.signal_pids(zombie, signal.SIGSTOP)
         live = {run: asyncio.ensure_future(env.ana.stream(thread, run)) for run, thread in env.batch.items()}
-        bootstrap = cluster.addresses["broker"]
+        bootstrap = cluster.kafka
         await all_released(bootstrap, runs)
         forged = await send_late_flushes(bootstrap, ended_epochs(judge(await read_topic(bootstrap, "agentlog.events"))))
         cluster.signal_pids(zombie, signal.SIGCONT)
