@@ -264,10 +264,10 @@ async def test_a_run_that_is_not_resumable_has_no_ids_and_ignores_cursors(
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
-        (["custom"], ["metadata", "custom", "error"]),
-        (["custom", "values"], ["metadata", "values", "values|child:1", "custom", "error"]),
-        (["custom,values"], ["metadata", "values", "values|child:1", "custom", "error"]),
-        (['["messages-tuple"]'], ["metadata", "messages", "messages/partial", "error"]),
+        (["custom"], ["custom", "error"]),
+        (["custom", "values"], ["values", "values|child:1", "custom", "error"]),
+        (["custom,values"], ["values", "values|child:1", "custom", "error"]),
+        (['["messages-tuple"]'], ["messages", "messages/partial", "error"]),
         (["nonsense"], ["error"]),
         ([""], ["metadata", "values", "values|child:1", "custom", "messages", "messages/partial", "error"]),
     ],
