@@ -20,6 +20,7 @@ from agentlog_gateway.application import build_app
 from agentlog_gateway.http.cors import Cors, cors_of
 from agentlog_gateway.routes import NOT_IMPLEMENTED, OPERATIONS
 from agentlog_postgres.connection import open_pool
+from agentlog_projections.queries.health import ProjectionHealth
 
 UUID = "019ab000-0000-7000-8000-000000000001"
 
@@ -240,8 +241,12 @@ def test_a_wrong_cors_is_named(cors: Json) -> None:
 async def test_health_names_each_dependency_that_answers() -> None:
     async def fine() -> None: ...
 
+    async def healthy() -> ProjectionHealth:
+        return ProjectionHealth(1, (), {}, {})
+
     log, pool = MemoryLog(), await open_pool(NOWHERE, 2)
-    wired = replace(dependencies(log, pool), checks={"database": fine, "redis": fine, "log": fine})
+    checks = {"database": fine, "redis": fine, "log": fine}
+    wired = replace(dependencies(log, pool), checks=checks, health=healthy)
     transport = ASGITransport(build_app(lambda: wired, Cors()))
     async with AsyncClient(transport=transport, base_url="http://test") as client:
         answer = await client.get("/ok", params={"check_db": "1"})
