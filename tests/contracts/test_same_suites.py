@@ -23,16 +23,23 @@ SUITES = {
 }
 """The suites, each with its least number of tests, so that two empty suites do not count as equal."""
 KINDS = ("agentlog_broker", "apache_kafka")
-OWN = {"crashes", "damage", "disk_failures", "space", "start"}
-"""Files of `tests/broker` about properties of our server alone: its files, its disk, its settings."""
+OWN = {"crashes", "damage", "disk_failures", "login", "space", "start"}
+"""Files of `tests/broker` about properties of our server alone: its files, its disk, its login, its settings."""
 OWN_TESTS = {
     "test_repeats_are_known_after_a_restart_and_ids_are_not_given_twice",
     "test_a_client_that_sends_far_ahead_is_slowed_and_served",
     "test_a_setting_that_cannot_work_is_named",
     "test_transactions_are_refused_and_not_advertised",
     "test_a_server_that_was_killed_starts_soon_on_much_that_is_stored",
+    "test_protected_topics_stay_whole_whatever_a_client_wants",
 }
 """Tests of behaviour that concern our server alone."""
+NO_SERVER = {
+    "test_a_setting_that_is_not_shown_is_neither_good_nor_wrong",
+    "test_a_wrong_setting_is_never_accepted",
+    "test_manifests_for_strimzi_hold_every_required_setting",
+}
+"""Tests of functions that ask no server."""
 
 
 def collected() -> list[str]:
@@ -48,7 +55,7 @@ def is_asked_of_none(test: str) -> bool:
     file, _, name = test.partition("::")
     if re.search(rf"[\[-]({'|'.join(KINDS)}|memory)[\]-]", name) or file.startswith("tests/gateway"):
         return False
-    return Path(file).stem.removeprefix("test_") not in OWN and name.partition("[")[0] not in OWN_TESTS
+    return Path(file).stem.removeprefix("test_") not in OWN and name.partition("[")[0] not in OWN_TESTS | NO_SERVER
 
 
 def test_the_embedded_broker_and_apache_kafka_are_asked_the_same() -> None:
