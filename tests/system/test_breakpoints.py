@@ -276,10 +276,10 @@ async def answering(here: BreakpointsEnv) -> Question:
 
 async def check_unchanged(here: BreakpointsEnv, question: Question) -> None:
     """Check that the thread is as before the resume, without traces of the run, and can be resumed again."""
-    await until(lambda: _gone(here, question), within_secs=END_S)
-    assert await shown(here, question.thread_id) == question.before
     connection = await asyncpg.connect(here.server.postgres)
     try:
+        await until(lambda: _gone(here, question, connection), within_secs=END_S)
+        assert await shown(here, question.thread_id) == question.before
         for table in ("checkpoints", "writes"):
             left = f"SELECT count(*) FROM read_v1.{table} WHERE run_id = $1 AND NOT hidden"
             assert await connection.fetchval(left, question.run_id) == 0, table
@@ -290,7 +290,10 @@ async def check_unchanged(here: BreakpointsEnv, question: Question) -> None:
     assert values["answers"] == ["first other"]
 
 
-async def _gone(here: BreakpointsEnv, question: Question) -> bool:
+async def _gone(here: BreakpointsEnv, question: Question, connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
+    """Return whether the run has ended; clients see it as gone since the request."""
+    if not await connection.fetchval("SELECT deleted FROM read_v1.runs WHERE run_id = $1", question.run_id):
+        return False
     status, _ = await here.api.raw("GET", f"/threads/{question.thread_id}/runs/{question.run_id}")
     return status == 404 and await thread_status(here.api, question.thread_id) != "busy"
 

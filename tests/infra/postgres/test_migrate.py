@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
@@ -10,9 +11,14 @@ import pytest
 from tests.stack_fixtures import RunningStack
 
 from agentlog_facts.errors import Misconfigured, Unavailable
+from agentlog_infra.postgres import migrate
 from agentlog_infra.postgres.migrate import Tables, pending, upgrade
 
 NOTES = Tables("notes", 1, "CREATE SCHEMA IF NOT EXISTS read_v1; CREATE TABLE IF NOT EXISTS read_v1.notes (n int)")
+
+
+VERSIONS = Path(migrate.__file__).parent / "migrations" / "versions"
+REVISIONS = [f"ledger: revision {path.name[:4]}" for path in sorted(VERSIONS.glob("0*.py"))]
 
 
 @pytest.fixture
@@ -27,7 +33,7 @@ async def uri(stack: RunningStack) -> AsyncGenerator[str]:
 
 async def test_a_missing_database_is_made_and_brought_up_once(uri: str) -> None:
     todo = await pending(uri, [NOTES])
-    assert todo[-3:] == ["ledger: revision 0003", "ledger: revision 0004", "read model notes: create version 1"]
+    assert todo[1:] == [*REVISIONS, "read model notes: create version 1"]
     assert await upgrade(uri, [NOTES]) == todo[1:]
     assert await upgrade(uri, [NOTES]) == []
     assert await pending(uri, [NOTES]) == []
@@ -60,7 +66,7 @@ async def test_a_failed_migration_leaves_nothing_behind(uri: str) -> None:
     broken = Tables("broken", 1, "CREATE TABLE read_v1.broken (n nonsense)")
     with pytest.raises(asyncpg.UndefinedObjectError):
         await upgrade(uri, [NOTES, broken])
-    assert len(await pending(uri, [NOTES])) == 5
+    assert await pending(uri, [NOTES]) == [*REVISIONS, "read model notes: create version 1"]
 
 
 async def test_a_server_that_is_away_is_unavailable(uri: str) -> None:
