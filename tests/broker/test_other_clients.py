@@ -10,7 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tests.broker.servers import make_topic, read_all, unique
+from aiokafka.admin import NewTopic
+from tests.broker.servers import admin, make_topic, read_all, unique
 
 confluent: Any = import_module("confluent_kafka")
 confluent_admin: Any = import_module("confluent_kafka.admin")
@@ -101,9 +102,26 @@ asyncio.run(main())
 """
 
 
+async def make_input_topic(kafka: str, name: str) -> None:
+    """Create the topic that a Faust application reads, and wait until the server shows it.
+
+    Faust would create it too, but its consumer looks for it once, at its start. If the server shows it later, the
+    application reads nothing for five minutes.
+    """
+    async with admin(kafka) as client, asyncio.timeout(40):
+        await client.create_topics([NewTopic(f"{name}-in", 4, 1)])
+        while True:
+            (shown,) = await client.describe_topics([f"{name}-in"])
+            if len([part for part in shown["partitions"] if part["leader"] >= 0]) == 4:
+                return
+            await asyncio.sleep(0.05)
+
+
 async def test_a_faust_agent_sees_every_event(kafka: str, tmp_path: Path) -> None:
+    name = unique("app")
+    await make_input_topic(kafka, name)
     app = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", _FAUST, kafka, unique("app")),
+        *(sys.executable, "-c", _FAUST, kafka, name),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=tmp_path,  # Faust makes a folder for its tables where it is started
@@ -141,6 +159,7 @@ asyncio.run(main())
 
 async def test_a_faust_table_comes_back_from_its_changelog_after_a_kill(kafka: str, tmp_path: Path) -> None:
     name = unique("table")
+    await make_input_topic(kafka, name)
     async with faust_table(kafka, name, 40, tmp_path / "first") as recovered:
         assert await recovered() == 0
         changelog = f"{name}-last-changelog"
