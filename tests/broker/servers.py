@@ -106,8 +106,8 @@ def unique(name: str) -> str:
 async def admin(bootstrap: str) -> AsyncGenerator[AIOKafkaAdminClient]:
     """Yield an admin client that is closed afterwards."""
     client = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await client.start()
     try:
+        await client.start()
         yield client
     finally:
         await client.close()
@@ -132,8 +132,8 @@ async def producer(
         request_timeout_ms=10_000,
         retry_backoff_ms=20,
     )
-    await client.start()
     try:
+        await client.start()
         yield client
     finally:
         await client.stop()
@@ -147,8 +147,8 @@ async def reader(
     client = AIOKafkaConsumer(
         bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset=reset, fetch_max_wait_ms=wait_ms
     )
-    await client.start()
     try:
+        await client.start()
         client.assign(partitions)
         yield client
     finally:

@@ -80,8 +80,8 @@ async def serving(directory: Path, disk: Disk, wal_file_bytes: int = 1 << 20) ->
 async def impatient(bootstrap: str) -> AsyncGenerator[AIOKafkaProducer]:
     """Yield a producer with a short time-out."""
     client = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", request_timeout_ms=400, retry_backoff_ms=50)
-    await client.start()
     try:
+        await client.start()
         yield client
     finally:
         await client.stop()

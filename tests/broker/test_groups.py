@@ -25,8 +25,8 @@ async def member(
         session_timeout_ms=6000,
         heartbeat_interval_ms=100,
     )
-    await consumer.start()
     try:
+        await consumer.start()
         yield consumer
     finally:
         await consumer.stop()
@@ -113,8 +113,8 @@ async def test_a_commit_of_an_older_generation_is_refused(kafka: str) -> None:
     async with member(kafka, topic, group) as consumer:
         await until(lambda: len(consumer.assignment()) == 1, "joined")
         outsider = AIOKafkaConsumer(bootstrap_servers=kafka, group_id=group, enable_auto_commit=False)
-        await outsider.start()
         try:
+            await outsider.start()
             outsider.assign([TopicPartition(topic, 0)])
             with pytest.raises(KafkaError):
                 await outsider.commit({TopicPartition(topic, 0): 1})

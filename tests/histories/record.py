@@ -236,8 +236,8 @@ async def value(story: Story, sql: str, *arguments: object) -> int:
 async def topic(kafka: str, name: str) -> list[Stored]:
     """Return all records of a topic, by partition."""
     consumer = AIOKafkaConsumer(**client_options(kafka), enable_auto_commit=False)
-    await consumer.start()
     try:
+        await consumer.start()
         found: list[Stored] = []
         for at in [TopicPartition(name, number) for number in range(PARTITIONS)]:
             consumer.assign([at])
