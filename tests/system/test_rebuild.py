@@ -30,8 +30,8 @@ LOOKS_S = 5.0
 PARTITIONS = 8
 ENDS_S = 20.0
 """The longest time from the rebuild to the end of runs in flight: less than that of a lost run."""
-PROCESS_STATE = {("ledger", "positions"): ("owner", "present")}
-"""Columns that name the folding process: the only ones that the log does not determine."""
+PROCESS_STATE = {("ledger", "positions"): ("owner", "present", "moved_at")}
+"""Columns that name the folding process or the time of its progress: the only ones that the log does not determine."""
 TABLE_NAMES = """
 SELECT schemaname, tablename FROM pg_tables
 WHERE schemaname NOT IN ('pg_catalog', 'information_schema') AND tablename <> 'projectors' ORDER BY 1, 2
