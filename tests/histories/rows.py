@@ -9,7 +9,7 @@ SELECT schemaname, tablename FROM pg_tables
  WHERE schemaname IN ('ledger', 'read_v1') AND tablename <> ALL($1::text[]) ORDER BY 1, 2
 """
 NOT_OF_THE_LOG = ["alembic_version", "blob_index", "blob_positions", "read_models", "projectors"]
-PROCESS_STATE = {"positions": {"owner", "present", "stopped"}, "quarantine": {"attempts"}}
+PROCESS_STATE = {"positions": {"owner", "present", "stopped", "moved_at"}, "quarantine": {"attempts"}}
 
 
 async def rows(uri: str) -> dict[str, list[str]]:

@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -36,14 +37,21 @@ def history(request: pytest.FixtureRequest) -> Path:
     return HERE / str(request.param)
 
 
-@pytest.fixture
-async def database(stack: RunningStack) -> AsyncGenerator[str]:
-    """Yield an empty database."""
+@asynccontextmanager
+async def empty_database(stack: RunningStack) -> AsyncGenerator[str]:
+    """Yield the URI of an empty database; drop it at the end."""
     name = f"history_{uuid4().hex}"
     uri = database_uri(stack.postgres, name)
     await upgrade(uri, TABLES)
     yield uri
     await ask(stack.postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database(stack: RunningStack) -> AsyncGenerator[str]:
+    """Yield the URI of an empty database."""
+    async with empty_database(stack) as uri:
+        yield uri
 
 
 async def fold(history: Path, uri: str, most: int) -> None:
@@ -97,6 +105,15 @@ async def test_a_recorded_log_folds_to_the_recorded_rows(history: Path, database
     assert verdicts == {"accepted", "duplicate", "void"}
     for table, expected in recorded.items():
         assert like(expected, now[table]) == expected, table
+
+
+async def test_two_folds_of_a_log_give_equal_rows_also_in_columns_that_no_history_has(stack: RunningStack) -> None:
+    found: list[dict[str, list[str]]] = []
+    for most in (1000, 1):
+        async with empty_database(stack) as uri:
+            await fold(HERE / VERSION, uri, most)
+            found.append(await rows(uri))
+    assert found[0] == found[1]
 
 
 async def test_a_recorded_log_gives_the_recorded_answers(history: Path, database: str) -> None:
