@@ -77,7 +77,7 @@ def redis_faults(what: str) -> Generator[None]:
             raise Unavailable(f"{what}: Redis cannot serve it now: {type(error).__name__} {error}") from error
         raise DependencyRefused(f"{what}: Redis refuses it: {type(error).__name__} {error}") from error
     except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
-        raise Unavailable(f"{what}: Redis does not answer: {type(error).__name__} {error}") from error
+        raise Unavailable(f"{what}: Redis does not answer (REDIS_URI): {type(error).__name__} {error}") from error
 
 
 @contextmanager
