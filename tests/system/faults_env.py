@@ -108,10 +108,10 @@ class FaultsEnv:
                 await client.look(thread, run)
                 await pace(stop)
 
-    async def ends(self) -> None:
-        """Wait until all runs of the batch have ended; print the open ones."""
+    async def ends(self, within_s: float = END_S) -> None:
+        """Wait until all runs of the batch have ended."""
         left = dict(self.batch)
-        async with asyncio.timeout(END_S):
+        async with asyncio.timeout(within_s):
             while left:
                 for run, thread in list(left.items()):
                     if await self.ana.look(thread, run) in ("success", "error", "interrupted", "timeout"):
