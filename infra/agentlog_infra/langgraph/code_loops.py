@@ -1,9 +1,12 @@
 """Event loops for the code of graphs in a process that serves requests: code that blocks delays its own call only."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Coroutine
 from typing import TypeVar
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 MOST_LOOPS = 32
@@ -35,7 +38,7 @@ class CodeLoops:
     def close(self) -> None:
         """Stop all loops, without waiting for code that blocks them."""
         for one in self._loops:
-            one.loop.call_soon_threadsafe(one.loop.stop)
+            one.close()
 
     def _pick(self) -> "_CodeLoop":
         idle = min(self._loops, key=lambda one: one.calls, default=None)
@@ -51,6 +54,7 @@ class _CodeLoop:
 
     def __init__(self, number: int) -> None:
         self.calls = 0
+        self._closing = False
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self._run, name=f"graph-code-{number}", daemon=True).start()
 
@@ -58,9 +62,16 @@ class _CodeLoop:
         """Count a call as ended."""
         self.calls -= 1
 
+    def close(self) -> None:
+        """Stop the loop."""
+        self._closing = True
+        self.loop.call_soon_threadsafe(self.loop.stop)
+
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
-        try:
-            self.loop.run_forever()
-        finally:
-            self.loop.close()
+        while not self._closing:
+            try:
+                self.loop.run_forever()  # it returns when the code of a graph stops it
+            except BaseException as error:  # noqa: BLE001 - asyncio raises SystemExit of a task here; the call has it too
+                log.warning("graph.interrupted_loop", extra={"error": repr(error)})
+        self.loop.close()

@@ -150,7 +150,7 @@ cancels_itself = graph(cancel_itself)
 
 async def wait(state):
     calls.append("wait")
-    await asyncio.sleep(30)
+    await asyncio.Event().wait()
 
 waiting = graph(wait)
 

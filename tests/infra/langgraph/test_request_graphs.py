@@ -19,6 +19,7 @@ from agentlog_infra.langgraph.state import StateDependencies
 from agentlog_infra.system_ports import SystemIds
 
 SOURCE = """
+import asyncio
 import threading
 from typing import Annotated, TypedDict
 from langgraph.graph import START, StateGraph
@@ -57,8 +58,14 @@ def factory():
 
 def exits():
     raise SystemExit(3)
+
+async def stops():
+    threads.append(threading.current_thread().name)
+    asyncio.get_running_loop().stop()
+    await asyncio.sleep(0)
+    return plain
 """
-NAMES = ("parallel", "plain", "factory", "exits")
+NAMES = ("parallel", "plain", "factory", "exits", "stops")
 
 
 @pytest.fixture
@@ -159,3 +166,13 @@ async def test_errors_come_back_to_their_own_request(env: ExecutorEnv, access: R
             await access.get_state("exits", THREAD)
         with pytest.raises(BadUpdate):
             await access.update_state("plain", THREAD, {"said": ["x"]}, as_node="nobody")
+
+
+async def test_code_that_stops_its_loop_stops_no_request(env: ExecutorEnv, access: RequestGraphs) -> None:
+    """The loop was closed, so its call never ended, and each further one cost a loop."""
+    await env.run("plain", input={"said": []})
+    ran_in().clear()
+    for _ in range(3):
+        async with asyncio.timeout(10):
+            assert (await access.get_state("stops", THREAD)).fields["next"] == b"[]"
+    assert set(ran_in()) == {"graph-code-0"}

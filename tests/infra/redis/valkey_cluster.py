@@ -1,7 +1,6 @@
 """Valkey in cluster mode, from the wheel that the embedded stack uses: any number of shards on loopback."""
 
 import asyncio
-import contextlib
 import socket
 import subprocess
 from collections.abc import Generator, Sequence
@@ -9,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError
 
 from agentlog_infra.stack.valkey import valkey_program
 
@@ -76,10 +76,12 @@ async def _form(ports: Sequence[int]) -> None:
 
 async def _answers(client: Redis) -> None:
     while True:
-        with contextlib.suppress(Exception):
+        try:
             await client.ping()
+        except ConnectionError:  # the server has not started yet
+            await asyncio.sleep(0.05)
+        else:
             return
-        await asyncio.sleep(0.05)
 
 
 async def _is_formed(client: Redis, nodes: int) -> bool:
