@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from tests.stack_fixtures import until
 from tests.system.api import Api
@@ -56,11 +57,13 @@ class StuckNodesEnv:
         return run_id
 
     async def ended(self, thread_id: str, run_id: str, status: str) -> None:
-        """Wait until a run has this status."""
-        await until(lambda: self._is(thread_id, run_id, status), within_secs=ENDED_S)
-
-    async def _is(self, thread_id: str, run_id: str, status: str) -> bool:
-        return await run_status(self.api, thread_id, run_id) == status
+        """Wait until a run has ended with this status; clients see it since the accepted request."""
+        connection = await asyncpg.connect(self.server.postgres)
+        try:
+            await until(lambda: _is_over(connection, run_id), within_secs=ENDED_S)
+        finally:
+            await connection.close()
+        assert await run_status(self.api, thread_id, run_id) == status
 
     async def check_continues(self, thread_id: str) -> None:
         """Run another run on the thread, to its end."""
@@ -109,6 +112,12 @@ class StuckNodesEnv:
     def worker(self) -> list[int]:
         """Return the processes that execute runs."""
         return self.server.pids("agentlog_processors", "worker")
+
+
+async def _is_over(connection: "asyncpg.Connection[asyncpg.Record]", run_id: str) -> bool:
+    """Return whether the row has the end of a run."""
+    status = await connection.fetchval("SELECT status FROM read_v1.runs WHERE run_id = $1", run_id)
+    return status not in (None, "pending", "running")
 
 
 @asynccontextmanager
