@@ -178,7 +178,7 @@ class Secrets:
         Secrets that an earlier release stored in clear are secrets too.
         """
         opened = self._of_run(kwargs, self._opened, owner)
-        secrets = [*self._texts(kwargs.get("config"), opened.get("config"))]
+        secrets = [*self._texts(_without_metadata(kwargs.get("config")), opened.get("config"))]
         secrets += self._texts(kwargs.get("context"), opened.get("context"))
         return opened, HiddenValues(self.keys, secrets)
 
@@ -188,7 +188,8 @@ class Secrets:
         for name in ("config", "context"):
             value = holder.get(name)
             if name == "config" and isinstance(value, dict):
-                changed[name] = {key: item if key == "metadata" else change(item, owner) for key, item in value.items()}
+                items = _without_metadata(value).items()
+                changed[name] = value | {key: change(item, owner) for key, item in items}
             elif name in holder:
                 changed[name] = change(value, owner)
         return holder | changed
@@ -224,9 +225,8 @@ class Secrets:
             yield from _texts_in(opened)
         elif isinstance(stored, dict) and isinstance(opened, dict):
             for name, item in stored.items():
-                if name != "metadata":
-                    hides = self.keys.hides(name, item)
-                    yield from _texts_in(opened[name]) if hides else self._texts(item, opened[name])
+                hides = self.keys.hides(name, item)
+                yield from _texts_in(opened[name]) if hides else self._texts(item, opened[name])
 
 
 def sealed_part(value: JsonObject) -> JsonObject | None:
@@ -237,7 +237,7 @@ def sealed_part(value: JsonObject) -> JsonObject | None:
 
 def mask_config(config: JsonObject, keys: SecretKeys) -> JsonObject:
     """Return a config with MASK in place of secrets; its metadata stays as it is."""
-    return {name: item if name == "metadata" else keys.masked(item) for name, item in config.items()}
+    return config | {name: keys.masked(item) for name, item in _without_metadata(config).items()}
 
 
 def mask_kwargs(kwargs: JsonObject, keys: SecretKeys) -> JsonObject:
@@ -249,6 +249,14 @@ def mask_kwargs(kwargs: JsonObject, keys: SecretKeys) -> JsonObject:
     if "context" in kwargs:
         shown["context"] = keys.masked(kwargs["context"])
     return kwargs | shown
+
+
+def _without_metadata(config: Json) -> JsonObject:
+    """Return the entries of a config in which secrets are looked for; none if it is no object.
+
+    Clients search `config.metadata`, so it stays in clear. `metadata` at any other place is like any other key.
+    """
+    return {name: item for name, item in config.items() if name != "metadata"} if isinstance(config, dict) else {}
 
 
 def _texts_in(value: Json) -> Iterator[str]:

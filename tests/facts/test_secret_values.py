@@ -167,6 +167,28 @@ def test_what_a_run_says_of_its_secrets_is_masked(sealed: bool) -> None:
     assert hidden.fields({"error": "ValueError", "message": SECRET}) == {"error": "ValueError", "message": MASK}
 
 
+@pytest.mark.parametrize("sealed", [False, True])
+def test_only_the_metadata_of_config_itself_is_no_place_of_secrets(sealed: bool) -> None:
+    kwargs: JsonObject = {
+        "config": {
+            "metadata": {"token": "searched-4242", "metadata": {"token": "searched-4243"}},
+            "configurable": {"metadata": {"token": "of-configurable"}, "list": [{"metadata": {"pwd": "of-a-list"}}]},
+        },
+        "context": {"metadata": {"api_key": "of-context", "metadata": {"api_key": "of-inner-context"}}},
+    }
+    places = ("of-configurable", "of-a-list", "of-context", "of-inner-context")
+    sealed_run = SECRETS.seal_run(replace(run(), kwargs=kwargs))
+    opened, hidden = SECRETS.open_kwargs(sealed_run.kwargs if sealed else kwargs, run().thread_id)
+    assert opened == kwargs
+    text = " ".join(places)
+    assert hidden.text(text) == " ".join([MASK] * len(places))
+    for shown in (json.dumps(sealed_run.kwargs), json.dumps(mask_kwargs(kwargs, KEYS))):
+        assert not [place for place in places if place in shown]
+        assert "searched-4242" in shown
+        assert "searched-4243" in shown
+    assert hidden.text("searched-4242 searched-4243") == "searched-4242 searched-4243"
+
+
 def test_short_secrets_are_not_looked_for_in_texts() -> None:
     assert HiddenValues(KEYS, ["a", "abc"]).text("a word of abc") == "a word of abc"
 
