@@ -32,6 +32,10 @@ class MemoryFrames:
                 buffer.put(flush, len(value))
         return flush.position + SLOTS
 
+    def of(self, thread_id: ThreadId) -> list[FrameRecord]:
+        """Return all flushes of a thread."""
+        return [flush.record for listening, flush in self._flushes if listening == thread_id]
+
     async def end(self, thread_id: ThreadId) -> int:
         """Return the position after the last flush."""
         return position(self._base, len(self._flushes))

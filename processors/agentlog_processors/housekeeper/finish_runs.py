@@ -21,7 +21,7 @@ from agentlog_facts.ports import FrameLog
 from agentlog_facts.thread import RunReleased
 from agentlog_processors import timeouts
 from agentlog_processors.runs.dependencies import CommitWriter, FinalState
-from agentlog_processors.runs.outcome import finished, last_frames
+from agentlog_processors.runs.outcome import finished, last_frames, readable_end
 from agentlog_processors.runs.output_fence import fence_off
 from agentlog_projections.queries.worker import ExecutableRun, WorkerQueries
 
@@ -64,28 +64,30 @@ class RunFinisher:
     async def finish(self, thread_id: ThreadId, run_id: RunId, end: End) -> bool:
         """End an unclaimed run with the state of its last accepted checkpoint. Raises: Unavailable.
 
-        A rollback that was accepted after the decision for `end` replaces it.
+        A cancel that was accepted after the decision for `end`, of either action, replaces it.
         """
+        ended = end
         outputs_to = await self._outputs_to(thread_id)
 
         async def decide() -> Decision:
-            nonlocal end
+            nonlocal ended
             work = await self.queries.work(run_id)
             if work is None or not work.active or work.epoch is not None:
                 return Refused("run_not_active")
-            end = as_asked(end, work.cancel)
-            reading = self.final_state.view_without_run(work) if end.rollback else self.final_state.view(work)
+            asked = as_asked(end, work.cancel)
+            reading = self.final_state.view_without_run(work) if asked.rollback else self.final_state.view(work)
             view = await reading
-            if end.deaths:
-                end = worker_died(end.deaths, await self._where(work, view))
-            fact = finished(work, end, view, outputs_to)
+            if asked.deaths:
+                asked = worker_died(asked.deaths, await self._where(work, view))
+            ended, view = readable_end(work, asked, view)
+            fact = finished(work, ended, view, outputs_to)
             return FinishRun(thread_id, fact, work.temporary, version=work.version).decide()
 
         intent = self._intent(thread_id, run_id, "finish")
         outcome = await self.writer.submitter.submit(intent, decide, self.writer.deadline(timeouts.VERDICT_WAIT))
         if _by_us(outcome):
-            log.info("run.ended_in_place", extra={"run_id": run_id, "status": end.status, "reason": end.reason})
-            await self._announce(thread_id, run_id, end, intent.event_id)
+            log.info("run.ended_in_place", extra={"run_id": run_id, "status": ended.status, "reason": ended.reason})
+            await self._announce(thread_id, run_id, ended, intent.event_id)
         return _by_us(outcome)
 
     async def _where(self, work: ExecutableRun, view: ThreadView) -> str:

@@ -22,7 +22,7 @@ from agentlog_facts.ids import Key, RunId
 from agentlog_facts.json_value import JsonObject
 from agentlog_facts.thread import RunReleased
 from agentlog_processors.runs.dependencies import WorkerDependencies
-from agentlog_processors.runs.outcome import last_frames
+from agentlog_processors.runs.outcome import last_frames, readable_end
 from agentlog_processors.runs.output_fence import fence_off
 from agentlog_processors.worker.attempt import Attempt, Stuck
 from agentlog_processors.worker.outcome import end_of, finish, state_of
@@ -182,10 +182,10 @@ async def _end_run(
     may not know of a rollback that was accepted since. Each further turn means that another commit came in between.
     """
     event_id = follow_up(attempt.event_id, attempt.epoch)
-    end = end_of(attempt, outcome)
+    asked = end_of(attempt, outcome)
+    end, view = await _final(dependencies, attempt.work, asked, outcome)
     # written once, even if the end changes below
     outputs_to = await outputs.finish(flushing, last_frames(end), event_id)
-    view = await _final_view(dependencies, attempt.work, end, outcome)
     version = attempt.epoch
     while True:
         command = finish(attempt, end, view, outputs_to, outcome.run_version, version)
@@ -198,9 +198,9 @@ async def _end_run(
                 found = await _reread_version(dependencies, attempt)
                 if found is None:
                     return None
-                version, before, end = found, end, end_of(attempt, outcome)
-                if end != before:
-                    view = await _final_view(dependencies, attempt.work, end, outcome)
+                version, before, asked = found, asked, end_of(attempt, outcome)
+                if asked != before:
+                    end, view = await _final(dependencies, attempt.work, asked, outcome)
             case guard.Void(reason="version_conflict"):  # the last checkpoint is not the one that the saver knows
                 log.warning("run.end_after_other_checkpoint", extra=_fields(attempt))
                 return await _lost(dependencies, attempt, order)
@@ -223,12 +223,12 @@ async def _reread_version(dependencies: WorkerDependencies, attempt: Attempt) ->
     return found.version
 
 
-async def _final_view(
+async def _final(
     dependencies: WorkerDependencies, work: ExecutableRun, end: End, outcome: RunOutcome
-) -> ThreadView:
-    if not end.rollback:
-        return state_of(outcome)
-    return await dependencies.final_state.view_without_run(work)
+) -> tuple[End, ThreadView]:
+    """Return the end as the log can state it, and the thread's state after it. Raises: Unavailable."""
+    view = await dependencies.final_state.view_without_run(work) if end.rollback else state_of(outcome)
+    return readable_end(work, end, view)
 
 
 async def give_back(dependencies: WorkerDependencies, attempt: Attempt) -> None:

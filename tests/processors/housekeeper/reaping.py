@@ -22,6 +22,7 @@ from agentlog_facts.frame import FrameRecord
 from agentlog_facts.graph_ports import ThreadView
 from agentlog_facts.guard import Accepted, Verdict
 from agentlog_facts.ids import Key, RunId, Stream, ThreadId
+from agentlog_facts.json_value import JsonObject
 from agentlog_facts.thread import RunCreated, ThreadCreated
 from agentlog_processors.housekeeper.finish_runs import RunFinisher
 from agentlog_processors.housekeeper.reap_runs import ReapRuns
@@ -90,7 +91,7 @@ async def _each(workers: asyncio.Queue[str]) -> AsyncGenerator[AsyncIterator[str
 
 @dataclass
 class FixedFinalStates:
-    """Implements `dependencies.FinalState`: the state of every thread is {"x": 1}.
+    """Implements `dependencies.FinalState`: the state of every thread is `values`.
 
     `broken`: the exceptions for some threads; `hanging`: threads without an answer, whose call sets `called`.
     """
@@ -98,6 +99,7 @@ class FixedFinalStates:
     broken: dict[ThreadId, Exception] = field(default_factory=dict[ThreadId, Exception])
     hanging: set[ThreadId] = field(default_factory=set[ThreadId])
     called: asyncio.Event = field(default_factory=asyncio.Event)
+    values: JsonObject = field(default_factory=lambda: {"x": 1})
 
     async def view(self, work: ExecutableRun) -> ThreadView:
         if work.thread_id in self.hanging:
@@ -105,7 +107,7 @@ class FixedFinalStates:
             await asyncio.get_running_loop().create_future()
         if work.thread_id in self.broken:
             raise self.broken[work.thread_id]
-        return ThreadView({"x": 1}, ("left",), {}, "c1")
+        return ThreadView(self.values, ("left",), {}, "c1")
 
     async def view_without_run(self, work: ExecutableRun) -> ThreadView:
         return ThreadView()

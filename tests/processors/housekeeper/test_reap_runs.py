@@ -258,3 +258,18 @@ async def test_a_run_that_nobody_can_take_ends_by_its_time_limit() -> None:
     assert finished.error is not None
     assert (finished.status, finished.error["error"]) == ("timeout", "TimeoutError")
     assert "graph agent is not in langgraph.json: nobody could take the run" in str(finished.error["message"])
+
+
+async def test_clients_of_a_run_whose_end_no_reader_could_decode_see_the_error_of_its_row() -> None:
+    reaping = Reaping()
+    await a_claimed_run(reaping)
+    reaping.states.values = {"x": "\ud800"}
+    reaping.clock.seconds = OVER_S
+    await reaping.check_once()
+    finished = reaping.facts("t1")[-1]
+    assert isinstance(finished, RunFinished)
+    assert finished.error is not None
+    assert (finished.status, finished.view) == ("timeout", {})
+    assert str(finished.error["message"]).startswith("the end of the run cannot be written: ")
+    [end] = [record for record in reaping.outputs.of(ThreadId("t1")) if record.end is not None]
+    assert [(frame.event, frame.data) for frame in end.frames] == [("error", finished.error)]

@@ -22,8 +22,10 @@ from agentlog_facts.execution_port import RunExecution, RunOutcome
 from agentlog_facts.frame import FrameRecord
 from agentlog_facts.guard import Accepted, Void
 from agentlog_facts.ids import Key, RunId, Stream, ThreadId
+from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.ports import RunQueue
 from agentlog_facts.thread import RunAlive, RunCancelRequested, RunFinished, RunReleased, ThreadCreated
+from agentlog_facts.vocabulary import encode_fact
 from agentlog_infra.system_ports import SystemClock
 from agentlog_processors.runs.dependencies import CommitWriter, Hints, WorkerDependencies, WorkerTimeouts
 from agentlog_processors.runs.output_offsets import CachedEndOffsets
@@ -62,6 +64,7 @@ class Ending:
         self.log, self.states = MemoryLog(), FixedFinalStates()
         self.rows = LoggedQueries(self.log, TestClock())
         self._loops, self._meanwhile, self._outcome = loops, meanwhile, outcome
+        self.outputs = LastFrames(self._happens)
         self.attempt = Attempt(WORK, EPOCH, "00000000-0000-7000-8000-000000000001")
 
     async def carried_out(self) -> "list[Fact]":
@@ -106,7 +109,7 @@ class Ending:
             ),
             queries=self.rows,
             queue=create_autospec(RunQueue, instance=True),
-            outputs=LastFrames(self._happens),
+            outputs=self.outputs,
             ends=create_autospec(CachedEndOffsets, instance=True),
             execution=execution,
             graph_ids=("agent",),
@@ -117,6 +120,12 @@ class Ending:
             bridge=LoopBridge(asyncio.get_running_loop()),
             timeouts=WorkerTimeouts(1, SECOND, SECOND, SECOND, SECOND, SECOND, ClaimLimits(SECOND, 60 * SECOND, 1)),
         )
+
+
+def last_frames_of(outputs: MemoryFrames) -> list[tuple[str, Json]]:
+    """Return event and data of the frames that came with the end of the run."""
+    ends = [record for record in outputs.of(WORK.thread_id) if record.end is not None]
+    return [(frame.event, frame.data) for record in ends for frame in record.frames]
 
 
 @pytest.fixture
@@ -170,3 +179,27 @@ async def test_a_run_whose_last_checkpoint_the_worker_does_not_know_is_given_bac
     written = WritesSaved(WORK.thread_id, RunId(WORK.run_id), "", "c9", "task", "", ())
     ending = Ending(loops, [written], replace(DONE, run_version=7))
     assert await ending.carried_out() == [RunReleased(WORK.run_id, EPOCH, "attempt_lost")]
+
+
+async def test_clients_of_a_run_whose_end_no_reader_could_decode_see_the_error_of_its_row(loops: JobLoops) -> None:
+    ending = Ending(loops, outcome=replace(DONE, values={"x": "\ud800"}))
+    [finished] = await ending.carried_out()
+    assert isinstance(finished, RunFinished)
+    assert (finished.status, finished.view, finished.checkpoint_id) == ("error", {}, "c1")
+    assert last_frames_of(ending.outputs) == [("error", finished.error)]
+
+
+async def test_an_end_is_checked_for_readers_once_however_often_it_is_tried(
+    loops: JobLoops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[Fact] = []
+
+    def counting(fact: Fact) -> JsonObject:
+        checked.append(fact)
+        return encode_fact(fact)
+
+    monkeypatch.setattr("agentlog_processors.runs.outcome.encode_fact", counting)
+    ending = Ending(loops, [RunAlive(WORK.run_id)])
+    [finished] = await ending.carried_out()
+    assert isinstance(finished, RunFinished)
+    assert len(ending.voids()) == len(checked) == 1

@@ -13,7 +13,7 @@ from agentlog_facts.ids import stream
 from agentlog_facts.json_value import MOST_LEVELS, Json, JsonObject, dump, load
 from agentlog_facts.thread import CancelAction, RunFinished, RunStatus, ThreadDeleted
 from agentlog_facts.vocabulary import encode_fact
-from agentlog_processors.runs.outcome import finished, last_frames
+from agentlog_processors.runs.outcome import finished, last_frames, readable_end
 from agentlog_processors.worker.attempt import Attempt
 from agentlog_processors.worker.outcome import end_of, finish, state_of
 
@@ -130,7 +130,7 @@ async def test_an_end_that_no_reader_could_decode_is_replaced_by_an_error_that_c
         value = [value]
     given: dict[str, JsonObject] = {part: {"x": value}}
     view = ThreadView(given.get("view", {}), ("n",), given.get("interrupts", {}), "checkpoint")
-    fact = finished(a_work(), End("success", "success", given.get("error", {})), view, 9)
+    fact = finished(a_work(), *readable_end(a_work(), End("success", "success", given.get("error", {})), view), 9)
     assert (fact.status, fact.view, fact.interrupts, fact.checkpoint_id, fact.outputs_to) == (
         *("error", {}, {}),
         *("checkpoint", 9),
@@ -144,5 +144,6 @@ async def test_an_end_that_wraps_the_deepest_state_is_written_as_it_is() -> None
     deep: Json = "x"
     for _ in range(MOST_LEVELS):
         deep = [deep]
-    fact = finished(a_work(), End("success", "success", {}), ThreadView({"x": deep}, (), {"t": deep}), None)
+    view = ThreadView({"x": deep}, (), {"t": deep})
+    fact = finished(a_work(), *readable_end(a_work(), End("success", "success", {}), view), None)
     assert (fact.status, fact.view, fact.interrupts) == ("success", {"set": {"x": deep}}, {"t": deep})
