@@ -122,10 +122,9 @@ class Ending:
         )
 
 
-def last_frames_of(outputs: MemoryFrames) -> list[tuple[str, Json]]:
-    """Return event and data of the frames that came with the end of the run."""
-    ends = [record for record in outputs.of(WORK.thread_id) if record.end is not None]
-    return [(frame.event, frame.data) for record in ends for frame in record.frames]
+def frames_of(outputs: MemoryFrames) -> list[tuple[str, Json]]:
+    """Return event and data of all frames of the thread."""
+    return [(frame.event, frame.data) for record in outputs.of(WORK.thread_id) for frame in record.frames]
 
 
 @pytest.fixture
@@ -186,7 +185,8 @@ async def test_clients_of_a_run_whose_end_no_reader_could_decode_see_the_error_o
     [finished] = await ending.carried_out()
     assert isinstance(finished, RunFinished)
     assert (finished.status, finished.view, finished.checkpoint_id) == ("error", {}, "c1")
-    assert last_frames_of(ending.outputs) == [("error", finished.error)]
+    begun: JsonObject = {"run_id": WORK.run_id, "attempt": 1}
+    assert frames_of(ending.outputs) == [("metadata", begun), ("error", finished.error)]
 
 
 async def test_an_end_is_checked_for_readers_once_however_often_it_is_tried(
