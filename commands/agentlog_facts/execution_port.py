@@ -44,7 +44,8 @@ class RunAssignment:
     """Claimed attempt of a run. `assistant`, `kwargs`, `metadata` are those of its `RunCreated`.
 
     `epoch` fences its writes. `run_version` is the accepted version of the stream `run-<run_id>`, None if the stream
-    does not exist yet. `thread_metadata` is that of the thread's row. `cause` goes into the commits of its checkpoints.
+    does not exist yet. `thread_metadata`, `values` and `next` are those of the thread's row, as before the run. `cause`
+    goes into the commits of its checkpoints.
     """
 
     run_id: RunId
@@ -58,6 +59,8 @@ class RunAssignment:
     thread_metadata: JsonObject
     cause: Cause
     run_version: int | None = None
+    values: JsonObject | None = None
+    next: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

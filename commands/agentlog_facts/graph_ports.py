@@ -94,7 +94,8 @@ class StoredState:
 
     `next` names the nodes that have an open interrupt, or that an edge has triggered and that have not finished; only
     the graph knows all nodes that would run next. `run_id` is the run that wrote the checkpoint, None if there is no
-    checkpoint or it was written without a claim.
+    checkpoint or it was written without a claim. `missing` names the keys whose value the checkpoint does not hold, as
+    of a `DeltaChannel` between two copies.
     """
 
     values: JsonObject | None = None
@@ -102,6 +103,17 @@ class StoredState:
     interrupts: JsonObject = field(default_factory=dict[str, Json])
     checkpoint_id: str | None = None
     run_id: RunId | None = None
+    missing: frozenset[str] = frozenset()
+
+    def view_after(self, run_id: RunId, values: JsonObject | None, next: tuple[str, ...]) -> ThreadView:
+        """Return the state that a run leaves; `values` and `next` are those of the thread before the run.
+
+        They stay if the run wrote no checkpoint. If it did, its `missing` keys stay.
+        """
+        if self.run_id != run_id:
+            return ThreadView(values, next, self.interrupts, self.checkpoint_id)
+        kept = {name: value for name, value in (values or {}).items() if name in self.missing}
+        return ThreadView(kept | (self.values or {}), self.next, self.interrupts, self.checkpoint_id)
 
 
 ROOT = "__root__"

@@ -123,7 +123,7 @@ class GraphRun:
         try:
             self._open_secrets()
         except SecretUnreadable as error:
-            return await self._without_graph(self._failed(error))
+            return await self._without_graph(self._failed(error), earlier)
         saver = self._saver()
         config = run_config(self._order, from_checkpoint=earlier.last is None, api_url=self._dependencies.api_url)
         store = self._store()
@@ -135,14 +135,10 @@ class GraphRun:
                 return await self._in_graph(graph, config, earlier)
         except (AttemptLost, Unavailable, GeneratorExit):
             raise
-        except asyncio.CancelledError as error:
-            if self._stop.is_set():
-                raise
-            return await self._without_graph(self._cancelled_inside(error))
         except BaseException as error:
-            if self._stop.is_set() and is_being_cancelled():
+            if self._stop.is_set() and is_being_cancelled():  # a drain
                 raise asyncio.CancelledError from error
-            return await self._without_graph(self._failed(error))
+            return await self._without_graph(self._failed(error), earlier)
         finally:
             store.close()
 
@@ -155,7 +151,11 @@ class GraphRun:
         return LogSaver(self._reads, self._journal, self._dependencies.serde, self._token, self._hidden)
 
     def _failed(self, error: BaseException) -> _End:
-        return _End("interrupted") if self._stop.is_set() else _End("error", self._hidden.fields(error_json(error)))
+        if self._stop.is_set():
+            return _End("interrupted")
+        if isinstance(error, asyncio.CancelledError):
+            return self._cancelled_inside(error)
+        return _End("error", self._hidden.fields(error_json(error)))
 
     def _cancelled_inside(self, error: BaseException) -> _End:
         """Return the end of a run that neither a stop nor a drain has cancelled: repeated, it would do it again."""
@@ -168,17 +168,19 @@ class GraphRun:
         order, store = self._order, self._dependencies.store
         return LogStore(store, Writer(store, order.thread_id, order.run_id, order.epoch, order.cause))
 
-    async def _without_graph(self, end: _End) -> RunOutcome:
+    async def _without_graph(self, end: _End, earlier: EarlierAttempts) -> RunOutcome:
         """Return the outcome when the graph cannot tell the state, with that of its channels. Raises: AttemptLost."""
         await self._journal.close()
-        stored = await ChannelState(self._reads, self._dependencies.serde).channels(self._order.thread_id)
+        order = self._order
+        stored = await ChannelState(self._reads, self._dependencies.serde).channels(order.thread_id)
+        view = stored.view_after(order.run_id, order.values, order.next)
         return RunOutcome(
             status=end.status,
             error=end.error,
-            values=stored.values,
-            next=stored.next,
-            interrupts=stored.interrupts,
-            checkpoint_id=self._journal.last_checkpoint_id,
+            values=view.values,
+            next=view.next,
+            interrupts=view.interrupts,
+            checkpoint_id=self._last_checkpoint_id(earlier),
             run_version=self._journal.last_version,
         )
 
@@ -202,16 +204,20 @@ class GraphRun:
         except (AttemptLost, Unavailable):
             raise
         except Exception as error:  # noqa: BLE001 - the schema of a state is user code; the run's own error comes first
-            return await self._without_graph(self._failed(error) if end.status == "success" else end)
+            return await self._without_graph(self._failed(error) if end.status == "success" else end, earlier)
         return RunOutcome(
             status=end.status,
             error=end.error,
             values=None if snapshot.metadata is None else view_json(snapshot.values),
             next=tuple(clean_text(name) for name in snapshot.next),
             interrupts=thread_interrupts(snapshot),
-            checkpoint_id=self._journal.last_checkpoint_id or (earlier.last.checkpoint_id if earlier.last else None),
+            checkpoint_id=self._last_checkpoint_id(earlier),
             run_version=self._journal.last_version,
         )
+
+    def _last_checkpoint_id(self, earlier: EarlierAttempts) -> str | None:
+        """Return the last root checkpoint of the run, of this attempt or an earlier one."""
+        return self._journal.last_checkpoint_id or (earlier.last.checkpoint_id if earlier.last else None)
 
     @property
     def _latest(self) -> RunnableConfig:

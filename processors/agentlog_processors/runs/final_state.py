@@ -31,7 +31,7 @@ class FinalStateReader:
     A graph that is missing, raises or hangs cannot prevent the end of a run. The code of a run whose worker died is not
     called, because it may end this process too. Without the code of the graph, the thread keeps its earlier state if
     the run left no checkpoint; otherwise it gets the stored values, with the nodes that have an interrupt or were
-    triggered as its next nodes. Rows may stay away for as long as `reads` retry; then the call raises. `graphs` and
+    triggered as its next nodes, and keeps the values that are not stored. Rows may stay away for as long as `reads` retry; then the call raises. `graphs` and
     `plain` make readers over checkpoint reads, which are called on the service loop.
     """
 
@@ -83,9 +83,7 @@ class FinalStateReader:
     async def _stored(self, work: ExecutableRun, without: RunId | None) -> ThreadView:
         reads = TimedReads(self._reads, self._clock)
         found = await self._within(PLAIN, reads, lambda: self._plain(reads).channels(work.thread_id, without))
-        if found.run_id == work.run_id:
-            return ThreadView(found.values, found.next, found.interrupts, found.checkpoint_id)
-        return ThreadView(work.values, work.next, found.interrupts, found.checkpoint_id)  # the earlier state
+        return found.view_after(work.run_id, work.values, work.next)
 
     async def _within(
         self, graph_id: str, reads: TimedReads, reading: Callable[[], Coroutine[object, object, Found]]

@@ -123,6 +123,8 @@ async def _assignment(dependencies: WorkerDependencies, attempt: Attempt) -> Run
         thread_metadata=work.thread_metadata,
         cause=dependencies.writer.cause(work.run_id, attempt.event_id),
         run_version=await dependencies.queries.run_version(work.thread_id, work.run_id) if is_retry else None,
+        values=work.values,
+        next=work.next,
     )
 
 

@@ -5,7 +5,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from tests.infra.langgraph.memory_checkpoints import MemoryCheckpoints
 
 from agentlog_facts.checkpoint import CheckpointSaved, WritesSaved
-from agentlog_facts.graph_ports import StoredState
+from agentlog_facts.graph_ports import StoredState, ThreadView
 from agentlog_facts.ids import RunId, ThreadId, stream
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_infra.langgraph.checkpoints.channel_codec import ChannelCodec
@@ -61,3 +61,13 @@ async def test_the_nodes_that_an_edge_triggered_and_that_have_not_finished_are_l
     reads = MemoryCheckpoints()
     reads.fold(stream("run", "r1"), (triggered, done))
     assert (await ChannelState(reads, SERDE).channels(T1)).next == ("b",)
+
+
+async def test_a_key_without_a_stored_value_keeps_what_the_thread_shows() -> None:
+    one = saved("r1", "c1", {"x": 1})
+    one.checkpoint["channel_versions"] = {"x": "c1", "delta": "c1", "branch:to:a": "c1"}
+    found = await views(one).channels(T1)
+    assert found.missing == {"delta"}
+    before: JsonObject = {"x": 0, "delta": [1], "gone": 2}
+    assert found.view_after(RunId("r1"), before, ("a",)).values == {"x": 1, "delta": [1]}
+    assert found.view_after(RunId("r2"), before, ("a",)) == ThreadView(before, ("a",), {}, "c1")

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import TypeGuard
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
+from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME, _DeltaSnapshot  # pyright: ignore[reportPrivateUsage]  # langgraph's channels read it too
 from langgraph.types import Interrupt
 
-from agentlog_facts.checkpoint import EncodedChannel
+from agentlog_facts.checkpoint import EncodedChannel, channel_versions
 from agentlog_facts.checkpoint_ports import CheckpointReads, StoredCheckpoint, StoredWrite, find_latest, merged
 from agentlog_facts.graph_ports import StoredState
 from agentlog_facts.ids import RunId, ThreadId
@@ -53,6 +53,7 @@ class ChannelState:
             interrupts={one.task_id: self._questions(one) for one in waiting},
             checkpoint_id=found.checkpoint_id,
             run_id=found.run_id,
+            missing=frozenset(filter(is_state_key, channel_versions(found.checkpoint).keys() - found.channels.keys())),
         )
 
     def _shown(self, channel: EncodedChannel) -> Json:
@@ -64,7 +65,10 @@ class ChannelState:
             return f"<unreadable: {type(error).__name__}>"
 
     def _value(self, channel: EncodedChannel) -> object:
-        return self._codec.decode_items(channel.items) if channel.kind == "list" else self._codec.decode(channel.value)
+        if channel.kind == "list":
+            return self._codec.decode_items(channel.items)
+        value = self._codec.decode(channel.value)
+        return value.value if isinstance(value, _DeltaSnapshot) else value  # the copy of a `DeltaChannel`
 
     def _questions(self, write: StoredWrite) -> list[Json]:
         try:
