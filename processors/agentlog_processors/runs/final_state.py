@@ -31,8 +31,9 @@ class FinalStateReader:
     A graph that is missing, raises or hangs cannot prevent the end of a run. The code of a run whose worker died is not
     called, because it may end this process too. Without the code of the graph, the thread keeps its earlier state if
     the run left no checkpoint; otherwise it gets the stored values, with the nodes that have an interrupt or were
-    triggered as its next nodes, and keeps the values that are not stored. Rows may stay away for as long as `reads` retry; then the call raises. `graphs` and
-    `plain` make readers over checkpoint reads, which are called on the service loop.
+    triggered as its next nodes, and keeps the values that are not stored. Rows may stay away for as long as `reads`
+    retry; then the call raises. `graphs` and `plain` make readers over checkpoint reads, which are called on the
+    service loop.
     """
 
     def __init__(

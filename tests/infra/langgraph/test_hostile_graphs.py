@@ -127,6 +127,15 @@ def fail_silently(state):
 
 silent = graph(fail_silently)
 
+class Unshowable(ValueError):
+    def __repr__(self):
+        raise ZeroDivisionError
+
+def fail_unshowably(state):
+    raise Unshowable("as text")
+
+unshowable = graph(fail_unshowably)
+
 def fail_with_nul(state):
     raise ValueError("a\\0b\\ud800")
 
@@ -194,7 +203,7 @@ positive = StateGraph(Positive).add_node("n", lambda state: {}).add_edge(START, 
 NAMES = (
     *("deep", "deep_object", "deep_model", "huge", "huge_inside", "object", "numbers", "complex", "class", "local"),
     *("deep_interrupt", "deep_frame", "deep_item", "refusing_reducer"),
-    *("nul_goto", "surrogate_goto", "nul_node", "surrogate_node", "nul_interrupt", "silent", "nul_error"),
+    *("nul_goto", "surrogate_goto", "nul_node", "surrogate_node", "nul_interrupt", "silent", "unshowable", "nul_error"),
     *("cancels_all", "cancels_itself", "waiting", "ends_early", "swallows_all", "makes_none", "makes_none_later"),
     *("yields_none", "yields_nothing", "is_away", "positive"),
 )
@@ -335,6 +344,12 @@ async def test_texts_of_user_code_are_kept_without_what_rows_cannot_hold(env: Ex
 
 async def test_an_error_that_cannot_be_written_as_text_is_masked(env: ExecutorEnv) -> None:
     assert message_of(await env.run("silent", input={"levels": 0})) == "An internal error occurred"
+
+
+async def test_an_error_without_a_repr_is_the_error_of_its_run(env: ExecutorEnv) -> None:
+    assert message_of(await env.run("unshowable", input={"levels": 0})) == "as text"
+    state = await env.state("unshowable", THREAD)
+    assert "An internal error occurred" in str(state["tasks"])
 
 
 async def test_a_node_that_cancels_all_tasks_of_its_loop_ends_its_run_once(env: ExecutorEnv) -> None:

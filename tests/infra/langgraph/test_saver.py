@@ -12,6 +12,7 @@ from langgraph.channels.delta import DeltaChannel
 from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.checkpoint.serde.types import ERROR
 from langgraph.graph import START, StateGraph
 from tests.fakes.standalone_saver import StandaloneSaver
 from tests.infra.langgraph.memory_checkpoints import MemoryCheckpoints, MemoryLog, MemoryThreads, SlowLog
@@ -22,6 +23,7 @@ from agentlog_facts.envelope import Actor, Cause
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.execution_port import AttemptLost
 from agentlog_facts.ids import RunId, Stream, ThreadId
+from agentlog_facts.secret_values import MASK, HiddenValues, SecretKeys
 from agentlog_infra.langgraph.checkpoints.channel_delta import MIN_PARTS
 from agentlog_infra.langgraph.checkpoints.journal import BACKLOG, CollectingJournal, ReadOnly, RunJournal, WriteClaim
 from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads
@@ -34,6 +36,14 @@ AT_ROOT = {"thread_id": THREAD, "checkpoint_ns": ""}
 CONFIG: RunnableConfig = {"configurable": AT_ROOT}
 
 
+SECRET = "sk-never-in-clear"
+
+
+class Unshowable(Exception):
+    def __repr__(self) -> str:
+        raise ZeroDivisionError
+
+
 class Rig:
     """A saver in a claim over a log in memory."""
 
@@ -41,7 +51,8 @@ class Rig:
         self.log = log
         claim = WriteClaim(THREAD, RUN, 7, Cause(Actor("worker", "w"), "c"))
         self.journal = RunJournal(log, claim, SystemClock(), SystemIds(), acknowledged=acknowledged)
-        self.saver = LogSaver(OverlaidReads(reads), self.journal, JsonPlusSerializer(), "r1:7")
+        hidden = HiddenValues(SecretKeys(), [SECRET])
+        self.saver = LogSaver(OverlaidReads(reads), self.journal, JsonPlusSerializer(), "r1:7", hidden)
 
     async def put(
         self, number: int, parent: str | None = None, source: Literal["input", "loop"] = "loop"
@@ -356,3 +367,26 @@ async def test_the_error_of_a_cancelled_task_is_not_saved_and_what_it_wrote_befo
     found = await one.saver.aget_tuple(CONFIG)
     assert found is not None
     assert [(task, channel) for task, channel, _ in found.pending_writes or ()] == [("t2", "x"), ("t3", "__error__")]
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (asyncio.CancelledError(SECRET), None),
+        (asyncio.CancelledError(), None),
+        (ValueError(SECRET), f"ValueError('{MASK}')"),
+        (Unshowable(), "An internal error occurred"),
+    ],
+)
+async def test_an_error_is_stored_without_secrets_and_a_cancel_not_at_all(
+    error: BaseException, shown: str | None
+) -> None:
+    """The mask made a text of a cancel, which was stored as the error of its task."""
+    reads = MemoryCheckpoints()
+    rig = Rig(MemoryLog(reads), reads)
+    config = await rig.put(1)
+    await rig.saver.aput_writes(config, [(ERROR, error), ("x", 1)], "task")
+    found = await rig.saver.aget_tuple(config)
+    assert found is not None
+    errors = [value for _, channel, value in found.pending_writes or () if channel == ERROR]
+    assert errors == ([] if shown is None else [shown])

@@ -84,7 +84,7 @@ async def test_a_second_attempt_without_its_graph_names_the_checkpoint_of_the_fi
     before = len(env.log.drafts)
     assert isinstance(env.log, CutLog)
     env.log.left = commits
-    with pytest.raises(Exception, match="dead|lost"):
+    with pytest.raises(Exception, match=r"dead|lost"):
         await env.attempt(after(earlier, env.order(graph_id, 2, 1, kwargs)))
     env.log.left = None
     saved: list[Json] = [

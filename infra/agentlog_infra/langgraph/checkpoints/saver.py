@@ -45,6 +45,7 @@ from agentlog_infra.langgraph.checkpoints.channel_delta import ChannelDeltaEncod
 from agentlog_infra.langgraph.checkpoints.journal import Journal
 from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads
 from agentlog_infra.langgraph.checkpoints.sync_saver import LoopBoundSaver
+from agentlog_infra.langgraph.errors import MASK, error_repr
 from agentlog_infra.langgraph.value_json import clean_text, to_object
 
 VERSION_DIGITS = 8
@@ -145,8 +146,12 @@ class LogSaver(LoopBoundSaver):
         ns = str(conf.get("checkpoint_ns") or "")
         _check_names(ns, task_id, task_path, *(channel for channel, _ in writes))
         entries: list[Json] = [
-            {"index": WRITES_IDX_MAP.get(channel, place), "channel": channel, "value": self._encoded(channel, value)}
-            for place, (channel, value) in enumerate(self._shown(writes))
+            {
+                "index": WRITES_IDX_MAP.get(channel, place),
+                "channel": channel,
+                "value": self._encoded(channel, self._shown(value) if channel == ERROR else value),
+            }
+            for place, (channel, value) in enumerate(writes)
             if not _is_cancel(channel, value)
         ]
         if not entries and writes:
@@ -163,11 +168,13 @@ class LogSaver(LoopBoundSaver):
         )
         await self._write(thread_id, written)
 
-    def _shown(self, writes: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-        """Yield the writes, with errors as texts without secrets if they contain any."""
-        for channel, value in writes:
-            text = repr(value) if channel == ERROR else ""
-            yield (channel, value) if self._hidden.text(text) == text else (channel, self._hidden.text(text))
+    def _shown(self, error: object) -> object:
+        """Return an error, as a text without secrets if it contains any or its own code cannot show it."""
+        text = error_repr(error)
+        if text is None:
+            return MASK
+        hidden = self._hidden.text(text)
+        return error if hidden == text else hidden
 
     def _encoded(self, channel: str, value: object) -> Encoded:
         with _named(channel):
