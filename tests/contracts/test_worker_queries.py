@@ -291,14 +291,26 @@ async def test_nothing_is_done_on_a_thread_in_quarantine(rows: RowsEnv) -> None:
     assert await queries.work(RunId("first")) is None
 
 
-async def test_a_ready_run_whose_graph_nobody_serves_is_found_after_its_time(rows: RowsEnv) -> None:
+async def test_ready_runs_of_a_graph_are_found_once_they_have_waited_long(rows: RowsEnv) -> None:
     await rows.given(
         draft("t1", thread_created(), run_created("first")),
         draft("t1", run_created("second")),
         draft("t2", thread_created("t2"), run_created("delayed", "t2", due_at=datetime.now(UTC) + SOON)),
     )
     long_ago = datetime.now(UTC) - START
-    assert await rows.queries.unserved(["agent", "other"], timedelta()) == []
-    assert await rows.queries.unserved(["other"], long_ago + SOON) == []
-    assert await rows.queries.unserved(["other"], long_ago - SOON) == [UnfinishedRun(RunId("first"), T1, 0, None)]
-    assert await rows.queries.unserved([], timedelta()) == [UnfinishedRun(RunId("first"), T1, 0, None)]
+    assert await rows.queries.waiting_graphs() == {"agent"}
+    assert await rows.queries.waiting_long(["other"], timedelta()) == []
+    assert await rows.queries.waiting_long(["agent"], long_ago + SOON) == []
+    assert await rows.queries.waiting_long(["agent", "other"], long_ago - SOON) == [
+        UnfinishedRun(RunId("first"), T1, 0, None)
+    ]
+
+
+async def test_a_graph_waits_only_where_one_of_its_runs_may_be_claimed(rows: RowsEnv) -> None:
+    await rows.given(
+        draft("t1", thread_created(), run_created("first")),
+        draft("t1", run_claimed("first")),
+        draft("t1", run_created("second")),
+    )
+    assert await rows.queries.waiting_graphs() == set()
+    assert await rows.queries.waiting_long(["agent"], timedelta()) == []

@@ -63,13 +63,15 @@ class MemoryWorkerQueries:
 
         return await self._ask(question)
 
-    async def unserved(self, graph_ids: Collection[str], waited: timedelta) -> Sequence[UnfinishedRun]:
+    async def waiting_graphs(self) -> Collection[str]:
+        return await self._ask(lambda rows: {row.graph_id for row in _ready(rows)})
+
+    async def waiting_long(self, graph_ids: Collection[str], waited: timedelta) -> Sequence[UnfinishedRun]:
         def question(rows: MemoryRows) -> Sequence[UnfinishedRun]:
-            ready = [row for row in rows.first_in_line() if rows.is_present(origin_of(row).partition)]
             late = [
                 row
-                for row in sorted(ready, key=_created_at)
-                if row.graph_id not in graph_ids and (row.due_at or _created_at(row)) < rows.now() - waited
+                for row in _ready(rows)
+                if row.graph_id in graph_ids and (row.due_at or _created_at(row)) < rows.now() - waited
             ]
             return [
                 UnfinishedRun(id_of(row), ThreadId(row.thread_id), row.counted_attempts, None, row.deaths)
@@ -80,11 +82,7 @@ class MemoryWorkerQueries:
 
     async def ready(self, limit: int) -> Sequence[ReadyRun]:
         def question(rows: MemoryRows) -> Sequence[ReadyRun]:
-            ready = [row for row in rows.first_in_line() if rows.is_present(origin_of(row).partition)]
-            return [
-                ReadyRun(id_of(row), row.graph_id, suspect=row.deaths > 0)
-                for row in sorted(ready, key=_created_at)[:limit]
-            ]
+            return [ReadyRun(id_of(row), row.graph_id, suspect=row.deaths > 0) for row in _ready(rows)[:limit]]
 
         return await self._ask(question)
 
@@ -95,6 +93,11 @@ class MemoryWorkerQueries:
             return min((length for length in ahead if length > timedelta()), default=None)
 
         return await self._ask(question)
+
+
+def _ready(rows: MemoryRows) -> list[RunRow]:
+    """Return the runs that may be claimed now, the oldest first."""
+    return sorted((row for row in rows.first_in_line() if rows.is_present(origin_of(row).partition)), key=_created_at)
 
 
 def _sound(rows: MemoryRows) -> list[RunRow]:

@@ -234,7 +234,10 @@ async def _runs(settings: Settings) -> Finding:
             told = ", ".join(
                 f"{one['runs']} of graph {one['graph_id']}, the oldest for {one['longest_secs']:.0f} s" for one in lost
             )
-            remedy = "put the graph back into langgraph.json, or cancel the runs; they end by BG_JOB_TIMEOUT_SECS"
+            remedy = (
+                "put the graph back into langgraph.json, or cancel the runs; they end once the housekeeper has missed "
+                "the graph for BG_JOB_TIMEOUT_SECS without a break"
+            )
             return Finding("runs", "warning", f"nobody can take: {told}", remedy)
         if found["suspects"]:
             told = f"{found['suspects']} executed alone, because their worker died"

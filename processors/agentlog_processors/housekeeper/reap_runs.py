@@ -6,7 +6,7 @@ finds a run that was released but not ended as an unfinished run.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,6 +32,7 @@ from agentlog_facts.ports import RunQueue
 from agentlog_facts.thread import LOST
 from agentlog_processors import timeouts
 from agentlog_processors.housekeeper.finish_runs import RunFinisher
+from agentlog_processors.housekeeper.unserved_graphs import ServedGraphs, UnservedGraphs
 from agentlog_processors.runs.dependencies import WorkerTimeouts
 from agentlog_processors.runtime.service import pause
 from agentlog_projections.queries.worker import UnfinishedRun
@@ -42,10 +43,6 @@ CLAIMS = 10_000
 """Most claims that one check reads; the oldest come first."""
 AT_ONCE = 16
 """Most runs that are released or ended at the same time. A run whose graph hangs delays only itself."""
-
-
-ServedGraphs = Callable[[], Collection[str] | None]
-"""Returns the ids of the graphs that workers serve now, None if they are not known."""
 
 
 class DeadWorkers(Protocol):
@@ -81,7 +78,7 @@ class ReapRuns:
         served: ServedGraphs = lambda: None,
     ) -> None:
         self._finisher = finisher
-        self._served = served
+        self._unserved = UnservedGraphs(served)
         self._queue = queue
         self._feed = dead
         self._timeouts = timeouts
@@ -137,6 +134,7 @@ class ReapRuns:
 
         Actions run in parallel: a graph that hangs must not keep the reaper from other runs.
         """
+        self._unserved.look(self._finisher.writer.clock.monotonic())  # also while the rows are away
         claims = await self._finisher.queries.claims(CLAIMS)
         self._forget()
         leased = await self._leases(claims)
@@ -162,11 +160,16 @@ class ReapRuns:
         await self._end_unserved()
 
     async def _end_unserved(self) -> None:
-        """End runs over their time limit whose graph no worker serves. Raises: Unavailable."""
-        served = self._served()
-        if served is None:
+        """End runs that have waited for their time limit, if no worker served their graph all this time.
+
+        Raises: Unavailable.
+        """
+        self._unserved.add(await self._finisher.queries.waiting_graphs())
+        run_time = self._timeouts.limits.run_time
+        graph_ids = self._unserved.for_at_least(run_time)
+        if not graph_ids:
             return
-        for run in await self._finisher.queries.unserved(served, self._timeouts.limits.run_time):
+        for run in await self._finisher.queries.waiting_long(graph_ids, run_time):
             if run.run_id not in self._actions:
                 self._begin(run.run_id, partial(self._end_never_taken, run))
 

@@ -65,10 +65,11 @@ SELECT r.run_id, r.thread_id, r.cancel::text AS cancel, r.counted_attempts, r.de
    AND {NOT_QUARANTINED}
  ORDER BY r.created_at LIMIT 1000
 """
-_UNSERVED = f"""
+_WAITING_GRAPHS = f"SELECT DISTINCT graph_id FROM ({ready_runs(_CAUGHT_UP)}) AS ready"
+_WAITING_LONG = f"""
 SELECT ready.run_id, r.thread_id, r.counted_attempts, r.deaths
   FROM ({ready_runs(_CAUGHT_UP)}) AS ready JOIN read_v1.runs r USING (run_id)
- WHERE ready.graph_id <> ALL($1::text[]) AND coalesce(r.due_at, r.created_at) < clock_timestamp() - $2::interval
+ WHERE ready.graph_id = ANY($1::text[]) AND coalesce(r.due_at, r.created_at) < clock_timestamp() - $2::interval
  ORDER BY ready.created_at LIMIT 1000
 """
 _NEXT_DUE = """
@@ -129,9 +130,14 @@ class PostgresWorkerQueries:
             for row in rows
         ]
 
-    async def unserved(self, graph_ids: Collection[str], waited: timedelta) -> Sequence[UnfinishedRun]:
+    async def waiting_graphs(self) -> Collection[str]:
         with translated("worker queries"):
-            rows = await self._pool.fetch(_UNSERVED, list(graph_ids), waited)
+            rows = await self._pool.fetch(_WAITING_GRAPHS)
+        return {row["graph_id"] for row in rows}
+
+    async def waiting_long(self, graph_ids: Collection[str], waited: timedelta) -> Sequence[UnfinishedRun]:
+        with translated("worker queries"):
+            rows = await self._pool.fetch(_WAITING_LONG, list(graph_ids), waited)
         return [
             UnfinishedRun(
                 RunId(row["run_id"]), ThreadId(row["thread_id"]), row["counted_attempts"], None, row["deaths"]

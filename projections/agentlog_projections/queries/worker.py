@@ -104,8 +104,15 @@ class WorkerQueries(Protocol):
         """Return released runs that still have to be ended."""
         ...
 
-    async def unserved(self, graph_ids: Collection[str], waited: timedelta) -> Sequence[UnfinishedRun]:
-        """Return runs that have been ready for longer than `waited`, and whose graph is none of these."""
+    async def waiting_graphs(self) -> Collection[str]:
+        """Return the ids of the graphs of all runs that may be claimed now."""
+        ...
+
+    async def waiting_long(self, graph_ids: Collection[str], waited: timedelta) -> Sequence[UnfinishedRun]:
+        """Return runs of these graphs that may be claimed now and have been due for longer than `waited`.
+
+        At most 1,000, the oldest first.
+        """
         ...
 
     async def ready(self, limit: int) -> Sequence[ReadyRun]:

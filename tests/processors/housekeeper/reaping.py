@@ -13,7 +13,7 @@ from tests.fakes.memory_rows import at_once, folded
 from tests.fakes.memory_worker_queries import MemoryWorkerQueries
 from tests.fakes.ports import CountedIds, TestClock
 
-from agentlog_commands.claims import ClaimLimits
+from agentlog_commands.claims import Claim, ClaimLimits
 from agentlog_commands.submit import Submitter
 from agentlog_facts.checkpoint import CheckpointSaved
 from agentlog_facts.envelope import Actor, Fact
@@ -35,11 +35,20 @@ TIMING = WorkerTimeouts(1, SECOND, SECOND, SECOND, SECOND, SECOND, LIMITS)
 
 
 class LoggedQueries(MemoryWorkerQueries):
-    """Rows of runs as the projection folds them from the log; `looks` counts the reaper's checks."""
+    """Rows of runs as the projection folds them from the log; `looks` counts the reaper's checks.
+
+    `away`: no query of claims is answered.
+    """
 
     def __init__(self, log: MemoryLog, clock: TestClock) -> None:
         super().__init__(at_once(lambda: replace(folded(log), now=clock.now)))
         self.looks = 0
+        self.away = False
+
+    async def claims(self, limit: int) -> Sequence[Claim]:
+        if self.away:
+            raise Unavailable("the rows are away")
+        return await super().claims(limit)
 
     async def leftovers(self, retries: int) -> Sequence[UnfinishedRun]:
         self.looks += 1

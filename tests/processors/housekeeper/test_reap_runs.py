@@ -1,6 +1,7 @@
 """Tests of the reaper: given facts on a log, when it checks, then facts."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from datetime import timedelta
 
@@ -13,10 +14,11 @@ from agentlog_commands.claims import TIMED_OUT, End, Release, given_up, timed_ou
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.guard import Void
 from agentlog_facts.ids import RunId, ThreadId
-from agentlog_facts.thread import RunAlive, RunCancelRequested, RunCreated, RunFinished, RunReleased, ThreadCreated
+from agentlog_facts.thread import RunAlive, RunCancelRequested, RunFinished, RunReleased, ThreadCreated
 from agentlog_processors.housekeeper.reap_runs import ReapRuns
 
 R1 = RunId("r1")
+LIMIT_S = LIMITS.run_time.total_seconds()
 OVER_S = 60 + 15
 
 
@@ -236,28 +238,72 @@ async def test_a_named_run_whose_reaper_died_before_the_end_is_ended_by_the_next
     assert "died twice while it executed graph agent before its first checkpoint" in str(finished.error["message"])
 
 
-async def test_a_run_that_nobody_can_take_ends_by_its_time_limit() -> None:
-    reaping = Reaping()
+async def looks(reaping: Reaping, served: Callable[[], Collection[str] | None]) -> Callable[[float], Awaitable[bool]]:
+    """Return a function that looks at a time in seconds, and tells whether the run r1 of graph `agent` has ended."""
     await reaping.given("t1", thread("t1"), replace(c.run_created("r1"), thread_id=ThreadId("t1")))
-    served: set[str] = {"another"}
-    reaper = ReapRuns(reaping.finisher, reaping.queue, reaping.queue, TIMING, lambda: served)
-    reaping.clock.seconds = LIMITS.run_time.total_seconds() - 1
-    await reaper.look()
-    await reaper.idle()
-    assert isinstance(reaping.facts("t1")[-1], RunCreated)
-    reaping.clock.seconds += 2
-    served.add("agent")
-    await reaper.look()
-    await reaper.idle()
-    assert isinstance(reaping.facts("t1")[-1], RunCreated), "the graph is back"
-    served.discard("agent")
-    await reaper.look()
-    await reaper.idle()
+    reaper = ReapRuns(reaping.finisher, reaping.queue, reaping.queue, TIMING, served)
+
+    async def ended_at(seconds: float) -> bool:
+        reaping.clock.seconds = seconds
+        await reaper.look()
+        await reaper.idle()
+        return isinstance(reaping.facts("t1")[-1], RunFinished)
+
+    return ended_at
+
+
+async def test_a_run_that_nobody_can_take_ends_after_the_time_limit_of_runs() -> None:
+    reaping = Reaping()
+    ended_at = await looks(reaping, lambda: {"another"})
+    assert not await ended_at(0)
+    assert not await ended_at(LIMIT_S)  # not older than the limit
+    assert await ended_at(LIMIT_S + 1)
     finished = reaping.facts("t1")[-1]
     assert isinstance(finished, RunFinished)
     assert finished.error is not None
     assert (finished.status, finished.error["error"]) == ("timeout", "TimeoutError")
     assert "graph agent is not in langgraph.json: nobody could take the run" in str(finished.error["message"])
+
+
+async def test_an_old_run_outlasts_a_deployment_that_leaves_its_graph_out_for_a_moment() -> None:
+    reaping, served = Reaping(), {"agent"}
+    ended_at = await looks(reaping, lambda: served)
+    assert not await ended_at(100 * LIMIT_S)
+    served.discard("agent")
+    assert not await ended_at(100 * LIMIT_S + 1)
+    assert not await ended_at(101 * LIMIT_S)
+    served.add("agent")
+    assert not await ended_at(101 * LIMIT_S + 0.5)
+    served.discard("agent")
+    assert not await ended_at(101 * LIMIT_S + 1), "the graph was back meanwhile"
+    assert not await ended_at(102 * LIMIT_S)
+    assert await ended_at(102 * LIMIT_S + 1)
+
+
+async def test_a_housekeeper_that_has_just_started_ends_no_run_of_a_removed_graph() -> None:
+    reaping = Reaping()
+    ended_at = await looks(reaping, lambda: {"another"})
+    assert not await ended_at(100 * LIMIT_S)
+
+
+async def test_a_look_without_a_readable_langgraph_json_begins_the_observation_again() -> None:
+    reaping = Reaping()
+    served: list[Collection[str] | None] = [{"another"}, None, {"another"}, {"another"}, {"another"}]
+    ended_at = await looks(reaping, lambda: served.pop(0))
+    assert [await ended_at(LIMIT_S * look + look) for look in range(4)] == [False, False, False, True]
+
+
+async def test_a_graph_that_is_back_while_the_rows_are_away_begins_the_observation_again() -> None:
+    reaping, served = Reaping(), {"another"}
+    ended_at = await looks(reaping, lambda: served)
+    assert not await ended_at(0)
+    reaping.rows.away = True
+    served.add("agent")
+    with pytest.raises(Unavailable):
+        await ended_at(LIMIT_S)
+    reaping.rows.away = False
+    served.discard("agent")
+    assert not await ended_at(LIMIT_S + 1)
 
 
 async def test_clients_of_a_run_whose_end_no_reader_could_decode_see_the_error_of_its_row() -> None:
