@@ -7,8 +7,9 @@ from contextlib import aclosing, asynccontextmanager
 from aiokafka import AIOKafkaClient
 from aiokafka.protocol.fetch import FetchRequest, FetchResponse_v11
 
+from agentlog_facts.topics import EVENTS
 from agentlog_facts.vocabulary import parse_commit
-from agentlog_infra.kafka.connection import EVENTS, connection
+from agentlog_infra.kafka.connection import connection
 from agentlog_infra.kafka.reader import KafkaReader, Record
 from agentlog_infra.settings import Settings
 

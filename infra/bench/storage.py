@@ -5,7 +5,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from agentlog_infra.kafka.connection import BLOBS
+from agentlog_facts.topics import BLOBS
 from agentlog_infra.kafka.partitions import partition_of
 from agentlog_infra.settings import Settings
 from bench.client import Client, JsonObject

@@ -12,9 +12,10 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from agentlog_facts.errors import Corrupt, Unavailable
 from agentlog_facts.json_value import Json, JsonObject
+from agentlog_facts.topics import EVENTS
 from agentlog_facts.vocabulary import parse_commit
 from agentlog_infra import timeouts
-from agentlog_infra.kafka.connection import EVENTS, connection, kafka_faults
+from agentlog_infra.kafka.connection import connection, kafka_faults
 from agentlog_infra.kafka.event_log import append_time
 from agentlog_infra.kafka.partitions import partition_of
 from agentlog_infra.kafka.shutdown import close_client

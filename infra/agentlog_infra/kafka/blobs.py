@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from agentlog_facts.decoding import guarded
 from agentlog_facts.errors import BlobMissing, Corrupt, Unavailable
 from agentlog_facts.json_value import Json, load
-from agentlog_infra.kafka.connection import BLOBS, kafka_faults
+from agentlog_facts.topics import BLOBS
+from agentlog_infra.kafka.connection import kafka_faults
 from agentlog_infra.kafka.partitions import partition_of
 from agentlog_infra.kafka.producer import DurableProducer
 from agentlog_infra.kafka.reader import KafkaReader, Record

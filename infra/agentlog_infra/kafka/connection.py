@@ -17,9 +17,6 @@ from agentlog_facts.errors import Misconfigured, Unavailable
 from agentlog_infra import timeouts
 from agentlog_infra.settings import Settings, names_of
 
-EVENTS = "agentlog.events"
-OUTPUTS = "agentlog.outputs"
-BLOBS = "agentlog.blobs"
 _PROVIDER = "AGENTLOG_KAFKA_SASL_TOKEN_PROVIDER"
 
 

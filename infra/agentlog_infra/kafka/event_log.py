@@ -12,6 +12,7 @@ from agentlog_facts.ids import Key
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump
 from agentlog_facts.ports import Blobs, RawRecord
 from agentlog_facts.system import PartitionOpened
+from agentlog_facts.topics import BLOBS, EVENTS
 from agentlog_facts.vocabulary import (
     blob_refs,
     decode_commit,
@@ -21,7 +22,7 @@ from agentlog_facts.vocabulary import (
     place_blob,
 )
 from agentlog_infra.kafka.blobs import KafkaBlobs
-from agentlog_infra.kafka.connection import BLOBS, EVENTS, connection
+from agentlog_infra.kafka.connection import connection
 from agentlog_infra.kafka.partitions import partition_headers, partition_of
 from agentlog_infra.kafka.producer import DurableProducer
 from agentlog_infra.kafka.reader import KafkaReader, Record

@@ -16,9 +16,10 @@ from aiokafka.errors import OffsetOutOfRangeError
 from agentlog_facts.envelope import Draft
 from agentlog_facts.errors import Diverged, Unavailable
 from agentlog_facts.ports import RawRecord
+from agentlog_facts.topics import BLOBS, EVENTS
 from agentlog_infra import timeouts
 from agentlog_infra.kafka.blobs import KafkaBlobs
-from agentlog_infra.kafka.connection import BLOBS, EVENTS, Connection, connection, kafka_faults
+from agentlog_infra.kafka.connection import Connection, connection, kafka_faults
 from agentlog_infra.kafka.event_log import raw_record, resolve
 from agentlog_infra.kafka.producer import DurableProducer
 from agentlog_infra.kafka.reader import KafkaReader

@@ -14,8 +14,8 @@ from agentlog_facts.envelope import Fact
 from agentlog_facts.errors import Corrupt, Misconfigured, UnknownSchema
 from agentlog_facts.json_value import as_object
 from agentlog_facts.system import PartitionOpened
+from agentlog_facts.topics import EVENTS
 from agentlog_facts.vocabulary import decode_fact, parse_commit
-from agentlog_infra.kafka.connection import EVENTS
 from agentlog_infra.kafka.reader import KafkaReader
 
 

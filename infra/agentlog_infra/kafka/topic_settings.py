@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from agentlog_infra.kafka.connection import BLOBS, EVENTS, OUTPUTS
+from agentlog_facts.topics import BLOBS, EVENTS, OUTPUTS
 from agentlog_infra.kafka.producer import MAX_REQUEST_BYTES
 from agentlog_infra.settings import Settings
 

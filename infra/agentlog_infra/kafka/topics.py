@@ -21,9 +21,10 @@ from agentlog_facts.envelope import Actor, Cause, Draft
 from agentlog_facts.errors import Misconfigured, Unavailable
 from agentlog_facts.ids import Key, stream
 from agentlog_facts.system import PartitionOpened
+from agentlog_facts.topics import EVENTS, OUTPUTS
 from agentlog_facts.vocabulary import encode_commit, encode_facts
 from agentlog_infra import timeouts
-from agentlog_infra.kafka.connection import EVENTS, OUTPUTS, Connection, connection, kafka_faults
+from agentlog_infra.kafka.connection import Connection, connection, kafka_faults
 from agentlog_infra.kafka.diagnosis import diagnose_connection
 from agentlog_infra.kafka.partitions import partition_header, partition_of
 from agentlog_infra.kafka.producer import DurableProducer

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from agentlog_facts.errors import Unavailable
+from agentlog_facts.topics import BLOBS, EVENTS, OUTPUTS
 from agentlog_infra import timeouts
 from agentlog_infra.process.child import folder_identity, stop_child, write_atomically
 from agentlog_infra.process.ready_pipe import ReadyPipe
@@ -17,8 +18,8 @@ from agentlog_infra.stack.data_dir import DataDir
 from agentlog_infra.stack.server import EmbeddedServer
 
 _HOST = "127.0.0.1"
-_ENDLESS = "agentlog.events,agentlog.blobs"
-_UNDELETABLE = f"{_ENDLESS},agentlog.outputs"
+_ENDLESS = f"{EVENTS},{BLOBS}"
+_UNDELETABLE = f"{_ENDLESS},{OUTPUTS}"
 
 
 def _ensure_secret(path: Path) -> None:

@@ -10,11 +10,10 @@ from agentlog_facts.envelope import LogPosition
 from agentlog_facts.errors import Corrupt
 from agentlog_facts.ids import Key
 from agentlog_facts.ports import EventRecords
+from agentlog_facts.topics import EVENTS
 from agentlog_postgres.connection import Pool, reading
 from agentlog_projections import timeouts
 from agentlog_projections.sql.caught_up import NEWER_RELEASE
-
-EVENTS_TOPIC = "agentlog.events"
 
 MOST_PARKED = 1_000
 """The most aggregates that `parked` returns; `health` counts all."""
@@ -134,7 +133,7 @@ async def _stuck(log: EventRecords, partition: int, offset: int, error: str) -> 
         key = key_text((await log.raw(LogPosition(partition, offset))).key)
     except Corrupt:  # the log is another one
         key = ""
-    return StuckRecord(EVENTS_TOPIC, partition, offset, key, error)
+    return StuckRecord(EVENTS, partition, offset, key, error)
 
 
 async def parked(pool: Pool) -> list[Parked]:

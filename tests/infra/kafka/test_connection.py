@@ -17,7 +17,8 @@ from tests.certificates import Certificates
 from tests.infra.kafka.test_topics import ENDS_S, PARTITIONS, serve
 
 from agentlog_facts.errors import AgentlogError, Misconfigured, Unavailable
-from agentlog_infra.kafka.connection import OUTPUTS, connection
+from agentlog_facts.topics import OUTPUTS
+from agentlog_infra.kafka.connection import connection
 from agentlog_infra.kafka.producer import DurableProducer
 from agentlog_infra.kafka.reader import KafkaReader
 from agentlog_infra.kafka.topics import apply, check

@@ -18,8 +18,8 @@ from tests.broker.servers import BrokerProcess, admin
 
 import agentlog_infra.examples
 from agentlog_facts.errors import Misconfigured, Unavailable
+from agentlog_facts.topics import BLOBS, EVENTS, OUTPUTS
 from agentlog_infra.kafka import topics
-from agentlog_infra.kafka.connection import BLOBS, EVENTS, OUTPUTS
 from agentlog_infra.kafka.producer import MAX_REQUEST_BYTES
 from agentlog_infra.kafka.topic_settings import TopicChange, config_changes, strimzi_manifests, wanted
 from agentlog_infra.kafka.topics import apply, check, plan

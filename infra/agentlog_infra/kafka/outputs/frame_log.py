@@ -13,7 +13,8 @@ from agentlog_facts.errors import Corrupt
 from agentlog_facts.frame import SLOTS, FrameRecord, encode_record, position
 from agentlog_facts.ids import ThreadId
 from agentlog_facts.ports import FrameTail, PositionedFrames
-from agentlog_infra.kafka.connection import OUTPUTS, Connection
+from agentlog_facts.topics import OUTPUTS
+from agentlog_infra.kafka.connection import Connection
 from agentlog_infra.kafka.outputs.ranges import FrameRanges
 from agentlog_infra.kafka.outputs.records import LARGE_BYTES, PART, Headers, cut, naming
 from agentlog_infra.kafka.outputs.tail import PartitionTail

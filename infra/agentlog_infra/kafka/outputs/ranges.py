@@ -9,8 +9,9 @@ from aiokafka.errors import OffsetOutOfRangeError
 from agentlog_facts.errors import AgentlogError, Corrupt, Gap, Unavailable
 from agentlog_facts.frame import position
 from agentlog_facts.ports import PositionedFrames
+from agentlog_facts.topics import OUTPUTS
 from agentlog_infra import timeouts
-from agentlog_infra.kafka.connection import OUTPUTS, Connection, kafka_faults
+from agentlog_infra.kafka.connection import Connection, kafka_faults
 from agentlog_infra.kafka.consumer_pool import ConsumerPool, Reading
 from agentlog_infra.kafka.outputs.records import Stored, decoded, parts_of
 
