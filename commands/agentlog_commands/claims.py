@@ -193,8 +193,13 @@ def timed_out() -> End:
 
 def never_taken(graph_id: str) -> End:
     """Return the end of a run over its time limit that no worker could take."""
-    message = f"graph {graph_id} is not in langgraph.json: nobody could take the run within its time limit"
+    message = f"{not_served(graph_id)}: nobody could take the run within its time limit"
     return End("timeout", "timeout", {"error": "TimeoutError", "message": message})
+
+
+def not_served(graph_id: str) -> str:
+    """Return what is said of a graph that no worker serves."""
+    return f"graph {graph_id} is not in langgraph.json"
 
 
 def given_up(attempts: int) -> End:

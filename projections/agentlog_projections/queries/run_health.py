@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from agentlog_commands.claims import not_served
 from agentlog_postgres.connection import Pool, reading
 
 _SUSPECTS = """
@@ -47,7 +48,7 @@ class RunHealth:
 
 def unserved_reason(graph_id: str) -> str:
     """Return the reason for which a run of a graph that is not served waits."""
-    return f"graph {graph_id} is not in langgraph.json: nobody can take this run until it is back"
+    return f"{not_served(graph_id)}: nobody can take this run until it is back"
 
 
 async def run_health(pool: Pool) -> RunHealth:
