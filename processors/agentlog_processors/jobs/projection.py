@@ -22,6 +22,7 @@ from agentlog_projections.projector.isolated_fold import park, retry
 from agentlog_projections.projector.quarantine import DETERMINISTIC, LEDGER
 from agentlog_projections.queries.health import Parked, health, parked, stuck
 from agentlog_projections.queries.run_health import run_health
+from agentlog_projections.sql.caught_up import DIVERGED
 
 NOT_FOUND = 5
 NAME = "agentlog-projection"
@@ -93,7 +94,7 @@ async def _park(settings: Settings, partition: int) -> int:
     async with AsyncExitStack() as stack:
         pool, log = await _open(settings, stack)
         one = next((one for one in await stuck(pool, log) if one.partition == partition), None)
-        if one is None or one.error.startswith("log diverged"):
+        if one is None or one.error.startswith(DIVERGED):
             sys.stderr.write(f"partition {partition} does not stand at a record of this log\n")
             return NOT_FOUND
         connection_ = await connect_projector(settings.database_uri or "", NAME)

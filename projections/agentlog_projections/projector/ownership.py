@@ -21,6 +21,7 @@ from agentlog_projections import timeouts
 from agentlog_projections.projector.assignment import ClusterState, PartitionOwner, Rebuild
 from agentlog_projections.projector.heartbeat import NOTIFY
 from agentlog_projections.projector.ledger import digest
+from agentlog_projections.sql.caught_up import DIVERGED
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ class FoldedPartition:
         self.present = behind <= 0 or (self.present and behind <= RESUMABLE)
         if behind < 0:
             self.reading = NOWHERE
-            self.stopped = f"log diverged: expected a record at {self.next_offset - 1}, the log ends at {end}"
+            self.stopped = f"{DIVERGED}: expected a record at {self.next_offset - 1}, the log ends at {end}"
 
     def stop(self, why: str, at: int, *, unknown: bool = False) -> None:
         """Stop folding at offset `at`; records that were read before it are still folded."""
@@ -152,13 +153,13 @@ class FoldedPartition:
         if self.stopped is not None or offset < self.reading:
             return False
         if offset > self.reading:
-            self.stop(f"log diverged: expected a record at {self.reading}, found {offset}", self.reading)
+            self.stop(f"{DIVERGED}: expected a record at {self.reading}, found {offset}", self.reading)
             return False
         self.reading = offset + 1
         if self.verifying:
             self.verifying = False
             if digest(raw) != self.digest:
-                self.stopped = f"log diverged: the record at {offset} is not the one that was folded"
+                self.stopped = f"{DIVERGED}: the record at {offset} is not the one that was folded"
             return False
         return True
 

@@ -11,6 +11,8 @@ from agentlog_postgres.connection import Pool, reading
 
 NEWER_RELEASE = "unknown schema"
 """Beginning of the reason of a stop at a record of a newer release."""
+DIVERGED = "log diverged"
+"""Beginning of the reason of a stop because the log is not the one that was folded."""
 _PRESENT = "SELECT partition, present AND stopped IS NULL AS present FROM ledger.positions"
 _ALL = """
 (SELECT coalesce(bool_and(present AND stopped IS NULL) AND count(*) >= coalesce(max(partitions), 1), false)
