@@ -1,7 +1,9 @@
-"""Release of claims and end of runs for workers that no longer do it: release, wait for the verdict, read, finish.
+"""Release of claims and end of runs in place of their workers: fence off the outputs, release, read the state, finish.
 
-Only a worker writes under its epoch; this module never does. Each step may be repeated, also by two housekeepers at the
-same time: event ids follow from run and epoch, and each commit demands the version of the thread that it was based on.
+On `events` only a worker writes under its epoch; each commit of this module demands the version of the thread that it
+was based on. On `outputs` the module writes one record under the worker's epoch, the fence, after which readers show no
+more frames of that epoch. Each step may be repeated, also by two housekeepers at the same time: the event id of a
+release follows from run and epoch, that of an end from the run.
 """
 
 import logging
