@@ -77,6 +77,7 @@ class MemoryTail:
     unknown: set[str] = field(default_factory=set[str])
     faults: dict[str, AgentlogError] = field(default_factory=dict[str, AgentlogError])
     readers: "list[MemoryTail]" = field(default_factory=lambda: list[MemoryTail]())
+    away: bool = False
 
     def reader(self, unknown: set[str] | None = None) -> "MemoryTail":
         """Return another tail of the same records, one per projector; it cannot decode the event ids in `unknown`."""
@@ -129,6 +130,7 @@ class MemoryTail:
         return found
 
     async def ends(self) -> Mapping[int, int]:
+        self._require()
         return {number: len(self.records[number]) for number in range(self.partitions)}
 
     async def resolve(self, raw: RawRecord) -> Draft:
@@ -144,7 +146,12 @@ class MemoryTail:
             raise self.faults[commit.event_id]
         return commit
 
+    def _require(self) -> None:
+        if self.away:
+            raise Unavailable("the log does not answer")
+
     async def raw(self, place: LogPosition) -> RawRecord:
+        self._require()
         key, value = self.records[place.partition][place.offset]
         return RawRecord(place, key, value, START)
 

@@ -12,6 +12,7 @@ from functools import partial
 
 from agentlog_facts.envelope import LogPosition
 from agentlog_facts.errors import AgentlogError, BlobMissing, Unavailable, UnknownSchema
+from agentlog_facts.ports import EventRecords
 from agentlog_infra.kafka.event_log import KafkaLog, open_event_log
 from agentlog_infra.settings import Settings
 from agentlog_infra.stack.addresses import joined
@@ -20,6 +21,7 @@ from agentlog_processors.jobs.migrate import DIFFERENCE, OK, USAGE, failed
 from agentlog_projections.models.registry import read_models
 from agentlog_projections.projector.isolated_fold import park, retry
 from agentlog_projections.projector.quarantine import DETERMINISTIC, LEDGER
+from agentlog_projections.projector.repeated_faults import takes_writes
 from agentlog_projections.queries.health import Parked, health, parked, stuck
 from agentlog_projections.queries.run_health import run_health
 from agentlog_projections.sql.caught_up import DIVERGED
@@ -124,22 +126,36 @@ async def _retry(settings: Settings, names: Sequence[str]) -> int:
         if not chosen:
             sys.stderr.write("nothing is quarantined under these names\n")
             return NOT_FOUND
-        outcomes = [await _retry_one(settings, log, one) for one in chosen]
-    for one, error in zip(chosen, outcomes, strict=True):
-        line = {"model": one.model, "key": one.key, "commits": one.commits, "error": error}
-        sys.stdout.write(json.dumps(line) + "\n")
-    return OK if not any(outcomes) else DIFFERENCE
+        errors = [await _retry_one(settings, log, one) for one in chosen]
+    return OK if not any(errors) else DIFFERENCE
 
 
 async def _retry_one(settings: Settings, log: KafkaLog, one: Parked) -> str | None:
-    """Apply the waiting commits of an aggregate; return the error, or None. Raises: Unavailable."""
+    """Apply the waiting commits of an aggregate, print and return the error, or None. Raises: Unavailable."""
+    error = await retry_aggregate(settings.database_uri or "", log, one)
+    line = {"model": one.model, "key": one.key, "commits": one.commits, "error": error}
+    sys.stdout.write(json.dumps(line) + "\n")
+    return error
+
+
+async def retry_aggregate(database_uri: str, log: EventRecords, one: Parked) -> str | None:
+    """Apply the waiting commits of an aggregate; return the error if they fail again.
+
+    Raises: Unavailable if the log or PostgreSQL is away. A fault that only looks like an outage is an error of the
+    aggregate: it also occurs while the log answers and PostgreSQL takes other writes.
+    """
     models, _ = read_models()
     if one.model not in {LEDGER, *(model.name for model in models)}:
         return f"this release has no read model {one.model}"
-    connection_ = await connect_projector(settings.database_uri or "", NAME)
+    connection_ = await connect_projector(database_uri, NAME)
     try:
         await retry(connection_, log, models, one.model, one.key)
-    except (BlobMissing, Unavailable, UnknownSchema, *DETERMINISTIC) as error:
+    except (BlobMissing, UnknownSchema, *DETERMINISTIC) as error:
+        return f"{type(error).__name__}: {error}"
+    except Unavailable as error:
+        await log.ends()
+        if not await takes_writes(database_uri, 0):
+            raise
         return f"{type(error).__name__}: {error}"
     finally:
         await close(connection_)

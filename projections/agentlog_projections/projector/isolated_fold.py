@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from agentlog_facts.decoding import key_text
 from agentlog_facts.envelope import LogPosition
-from agentlog_facts.errors import Conflict
+from agentlog_facts.errors import BlobMissing, Conflict
 from agentlog_facts.ids import Key
 from agentlog_facts.ports import EventRecords
-from agentlog_postgres.connection import Connection, translated
+from agentlog_postgres.connection import Connection, is_transient, translated
 from agentlog_projections import timeouts
 from agentlog_projections.projector.ledger import LedgerFold
 from agentlog_projections.projector.quarantine import (
@@ -112,27 +112,35 @@ async def retry(connection: Connection, log: EventRecords, models: Sequence[Read
     """Apply the parked commits of an aggregate again, in order, and return how many there were.
 
     `model` is a read model, or LEDGER for an aggregate whose records wait for their verdicts. Meanwhile the projector
-    loses the partition; it takes it again by itself. If a commit fails again, its error is raised and all commits stay
-    in quarantine. Raises: Unavailable.
+    loses the partition; it takes it again by itself. If a commit fails again, its error is raised, the attempt counts,
+    and all commits stay in quarantine. Raises: Unavailable, which does not count.
     """
     for one in models:
         one.forget()
     with translated(f"retry of {model} {key}"):
-        await connection.execute(_TRY, model, key)
-        async with connection.transaction():
-            await connection.execute(_PATIENT)
-            await connection.execute(_RELEASE, model, key)  # from here on no projector adds commits
-            parked = await connection.fetch(_PARKED, model, key)
-            places = [LogPosition(row["partition"], row["offset"]) for row in parked]
-            if model == LEDGER:
-                await _judge_again(connection, log, models, places, key)
-            else:
-                chosen = next(one for one in models if one.name == model)
-                for place, row in zip(places, parked, strict=True):
-                    draft = await log.resolve(await log.raw(place))
-                    commit = Commit(place, draft, row["version"], row["ordinal"], tuple(row["ended"]))
-                    await _apply(connection, chosen, commit)
-            await connection.execute(_FORGET, model, key)
+        try:
+            return await _retry(connection, log, models, model, key)
+        except (BlobMissing, *DETERMINISTIC) as error:
+            if not is_transient(error):
+                await connection.execute(_TRY, model, key)
+            raise
+
+
+async def _retry(connection: Connection, log: EventRecords, models: Sequence[ReadModel], model: str, key: Key) -> int:
+    async with connection.transaction():
+        await connection.execute(_PATIENT)
+        await connection.execute(_RELEASE, model, key)  # from here on no projector adds commits
+        parked = await connection.fetch(_PARKED, model, key)
+        places = [LogPosition(row["partition"], row["offset"]) for row in parked]
+        if model == LEDGER:
+            await _judge_again(connection, log, models, places, key)
+        else:
+            chosen = next(one for one in models if one.name == model)
+            for place, row in zip(places, parked, strict=True):
+                draft = await log.resolve(await log.raw(place))
+                commit = Commit(place, draft, row["version"], row["ordinal"], tuple(row["ended"]))
+                await _apply(connection, chosen, commit)
+        await connection.execute(_FORGET, model, key)
     return len(parked)
 
 
