@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import gc
 import json
 import logging
 import os
@@ -47,6 +46,7 @@ from agentlog_processors.runs.dependencies import CommitWriter, WorkerDependenci
 from agentlog_processors.runs.final_state import FinalStateReader
 from agentlog_processors.runs.output_offsets import CachedEndOffsets
 from agentlog_processors.runs.retrying_reads import RetryingReads
+from agentlog_processors.runtime.garbage_collection import FOLD_THRESHOLDS, WORKER_THRESHOLDS, collect_rarely
 from agentlog_processors.runtime.gil_watchdog import GilWatchdog
 from agentlog_processors.runtime.loop_bridge import BridgedCheckpointReads, BridgedEventLog, LoopBridge
 from agentlog_processors.runtime.service import Endless, Service, supervise
@@ -60,7 +60,7 @@ from agentlog_projections.models.registry import read_models
 from agentlog_projections.models.store import StoreItems
 from agentlog_projections.projector.announcer import Announcer
 from agentlog_projections.projector.ledger import Ledger
-from agentlog_projections.projector.projector import Projector, tune_memory
+from agentlog_projections.projector.projector import Projector
 from agentlog_projections.projector.session import FoldPorts, FoldSettings
 from agentlog_projections.queries.postgres_worker import PostgresWorkerQueries
 from agentlog_projections.queries.purge import purge_deleted
@@ -147,7 +147,7 @@ async def _serve(settings: Settings, roles: Sequence[str], ready_fd: int | None)
         if "spare" in roles:
             services += _worker(await _adapters(stack, settings), stack, leave=stop.set)
         if not EXECUTING.isdisjoint(roles):
-            _tune_memory()
+            collect_rarely(WORKER_THRESHOLDS)
         if "housekeeper" in roles:
             services += _housekeeper(await _adapters(stack, settings), stack)
         if "projector" in roles:
@@ -189,7 +189,7 @@ def _timeouts(settings: Settings) -> WorkerTimeouts:
 
 async def _projector(stack: AsyncExitStack, settings: Settings) -> list[Service]:
     """Return the projector and its announcer. Raises: Unavailable."""
-    tune_memory()
+    collect_rarely(FOLD_THRESHOLDS)
     pool = await open_pool(settings.database_uri or "", 2)
     stack.push_async_callback(pool.close)
     feed = await open_feed(settings, stack)
@@ -255,16 +255,6 @@ def _worker(adapters: RoleAdapters, stack: AsyncExitStack, leave: Callable[[], N
     )
     active: dict[RunId, Attempt] = {}
     return [ExecuteRuns(dependencies, active), WatchClaims(dependencies, active)]
-
-
-def _tune_memory() -> None:
-    """Make garbage collection of a worker rarer: a token stream makes objects, not cycles, and collections visit all.
-
-    A tenth of the projector's threshold: user code makes cycles, and a rarer collection would stop all runs for longer.
-    """
-    gc.collect()
-    gc.freeze()  # modules of graphs and libraries stay
-    gc.set_threshold(10_000, 10, 10)
 
 
 def _housekeeper(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]:

@@ -30,8 +30,8 @@ from agentlog_processors.jobs.rebuild_in_place import rebuild_in_place
 from agentlog_processors.jobs.rebuild_progress import Progress
 from agentlog_processors.jobs.rebuild_session import Cancelled, Found, RebuildDependencies, cancel
 from agentlog_processors.jobs.rebuild_shadow import Differs, Mode, rebuild_shadow
+from agentlog_processors.runtime.garbage_collection import FOLD_THRESHOLDS, collect_rarely
 from agentlog_projections.projector.announcer import NullAnnouncer
-from agentlog_projections.projector.projector import tune_memory
 from agentlog_projections.projector.session import FoldPorts
 from agentlog_projections.rebuild import shadow_schema
 
@@ -87,7 +87,7 @@ async def rebuild(settings: Settings, word: str) -> int:
 
     Raises: Unavailable, Diverged, Differs, Conflict, Cancelled, Misconfigured.
     """
-    tune_memory()
+    collect_rarely(FOLD_THRESHOLDS)
     async with AsyncExitStack() as stack:
         uri = settings.database_uri or ""
         in_place = word == "in-place" or not await _has_rows(uri)

@@ -1,7 +1,6 @@
 """Projector: session after session, each on a connection of its own, until it is stopped."""
 
 import asyncio
-import gc
 import logging
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -19,13 +18,6 @@ from agentlog_projections.projector.session import FoldPorts, FoldSettings, Proj
 from agentlog_projections.sql.read_model import ReadModel
 
 log = logging.getLogger(__name__)
-
-
-def tune_memory() -> None:
-    """Make garbage collection rarer: a batch makes many objects and no cycles, and each collection visits them."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 100)
 
 
 class Projector:
