@@ -134,5 +134,12 @@ async def _dependencies(stack: AsyncExitStack, settings: Settings, suffix: str) 
     erased_after = timedelta(milliseconds=settings.outputs_retention_ms)
     owner = f"rebuild-{SystemIds().uuid7()}"
     return RebuildDependencies(
-        settings.database_uri or "", ports, schema_statements(tables()), erased_after, owner, Progress(), print
+        settings.database_uri or "",
+        ports,
+        schema_statements(tables()),
+        erased_after,
+        owner,
+        Progress(),
+        print,
+        settings.projector_cache_bytes,
     )

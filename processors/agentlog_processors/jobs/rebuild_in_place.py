@@ -17,7 +17,7 @@ from agentlog_processors.jobs.rebuild_session import (
 )
 from agentlog_projections.models.registry import read_models
 from agentlog_projections.projector.ownership import fence_off
-from agentlog_projections.projector.session import FoldSettings, ProjectorSession
+from agentlog_projections.projector.session import ProjectorSession
 from agentlog_projections.rebuild import shadow_schema
 from agentlog_projections.rebuild.shadow_schema import IN_PLACE, LEDGER, NAME
 
@@ -59,8 +59,8 @@ class _RebuildInPlace:
 
     async def run(self, to: Connections) -> None:
         """Own every partition and fold until all are present. Raises: Diverged."""
-        settings = FoldSettings(self._dependencies.database_uri, self._dependencies.owner)
-        models, runs = read_models()
+        settings = self._dependencies.fold_settings()
+        models, runs = read_models(settings.cache_bytes)
         fold = ProjectorSession(to.fold, settings, self._dependencies.ports, models, runs)
         await fold.begin()
         total = sum(one.target for one in fold.partitions.values())

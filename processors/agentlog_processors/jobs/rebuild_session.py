@@ -16,9 +16,10 @@ from agentlog_facts.errors import AgentlogError, Unavailable
 from agentlog_postgres.connection import TRANSIENT, Connection, translated
 from agentlog_processors import timeouts
 from agentlog_processors.jobs.rebuild_progress import Progress
-from agentlog_projections.projector.session import FoldPorts
+from agentlog_projections.projector.session import FoldPorts, FoldSettings
 from agentlog_projections.rebuild import shadow_schema
 from agentlog_projections.rebuild.shadow_schema import IN_PLACE, LEDGER, RETIRED, SHADOW
+from agentlog_projections.sql.cache_shares import CACHE_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class RebuildDependencies:
     """Dependencies of a rebuild. `ddl` creates all tables; the announcer of `ports` sends nothing.
 
     The housekeeper may have erased threads that were deleted longer ago than `erased_after`. `say` prints the result.
-    `owner` is the unique name of this rebuild.
+    `owner` is the unique name of this rebuild, `cache_bytes` the budget of the caches of its fold.
     """
 
     database_uri: str
@@ -52,6 +53,11 @@ class RebuildDependencies:
     owner: str
     progress: Progress
     say: Callable[[str], None]
+    cache_bytes: int = CACHE_BYTES
+
+    def fold_settings(self) -> FoldSettings:
+        """Return the settings of the fold of this rebuild."""
+        return FoldSettings(self.database_uri, self.owner, cache_bytes=self.cache_bytes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeAlias
 
@@ -25,7 +26,7 @@ from agentlog_processors.jobs.rebuild_session import (
     run_exclusively,
 )
 from agentlog_projections.models.registry import read_models
-from agentlog_projections.projector.session import FoldPorts, FoldSettings, ProjectorSession
+from agentlog_projections.projector.session import FoldPorts, ProjectorSession
 from agentlog_projections.rebuild import shadow_schema
 from agentlog_projections.rebuild.bounded_tail import BoundedTail
 from agentlog_projections.rebuild.parity import Parity, Side, differences, sums, tables_of
@@ -137,10 +138,8 @@ class _ShadowAttempt:
     async def _fold_to(self, bounds: Mapping[int, int]) -> None:
         """Fold exactly up to the bounds. Raises: Corrupt when a partition stops before."""
         self._tail.bounds = bounds
-        settings = FoldSettings(
-            self._dependencies.database_uri, self._dependencies.owner, patience=timedelta(milliseconds=200)
-        )
-        models, runs = read_models()
+        settings = replace(self._dependencies.fold_settings(), patience=timedelta(milliseconds=200))
+        models, runs = read_models(settings.cache_bytes)
         fold = ProjectorSession(self._fold, settings, self._ports, models, runs)
         await fold.begin()
         try:

@@ -7,7 +7,7 @@ from agentlog_projections.models.checkpoints import CheckpointsModel
 from agentlog_projections.models.runs import RunsModel
 from agentlog_projections.models.store import StoreItemsModel
 from agentlog_projections.models.threads import ThreadsModel
-from agentlog_projections.sql.lru import CACHE_BYTES
+from agentlog_projections.sql.cache_shares import CACHE_BYTES, cache_shares
 from agentlog_projections.sql.read_model import ReadModel
 
 TYPES: tuple[type[ReadModel], ...] = (ThreadsModel, RunsModel, CheckpointsModel, AssistantsModel, StoreItemsModel)
@@ -16,7 +16,8 @@ TYPES: tuple[type[ReadModel], ...] = (ThreadsModel, RunsModel, CheckpointsModel,
 def read_models(cache_bytes: int = CACHE_BYTES) -> tuple[Sequence[ReadModel], RunsModel]:
     """Return one read model of each type, and the one of runs, which also finds ready runs.
 
-    Of the budget of a projector's caches, two fifths are for threads, one is for runs, two for the ledger.
+    `cache_bytes` is the budget of all caches of a projector.
     """
-    runs = RunsModel(cache_bytes // 5)
-    return (ThreadsModel(2 * cache_bytes // 5), runs, CheckpointsModel(), AssistantsModel(), StoreItemsModel()), runs
+    shares = cache_shares(cache_bytes)
+    runs = RunsModel(shares.runs)
+    return (ThreadsModel(shares.threads), runs, CheckpointsModel(), AssistantsModel(), StoreItemsModel()), runs

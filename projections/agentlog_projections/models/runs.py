@@ -14,9 +14,10 @@ from agentlog_facts.thread import RunCreated, ThreadCreated, ThreadDeleted
 from agentlog_postgres.connection import Pool, reading
 from agentlog_projections.models.run_fold import RunOrigin, RunRow, created, evolve, run_of
 from agentlog_projections.sql.batch import Transaction
+from agentlog_projections.sql.cache_shares import cache_shares
 from agentlog_projections.sql.claimable import ReadyRun
 from agentlog_projections.sql.columns import Column, Columns, texts
-from agentlog_projections.sql.lru import CACHE_BYTES, Lru, json_bytes
+from agentlog_projections.sql.lru import Lru, json_bytes
 from agentlog_projections.sql.read_model import Commit
 from agentlog_projections.sql.schema import PRELUDE
 
@@ -96,7 +97,7 @@ CREATE INDEX IF NOT EXISTS runs_of_thread ON read_v1.runs (thread_id, seq);
 CREATE INDEX IF NOT EXISTS runs_active ON read_v1.runs (thread_id, seq) WHERE status IN ('pending', 'running');
 """
 
-    def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, cache_bytes: int = cache_shares().runs) -> None:
         self._rows: Lru[str, RunRow] = Lru(cache_bytes)
 
     def forget(self) -> None:

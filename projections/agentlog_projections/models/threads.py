@@ -12,8 +12,9 @@ from agentlog_facts.json_value import Json, JsonObject, load_object
 from agentlog_postgres.connection import Pool, reading
 from agentlog_projections.models.thread_fold import Activity, Change, ThreadRow, fold, moves_view
 from agentlog_projections.sql.batch import Transaction
+from agentlog_projections.sql.cache_shares import cache_shares
 from agentlog_projections.sql.columns import Column, Columns, texts
-from agentlog_projections.sql.lru import CACHE_BYTES, Lru, json_bytes
+from agentlog_projections.sql.lru import Lru, json_bytes
 from agentlog_projections.sql.read_model import Commit, by_key
 from agentlog_projections.sql.schema import PRELUDE, contained, listed, matches, searchable
 
@@ -94,7 +95,7 @@ CREATE INDEX IF NOT EXISTS threads_metadata ON read_v1.threads
     USING gin (read_v1.searchable(metadata) jsonb_path_ops) WHERE deleted_at IS NULL;
 """
 
-    def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, cache_bytes: int = cache_shares().threads) -> None:
         self._rows: Lru[str, ThreadRow] = Lru(cache_bytes)
 
     def forget(self) -> None:

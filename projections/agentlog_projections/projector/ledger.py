@@ -21,8 +21,9 @@ from agentlog_facts.vocabulary import NAMES
 from agentlog_postgres.connection import Pool, reading
 from agentlog_projections.projector.verdicts import Judged, Known, Read, decode_head, encode_head
 from agentlog_projections.sql.batch import Transaction, Write
+from agentlog_projections.sql.cache_shares import cache_shares
 from agentlog_projections.sql.caught_up import key_is_authoritative, require
-from agentlog_projections.sql.lru import CACHE_BYTES, Lru
+from agentlog_projections.sql.lru import Lru
 
 HEAD_BYTES, PLACE_BYTES = 1024, 300
 """Approximate sizes of a cached head and of each commit, stream or run that it names."""
@@ -86,7 +87,7 @@ def digest(raw: RawRecord) -> str:
 class LedgerFold:
     """Cache and writes of the ledger. There is one writer at a time: `fence` makes every other one fail."""
 
-    def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, cache_bytes: int = cache_shares().ledger) -> None:
         self._known: Lru[Key, Known] = Lru(cache_bytes)
 
     def forget(self) -> None:

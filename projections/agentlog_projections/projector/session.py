@@ -29,8 +29,8 @@ from agentlog_projections.projector.ready_runs import ReadyRunNotifier
 from agentlog_projections.projector.repeated_faults import BATCH_TRIES, RECORD_TRIES, RepeatedFaults, takes_writes
 from agentlog_projections.projector.verdicts import Judged, Known, Read, judge, read_record, size_bytes
 from agentlog_projections.sql.batch import Composer, Transaction, Write
+from agentlog_projections.sql.cache_shares import CACHE_BYTES, cache_shares
 from agentlog_projections.sql.caught_up import NEWER_RELEASE
-from agentlog_projections.sql.lru import CACHE_BYTES
 from agentlog_projections.sql.read_model import ReadModel
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class ProjectorSession:
         self._settings = settings
         self._ports = ports
         self._models = models
-        self._ledger = LedgerFold(2 * settings.cache_bytes // 5)
+        self._ledger = LedgerFold(cache_shares(settings.cache_bytes).ledger)
         self._quarantine = Quarantine()
         self._ready_runs = ReadyRunNotifier(connection, ports.announcer, runs, self._quarantine)
         self._composer = Composer()

@@ -8,9 +8,6 @@ from agentlog_facts.json_value import Json
 K = TypeVar("K")
 V = TypeVar("V")
 
-
-CACHE_BYTES = 160 * 1024 * 1024
-"""Bytes that the caches of one projector may take together, if no setting says otherwise."""
 STR_BYTES, CONTAINER_BYTES, ENTRY_BYTES, ITEM_BYTES = 56, 72, 90, 8
 """Approximate sizes in CPython: a string without its characters, an empty object or list, an entry of an object with
 its key, an item of a list."""
