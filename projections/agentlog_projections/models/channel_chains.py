@@ -109,8 +109,11 @@ class ChannelChains:
         return {channel: end for channel, end in found.items() if end is not None and end.seq <= oldest}
 
     def _keep(self, key: tuple[ThreadId, str, str], chains: "_Chains") -> None:
-        end, cached = chains.end(), self._ends.get(key)
-        if end is not None and (cached is None or cached.seq < end.seq):
+        newest, cached = chains.newest(), self._ends.get(key)
+        if newest is None or (cached is not None and cached.seq >= newest.seq):
+            return
+        end = chains.long_list(newest)
+        if end is not None:
             self._ends.put(key, end, len(end.payload))
 
 
@@ -214,12 +217,15 @@ class _Chains:
             one, kind="list", payload=b"[" + payload + b"]", full_length=full_length, parts=before + len(parts)
         )
 
-    def end(self) -> _Version | None:
-        """Return the newest wanted version if it is a long list."""
-        newest = self._wanted[-1] if self._wanted else None
-        if newest is None or newest.kind not in ("append", "full"):
+    def newest(self) -> _Version | None:
+        """Return the newest wanted version."""
+        return self._wanted[-1] if self._wanted else None
+
+    def long_list(self, one: _Version) -> _Version | None:
+        """Return a version with its whole payload if it is a list worth caching that was not cached yet."""
+        if one.kind not in ("append", "full"):
             return None
-        whole = self._joined(newest)
+        whole = self._joined(one)
         return whole if whole is not None and len(whole.payload) >= MIN_CACHED_BYTES else None
 
 

@@ -19,6 +19,7 @@ from tests.projections.facts import (
 from tests.projections.models.applying import Applying
 from tests.projections.projector_env import ProjectorEnv, draft
 
+from agentlog_facts import json_value
 from agentlog_facts.checkpoint import CheckpointSaved
 from agentlog_facts.checkpoint_ports import CheckpointQuery
 from agentlog_facts.envelope import Draft
@@ -118,13 +119,18 @@ async def test_versions_are_those_of_a_plain_fold_with_and_without_cached_ends(
                 assert await found(Checkpoints(env.pool), query) == expected
 
 
-async def test_a_long_list_is_read_from_its_cached_end(given: Applying, env: ProjectorEnv) -> None:
+async def a_long_list(given: Applying, env: ProjectorEnv, length: int) -> None:
+    """Store checkpoints c1, c2, ... of a list whose first item is long."""
     await env.pool.execute("INSERT INTO ledger.positions (partition, present) VALUES (0, true)")
     await given(draft("t1", thread_created(), run_created()), draft("t1", run_claimed()))
     entries = [full("m", "1", {"items": ["x" * 5000]})]
-    entries += [appended("m", str(n), [n], str(n - 1), n - 1, ON_RUN) for n in range(2, 60)]
+    entries += [appended("m", str(n), [n], str(n - 1), n - 1, ON_RUN) for n in range(2, length + 1)]
     for n, entry in enumerate(entries, 1):
         await given(draft("t1", saved(f"c{n}", entry), stream="run-r1", epoch=1))
+
+
+async def test_a_long_list_is_read_from_its_cached_end(given: Applying, env: ProjectorEnv) -> None:
+    await a_long_list(given, env, 59)
     reads, query = Checkpoints(env.pool), CheckpointQuery(T1, "", limit=1)
     before = await found(reads, query)
     await env.pool.execute("DELETE FROM read_v1.channels WHERE version <> '59'")  # the end is enough
@@ -135,3 +141,21 @@ async def test_a_long_list_is_read_from_its_cached_end(given: Applying, env: Pro
             assert last == ["x" * 5000, *range(2, 61)]
         case other:
             pytest.fail(f"expected one checkpoint with its list, found {other}")
+
+
+async def test_a_read_of_an_earlier_version_builds_no_list_for_the_cache_that_has_a_newer_one(
+    given: Applying, env: ProjectorEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await a_long_list(given, env, 3)
+    parsed: list[int] = []
+
+    def load(data: bytes) -> Json:
+        parsed.append(len(data))
+        return json_value.load(data)
+
+    monkeypatch.setattr(channel_chains, "load", load)
+    reads, first = Checkpoints(env.pool), CheckpointQuery(T1, "", "c1")
+    await found(reads, CheckpointQuery(T1, "", limit=1))
+    parsed.clear()
+    await found(reads, first)
+    assert len([size for size in parsed if size > 5000]) == 1
