@@ -29,7 +29,6 @@ VARIABLES: Mapping[str, str] = {
 """JSON variables with the key of the file that each of them overrides."""
 
 _REFUSED_VARIABLES: Mapping[str, frozenset[str]] = {
-    "LANGGRAPH_AES_KEY": frozenset(),
     "LANGGRAPH_AUTH_TYPE": frozenset({"noop"}),
     "MOUNT_PREFIX": frozenset({"/"}),
 }
