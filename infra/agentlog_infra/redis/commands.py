@@ -33,6 +33,9 @@ async def check_commands(client: Client, keys: RedisKeys) -> None:
         ("SADD", f"{keys.probe}:set", "1"),
         ("EXPIRE", f"{keys.probe}:set", life_ms // 1000),
         ("SMEMBERS", f"{keys.probe}:set"),
+        ("ZADD", f"{keys.probe}:sorted", "1", "1"),
+        ("ZCOUNT", f"{keys.probe}:sorted", "-inf", "+inf"),
+        ("ZREMRANGEBYSCORE", f"{keys.probe}:sorted", "-inf", "+inf"),
         ("PUBLISH", keys.probe, "1"),
         ("INFO", "server"),
     )
