@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import RecordsToDelete
 from tests.broker.servers import (
     BrokerProcess,
@@ -39,6 +39,10 @@ from agentlog_broker.frames import (
 from agentlog_broker.recovery import recover
 from agentlog_broker.segments import Segment, SegmentIndex, Stored, extend
 from agentlog_broker.settings import BrokerSettings
+
+SMALL_FILES = ("--wal-file-bytes", "65536")
+RECORDS = 100
+"""Records of `write_segments`: more than one of the small files holds."""
 
 
 def batch(base: int, count: int = 1, fill: bytes = b"r") -> bytes:
@@ -87,6 +91,13 @@ def flips(size_bytes: int, full: bool) -> Iterator[tuple[int, int]]:
     return ((byte, bit) for byte in range(size_bytes) for bit in (range(8) if full else (byte % 8,)))
 
 
+def flipped(sound: bytes, position: int, bit: int = 0) -> bytes:
+    """Return a copy in which one bit is changed."""
+    data = bytearray(sound)
+    data[position] ^= 1 << bit
+    return bytes(data)
+
+
 def test_a_record_torn_at_any_byte_is_cut_and_the_rest_is_kept(tmp_path: Path) -> None:
     writer = three_rounds()
     last = writer.starts[-1]
@@ -108,10 +119,8 @@ def test_every_flipped_bit_of_an_acknowledged_record_stops_the_start(tmp_path: P
     writer = three_rounds()
     writer.round((MARK, b""))
     for position, bit in flips(writer.starts[-1], full):
-        data = bytearray(writer.data)
-        data[position] ^= 1 << bit
         with pytest.raises(Damaged) as damaged:
-            recovered(tmp_path, bytes(data))
+            recovered(tmp_path, flipped(writer.data, position, bit))
         assert damaged.value.path.name == file_name(1)
         frame = max((start for start in writer.starts if start <= position), default=0)
         assert damaged.value.offset == frame, f"bit {bit} of byte {position}"
@@ -122,10 +131,8 @@ def test_a_flipped_bit_in_a_file_that_has_a_successor_stops_the_start(tmp_path: 
     second = Writer(2, len(first.data), first.chain)
     (tmp_path / file_name(2)).write_bytes(second.data + bytes(100))
     assert recovered(tmp_path, first.data) == [3, 3]
-    data = bytearray(first.data)
-    data[-1] ^= 1
     with pytest.raises(Damaged, match=r"wal-0000000001.log: damaged at byte \d+"):
-        recovered(tmp_path, bytes(data))
+        recovered(tmp_path, flipped(first.data, -1))
 
 
 def test_leftovers_of_a_failed_write_never_come_back(tmp_path: Path) -> None:
@@ -162,9 +169,7 @@ def test_every_flipped_bit_of_a_segment_is_found_by_its_reader(tmp_path: Path, f
     for path in (segment.log_path, segment.index_path):
         sound = path.read_bytes()
         for position, bit in flips(len(sound), full):
-            data = bytearray(sound)
-            data[position] ^= 1 << bit
-            path.write_bytes(data)
+            path.write_bytes(flipped(sound, position, bit))
             with pytest.raises(Damaged):
                 SegmentIndex(segment).verify()
             assert_right_or_refused(segment, batches)
@@ -188,24 +193,19 @@ def assert_right_or_refused(segment: Segment, batches: list[bytes]) -> None:
 async def test_every_flipped_bit_of_the_manifest_stops_the_start(
     start_broker: Callable[..., BrokerProcess], full: bool
 ) -> None:
-    broker = start_broker("--wal-file-bytes", "65536")
-    topic = await make_topic(broker.bootstrap)
+    broker = start_broker(*SMALL_FILES)
     async with producer(broker.bootstrap) as client:
-        for number in range(60):
-            await client.send_and_wait(topic, b"%03d" % number * 400)
-        await until(lambda: bool(list(broker.data_dir.glob("segments/*/*.log"))), "a file is cut")
+        topic = await write_segments(broker, client)
     assert broker.stop() == 0
     path = broker.data_dir / "manifest.json"
     sound = path.read_bytes()
     for position, bit in flips(len(sound), full):
-        data = bytearray(sound)
-        data[position] ^= 1 << bit
-        path.write_bytes(data)
+        path.write_bytes(flipped(sound, position, bit))
         with pytest.raises(Damaged, match=r"manifest\.json"):
             recover(broker.data_dir, Catalog(10, 1000))
     path.write_bytes(sound)
     broker.start()
-    assert len(await read_all(broker.bootstrap, topic)) == 60
+    assert len(await read_all(broker.bootstrap, topic)) == RECORDS
 
 
 async def test_a_damaged_log_is_refused_by_the_server_with_file_and_byte(
@@ -217,10 +217,7 @@ async def test_a_damaged_log_is_refused_by_the_server_with_file_and_byte(
         for _ in range(5):
             await client.send_and_wait(topic, b"precious" * 10)
     broker.kill()
-    path = broker.data_dir / file_name(1)
-    data = bytearray(path.read_bytes())
-    data[data.find(b"precious") + 3] ^= 1
-    path.write_bytes(data)
+    flip(broker.data_dir / file_name(1), b"precious")
     refused: subprocess.Popen[str] = launch(broker.data_dir)
     _, errors = refused.communicate(timeout=10)
     assert refused.returncode == 1
@@ -236,28 +233,19 @@ async def test_a_bit_that_flips_under_a_running_server_is_never_served(
     async with producer(broker.bootstrap) as client:
         for number in range(5):
             await client.send_and_wait(topic, b"%d precious" % number)
-        path = broker.data_dir / file_name(1)
-        data = bytearray(path.read_bytes())
-        data[data.find(b"2 precious") + 5] ^= 1
-        with path.open("r+b") as file:
-            file.write(data)
+        flip(broker.data_dir / file_name(1), b"2 precious")
         with pytest.raises(AssertionError, match="records read"):
             await read_all(broker.bootstrap, topic)
         await client.send_and_wait(topic, b"others go on")
 
 
 async def test_a_damaged_segment_is_never_served(start_broker: Callable[..., BrokerProcess]) -> None:
-    broker = start_broker("--wal-file-bytes", "65536")
-    topic = await make_topic(broker.bootstrap)
+    broker = start_broker(*SMALL_FILES)
     async with producer(broker.bootstrap) as client:
-        for number in range(100):
-            await client.send_and_wait(topic, b"%03d" % number * 400)
-        await until(lambda: bool(list(broker.data_dir.glob("segments/*/*.log"))), "a file is cut")
-        assert len(await read_all(broker.bootstrap, topic)) == 100
-        path = next(broker.data_dir.glob("segments/*/*.log"))
-        data = bytearray(path.read_bytes())
-        data[data.find(b"007007") + 1] ^= 1
-        path.write_bytes(data)
+        topic = await write_segments(broker, client)
+        assert len(await read_all(broker.bootstrap, topic)) == RECORDS
+        path = segments(broker)[0]
+        flip(path, b"007007")
         with pytest.raises(AssertionError, match="records read"):
             await read_all(broker.bootstrap, topic)
         await client.send_and_wait(topic, b"others go on")
@@ -268,17 +256,36 @@ async def test_a_damaged_segment_is_never_served(start_broker: Callable[..., Bro
 
 
 async def test_a_sound_directory_passes_the_check(start_broker: Callable[..., BrokerProcess]) -> None:
-    broker = start_broker("--wal-file-bytes", "65536")
-    topic = await make_topic(broker.bootstrap)
+    broker = start_broker(*SMALL_FILES)
     async with producer(broker.bootstrap) as client:
-        for number in range(100):
-            await client.send_and_wait(topic, b"%03d" % number * 400)
-        await until(lambda: bool(list(broker.data_dir.glob("segments/*/*.log"))), "a file is cut")
+        await write_segments(broker, client)
     assert "in use by process" in check(broker.data_dir)[2]
     broker.kill()
     status, found, _ = check(broker.data_dir)
     assert status == 0
-    assert json.loads(found)["records"] == 100
+    assert json.loads(found)["records"] == RECORDS
+
+
+async def write_segments(broker: BrokerProcess, client: AIOKafkaProducer) -> str:
+    """Write RECORDS to a new topic; return its name when the server has cut a file into segments."""
+    topic = await make_topic(broker.bootstrap)
+    for number in range(RECORDS):
+        await client.send_and_wait(topic, b"%03d" % number * 400)
+    await until(lambda: bool(segments(broker)), "a file is cut")
+    return topic
+
+
+def segments(broker: BrokerProcess) -> list[Path]:
+    """Return the files that hold the records of segments."""
+    return list(broker.data_dir.glob("segments/*/*.log"))
+
+
+def flip(path: Path, at: bytes) -> None:
+    """Change a bit of a text in a file, which a server may have open."""
+    data = path.read_bytes()
+    with path.open("r+b") as file:
+        file.seek(data.find(at))
+        file.write(bytes([at[0] ^ 1]))
 
 
 def check(data_dir: Path) -> tuple[int, str, str]:
@@ -309,14 +316,6 @@ def complaints(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
     """Return the logged errors of failed chores that contain these words."""
     errors = [str(vars(record).get("error")) for record in caplog.records if record.msg == "storage.chore_failed"]
     return [error for error in errors if words in error]
-
-
-def flip(path: Path, at: bytes) -> None:
-    """Flip a bit in a file that a server has open."""
-    data = path.read_bytes()
-    with path.open("r+b") as file:
-        file.seek(data.find(at))
-        file.write(bytes([at[0] ^ 1]))
 
 
 async def test_a_reader_that_is_overtaken_by_retention_is_told_so(tmp_path: Path) -> None:

@@ -67,21 +67,22 @@ class RunningServer:
     @property
     def kafka(self) -> str:
         """Return the address of the log, with its login: `user:password@host:port`."""
-        stack = json.loads((self.folder / "data" / "stack.json").read_text())
         secret = (self.folder / "data" / "broker.secret").read_text()
-        return f"agentlog:{secret}@{stack['addresses']['kafka']}"
+        return f"agentlog:{secret}@{self._address('kafka')}"
 
     @property
     def postgres(self) -> str:
         """Return the address of the database."""
-        stack = json.loads((self.folder / "data" / "stack.json").read_text())
-        return str(stack["addresses"]["postgres"])
+        return self._address("postgres")
 
     @property
     def redis(self) -> str:
         """Return the address of the queue."""
+        return self._address("redis")
+
+    def _address(self, server: str) -> str:
         stack = json.loads((self.folder / "data" / "stack.json").read_text())
-        return str(stack["addresses"]["redis"])
+        return str(stack["addresses"][server])
 
     def start(self) -> float:
         """Start it and wait for the first 200 on /ok; return the time in seconds."""
