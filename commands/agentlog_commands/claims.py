@@ -143,9 +143,9 @@ class ClaimPolicy:
         showed = self.showed_lease or self.dead or self.claim.committed_at is not None
         if not showed or self.claim.progressed:
             return Release(LOST, counts=False)
-        if is_named(self.claim.deaths + 1) or self.claim.counted >= limits.retries:
+        if is_named(self.claim.deaths + 1):
             return worker_died(self.claim.deaths)
-        return Release(LOST, counts=True)
+        return after_attempt(LOST, self.claim.counted, True, limits.retries)
 
 
 def after_attempt(reason: str, counted: int, counts: bool, retries: int) -> Release | End:

@@ -278,8 +278,8 @@ class Settings(BaseSettings):
         None,
         gt=0,
         validation_alias="AGENTLOG_SUSPECTS_AFTER_SECS",
-        description="how long a run whose worker died waits for a spare worker; then a worker finishes its runs and "
-        "executes it alone; unset: as long as a lease, or 20 times that in `agentlog dev`, which has spare workers",
+        description="how long a run whose worker died waits for a spare worker; then another worker lets its runs end "
+        "and executes it alone; unset: as long as a lease, or 20 times that in `agentlog dev`, which has spare workers",
     )
     pickle_fallback: bool = Field(
         False,

@@ -33,6 +33,7 @@ from agentlog_infra.langgraph.executor import ExecutorDependencies, LangGraphRun
 from agentlog_infra.langgraph.loading.config import load_config, served_graphs
 from agentlog_infra.langgraph.loading.graphs import Graphs
 from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
+from agentlog_infra.process.exit_status import EXIT_LEFT, EXIT_MISCONFIGURED, EXIT_REPLACE
 from agentlog_infra.settings import Settings
 from agentlog_infra.stack.addresses import joined
 from agentlog_infra.system_ports import SystemClock, SystemIds
@@ -42,7 +43,7 @@ from agentlog_processors.housekeeper.finish_runs import RunFinisher
 from agentlog_processors.housekeeper.purge_rows import PurgeRows
 from agentlog_processors.housekeeper.reap_runs import ReapRuns
 from agentlog_processors.housekeeper.reconcile_queue import ReconcileQueue
-from agentlog_processors.runs.dependencies import CommitWriter, WorkerDependencies, WorkerTimeouts
+from agentlog_processors.runs.dependencies import CommitWriter, SuspectsOnly, WorkerDependencies, WorkerTimeouts
 from agentlog_processors.runs.final_state import FinalStateReader
 from agentlog_processors.runs.output_offsets import CachedEndOffsets
 from agentlog_processors.runs.retrying_reads import RetryingReads
@@ -68,11 +69,8 @@ from agentlog_projections.queries.purge import purge_deleted
 log = logging.getLogger(__name__)
 
 ROLES = ("worker", "spare", "housekeeper", "projector")
-"""`spare` is a worker for suspects only, which ends when there are none."""
+"""`spare` is a worker for suspects only."""
 EXECUTING = frozenset({"worker", "spare"})
-EXIT_MISCONFIGURED = 2
-EXIT_REPLACE = 75
-"""User code does not stop: the supervisor shall replace this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +90,14 @@ class RoleAdapters:
 
 
 def main(words: Sequence[str]) -> None:
-    """Run roles until SIGTERM or SIGINT. Exit status 0: stopped; 2: misconfigured; 75: replace this process."""
-    roles, ready_fd = _arguments(words)
+    """Run roles until SIGTERM or SIGINT. Exit status 0: stopped; else see `exit_status`."""
+    found = _arguments(words)
+    roles, ready_fd = found.roles, found.ready_fd
     try:
         settings = joined(Settings.load())
         logs.configure(settings.log_level, as_json=settings.log_json)
-        uvloop.run(_serve(settings, roles, ready_fd))
-        status = 0
+        left = uvloop.run(_serve(settings, roles, ready_fd, leaves=found.leave_when_idle))
+        status = EXIT_LEFT if left else 0
     except Misconfigured as error:
         status = _refused(error, ready_fd)
     except AgentlogError as error:
@@ -111,16 +110,26 @@ def main(words: Sequence[str]) -> None:
     os._exit(status)  # not sys.exit: a thread that user code blocks would keep the process alive
 
 
-def _arguments(words: Sequence[str]) -> tuple[list[str], int | None]:
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """Words of the command line."""
+
+    roles: list[str]
+    ready_fd: int | None
+    leave_when_idle: bool
+
+
+def _arguments(words: Sequence[str]) -> Arguments:
     parser = argparse.ArgumentParser(prog="agentlog_processors", description="Run roles of agentlog.")
     parser.add_argument("roles", metavar="ROLE[,ROLE...]", help=f"one or more of {', '.join(ROLES)}")
     parser.add_argument("--ready-fd", type=int, help="file descriptor for one line of JSON when ready")
+    parser.add_argument("--leave-when-idle", action="store_true", help="end a spare worker that finds no suspect")
     found = parser.parse_args(words)
     roles = str(found.roles).split(",")
     unknown = [role for role in roles if role not in ROLES]
     if unknown:
         parser.error(f"unknown role {', '.join(unknown)}; expected {', '.join(ROLES)}")
-    return roles, found.ready_fd
+    return Arguments(roles, found.ready_fd, found.leave_when_idle)
 
 
 def _refused(error: Misconfigured, ready_fd: int | None) -> int:
@@ -135,8 +144,14 @@ def _report(ready_fd: int | None, line: Mapping[str, object]) -> None:
             pipe.write(json.dumps(line) + "\n")
 
 
-async def _serve(settings: Settings, roles: Sequence[str], ready_fd: int | None) -> None:
-    stop = asyncio.Event()
+async def _serve(settings: Settings, roles: Sequence[str], ready_fd: int | None, *, leaves: bool) -> bool:
+    """Run roles until a signal, or until a spare worker leaves; return whether it left."""
+    stop, left = asyncio.Event(), asyncio.Event()
+
+    def leave() -> None:
+        left.set()
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await topics.check(settings)
@@ -145,7 +160,8 @@ async def _serve(settings: Settings, roles: Sequence[str], ready_fd: int | None)
         if "worker" in roles:
             services += _worker(await _adapters(stack, settings), stack)
         if "spare" in roles:
-            services += _worker(await _adapters(stack, settings), stack, leave=stop.set)
+            spare = SuspectsOnly(leave if leaves else None)
+            services += _worker(await _adapters(stack, settings), stack, spare)
         if not EXECUTING.isdisjoint(roles):
             collect_rarely(WORKER_THRESHOLDS)
         if "housekeeper" in roles:
@@ -162,6 +178,7 @@ async def _serve(settings: Settings, roles: Sequence[str], ready_fd: int | None)
         if not EXECUTING.isdisjoint(roles):
             patience += timedelta(seconds=settings.shutdown_grace_secs + timeouts.GIVE_BACK_S)
         await supervise(services, stop, patience)
+    return left.is_set()
 
 
 def _timeouts(settings: Settings) -> WorkerTimeouts:
@@ -215,8 +232,8 @@ async def _adapters(stack: AsyncExitStack, settings: Settings) -> RoleAdapters:
     return RoleAdapters(settings, _timeouts(settings), bridge, pool, shared, outputs)
 
 
-def _worker(adapters: RoleAdapters, stack: AsyncExitStack, leave: Callable[[], None] | None = None) -> list[Service]:
-    """Load the graphs and return the services of a worker; with `leave`, of a spare worker.
+def _worker(adapters: RoleAdapters, stack: AsyncExitStack, spare: SuspectsOnly | None = None) -> list[Service]:
+    """Load the graphs and return the services of a worker; with `spare`, of a spare worker.
 
     Raises: Misconfigured for a graph that cannot be loaded.
     """
@@ -251,7 +268,7 @@ def _worker(adapters: RoleAdapters, stack: AsyncExitStack, leave: Callable[[], N
         loops=loops,
         bridge=bridge,
         timeouts=adapters.timeouts,
-        leave=leave,
+        spare=spare,
     )
     active: dict[RunId, Attempt] = {}
     return [ExecuteRuns(dependencies, active), WatchClaims(dependencies, active)]

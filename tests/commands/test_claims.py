@@ -110,7 +110,8 @@ def test_a_suspect_whose_worker_died_twice_without_progress_ends_in_error_and_is
 def test_the_retry_limit_holds_for_suspects_too() -> None:
     ended = judged(replace(SUSPECT, counted=3), dead=True, looks=0)
     assert isinstance(ended, End)
-    assert "died once while it executed" in str(ended.error["message"])
+    assert (ended.reason, ended.deaths) == ("retries", 0)
+    assert "given up after 4 attempts" in str(ended.error["message"])
 
 
 def test_after_the_last_retry_the_run_ends_in_error() -> None:

@@ -1,14 +1,13 @@
 """Fixture environment of faults: a cluster, a batch of runs in flight, recorded answers, and the checker's verdict."""
 
 import asyncio
-import json
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.request import urlopen
 
+import asyncpg
 from tests.system.checker.fold import judge
 from tests.system.checker.invariants import Verdicts
 from tests.system.checker.judgement import judged_well
@@ -72,13 +71,20 @@ class FaultsEnv:
         """
         hold: JsonObject = {"two": gate.name, **({"four": later.name} if later else {})}
         await self.begin(runs, hold=hold, **data)
-        await until(lambda: self._in_flight() >= runs, END_S, "all runs are in flight")
+        end = time.monotonic() + END_S
+        while missing := self.batch.keys() - held(self.cluster, "two") - await self.lost():
+            assert time.monotonic() < end, f"after {END_S:g} s not in flight: {sorted(missing)}"
+            await asyncio.sleep(LOOK_EVERY_S)
         return dict(self.batch)
 
-    def _in_flight(self) -> int:
-        """Return how many runs hold at the gate, or were lost on a busy machine and wait to be executed alone."""
-        held = held_at(self.cluster, "two", self.batch)
-        return held if held == len(self.batch) else held + suspects(self.cluster)
+    async def lost(self) -> set[str]:
+        """Return the runs that were lost on a busy machine; each is executed alone, perhaps after all others."""
+        connection = await asyncpg.connect(self.cluster.addresses["postgres"])
+        try:
+            rows = await connection.fetch("SELECT run_id FROM read_v1.runs WHERE deaths > 0")
+        finally:
+            await connection.close()
+        return {str(row["run_id"]) for row in rows}
 
     @asynccontextmanager
     async def busy(self) -> AsyncGenerator[None]:
@@ -157,18 +163,14 @@ async def lasting(seconds: float) -> None:
     await pace(asyncio.Event(), seconds)
 
 
+def held(cluster: Cluster, step: str) -> set[str]:
+    """Return the runs that have started a step."""
+    return {line["run_id"] for line in cluster.steps() if line["step"] == step}
+
+
 def held_at(cluster: Cluster, step: str, runs: Collection[str]) -> int:
     """Return how many of the runs have started a step."""
-    return len({line["run_id"] for line in cluster.steps() if line["step"] == step} & set(runs))
-
-
-def suspects(cluster: Cluster) -> int:
-    """Return how many runs are suspects: a worker executes each of them alone. 0 if the gateway does not tell."""
-    try:
-        with urlopen(f"{cluster.url}/ready", timeout=2) as answer:
-            return int(json.load(answer)["workers"]["suspects"])
-    except OSError:
-        return 0
+    return len(held(cluster, step) & set(runs))
 
 
 def taken_over(env: FaultsEnv, worker: int) -> int:

@@ -19,7 +19,7 @@ from agentlog_facts.json_value import JsonObject, as_object
 GRAPHS = Path(__file__).parent / "graphs" / "langgraph.json"
 ALL_STEPS = ["one", "two", "three", "four", "five"]
 ENDED_S = 200.0
-KILLS = ["exit", "abort", "segfault", "kill", "exit_async", "kill_async"]
+KILLS = ["exit", "exit_0", "exit_2", "exit_75", "abort", "segfault", "kill", "exit_async", "kill_async"]
 """Ways that end the process at once."""
 ERRORS = ["sys_exit", "sys_exit_async"]
 """Ways that are errors of the run."""

@@ -24,12 +24,14 @@ from agentlog_infra.examples.example_steps import STEPS
 
 FEW, MANY = 20, 200
 STEP_MS = 400
+ALONE_S = 3.0
+"""Longest time of a run of five steps that is executed alone, as each lost run is."""
 LATE = frozenset({"stale_epoch", "version_conflict", "no_such_run", "gone"})
 """Reasons for which the guard refuses a zombie: its claim or run has ended, or another attempt has written."""
 LATE_FRAMES = b'{"spec":1,"frames":[{"event":"values","data":{"done":["zombie"]},"ns":""}]}'
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 async def test_a_worker_that_wakes_up_after_its_lease_writes_in_vain(full: bool) -> None:
     runs = MANY if full else FEW
     with running_cluster({"N_JOBS_PER_WORKER": str(runs)}, workers=1) as cluster:
@@ -47,7 +49,7 @@ async def test_a_worker_that_wakes_up_after_its_lease_writes_in_vain(full: bool)
         woken = time.monotonic()
         forged = await send_late_flushes(bootstrap, await overtaken(bootstrap))
         commits = await send_late_commits(bootstrap, await overtaken(bootstrap))
-        await env.ends(4 * END_S)  # one at a time: a lost run is executed alone
+        await env.ends(END_S + runs * ALONE_S)
         await env.judged(stream_every=1)
         events, found = await judged_well(bootstrap, cluster.addresses["postgres"])
         outputs = await read_topic(bootstrap, "agentlog.outputs")
@@ -73,7 +75,7 @@ async def test_a_worker_that_wakes_up_after_its_lease_writes_in_vain(full: bool)
     assert in_time == {(run_id, step) for run_id in env.batch for step in STEPS}
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 async def test_a_worker_alone_that_wakes_before_anybody_else_has_spoken_is_not_heard(full: bool) -> None:
     runs = MANY if full else FEW
     with running_cluster({"N_JOBS_PER_WORKER": str(runs)}, workers=1) as cluster:
@@ -86,7 +88,7 @@ async def test_a_worker_alone_that_wakes_before_anybody_else_has_spoken_is_not_h
         await all_released(bootstrap, runs)
         forged = await send_late_flushes(bootstrap, ended_epochs(judge(await read_topic(bootstrap, "agentlog.events"))))
         cluster.signal_pids(zombie, signal.SIGCONT)
-        await env.ends(4 * END_S)  # one at a time: a lost run is executed alone
+        await env.ends(END_S + runs * ALONE_S)
         found = await env.judged(stream_every=1)
         events = judge(await read_topic(bootstrap, "agentlog.events"))
         outputs = await read_topic(bootstrap, "agentlog.outputs")

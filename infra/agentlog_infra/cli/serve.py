@@ -14,7 +14,7 @@ from agentlog_infra.stack.addresses import joined, url_of
 from agentlog_infra.stack.data_dir import DataDir
 from agentlog_infra.stack.stack_file import join_roles
 
-PROCESSOR_ROLES = ("projector", "worker", "housekeeper")
+PROCESSOR_ROLES = ("projector", "worker", "spare", "housekeeper")
 ROLES = ("gateway", *PROCESSOR_ROLES, "stack")
 
 
@@ -46,8 +46,9 @@ def serve(
     port: int | None,
     n_jobs_per_worker: int | None,
 ) -> int:
-    """Run ROLE: gateway, projector, worker, housekeeper (several joined by commas), or stack.
+    """Run ROLE: gateway, projector, worker, spare, housekeeper (several joined by commas), or stack.
 
+    `spare` is a worker that executes only the runs of workers that died, one at a time.
     `stack` runs the embedded log, PostgreSQL and Valkey. A role finds their addresses in the data directory's
     stack.json; AGENTLOG_KAFKA_BOOTSTRAP, DATABASE_URI and REDIS_URI take precedence.
     """

@@ -21,22 +21,19 @@ from agentlog_infra.process.child import (
     stop_child,
     stop_orphan,
 )
+from agentlog_infra.process.exit_status import EXIT_LEFT, EXIT_MISCONFIGURED, EXIT_REPLACE
 from agentlog_infra.process.ready_pipe import ReadyPipe
 from agentlog_infra.process.restart_budget import RestartBudget
 from agentlog_infra.supervisor.forkserver import ForkServer
 
 log = logging.getLogger(__name__)
 
-EXIT_MISCONFIGURED = 2
-EXIT_REPLACE = 75
-"""Exit status of a worker whose user code ignores the stop request; it counts towards no restart limit."""
-
 
 @dataclass(frozen=True, slots=True)
 class RoleSpec:
     """A process to run: `module` with `arguments`; one that executes runs gets a new worker id at each start.
 
-    `preload` is imported once, by the fork server. A `temporary` role ends by itself, with status 0.
+    `preload` is imported once, by the fork server. A `temporary` role ends by itself, with status EXIT_LEFT.
     """
 
     name: str
@@ -86,7 +83,7 @@ class Role:
         self._endless: RestartBudget | None = None
         self._process: Running | None = None
         self._worker_id = self._error = ""
-        self._stopping = self._replacing = self._replaced = False
+        self._stopping = self._replacing = self._replaced = self._was_ready = False
         self._ready = asyncio.Event()
         self._settled = asyncio.Event()  # ready, or broken by a change and waiting for the next one
         self._changed = asyncio.Event()
@@ -111,7 +108,7 @@ class Role:
         try:
             while not self._stopping:
                 status = await self._run_once()
-                if self._stopping or (status == 0 and self.spec.temporary and not self._replacing):
+                if self._stopping or (self._has_left(status) and not self._replacing):
                     return
                 if not self._replacing:
                     await self._after_death(status)
@@ -156,13 +153,18 @@ class Role:
         finally:
             self._ready.clear()
         self._note.unlink(missing_ok=True)
-        if status != 0 and self.spec.executes_runs:
+        stopped = status == 0 and (self._stopping or self._replacing)
+        if self.spec.executes_runs and not (stopped or self._has_left(status)):
             await self._on_worker_death(self._worker_id)
         return status
+
+    def _has_left(self, status: int) -> bool:
+        return self.spec.temporary and status == EXIT_LEFT
 
     async def _start(self) -> None:
         """Start the process and wait for its ready line. If it ends before, the caller sees its exit status."""
         self._worker_id = uuid.uuid4().hex if self.spec.executes_runs else ""
+        self._was_ready = False
         extra = {"AGENTLOG_WORKER_ID": self._worker_id} if self._worker_id else {}
         with ReadyPipe() as ready:
             self._process = process = await self._forkserver.fork(
@@ -182,16 +184,18 @@ class Role:
         self._error = str(report.get("error", ""))
         if report and not self._error:
             log.info("role.ready", extra={"role": self.spec.name, "pid": process.pid})
+            self._was_ready = True
             self._ready.set()
             self._settled.set()
             if (self.spec.executes_runs or self.spec.loads_graphs) and self._endless is None:
                 self._endless = endless_budget(self.spec)
 
     async def _after_death(self, status: int) -> None:
-        if status == EXIT_MISCONFIGURED and self._replaced:
+        misconfigured = status == EXIT_MISCONFIGURED and not self._was_ready
+        if misconfigured and self._replaced:
             await self._wait_for_change()
             return
-        if status == EXIT_MISCONFIGURED:
+        if misconfigured and self._endless is None:
             why = self._error or "its message is printed above"
             raise Misconfigured(f"{self.spec.name} cannot run with this configuration\n{why}")
         if status == EXIT_REPLACE:

@@ -38,7 +38,7 @@ def role_specs(workers: int, grace_secs: float, spares: int = 0) -> tuple[tuple[
         loads_graphs=True,
         preload=f"{PROCESSORS_MODULE}.main",
     )
-    spare = replace(worker, arguments=("spare",), temporary=True)
+    spare = replace(worker, arguments=("spare", "--leave-when-idle"), temporary=True)
     executing = (
         *(replace(worker, name=f"worker-{number}") for number in range(1, workers + 1)),
         *(replace(spare, name=f"spare-{number}") for number in range(1, spares + 1)),

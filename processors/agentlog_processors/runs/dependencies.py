@@ -143,11 +143,15 @@ class CommitWriter:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerDependencies:
-    """Dependencies of the worker. `provenance` names the code of a graph for `RunClaimed`.
+class SuspectsOnly:
+    """A spare worker executes only suspects; after `spare_idle` without any it calls `leave`, if it may leave."""
 
-    `leave` is set for a spare worker, which executes only suspects; it is called after `spare_idle` without any.
-    """
+    leave: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDependencies:
+    """Dependencies of a worker. `provenance` names a graph's code for `RunClaimed`; only a spare worker has `spare`."""
 
     worker: str
     writer: CommitWriter
@@ -163,4 +167,4 @@ class WorkerDependencies:
     loops: JobLoops
     bridge: LoopBridge
     timeouts: WorkerTimeouts
-    leave: Callable[[], None] | None = None
+    spare: SuspectsOnly | None = None

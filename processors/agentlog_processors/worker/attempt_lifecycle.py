@@ -20,7 +20,7 @@ from agentlog_facts.frame import Frame
 from agentlog_facts.graph_ports import ThreadView
 from agentlog_facts.ids import Key, RunId
 from agentlog_facts.json_value import JsonObject
-from agentlog_facts.thread import RunReleased
+from agentlog_facts.thread import RunAlive, RunReleased
 from agentlog_processors.runs.dependencies import WorkerDependencies
 from agentlog_processors.runs.outcome import last_frames, readable_end
 from agentlog_processors.runs.output_fence import fence_off
@@ -90,6 +90,8 @@ def _new_attempt(work: ExecutableRun, epoch: int, event_id: str) -> Attempt:
 
 async def carry_out(dependencies: WorkerDependencies, attempt: Attempt) -> None:
     """Execute a claimed run, then end or release it. Raises: Stuck, Unavailable."""
+    if attempt.work.deaths and not await _show_execution(dependencies, attempt):
+        return
     outputs = FrameWriter(
         dependencies.outputs, dependencies.bridge, dependencies.writer.clock, attempt.work, attempt.epoch
     )
@@ -106,6 +108,20 @@ async def carry_out(dependencies: WorkerDependencies, attempt: Attempt) -> None:
             await _release(dependencies, attempt, after)
     finally:
         flushing.cancel()
+
+
+async def _show_execution(dependencies: WorkerDependencies, attempt: Attempt) -> bool:
+    """Commit that a suspect is executed from now on, so that the next death counts; return whether the claim holds.
+
+    Its worker may die before it renews a lease or writes a checkpoint. Raises: Unavailable.
+    """
+    work = attempt.work
+    alive = Accepted(thread_stream(work.thread_id), (RunAlive(work.run_id),), epoch=attempt.epoch)
+    verdict = await _commit(dependencies, attempt, dependencies.writer.ids.uuid7(), alive)
+    if isinstance(verdict, guard.Void):
+        log.info("run.superseded", extra=_fields(attempt) | {"reason": verdict.reason})
+        return False
+    return True
 
 
 async def _assignment(dependencies: WorkerDependencies, attempt: Attempt) -> RunAssignment:

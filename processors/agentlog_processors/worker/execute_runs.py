@@ -14,7 +14,7 @@ from agentlog_processors.runs.dependencies import WorkerDependencies
 from agentlog_processors.runtime.service import first
 from agentlog_processors.worker.attempt import Attempt, Stuck
 from agentlog_processors.worker.attempt_lifecycle import carry_out, claim, give_back
-from agentlog_processors.worker.suspects import WaitingSuspects
+from agentlog_processors.worker.suspects import Overdue, WaitingSuspects
 from agentlog_projections.sql.claimable import ReadyRun
 
 log = logging.getLogger(__name__)
@@ -45,8 +45,10 @@ class ExecuteRuns:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop`, then drain. Raises: Stuck when user code ignored a stop request."""
-        leave = self._dependencies.leave
-        popping = asyncio.create_task(self._pop_runs() if leave is None else self._pop_suspects(leave), name="pop")
+        spare = self._dependencies.spare
+        popping = asyncio.create_task(
+            self._pop_runs() if spare is None else self._pop_suspects(spare.leave), name="pop"
+        )
         popping.add_done_callback(lambda _: self._over.set())
         try:
             await first(None, stop, self._over)
@@ -63,7 +65,7 @@ class ExecuteRuns:
         while True:
             overdue = await self._suspects.overdue()
             if overdue is not None:
-                await self._execute_alone(overdue)
+                await self._execute_overdue(overdue)
             await self._slots.acquire()
             self._slots.release()  # only this task takes slots
             try:
@@ -74,11 +76,11 @@ class ExecuteRuns:
                 found = await self._ready_without_queue()
             await self._start(found)
 
-    async def _pop_suspects(self, leave: Callable[[], None]) -> None:
-        """Execute suspects one after the other; after `spare_idle` without any, call `leave`."""
+    async def _pop_suspects(self, leave: Callable[[], None] | None) -> None:
+        """Execute suspects one after the other; after `spare_idle` without any, call `leave` if there is one."""
         writer, patience = self._dependencies.writer, self._dependencies.timeouts.spare_idle
         until = writer.deadline(patience)
-        while writer.clock.monotonic() < until:
+        while leave is None or writer.clock.monotonic() < until:
             run_id = await self._next_suspect()
             if run_id is not None:
                 await self._execute_alone(run_id)
@@ -93,10 +95,25 @@ class ExecuteRuns:
             log.warning("queue.unavailable", extra={"error": str(error)})
             return next((run.run_id for run in await self._ready_rows() if run.suspect), None)
 
+    async def _execute_overdue(self, suspect: Overdue) -> None:
+        """Execute a suspect alone, unless the runs of this worker end too late for that: then queue it again.
+
+        The worker takes no run meanwhile, so it waits at most as long as the suspect did, and takes runs for as long
+        before it waits again. So it keeps at least half of its throughput, and each wait is longer than the last.
+        """
+        busy = {*self._tasks, *self._thread_waits}
+        if busy and (await asyncio.wait(busy, timeout=suspect.waited_s))[1]:
+            await self._suspects.put_back(suspect)
+        else:
+            await self._execute_alone(suspect.run_id)
+
     async def _execute_alone(self, run_id: RunId) -> None:
-        """Wait for the end of all runs, and execute a run to its end before any other."""
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        """Wait for the end of all runs and of their threads, and execute a run to its end before any other.
+
+        Threads that an ended run keeps for longer than `stubborn` are not waited for.
+        """
+        while busy := {*self._tasks, *self._thread_waits}:
+            await asyncio.wait(busy)
         await self._start([run_id], alone=True)
         if self._tasks:
             await asyncio.wait(self._tasks)

@@ -160,6 +160,34 @@ async def test_spare_workers_start_when_a_worker_died_and_may_leave(toys: Toys) 
         assert len(toys.dead) == 2, "a spare worker that left gave everything back"
 
 
+@pytest.mark.parametrize("how", ["exits with 0", "exits as misconfigured"])
+async def test_a_worker_that_user_code_ends_is_reported_and_replaced_whatever_its_status_says(
+    toys: Toys, how: str
+) -> None:
+    """User code may call `os._exit` with any status."""
+    spare = replace(toy("spare", executes_runs=True, loads_graphs=True), temporary=True)
+    async with toys.supervisor([[toy("worker", executes_runs=True), spare]], restarts=1) as supervisor:
+        toys.behave(worker=how, spare=how)
+        os.kill(int(toys.notes("started")[0]["pid"]), signal.SIGKILL)
+        for name in ("worker", "spare"):
+            await until(lambda: len([one for one in toys.notes("started") if one["role"] == name]) >= 4)  # noqa: B023 - called in this turn
+        toys.behave()
+        await asyncio.gather(*(role.wait_ready() for role in supervisor.roles))
+        running = {line["worker"] for line in toys.notes("started")} - set(toys.dead)
+        assert len(running) == 2, "each that ended is reported"
+
+
+async def test_a_configuration_that_breaks_after_the_start_does_not_end_the_server(toys: Toys) -> None:
+    """A worker that died cannot start again until the operator mends the configuration; nothing else stops."""
+    async with toys.supervisor([[toy("gateway")], [toy("worker", executes_runs=True)]], restarts=1) as supervisor:
+        toys.behave(worker="misconfigured")
+        os.kill(int(next(one["pid"] for one in toys.notes("started") if one["role"] == "worker")), signal.SIGKILL)
+        await until(lambda: len([one for one in toys.notes("started") if one["role"] == "worker"]) >= 4)
+        toys.behave()
+        await asyncio.gather(*(role.wait_ready() for role in supervisor.roles))
+        assert len([one for one in toys.notes("started") if one["role"] == "gateway"]) == 1
+
+
 async def test_a_spare_worker_that_dies_is_started_again_and_replaced_at_a_change(toys: Toys) -> None:
     spare = replace(toy("spare", executes_runs=True, loads_graphs=True), temporary=True)
     async with toys.supervisor([[toy("worker", executes_runs=True), spare]]) as supervisor:
@@ -284,8 +312,8 @@ def test_workers_stop_after_the_gateway_and_before_the_projector_whose_verdicts_
     assert all(spec.stop_secs > 7.0 for spec in role_specs(2, 7.0)[1])
     spares = role_specs(workers=1, grace_secs=7.0, spares=2)[1][1:]
     assert [(spec.name, spec.arguments, spec.temporary) for spec in spares] == [
-        ("spare-1", ("spare",), True),
-        ("spare-2", ("spare",), True),
+        ("spare-1", ("spare", "--leave-when-idle"), True),
+        ("spare-2", ("spare", "--leave-when-idle"), True),
     ]
 
 

@@ -179,7 +179,7 @@ import asyncio, threading
 from agentlog_processors import main
 from agentlog_processors.runtime.user_loops import JobLoops
 
-async def serve(settings, roles, ready_fd):
+async def serve(settings, roles, ready_fd, *, leaves):
     loops = JobLoops(asyncio.get_running_loop(), asyncio.new_event_loop)
     began = threading.Event()
 

@@ -10,7 +10,7 @@ from tests.processors.worker.test_claims import WORK, Claiming, a_queued_run
 
 from agentlog_facts.errors import OutcomeUnknown, Unavailable
 from agentlog_facts.execution_port import AttemptLost
-from agentlog_facts.thread import RunReleased
+from agentlog_facts.thread import RunAlive, RunReleased
 from agentlog_processors.runtime.user_loops import JobLoops
 from agentlog_processors.worker.attempt_lifecycle import carry_out, claim
 
@@ -57,3 +57,30 @@ async def test_an_outage_of_log_or_rows_costs_no_retry(loops: JobLoops, error: E
 @pytest.mark.parametrize("error", [lost(asyncio.CancelledError()), ValueError("a bug")], ids=["cancelled", "bug"])
 async def test_what_would_happen_again_for_ever_does(loops: JobLoops, error: Exception) -> None:
     assert await released_after(loops, error) == RunReleased(WORK.run_id, 2, "attempt_lost", counts=True)
+
+
+async def test_a_suspect_shows_on_the_log_that_it_is_executed_before_its_code_runs(loops: JobLoops) -> None:
+    """The code may end the process before the first lease or checkpoint; the death counts by this commit."""
+    claiming = await a_queued_run(replace(WORK, deaths=1))
+    dependencies = replace(claiming.dependencies(), loops=loops, outputs=MemoryFrames(base=0))
+    before: list[object] = []
+
+    async def die(*_: object) -> None:
+        before.extend(fact for draft, _ in claiming.log.rows for fact in draft.facts)
+        raise Unavailable("the process is gone")
+
+    dependencies.execution.execute.side_effect = die  # type: ignore[attr-defined]  # a mock with the port's shape
+    attempt = await claim(dependencies, WORK.run_id, alone=True)
+    assert attempt is not None
+    await carry_out(dependencies, attempt)
+    assert before[-1] == RunAlive(WORK.run_id)
+
+
+async def test_a_suspect_whose_claim_is_gone_is_not_executed(loops: JobLoops) -> None:
+    claiming = await a_queued_run(replace(WORK, deaths=1))
+    dependencies = replace(claiming.dependencies(), loops=loops, outputs=MemoryFrames(base=0))
+    attempt = await claim(dependencies, WORK.run_id, alone=True)
+    assert attempt is not None
+    await claiming.append(RunReleased(WORK.run_id, 2, "lost"), version=2)
+    await carry_out(dependencies, attempt)
+    dependencies.execution.execute.assert_not_called()  # type: ignore[attr-defined]  # a mock with the port's shape

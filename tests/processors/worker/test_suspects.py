@@ -14,7 +14,7 @@ from tests.processors.worker.test_claims import a_queued_run
 from agentlog_commands.claims import DEATHS
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import RunId
-from agentlog_processors.runs.dependencies import WorkerDependencies
+from agentlog_processors.runs.dependencies import SuspectsOnly, WorkerDependencies
 from agentlog_processors.runtime.user_loops import JobLoops
 from agentlog_processors.worker import execute_runs
 from agentlog_processors.worker.attempt import Attempt
@@ -32,9 +32,13 @@ class Queues:
 
     def __init__(self) -> None:
         self.lists: defaultdict[str, list[RunId]] = defaultdict(list)
-        self.away = False
+        self.away, self.pops = False, 0
+
+    async def push(self, queue: str, run_ids: Sequence[RunId]) -> None:
+        self.lists[queue] += run_ids
 
     async def pop(self, queues: Sequence[str], patience: timedelta) -> RunId | None:
+        self.pops += 1
         for queue in queues:
             if self.lists[queue]:
                 return self.lists[queue].pop(0)
@@ -59,6 +63,7 @@ class Working:
         self.alone: dict[str, bool] = {}
         dependencies = worker(loops, Hanging(), Execution(asyncio.get_running_loop()))
         dependencies.queue.pop = self.queues.pop  # type: ignore[method-assign]  # a mock with the port's shape
+        dependencies.queue.push = self.queues.push  # type: ignore[method-assign]  # a mock with the port's shape
         dependencies.queue.queued = self.queues.queued  # type: ignore[method-assign]  # a mock with the port's shape
         quick = replace(dependencies.timeouts, pop=SHORT, suspects_after=SHORT, spare_idle=3 * SHORT, jobs=4)
         self.dependencies = replace(dependencies, timeouts=quick)
@@ -76,8 +81,8 @@ class Working:
         await self.going[run_id].wait()
         del self.going[run_id]
 
-    def start(self, *, spare: bool = False) -> "asyncio.Task[None]":
-        dependencies = replace(self.dependencies, leave=self.left.set if spare else None)
+    def start(self, spare: SuspectsOnly | None = None) -> "asyncio.Task[None]":
+        dependencies = replace(self.dependencies, spare=spare)
         return asyncio.create_task(ExecuteRuns(dependencies, {}).run(self.stop))
 
     async def until(self, *runs: str) -> None:
@@ -123,6 +128,24 @@ async def test_a_worker_finishes_its_runs_before_it_executes_a_suspect_and_takes
     await working.end(running)
 
 
+async def test_a_worker_whose_runs_last_takes_runs_again_and_leaves_the_suspect_to_others(working: Working) -> None:
+    working.queues.lists[ORDINARY] = [RunId("long")]
+    running = working.start()
+    await working.until("long")
+    working.queues.lists[SUSPECTS] = [RunId("suspect")]
+    async with asyncio.timeout(LIMIT_S):
+        while working.queues.lists[SUSPECTS]:  # the worker takes it, as no other worker has
+            await asyncio.wait({asyncio.get_running_loop().create_future()}, timeout=0.005)
+    working.queues.lists[ORDINARY] = [RunId("short")]
+    await working.until("long", "short")
+    assert working.queues.lists[SUSPECTS] == ["suspect"]
+    for run_id in ("long", "short"):
+        working.going[run_id].set()
+    await working.until("suspect")
+    assert working.seen[-1] == ("suspect", True, ())
+    await working.end(running)
+
+
 async def test_a_suspect_that_another_worker_takes_in_time_stops_nobody(working: Working) -> None:
     working.dependencies = replace(
         working.dependencies, timeouts=replace(working.dependencies.timeouts, suspects_after=timedelta(hours=1))
@@ -140,7 +163,7 @@ async def test_a_suspect_that_another_worker_takes_in_time_stops_nobody(working:
 async def test_a_spare_worker_executes_suspects_one_at_a_time_and_leaves_when_there_are_none(working: Working) -> None:
     working.queues.lists[SUSPECTS] = [RunId("one"), RunId("two")]
     working.queues.lists[ORDINARY] = [RunId("not mine")]
-    running = working.start(spare=True)
+    running = working.start(SuspectsOnly(working.left.set))
     await working.until("one")
     working.going["one"].set()
     await working.until("two")
@@ -153,12 +176,22 @@ async def test_a_spare_worker_executes_suspects_one_at_a_time_and_leaves_when_th
     await working.end(running)
 
 
+async def test_a_spare_worker_that_may_not_leave_goes_on_when_there_are_no_suspects(working: Working) -> None:
+    running = working.start(SuspectsOnly())
+    async with asyncio.timeout(LIMIT_S):
+        while working.queues.pops <= 2 * (working.dependencies.timeouts.spare_idle / SHORT):
+            await asyncio.wait({asyncio.get_running_loop().create_future()}, timeout=0.005)
+    working.queues.lists[SUSPECTS] = [RunId("suspect")]
+    await working.until("suspect")
+    await working.end(running)
+
+
 @pytest.mark.parametrize("spare", [False, True])
 async def test_without_redis_suspects_come_from_the_rows(working: Working, spare: bool) -> None:
     working.queues.away = True
     rows = [ReadyRun(RunId("suspect"), ORDINARY, suspect=True), ReadyRun(RunId("foreign"), "other graph")]
     working.dependencies.queries.ready = AsyncMock(return_value=rows)  # type: ignore[method-assign]  # mocks
-    running = working.start(spare=spare)
+    running = working.start(SuspectsOnly() if spare else None)
     await working.until("suspect")
     assert working.seen == [("suspect", True, ())]
     working.dependencies.queries.ready = AsyncMock(return_value=[])  # type: ignore[method-assign]  # mocks

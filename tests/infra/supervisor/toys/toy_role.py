@@ -8,9 +8,16 @@ import sys
 import uuid
 from pathlib import Path
 
+from agentlog_infra.process.exit_status import EXIT_LEFT, EXIT_MISCONFIGURED, EXIT_REPLACE
 from agentlog_infra.system_ports import SystemIds
 
-STATUSES = {"stuck": 75, "dies later": 3, "leaves": 0}
+STATUSES = {
+    "stuck": EXIT_REPLACE,
+    "dies later": 3,
+    "leaves": EXIT_LEFT,
+    "exits with 0": 0,
+    "exits as misconfigured": EXIT_MISCONFIGURED,
+}
 """Exit statuses of toys that end right after they have become ready."""
 
 
