@@ -4,6 +4,7 @@ A secret is sealed in the fact that carries it, so that rows have no other form 
 of its run. Everybody else sees MASK.
 """
 
+import json
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -126,7 +127,8 @@ class HiddenValues:
 
     def __init__(self, keys: SecretKeys, texts: Collection[str] = ()) -> None:
         self._keys = keys
-        self._texts = sorted({text for text in texts if len(text) >= LEAST_LENGTH}, key=len, reverse=True)
+        found = {form for text in texts if len(text) >= LEAST_LENGTH for form in _written_forms(text)}
+        self._texts = sorted(found, key=len, reverse=True)
 
     def text(self, text: str) -> str:
         """Return the text with MASK in place of the secrets in it."""
@@ -138,6 +140,10 @@ class HiddenValues:
         """Return metadata without the entries of secret keys and with MASK in place of secrets in texts."""
         kept = self._keys.without(metadata)
         return self.fields(kept) if self._texts else kept
+
+    def masked(self, value: JsonObject) -> JsonObject:
+        """Return an object with MASK in place of the values of secret keys and of secrets in texts."""
+        return self.fields(self._keys.masked_object(value))
 
     def fields(self, value: JsonObject) -> JsonObject:
         """Return an object with MASK in place of the secrets in its texts."""
@@ -273,6 +279,12 @@ def _texts_in(value: Json) -> Iterator[str]:
                 yield from _texts_in(item)
         case _:
             return
+
+
+def _written_forms(text: str) -> set[str]:
+    """Return a text as it is, and as Python's `repr` and JSON write it: with its line ends and quotes escaped."""
+    beside_quotes = repr("'\"" + text)[4:-1]  # `repr` escapes single quotes only in a text that has both kinds
+    return {text, repr(text)[1:-1], beside_quotes, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
 
 
 def _normal(name: str, signs: re.Pattern[str] = _NO_NAME) -> str:

@@ -189,6 +189,20 @@ def test_only_the_metadata_of_config_itself_is_no_place_of_secrets(sealed: bool)
     assert hidden.text("searched-4242 searched-4243") == "searched-4242 searched-4243"
 
 
+@pytest.mark.parametrize("secret", ["-----BEGIN\nMIIE\n", 'it\'s "quoted"', "back\\slash", "Schlüssel\x00"])
+def test_a_secret_is_hidden_also_in_its_escaped_forms(secret: str) -> None:
+    """A key of several lines was shown by the repr of an error, with its line ends escaped."""
+    hidden = HiddenValues(KEYS, [secret])
+    for text in (secret, repr(ValueError(secret)), repr([f"'{secret}\""]), json.dumps([secret]), json.dumps(secret)):
+        assert MASK in hidden.text(text), text
+
+
+def test_a_description_is_masked_by_keys_and_texts() -> None:
+    hidden = HiddenValues(KEYS, [SECRET])
+    shown = hidden.masked({"config": {"configurable": {"pwd": "abc", "own": [SECRET]}}})
+    assert shown == {"config": {"configurable": {"pwd": MASK, "own": [MASK]}}}
+
+
 def test_short_secrets_are_not_looked_for_in_texts() -> None:
     assert HiddenValues(KEYS, ["a", "abc"]).text("a word of abc") == "a word of abc"
 

@@ -3,7 +3,6 @@
 Source: docs/http-api.md, section 10.6.
 """
 
-from collections.abc import Callable
 from typing import TypeGuard
 
 from langgraph import errors
@@ -12,7 +11,7 @@ from starlette.exceptions import HTTPException
 from agentlog_facts.errors import Misconfigured
 from agentlog_facts.json_value import JsonObject
 from agentlog_facts.secret_values import SecretUnreadable
-from agentlog_infra.langgraph.value_json import clean_text
+from agentlog_infra.langgraph.value_json import clean_text, text_by
 
 SHOWN: tuple[type[BaseException], ...] = (
     ValueError,
@@ -40,20 +39,8 @@ def error_json(error: BaseException) -> JsonObject:
         return error_json(error.exceptions[0])
     if isinstance(error, EXITS):
         return {"error": type(error).__name__, "message": clean_text(f"the code of the graph raised {error!r}")}
-    shown = _text_of(error, str) if isinstance(error, SHOWN) else None
+    shown = text_by(error, str) if isinstance(error, SHOWN) else None
     return {"error": clean_text(type(error).__name__), "message": MASK if shown is None else shown}
-
-
-def error_repr(error: object) -> str | None:
-    """Return the repr of an error, None if the code of its class raises."""
-    return _text_of(error, repr)
-
-
-def _text_of(error: object, to_text: Callable[[object], str]) -> str | None:
-    try:
-        return clean_text(to_text(error))
-    except (Exception, *EXITS):  # noqa: BLE001 - `__str__` and `__repr__` of a user's class may raise anything
-        return None
 
 
 def _is_group(error: BaseException) -> TypeGuard[BaseExceptionGroup[BaseException]]:

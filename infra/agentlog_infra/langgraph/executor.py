@@ -55,6 +55,10 @@ from agentlog_infra.langgraph.snapshot_json import thread_interrupts, view_json
 from agentlog_infra.langgraph.store import LogStore, Writer
 from agentlog_infra.langgraph.value_json import clean_text, to_json_whole
 
+DESCRIBED = frozenset({"checkpoints", "tasks", "debug"})
+"""Stream modes whose frames show configs, metadata and errors beside the values of nodes."""
+NODE_VALUES = frozenset({"values", "input", "result", "interrupts", "state", "payload", "tasks"})
+"""Parts of such a frame with values of nodes, or with parts that have some."""
 FRAME_LEVELS = MOST_LEVELS + 2
 """LangGraph wraps the values of a state for the stream: by node, or with their metadata."""
 
@@ -357,10 +361,20 @@ class GraphRun:
                 await sent
 
     def _shown(self, mode: str, data: Json) -> Json:
-        """Return the data of a frame; the metadata of a message shows no secrets."""
+        """Return the data of a frame; what LangGraph adds to the values of nodes shows no secrets."""
         if mode == "messages" and isinstance(data, list) and len(data) == 2 and isinstance(data[1], dict):
             return [data[0], self._hidden.metadata(data[1])]
-        return data
+        return self._described(data) if mode in DESCRIBED and isinstance(data, dict) else data
+
+    def _described(self, data: JsonObject) -> JsonObject:
+        """Return the description of a checkpoint or task without secrets, but with the values of nodes as they are."""
+        shown = self._hidden.masked({name: item for name, item in data.items() if name not in NODE_VALUES})
+        for name, item in data.items():
+            if isinstance(item, dict) and name == "payload":
+                shown[name] = self._described(item)
+            elif isinstance(item, list) and name == "tasks":
+                shown[name] = [self._described(one) if isinstance(one, dict) else one for one in item]
+        return {name: shown.get(name, item) for name, item in data.items()}
 
 
 def _part(item: object) -> tuple[tuple[str, ...], str, object]:

@@ -89,13 +89,25 @@ def _fallback(value: object) -> object:
     if isinstance(value, Send):
         return {"node": value.node, "arg": value.arg}
     if isinstance(value, BaseException | type):
-        return repr(value)
+        return _named_if_none(value, text_by(value, repr))
     for name in ("_asdict", "tolist", "dict"):  # named tuples, arrays, models of pydantic 1
         method = getattr(value, name, None)
         if _is_method(method):
             made = method()
             return _plain(made, 0, MOST_LEVELS) if needs_own_form(made) else made
-    return str(value)
+    return _named_if_none(value, text_by(value, str))
+
+
+def text_by(value: object, to_text: Callable[[object], str]) -> str | None:
+    """Return `str` or `repr` of a value of user code, None if the code of its class raises."""
+    try:
+        return clean_text(to_text(value))
+    except (Exception, SystemExit, KeyboardInterrupt):  # noqa: BLE001 - that code may raise anything
+        return None
+
+
+def _named_if_none(value: object, text: str | None) -> str:
+    return f"<{type(value).__name__}>" if text is None else text
 
 
 def _is_method(method: object) -> TypeGuard[Callable[[], object]]:

@@ -822,7 +822,7 @@ def with_secret(clear: bool) -> JsonObject:
 async def test_nodes_get_the_secrets_of_a_run_and_nothing_that_it_writes_shows_them(
     env: ExecutorEnv, graph_id: str, ran: list[str], clear: bool
 ) -> None:
-    given: JsonObject = {"input": {"messages": []}, "stream_mode": ["messages-tuple"]}
+    given: JsonObject = {"input": {"messages": []}, "stream_mode": ["messages-tuple", "checkpoints", "tasks", "debug"]}
     outcome = await env.attempt(env.order(graph_id, 1, 1, given | with_secret(clear)))
     assert calls() == ran
     assert outcome.error is not None

@@ -3,6 +3,7 @@
 import asyncio
 import operator
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypedDict
 
@@ -42,6 +43,22 @@ SECRET = "sk-never-in-clear"
 class Unshowable(Exception):
     def __repr__(self) -> str:
         raise ZeroDivisionError
+
+
+@dataclass
+class Described(Exception):
+    reason: str
+    key: str = field(repr=False)
+
+
+class Changing(Exception):
+    """An error whose repr shows a secret from its second call on."""
+
+    calls = 0
+
+    def __repr__(self) -> str:
+        self.calls += 1
+        return "Changing()" if self.calls == 1 else SECRET
 
 
 class Rig:
@@ -376,16 +393,18 @@ async def test_the_error_of_a_cancelled_task_is_not_saved_and_what_it_wrote_befo
         (asyncio.CancelledError(), None),
         (ValueError(SECRET), f"ValueError('{MASK}')"),
         (Unshowable(), "An internal error occurred"),
+        (Described("refused", SECRET), "Described(reason='refused')"),
+        (Changing(), "Changing()"),
+        ("as text", "as text"),
     ],
 )
-async def test_an_error_is_stored_without_secrets_and_a_cancel_not_at_all(
-    error: BaseException, shown: str | None
-) -> None:
-    """The mask made a text of a cancel, which was stored as the error of its task."""
+async def test_an_error_is_stored_without_secrets_and_a_cancel_not_at_all(error: object, shown: str | None) -> None:
+    """The mask made a text of a cancel, which was stored as the error of its task; a dataclass showed its fields."""
     reads = MemoryCheckpoints()
     rig = Rig(MemoryLog(reads), reads)
     config = await rig.put(1)
     await rig.saver.aput_writes(config, [(ERROR, error), ("x", 1)], "task")
+    assert SECRET not in str(rig.log.drafts)
     found = await rig.saver.aget_tuple(config)
     assert found is not None
     errors = [value for _, channel, value in found.pending_writes or () if channel == ERROR]

@@ -43,6 +43,19 @@ class Strange:
         return "strange"
 
 
+class Unshowable(Exception):
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+    def __repr__(self) -> str:
+        raise SystemExit
+
+
+class UnshowableObject:
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
@@ -122,6 +135,11 @@ def test_a_value_that_holds_itself_is_cut_off() -> None:
     value.append(value)
     shown = to_json(value)
     assert load(dump(shown)) == shown
+
+
+@pytest.mark.parametrize("value", [Unshowable(), UnshowableObject()])
+def test_a_value_whose_text_cannot_be_had_is_shown_by_its_class(value: object) -> None:
+    assert to_json([value, 1]) == [f"<{type(value).__name__}>", 1]
 
 
 def test_deep_nesting_stays_readable() -> None:

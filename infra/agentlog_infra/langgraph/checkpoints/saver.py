@@ -45,8 +45,8 @@ from agentlog_infra.langgraph.checkpoints.channel_delta import ChannelDeltaEncod
 from agentlog_infra.langgraph.checkpoints.journal import Journal
 from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads
 from agentlog_infra.langgraph.checkpoints.sync_saver import LoopBoundSaver
-from agentlog_infra.langgraph.errors import MASK, error_repr
-from agentlog_infra.langgraph.value_json import clean_text, to_object
+from agentlog_infra.langgraph.errors import MASK
+from agentlog_infra.langgraph.value_json import clean_text, text_by, to_object
 
 VERSION_DIGITS = 8
 PLAIN_FIELDS = ("v", "id", "ts", "channel_versions", "versions_seen", "updated_channels")
@@ -149,7 +149,7 @@ class LogSaver(LoopBoundSaver):
             {
                 "index": WRITES_IDX_MAP.get(channel, place),
                 "channel": channel,
-                "value": self._encoded(channel, self._shown(value) if channel == ERROR else value),
+                "value": self._encoded(channel, self._error_text(value) if channel == ERROR else value),
             }
             for place, (channel, value) in enumerate(writes)
             if not _is_cancel(channel, value)
@@ -168,13 +168,13 @@ class LogSaver(LoopBoundSaver):
         )
         await self._write(thread_id, written)
 
-    def _shown(self, error: object) -> object:
-        """Return an error, as a text without secrets if it contains any or its own code cannot show it."""
-        text = error_repr(error)
-        if text is None:
-            return MASK
-        hidden = self._hidden.text(text)
-        return error if hidden == text else hidden
+    def _error_text(self, error: object) -> str:
+        """Return an error as text without secrets, MASK if its own code cannot show it.
+
+        The serializer would store the fields of an error that is a dataclass, and call `__repr__` of others again.
+        """
+        text = error if isinstance(error, str) else text_by(error, repr)
+        return MASK if text is None else self._hidden.text(text)
 
     def _encoded(self, channel: str, value: object) -> Encoded:
         with _named(channel):
