@@ -1,9 +1,9 @@
 """Attempts of runs over a log in memory, which a test can cut off."""
 
 import asyncio
-from contextlib import suppress
 from pathlib import Path
 
+import pytest
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from tests.fakes.memory_store import MemoryStore
 from tests.infra.langgraph.memory_checkpoints import CutLog, MemoryCheckpoints, MemoryLog
@@ -11,7 +11,6 @@ from tests.infra.langgraph.own_snapshots import OwnSnapshots
 
 from agentlog_facts.checkpoint import CheckpointSaved
 from agentlog_facts.envelope import Actor, Cause
-from agentlog_facts.errors import Unavailable
 from agentlog_facts.execution_port import AttemptLost, RunAssignment, RunOutcome
 from agentlog_facts.frame import Frame
 from agentlog_facts.graph_ports import LATEST, At
@@ -101,12 +100,15 @@ class ExecutorEnv:
             run_version=len(versions) - 1 if versions else None,
         )
 
-    async def cut_off(self, graph_id: str, commits: int, *, run: int = 1, **kwargs: Json) -> RunOutcome:
-        """Execute an attempt whose worker dies after at most so many commits, then the next attempt."""
+    async def cut_off(
+        self, graph_id: str, commits: int, *, run: int = 1, answers_last: bool = True, **kwargs: Json
+    ) -> RunOutcome:
+        """Execute an attempt whose worker dies after so many commits, before its end, then the next attempt."""
         assert isinstance(self.log, CutLog)
-        self.log.left = commits
-        with suppress(AttemptLost, Unavailable):
+        self.log.left, self.log.answers_last = commits, answers_last
+        with pytest.raises(AttemptLost):
             await self.attempt(self.order(graph_id, run, 1, kwargs))
+        assert self.log.left == 0
         self.log.left = None
         return await self.attempt(self.order(graph_id, run, 2, kwargs))
 

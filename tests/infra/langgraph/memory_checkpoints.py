@@ -95,11 +95,15 @@ class SlowLog(MemoryLog):
 
 
 class CutLog(MemoryLog):
-    """Log that takes `left` more commits and then is unavailable, as for a worker that was killed; None: no limit."""
+    """Log that takes `left` more commits and then is unavailable, as for a worker that was killed; None: no limit.
+
+    Without `answers_last`, the worker dies before it has the answer for the last of these commits.
+    """
 
     def __init__(self, reads: MemoryCheckpoints, *, at_once: bool = True) -> None:
         super().__init__(reads, at_once=at_once)
         self.left: int | None = None
+        self.answers_last = True
         self._grown = asyncio.Event()
 
     async def append(self, draft: Draft) -> LogPosition:
@@ -109,6 +113,8 @@ class CutLog(MemoryLog):
             self.left -= 1
         place = await super().append(draft)
         self._grown.set()
+        if self.left == 0 and not self.answers_last:
+            raise Unavailable("the worker died before the answer")
         return place
 
     async def grows_to(self, commits: int) -> None:

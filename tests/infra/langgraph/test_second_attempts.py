@@ -24,6 +24,9 @@ GRAPHS: Mapping[str, Json] = {
     "without_copies": "./mixed_project.py:without_copies",
 }
 
+AROUND_THE_COMMIT = pytest.mark.parametrize("commits", [0, 1])
+"""A run with durability `exit` is one commit: its worker dies before it, or before the answer of the log."""
+
 
 @pytest.fixture
 def graphs(tmp_path: Path) -> Iterator[Graphs]:
@@ -113,12 +116,13 @@ async def test_an_answer_to_a_parallel_node_is_not_lost_when_its_worker_drains(e
     assert sorted(map(str, items(outcome, "said"))) == ["ask: approved", "sub: approved"]
 
 
-@pytest.mark.parametrize("commits", [0, 1, 2])
-async def test_with_exit_a_crash_runs_the_whole_run_again(env: ExecutorEnv, commits: int) -> None:
+@AROUND_THE_COMMIT
+async def test_with_exit_a_crash_runs_the_whole_run_again_or_nothing(env: ExecutorEnv, commits: int) -> None:
     given: JsonObject = {"plan": {"sub": True, "sub_ask": True}, "items": ["in"]}
-    outcome = await env.cut_off("mixed", commits, input=given, durability="exit")
+    outcome = await env.cut_off("mixed", commits, answers_last=False, input=given, durability="exit")
     assert (outcome.status, outcome.error) == ("success", None)
     assert (items(outcome), asked(outcome)) == (["in", "begin0"], [{"sub": 1}])
+    assert len(env.log.drafts) == 1
 
 
 async def test_with_exit_the_log_has_all_of_a_run_or_nothing(env: ExecutorEnv) -> None:
@@ -126,10 +130,13 @@ async def test_with_exit_the_log_has_all_of_a_run_or_nothing(env: ExecutorEnv) -
     assert len(env.log.drafts) == 1
 
 
-async def test_with_exit_a_crash_on_an_older_thread_does_not_run_the_older_input(env: ExecutorEnv) -> None:
+@AROUND_THE_COMMIT
+async def test_with_exit_a_crash_on_an_older_thread_does_not_run_the_older_input(
+    env: ExecutorEnv, commits: int
+) -> None:
     await env.run("mixed", input={"plan": {"fan": 1, "fail": 0}, "items": ["old"]})
     given: JsonObject = {"plan": {"sub": True, "sub_ask": True}, "items": ["new"]}
-    outcome = await env.cut_off("mixed", 1, run=2, input=given, durability="exit")
+    outcome = await env.cut_off("mixed", commits, run=2, answers_last=False, input=given, durability="exit")
     assert outcome.status == "success", outcome.error
     assert "new" in items(outcome)
 
@@ -154,15 +161,18 @@ async def test_a_breakpoint_after_a_node_of_an_earlier_run_does_not_stop_a_new_i
     assert "new" in items(outcome)
 
 
-async def test_a_run_that_was_sent_to_a_node_stops_after_it(env: ExecutorEnv) -> None:
+@pytest.mark.parametrize("commits", [1, 2, 3])
+async def test_a_run_that_was_sent_to_a_node_stops_after_it(env: ExecutorEnv, commits: int) -> None:
     await env.run("mixed", input={"plan": {}, "items": ["in"]})
     command: JsonObject = {"goto": {"node": "work", "input": {"i": 0, "plan": {}}}}
-    outcome = await env.cut_off("mixed", 3, run=2, command=command, interrupt_after=["work"])
+    outcome = await env.cut_off("mixed", commits, run=2, answers_last=False, command=command, interrupt_after=["work"])
     assert outcome.next == ("join",)
 
 
-async def test_with_exit_and_delta_channels_no_success_has_lost_everything(env: ExecutorEnv) -> None:
-    outcome = await env.cut_off("delta", 1, input={"plan": {}, "items": ["in"]}, durability="exit")
+@AROUND_THE_COMMIT
+async def test_with_exit_and_delta_channels_no_success_has_lost_everything(env: ExecutorEnv, commits: int) -> None:
+    given: JsonObject = {"plan": {}, "items": ["in"]}
+    outcome = await env.cut_off("delta", commits, answers_last=False, input=given, durability="exit")
     assert items(outcome) == ["in", "begin0", "join"]
 
 
@@ -192,6 +202,8 @@ async def test_a_state_without_an_earlier_run_keeps_what_later_runs_built_on_it(
     assert last.values["items"] == ["in1", "begin0", "join", "in2", "begin1", "join"]
 
 
-async def test_a_step_whose_routing_failed_is_not_taken_for_finished(env: ExecutorEnv) -> None:
-    outcome = await env.cut_off("mixed", 4, input={"plan": {"lost": True}, "items": ["in"]})
+@pytest.mark.parametrize("commits", [1, 2, 3, 4])
+async def test_a_step_whose_routing_failed_is_not_taken_for_finished(env: ExecutorEnv, commits: int) -> None:
+    given: JsonObject = {"plan": {"lost": True}, "items": ["in"]}
+    outcome = await env.cut_off("mixed", commits, answers_last=False, input=given)
     assert outcome.error == {"error": "ValueError", "message": "no way"}

@@ -11,8 +11,9 @@ from tests.infra.langgraph.graph_sources import MIXED
 from tests.infra.langgraph.memory_checkpoints import CutLog
 from tests.infra.projects import loaded
 
-from agentlog_facts.execution_port import RunAssignment, RunOutcome
-from agentlog_facts.json_value import Json, JsonObject
+from agentlog_facts.checkpoint import CheckpointSaved
+from agentlog_facts.execution_port import AttemptLost, RunAssignment, RunOutcome
+from agentlog_facts.json_value import JsonObject
 from agentlog_infra.langgraph.checkpoints import journal
 from agentlog_infra.langgraph.loading.graphs import Graphs
 
@@ -84,19 +85,15 @@ async def test_a_second_attempt_without_its_graph_names_the_checkpoint_of_the_fi
     before = len(env.log.drafts)
     assert isinstance(env.log, CutLog)
     env.log.left = commits
-    with pytest.raises(Exception, match=r"dead|lost"):
+    with pytest.raises(AttemptLost):
         await env.attempt(after(earlier, env.order(graph_id, 2, 1, kwargs)))
     env.log.left = None
-    saved: list[Json] = [
-        getattr(fact, "checkpoint_id", None)
-        for draft in env.log.drafts[before:]
-        for fact in draft.facts
-        if hasattr(fact, "channels") and not getattr(fact, "checkpoint_ns", "")
-    ]
+    facts = [fact for draft in env.log.drafts[before:] for fact in draft.facts]
+    saved = [fact for fact in facts if isinstance(fact, CheckpointSaved) and not fact.checkpoint_ns]
     break_graphs("broken")
     outcome = await env.attempt(after(earlier, env.order(graph_id, 2, 2, kwargs)))
     assert outcome.status == "error"
-    assert outcome.checkpoint_id == saved[-1]
+    assert outcome.checkpoint_id == saved[-1].checkpoint_id
     assert outcome.values is not None
     assert earlier.values is not None
     assert outcome.values.keys() == earlier.values.keys(), "no key of the thread is lost"
