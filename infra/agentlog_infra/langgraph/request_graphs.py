@@ -1,6 +1,6 @@
 """Graph access of a process that serves requests: the code of graphs runs apart from the loop that serves them.
 
-A read of a compiled graph runs no code of a graph unless a reducer has to apply writes; it stays on the serving loop.
+A read of a compiled graph stays on the serving loop as long as it needs no code of users.
 """
 
 import asyncio
@@ -9,18 +9,15 @@ from dataclasses import replace
 from typing import TypeVar
 
 from langgraph.channels.delta import DeltaChannel
-from langgraph.checkpoint.serde.types import RESUME
 
-from agentlog_facts.checkpoint_ports import CheckpointQuery, CheckpointReads, StoredCheckpoint, StoredWrite
-from agentlog_facts.errors import AgentlogError
+from agentlog_facts.checkpoint_ports import CheckpointQuery, CheckpointReads, StoredCheckpoint
 from agentlog_facts.graph_ports import LATEST, At, EncodedState, StateChange, ThreadView
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.store_ports import Condition, Namespace, StoredItem, StoreReads
-from agentlog_infra.langgraph.attempts.earlier_attempts import NULL_TASK_ID
-from agentlog_infra.langgraph.checkpoints.filters import OUTCOMES
 from agentlog_infra.langgraph.code_loops import CodeLoops
 from agentlog_infra.langgraph.loop_bridge import here
+from agentlog_infra.langgraph.snapshots.user_code import UserCodeNeeded
 from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
 
 T = TypeVar("T")
@@ -36,7 +33,7 @@ class RequestGraphs:
         self._graphs = dependencies.graphs
         self._loops = CodeLoops()
         self._apart = LangGraphAccess(apart)
-        self._here = LangGraphAccess(replace(apart, reads=_NoReducers(reads)))
+        self._here = LangGraphAccess(replace(apart, runs_user_code=False))
 
     def close(self) -> None:
         """Stop the loops for the code of graphs."""
@@ -114,35 +111,9 @@ class RequestGraphs:
         if graph is not None and not any(isinstance(one, DeltaChannel) for one in graph.channels.values()):
             try:
                 return await read(self._here)
-            except _ReducerNeeded:
+            except UserCodeNeeded:
                 pass
         return await self._loops.run(lambda: read(self._apart))
-
-
-class _ReducerNeeded(AgentlogError):
-    """A reducer of the graph has to apply writes."""
-
-    code = "reducer_needed"
-
-
-class _NoReducers:
-    """Checkpoint reads for the serving loop. Implements `checkpoint_ports.CheckpointReads`."""
-
-    def __init__(self, reads: CheckpointReads) -> None:
-        self._reads = reads
-
-    async def find(self, query: CheckpointQuery) -> Sequence[StoredCheckpoint]:
-        """Find checkpoints. Raises: _ReducerNeeded if LangGraph would apply writes on one of them, Unavailable."""
-        found = await self._reads.find(query)
-        live = query.limit == 1 and query.checkpoint_id is None
-        if any(_is_applied(write, live) for one in found for write in one.writes):
-            raise _ReducerNeeded("a reducer has to apply writes")
-        return found
-
-
-def _is_applied(write: StoredWrite, live: bool) -> bool:
-    """Return whether LangGraph applies a write when it reads the state: of a command, or on the latest checkpoint."""
-    return (live or write.task_id == NULL_TASK_ID) and write.channel not in OUTCOMES and write.channel != RESUME
 
 
 class _HomeReads:

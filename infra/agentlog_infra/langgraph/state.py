@@ -36,7 +36,8 @@ from agentlog_infra.langgraph.snapshot_json import (
     view_json,
 )
 from agentlog_infra.langgraph.snapshots.graph_plan import GraphPlan
-from agentlog_infra.langgraph.snapshots.reader import SnapshotReader, config_at
+from agentlog_infra.langgraph.snapshots.reader import SnapshotReader, SnapshotSources, config_at
+from agentlog_infra.langgraph.snapshots.user_code import UserCode
 from agentlog_infra.langgraph.store import LogStore
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ class StateDependencies:
     serde: SerializerProtocol
     secrets: SecretKeys = field(default_factory=SecretKeys)
     """Checkpoints of earlier releases may have secrets in their metadata."""
+    runs_user_code: bool = True
+    """Without it, reads that need code of users raise UserCodeNeeded."""
 
 
 class LangGraphAccess:
@@ -63,6 +66,7 @@ class LangGraphAccess:
 
     def __init__(self, dependencies: StateDependencies) -> None:
         self._dependencies = dependencies
+        self._user_code = UserCode(allowed=dependencies.runs_user_code)
         self._plans: dict[str, GraphPlan] = {}
         """The plans of graphs that no factory makes."""
 
@@ -194,7 +198,9 @@ class LangGraphAccess:
             plan = self._plans.get(graph_id) or GraphPlan(graph)
             if self._dependencies.graphs.compiled(graph_id) is not None:
                 self._plans[graph_id] = plan
-            yield SnapshotReader(graph, plan, saver, reads, self._dependencies.secrets)
+            yield SnapshotReader(
+                graph, plan, saver, SnapshotSources(reads, self._dependencies.secrets, self._user_code)
+            )
 
     @asynccontextmanager
     async def _reading(self, graph_id: str, config: RunnableConfig, reads: CheckpointReads) -> AsyncGenerator[Graph]:

@@ -2,17 +2,19 @@
 
 import asyncio
 import importlib
+import json
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from tests.infra.langgraph.executor_env import THREAD, ExecutorEnv
 from tests.infra.projects import loaded
 
-from agentlog_facts.graph_ports import BadUpdate, GraphFailed
-from agentlog_facts.ids import stream
+from agentlog_facts.graph_ports import At, BadUpdate, EncodedState, GraphFailed
+from agentlog_facts.ids import ThreadId, stream
 from agentlog_infra.langgraph.loading.graphs import Graphs
 from agentlog_infra.langgraph.request_graphs import RequestGraphs
 from agentlog_infra.langgraph.state import StateDependencies
@@ -20,10 +22,15 @@ from agentlog_infra.system_ports import SystemIds
 
 SOURCE = """
 import asyncio
+import operator
 import threading
+from datetime import datetime, timezone
 from typing import Annotated, TypedDict
+from langgraph.channels.delta import DeltaChannel
+from langgraph.channels.last_value import LastValue
 from langgraph.graph import START, StateGraph
-from langgraph.types import interrupt
+from langgraph.types import Send, interrupt
+from pydantic import BaseModel, field_validator
 
 blocked, free = threading.Event(), threading.Event()
 threads = []
@@ -52,6 +59,64 @@ builder = StateGraph(State).add_node("one", one).add_node("ask", ask).add_edge(S
 parallel = builder.compile()
 plain = StateGraph(State).add_node("one", one).add_edge(START, "one").compile()
 
+class Checked(BaseModel):
+    said: list = []
+
+    @field_validator("said")
+    def check(cls, value):
+        block()
+        return value
+
+waiting = StateGraph(Checked).add_node("ask", ask).add_edge(START, "ask").compile()
+
+class Holding(TypedDict, total=False):
+    said: list
+    held: list
+    one: Checked
+
+def hold(state):
+    return {"one": Checked(said=["x"]), "held": [{"inside": Checked(said=["y"])}]}
+
+holding = StateGraph(Holding).add_node("hold", hold).add_edge(START, "hold").compile()
+
+def question(state):
+    return {"said": [interrupt(Checked(said=["z"]))]}
+
+asking = StateGraph(Holding).add_node("question", question).add_edge(START, "question").compile()
+
+def extend(state, writes):
+    block()
+    return [*state, *(item for write in writes for item in write)]
+
+class Inner(TypedDict, total=False):
+    said: Annotated[list, DeltaChannel(extend)]
+
+inner = StateGraph(Inner).add_node("one", one).add_node("ask", ask).add_edge(START, "one").add_edge("one", "ask")
+nested = StateGraph(Holding).add_node("inner", inner.compile()).add_edge(START, "inner").compile()
+
+class Known(TypedDict, total=False):
+    said: Annotated[list, operator.add]
+    at: datetime
+
+def first(state):
+    return {"at": datetime(2026, 1, 2, tzinfo=timezone.utc)}
+
+def fan(state):
+    return [Send("work", {"said": []}), "ask"]
+
+knows = StateGraph(Known).add_node("first", first).add_node("work", ask).add_node("ask", ask)
+knows = knows.add_edge(START, "first").add_conditional_edges("first", fan).compile()
+
+class Blocking(LastValue):
+    def get(self):
+        block()
+        return super().get()
+
+class WithChannel(TypedDict, total=False):
+    said: Annotated[list, Blocking]
+
+own_channel = StateGraph(WithChannel).add_node("one", one).add_edge(START, "one").compile()
+
 def factory():
     block()
     return plain
@@ -65,7 +130,8 @@ async def stops():
     await asyncio.sleep(0)
     return plain
 """
-NAMES = ("parallel", "plain", "factory", "exits", "stops")
+MADE = ("factory", "exits", "stops")
+NAMES = ("parallel", "plain", "waiting", "holding", "asking", "nested", "knows", "own_channel", *MADE)
 
 
 @pytest.fixture
@@ -109,29 +175,56 @@ def block_from_now_on() -> None:
     vars(importlib.import_module("blocking_project"))["blocks"].append(True)
 
 
-def calls(access: RequestGraphs) -> dict[str, Coroutine[object, object, object]]:
-    return {
-        "factory state": access.get_state("factory", THREAD),
-        "factory history": access.get_history("factory", THREAD),
-        "factory update": access.update_state("factory", THREAD, {"said": ["x"]}, as_node="one"),
-        "reducer state": access.get_state("parallel", THREAD),
-        "reducer update": access.update_state("parallel", THREAD, {"said": ["x"]}, as_node="one"),
-    }
+Call: TypeAlias = Callable[[RequestGraphs], Coroutine[object, object, object]]
+
+
+async def state_inside(access: RequestGraphs) -> EncodedState:
+    """Read the state of the subgraph by its namespace."""
+    [task] = json.loads((await access.get_state("nested", THREAD)).fields["tasks"])
+    return await access.get_state("nested", THREAD, At(checkpoint_ns=task["checkpoint"]["checkpoint_ns"]))
+
+
+CALLS: Mapping[str, Sequence[tuple[str, Call]]] = {
+    "plain": [
+        ("factory state", lambda access: access.get_state("factory", THREAD)),
+        ("factory history", lambda access: access.get_history("factory", THREAD)),
+        ("factory update", lambda access: access.update_state("factory", THREAD, {"said": ["x"]}, as_node="one")),
+    ],
+    "parallel": [
+        ("state with a reducer", lambda access: access.get_state("parallel", THREAD)),
+        ("update by a reducer", lambda access: access.update_state("parallel", THREAD, {"said": ["x"]}, as_node="one")),
+    ],
+    "waiting": [
+        ("state with a validator", lambda access: access.get_state("waiting", THREAD)),
+        ("history with a validator", lambda access: access.get_history("waiting", THREAD)),
+        ("view with a validator", lambda access: access.view("waiting", THREAD)),
+    ],
+    "holding": [
+        ("state with an object", lambda access: access.get_state("holding", THREAD)),
+        ("history with an object", lambda access: access.get_history("holding", THREAD, limit=9)),
+    ],
+    "asking": [("interrupt with an object", lambda access: access.get_state("asking", THREAD))],
+    "nested": [
+        ("delta channel inside", lambda access: access.get_state("nested", THREAD, subgraphs=True)),
+        ("delta channel of a namespace", state_inside),
+    ],
+    "own_channel": [("channel of a class of its own", lambda access: access.get_state("own_channel", THREAD))],
+}
 
 
 @pytest.mark.parametrize(
-    "name", ["factory state", "factory history", "factory update", "reducer state", "reducer update"]
+    ("graph_id", "call"),
+    [pytest.param(graph_id, call, id=name) for graph_id, calls in CALLS.items() for name, call in calls],
 )
-async def test_code_that_blocks_delays_only_its_own_request(env: ExecutorEnv, access: RequestGraphs, name: str) -> None:
-    """A factory or a reducer that blocked stopped the whole gateway, `/ok` included."""
-    await env.run("parallel" if "reducer" in name else "plain", input={"said": []})
+async def test_code_that_blocks_delays_only_its_own_request(
+    env: ExecutorEnv, access: RequestGraphs, graph_id: str, call: Call
+) -> None:
+    """A factory, reducer or validator that blocked stopped the whole gateway, `/ok` included."""
+    await env.run(graph_id, input={"said": []})
     block_from_now_on()
-    every = calls(access)
-    blocking = asyncio.create_task(every.pop(name))
-    for other in every.values():
-        other.close()
+    blocking = asyncio.create_task(call(access))
     await until_blocked()
-    assert len(await access.get_history("plain", THREAD, limit=2)) == 2
+    assert await access.get_history("plain", ThreadId("another")) == []
     assert not blocking.done()
     free().set()
     await asyncio.wait_for(blocking, 10)
@@ -144,6 +237,15 @@ async def test_a_read_that_runs_no_user_code_stays_on_the_loop(env: ExecutorEnv,
     assert (await access.get_state("plain", THREAD)).fields["values"] == b'{"said":["x","one"]}'
     assert len(await access.get_history("plain", THREAD, limit=5)) == 3
     assert ran_in() == []
+
+
+async def test_a_read_of_values_of_known_classes_stays_on_the_loop(env: ExecutorEnv, access: RequestGraphs) -> None:
+    await env.run("knows", input={"said": []})
+    before = threading.enumerate()
+    state = await access.get_state("knows", THREAD)
+    assert state.fields["next"] == b'["work","ask"]'
+    assert state.fields["values"] == b'{"said":[],"at":"2026-01-02T00:00:00+00:00"}'
+    assert set(threading.enumerate()) <= set(before)
 
 
 async def test_what_is_read_apart_is_the_same_as_without_a_loop_of_its_own(

@@ -7,6 +7,7 @@ from agentlog_facts.checkpoint import Encoded, EncodedChannel
 from agentlog_facts.growing_list import GrowingList
 from agentlog_facts.json_value import Json, dump
 from agentlog_infra.langgraph.checkpoints.channel_codec import ChannelCodec
+from agentlog_infra.langgraph.snapshots.user_code import UserCode
 from agentlog_infra.langgraph.value_json import to_json
 
 ESCAPED_NUL = b"\\u0000"
@@ -16,14 +17,14 @@ class ChannelJson:
     """Encoder of stored values for one page of snapshots; it equals `to_json` of the decoded value.
 
     A value that is stored as JSON or as a message has the form of the API already. Any other value is decoded and
-    encoded again.
+    encoded again, if `user_code` permits it.
     """
 
-    def __init__(self, codec: ChannelCodec) -> None:
+    def __init__(self, codec: ChannelCodec, user_code: UserCode) -> None:
         self._codec = codec
+        self.user_code = user_code
         self._lists: dict[int, _ListJson] = {}
         self._values: dict[int, tuple[EncodedChannel, bytes]] = {}
-        self._decoded: dict[int, tuple[EncodedChannel, object]] = {}
 
     def channel(self, channel: EncodedChannel) -> bytes:
         """Return the value of a channel as JSON."""
@@ -37,22 +38,23 @@ class ChannelJson:
     def decoded(self, channel: EncodedChannel) -> object:
         """Return a fresh value of a channel, as a graph would get it."""
         if channel.kind == "list":
-            return self._codec.decode_items(channel.items)
-        return self._codec.decode(channel.value)
+            return [self.decode(item) for item in channel.items]
+        return self.decode(channel.value)
 
     def decode(self, value: Encoded) -> object:
-        """Return a stored value as a graph would get it."""
+        """Return a stored value as a graph would get it. Raises: UserCodeNeeded."""
+        self.user_code.decode(value)
         return self._codec.decode(value)
 
     def value(self, value: Encoded) -> bytes:
-        """Return a stored value as JSON."""
+        """Return a stored value as JSON. Raises: UserCodeNeeded."""
         match value:
             case {"items": list(items)}:
                 return b"[%s]" % self.joined(items)
             case {"json": plain} | {"message": plain}:
                 shown = dump(plain)
             case dict():
-                return dump(to_json(self._codec.decode(value)))
+                return dump(to_json(self.decode(value)))
             case _:
                 shown = dump(value)
         return shown if ESCAPED_NUL not in shown else dump(to_json(self._codec.decode(value)))

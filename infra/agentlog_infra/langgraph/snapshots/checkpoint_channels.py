@@ -30,6 +30,7 @@ class CheckpointChannels:
         self._plan = plan
         self._stored = stored
         self._encoder = encoder
+        self.user_code = encoder.user_code
         self._objects: dict[str, Channel] = dict(replayed)
         self._changed: set[str] = set(replayed)
 
@@ -57,19 +58,22 @@ class CheckpointChannels:
         return self.channel(name).get()
 
     def channel(self, name: str) -> Channel:
-        """Return a channel as an object of LangGraph."""
+        """Return a channel as an object of LangGraph. Raises: UserCodeNeeded."""
         known = self._objects.get(name)
         if known is None:
+            if name in self._plan.of_users:
+                self.user_code.run()
             found = self._stored.get(name)
             value = MISSING if found is None else self._encoder.decoded(found)
             known = self._objects[name] = self._plan.channels[name].from_checkpoint(value)
         return known
 
     def apply(self, writes: Iterable[PregelTaskWrites], *, whole_step: bool) -> None:
-        """Apply pending writes, as LangGraph does before it shows a state. Raises: any error of a reducer.
+        """Apply pending writes, as LangGraph does before it shows a state. Raises: UserCodeNeeded, errors of reducers.
 
         With `whole_step` the writes end a step, of which all channels learn.
         """
+        self.user_code.run()
         known = [one._replace(writes=[w for w in one.writes if w[0] in self._plan.channels]) for one in writes]
         written = {channel for one in known for channel, _ in one.writes}
         affected = self._plan.channels if whole_step else written

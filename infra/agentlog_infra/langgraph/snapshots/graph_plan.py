@@ -19,6 +19,7 @@ from langgraph.pregel.protocol import PregelProtocol
 
 from agentlog_facts.json_value import dump
 from agentlog_infra.langgraph.loading.graphs import Graph
+from agentlog_infra.langgraph.snapshots.user_code import is_class_of_users
 from agentlog_infra.langgraph.value_json import to_json
 
 Channel: TypeAlias = BaseChannel[Any, Any, Any]
@@ -62,6 +63,7 @@ class GraphPlan:
         self.subgraphs: Mapping[str, Graph | Remote] = dict(graph.get_subgraphs())
         self._inner: dict[str, GraphPlan] = {}
         self.plain = {name for name, spec in self.channels.items() if type(spec) in PLAIN}
+        self.of_users = {name for name, spec in self.channels.items() if is_class_of_users(spec)}
         self.replayed = {name for name, spec in self.channels.items() if isinstance(spec, REPLAYED)}
         self.defaults = {name: dump(to_json(spec.get())) for name, spec in self._initial().items()}
         """JSON of the channels that have a value before anything is written to them."""

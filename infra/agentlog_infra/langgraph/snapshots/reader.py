@@ -10,7 +10,7 @@ checks, and states of remote subgraphs.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from langchain_core.runnables import RunnableConfig
 from langgraph._internal._config import recast_checkpoint_ns
@@ -46,32 +46,42 @@ from agentlog_infra.langgraph.snapshots.checkpoint_channels import CheckpointCha
 from agentlog_infra.langgraph.snapshots.graph_plan import Channel, GraphPlan, Remote
 from agentlog_infra.langgraph.snapshots.snapshot import NULL, Snapshot, TaskView
 from agentlog_infra.langgraph.snapshots.tasks import NextTasks, PendingWrites, PlannedTask
+from agentlog_infra.langgraph.snapshots.user_code import UserCode
 from agentlog_infra.langgraph.value_json import interrupt_json, to_object
 
 log = logging.getLogger(__name__)
 
 
-class SnapshotReader:
-    """Reads snapshots of one graph, or of one of its subgraphs."""
+@dataclass(frozen=True, slots=True)
+class SnapshotSources:
+    """What the readers of a graph and of its subgraphs share."""
 
-    def __init__(
-        self, graph: Graph, plan: GraphPlan, saver: LogSaver, reads: CheckpointReads, secrets: SecretKeys
-    ) -> None:
+    reads: CheckpointReads
+    secrets: SecretKeys
+    user_code: UserCode
+
+
+class SnapshotReader:
+    """Reads snapshots of one graph, or of one of its subgraphs. Reads raise UserCodeNeeded without its permission."""
+
+    def __init__(self, graph: Graph, plan: GraphPlan, saver: LogSaver, sources: SnapshotSources) -> None:
         self._graph = graph
-        self._secrets = secrets
         self._plan = plan
-        self._reads = reads
+        self._sources = sources
+        self._reads, self._secrets, self._user_code = sources.reads, sources.secrets, sources.user_code
         own = graph._apply_checkpointer_allowlist(saver)  # types that only this graph's schema allows
         self._saver = own if isinstance(own, LogSaver) else saver
-        self._encoder = ChannelJson(ChannelCodec(self._saver.serde))
+        self._encoder = ChannelJson(ChannelCodec(self._saver.serde), self._user_code)
 
     def at(self, ns: str) -> "SnapshotReader | Remote":
         """Return the reader of the graph that a namespace names; a remote graph reads itself."""
-        found = subgraph_at(self._graph, ns)
+        named = self._graph.get_subgraphs(namespace=recast_checkpoint_ns(ns), recurse=True) if ns else iter(())
+        name, found = next(named, ("", None))
         if found is None:
             return self
         if isinstance(found, Pregel):
-            return SnapshotReader(found, GraphPlan(found), self._saver, self._reads, self._secrets)
+            return SnapshotReader(found, self._plan.inner(name, found), self._saver, self._sources)
+        self._user_code.run()
         return found
 
     async def state(self, thread_id: ThreadId, at: At, *, subgraphs: bool) -> Snapshot:
@@ -133,6 +143,7 @@ class SnapshotReader:
         names = [name for name in self._plan.replayed if name in versions and name not in stored.channels]
         if not names:
             return {}
+        self._user_code.run()
         specs = {name: self._plan.channels[name] for name in names}
         checkpoint: Checkpoint = {**empty_checkpoint(), "channel_versions": dict(versions)}
         config = address(stored.thread_id, stored.checkpoint_ns, stored.checkpoint_id)
@@ -165,18 +176,12 @@ class SnapshotReader:
         if not recurse:
             return dump({"thread_id": stored.thread_id, "checkpoint_ns": ns}), NULL
         if isinstance(graph, Pregel):
-            inner = SnapshotReader(graph, self._plan.inner(task.name, graph), self._saver, self._reads, self._secrets)
+            inner = SnapshotReader(graph, self._plan.inner(task.name, graph), self._saver, self._sources)
             found = await inner.state(stored.thread_id, At(checkpoint_ns=ns), subgraphs=True)
             return NULL, found.encoded().document()
+        self._user_code.run()
         remote = await graph.aget_state(config_at(stored.thread_id, At(checkpoint_ns=ns)), subgraphs=True)
         return NULL, dump(snapshot_json(remote))  # only the remote server knows it
-
-
-def subgraph_at(graph: Graph, ns: str) -> Remote | Graph | None:
-    """Return the subgraph that a namespace names; None for the graph itself, also if no subgraph has the name."""
-    for _, found in graph.get_subgraphs(namespace=recast_checkpoint_ns(ns), recurse=True) if ns else ():
-        return found
-    return None
 
 
 def config_at(thread_id: ThreadId, at: At) -> RunnableConfig:

@@ -51,7 +51,7 @@ class NextTasks:
         self._inputs: set[object] = set()
 
     def find(self) -> list[PlannedTask]:
-        """Return the tasks, those of sends first. Raises: any error of a schema that refuses the input of a node."""
+        """Return the tasks, those of sends first. Raises: UserCodeNeeded, errors of a schema that refuses an input."""
         return [*self._pushed(), *self._pulled()]
 
     def _pushed(self) -> Iterator[PlannedTask]:
@@ -87,6 +87,7 @@ class NextTasks:
             if node.channels not in self._plan.channels or not self._channels.is_available(node.channels):
                 return False
         if node.mapper is not None and node.input_cache_key not in self._inputs:
+            self._channels.user_code.run()
             node.mapper(self._input(node.channels))
             self._inputs.add(node.input_cache_key)
         return True
