@@ -118,7 +118,7 @@ async def search(context: RequestContext) -> Response:
     paths = extraction_paths(body.extract)
     context.demand_small(metadata=body.metadata, values=body.values)
     await context.dependencies.caught_up.require_all()
-    found = await context.dependencies.threads.search_texts(
+    found = await context.dependencies.threads.search(
         ThreadFilter(tuple(body.ids), body.metadata or None, body.values or None, body.status),
         sort_by=body.sort_by,
         descending=body.sort_order == "desc",

@@ -178,7 +178,6 @@ class Thread:
     version: int
     meta_version: int | None
     temporary: bool
-    deleted_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,19 +219,17 @@ _FILTER = f"""
 
 
 class Threads:
-    """Queries on threads. Deleted ones are returned only with `include_deleted`. All raise Unavailable."""
+    """Queries on threads, without deleted ones. All raise Unavailable."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def get(
-        self, thread_id: ThreadId, *, include_deleted: bool = False, with_values: bool = True
-    ) -> Thread | None:
+    async def get(self, thread_id: ThreadId, *, with_values: bool = True) -> Thread | None:
         """Return a thread; `with_values=False` avoids reading a large state."""
-        shown = "FROM read_v1.threads WHERE thread_id = $1 AND ($2 OR deleted_at IS NULL)"
-        sql = f"{_select(with_values=with_values)} {shown}"
+        shown = f"SELECT {_SHOWN.names}" if with_values else f'{_WITHOUT}, NULL::json AS "values"'
+        sql = f"{shown} FROM read_v1.threads WHERE thread_id = $1 AND deleted_at IS NULL"
         async with reading(self._pool, "threads.get") as connection:
-            row = await connection.fetchrow(sql, thread_id, include_deleted)
+            row = await connection.fetchrow(sql, thread_id)
         return None if row is None else _thread(row)
 
     async def text(self, thread_id: ThreadId) -> ThreadText | None:
@@ -246,21 +243,6 @@ class Threads:
         self,
         where: ThreadFilter,
         *,
-        sort_by: SortBy = "updated_at",
-        descending: bool = True,
-        limit: int = 10,
-        offset: int = 0,
-    ) -> list[Thread]:
-        """Return matching threads; ties are broken by thread_id."""
-        sql = f"{_select(with_values=True)} {_ordered(sort_by, descending=descending)}"
-        async with reading(self._pool, "threads.search") as connection:
-            rows = await connection.fetch(sql, *_wanted(where), limit, offset)
-        return [_thread(row) for row in rows]
-
-    async def search_texts(
-        self,
-        where: ThreadFilter,
-        *,
         sort_by: SortBy,
         descending: bool,
         limit: int,
@@ -268,19 +250,16 @@ class Threads:
         with_values: bool,
         longest: int,
     ) -> list[ThreadText]:
-        """Search as `search` does, with values as text of at most `longest` bytes; longer ones are left out."""
+        """Return matching threads; ties are broken by thread_id.
+
+        Values are text of at most `longest` bytes; longer ones are left out.
+        """
         shown = _TEXT.replace("$1", "$9") if with_values else f"{_WITHOUT}, NULL::int AS size, NULL::bytea AS text"
         sql = f"{shown} {_ordered(sort_by, descending=descending)}"
         more = (longest,) if with_values else ()
         async with reading(self._pool, "threads.search") as connection:
             rows = await connection.fetch(sql, *_wanted(where), limit, offset, *more)
         return [_text(row) for row in rows]
-
-    async def count(self, where: ThreadFilter) -> int:
-        """Count matching threads."""
-        async with reading(self._pool, "threads.count") as connection:
-            found: int = await connection.fetchval(f"SELECT count(*) {_FILTER}", *_wanted(where))
-        return found
 
 
 _WITHOUT = f"SELECT {_SHOWN.without('values').names}"
@@ -293,12 +272,6 @@ def _ordered(sort_by: SortBy, *, descending: bool) -> str:
     way = "DESC" if descending else "ASC"
     order = f"{sort_by} {way}" if sort_by == "thread_id" else f"{sort_by} {way}, thread_id {way}"
     return f"{_FILTER} ORDER BY {order} LIMIT $7 OFFSET $8"
-
-
-def _select(*, with_values: bool) -> str:
-    if with_values:
-        return f"SELECT {_SHOWN.names}"
-    return f'{_WITHOUT}, NULL::json AS "values"'
 
 
 def _wanted(where: ThreadFilter) -> tuple[object, ...]:

@@ -52,7 +52,6 @@ THREAD = Thread(
     version=1,
     meta_version=None,
     temporary=False,
-    deleted_at=None,
 )
 RUN = Run(
     run_id=RunId(UUID),

@@ -21,7 +21,6 @@ def stored(values: JsonObject | None) -> ThreadText:
     metadata: JsonObject = {"graph_id": "g"}
     thread = Thread(
         ThreadId("t"), 0, AT, AT, AT, metadata, "idle", {}, None, None, {}, (), None, 0, None, temporary=False,
-        deleted_at=None,
     )  # fmt: skip
     text = None if values is None else dump(values)
     return ThreadText(thread, text, None if text is None else len(text))

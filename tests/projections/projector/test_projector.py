@@ -19,6 +19,7 @@ from tests.projections.facts import (
     thread_created,
     thread_deleted,
 )
+from tests.projections.found_threads import found_ids, found_threads, values_of
 from tests.projections.projector_env import START, TABLES, ProjectorEnv, WallClock, draft
 
 from agentlog_facts.envelope import Draft, LogPosition
@@ -225,7 +226,7 @@ async def test_a_lost_connection_costs_nothing(env: ProjectorEnv) -> None:
                 " AND datname = current_database()"
             )
         await env.folded()
-    assert await Threads(env.pool).count(ThreadFilter()) == 5
+    assert len(await found_threads(Threads(env.pool))) == 5
 
 
 async def test_tables_that_vanish_are_folded_again_once_they_are_back(own_env: ProjectorEnv) -> None:
@@ -438,8 +439,7 @@ async def test_what_a_read_model_cannot_hold_is_parked_in_order_and_the_rest_goe
             draft("good", patched({"too": 1}, "good"), stream="meta-good"),
         )
         await env.folded()
-    good = await threads.search(ThreadFilter(metadata={"fine": 1, "too": 1}))
-    assert [thread.thread_id for thread in good] == ["good"]
+    assert await found_ids(threads, ThreadFilter(metadata={"fine": 1, "too": 1})) == ["good"]
     rows = await env.pool.fetch('SELECT "offset", error FROM ledger.quarantine ORDER BY "offset"')
     offsets = [place.offset for place in places if place.offset in {row["offset"] for row in rows}]
     assert [row["offset"] for row in rows][-3:] == [places[2].offset, places[3].offset, places[5].offset]
@@ -466,8 +466,8 @@ async def test_parked_commits_are_applied_in_order_once_the_model_can_hold_them(
             assert await env.parked() == []
             env.append(draft("bad", patched({"last": 1}, "bad"), stream="meta-bad"))
             await env.folded()
-            found = await Threads(env.pool).search(ThreadFilter())
-            assert [thread.metadata for thread in found] == [{"bad": False, "later": 1, "last": 1}]
+            found = await found_threads(Threads(env.pool))
+            assert [one.thread.metadata for one in found] == [{"bad": False, "later": 1, "last": 1}]
     finally:
         await connection.close()
 
@@ -482,8 +482,8 @@ async def test_what_postgres_cannot_hold_is_parked_for_that_read_model_only(env:
     async with env.projector():
         await env.folded()
     assert await env.parked() == [("checkpoints", "t1")]
-    found = await Threads(env.pool).search(ThreadFilter())
-    assert [(thread.status, thread.values) for thread in found] == [("idle", {"x": 1})]
+    found = await found_threads(Threads(env.pool))
+    assert [(one.thread.status, values_of(one)) for one in found] == [("idle", {"x": 1})]
 
 
 async def test_a_fault_of_our_own_stops_the_partition_and_ends_no_process(own_env: ProjectorEnv) -> None:
@@ -553,4 +553,4 @@ async def test_a_projector_that_loses_its_partitions_in_an_isolated_fold_begins_
         await env.folded()
     assert LosingThreads.lost
     assert await env.parked() == []
-    assert await Threads(env.pool).count(ThreadFilter()) == 1
+    assert len(await found_threads(Threads(env.pool))) == 1

@@ -7,6 +7,7 @@ outage, so its batch was folded again and again, also after a restart.
 import asyncpg
 import pytest
 from tests.projections.facts import patched, run_created, thread_created
+from tests.projections.found_threads import found_ids, found_threads
 from tests.projections.projector.test_projector import keys_of, stopped
 from tests.projections.projector_env import ProjectorEnv, draft
 
@@ -16,7 +17,7 @@ from agentlog_facts.guard import Accepted
 from agentlog_facts.ids import Key
 from agentlog_postgres.connection import connect_projector
 from agentlog_projections.models.registry import read_models
-from agentlog_projections.models.threads import ThreadFilter, Threads
+from agentlog_projections.models.threads import Threads
 from agentlog_projections.projector.isolated_fold import park, retry
 from agentlog_projections.projector.quarantine import LEDGER, is_deterministic
 from agentlog_projections.projector.repeated_faults import RECORD_TRIES, takes_writes
@@ -45,7 +46,7 @@ def poisoned(env: ProjectorEnv) -> None:
 
 
 async def good_threads(env: ProjectorEnv) -> int:
-    return sum(one.thread_id.startswith("good") for one in await Threads(env.pool).search(ThreadFilter()))
+    return sum(name.startswith("good") for name in await found_ids(Threads(env.pool)))
 
 
 async def test_an_internal_error_of_postgresql_parks_its_aggregate_and_no_other(own_env: ProjectorEnv) -> None:
@@ -99,8 +100,8 @@ async def test_parked_records_get_their_verdicts_in_order_once_they_can_be_folde
         await connection.close()
     assert await env.parked() == []
     assert [await env.verdict(place) for place in places] == [Accepted(0), Accepted(0), Accepted(1), Accepted(1)]
-    (thread,) = await Threads(env.pool).search(ThreadFilter())
-    assert (thread.metadata["a"], thread.metadata["b"]) == (1, 2)
+    (found,) = await found_threads(Threads(env.pool))
+    assert (found.thread.metadata["a"], found.thread.metadata["b"]) == (1, 2)
 
 
 async def test_an_outage_parks_nothing_however_often_it_fails_a_batch(
