@@ -40,7 +40,7 @@ class CreateThread:
 
 @dataclass(frozen=True, slots=True)
 class PatchThread:
-    """Merge metadata, on a stream `meta-` of its own, so that it never conflicts with a decision about runs."""
+    """Merge metadata, on a stream `meta-` of its own, so that it does not conflict with a decision about runs."""
 
     thread_id: ThreadId
     metadata: JsonObject
@@ -51,20 +51,29 @@ class PatchThread:
         """Return whether a few patches like this one would exceed the limit together."""
         return not self.limit.part().holds(self.metadata)
 
-    def decide(self, state: ThreadState, before: JsonObject, meta_version: int | None) -> Decision:
+    def decide(self, state: ThreadState, before: JsonObject, version: int | None, meta_version: int | None) -> Decision:
         """Accept, or refuse if the thread does not exist, or if its metadata would be too large.
 
-        `before` is the metadata at `meta_version`. A patch demands that version if it is large or if more than half of
-        the limit is used: patches that see the same metadata must not exceed the limit together.
+        `before` is the metadata at `version` and `meta_version`. A patch demands the version if it is large or if more
+        than half of the limit is used: patches that see the same metadata must not exceed the limit together. No demand
+        can say that a stream has no version yet, so such a patch of metadata without a version is on the thread's own
+        stream.
         """
         if not state.exists:
             return Refused("thread_not_found")
         merged = {**before, **self.metadata}
-        name = stream("meta", self.thread_id)
-        crowded = self.large or not self.limit.part(2).holds(merged)
-        demand: Demand = meta_version if crowded and meta_version is not None else "exists"
+        name, demand = self._place(merged, version, meta_version)
         patched = ThreadMetadataPatched(self.thread_id, self.metadata)
         return self.limit.refusal(merged) or Accepted(name, (patched,), {name: demand})
+
+    def _place(self, merged: JsonObject, version: int | None, meta_version: int | None) -> tuple[Stream, Demand]:
+        """Return the stream of the patch, and what it demands of it."""
+        name = stream("meta", self.thread_id)
+        if not self.large and self.limit.part(2).holds(merged):
+            return name, "exists"
+        if meta_version is not None:
+            return name, meta_version
+        return thread_stream(self.thread_id), "exists" if version is None else version
 
 
 @dataclass(frozen=True, slots=True)

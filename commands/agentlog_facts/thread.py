@@ -29,7 +29,10 @@ class ThreadCreated:
 
 @dataclass(frozen=True, slots=True)
 class ThreadMetadataPatched:
-    """Top-level keys were merged over the thread's metadata (a null is stored). This fact is on the stream `meta-`."""
+    """Top-level keys were merged over the thread's metadata (a null is stored).
+
+    This fact is on the stream `meta-`; a large first one is on `thread-`, so that it can demand a version.
+    """
 
     thread_id: ThreadId
     metadata: JsonObject

@@ -17,14 +17,14 @@ def test_a_patch_lies_beside_the_life_of_runs() -> None:
     command = PatchThread(THREAD, {"a": 1})
     decision = (
         given(c.thread_created())
-        .when(lambda state: command.decide(state, {}, None))
+        .when(lambda state: command.decide(state, {}, 0, None))
         .then(ThreadMetadataPatched(THREAD, {"a": 1}))
     )
     assert (decision.stream, decision.demands) == (ON_META, {ON_META: "exists"})
 
 
 def test_an_unknown_thread_is_neither_patched_nor_deleted() -> None:
-    given().when(lambda state: PatchThread(THREAD, {}).decide(state, {}, None)).then_refused("thread_not_found")
+    given().when(lambda state: PatchThread(THREAD, {}).decide(state, {}, None, None)).then_refused("thread_not_found")
     given().when(DeleteThread(THREAD, 0, None).decide).then_refused("thread_not_found")
 
 

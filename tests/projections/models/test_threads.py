@@ -255,6 +255,12 @@ async def test_a_pending_run_that_is_cancelled_leaves_no_error(given: Applying, 
     assert ((await of(threads)).status, (await of(threads)).error) == ("busy", None)
 
 
+async def test_a_patch_on_the_stream_of_the_thread_is_merged_too(given: Applying, threads: Threads) -> None:
+    await given(draft("t1", thread_created(metadata={"a": 1})), draft("t1", patched({"b": 2})))
+    thread = await of(threads)
+    assert (thread.metadata, thread.version, thread.meta_version) == ({"a": 1, "b": 2}, 1, None)
+
+
 async def test_a_deleted_thread_is_not_shown(given: Applying, threads: Threads) -> None:
     deleted = draft("t1", thread_deleted())
     await given(draft("t1", thread_created()), draft("t1", state_updated({"set": {"x": 1}})), deleted)
