@@ -6,6 +6,7 @@ costs nothing: every step before the commit is done again, and everything after 
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -106,7 +107,9 @@ class ProjectorSession:
         self._isolated = IsolatedFold(connection, models, self._quarantine, self._composer)
         self._all: frozenset[int] = frozenset()
         self._next_check_s = 0.0
-        self._ahead: asyncio.Task[tuple[list[list[Read]], bool]] | None = None
+        self._ahead: asyncio.Task[list[Read]] | None = None
+        self._polled: deque[RawRecord] = deque()
+        self._reads_ahead = False
         self.partitions: dict[int, FoldedPartition] = {}
 
     @property
@@ -151,39 +154,40 @@ class ProjectorSession:
         Raises: Fenced, Unavailable, TRANSIENT; then the session is over.
         """
         await self._check_share()
-        batches = await self._arrived()
-        for reads in batches:
-            await self._commit(reads)
+        await self._commit(await self._arrived())
         await self._store_stops()
 
     async def end(self) -> None:
         """Stop reading ahead."""
+        self._polled.clear()
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             ahead.cancel()
             await asyncio.gather(ahead, return_exceptions=True)
 
-    async def _arrived(self) -> list[list[Read]]:
-        """Return the batches read, none if the group changes first; while the fold is behind, read ahead."""
+    async def _arrived(self) -> list[Read]:
+        """Return the next batch, empty if the group changes first; while the fold is behind, read one batch ahead."""
         if self._ahead is None:
             self._ahead = asyncio.create_task(self._next(), name="read ahead")
         if self._member is not None:
-            either: set[asyncio.Future[tuple[list[list[Read]], bool]] | asyncio.Future[None]]
+            either: set[asyncio.Future[list[Read]] | asyncio.Future[None]]
             either = {self._ahead, self._member.changed}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not self._ahead.done():
                 return []
-        batches, many = await self._ahead
-        self._ahead = asyncio.create_task(self._next(), name="read ahead") if many else None
-        return batches
+        reads = await self._ahead
+        self._ahead = asyncio.create_task(self._next(), name="read ahead") if self._reads_ahead else None
+        return reads
 
-    async def _next(self) -> tuple[list[list[Read]], bool]:
-        """Read the next records, and tell whether the fold is behind."""
+    async def _next(self) -> list[Read]:
+        """Read the next batch; what else was polled stays undecoded until then, since values take far more memory."""
         if not self.partitions:  # other projectors fold all of them
             await asyncio.sleep(self._settings.look_every.total_seconds())
-            return [], False
-        raws = await self._ports.tail.poll(self._settings.max_records, self._settings.patience)
-        return await self._read(raws), len(raws) >= READ_AHEAD
+            return []
+        if not self._polled:
+            found = await self._ports.tail.poll(self._settings.max_records, self._settings.patience)
+            self._reads_ahead, self._polled = len(found) >= READ_AHEAD, deque(found)
+        return await self._read()
 
     def _folding(self) -> list[FoldedPartition]:
         return [one for one in self.partitions.values() if one.stopped is None]
@@ -202,29 +206,26 @@ class ProjectorSession:
         self._next_check_s = now + self._settings.look_every.total_seconds()
         for one in self.partitions.values():
             if one.resume(now):
+                self._polled = deque(raw for raw in self._polled if raw.place.partition != one.number)
                 self._ports.tail.seek(one.number, one.reading)
         seen = await ownership.read_cluster_state(self._connection, self._settings.lease)
         ownership.check(self.partitions, self._settings.owner, seen)
         if rebalance(self._settings.owner, self._all, seen):
             await self.begin()
 
-    async def _read(self, raws: Sequence[RawRecord]) -> list[list[Read]]:
-        """Decode the records that are next on their partitions, cut into batches of bounded size."""
-        batches: list[list[Read]] = []
-        size = MOST_BYTES
-        for raw in raws:
+    async def _read(self) -> list[Read]:
+        """Decode polled records that are next on their partitions, up to a batch of bounded size."""
+        reads: list[Read] = []
+        size = 0
+        while self._polled and size < MOST_BYTES:
+            raw = self._polled.popleft()
             one = self.partitions.get(raw.place.partition)
-            if one is None or not one.take(raw):
-                continue
-            read = await self._decode(raw, one)
-            if read is None:
-                continue
-            if size >= MOST_BYTES:
-                batches.append([])
-                size = 0
-            batches[-1].append(read)
-            size += size_bytes(raw)
-        return batches
+            read = await self._decode(raw, one) if one is not None and one.take(raw) else None
+            if read is not None:
+                reads.append(read)
+                size += size_bytes(raw)
+        self._reads_ahead = self._reads_ahead or bool(self._polled)
+        return reads
 
     async def _decode(self, raw: RawRecord, one: FoldedPartition) -> Read | None:
         """Decode a record; None if its partition stops before it."""

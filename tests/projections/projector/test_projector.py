@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import asyncpg
@@ -20,7 +20,7 @@ from tests.projections.facts import (
     thread_deleted,
 )
 from tests.projections.found_threads import found_ids, found_threads, values_of
-from tests.projections.projector_env import START, TABLES, ProjectorEnv, WallClock, draft
+from tests.projections.projector_env import START, TABLES, MemoryTail, ProjectorEnv, WallClock, draft
 
 from agentlog_facts.envelope import Draft, LogPosition
 from agentlog_facts.guard import Accepted, Verdict, Void
@@ -32,11 +32,13 @@ from agentlog_postgres.connection import connect_projector
 from agentlog_projections.models.registry import read_models
 from agentlog_projections.models.runs import RunsModel
 from agentlog_projections.models.threads import ThreadFilter, Threads, ThreadsModel
+from agentlog_projections.projector import session
 from agentlog_projections.projector.announcer import Announcer
 from agentlog_projections.projector.isolated_fold import retry
 from agentlog_projections.projector.ownership import RESUMABLE, FoldedPartition, fence_off
 from agentlog_projections.projector.quarantine import is_deterministic
 from agentlog_projections.projector.session import FoldPorts, ProjectorSession
+from agentlog_projections.projector.verdicts import size_bytes
 from agentlog_projections.rebuild.shadow_schema import DROP
 from agentlog_projections.sql.batch import Transaction
 from agentlog_projections.sql.read_model import Commit, ReadModel
@@ -554,3 +556,43 @@ async def test_a_projector_that_loses_its_partitions_in_an_isolated_fold_begins_
     assert LosingThreads.lost
     assert await env.parked() == []
     assert len(await found_threads(Threads(env.pool))) == 1
+
+
+@dataclass(repr=False)
+class CountingTail(MemoryTail):
+    """Tail that counts the bytes of records that are decoded and not folded yet."""
+
+    waiting_bytes: int = 0
+    most_bytes: int = 0
+
+    async def resolve(self, raw: RawRecord) -> Draft:
+        self.waiting_bytes += size_bytes(raw)
+        self.most_bytes = max(self.most_bytes, self.waiting_bytes)
+        return await super().resolve(raw)
+
+
+class FoldingThreads(ThreadsModel):
+    """Read model of threads that tells a tail what it has folded."""
+
+    def __init__(self, tail: CountingTail) -> None:
+        super().__init__()
+        self._tail = tail
+
+    async def apply(self, tx: Transaction, batch: Sequence[Commit]) -> None:
+        await super().apply(tx, batch)
+        for commit in batch:
+            key, value = self._tail.records[commit.place.partition][commit.place.offset]
+            self._tail.waiting_bytes -= size_bytes(RawRecord(commit.place, key, value, START))
+
+
+async def test_a_projector_that_is_behind_holds_two_decoded_batches_however_many_records_one_poll_returns(
+    env: ProjectorEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "MOST_BYTES", 20_000)
+    env.append(*(draft(f"t{number}", thread_created(f"t{number}", {"a": "x" * 2_000})) for number in range(300)))
+    tail = CountingTail(env.log.partitions, env.log.records)
+    models, runs = read_models()
+    counting = [FoldingThreads(tail) if isinstance(model, ThreadsModel) else model for model in models]
+    async with env.projector((counting, runs), tail=tail):
+        await env.folded()
+    assert 20_000 <= tail.most_bytes <= 2 * (20_000 + 3_000)
