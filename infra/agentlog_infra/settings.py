@@ -301,7 +301,8 @@ class Settings(BaseSettings):
         180.0,
         ge=0,
         validation_alias="BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS",
-        description="how long a stopping worker lets its runs finish before it gives them back",
+        description="how long a stopping worker lets its runs finish before it gives them back; unset, "
+        "`agentlog dev` takes 5 s",
     )
     lease_ttl_secs: float = Field(
         15.0,

@@ -10,10 +10,11 @@ import rich_click as click
 from agentlog_facts.version import VERSION
 from agentlog_infra import logs, timeouts
 from agentlog_infra.console import Status, put, say
+from agentlog_infra.langgraph.loading.config import graph_ids
 from agentlog_infra.process.wait import first_to_end
 from agentlog_infra.project_env import project_environment
 from agentlog_infra.settings import Settings, origin_of
-from agentlog_infra.supervisor.dev_server import DevServer, dev_server, graphs_of, run_until_signal
+from agentlog_infra.supervisor.dev_server import DevServer, dev_server, run_until_signal
 
 _STUDIO = "https://smith.langchain.com/studio/?baseUrl="
 
@@ -74,8 +75,8 @@ async def _dev(settings: Settings, *, reload: bool, began: float) -> int:
 
 
 def _announce(here: DevServer, took_secs: float) -> None:
-    graphs = graphs_of(here.settings.config)
-    body = {"assistant_id": graphs[0], "input": {"messages": [{"role": "user", "content": "hello"}]}} if graphs else {}
+    graphs = graph_ids(here.settings.config)
+    body = {"assistant_id": graphs[0], "input": {"messages": [{"role": "user", "content": "hello"}]}}
     put(
         f"""\
 agentlog {VERSION} is ready after {took_secs:.1f} s

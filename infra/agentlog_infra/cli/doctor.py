@@ -18,7 +18,7 @@ from agentlog_facts.errors import AgentlogError, Unavailable
 from agentlog_facts.version import VERSION
 from agentlog_infra import timeouts
 from agentlog_infra.console import Status, put, put_json, put_table
-from agentlog_infra.langgraph.loading.config import unsupported_keys
+from agentlog_infra.langgraph.loading.config import NAME_IT, graph_ids, unsupported_keys
 from agentlog_infra.langgraph.loading.unsupported_keys import NOT_YET, UnsupportedKey
 from agentlog_infra.process.processors_jobs import pending_migrations, query_projection
 from agentlog_infra.project_env import project_environment
@@ -26,7 +26,6 @@ from agentlog_infra.settings import Settings, names_of, origin_of, shown
 from agentlog_infra.stack.addresses import Addresses, at, joined
 from agentlog_infra.stack.data_dir import DataDir
 from agentlog_infra.stack.socket_dirs import server_account
-from agentlog_infra.supervisor.dev_server import graphs_of
 
 State = Literal["ok", "warning", "failed"]
 
@@ -129,11 +128,13 @@ def _packages() -> list[Finding]:
 
 
 def _config(settings: Settings) -> list[Finding]:
+    if not settings.config.exists():
+        return [Finding("graphs", "warning", f"{settings.config} does not exist", NAME_IT)]
     try:
-        graphs = Finding("graphs", "ok", ", ".join(graphs_of(settings.config)))
+        graphs = Finding("graphs", "ok", ", ".join(graph_ids(settings.config)))
         return [graphs, *map(_without_effect, unsupported_keys(settings.config))]
     except AgentlogError as error:
-        return [Finding("graphs", "warning", str(error), "name the file with --config or AGENTLOG_CONFIG")]
+        return [Finding("graphs", "warning", str(error), f"mend the file, or {NAME_IT}")]
 
 
 def _without_effect(one: UnsupportedKey) -> Finding:
@@ -228,7 +229,7 @@ async def _runs(settings: Settings) -> Finding:
     async def check() -> Finding:
         _, report = await query_projection(settings, "runs")
         found = json.loads(report)
-        served = graphs_of(settings.config) if settings.config.exists() else None
+        served = graph_ids(settings.config) if settings.config.exists() else None
         lost = [one for one in found["waiting"] if served is not None and one["graph_id"] not in served]
         if lost:
             told = ", ".join(

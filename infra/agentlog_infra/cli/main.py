@@ -85,9 +85,6 @@ def main() -> None:
         if debug:
             traceback.print_exc()
         status = say_error(error)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has closed the pipe
-        status = Status.OK
     except Exception as error:  # noqa: BLE001  the outermost loop: a traceback only with --debug
         if debug:
             traceback.print_exc()

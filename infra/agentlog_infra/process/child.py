@@ -93,11 +93,14 @@ def identify(pid: int) -> ProcessIdentity | None:
 
 
 def command_line(pid: int) -> list[str]:
-    """Return the arguments of a process, empty if it does not run or may not be read."""
+    """Return the arguments of a process, none if it does not run or may not be read.
+
+    Empty arguments are left out: a process that renames itself pads its new name with them.
+    """
     import psutil  # imported here: it is slow to load, and most starts do not need it
 
     try:
-        return psutil.Process(pid).cmdline()
+        return [argument for argument in psutil.Process(pid).cmdline() if argument]
     except psutil.Error:
         return []
 

@@ -64,8 +64,8 @@ def running_on(data_dir: str | Path) -> RunningServers:
 
 def _none_runs(place: DataDir) -> Unavailable:
     return Unavailable(
-        f"no stack runs on {place.root}: start one with `agentlog serve stack --data-dir {place.root}`, "
-        "or set AGENTLOG_KAFKA_BOOTSTRAP, DATABASE_URI and REDIS_URI"
+        f"no stack runs on {place.root}: start one with `agentlog dev`, or with `agentlog serve stack` and the same "
+        "--data-dir, or set AGENTLOG_KAFKA_BOOTSTRAP, DATABASE_URI and REDIS_URI"
     )
 
 

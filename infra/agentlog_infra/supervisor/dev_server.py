@@ -1,19 +1,16 @@
 """Development server: starts the embedded servers, prepares topics and schema, starts all roles; stops in reverse."""
 
 import asyncio
-import json
 import logging
 import signal
 import socket
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-from agentlog_facts.errors import Misconfigured
 from agentlog_infra import timeouts
 from agentlog_infra.console import Status
-from agentlog_infra.langgraph.loading.config import unsupported_keys
+from agentlog_infra.langgraph.loading.config import graph_ids, unsupported_keys
 from agentlog_infra.langgraph.loading.unsupported_keys import refuse
 from agentlog_infra.process.ports import demand_free
 from agentlog_infra.process.wait import first_to_end
@@ -52,17 +49,6 @@ class DevServer:
             await self.supervisor.reload()
 
 
-def graphs_of(config: Path) -> list[str]:
-    """Return the graph ids that a configuration names. Raises: Misconfigured."""
-    try:
-        graphs = json.loads(config.read_text())["graphs"]
-        return list(graphs)
-    except FileNotFoundError as error:
-        raise Misconfigured(f"{config} does not exist: name the langgraph.json with --config") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise Misconfigured(f"{config}: expected JSON with a `graphs` object: {error!r}") from error
-
-
 def free_port(host: str) -> int:
     """Return a port that is free now."""
     with socket.socket() as probe:
@@ -73,7 +59,7 @@ def free_port(host: str) -> int:
 @asynccontextmanager
 async def dev_server(settings: Settings, *, grace_secs: float) -> AsyncGenerator[DevServer]:
     """Start everything; stop it in order at the end. Raises: the errors of its parts, after stopping all of them."""
-    graphs_of(settings.config)
+    graph_ids(settings.config)
     refuse(settings.config, unsupported_keys(settings.config))
     demand_free(settings.host, settings.port)
     external = External(settings.kafka_bootstrap, settings.database_uri, settings.redis_uri)

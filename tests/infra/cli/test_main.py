@@ -76,7 +76,28 @@ def test_an_unknown_role_is_a_usage_error_that_names_the_roles(tmp_path: Path) -
 def test_a_missing_configuration_is_told_with_its_fix_and_without_a_trace(tmp_path: Path) -> None:
     done = agentlog("dev", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: langgraph.json does not exist: name the langgraph.json with --config\n"
+    assert (
+        done.stderr
+        == "error: langgraph.json does not exist: name your langgraph.json with --config or AGENTLOG_CONFIG\n"
+    )
+    assert not (tmp_path / ".agentlog").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", "EOF while parsing an object at line 1 column 1"),
+        ("{}", 'graphs: expected {"<id>": "./file.py:attribute"}, found nothing'),
+        ('{"graphs": {}}', 'graphs: expected {"<id>": "./file.py:attribute"}, found {}'),
+        ('{"graphs": {"g": "m"}}', "graphs.g: expected ./file.py:attribute or module:attribute, found 'm'"),
+    ],
+)
+def test_a_wrong_configuration_is_refused_before_anything_starts(tmp_path: Path, text: str, told: str) -> None:
+    """An empty `graphs` was refused only by the first role, when servers and tables had been made."""
+    (tmp_path / "langgraph.json").write_text(text)
+    done = agentlog("dev", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: {tmp_path}/langgraph.json: {told}\n"
     assert not (tmp_path / ".agentlog").exists()
 
 
@@ -85,7 +106,7 @@ def test_the_trace_is_shown_only_with_debug(tmp_path: Path) -> None:
 
 
 def test_a_taken_port_is_an_error_that_names_port_and_owner(tmp_path: Path) -> None:
-    (tmp_path / "langgraph.json").write_text('{"graphs": {}}')
+    (tmp_path / "langgraph.json").write_text('{"graphs": {"g": "m:g"}}')
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -94,7 +115,8 @@ def test_a_taken_port_is_an_error_that_names_port_and_owner(tmp_path: Path) -> N
     assert done.returncode == 1
     assert f"port {port} on 127.0.0.1 is taken" in done.stderr
     if sys.platform == "linux":
-        assert f"by process {os.getpid()}" in done.stderr
+        assert f"by process {os.getpid()} (" in done.stderr
+        assert " )" not in done.stderr
     assert "fix: choose another port with --port" in done.stderr
     assert not (tmp_path / ".agentlog").exists()
 

@@ -5,7 +5,7 @@ It imports nothing of LangGraph. Source: langgraph.json as documented for the La
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from agentlog_infra.project_env import environment_of
 
 log = logging.getLogger(__name__)
 
+NAME_IT = "name your langgraph.json with --config or AGENTLOG_CONFIG"
+"""Remedy for a file that does not exist."""
 KNOWN = frozenset(
     {
         "$schema",
@@ -94,11 +96,19 @@ def load_config(path: Path) -> GraphsConfig:
     return GraphsConfig(path, _graphs(path, document), _dependencies(path, document), env, document)
 
 
+def graph_ids(path: Path) -> Sequence[str]:
+    """Return the ids of the graphs that a `langgraph.json` names, in its order. Raises: Misconfigured."""
+    if not path.exists():
+        raise Misconfigured(f"{path} does not exist: {NAME_IT}")
+    path = path.resolve()
+    document, _, _ = _read(path)
+    return [spec.graph_id for spec in _graphs(path, document)]
+
+
 def served_graphs(path: Path) -> frozenset[str] | None:
     """Return the ids of the graphs that a `langgraph.json` names now, None if it cannot be read."""
     try:
-        document, _, _ = _read(path.resolve())
-        return frozenset(spec.graph_id for spec in _graphs(path, document))
+        return frozenset(graph_ids(path))
     except Misconfigured as error:
         log.debug("config.unreadable", extra={"path": str(path), "error": str(error)})
         return None
