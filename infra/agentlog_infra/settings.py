@@ -505,5 +505,5 @@ def _messages(error: ValidationError) -> str:
         attribute = str(problem["loc"][0]) if problem["loc"] else "settings"
         name = names_of(attribute)[0] if attribute in Settings.model_fields else attribute
         found = "" if "PASSWORD" in name or "URI" in name or "AES_KEY" in name else f", found {problem['input']!r}"
-        lines.append(f"{name}: {problem['msg']}{found}")
+        lines.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}{found}")
     return "\n".join(lines)

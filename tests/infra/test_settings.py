@@ -154,6 +154,13 @@ def test_a_wrong_value_is_told_with_its_name_and_what_was_found(monkeypatch: pyt
     assert lines[1].startswith("LOG_LEVEL: ")
 
 
+def test_a_wrong_key_of_secrets_is_told_by_what_is_expected_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANGGRAPH_AES_KEY", "too-short")
+    with pytest.raises(Misconfigured) as refused:
+        Settings.load()
+    assert str(refused.value) == "LANGGRAPH_AES_KEY: expected a key of 16, 24 or 32 bytes"
+
+
 def test_on_kafka_the_log_has_more_partitions_and_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENTLOG_KAFKA_BOOTSTRAP", "kafka:9092")
     settings = Settings.load()
