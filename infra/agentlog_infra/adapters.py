@@ -1,9 +1,11 @@
 """Connected adapters that gateway, worker and housekeeper share: log, Redis, verdicts, and the submitter over them."""
 
+import logging
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from agentlog_commands.submit import Submitter
+from agentlog_facts.errors import Unavailable
 from agentlog_facts.ports import LedgerReads
 from agentlog_facts.secret_values import SecretKeys, Secrets
 from agentlog_infra.aes_cipher import AesGcmCipher
@@ -15,6 +17,8 @@ from agentlog_infra.redis.verdicts import HintVerdicts
 from agentlog_infra.settings import Settings
 from agentlog_infra.system_ports import SystemClock, SystemIds
 from agentlog_postgres.connection import Pool
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +42,8 @@ async def open_adapters(
     verdicts = HintVerdicts(feed, ledger, SystemClock())
     await verdicts.start()
     stack.push_async_callback(verdicts.stop)
-    log = await open_event_log(settings, pool, client_id, stack)
-    return Adapters(log, feed, verdicts, Submitter(log, verdicts, ledger, SystemClock(), SystemIds()))
+    events = await open_event_log(settings, pool, client_id, stack)
+    return Adapters(events, feed, verdicts, Submitter(events, verdicts, ledger, SystemClock(), SystemIds()))
 
 
 def secrets_of(settings: Settings) -> Secrets:
@@ -56,5 +60,8 @@ async def open_feed(settings: Settings, stack: AsyncExitStack) -> RedisFeed:
     client = redis_client(settings)
     feed = RedisFeed(client, settings.redis_key_prefix, SystemIds())
     stack.push_async_callback(feed.stop)
-    await demand_usable(client, settings)
+    try:
+        await demand_usable(client, settings)
+    except Unavailable as error:
+        log.warning("redis.not_checked", extra={"error": str(error)})
     return feed

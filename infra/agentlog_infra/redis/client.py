@@ -6,7 +6,7 @@ A command that Redis refuses is no outage: it is DependencyRefused, with the ref
 import asyncio
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
@@ -24,7 +24,29 @@ from agentlog_facts.errors import DependencyRefused, Misconfigured, Unavailable
 from agentlog_infra import timeouts
 from agentlog_infra.settings import Settings
 
+if TYPE_CHECKING:
+    from redis.asyncio.client import Argument, Reply
+
 Client: TypeAlias = Redis | RedisCluster
+Command = Literal[
+    "PING",
+    "INFO",
+    "SET",
+    "GET",
+    "MGET",
+    "EXPIRE",
+    "RPUSH",
+    "LRANGE",
+    "BLPOP",
+    "SADD",
+    "SMEMBERS",
+    "ZADD",
+    "ZCOUNT",
+    "ZREMRANGEBYSCORE",
+    "PUBLISH",
+    "SUBSCRIBE",
+]
+"""Every command that agentlog needs. The start of a role tries each one, so that none is refused only later."""
 
 _AWAY = (ClusterDownError, TryAgainError, ReadOnlyError)
 """Refusals while a cluster elects a primary or moves keys: they end by themselves."""
@@ -65,6 +87,11 @@ def redis_client(settings: Settings) -> Client:
         )
     except ValueError as error:
         raise Misconfigured(f"REDIS_URI: {error}") from error
+
+
+async def send(client: Client, command: Command, *arguments: "Argument") -> "Reply":
+    """Send one of the declared commands, and return the reply."""
+    return await client.execute_command(command, *arguments)
 
 
 @contextmanager

@@ -25,20 +25,20 @@ def announcer(settings: Settings) -> Announce:
 
     async def announce(worker_id: str) -> None:
         # Imported here: the supervisor needs a client only when a worker died, and it is slow to load.
-        from agentlog_infra.redis.client import answered, redis_client
+        from agentlog_infra.redis.client import answered, redis_client, send
 
         keys = RedisKeys(settings.redis_key_prefix)
         key, deaths = keys.dead_workers, keys.worker_deaths
         client = redis_client(settings)
         try:
             async with answered(key):
-                await client.execute_command("SADD", key, worker_id)
-                await client.execute_command("EXPIRE", key, timeouts.DEAD_WORKER_KEPT_S)
-                await client.execute_command("PUBLISH", key, worker_id)
+                await send(client, "SADD", key, worker_id)
+                await send(client, "EXPIRE", key, timeouts.DEAD_WORKER_KEPT_S)
+                await send(client, "PUBLISH", key, worker_id)
                 now = time.time()
-                await client.execute_command("ZADD", deaths, now, worker_id)
-                await client.execute_command("ZREMRANGEBYSCORE", deaths, "-inf", now - timeouts.WORKER_DEATHS_S)
-                await client.execute_command("EXPIRE", deaths, timeouts.WORKER_DEATHS_S)
+                await send(client, "ZADD", deaths, now, worker_id)
+                await send(client, "ZREMRANGEBYSCORE", deaths, "-inf", now - timeouts.WORKER_DEATHS_S)
+                await send(client, "EXPIRE", deaths, timeouts.WORKER_DEATHS_S)
         except Unavailable as error:
             log.warning("worker.death_not_announced", extra={"worker": worker_id, "error": str(error)})
         finally:

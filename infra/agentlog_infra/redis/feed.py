@@ -16,7 +16,7 @@ from agentlog_facts.ids import RunId
 from agentlog_facts.notification import Hint, decode_hint, encode_hint
 from agentlog_facts.ports import Ids
 from agentlog_infra import timeouts
-from agentlog_infra.redis.client import Client, answered, cancellable, redis_faults
+from agentlog_infra.redis.client import Client, answered, cancellable, redis_faults, send
 from agentlog_infra.redis.commands import check_commands
 from agentlog_infra.redis.keys import RedisKeys
 
@@ -39,7 +39,7 @@ class RedisFeed:
         await self._redis.aclose()
 
     async def check(self) -> None:
-        """Check that Redis answers and serves each kind of command that is needed. Raises: Unavailable."""
+        """Check that Redis answers and serves each command that is needed. Raises: Unavailable."""
         await check_commands(self._redis, self._keys)
 
     async def publish(self, hints: Sequence[Hint]) -> None:
@@ -53,7 +53,7 @@ class RedisFeed:
     async def _publish(self, messages: Sequence[bytes]) -> None:
         if isinstance(self._redis, RedisCluster):  # its pipelines do not publish
             for message in messages:
-                await self._redis.execute_command("PUBLISH", self._keys.hints, message)
+                await send(self._redis, "PUBLISH", self._keys.hints, message)
             return
         async with self._redis.pipeline(transaction=False) as pipe:
             for message in messages:
@@ -82,7 +82,7 @@ class RedisFeed:
         """Return the number of workers whose death was announced in the last `WORKER_DEATHS_S`. Raises: Unavailable."""
         since = time.time() - timeouts.WORKER_DEATHS_S
         async with answered("deaths"):
-            found = await self._redis.execute_command("ZCOUNT", self._keys.worker_deaths, since, "+inf")
+            found = await send(self._redis, "ZCOUNT", self._keys.worker_deaths, since, "+inf")
         return found if isinstance(found, int) else 0
 
     async def _new_members(self, key: str, wake_ups: AsyncIterator[bytes]) -> AsyncGenerator[str]:
@@ -91,7 +91,7 @@ class RedisFeed:
         async for _ in wake_ups:
             try:
                 async with answered(key):
-                    found = await self._redis.execute_command("SMEMBERS", key)
+                    found = await send(self._redis, "SMEMBERS", key)
             except Unavailable as error:
                 log.warning("feed.not_read", extra={"set": key, "error": str(error)})
                 continue  # the next wake-up reads the set again
@@ -103,21 +103,21 @@ class RedisFeed:
     async def push(self, queue: str, run_ids: Sequence[RunId]) -> None:
         """Append runs to a queue. Raises: Unavailable."""
         async with answered("push"):
-            await self._redis.execute_command("RPUSH", self._keys.queue(queue), *run_ids)
+            await send(self._redis, "RPUSH", self._keys.queue(queue), *run_ids)
 
     async def pop(self, queues: Sequence[str], patience: timedelta) -> RunId | None:
         """Pop the next run of these queues, waiting at most `patience` (<= REDIS_BLOCK_S). Raises: Unavailable."""
         patience_s = min(patience.total_seconds(), timeouts.REDIS_BLOCK_S)
         keys = [self._keys.queue(queue) for queue in queues]
         async with answered("pop", patience_s):
-            found = await self._redis.execute_command("BLPOP", *keys, patience_s)
+            found = await send(self._redis, "BLPOP", *keys, patience_s)
         run_id = _items(found)[-1] if found else None
         return RunId(run_id.decode()) if isinstance(run_id, bytes) else None
 
     async def queued(self, queue: str) -> frozenset[RunId]:
         """Return the runs in a queue. Raises: Unavailable."""
         async with answered("queue"):
-            found = await self._redis.execute_command("LRANGE", self._keys.queue(queue), 0, -1)
+            found = await send(self._redis, "LRANGE", self._keys.queue(queue), 0, -1)
         return frozenset(RunId(item.decode()) for item in _items(found) if isinstance(item, bytes))
 
     async def renew_lease(self, run_id: RunId, epoch: int, worker: str, ttl: timedelta) -> None:
@@ -127,23 +127,23 @@ class RedisFeed:
         """
         key = self._keys.lease(run_id, epoch)
         async with answered("lease"):
-            await self._redis.execute_command("SET", key, worker, "PX", int(ttl.total_seconds() * 1000))
-            await self._redis.execute_command("MGET", key)
+            await send(self._redis, "SET", key, worker, "PX", int(ttl.total_seconds() * 1000))
+            await send(self._redis, "MGET", key)
 
     async def leased(self, claims: Sequence[tuple[RunId, int]]) -> Sequence[bool]:
         """Return for each claim whether its lease exists. Raises: Unavailable."""
         if not claims:
             return []
         async with answered("leases"):
-            found = await self._redis.execute_command("MGET", *(self._keys.lease(*claim) for claim in claims))
+            found = await send(self._redis, "MGET", *(self._keys.lease(*claim) for claim in claims))
         return [value is not None for value in _items(found)]
 
     async def instance(self) -> str:
         """Return an id that changes when the server is emptied or restarted. Raises: Unavailable."""
         async with answered("instance"):
-            await self._redis.execute_command("SET", self._keys.instance, self._ids.uuid7(), "NX")
-            info = await self._redis.execute_command("INFO", "server")
-            found = await self._redis.execute_command("GET", self._keys.instance)
+            await send(self._redis, "SET", self._keys.instance, self._ids.uuid7(), "NX")
+            info = await send(self._redis, "INFO", "server")
+            found = await send(self._redis, "GET", self._keys.instance)
         return f"{_run_id(info)}:{found!r}"
 
     async def _messages(self, channel: str, at_connect: bytes | None = None) -> AsyncGenerator[bytes]:
