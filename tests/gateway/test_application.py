@@ -1,7 +1,7 @@
 """Responses that need no rows: unknown paths and verbs, CORS, missing features, documents, faults."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 
 import pytest
@@ -11,16 +11,18 @@ from starlette.websockets import WebSocketDisconnect
 from tests.fakes.memory_log import MemoryLog
 from tests.gateway.web_env import BODY_BYTES, NOWHERE, dependencies, detail, without_database
 
-from agentlog_facts.errors import DependencyRefused, Misconfigured
+from agentlog_facts.errors import DependencyRefused, Misconfigured, Unavailable
 from agentlog_facts.json_value import Json, JsonObject, as_object
 from agentlog_facts.version import CONTRACT, VERSION
 from agentlog_gateway import routes
 from agentlog_gateway.api.dependencies import Dependencies
 from agentlog_gateway.application import build_app
 from agentlog_gateway.http.cors import Cors, cors_of
+from agentlog_gateway.reads.caught_up import CatchUpGate
 from agentlog_gateway.routes import NOT_IMPLEMENTED, OPERATIONS
 from agentlog_postgres.connection import open_pool
 from agentlog_projections.queries.health import ProjectionHealth
+from agentlog_projections.queries.run_health import RunHealth
 
 UUID = "019ab000-0000-7000-8000-000000000001"
 
@@ -117,6 +119,46 @@ async def test_a_dependency_that_refuses_a_command_is_shown_as_that_and_not_as_a
     await pool.close()
     assert (checked.status_code, detail(checked.content)) == (500, "redis: refuses MGET (PermissionError)")
     assert (ready.status_code, ready.json()["services"]) == (503, {"redis": "refuses MGET (PermissionError)"})
+
+
+class AllPresent:
+    async def caught_up(self) -> Mapping[int, bool]:
+        return {0: True}
+
+
+async def test_what_a_dependency_refuses_after_its_check_is_part_of_the_answer_too() -> None:
+    """A user of Redis without ZCOUNT made /ready an internal error."""
+
+    async def fine() -> None: ...
+
+    async def healthy() -> ProjectionHealth:
+        return ProjectionHealth(1, (), {}, {})
+
+    async def no_runs() -> RunHealth:
+        return RunHealth(0, ())
+
+    async def refuse() -> int:
+        raise DependencyRefused("ZCOUNT: Redis refuses it: NoPermissionError") from PermissionError()
+
+    async def unavailable() -> RunHealth:
+        raise Unavailable("PostgreSQL does not answer")
+
+    log, pool = MemoryLog(), await open_pool(NOWHERE, 2)
+    wired = replace(dependencies(log, pool), checks={"redis": fine}, health=healthy, run_health=no_runs)
+    wired = replace(wired, caught_up=CatchUpGate(AllPresent(), log, wired.clock, 1))
+    wired.prepared.set()
+    found: list[tuple[int, object]] = []
+    for one in (wired, replace(wired, worker_deaths=refuse), replace(wired, run_health=unavailable)):
+        app = build_app(lambda one=one: one, Cors())  # type: ignore[misc]  # bound now
+        async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+            answer = await client.get("/ready")
+        found.append((answer.status_code, answer.json()["services"]))
+    await pool.close()
+    assert found == [
+        (200, {"redis": "ok", "database": "ok"}),
+        (503, {"redis": "refuses ZCOUNT (PermissionError)", "database": "ok"}),
+        (503, {"redis": "ok", "database": "away"}),
+    ]
 
 
 @pytest.mark.parametrize(

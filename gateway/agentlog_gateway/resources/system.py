@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from importlib.metadata import version
+from typing import TypeVar
 
 from starlette.responses import Response
 
@@ -10,16 +13,21 @@ from agentlog_facts.errors import AgentlogError, DependencyRefused
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.version import CONTRACT, VERSION
 from agentlog_gateway import timeouts
-from agentlog_gateway.api.dependencies import Check
 from agentlog_gateway.api.request_context import RequestContext
 from agentlog_gateway.http.errors import Problem
 from agentlog_gateway.http.responses import json_response
 from agentlog_gateway.schemas.queries import HealthCheckQuery
+from agentlog_projections.queries.health import ProjectionHealth
+from agentlog_projections.queries.run_health import RunHealth
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 OK = "ok"
 AWAY = "away"
+DATABASE = "database"
+REDIS = "redis"
 
 FLAGS: JsonObject = {
     "assistants": True,
@@ -41,17 +49,17 @@ async def ok(context: RequestContext) -> Response:
     """GET /ok; with check_db=1 this checks every dependency and the projection, and 500 names what fails, and why."""
     if not context.query(HealthCheckQuery).check_db:
         return json_response({"ok": True, "services": {}})
-    checked = await _checked(context)
-    away = [name for name, state in checked.items() if state == AWAY]
+    states = await _checked(context)
+    health = None
+    if _all_ok(states):
+        states[DATABASE], health = await _asked(DATABASE, context.dependencies.health)
+    away = [name for name, state in states.items() if state == AWAY]
     problems = [f"no answer from: {', '.join(away)}"] if away else []
-    problems += [f"{name}: {state}" for name, state in checked.items() if state not in (OK, AWAY)]
-    if not problems:
-        idle = (await context.dependencies.health()).without_progress
-        problems = [f"partition {number}: {why}" for number, why in idle.items()]
+    problems += [f"{name}: {state}" for name, state in states.items() if state not in (OK, AWAY)]
+    problems += [f"partition {number}: {why}" for number, why in health.without_progress.items()] if health else []
     if problems:
         raise Problem(500, "; ".join(problems))
-    dependencies: JsonObject = dict.fromkeys(checked, OK)
-    return json_response({"ok": True, "services": dependencies})
+    return json_response({"ok": True, "services": _document(states)})
 
 
 async def ready(context: RequestContext) -> Response:
@@ -61,64 +69,79 @@ async def ready(context: RequestContext) -> Response:
     change that. A partition that is being built, or that waits for a newer release, takes only its own threads out of
     service. Workers that die, and runs that nobody can take, do not end readiness.
     """
-    checked = await _checked(context)
-    dependencies: JsonObject = {**checked}
-    found: JsonObject = {"ready": False, "services": dependencies, "partitions": None, "quarantined": None}
-    found |= {"workers": None, "unserved": None}
+    states = await _checked(context)
+    found: JsonObject = {"partitions": None, "quarantined": None, "workers": None, "unserved": None}
     serving = False
-    if all(state == OK for state in checked.values()):
-        health = await context.dependencies.health()
-        await (
-            context.dependencies.caught_up.refresh()
-        )  # writes must not pass the gate on a partition that is reported here as stopped
-        stopped: JsonObject = {str(number): why for number, why in health.stopped.items()}
-        building: list[Json] = list(health.building)
-        stalled: JsonObject = {str(number): why for number, why in health.stalled.items()}
-        found["partitions"] = {
-            "present": health.present,
-            "building": building,
-            "stopped": stopped,
-            "stalled": stalled,
-            "behind": sum(health.behind.values()),
-        }
-        found["quarantined"] = dict(health.parked)
-        found |= await _runs(context)
-        serving = health.present > 0 and not health.without_progress
-    found["ready"] = serving and context.dependencies.prepared.is_set()
-    return json_response(found, status=200 if found["ready"] else 503)
+    if _all_ok(states):
+        states[DATABASE], rows = await _asked(DATABASE, partial(_health, context))
+        states[REDIS], deaths = await _asked(REDIS, context.dependencies.worker_deaths)
+        if rows is not None and deaths is not None:
+            projection, runs = rows
+            found = {**_projection(projection), **_runs(context, runs, deaths)}
+            serving = projection.present > 0 and not projection.without_progress
+    is_ready = serving and context.dependencies.prepared.is_set()
+    return json_response({"ready": is_ready, "services": _document(states), **found}, status=200 if is_ready else 503)
 
 
-async def _runs(context: RequestContext) -> JsonObject:
-    """Return the deaths of workers, and the runs that wait for more than their turn."""
+async def _health(context: RequestContext) -> tuple[ProjectionHealth, RunHealth]:
     dependencies = context.dependencies
-    health = await dependencies.run_health()
+    health = await dependencies.health()
+    # writes must not pass the gate on a partition that is reported here as stopped
+    await dependencies.caught_up.refresh()
+    return health, await dependencies.run_health()
+
+
+def _projection(health: ProjectionHealth) -> JsonObject:
+    """Return the partitions and the parked aggregates."""
+    stopped: JsonObject = {str(number): why for number, why in health.stopped.items()}
+    building: list[Json] = list(health.building)
+    stalled: JsonObject = {str(number): why for number, why in health.stalled.items()}
+    partitions: JsonObject = {
+        "present": health.present,
+        "building": building,
+        "stopped": stopped,
+        "stalled": stalled,
+        "behind": sum(health.behind.values()),
+    }
+    return {"partitions": partitions, "quarantined": dict(health.parked)}
+
+
+def _runs(context: RequestContext, health: RunHealth, deaths: int) -> JsonObject:
+    """Return the deaths of workers, and the runs that wait for more than their turn."""
     unserved: JsonObject = {
         one.graph_id: {"runs": one.runs, "oldest_secs": round(one.longest.total_seconds(), 1), "reason": one.reason}
-        for one in health.unserved(dependencies.graphs.graph_ids())
+        for one in health.unserved(context.dependencies.graphs.graph_ids())
     }
-    workers: JsonObject = {"deaths": await dependencies.worker_deaths(), "suspects": health.suspects}
-    return {"workers": workers, "unserved": unserved}
+    return {"workers": {"deaths": deaths, "suspects": health.suspects}, "unserved": unserved}
 
 
 async def _checked(context: RequestContext) -> dict[str, str]:
     """Check every dependency, in parallel; return OK, AWAY, or the command that it refuses."""
     checks = context.dependencies.checks
-    answers = await asyncio.gather(*(_answers(name, check) for name, check in checks.items()))
-    return dict(zip(checks, answers, strict=True))
+    answers = await asyncio.gather(*(_asked(name, check) for name, check in checks.items()))
+    return {name: state for name, (state, _) in zip(checks, answers, strict=True)}
 
 
-async def _answers(name: str, check: Check) -> str:
+def _all_ok(states: Mapping[str, str]) -> bool:
+    return all(state == OK for state in states.values())
+
+
+def _document(states: Mapping[str, str]) -> JsonObject:
+    return {**states}
+
+
+async def _asked(name: str, question: Callable[[], Awaitable[T]]) -> tuple[str, T | None]:
+    """Return the state of a dependency, and its answer if that is OK."""
     try:
         async with asyncio.timeout(timeouts.DEPENDENCY_CHECK_S):
-            await check()
+            return OK, await question()
     except DependencyRefused as error:
         log.error("dependency.refused", extra={"dependency": name, "error": str(error)})
         command = str(error).partition(":")[0]
-        return f"refuses {command} ({type(error.__cause__).__name__})"  # the driver's text may hold addresses
+        return f"refuses {command} ({type(error.__cause__).__name__})", None  # the driver's text may hold addresses
     except (AgentlogError, TimeoutError) as error:
         log.warning("dependency.away", extra={"dependency": name, "error": str(error)})
-        return AWAY
-    return OK
+        return AWAY, None
 
 
 async def info(context: RequestContext) -> Response:
