@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         "--undeletable-topics", type=_names, default=frozenset(), help="topics, joined by commas, that stay whole"
     )
     parser.add_argument(
-        "--endless-topics", type=_names, default=frozenset(), help="topics, joined by commas, without any retention"
+        "--endless-topics", type=_names, default=frozenset(), help="topics, joined by commas, that stay whole for ever"
     )
     for name in ("host", "port", "partitions_default", "max_message_bytes", "max_request_bytes", "max_connections",
                  "wal_file_bytes", "wal_max_age_s", "segment_bytes", "retention_ms", "retention_check_s",

@@ -74,8 +74,11 @@ def rules(settings: BrokerSettings) -> dict[str, Rule]:
     }
 
 
-def check_configs(configs: Mapping[str, str | None], settings: BrokerSettings) -> dict[str, str]:
-    """Return the settings that have a value. Raises: Refused, which names setting, value and allowed values."""
+def check_configs(topic: str, configs: Mapping[str, str | None], settings: BrokerSettings) -> dict[str, str]:
+    """Return the settings of a topic that have a value; those of an endless topic must keep every record.
+
+    Raises: Refused, which names setting, value and allowed values.
+    """
     known, accepted = rules(settings), dict[str, str]()
     for name, value in configs.items():
         rule = known.get(name)
@@ -87,11 +90,12 @@ def check_configs(configs: Mapping[str, str | None], settings: BrokerSettings) -
         if objection is not None:
             raise Refused(Code.INVALID_CONFIG, f"{name}={value}: {objection}")
         accepted[name] = value
+    if topic in settings.endless_topics:
+        _demand_endless(topic, accepted, settings)
     return accepted
 
 
-def demand_endless(name: str, configs: Mapping[str, str], settings: BrokerSettings) -> None:
-    """Check that settings keep every record of a topic. Raises: Refused."""
+def _demand_endless(name: str, configs: Mapping[str, str], settings: BrokerSettings) -> None:
     known = rules(settings)
     for setting, wanted in (("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")):
         found = configs.get(setting, known[setting].default)

@@ -1,6 +1,6 @@
 """Handlers for settings: clients read and change those of topics, and read those of the server."""
 
-from .config_rules import check_configs, demand_endless, rules
+from .config_rules import check_configs, rules
 from .errors import Code, Refused, StorageFailed
 from .requests import Request
 from .settings import BrokerSettings
@@ -113,9 +113,7 @@ class ConfigAdmin:
         if topic is None:
             return Code.UNKNOWN_TOPIC_OR_PARTITION, f"{name}: no such topic"
         try:
-            accepted = check_configs(values, self._settings)
-            if name in self._settings.endless_topics:
-                demand_endless(name, accepted, self._settings)
+            accepted = check_configs(name, values, self._settings)
             if not dry:
                 await self._store.journal({"op": "configs_set", "uid": topic.uid, "configs": accepted})
         except Refused as refused:

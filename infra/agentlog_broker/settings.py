@@ -41,7 +41,7 @@ class BrokerSettings:
     undeletable_topics: frozenset[str] = frozenset()
     """Topics that no client may delete, grow, or delete records of."""
     endless_topics: frozenset[str] = frozenset()
-    """Topics whose settings must keep every record for ever."""
+    """Topics that are undeletable and whose settings must keep every record for ever."""
 
     def __post_init__(self) -> None:
         """Check that the server can work with these settings. Raises: Misconfigured."""
@@ -61,6 +61,10 @@ class BrokerSettings:
                 raise Misconfigured(f"{name} {getattr(self, name)}: expected at least 1")
         if not 1 << 16 <= self.wal_file_bytes <= 1 << 30:
             raise Misconfigured(f"wal_file_bytes {self.wal_file_bytes}: expected 64 KiB to 1 GiB")
+
+    def keeps_whole(self, topic: str) -> bool:
+        """Return whether no client may delete or grow a topic, or delete records of it."""
+        return topic in self.undeletable_topics or topic in self.endless_topics
 
 
 def is_loopback(host: str) -> bool:

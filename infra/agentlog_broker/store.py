@@ -359,6 +359,8 @@ class Store(WalListener):
         starts: list[tuple[int, int]] = []
         stale_tail = False
         for topic in self.catalog.topics.values():
+            if topic.name in self._settings.endless_topics:
+                continue  # it may have got a retention before it was declared endless
             keep_ms = number(topic.configs, "retention.ms", self._settings)
             keep_bytes = number(topic.configs, "retention.bytes", self._settings)
             if not forgets_by_age(topic.configs):

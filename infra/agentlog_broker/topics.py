@@ -118,7 +118,7 @@ class TopicAdmin:
             )
         count = self._settings.partitions_default if count == -1 else count
         self._check_count(name, count)
-        accepted = check_configs(configs, self._settings)
+        accepted = check_configs(name, configs, self._settings)
         if not dry:
             uids = self._uids(count)
             await self._store.journal({"op": "topic_created", "name": name, "uids": uids, "configs": accepted})
@@ -148,7 +148,7 @@ class TopicAdmin:
 
     async def _grow(self, name: str, count: int, dry: bool) -> None:
         topic = self._topic(name)
-        if name in self._settings.undeletable_topics:
+        if self._settings.keeps_whole(name):
             raise Refused(Code.POLICY_VIOLATION, f"{name}: its number of partitions is fixed")
         self._check_count(name, count)
         if count <= len(topic.partitions):
@@ -165,7 +165,7 @@ class TopicAdmin:
         return self._results(request, results, throttle_from=1, message_from=None)
 
     async def _delete(self, name: str) -> None:
-        if name in self._settings.undeletable_topics:
+        if self._settings.keeps_whole(name):
             raise Refused(Code.TOPIC_DELETION_DISABLED, f"{name}: this server does not delete it")
         await self._store.delete_topic(self._topic(name))
 
@@ -205,7 +205,7 @@ class TopicAdmin:
         return out.done()
 
     async def _move_start(self, name: str, partition: Partition | None, offset: int) -> None:
-        if name in self._settings.undeletable_topics:
+        if self._settings.keeps_whole(name):
             raise Refused(Code.POLICY_VIOLATION, f"{name}: this server deletes none of its records")
         if partition is None:
             raise Refused(Code.UNKNOWN_TOPIC_OR_PARTITION, "no such partition")

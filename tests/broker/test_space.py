@@ -63,6 +63,22 @@ async def test_a_topic_keeps_to_its_size(start_broker: Callable[..., BrokerProce
     assert (await read_all(broker.bootstrap, topic))[-1].offset == 299
 
 
+async def test_a_retention_of_before_deletes_nothing_of_a_topic_that_is_endless_now(
+    start_broker: Callable[..., BrokerProcess],
+) -> None:
+    broker = start_broker("--retention-check-s", "3600")
+    kept, other = [await make_topic(broker.bootstrap, retention_bytes="100000") for _ in range(2)]
+    for topic in (kept, other):
+        await fill(broker, topic, 300_000)
+    broker.stop()
+    broker = start_broker(*SMALL, "--wal-max-age-s", "0.1", "--endless-topics", kept)
+    part = TopicPartition(other, 0)
+    async with reader(broker.bootstrap, part) as consumer, asyncio.timeout(10):
+        while await consumer.beginning_offsets([part]) == {part: 0}:
+            pass  # each look takes a while
+    assert [record.offset for record in await read_all(broker.bootstrap, kept)] == list(range(150))
+
+
 async def test_deleted_records_and_topics_free_their_space(start_broker: Callable[..., BrokerProcess]) -> None:
     broker = start_broker(*SMALL)
     topic, other = await make_topic(broker.bootstrap), await make_topic(broker.bootstrap)

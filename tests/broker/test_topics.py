@@ -116,9 +116,18 @@ async def test_a_reader_of_a_deleted_topic_is_not_left_waiting(kafka: str) -> No
         assert (await asyncio.wait_for(consumer.getone(), 10)).value == b"y"
 
 
+FORGETTING = (
+    {"retention.ms": "1"},
+    {"retention.bytes": "1"},
+    {"cleanup.policy": "compact"},
+    {"cleanup.policy": "compact,delete"},
+)
+
+
 async def test_protected_topics_stay_whole_whatever_a_client_wants(tmp_path: Path) -> None:
-    kept = frozenset({"kept", "brief"})
-    settings = BrokerSettings(tmp_path, undeletable_topics=kept, endless_topics=frozenset({"kept"}))
+    settings = BrokerSettings(
+        tmp_path, undeletable_topics=frozenset({"brief"}), endless_topics=frozenset({"kept", "refused"})
+    )
     async with serving(settings) as (_, kafka), admin(kafka) as client:
         await client.create_topics([NewTopic(name, 1, 1) for name in ("kept", "brief", "other")])
         async with producer(kafka) as writer:
@@ -131,7 +140,9 @@ async def test_protected_topics_stay_whole_whatever_a_client_wants(tmp_path: Pat
                 await client.delete_records({TopicPartition(name, 0): RecordsToDelete(-1)})
             with pytest.raises(PolicyViolationError):
                 await client.create_partitions({name: NewPartitions(2)})
-        for changed in ({"retention.ms": "1"}, {"retention.bytes": "1"}, {"cleanup.policy": "compact"}):
+        for changed in FORGETTING:
+            created = await client.create_topics([NewTopic("refused", 1, 1, topic_configs=changed)])
+            assert created.topic_errors[0][1] == 44, changed  # it was created, and lost records
             resource = ConfigResource(ConfigResourceType.TOPIC, "kept", configs=changed)
             (response,) = await client.alter_configs([resource])
             assert response.resources[0][0] == 44
@@ -139,3 +150,16 @@ async def test_protected_topics_stay_whole_whatever_a_client_wants(tmp_path: Pat
         (response,) = await client.alter_configs([brief])
         assert response.resources[0][0] == 0
         assert [len(await read_all(kafka, name)) for name in ("kept", "brief")] == [1, 1]
+
+
+async def test_a_finite_default_makes_no_endless_topic(tmp_path: Path) -> None:
+    settings = BrokerSettings(
+        tmp_path, retention_ms=60_000, auto_create_topics=True, endless_topics=frozenset({"kept", "asked"})
+    )
+    async with serving(settings) as (_, kafka), admin(kafka) as client:
+        created = await client.create_topics([NewTopic("kept", 1, 1)])
+        assert created.topic_errors[0][1] == 44
+        await client.describe_topics(["asked"])  # a request of metadata may create a topic
+        assert not {"kept", "asked"} & set(await client.list_topics())
+        created = await client.create_topics([NewTopic("kept", 1, 1, topic_configs={"retention.ms": "-1"})])
+        assert created.topic_errors[0][1] == 0
