@@ -1,7 +1,8 @@
 """AES-GCM for the secrets of runs, with keys from the settings and from a file of the data directory.
 
 LANGGRAPH_AES_KEY seals if it is set; else the first key of the file does, which is made when it is needed. Each line of
-the file is one key in base64. The file is read again at each use, so that erasing a key ends its secrets at once.
+the file is one key in base64. The file is read again at each use, so that erasing a key ends its secrets at once, and
+mending it needs no restart.
 """
 
 import base64
@@ -16,13 +17,14 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from agentlog_facts.errors import Unavailable
+from agentlog_facts.errors import Misconfigured, Unavailable
 from agentlog_facts.json_value import Json, JsonObject, dump, load
 from agentlog_facts.secret_values import SecretUnreadable
 
 log = logging.getLogger(__name__)
 
 KEY_BYTES = 32
+KEY_SIZES = (16, 24, 32)
 NONCE_BYTES = 12
 FILE_NAME = "secrets.key"
 
@@ -31,8 +33,16 @@ class AesGcmCipher:
     """Implements `secret_values.SecretCipher`."""
 
     def __init__(self, key: str | None, data_dir: Path) -> None:
+        """Raises: Misconfigured for a key, or a file that holds keys, that AES cannot use."""
         self._key = None if key is None else key.encode()
         self._file = data_dir / FILE_NAME
+        if self._key is not None and len(self._key) not in KEY_SIZES:
+            raise Misconfigured(f"LANGGRAPH_AES_KEY: expected 16, 24 or 32 bytes, found {len(self._key)}")
+        try:
+            if not self._of_file() and self._key is None and self._file.exists():
+                raise self._without_a_key()
+        except Unavailable as error:
+            raise Misconfigured(str(error)) from error
 
     def seal(self, value: Json, owner: str) -> JsonObject:
         """Return {key_id, nonce, ciphertext}. Raises: Unavailable when the key file cannot be read or made."""
@@ -72,17 +82,24 @@ class AesGcmCipher:
             self._make_file()
             keys = self._of_file()
         if not keys:
-            raise Unavailable(f"{self._file}: expected a key in base64, found none; delete the file to get a new key")
+            raise self._without_a_key()
         return keys[0]
+
+    def _without_a_key(self) -> Unavailable:
+        return Unavailable(f"{self._file}: expected a key in base64, found none; delete the file to get a new key")
 
     def _of_file(self) -> Sequence[bytes]:
         try:
             lines = self._file.read_text().split()
-            return [base64.b64decode(line, validate=True) for line in lines]
+            keys = [base64.b64decode(line, validate=True) for line in lines]
         except FileNotFoundError:
             return []
         except (OSError, UnicodeDecodeError, binascii.Error) as error:
             raise Unavailable(f"{self._file}: the key of secrets cannot be read: {error}") from error
+        for number, key in enumerate(keys, 1):
+            if len(key) not in KEY_SIZES:
+                raise Unavailable(f"{self._file}: key {number}: expected 16, 24 or 32 bytes, found {len(key)}")
+        return keys
 
     def _make_file(self) -> None:
         """Make the file with a new key, readable by its owner only; another process may make it first."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agentlog_facts.errors import Unavailable
+from agentlog_facts.errors import Misconfigured, Unavailable
 from agentlog_facts.json_value import Json
 from agentlog_facts.secret_values import SecretUnreadable
 from agentlog_infra.aes_cipher import FILE_NAME, AesGcmCipher
@@ -76,8 +76,34 @@ def test_a_value_of_another_thread_does_not_open(tmp_path: Path) -> None:
         cipher.open(cipher.seal("text", "t1"), "t2")
 
 
-@pytest.mark.parametrize("content", ["", "no base64!"])
-def test_a_file_without_a_key_is_named(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize("key", ["", "short", "0" * 33, "ä" * 17])
+def test_a_key_of_a_wrong_length_is_refused_at_the_start(tmp_path: Path, key: str) -> None:
+    with pytest.raises(Misconfigured, match="LANGGRAPH_AES_KEY: expected 16, 24 or 32 bytes, found"):
+        AesGcmCipher(key, tmp_path)
+
+
+NO_KEYS = [
+    ("", "delete the file to get a new key"),
+    ("no base64!", "cannot be read"),
+    ("c2hvcnQ=\n", "key 1: expected 16, 24 or 32 bytes, found 5"),
+    (f"{base64.b64encode(bytes(32)).decode()}\nc2hvcnQ=\n", "key 2: expected"),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), NO_KEYS)
+def test_a_file_without_a_key_is_named_at_the_start(tmp_path: Path, content: str, words: str) -> None:
     (tmp_path / FILE_NAME).write_text(content)
-    with pytest.raises(Unavailable, match=FILE_NAME):
-        AesGcmCipher(None, tmp_path).seal("text", "t1")
+    with pytest.raises(Misconfigured, match=f"{FILE_NAME}: .*{words}"):
+        AesGcmCipher(None, tmp_path)
+
+
+@pytest.mark.parametrize(("content", "words"), NO_KEYS)
+def test_a_file_that_loses_its_key_later_is_named_until_it_is_mended(tmp_path: Path, content: str, words: str) -> None:
+    cipher = AesGcmCipher(None, tmp_path)
+    cipher.seal("text", "t1")
+    kept = (tmp_path / FILE_NAME).read_text()
+    (tmp_path / FILE_NAME).write_text(content)
+    with pytest.raises(Unavailable, match=f"{FILE_NAME}: .*{words}"):
+        cipher.seal("text", "t1")
+    (tmp_path / FILE_NAME).write_text(kept)
+    cipher.seal("text", "t1")
