@@ -14,7 +14,7 @@ from typing import Literal
 
 import rich_click as click
 
-from agentlog_facts.errors import AgentlogError, Unavailable
+from agentlog_facts.errors import AgentlogError, Misconfigured, Unavailable
 from agentlog_facts.version import VERSION
 from agentlog_infra import timeouts
 from agentlog_infra.console import Status, put, put_json, put_table
@@ -93,13 +93,19 @@ async def examine(settings: Settings, flags: Sequence[str]) -> Report:
     local = [_python(), *_packages(), *_config(settings), _data_dir(settings), _account(), *names]
     try:
         here = joined(settings)
-    except Unavailable as error:
-        fix = "start it (`agentlog dev`), or set AGENTLOG_KAFKA_BOOTSTRAP, DATABASE_URI and REDIS_URI"
-        servers = [Finding("servers", "failed", str(error).partition(":")[0], fix)]
+    except (Unavailable, Misconfigured) as error:
+        servers = [_servers(error)]
         here = at(settings, Addresses("", "", ""))
     else:
         servers = list(await asyncio.gather(_log(here), _rows(here), _projection(here), _runs(here), _queue(here)))
     return Report((*local, *servers), tuple(_setting(here, name, flags, project) for name in Settings.model_fields))
+
+
+def _servers(error: Unavailable | Misconfigured) -> Finding:
+    if isinstance(error, Misconfigured):
+        return Finding("servers", "failed", *str(error).split("; ", 1))
+    fix = "start it (`agentlog dev`), or set AGENTLOG_KAFKA_BOOTSTRAP, DATABASE_URI and REDIS_URI"
+    return Finding("servers", "failed", str(error).partition(":")[0], fix)
 
 
 def _setting(settings: Settings, attribute: str, flags: Sequence[str], project: Mapping[str, str]) -> SettingShown:

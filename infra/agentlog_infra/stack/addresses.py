@@ -83,20 +83,33 @@ def at(settings: Settings, addresses: Addresses) -> Settings:
 
 def embedded_login(secret_file: Path) -> dict[str, object]:
     """Return the settings with which a client logs in to the embedded log. Raises: Misconfigured."""
-    try:
-        password = secret_file.read_text().strip()
-    except OSError as error:
-        raise Misconfigured(f"{secret_file}: the password of the log cannot be read: {error.strerror}") from error
     return {
         "kafka_security_protocol": "SASL_PLAINTEXT",
         "kafka_sasl_mechanism": "SCRAM-SHA-256",
         "kafka_sasl_username": "agentlog",
-        "kafka_sasl_password": SecretStr(password),
+        "kafka_sasl_password": SecretStr(read_password(secret_file)),
     }
 
 
+def read_password(secret_file: Path) -> str:
+    """Return the password of the embedded log. Raises: Misconfigured if the file cannot be read, or is empty."""
+    try:
+        password = secret_file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"{secret_file}: the password of the log cannot be read: {error}") from error
+    if not password:
+        raise Misconfigured(
+            f"{secret_file}: expected the password of the log, found nothing; stop the stack, delete the file and "
+            "start the stack again, which makes a new one"
+        )
+    return password
+
+
 def joined(settings: Settings) -> Settings:
-    """Fill the addresses that are not set from the running stack of the data directory. Raises: Unavailable."""
+    """Fill the addresses that are not set from the running stack of the data directory.
+
+    Raises: Unavailable if none runs, Misconfigured if the password of its log cannot be read.
+    """
     given = (settings.kafka_bootstrap, settings.database_uri, settings.redis_uri)
     if all(given):
         return settings

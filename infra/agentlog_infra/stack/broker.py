@@ -14,18 +14,20 @@ from agentlog_facts.topics import BLOBS, EVENTS, OUTPUTS
 from agentlog_infra import timeouts
 from agentlog_infra.process.child import folder_identity, stop_child, write_atomically
 from agentlog_infra.process.ready_pipe import ReadyPipe
+from agentlog_infra.stack.addresses import read_password
 from agentlog_infra.stack.data_dir import DataDir
 from agentlog_infra.stack.server import EmbeddedServer
 
 _HOST = "127.0.0.1"
 _ENDLESS = f"{EVENTS},{BLOBS}"
-_UNDELETABLE = f"{_ENDLESS},{OUTPUTS}"
+_UNDELETABLE = OUTPUTS
 
 
 def _ensure_secret(path: Path) -> None:
-    """Make the password of the embedded log, once for each data directory."""
+    """Make the password of the embedded log, once for each data directory. Raises: Misconfigured for an empty file."""
     if not path.exists():
         write_atomically(path, secrets.token_urlsafe(32))
+    read_password(path)
 
 
 class EmbeddedBroker(EmbeddedServer):
