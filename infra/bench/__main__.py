@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 
@@ -68,13 +68,26 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument(
         "--beside-official",
         action="store_true",
-        help="the same cases on `langgraph dev` too, and the ratio of the rates",
+        help="the cases of the API, with longer threads, on `langgraph dev` too, and the ratios of the rates",
     )
     words.add_argument("--growth", action="store_true", help="cost of long threads: 100 checkpoints against 5,000")
     words.add_argument("--only", help="cases whose name contains this")
     words.add_argument("--json", action="store_true", help="all figures as one JSON document")
     words.add_argument("--cpu", action="store_true", help="also the CPU seconds of each process")
     return words
+
+
+def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; exit with status 2 for options that would have no effect."""
+    command_line = parser()
+    arguments = command_line.parse_args(words)
+    if arguments.beside_official:
+        given = {"--url": arguments.url, "--pid": arguments.pid, "--growth": arguments.growth, "--cpu": arguments.cpu}
+        if without_effect := [name for name, value in given.items() if value]:
+            command_line.error(f"--beside-official starts both servers, and goes without {', '.join(without_effect)}")
+    if arguments.pid and arguments.url is None:
+        command_line.error("--pid needs --url: the processes of a server of our own are known")
+    return arguments
 
 
 def beside_official(arguments: argparse.Namespace) -> int:
@@ -89,7 +102,7 @@ def beside_official(arguments: argparse.Namespace) -> int:
 
 def main() -> int:
     """Read the command line, measure, print. Exit status 1: a case failed; its line has the reason."""
-    arguments = parser().parse_args()
+    arguments = parsed()
     if arguments.beside_official:
         return beside_official(arguments)
     table = uvloop.run(bench(arguments))

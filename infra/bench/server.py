@@ -16,7 +16,6 @@ from pathlib import Path
 
 import aiohttp
 
-EXAMPLES = Path(__file__).parents[1] / "agentlog_infra" / "examples" / "langgraph.json"
 START_S = 60.0
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -86,7 +85,7 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def own_server(config: Path = EXAMPLES) -> AsyncGenerator[Server]:
+async def own_server(config: Path) -> AsyncGenerator[Server]:
     """Start `agentlog dev` with the defaults, yield it when it is ready, and stop it."""
     with tempfile.TemporaryDirectory(prefix="agentlog-bench-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o711)  # if root runs this, PostgreSQL's account must enter it

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from agentlog_infra.kafka.connection import connection
 from agentlog_infra.kafka.producer import Compression, DurableProducer
 from agentlog_infra.settings import Settings
 from agentlog_infra.stack.addresses import embedded_login
+from bench.__main__ import parsed
 from bench.comparison import HEAD, row
 from bench.figures import Figures, quantile, spread
 from bench.log_reads import read_log
@@ -63,6 +65,25 @@ def test_a_comparison_shows_the_ratio_of_the_median_rates_or_why_there_is_none()
     assert row(ours, official) == "| work (2) | 4 (2-8) | 2 (1-8) | 2.00 | - | - | 5 |"
     assert HEAD.splitlines()[0].count("|") == row(ours, official).count("|")
     assert row(ours, Figures("work", 2, "5", failed="no")).endswith("| - | - | - | - | 5 | FAILED: no |")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--beside-official", "--growth"), "--growth"),
+        (("--beside-official", "--cpu"), "--cpu"),
+        (("--beside-official", "--url", "http://127.0.0.1:1"), "--url"),
+        (("--beside-official", "--url", "http://127.0.0.1:1", "--pid", "1"), "--url, --pid"),
+        (("--pid", "1"), "--pid needs --url"),
+    ],
+)
+def test_options_without_an_effect_are_refused(
+    words: Sequence[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        parsed(words)
+    assert refused.value.code == 2
+    assert named in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("compression", [None, "zstd"])
