@@ -71,10 +71,10 @@ async def _unopened(settings: Settings) -> list[TopicChange]:
     """Return the partitions without a first record: `apply` was ended before it had opened all of them."""
     reader = KafkaReader(connection(settings), EVENTS, "agentlog-topics")
     try:
-        ends = await asyncio.gather(*(reader.end(number) for number in range(settings.partitions)))
+        ends = await reader.ends(range(settings.partitions))
     finally:
         await reader.stop()
-    missing = [str(number) for number, end in enumerate(ends) if end == 0]
+    missing = [str(number) for number, end in sorted(ends.items()) if end == 0]
     needed = f"the first record of partition {', '.join(missing)}"
     return [TopicChange(EVENTS, OPENING, None, needed)] if missing else []
 
@@ -321,8 +321,9 @@ async def _open_partitions(settings: Settings) -> None:
     await producer.start()
     try:
         log_id = SystemIds().uuid7()
-        for partition in range(settings.partitions):
-            if await reader.end(partition) == 0:
+        ends = await reader.ends(range(settings.partitions))
+        for partition, end in sorted(ends.items()):
+            if end == 0:
                 await producer.send(EVENTS, *_opening(log_id, partition, settings.partitions), partition)
             if partition == 0:
                 log_id = (await partition_header(reader, 0)).log_id
