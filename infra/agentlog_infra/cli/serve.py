@@ -67,6 +67,5 @@ def serve(
 def _serve_stack(settings: Settings) -> int:
     from agentlog_infra.stack.stack import External, run_stack
 
-    external = External(settings.kafka_bootstrap, settings.database_uri, settings.redis_uri)
-    asyncio.run(run_stack(settings.data_dir, external, deletable=settings.embedded_deletion))
+    asyncio.run(run_stack(settings.data_dir, External.of(settings), deletable=settings.embedded_deletion))
     return Status.OK

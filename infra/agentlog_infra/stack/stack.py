@@ -39,6 +39,11 @@ class External:
     postgres: str | None = None
     redis: str | None = None
 
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return the addresses that these settings name."""
+        return cls(settings.kafka_bootstrap, settings.database_uri, settings.redis_uri)
+
 
 class Stack:
     """The running servers of one data directory; a server that dies is started again at the same address."""
@@ -180,8 +185,7 @@ def main(words: Sequence[str] | None = None) -> int:
         die_with_parent()
     try:
         settings = Settings.load()
-        external = External(settings.kafka_bootstrap, settings.database_uri, settings.redis_uri)
-        asyncio.run(run_stack(given.data_dir, external, deletable=settings.embedded_deletion))
+        asyncio.run(run_stack(given.data_dir, External.of(settings), deletable=settings.embedded_deletion))
     except AgentlogError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -62,7 +62,6 @@ async def dev_server(settings: Settings, *, grace_secs: float) -> AsyncGenerator
     graph_ids(settings.config)
     refuse(settings.config, unsupported_keys(settings.config))
     demand_free(settings.host, settings.port)
-    external = External(settings.kafka_bootstrap, settings.database_uri, settings.redis_uri)
     data_dir = DataDir.at(settings.data_dir)
     data_dir.make()
     with Lock(data_dir) as lock:
@@ -70,7 +69,7 @@ async def dev_server(settings: Settings, *, grace_secs: float) -> AsyncGenerator
         async with (
             _loaded(),
             supervisor,
-            Stack(data_dir.root, external, lock, deletable=settings.embedded_deletion) as stack,
+            Stack(data_dir.root, External.of(settings), lock, deletable=settings.embedded_deletion) as stack,
         ):
             here = at(settings, stack.addresses)
             await prepare(here)
