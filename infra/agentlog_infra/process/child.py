@@ -123,18 +123,13 @@ def remember(path: Path, identity: ProcessIdentity, **more: str) -> None:
 def recall(path: Path) -> ProcessIdentity | None:
     """Read the identity that `remember` wrote; None if the note is missing, damaged, or not of this folder.
 
-    A copied note names a process of the folder that it was copied from, which is not ours. A note of an earlier version
-    names no folder; then the command line of the process must name the data directory.
+    A copied note names a process of the folder that it was copied from, which is not ours.
     """
     try:
         found = json.loads(path.read_text())
         identity = ProcessIdentity(int(found["pid"]), str(found["started"]))
-        home = found.get("home")
-        if home is None:
-            names = any(str(path.parent.parent) in word for word in command_line(identity.pid))
-            return identity if names else None
-        return identity if home == folder_identity(path.parent) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return identity if found["home"] == folder_identity(path.parent) else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

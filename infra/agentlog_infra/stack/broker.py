@@ -94,9 +94,9 @@ class EmbeddedBroker(EmbeddedServer):
 
     def _last_port(self) -> int:
         """Return the port of the last start if it is free now, else 0 for any free port."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             found = json.loads((self.data_dir.root / "broker.port.json").read_text())
-            if found.get("home") not in (None, folder_identity(self.data_dir.root)):
+            if found["home"] != folder_identity(self.data_dir.root):
                 return 0  # the note was copied with its data directory: the port is that of the original
             port = int(found["port"])
             with socket.socket() as probe:

@@ -66,7 +66,7 @@ def _role(entry: JsonObject) -> JoinedRole:
 
 def is_own(data_dir: DataDir, found: Mapping[str, object]) -> bool:
     """Return whether a file describes this data directory: a copied one describes the original."""
-    return found.get("home") in (None, folder_identity(data_dir.root))
+    return found.get("home") == folder_identity(data_dir.root)
 
 
 def _read(data_dir: DataDir) -> JsonObject:
