@@ -45,7 +45,7 @@ class RunAssignment:
 
     `epoch` fences its writes. `run_version` is the accepted version of the stream `run-<run_id>`, None if the stream
     does not exist yet. `thread_metadata`, `values` and `next` are those of the thread's row, as before the run. `cause`
-    goes into the commits of its checkpoints.
+    goes into the commits of its checkpoints. `has_checkpoints` is False if the thread has none, and no pending writes.
     """
 
     run_id: RunId
@@ -61,6 +61,7 @@ class RunAssignment:
     run_version: int | None = None
     values: JsonObject | None = None
     next: tuple[str, ...] = ()
+    has_checkpoints: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,12 @@ from tests.projections.facts import (
     saved,
     thread_created,
     thread_deleted,
+    written,
 )
 from tests.projections.projector_env import START, draft
 
 from agentlog_commands.claims import CancelRequest
+from agentlog_facts.checkpoint import CheckpointSaved, WritesSaved
 from agentlog_facts.envelope import Draft
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import RunId, Stream, ThreadId
@@ -88,6 +90,22 @@ async def test_a_thread_without_state_shows_no_values(rows: RowsEnv) -> None:
     work = await rows.queries.work(RunId("first"))
     assert work is not None
     assert (work.values, work.next) == (None, ())
+
+
+@pytest.mark.parametrize(
+    "fact", [saved("c1", full("x", "1", 1), run="first"), written("c1", "task", (0, "x", 1), run="first")]
+)
+async def test_a_thread_has_checkpoints_once_a_run_has_saved_one_or_writes_on_one(
+    rows: RowsEnv, fact: CheckpointSaved | WritesSaved
+) -> None:
+    await rows.given(*two_runs(), draft("t1", run_claimed("first")))
+    work = await rows.queries.work(RunId("second"))
+    assert work is not None
+    assert not work.has_checkpoints
+    await rows.given(draft("t1", fact, stream="run-first", epoch=2))
+    work = await rows.queries.work(RunId("second"))
+    assert work is not None
+    assert work.has_checkpoints
 
 
 async def test_no_run_is_executed_that_is_unknown_or_of_a_deleted_thread(rows: RowsEnv) -> None:

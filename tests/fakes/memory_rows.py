@@ -122,6 +122,11 @@ class MemoryRows:
         """Return the runs of a thread, the oldest first."""
         return sorted((row for row in self.runs.values() if row.thread_id == thread_id), key=lambda row: row.seq)
 
+    def has_checkpoints(self, key: str) -> bool:
+        """Return whether a thread has checkpoints or pending writes."""
+        kinds = {"CheckpointSaved", "WritesSaved"}
+        return any(one.key == key and one.version is not None and not kinds.isdisjoint(one.types) for one in self.log)
+
     def accepted_on(self, stream: str, key: str) -> list[LoggedCommit]:
         """Return the accepted commits on a stream of an aggregate, in order."""
         return [one for one in self.log if (one.key, one.stream) == (key, stream) and one.version is not None]

@@ -134,6 +134,7 @@ def _work(rows: MemoryRows, run_id: RunId) -> ExecutableRun | None:
         next=thread.next,
         version=thread.version,
         deaths=row.deaths,
+        has_checkpoints=rows.has_checkpoints(thread.thread_id),
     )
 
 

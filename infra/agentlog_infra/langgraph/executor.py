@@ -35,6 +35,7 @@ from agentlog_infra.langgraph.attempts.earlier_attempts import (
 from agentlog_infra.langgraph.attempts.node_tasks import NodeTasks
 from agentlog_infra.langgraph.checkpoints.channel_codec import ChannelCodec
 from agentlog_infra.langgraph.checkpoints.channel_state import ChannelState
+from agentlog_infra.langgraph.checkpoints.filters import ExcludeThread
 from agentlog_infra.langgraph.checkpoints.journal import RunJournal, WriteClaim
 from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads
 from agentlog_infra.langgraph.checkpoints.saver import LogSaver, UpdateSaver
@@ -112,7 +113,8 @@ class GraphRun:
         self._stop = stop
         self._hidden = HiddenValues(dependencies.secrets.keys)
         self._token = f"{order.run_id}:{order.epoch}"
-        self._reads = OverlaidReads(dependencies.reads)
+        reads = dependencies.reads
+        self._reads = OverlaidReads(reads if order.has_checkpoints else ExcludeThread(reads, order.thread_id))
         claim = WriteClaim(order.thread_id, order.run_id, order.epoch, order.cause, order.run_version)
         self._durability: Durability = durability(order.kwargs)
         self._holds = False

@@ -141,6 +141,7 @@ async def _assignment(dependencies: WorkerDependencies, attempt: Attempt) -> Run
         run_version=await dependencies.queries.run_version(work.thread_id, work.run_id) if is_retry else None,
         values=work.values,
         next=work.next,
+        has_checkpoints=work.has_checkpoints,
     )
 
 

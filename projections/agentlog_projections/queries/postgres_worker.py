@@ -21,7 +21,9 @@ SELECT r.run_id, r.thread_id, r.graph_id, r.assistant::text AS assistant, r.kwar
        ({READY} AND {FIRST}) AS ready,
        r.status IN ('pending', 'running') AS active,
        t.metadata::text AS thread_metadata, t."values"::text AS thread_values, t.version,
-       ARRAY(SELECT json_array_elements_text(t.next)) AS thread_next
+       ARRAY(SELECT json_array_elements_text(t.next)) AS thread_next,
+       EXISTS (SELECT FROM read_v1.checkpoints c WHERE c.thread_id = r.thread_id)
+       OR EXISTS (SELECT FROM read_v1.writes w WHERE w.thread_id = r.thread_id) AS has_checkpoints
   FROM read_v1.runs r
   JOIN read_v1.threads t USING (thread_id)
   JOIN ledger.positions p ON p.partition = r.partition AND p.present AND p.stopped IS NULL
@@ -177,6 +179,7 @@ def _work(row: asyncpg.Record) -> ExecutableRun:
         next=tuple(row["thread_next"]),
         version=row["version"],
         deaths=row["deaths"],
+        has_checkpoints=row["has_checkpoints"],
     )
 
 

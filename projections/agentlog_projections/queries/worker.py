@@ -21,7 +21,8 @@ class ExecutableRun:
 
     `ready`: pending, due, not cancelled, and first in the queue of a free thread; `active`: without an end. `values` is
     the thread's JSON view (None: no state yet), `next` the nodes that it shows as left to run: both as before the run.
-    `version` is that of the stream `thread-`; `deaths` as in `Claim`.
+    `version` is that of the stream `thread-`; `deaths` as in `Claim`. `has_checkpoints` is False if the thread has
+    neither checkpoints nor pending writes, hidden ones included.
     """
 
     run_id: RunId
@@ -42,6 +43,7 @@ class ExecutableRun:
     next: tuple[str, ...]
     version: int
     deaths: int = 0
+    has_checkpoints: bool = True
 
 
 @dataclass(frozen=True, slots=True)

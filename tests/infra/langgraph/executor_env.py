@@ -98,6 +98,7 @@ class ExecutorEnv:
             thread_metadata={},
             cause=Cause(Actor("worker", "w1"), "c1"),
             run_version=len(versions) - 1 if versions else None,
+            has_checkpoints=self.reads.has_checkpoints(THREAD),
         )
 
     async def cut_off(

@@ -24,6 +24,10 @@ class MemoryCheckpoints:
     def __init__(self) -> None:
         self._facts: list[tuple[Stream, CheckpointFact]] = []
         self.folded = FoldedCheckpoints()
+        self.queries: list[CheckpointQuery] = []
+
+    def has_checkpoints(self, thread_id: ThreadId) -> bool:
+        return any(fact.thread_id == thread_id for _, fact in self._facts)
 
     def fold(self, on: Stream, facts: Sequence[Fact]) -> None:
         for fact in map(carried, facts):
@@ -45,6 +49,7 @@ class MemoryCheckpoints:
             self.folded.apply(on, fact)
 
     async def find(self, query: CheckpointQuery) -> Sequence[StoredCheckpoint]:
+        self.queries.append(query)
         return self.folded.find(query)
 
 

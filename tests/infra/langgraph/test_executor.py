@@ -381,6 +381,15 @@ async def test_the_next_run_continues_the_thread(env: ExecutorEnv) -> None:
     assert outcome.values == {"said": ["x", "a", "b", "c", "y", "a", "b", "c"]}
 
 
+async def test_the_first_run_of_a_thread_reads_no_checkpoints_of_it(env: ExecutorEnv) -> None:
+    first = await env.run("steps", input={"said": ["go"]})
+    assert first.values == {"said": ["go", "a", "b", "c"]}
+    assert env.reads.queries == []
+    second = await env.run("steps", run=2, input={"said": ["again"]})
+    assert second.values == {"said": ["go", "a", "b", "c", "again", "a", "b", "c"]}
+    assert env.reads.queries != []
+
+
 async def test_an_interrupt_waits_for_its_answers(env: ExecutorEnv) -> None:
     first = await env.run("asking", input={"said": []}, stream_mode=["values", "updates"])
     assert (first.status, first.next) == ("success", ("ask",))

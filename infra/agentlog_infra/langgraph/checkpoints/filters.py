@@ -1,4 +1,4 @@
-"""Filters over checkpoint reads: without one run, or without pending values that a graph cannot apply."""
+"""Filters over checkpoint reads: without one run or thread, or without pending values that a graph cannot apply."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
 
 from agentlog_facts.checkpoint_ports import CheckpointQuery, CheckpointReads, StoredCheckpoint
-from agentlog_facts.ids import RunId
+from agentlog_facts.ids import RunId, ThreadId
 
 OUTCOMES = frozenset({ERROR, INTERRUPT})
 """Channels of pending writes with the outcome of a task; no channel of the graph takes them."""
@@ -27,6 +27,21 @@ class ExcludeRun:
         if query.as_of is not None:
             return await self._reads.find(query)
         return await self._reads.find(replace(query, exclude_run=query.exclude_run or self._run_id))
+
+
+class ExcludeThread:
+    """Checkpoint reads of other threads; for a thread without checkpoints, nothing is read.
+
+    Implements `checkpoint_ports.CheckpointReads`.
+    """
+
+    def __init__(self, reads: CheckpointReads, thread_id: ThreadId) -> None:
+        self._reads = reads
+        self._thread_id = thread_id
+
+    async def find(self, query: CheckpointQuery) -> Sequence[StoredCheckpoint]:
+        """Return checkpoints, none for the thread. Raises: Unavailable."""
+        return () if query.thread_id == self._thread_id else await self._reads.find(query)
 
 
 class ExcludePendingWrites:
