@@ -8,7 +8,7 @@ import pytest
 from tests.infra.projects import write_project
 
 from agentlog_facts.errors import Misconfigured
-from agentlog_facts.json_value import Json
+from agentlog_facts.json_value import Json, JsonObject
 from agentlog_infra.langgraph.loading.config import load_config, unsupported_keys
 from agentlog_infra.langgraph.loading.unsupported_keys import VARIABLES
 from agentlog_infra.settings import Settings, names_of
@@ -105,13 +105,15 @@ def test_a_variable_forbids_the_start_like_its_key(
 @pytest.mark.parametrize("in_file", [False, True])
 def test_no_name_of_a_setting_forbids_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_file: bool) -> None:
     """LANGGRAPH_AES_KEY, the key of secrets, was refused although it is a setting."""
-    values: dict[str, Json] = dict.fromkeys(
-        (name for attribute in Settings.model_fields for name in names_of(attribute)), "1"
-    )
-    for name, value in {} if in_file else values.items():
-        monkeypatch.setenv(name, str(value))
-    config = write_project(tmp_path, {}, {"g": "m:g"}, env=values if in_file else {})
-    assert "LANGGRAPH_AES_KEY" in values
+    names = [name for attribute in Settings.model_fields for name in names_of(attribute)]
+    env: JsonObject = {}
+    for name in names:
+        if in_file:
+            env[name] = "1"
+        else:
+            monkeypatch.setenv(name, "1")
+    config = write_project(tmp_path, {}, {"g": "m:g"}, env=env)
+    assert "LANGGRAPH_AES_KEY" in names
     assert unsupported_keys(config.root / "langgraph.json") == ()
 
 
