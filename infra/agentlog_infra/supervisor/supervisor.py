@@ -170,3 +170,5 @@ async def _run_temporary(role: Role, environment: Mapping[str, str], on_death: D
         await role.run(environment, on_death)
     except AgentlogError as error:
         log.error("role.failed", extra={"role": role.spec.name, "error": str(error)})
+    except Exception:  # a bug; nothing else reads the outcome of this task
+        log.exception("role.defect", extra={"role": role.spec.name})

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from agentlog_facts.errors import Misconfigured
 from agentlog_infra.console import Status, say_error
 from agentlog_infra.process.child import child_environment, identify, remember, spawn
 from agentlog_infra.process.restart_budget import LIMIT, RestartBudget
-from agentlog_infra.supervisor.role import RoleCrashes, RoleSpec
+from agentlog_infra.supervisor.role import DeathHook, Role, RoleCrashes, RoleSpec
 from agentlog_infra.supervisor.supervisor import Supervisor, role_specs
 
 pytestmark = pytest.mark.slow
@@ -142,6 +142,21 @@ async def test_a_worker_that_never_becomes_ready_ends_the_start(toys: Toys) -> N
     with pytest.raises(RoleCrashes, match="worker keeps crashing"):
         async with toys.supervisor([[toy("worker", executes_runs=True)]], restarts=1):
             pytest.fail("it counts as started")
+
+
+async def test_a_bug_while_a_spare_worker_runs_is_logged_with_its_traceback(
+    toys: Toys, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(role: Role, environment: Mapping[str, str], on_death: DeathHook) -> None:
+        raise KeyError("a bug")
+
+    spare = replace(toy("spare", executes_runs=True), temporary=True)
+    async with toys.supervisor([[toy("worker", executes_runs=True), spare]]):
+        monkeypatch.setattr(Role, "run", broken)
+        os.kill(int(toys.notes("started")[0]["pid"]), signal.SIGKILL)
+        await until(lambda: "role.defect" in caplog.messages)
+    [line] = [line for line in caplog.records if line.message == "role.defect"]
+    assert (line.levelname, line.exc_info and line.exc_info[0]) == ("ERROR", KeyError)
 
 
 async def test_spare_workers_start_when_a_worker_died_and_may_leave(toys: Toys) -> None:
