@@ -153,10 +153,25 @@ async def test_an_unknown_schema_stops_its_partition_says_so_and_goes_on_after_t
         assert status == 503
         await another_partition_goes_on(server, partition)
         status, said = agentlog(server, "projection", "list")
-        assert (status, said.splitlines()[:2]) == (
+        assert (status, said.splitlines()) == (
             3,
-            [f"partition {partition} is stopped: {why}", "1 records behind the log"],
+            [
+                f"partition {partition} is stopped: {why}",
+                "1 records behind the log",
+                "`agentlog projection stuck` names the records; `agentlog projection park PARTITION` passes over one",
+            ],
         )
+        status, said = agentlog(server, "projection", "list", "--json")
+        listed = as_object(load(said.encode()))
+        assert listed == {
+            "present": PARTITIONS - 1,
+            "building": [],
+            "stopped": {str(partition): why},
+            "stalled": {},
+            "behind": {str(partition): 1},
+            "parked": {},
+            "quarantine": [],
+        }
         status, said = agentlog(server, "doctor", "--json")
         assert (status, why in said) == (1, True)
         status, said, told = await rebuilt(server)  # it stops where the live rows do, and folds nothing wrong
