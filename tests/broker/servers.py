@@ -21,6 +21,7 @@ from agentlog_broker.server import Server
 from agentlog_broker.settings import BrokerSettings
 
 ROOT = Path(__file__).parents[2]
+SHOWN_S = 40.0
 Record = ConsumerRecord[bytes, bytes]
 
 
@@ -156,13 +157,20 @@ async def reader(
 
 
 async def make_topic(bootstrap: str, name: str = "t", partitions: int = 1, **configs: str) -> str:
-    """Create a topic of a unique name; setting names with `_` for `.`."""
+    """Create a topic of a unique name, and wait until the server shows it; setting names with `_` for `.`.
+
+    Some clients look for a topic once, at their start: the consumer of Faust would read nothing for five minutes.
+    """
     topic = unique(name)
     settings = {key.replace("_", "."): value for key, value in configs.items()}
-    async with admin(bootstrap) as client:
+    async with admin(bootstrap) as client, asyncio.timeout(SHOWN_S):
         answer = await client.create_topics([NewTopic(topic, partitions, 1, topic_configs=settings)])
-    assert [error[1] for error in answer.topic_errors] == [0], answer
-    return topic
+        assert [error[1] for error in answer.topic_errors] == [0], answer
+        while True:
+            (shown,) = await client.describe_topics([topic])
+            if len([part for part in shown["partitions"] if part["leader"] >= 0]) == partitions:
+                return topic
+            await asyncio.sleep(0.05)
 
 
 async def read_all(bootstrap: str, topic: str, partitions: int = 1) -> list[Record]:

@@ -10,8 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from aiokafka.admin import NewTopic
-from tests.broker.servers import admin, make_topic, read_all, unique
+from tests.broker.servers import make_topic, read_all, unique
 
 confluent: Any = import_module("confluent_kafka")
 confluent_admin: Any = import_module("confluent_kafka.admin")
@@ -82,7 +81,7 @@ async def test_librdkafka_changes_single_settings(kafka: str) -> None:
 _FAUST = """
 import asyncio, sys, faust
 app = faust.App(sys.argv[2], broker="kafka://" + sys.argv[1], web_enabled=False, topic_disable_leader=True)
-topic = app.topic(sys.argv[2] + "-in", partitions=4, internal=True, value_type=bytes, value_serializer="raw")
+topic = app.topic(sys.argv[2], partitions=4, internal=True, value_type=bytes, value_serializer="raw")
 seen = asyncio.Queue()
 
 @app.agent(topic)
@@ -102,24 +101,8 @@ asyncio.run(main())
 """
 
 
-async def make_input_topic(kafka: str, name: str) -> None:
-    """Create the topic that a Faust application reads, and wait until the server shows it.
-
-    Faust would create it too, but its consumer looks for it once, at its start. If the server shows it later, the
-    application reads nothing for five minutes.
-    """
-    async with admin(kafka) as client, asyncio.timeout(40):
-        await client.create_topics([NewTopic(f"{name}-in", 4, 1)])
-        while True:
-            (shown,) = await client.describe_topics([f"{name}-in"])
-            if len([part for part in shown["partitions"] if part["leader"] >= 0]) == 4:
-                return
-            await asyncio.sleep(0.05)
-
-
 async def test_a_faust_agent_sees_every_event(kafka: str, tmp_path: Path) -> None:
-    name = unique("app")
-    await make_input_topic(kafka, name)
+    name = await make_topic(kafka, "app", partitions=4)
     app = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", _FAUST, kafka, name),
         stdout=subprocess.PIPE,
@@ -135,7 +118,7 @@ import asyncio, sys, faust
 _, broker, name, sends = sys.argv
 app = faust.App(name, broker="kafka://" + broker, web_enabled=False, topic_disable_leader=True, topic_partitions=4,
                 broker_session_timeout=3, broker_heartbeat_interval=1)
-topic = app.topic(name + "-in", partitions=4, internal=True, value_type=bytes, value_serializer="raw")
+topic = app.topic(name, partitions=4, internal=True, value_type=bytes, value_serializer="raw")
 last = app.Table("last", default=str, partitions=4)
 
 @last.on_recover
@@ -158,8 +141,7 @@ asyncio.run(main())
 
 
 async def test_a_faust_table_comes_back_from_its_changelog_after_a_kill(kafka: str, tmp_path: Path) -> None:
-    name = unique("table")
-    await make_input_topic(kafka, name)
+    name = await make_topic(kafka, "table", partitions=4)
     async with faust_table(kafka, name, 40, tmp_path / "first") as recovered:
         assert await recovered() == 0
         changelog = f"{name}-last-changelog"
