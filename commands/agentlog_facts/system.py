@@ -1,4 +1,4 @@
-"""Facts of the log itself: the start of a partition, and refused mutations."""
+"""Facts of the log itself: the start of a partition, refused mutations, accepted settings of Kafka."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -28,4 +28,16 @@ class CommandRefused:
     count: int = 1
 
 
-SystemFact: TypeAlias = PartitionOpened | CommandRefused
+@dataclass(frozen=True, slots=True)
+class KafkaSettingsAccepted:
+    """The operator vouched for settings of topics that Kafka does not show; this replaces the acceptance before it.
+
+    Each of `settings` reads `topic setting=value needed`; none: no such setting is relied on any more. `host` is the
+    name of the machine that was started with them.
+    """
+
+    settings: tuple[str, ...]
+    host: str
+
+
+SystemFact: TypeAlias = PartitionOpened | CommandRefused | KafkaSettingsAccepted

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from socket import gethostname
 
 from fastapi import FastAPI
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
@@ -18,6 +19,7 @@ from agentlog_gateway.http.cors import cors_of
 from agentlog_gateway.http.descriptors import DescriptorGate, raise_descriptor_limit
 from agentlog_gateway.reads.caught_up import CatchUpGate
 from agentlog_gateway.reads.consistency_token import ProjectionProgress
+from agentlog_gateway.resources.accepted_settings import record_accepted_settings
 from agentlog_gateway.resources.system_assistants import ensure_system_assistants
 from agentlog_gateway.streaming.run_streams import RunStreams
 from agentlog_gateway.streaming.run_watcher import RunWatcher
@@ -56,8 +58,10 @@ NAME = "agentlog-gateway"
 class Gateway:
     """A wired gateway. `run()` runs the background services; `ready` is set once it can serve all requests."""
 
-    def __init__(self, dependencies: Dependencies, app: FastAPI) -> None:
+    def __init__(self, dependencies: Dependencies, app: FastAPI, accepted: Sequence[str] = ()) -> None:
+        """`accepted`: settings of topics that Kafka does not show, as `KafkaSettingsAccepted` holds them."""
         self.dependencies = dependencies
+        self._accepted = accepted
         self.app = app
         self.ready = dependencies.prepared
 
@@ -67,6 +71,9 @@ class Gateway:
             tasks.create_task(self.dependencies.run_watcher.run(), name="run watcher")
             tasks.create_task(self.dependencies.refusals.run(), name="refusals")
             tasks.create_task(self._prepare(), name="assistants")
+            tasks.create_task(
+                record_accepted_settings(self.dependencies, self._accepted, gethostname()), name="accepted settings"
+            )
 
     async def _prepare(self) -> None:
         await ensure_system_assistants(self.dependencies)
@@ -97,7 +104,7 @@ async def open_gateway(settings: Settings) -> AsyncGenerator[Gateway]:
     config = load_config(settings.config)
     cors = cors_of(config.document, settings.cors_allow_origins)
     graphs = Graphs.load(config)
-    await topics.check(settings)
+    accepted = await topics.check(settings)
     async with AsyncExitStack() as stack:
         pool = await open_pool(settings.database_uri or "", settings.postgres_pool_max_size)
         stack.push_async_callback(pool.close)
@@ -113,7 +120,8 @@ async def open_gateway(settings: Settings) -> AsyncGenerator[Gateway]:
         access = RequestGraphs(StateDependencies(graphs, reads, StoreItems(pool), SystemIds(), serde, keys))
         stack.callback(access.close)
         dependencies = _dependencies(settings, adapters, pool, frames, access, progress)
-        yield Gateway(dependencies, build_app(lambda: dependencies, cors))
+        app = build_app(lambda: dependencies, cors)
+        yield Gateway(dependencies, app, [change.requirement for change in accepted])
 
 
 def _dependencies(

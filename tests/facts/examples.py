@@ -8,7 +8,7 @@ from agentlog_facts.envelope import Fact
 from agentlog_facts.ids import AssistantId, RunId, ThreadId
 from agentlog_facts.json_value import JsonObject
 from agentlog_facts.store import StoreItemDeleted, StoreItemPut
-from agentlog_facts.system import CommandRefused, PartitionOpened
+from agentlog_facts.system import CommandRefused, KafkaSettingsAccepted, PartitionOpened
 from agentlog_facts.thread import (
     RunAlive,
     RunCancelRequested,
@@ -102,4 +102,5 @@ EXAMPLES: tuple[Fact, ...] = (
     StoreItemDeleted(("users", "ana"), "tea"),
     PartitionOpened("019ab000-0000-7000-8000-00000000000f", 1, 0, 8, 0),
     CommandRefused("CreateRun", "thread_busy", "a" * 64),
+    KafkaSettingsAccepted(("agentlog.events unclean.leader.election.enable=false",), "gateway-1"),
 )

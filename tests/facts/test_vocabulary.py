@@ -34,6 +34,7 @@ RELEASED = {
     "StoreItemDeleted": 1,
     "PartitionOpened": 1,
     "CommandRefused": 1,
+    "KafkaSettingsAccepted": 1,
 }
 """Wire names of releases, with the schema of their first one: logs hold them for ever."""
 

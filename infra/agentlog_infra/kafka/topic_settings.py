@@ -53,6 +53,11 @@ class TopicChange:
         return "not shown" if self.hidden else self.found or "missing"
 
     @property
+    def requirement(self) -> str:
+        """Return topic, setting and value needed, in the form of `KafkaSettingsAccepted`."""
+        return f"{self.topic} {self.setting}={self.needed}"
+
+    @property
     def obstacle(self) -> str | None:
         """Return why `apply` cannot change it, and the remedy; None if it can."""
         if self.hidden:

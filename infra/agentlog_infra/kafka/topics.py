@@ -79,17 +79,21 @@ async def _unopened(settings: Settings) -> list[TopicChange]:
     return [TopicChange(EVENTS, OPENING, None, needed)] if missing else []
 
 
-async def check(settings: Settings) -> None:
-    """Refuse a log that could lose history. Raises: Misconfigured naming each setting, Unavailable."""
+async def check(settings: Settings) -> Sequence[TopicChange]:
+    """Refuse a log that could lose history; return the settings that are not shown and were accepted.
+
+    Raises: Misconfigured naming each setting, Unavailable.
+    """
     _demand_known(settings)
     changes = await plan(settings)
     unsafe = [change for change in changes if not change.safe]
-    for change in changes:
-        if change.hidden and change.topic != OUTPUTS and change.safe:
-            log.warning("topics.accepted_without_proof", extra={"setting": str(change)})
+    accepted = [change for change in changes if change.hidden and change.topic != OUTPUTS and change.safe]
+    for change in accepted:
+        log.warning("topics.accepted_without_proof", extra={"setting": str(change)})
     if unsafe:
         fixes = dict.fromkeys(change.fix for change in unsafe)
         raise Misconfigured(f"{'; '.join(map(str, unsafe))} (fix: {'; '.join(fixes)})")
+    return accepted
 
 
 def _demand_known(settings: Settings) -> None:

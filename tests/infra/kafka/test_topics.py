@@ -278,7 +278,10 @@ async def test_a_hidden_setting_stops_the_start_unless_it_is_named_and_then_is_s
         await check(log.settings())
     assert f"AGENTLOG_KAFKA_ACCEPT={HIDES}" in str(refused.value)
     accepting = log.settings().model_copy(update={"kafka_accept": (HIDES,)})
-    await check(accepting)
+    accepted = await check(accepting)
+    assert [change.requirement for change in accepted] == [
+        f"agentlog.{topic} {HIDES}=false" for topic in ("events", "blobs")
+    ]
     lines = [record for record in caplog.records if record.message == "topics.accepted_without_proof"]
     assert len(lines) == 2, "one for events, one for blobs"
     await apply(accepting)
