@@ -18,6 +18,7 @@ from agentlog_facts.checkpoint_ports import CheckpointQuery, CheckpointReads, St
 from agentlog_facts.envelope import Fact
 from agentlog_facts.ids import RunId, Stream, ThreadId, stream
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump
+from agentlog_facts.secret_values import HiddenValues, SecretKeys
 from agentlog_facts.thread import ThreadDeleted
 from agentlog_infra.langgraph.checkpoints.channel_codec import ChannelCodec
 from agentlog_infra.langgraph.checkpoints.channel_delta import ChannelDeltaEncoder, ChannelKey, empty
@@ -51,7 +52,7 @@ class StandaloneSaver(LogSaver):
     """A saver that commits by itself; when a call returns, its facts are accepted and projected."""
 
     def __init__(self, reads: CheckpointReads, commit: Commit, serde: SerializerProtocol, token: str) -> None:
-        super().__init__(reads, CommittingJournal(commit), serde, token)
+        super().__init__(reads, CommittingJournal(commit), serde, token, HiddenValues(SecretKeys()))
         self._stored_reads = reads
         self._commit = commit
 

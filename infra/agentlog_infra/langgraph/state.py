@@ -17,7 +17,7 @@ from agentlog_facts.graph_ports import LATEST, At, BadUpdate, EncodedState, Grap
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.ports import Ids
-from agentlog_facts.secret_values import MASK as SECRET, SecretKeys
+from agentlog_facts.secret_values import MASK as SECRET, HiddenValues, SecretKeys
 from agentlog_facts.state_diff import diff_state
 from agentlog_facts.store_ports import StoreReads
 from agentlog_facts.thread import StateUpdated
@@ -66,6 +66,7 @@ class LangGraphAccess:
 
     def __init__(self, dependencies: StateDependencies) -> None:
         self._dependencies = dependencies
+        self._hidden = HiddenValues(dependencies.secrets)
         self._user_code = UserCode(allowed=dependencies.runs_user_code)
         self._plans: dict[str, GraphPlan] = {}
         """The plans of graphs that no factory makes."""
@@ -155,7 +156,8 @@ class LangGraphAccess:
 
     async def _update(self, update: "_Update", reads: CheckpointReads, view: JsonObject | None) -> StateChange:
         journal = CollectingJournal(update.thread_id)
-        saver = LogSaver(OverlaidReads(reads), journal, self._dependencies.serde, self._dependencies.ids.uuid7())
+        token = self._dependencies.ids.uuid7()
+        saver = LogSaver(OverlaidReads(reads), journal, self._dependencies.serde, token, self._hidden)
         async with self._opened(
             update.graph_id, saver, Access("threads.update", self._store(), update.config)
         ) as graph:
@@ -193,7 +195,7 @@ class LangGraphAccess:
         self, graph_id: str, config: RunnableConfig, reads: CheckpointReads
     ) -> AsyncGenerator[SnapshotReader]:
         """Open a graph for its snapshots. Raises: GraphFailed for any error of its code."""
-        saver = LogSaver(reads, ReadOnly(), self._dependencies.serde, "read")
+        saver = LogSaver(reads, ReadOnly(), self._dependencies.serde, "read", self._hidden)
         async with self._opened(graph_id, saver, Access("threads.read", self._store(), config)) as graph:
             plan = self._plans.get(graph_id) or GraphPlan(graph)
             if self._dependencies.graphs.compiled(graph_id) is not None:
@@ -204,7 +206,7 @@ class LangGraphAccess:
 
     @asynccontextmanager
     async def _reading(self, graph_id: str, config: RunnableConfig, reads: CheckpointReads) -> AsyncGenerator[Graph]:
-        saver = LogSaver(reads, ReadOnly(), self._dependencies.serde, "read")
+        saver = LogSaver(reads, ReadOnly(), self._dependencies.serde, "read", self._hidden)
         async with self._opened(graph_id, saver, Access("threads.read", self._store(), config)) as graph:
             yield graph
 

@@ -11,6 +11,7 @@ from agentlog_facts.errors import AgentlogError
 from agentlog_facts.graph_ports import At
 from agentlog_facts.ids import ThreadId
 from agentlog_facts.json_value import JsonObject
+from agentlog_facts.secret_values import HiddenValues, SecretKeys
 from agentlog_infra.langgraph.checkpoints.filters import ExcludePendingWrites
 from agentlog_infra.langgraph.checkpoints.journal import ReadOnly
 from agentlog_infra.langgraph.checkpoints.saver import LogSaver
@@ -78,7 +79,7 @@ class OwnSnapshots:
         at: At,
         read: Callable[[Graph], Awaitable[T]],
     ) -> T:
-        saver = LogSaver(reads, ReadOnly(), self._serde, "read")
+        saver = LogSaver(reads, ReadOnly(), self._serde, "read", HiddenValues(SecretKeys()))
         access = Access("threads.read", LogStore(MemoryStore()), config_at(thread_id, at))
         async with self._graphs.open(graph_id, saver, access) as graph:
             return await read(graph)

@@ -38,6 +38,7 @@ CONFIG: RunnableConfig = {"configurable": AT_ROOT}
 
 
 SECRET = "sk-never-in-clear"
+HIDDEN = HiddenValues(SecretKeys(), [SECRET])
 
 
 class Unshowable(Exception):
@@ -68,8 +69,7 @@ class Rig:
         self.log = log
         claim = WriteClaim(THREAD, RUN, 7, Cause(Actor("worker", "w"), "c"))
         self.journal = RunJournal(log, claim, SystemClock(), SystemIds(), acknowledged=acknowledged)
-        hidden = HiddenValues(SecretKeys(), [SECRET])
-        self.saver = LogSaver(OverlaidReads(reads), self.journal, JsonPlusSerializer(), "r1:7", hidden)
+        self.saver = LogSaver(OverlaidReads(reads), self.journal, JsonPlusSerializer(), "r1:7", HIDDEN)
 
     async def put(
         self, number: int, parent: str | None = None, source: Literal["input", "loop"] = "loop"
@@ -239,7 +239,7 @@ async def test_latest_follows_the_order_of_acceptance_not_the_ids() -> None:
 
 async def test_collected_facts_are_one_commit_of_the_caller() -> None:
     journal = CollectingJournal(THREAD)
-    saver = LogSaver(OverlaidReads(MemoryCheckpoints()), journal, JsonPlusSerializer(), "u1")
+    saver = LogSaver(OverlaidReads(MemoryCheckpoints()), journal, JsonPlusSerializer(), "u1", HIDDEN)
     graph = adding(["a"]).compile(checkpointer=saver)
     await graph.aupdate_state({"configurable": {"thread_id": THREAD}}, {"said": ["by hand"]}, as_node="a")
     state = await graph.aget_state({"configurable": {"thread_id": THREAD}})
@@ -257,7 +257,7 @@ async def test_a_thread_grows_linearly_on_the_log() -> None:
             run = RunId(f"r{turn}")
             claim = WriteClaim(THREAD, run, turn, Cause(Actor("worker", "w"), "c"))
             journal = RunJournal(log, claim, SystemClock(), SystemIds(), acknowledged=False)
-            saver = LogSaver(OverlaidReads(reads), journal, JsonPlusSerializer(), f"{run}")
+            saver = LogSaver(OverlaidReads(reads), journal, JsonPlusSerializer(), f"{run}", HIDDEN)
             graph = adding(["a"]).compile(checkpointer=saver)
             await graph.ainvoke({"said": [f"turn {turn}"]}, {"configurable": {"thread_id": THREAD}})
             await journal.flush()
@@ -352,7 +352,7 @@ async def test_pruning_keeps_what_delta_channels_are_rebuilt_from() -> None:
 
 
 async def test_a_reading_saver_writes_nothing() -> None:
-    saver = LogSaver(MemoryCheckpoints(), ReadOnly(), JsonPlusSerializer(), "read")
+    saver = LogSaver(MemoryCheckpoints(), ReadOnly(), JsonPlusSerializer(), "read", HIDDEN)
     with pytest.raises(Exception, match="only reads"):
         await saver.aput(CONFIG, checkpoint("c", {"x": "1"}), {}, {"x": "1"})
 

@@ -13,10 +13,12 @@ from agentlog_facts.checkpoint import CheckpointSaved
 from agentlog_facts.graph_ports import At, BadUpdate, GraphFailed, GraphNotFound, StateChange
 from agentlog_facts.ids import RunId, ThreadId, stream
 from agentlog_facts.json_value import Json, JsonObject, as_object
-from agentlog_facts.secret_values import MASK
+from agentlog_facts.secret_values import MASK, SecretKeys
 from agentlog_facts.state_diff import apply_diff
 from agentlog_infra.langgraph.checkpoints.channel_state import ChannelState
 from agentlog_infra.langgraph.loading.graphs import Graphs
+from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
+from agentlog_infra.system_ports import SystemIds
 
 FIRST, SECOND = RunId("00000000-0000-7000-8000-000000000001"), RunId("00000000-0000-7000-8000-000000000002")
 
@@ -134,6 +136,17 @@ async def test_an_update_is_one_commit_with_the_change_of_the_view(env: Executor
     commit(env, change)
     found = await env.state("steps", THREAD)
     assert (found["next"], as_object(found["metadata"])["source"]) == (["b"], "update")
+
+
+async def test_an_update_hides_the_secrets_of_the_thread_by_the_keys_of_the_server(env: ExecutorEnv) -> None:
+    """Keys that AGENTLOG_SECRET_KEYS adds were shown in the metadata of updates."""
+    keys = SecretKeys(["*_pin"])
+    ports = StateDependencies(env.graphs, env.reads, env.store, SystemIds(), JsonPlusSerializer(), keys)
+    config: JsonObject = {"configurable": {"tenant_pin": "4711-never-in-clear", "own": 1}}
+    change = await LangGraphAccess(ports).update_state("steps", THREAD, {"said": ["y"]}, as_node="a", config=config)
+    [saved] = [fact for fact in change.facts if isinstance(fact, CheckpointSaved)]
+    assert saved.metadata["own"] == 1
+    assert "4711" not in str(change.facts)
 
 
 async def test_an_update_on_an_old_checkpoint_forks(env: ExecutorEnv) -> None:

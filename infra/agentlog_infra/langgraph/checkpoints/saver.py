@@ -39,7 +39,7 @@ from agentlog_facts.configurable import CHECKPOINT_KEYS, NODE_METADATA
 from agentlog_facts.errors import Corrupt
 from agentlog_facts.ids import ThreadId
 from agentlog_facts.json_value import Json, JsonObject, TooDeep
-from agentlog_facts.secret_values import HiddenValues, SecretKeys
+from agentlog_facts.secret_values import HiddenValues
 from agentlog_infra.langgraph.checkpoints.channel_codec import ChannelCodec, is_exact
 from agentlog_infra.langgraph.checkpoints.channel_delta import ChannelDeltaEncoder, ChannelKey, empty
 from agentlog_infra.langgraph.checkpoints.journal import Journal
@@ -66,7 +66,7 @@ class LogSaver(LoopBoundSaver):
         journal: Journal,
         serde: SerializerProtocol,
         token: str,
-        hidden: HiddenValues | None = None,
+        hidden: HiddenValues,
     ) -> None:
         super().__init__(serde=serde)
         self._reads = reads
@@ -74,7 +74,7 @@ class LogSaver(LoopBoundSaver):
         self._codec = ChannelCodec(self.serde)
         self._deltas = ChannelDeltaEncoder(self._codec)
         self._token = hashlib.sha256(token.encode()).hexdigest()[:8]
-        self._hidden = hidden or HiddenValues(SecretKeys())
+        self._hidden = hidden
         self._count = 0
         self._unknown: set[tuple[str, str | None]] = set()
 
