@@ -255,7 +255,7 @@ class GraphRun:
         """
         token = f"{self._token}:update"
         saver = UpdateSaver(self._reads, self._journal, self._dependencies.serde, token, self._hidden)
-        found = await saver.aget_tuple({"configurable": {"thread_id": self._order.thread_id}})
+        found = await saver.aget_tuple(self._latest)
         if found is not None and any(task_id == NULL_TASK_ID for task_id, _, _ in found.pending_writes or ()):
             settling = copy.copy(graph)
             settling.checkpointer = saver

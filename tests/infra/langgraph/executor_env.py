@@ -119,11 +119,10 @@ class ExecutorEnv:
     def forget_after(self, checkpoints: int) -> None:
         """Restore the log to the moment when this number of checkpoints was accepted, as after a crash."""
         drafts, self.log.drafts = self.log.drafts, []
-        self.reads.folded = type(self.reads.folded)()
+        self.reads.begin_again()
         for draft in drafts:
             if checkpoints == 0:
                 break
-            kept = draft.facts
             self.log.drafts.append(draft)
-            self.reads.fold(draft.stream, kept)
-            checkpoints -= sum(isinstance(fact, CheckpointSaved) for fact in kept)
+            self.reads.fold(draft.stream, draft.facts)
+            checkpoints -= sum(isinstance(fact, CheckpointSaved) for fact in draft.facts)

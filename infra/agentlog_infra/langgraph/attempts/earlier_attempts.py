@@ -25,6 +25,7 @@ from agentlog_facts.execution_port import RunAssignment
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_infra.langgraph.checkpoints.channel_codec import ChannelCodec
+from agentlog_infra.langgraph.checkpoints.channel_state import STATUS_CHANNELS
 from agentlog_infra.langgraph.checkpoints.saver import address
 from agentlog_infra.langgraph.loading.graphs import Graph
 from agentlog_infra.langgraph.run_config import run_input
@@ -35,8 +36,6 @@ HANDLED = "__error_source_node__"
 """Channel of a write that sends the error of a task to the error handler of its node."""
 NO_WRITES = "__no_writes__"
 """Channel of a write without a value. Source: langgraph._internal._constants."""
-CONTROL = frozenset({ERROR, INTERRUPT, RESUME, HANDLED})
-"""Channels of writes that tell what happened to a task; any other write of a task means that it has finished."""
 STUB_STEP = -2
 """Step of the empty checkpoint that LangGraph saves below the first one with `DeltaChannel` writes."""
 _INTERRUPT_ID = re.compile("[0-9a-f]{32}")
@@ -104,7 +103,7 @@ class EarlierAttempts:
         if _names_interrupts(answer) or self.start is None:
             return answer
         before = merged([write for write in self.start.writes if write.run_id != self.run_id])
-        finished = {write.task_id for write in before if write.channel not in CONTROL}
+        finished = {write.task_id for write in before if write.channel not in STATUS_CHANNELS}
         asked = [write for write in before if write.channel == INTERRUPT and write.task_id not in finished]
         found = {one.id for write in asked for one in _interrupts(codec.decode(write.value))}
         if len(found) == 1:
@@ -114,7 +113,7 @@ class EarlierAttempts:
     def uses_answer(self, stored: StoredCheckpoint) -> bool:
         """Return whether a task of the run finished on a checkpoint with an answer."""
         own = self._own(stored)
-        finished = {write.task_id for write in own if write.channel not in CONTROL}
+        finished = {write.task_id for write in own if write.channel not in STATUS_CHANNELS}
         return any(write.channel == RESUME and write.task_id in finished for write in own)
 
     def _own(self, stored: StoredCheckpoint) -> list[StoredWrite]:

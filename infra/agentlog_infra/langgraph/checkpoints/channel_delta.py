@@ -69,12 +69,20 @@ class ChannelDeltaEncoder:
     def __init__(self, codec: ChannelCodec) -> None:
         self._codec = codec
         self._bases: dict[ChannelKey, _Base] = {}
+        self._read: dict[ChannelKey, EncodedChannel] = {}
 
     def remember(self, key: ChannelKey, channel: EncodedChannel) -> None:
         """Remember a version that was read; the next version may build on it."""
         if channel.kind == "list":
-            items = [_StoredItem(item) for item in channel.items]
-            self._bases[key] = _Base(channel.version, channel.stream, items, channel.full_length, channel.parts)
+            self._read[key] = channel
+
+    def _base(self, key: ChannelKey) -> _Base | None:
+        """Return the last version that was read or written."""
+        read = self._read.pop(key, None)
+        if read is not None:
+            items = [_StoredItem(item) for item in read.items]
+            self._bases[key] = _Base(read.version, read.stream, items, read.full_length, read.parts)
+        return self._bases.get(key)
 
     def entry(self, key: ChannelKey, version: str, stream: Stream, value: object) -> JsonObject:
         """Return the entry of a `CheckpointSaved` on `stream` for a new version.
@@ -83,7 +91,7 @@ class ChannelDeltaEncoder:
         """
         if not is_list(value):
             return _full(key, version, self._codec.item(value).encoded)
-        base = self._bases.get(key)
+        base = self._base(key)
         if base is not None and not _copy_is_due(base, len(value)) and self._grew(base, value):
             items = self._codec.list_items(value[len(base.items) :])
             appended = _appended(key, version, base, [item.encoded for item in items])

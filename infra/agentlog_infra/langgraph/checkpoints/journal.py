@@ -103,7 +103,7 @@ class RunJournal:
 
     @property
     def held_checkpoint_id(self) -> str | None:
-        """Return the root checkpoint of the last fact that is held back for the root graph, None if there is none."""
+        """Return the checkpoint of the last fact of the root graph that is held back, None if there is none."""
         held = [fact for fact in self._waiting if isinstance(fact, CheckpointSaved | WritesSaved)] if self._held else []
         return next((fact.checkpoint_id for fact in reversed(held) if not fact.checkpoint_ns), None)
 
@@ -229,7 +229,7 @@ class RunJournal:
 
     def _note(self, facts: Sequence[CheckpointFact]) -> None:
         for fact in facts:
-            if isinstance(fact, CheckpointSaved) and _is_root(fact):
+            if isinstance(fact, CheckpointSaved) and not fact.checkpoint_ns:
                 self.last_checkpoint_id = fact.checkpoint_id
 
     def _check(self) -> None:
@@ -239,10 +239,6 @@ class RunJournal:
     def _check_open(self) -> None:
         if self._closed:
             raise AttemptLost(f"{self._stream}: the attempt has its outcome, nothing more is written")
-
-
-def _is_root(fact: CheckpointFact) -> bool:
-    return isinstance(fact, CheckpointSaved) and not fact.checkpoint_ns
 
 
 def _retrieve_exception(pump: "asyncio.Task[None]") -> None:
