@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 import uvloop
 
-from bench import comparison
+from bench import comparison, memory
 from bench.figures import HEAD, Figures
 from bench.log_works import log_cases
 from bench.rounds import measure, warm_up
@@ -71,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
         help="the cases of the API, with longer threads, on `langgraph dev` too, and the ratios of the rates",
     )
     words.add_argument("--growth", action="store_true", help="cost of long threads: 100 checkpoints against 5,000")
+    words.add_argument("--memory", action="store_true", help="memory of each process over 20,000 runs")
     words.add_argument("--only", help="cases whose name contains this")
     words.add_argument("--json", action="store_true", help="all figures as one JSON document")
     words.add_argument("--cpu", action="store_true", help="also the CPU seconds of each process")
@@ -105,6 +106,9 @@ def main() -> int:
     arguments = parsed()
     if arguments.beside_official:
         return beside_official(arguments)
+    if arguments.memory:
+        print(memory.report(uvloop.run(memory.memory_of_runs(arguments.scale)), arguments.json))
+        return 0
     table = uvloop.run(bench(arguments))
     if arguments.json:
         print(json.dumps([asdict(figures) for figures in table], indent=1))

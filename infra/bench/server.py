@@ -40,6 +40,14 @@ class Server:
             found[name] = found.get(name, 0.0) + _cpu_s(pid)
         return found
 
+    def memory_by_process(self) -> dict[str, float]:
+        """Return the proportional set sizes of its processes by their names, in MB."""
+        found: dict[str, float] = {}
+        for pid in self._processes():
+            name = _name(pid)
+            found[name] = found.get(name, 0.0) + _pss_mb(pid)
+        return found
+
     def _processes(self) -> set[int]:
         return {process for pid in self.pids for process in _family(pid)}
 
@@ -54,6 +62,14 @@ def _stat(pid: int) -> list[str]:
 def _cpu_s(pid: int) -> float:
     stat = _stat(pid)
     return sum(int(ticks) for ticks in stat[11:15]) / TICKS if stat else 0.0
+
+
+def _pss_mb(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
 
 
 def _name(pid: int) -> str:
