@@ -1,6 +1,7 @@
 """I5 and I12: what the server keeps beside the log, its verdicts and its queue, has to be what the log says."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -33,14 +34,17 @@ async def read_ledger(uri: str) -> Ledger:
     return found
 
 
-async def read_queue(uri: str, prefix: str = "agentlog") -> dict[str, list[str]]:
-    """Return graph -> run ids in its list, the next one first."""
+async def read_queue(uri: str, prefix: str = "{agentlog}:") -> dict[str, list[str]]:
+    """Return graph -> run ids in its lists, the next one first; those that are executed alone come last."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
     async with Redis.from_url(uri) as client:
-        names = _texts(await client.execute_command("KEYS", f"{prefix}:queue:*"))
-        return {
-            name.rpartition(":")[2]: _texts(await client.execute_command("LRANGE", name, 0, -1))
-            for name in sorted(names)
-        }
+        for name in sorted(_texts(await client.execute_command("KEYS", f"{prefix}queue:*")), key=_is_of_suspects):
+            found[name.rpartition(":")[2]] += _texts(await client.execute_command("LRANGE", name, 0, -1))
+    return found
+
+
+def _is_of_suspects(name: str) -> bool:
+    return ":queue:suspects:" in name
 
 
 def _texts(reply: "Reply") -> list[str]:
