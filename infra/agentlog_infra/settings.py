@@ -144,7 +144,7 @@ class Settings(BaseSettings):
         description="maximum number of connections of one process",
     )
     projector_cache_bytes: int = Field(
-        160 * MEBIBYTE,
+        64 * MEBIBYTE,
         ge=MEBIBYTE,
         validation_alias="AGENTLOG_PROJECTOR_CACHE_BYTES",
         description="bytes that a projector may keep of threads, runs and aggregates it has folded",

@@ -10,10 +10,9 @@ from pathlib import Path
 import asyncpg
 from tests.system.checker.fold import judge
 from tests.system.checker.invariants import Verdicts
-from tests.system.checker.judgement import judged_well
+from tests.system.checker.judgement import judged_well, read_settled_queue
 from tests.system.checker.notes import Notes
 from tests.system.checker.records import read_topic
-from tests.system.checker.rows import read_queue
 from tests.system.checker.views import folded
 from tests.system.cluster import Cluster
 from tests.system.noted import Client, effects
@@ -135,7 +134,7 @@ class FaultsEnv:
         notes.effects = [one for one in effects(cluster.steps()) if one.run_id not in gone]
         for run, thread in list(self.batch.items())[::stream_every]:
             notes.streams[run] = await self.ana.stream(thread, run)
-        notes.queued = await read_queue(cluster.addresses["valkey"])
+        notes.queued = await read_settled_queue(cluster.kafka, cluster.addresses["valkey"])
         _, found = await judged_well(cluster.kafka, cluster.addresses["postgres"], notes, ended=ended)
         assert {run: found.runs[run] for run in self.batch} == dict.fromkeys(self.batch, "success")
         return found

@@ -15,9 +15,8 @@ from tests.stack_fixtures import until
 from tests.system.api import Api
 from tests.system.checker.fold import Judged
 from tests.system.checker.invariants import Verdicts, epochs
-from tests.system.checker.judgement import judged_well
+from tests.system.checker.judgement import judged_well, read_settled_queue
 from tests.system.checker.notes import Notes
-from tests.system.checker.rows import read_queue
 from tests.system.cluster import Cluster, running_cluster
 from tests.system.faults_env import lasting
 from tests.system.noted import Client, effects
@@ -116,7 +115,7 @@ class BreakpointsEnv:
         notes.shown = [await self.ana.show(thread_id) for thread_id in threads]
         notes.streams = {run_id: await self.ana.stream(thread_id, run_id) for thread_id, run_id in streamed}
         notes.effects = effects(self.server.steps())
-        notes.queued = await read_queue(self.server.redis)
+        notes.queued = await read_settled_queue(self.server.kafka, self.server.redis)
         return (await judged_well(self.server.kafka, self.server.postgres, notes))[1]
 
 

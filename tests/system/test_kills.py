@@ -8,9 +8,8 @@ import pytest
 from tests.system.api import Api
 from tests.system.checker.fold import Judged
 from tests.system.checker.invariants import accepted_tasks, epochs
-from tests.system.checker.judgement import judged_well
+from tests.system.checker.judgement import judged_well, read_settled_queue
 from tests.system.checker.notes import Notes
-from tests.system.checker.rows import read_queue
 from tests.system.noted import Client, effects
 from tests.system.servers import RunningServer, running_server, wait_until
 
@@ -60,7 +59,7 @@ async def test_every_run_in_flight_ends_once_and_no_accepted_step_runs_again(
         ana.notes.shown = [await ana.show(thread) for thread in runs.values()]
         ana.notes.streams = {run: await ana.stream(thread, run) for run, thread in runs.items()}
         ana.notes.effects = effects(steps)
-        ana.notes.queued = await read_queue(server.redis)
+        ana.notes.queued = await read_settled_queue(server.kafka, server.redis)
         judged, found = await judged_well(server.kafka, server.postgres, ana.notes)
     assert found.runs == dict.fromkeys(runs, "success")
     assert max(found.attempts.values()) >= 2, "the kill hit nothing"

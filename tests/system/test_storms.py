@@ -23,11 +23,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from tests.stack_fixtures import until
 from tests.system.api import TIMEOUT, Api
 from tests.system.checker.fold import Judged, judge
-from tests.system.checker.judgement import judged_well
+from tests.system.checker.judgement import judged_well, read_settled_queue
 from tests.system.checker.notes import Change, Notes
 from tests.system.checker.promises import TOLD_ONE_BY_ONE
 from tests.system.checker.records import client_options, read_topic
-from tests.system.checker.rows import read_queue
 from tests.system.gateways import another_gateway
 from tests.system.noted import Client, effects
 from tests.system.runs_env import Gate, thread_status
@@ -159,7 +158,7 @@ class Storm:
         for run_id in streams:
             notes.streams[run_id] = await client.stream(threads[0], run_id)
         notes.effects = effects(self.server.steps())
-        notes.queued = await read_queue(self.server.redis)
+        notes.queued = await read_settled_queue(self.server.kafka, self.server.redis)
         judged, _ = await judged_well(self.server.kafka, self.server.postgres, notes)
         return [one for one in judged if one.record.key in threads]
 

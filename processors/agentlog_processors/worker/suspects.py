@@ -56,10 +56,14 @@ class WaitingSuspects:
                 return None
             queue = waiting[longest]
             run_id = await self._dependencies.queue.pop([queue], timeouts.SUSPECT_POP)
+            work = run_id and await self._dependencies.queries.work(run_id)
         except Unavailable as error:
             log.warning("queue.unavailable", extra={"error": str(error)})
             return None
-        return None if run_id is None else Overdue(run_id, queue, waited_s)
+        if run_id is None or not work or not work.ready:
+            self._look_at = now  # an old entry, of a run that is executed or has ended
+            return None
+        return Overdue(run_id, queue, waited_s)
 
     async def _queued(self, queue: str) -> frozenset[RunId]:
         return await self._dependencies.queue.queued(queue)
@@ -71,6 +75,7 @@ class WaitingSuspects:
         """
         self._look_at = self._clock() + suspect.waited_s
         try:
-            await self._dependencies.queue.push(suspect.queue, [suspect.run_id])
+            if suspect.run_id not in await self._dependencies.queue.queued(suspect.queue):
+                await self._dependencies.queue.push(suspect.queue, [suspect.run_id])
         except Unavailable as error:
             log.warning("queue.unavailable", extra={"error": str(error)})

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-CACHE_BYTES = 160 * 1024 * 1024
+CACHE_BYTES = 64 * 1024 * 1024
 """Bytes that the caches of one projector may take together, if no setting says otherwise."""
 
 

@@ -20,6 +20,7 @@ from agentlog_processors.worker import execute_runs
 from agentlog_processors.worker.attempt import Attempt
 from agentlog_processors.worker.attempt_lifecycle import claim
 from agentlog_processors.worker.execute_runs import ExecuteRuns
+from agentlog_projections.queries.worker import ExecutableRun
 from agentlog_projections.sql.claimable import ReadyRun, suspects_of
 
 ORDINARY, SUSPECTS = WORK.graph_id, suspects_of(WORK.graph_id)
@@ -65,10 +66,15 @@ class Working:
         dependencies.queue.pop = self.queues.pop  # type: ignore[method-assign]  # a mock with the port's shape
         dependencies.queue.push = self.queues.push  # type: ignore[method-assign]  # a mock with the port's shape
         dependencies.queue.queued = self.queues.queued  # type: ignore[method-assign]  # a mock with the port's shape
+        self.rows: dict[str, ExecutableRun] = {"suspect": replace(WORK, ready=True, deaths=1)}
+        dependencies.queries.work = self._work  # type: ignore[method-assign]  # a mock with the port's shape
         quick = replace(dependencies.timeouts, pop=SHORT, suspects_after=SHORT, spare_idle=3 * SHORT, jobs=4)
         self.dependencies = replace(dependencies, timeouts=quick)
         monkeypatch.setattr(execute_runs, "claim", self._claim)
         monkeypatch.setattr(execute_runs, "carry_out", self._carry_out)
+
+    async def _work(self, run_id: RunId) -> ExecutableRun | None:
+        return self.rows.get(run_id)
 
     async def _claim(self, _: WorkerDependencies, run_id: RunId, *, alone: bool) -> Attempt:
         self.alone[run_id] = alone
@@ -143,6 +149,22 @@ async def test_a_worker_whose_runs_last_takes_runs_again_and_leaves_the_suspect_
         working.going[run_id].set()
     await working.until("suspect")
     assert working.seen[-1] == ("suspect", True, ())
+    await working.end(running)
+
+
+@pytest.mark.parametrize("row", [None, replace(WORK, ready=False, deaths=1)], ids=["ended", "executed"])
+async def test_an_old_entry_of_a_suspect_stops_nobody(working: Working, row: ExecutableRun | None) -> None:
+    working.rows = {} if row is None else {"suspect": row}
+    working.queues.lists[ORDINARY] = [RunId("long")]
+    running = working.start()
+    await working.until("long")
+    working.queues.lists[SUSPECTS] = [RunId("suspect")]
+    async with asyncio.timeout(LIMIT_S):
+        while working.queues.lists[SUSPECTS]:
+            await asyncio.wait({asyncio.get_running_loop().create_future()}, timeout=0.005)
+    working.queues.lists[ORDINARY] = [RunId("short")]
+    await working.until("long", "short")
+    assert working.queues.lists[SUSPECTS] == []
     await working.end(running)
 
 

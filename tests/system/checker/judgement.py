@@ -13,12 +13,14 @@ from tests.system.checker.items import unknown_writers
 from tests.system.checker.notes import Notes
 from tests.system.checker.promises import broken_promises, multiplied
 from tests.system.checker.records import Record, read_topic
-from tests.system.checker.rows import Ledger, other_verdicts, read_ledger, wrong_queue
+from tests.system.checker.rows import Ledger, other_verdicts, read_ledger, read_queue, wrong_queue
 from tests.system.checker.sessions import backward_reads
 from tests.system.checker.views import wrong_answers
 
 FOLDED_S = 20.0
 """How long the server may take to give its verdict on the last record."""
+QUEUE_S = 30.0
+"""How long the run queue may differ from the log: a worker drops an old entry of a suspect when it sees it overdue."""
 LOOK_S = 0.05
 
 
@@ -49,6 +51,16 @@ async def _log_and_verdicts(kafka: str, postgres: str) -> tuple[list[Record], Le
         events, ledger = await read_topic(kafka, "agentlog.events"), await read_ledger(postgres)
         if ledger.keys() == {(one.partition, one.offset) for one in events} or time.monotonic() > end:
             return events, ledger
+        await asyncio.sleep(LOOK_S)
+
+
+async def read_settled_queue(kafka: str, redis: str) -> dict[str, list[str]]:
+    """Read the run queue once it agrees with the log; as it is if that takes too long."""
+    end = time.monotonic() + QUEUE_S
+    while True:
+        queued = await read_queue(redis)
+        if not wrong_queue(judge(await read_topic(kafka, "agentlog.events")), queued) or time.monotonic() > end:
+            return queued
         await asyncio.sleep(LOOK_S)
 
 
