@@ -60,11 +60,13 @@ class StateChange:
 class EncodedState:
     """Snapshot in the shape of the API (docs/http-api.md, section 6.1), encoded: JSON of each field, in their order.
 
-    `values` holds the JSON of each key of the state; None if the state is not an object.
+    `values` holds the JSON of each key of the state; None if the state is not an object. `lasting`: the same rows give
+    the same snapshot again, because no code of users had a part in it.
     """
 
     fields: Mapping[str, bytes]
     values: Mapping[str, bytes] | None
+    lasting: bool = field(default=False, compare=False)
 
     @classmethod
     def of(cls, snapshot: JsonObject) -> "EncodedState":

@@ -19,6 +19,7 @@ from agentlog_gateway.http.cors import cors_of
 from agentlog_gateway.http.descriptors import DescriptorGate, raise_descriptor_limit
 from agentlog_gateway.reads.caught_up import CatchUpGate
 from agentlog_gateway.reads.consistency_token import ProjectionProgress
+from agentlog_gateway.reads.remembered_answers import RememberedAnswers
 from agentlog_gateway.resources.accepted_settings import record_accepted_settings
 from agentlog_gateway.resources.system_assistants import ensure_system_assistants
 from agentlog_gateway.streaming.run_streams import RunStreams
@@ -48,6 +49,7 @@ from agentlog_projections.queries.health import health
 from agentlog_projections.queries.postgres_command_context import PostgresCommandContexts
 from agentlog_projections.queries.run_health import run_health
 from agentlog_projections.queries.run_status import RunStatusRows
+from agentlog_projections.queries.state_version import PostgresStateVersions
 from agentlog_projections.sql.caught_up import PartitionCatchUp
 
 log = logging.getLogger(__name__)
@@ -153,6 +155,8 @@ def _dependencies(
         server_metadata=server_metadata(f"http://{settings.host}:{settings.port}"),
         contexts=PostgresCommandContexts(pool),
         threads=Threads(pool),
+        state_versions=PostgresStateVersions(pool),
+        answers=RememberedAnswers(settings.gateway_cache_bytes),
         runs=Runs(pool),
         assistants=Assistants(pool),
         limits=Limits(

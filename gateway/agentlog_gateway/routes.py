@@ -44,6 +44,7 @@ RUNS = THREAD + "/runs"
 RUN = RUNS + "/{run_id}"
 _PARAMETER = re.compile(r"\{[^}]*\}")
 NO_CONTENT: Mapping[int, str] = MappingProxyType({204: "Done"})
+NOT_MODIFIED: Mapping[int, str] = MappingProxyType({304: "The body has the entity tag of If-None-Match"})
 
 OPERATIONS: Sequence[Operation] = (
     Operation("POST", RUNS + "/wait", runs.wait, "Create a run and wait for its result", "runs", AnyJson, ThreadRun),
@@ -87,7 +88,16 @@ OPERATIONS: Sequence[Operation] = (
         streams=True,
     ),
     Operation("POST", "/runs", runs.create_stateless, "Run without a thread", "stateless", RunResponse, StatelessRun),
-    Operation("GET", THREAD + "/state", state.get, "Get the state", "threads", StateResponse, query=StateQuery),
+    Operation(
+        "GET",
+        THREAD + "/state",
+        state.get,
+        "Get the state",
+        "threads",
+        StateResponse,
+        query=StateQuery,
+        also=NOT_MODIFIED,
+    ),
     Operation("POST", THREAD + "/state", state.post, "Update the state", "threads", StateUpdateResponse, StateUpdate),
     Operation(
         "POST",
@@ -106,6 +116,7 @@ OPERATIONS: Sequence[Operation] = (
         "threads",
         StateResponse,
         query=StateQuery,
+        also=NOT_MODIFIED,
     ),
     Operation(
         "GET",
@@ -115,6 +126,7 @@ OPERATIONS: Sequence[Operation] = (
         "threads",
         list[StateResponse],
         query=PastStatesQuery,
+        also=NOT_MODIFIED,
     ),
     Operation(
         "POST",

@@ -209,6 +209,12 @@ class Settings(BaseSettings):
         validation_alias="AGENTLOG_HTTP_LIMIT_CONCURRENCY",
         description="with more connections or requests than this, further requests get 503; unset: no limit",
     )
+    gateway_cache_bytes: int = Field(
+        64 * MEBIBYTE,
+        ge=0,
+        validation_alias="AGENTLOG_GATEWAY_CACHE_BYTES",
+        description="bytes of states and histories that a gateway may keep until their thread changes",
+    )
     metadata_max_bytes: int = Field(
         MEBIBYTE,
         ge=1024,

@@ -23,6 +23,7 @@ from agentlog_gateway.application import build_app
 from agentlog_gateway.http.cors import Cors
 from agentlog_gateway.reads.caught_up import CatchUpGate
 from agentlog_gateway.reads.consistency_token import ProjectionProgress
+from agentlog_gateway.reads.remembered_answers import RememberedAnswers
 from agentlog_gateway.streaming.run_streams import RunStreams
 from agentlog_gateway.streaming.run_watcher import RunWatcher
 from agentlog_gateway.streaming.sse import Framer
@@ -41,6 +42,7 @@ from agentlog_projections.projector.ledger import Ledger
 from agentlog_projections.queries.health import health
 from agentlog_projections.queries.postgres_command_context import PostgresCommandContexts
 from agentlog_projections.queries.run_health import run_health
+from agentlog_projections.queries.state_version import PostgresStateVersions
 from agentlog_projections.sql.caught_up import PartitionCatchUp
 
 EXAMPLES = Path(agentlog_infra.examples.__file__).parent / "langgraph.json"
@@ -78,6 +80,8 @@ def dependencies(log: MemoryLog, pool: Pool, config: Path = EXAMPLES) -> Depende
         server_metadata={},
         contexts=PostgresCommandContexts(pool),
         threads=Threads(pool),
+        state_versions=PostgresStateVersions(pool),
+        answers=RememberedAnswers(),
         runs=Runs(pool),
         assistants=Assistants(pool),
         limits=Limits(BODY_BYTES, 5, 15),

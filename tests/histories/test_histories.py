@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 from httpx2 import ASGITransport, AsyncClient
 from tests.fakes.memory_log import MemoryLog
+from tests.gateway.answers_env import two_gateways
 from tests.gateway.web_env import dependencies
 from tests.histories.files import HERE, read_records, sums, versions
 from tests.histories.record import CONFIG, PARTITIONS, schemas_of
@@ -29,6 +30,10 @@ from agentlog_postgres.connection import connect_projector, open_pool
 from agentlog_projections.models.registry import read_models
 from agentlog_projections.projector.announcer import NullAnnouncer
 from agentlog_projections.projector.session import FoldPorts, FoldSettings, ProjectorSession
+
+_FOLDED = """
+SELECT i.partition, i."offset", t.thread_id FROM ledger.log_index i JOIN read_v1.threads t ON t.thread_id = i.key
+"""
 
 
 @pytest.fixture(params=versions())
@@ -129,3 +134,34 @@ async def test_a_recorded_log_gives_the_recorded_answers(history: Path, database
                 assert (answer.status_code, answer.json()) == (asked["status"], asked["answer"]), asked["path"]
     finally:
         await pool.close()
+
+
+async def test_answers_remembered_while_a_log_is_folded_equal_those_that_are_read_again(
+    history: Path, database: str
+) -> None:
+    log = RecordedLog(history)
+    outside = FoldPorts(log, lambda key: partition_of(key.encode(), PARTITIONS), SystemClock(), NullAnnouncer())
+    models, runs = read_models()
+    connection = await connect_projector(database)
+    told: set[tuple[int, int]] = set()
+    try:
+        folding = ProjectorSession(connection, FoldSettings(database, "history", max_records=1), outside, models, runs)
+        await folding.begin()
+        async with two_gateways(database, CONFIG) as gateways:
+            while folding.behind:
+                await connection.execute(
+                    "UPDATE ledger.positions SET present = true"
+                )  # each record is the last one yet
+                await folding.cycle()
+                for row in await connection.fetch(_FOLDED):
+                    place = (row["partition"], row["offset"])
+                    if place not in told:
+                        told.add(place)
+                        await gateways.compare(row["thread_id"], checkpoints=False)
+            threads = {row["thread_id"] for row in await connection.fetch(_FOLDED)}
+            for thread_id in threads:
+                await gateways.compare(thread_id)
+            assert gateways.answers.found > 100
+        await folding.end()
+    finally:
+        await connection.close()

@@ -14,6 +14,7 @@ from agentlog_facts.secret_values import Secrets
 from agentlog_gateway.api.refusal_log import Refusals
 from agentlog_gateway.reads.caught_up import CatchUpGate
 from agentlog_gateway.reads.consistency_token import ProjectionProgress
+from agentlog_gateway.reads.remembered_answers import RememberedAnswers
 from agentlog_gateway.streaming.run_streams import RunStreams
 from agentlog_gateway.streaming.run_watcher import RunWatcher
 from agentlog_gateway.streaming.sse import Framer
@@ -23,6 +24,7 @@ from agentlog_projections.models.threads import Threads
 from agentlog_projections.queries.command_context import CommandContexts
 from agentlog_projections.queries.health import ProjectionHealth
 from agentlog_projections.queries.run_health import RunHealth
+from agentlog_projections.queries.state_version import StateVersions
 
 Check: TypeAlias = Callable[[], Awaitable[object]]
 """Checks that a dependency answers. Raises: AgentlogError."""
@@ -68,6 +70,8 @@ class Dependencies:
     server_metadata: JsonObject
     contexts: CommandContexts
     threads: Threads
+    state_versions: StateVersions
+    answers: RememberedAnswers
     runs: Runs
     assistants: Assistants
     limits: Limits

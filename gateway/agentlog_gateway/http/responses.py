@@ -16,9 +16,9 @@ def json_response(value: Json, headers: Mapping[str, str] | None = None, status:
     return Response(dump(value), status, dict(headers or {}), JSON)
 
 
-def document_response(document: bytes) -> Response:
+def document_response(document: bytes, headers: Mapping[str, str] | None = None) -> Response:
     """Return a response with a body that is JSON already."""
-    return Response(document, media_type=JSON)
+    return Response(document, 200, headers, JSON)
 
 
 def no_content(headers: Mapping[str, str] | None = None) -> Response:

@@ -1,1 +1,1 @@
-"""Consistency of reads: tokens, and projections that have caught up."""
+"""Consistency of reads: tokens, projections that have caught up, and answers remembered by version."""

@@ -1,5 +1,7 @@
 """Endpoints of a thread's state: read, write, history. Source: docs/http-api.md, section 6."""
 
+from collections.abc import Awaitable, Callable
+
 from starlette.responses import Response
 
 from agentlog_commands.command import Decision, Refused
@@ -7,13 +9,14 @@ from agentlog_commands.submit import Submitted, Voided
 from agentlog_commands.threads import UpdateState
 from agentlog_facts.graph_ports import LATEST, At, EncodedState, StateChange
 from agentlog_facts.ids import ThreadId
-from agentlog_facts.json_value import Json, JsonObject
+from agentlog_facts.json_value import Json, JsonObject, dump
 from agentlog_facts.thread import StateUpdated
 from agentlog_gateway.api.request_context import RequestContext
 from agentlog_gateway.http.errors import Problem, invalid, thread_not_found
-from agentlog_gateway.http.responses import document_response, json_response
+from agentlog_gateway.http.responses import json_response
+from agentlog_gateway.reads.remembered_answers import Answer, answer_response
 from agentlog_gateway.resources.cancel import has_stopped
-from agentlog_gateway.resources.threads import existing_thread, thread_context
+from agentlog_gateway.resources.threads import thread_context
 from agentlog_gateway.schemas.queries import PastStatesQuery, StateQuery
 from agentlog_gateway.schemas.requests import CheckpointRef, HistoryQuery, StateAtCheckpoint, StateUpdate
 from agentlog_gateway.schemas.responses import selected_state
@@ -51,14 +54,43 @@ def empty_snapshot(thread_id: str, at: At) -> EncodedState:
     return EncodedState.of(snapshot)
 
 
+async def _answered(
+    context: RequestContext, question: Json, read: Callable[[ThreadId, str | None], Awaitable[Answer]]
+) -> Response:
+    """Answer a question about a thread's states, from memory if its rows have not changed since the last answer.
+
+    Raises: Problem 404, Unavailable while its partition has not caught up, and the errors of `read`.
+    """
+    dependencies, thread_id = context.dependencies, ThreadId(context.path_id("thread"))
+    await dependencies.caught_up.require(thread_id)
+    asked, read_at = dump(question), dependencies.answers.now()
+    found = await dependencies.state_versions.get(thread_id)
+    if found is None:
+        await dependencies.caught_up.require(thread_id, fresh=True)
+        raise thread_not_found(thread_id)
+    version = found.version
+    answer = None if version is None else dependencies.answers.find(thread_id, asked, version, read_at)
+    if answer is None:
+        answer = await read(thread_id, found.graph_id)
+        if version is not None:
+            dependencies.answers.remember(thread_id, asked, version, answer)
+    return answer_response(context.request, answer)
+
+
 async def _snapshot(context: RequestContext, at: At, *, subgraphs: bool, select: list[str] | None) -> Response:
-    thread = await existing_thread(context, context.path_id("thread"), with_values=False)
-    graph_id = graph_of(thread)
-    if graph_id is None:
-        found = empty_snapshot(thread.thread_id, at)
-    else:
-        found = await context.dependencies.graphs.get_state(graph_id, thread.thread_id, at, subgraphs=subgraphs)
-    return document_response(selected_state(found, select))
+    async def read(thread_id: ThreadId, graph_id: str | None) -> Answer:
+        if graph_id is None:
+            found = empty_snapshot(thread_id, at)
+        else:
+            found = await context.dependencies.graphs.get_state(graph_id, thread_id, at, subgraphs=subgraphs)
+        return Answer(selected_state(found, select), lasting=found.lasting)
+
+    return await _answered(context, ["state", *_place(at), subgraphs, [*(select or ())]], read)
+
+
+def _place(at: At) -> tuple[Json, ...]:
+    """Return an address as a part of a question."""
+    return at.checkpoint_id, at.checkpoint_ns, at.checkpoint_map
 
 
 async def get(context: RequestContext) -> Response:
@@ -112,14 +144,16 @@ async def _history(
     metadata: JsonObject | None,
     select: list[str] | None,
 ) -> Response:
-    thread = await existing_thread(context, context.path_id("thread"), with_values=False)
-    graph_id = graph_of(thread)
-    if graph_id is None or limit <= 0:
-        return json_response([])
-    found = await context.dependencies.graphs.get_history(
-        graph_id, thread.thread_id, at, before=before, limit=limit, metadata=metadata
-    )
-    return document_response(b"[%s]" % b",".join([selected_state(snapshot, select) for snapshot in found]))
+    async def read(thread_id: ThreadId, graph_id: str | None) -> Answer:
+        if graph_id is None or limit <= 0:
+            return Answer(b"[]", lasting=False)
+        found = await context.dependencies.graphs.get_history(
+            graph_id, thread_id, at, before=before, limit=limit, metadata=metadata
+        )
+        body = b"[%s]" % b",".join([selected_state(snapshot, select) for snapshot in found])
+        return Answer(body, lasting=bool(found) and all(one.lasting for one in found))
+
+    return await _answered(context, ["history", *_place(at), before, limit, metadata, [*(select or ())]], read)
 
 
 class StateWrite:

@@ -103,7 +103,9 @@ class LangGraphAccess:
         async with self._reader(graph_id, config, self._dependencies.reads) as reader:
             of = reader.at(at.checkpoint_ns)
             if isinstance(of, SnapshotReader):
-                return (await of.state(thread_id, at, subgraphs=subgraphs)).encoded()
+                return (await of.state(thread_id, at, subgraphs=subgraphs)).encoded(
+                    lasting=self._user_code.is_forbidden
+                )
             return EncodedState.of(snapshot_json(await of.aget_state(config, subgraphs=subgraphs)))
 
     async def get_history(
@@ -123,7 +125,8 @@ class LangGraphAccess:
         async with self._reader(graph_id, config, self._dependencies.reads) as reader:
             of = reader.at(ns)
             if isinstance(of, SnapshotReader):
-                return [one.encoded() for one in await of.history(query)]
+                found = await of.history(query)
+                return [one.encoded(lasting=self._user_code.is_forbidden) for one in found]
             cursor = None if before is None else config_at(thread_id, At(before))
             remote = of.aget_state_history(config, filter=metadata, before=cursor, limit=limit)
             return [EncodedState.of(snapshot_json(one)) async for one in remote]

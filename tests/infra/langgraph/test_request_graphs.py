@@ -248,6 +248,12 @@ async def test_a_read_of_values_of_known_classes_stays_on_the_loop(env: Executor
     assert set(threading.enumerate()) <= set(before)
 
 
+async def test_only_what_no_code_of_users_took_part_in_is_lasting(env: ExecutorEnv, access: RequestGraphs) -> None:
+    await env.run("parallel", input={"said": ["x"]})
+    assert not (await access.get_state("parallel", THREAD)).lasting, "a reducer applied the write of a finished node"
+    assert [one.lasting for one in await access.get_history("parallel", THREAD, limit=5)] == [True] * 2
+
+
 async def test_what_is_read_apart_is_the_same_as_without_a_loop_of_its_own(
     env: ExecutorEnv, access: RequestGraphs
 ) -> None:

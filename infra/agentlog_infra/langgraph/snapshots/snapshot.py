@@ -34,8 +34,8 @@ class Snapshot:
     address: JsonObject
     parent: JsonObject | None
 
-    def encoded(self) -> EncodedState:
-        """Return all fields in the shape of the API."""
+    def encoded(self, *, lasting: bool = False) -> EncodedState:
+        """Return all fields in the shape of the API; `lasting` as in `EncodedState`."""
         shown = self.metadata is not None or "checkpoint_id" in self.address
         interrupts: list[Json] = [one for task in self.tasks for one in task.interrupts]
         parent_id = None if self.parent is None else self.parent.get("checkpoint_id")
@@ -51,7 +51,7 @@ class Snapshot:
             "checkpoint_id": dump(self.address.get("checkpoint_id")),
             "parent_checkpoint_id": dump(parent_id),
         }
-        return EncodedState(fields, None if isinstance(self.values, bytes) else self.values)
+        return EncodedState(fields, None if isinstance(self.values, bytes) else self.values, lasting)
 
     def view(self) -> ThreadView:
         """Return the part that a thread's row shows."""

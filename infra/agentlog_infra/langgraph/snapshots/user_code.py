@@ -32,6 +32,11 @@ class UserCode:
     def __init__(self, *, allowed: bool) -> None:
         self._allowed = allowed
 
+    @property
+    def is_forbidden(self) -> bool:
+        """Return whether the read succeeds only without code of users, so that the same rows give the same result."""
+        return not self._allowed
+
     def run(self) -> None:
         """Check the permission before code of users runs. Raises: UserCodeNeeded."""
         if not self._allowed:
