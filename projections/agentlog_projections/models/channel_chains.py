@@ -17,6 +17,7 @@ from agentlog_facts.growing_list import GrowingList
 from agentlog_facts.ids import Stream, ThreadId
 from agentlog_facts.json_value import Json, load
 from agentlog_postgres.connection import PooledConnection
+from agentlog_projections.sql.caught_up import key_is_authoritative, require
 from agentlog_projections.sql.lru import Lru
 
 MIN_CACHED_BYTES = 4096
@@ -29,7 +30,12 @@ _LAST_COPY = f"""
 coalesce((SELECT max(c.seq) FROM read_v1.channels c
            WHERE {_OF_THREAD} AND c.channel = {{channel}} AND c.seq < {{before}} AND c.kind <> 'append'), 0)
 """
-_ROWS = f"""
+_AUTHORITATIVE = f"""
+SELECT f.is_authoritative, c.* FROM (SELECT {key_is_authoritative("$1::text")} AS is_authoritative) f
+  LEFT JOIN ({{what}}) c ON true
+"""
+"""The last queries of a read: the results of the earlier one count only if the partition is still present."""
+_STATED = f"""
 WITH stated AS MATERIALIZED (
     SELECT c.* FROM unnest($3::text[], $4::text[], $5::bigint[]) AS w(channel, version, seq)
       JOIN read_v1.channels c ON {_OF_THREAD} AND c.channel = w.channel AND c.version = w.version AND c.seq <= w.seq
@@ -49,10 +55,12 @@ SELECT {", ".join(f"c.{name}" for name in _COLUMNS.split(", "))}
   FROM ranges r JOIN read_v1.channels c
     ON {_OF_THREAD} AND c.channel = r.channel AND c.seq >= r.start AND c.seq <= r.last
 """
-_EARLIER = f"""
+_ROWS = _AUTHORITATIVE.format(what=_STATED)
+_BEFORE = f"""
 SELECT {_COLUMNS} FROM read_v1.channels c
  WHERE {_OF_THREAD} AND c.channel = $3 AND c.seq < $4 AND c.seq >= {_LAST_COPY.format(channel="$3", before="$4")}
 """
+_EARLIER = _AUTHORITATIVE.format(what=_BEFORE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +90,12 @@ class ChannelChains:
     ) -> ChannelHistory:
         """Return the wanted versions of the channels of one graph (namespace).
 
-        `wanted` is {(channel, version): order number of the newest checkpoint with it}. Raises: Corrupt.
+        `wanted` is {(channel, version): order number of the newest checkpoint with it}. Raises: Corrupt, Unavailable.
         """
         ends = self._ends_before(thread_id, ns, wanted)
         names, versions = [name for name, _ in wanted], [version for _, version in wanted]
         known = list(ends), [end.seq for end in ends.values()]
-        rows = await connection.fetch(_ROWS, thread_id, ns, names, versions, list(wanted.values()), *known)
+        rows = await _fetch(connection, _ROWS, thread_id, ns, names, versions, list(wanted.values()), *known)
         by_channel: dict[str, list[_Version]] = {}
         for row in rows:
             seq = wanted.get((row["channel"], row["version"]), -1)
@@ -96,7 +104,7 @@ class ChannelChains:
         for channel, found in by_channel.items():
             chains = _Chains(found, ends.get(channel))
             while (before := chains.lacks_before()) is not None:
-                earlier = await connection.fetch(_EARLIER, thread_id, ns, channel, before)
+                earlier = await _fetch(connection, _EARLIER, thread_id, ns, channel, before)
                 chains.add_earlier([_version(row, wanted=False) for row in earlier])
             chains.fold_into(history, thread_id, ns, channel)
             self._keep((thread_id, ns, channel), chains)
@@ -115,6 +123,15 @@ class ChannelChains:
         end = chains.long_list(newest)
         if end is not None:
             self._ends.put(key, end, len(end.payload))
+
+
+async def _fetch(
+    connection: PooledConnection, sql: str, thread_id: ThreadId, *arguments: object
+) -> list[asyncpg.Record]:
+    """Return rows of channels. Raises: Unavailable if the partition of the thread is not present."""
+    rows = await connection.fetch(sql, thread_id, *arguments)
+    require(rows[0]["is_authoritative"], f"channels of {thread_id}")
+    return [row for row in rows if row["channel"] is not None]
 
 
 class _Chains:

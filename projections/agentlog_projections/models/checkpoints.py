@@ -164,9 +164,10 @@ def _pending_write(row: WriteRow) -> tuple[object, ...]:
     )
 
 
-_AUTHORITATIVE = f"""
-SELECT f.is_authoritative, c.* FROM (SELECT {key_is_authoritative("$1::text")} AS is_authoritative) f
+_FOUND = f"""
+SELECT f.is_authoritative, c.*, p.writes FROM (SELECT {key_is_authoritative("$1::text")} AS is_authoritative) f
   LEFT JOIN LATERAL ({{what}}) c ON true
+  LEFT JOIN LATERAL ({{writes}}) p ON true
  ORDER BY {{order}}
 """
 _NOT_HIDDEN_AT = """NOT EXISTS (SELECT FROM read_v1.runs r
@@ -180,16 +181,13 @@ SELECT thread_id, checkpoint_ns, checkpoint_id, seq, run_id, parent_checkpoint_i
 """With $1 as the thread, PostgreSQL asks once whether it is deleted; else it would sort all checkpoints for LIMIT 1."""
 _MATCHES = f"""NOT EXISTS (SELECT FROM jsonb_each({{}}::jsonb) f
                    WHERE (({searchable("metadata")}) -> f.key) IS DISTINCT FROM f.value)"""
-_WRITES_ON = f"""
-SELECT w.checkpoint_id, run_id, task_id, idx, seq, channel, task_path, value
+_WRITES_ON = """
+SELECT array_agg(ROW(w.task_id, w.idx, w.channel, w.value, w.task_path, w.run_id, w.seq) ORDER BY w.seq, w.idx)
+       AS writes
   FROM read_v1.writes w
- WHERE w.thread_id = $2 AND w.checkpoint_ns = $3 AND w.checkpoint_id = ANY($4::text[])
-   AND ($5::text IS NULL OR w.run_id <> $5)
-   AND CASE WHEN $6::bigint IS NULL THEN NOT w.hidden
-            ELSE w.seq < $6 AND (NOT w.hidden OR {_NOT_HIDDEN_AT.format(row="w", as_of="$6")}) END
+ WHERE w.thread_id = c.thread_id AND w.checkpoint_ns = c.checkpoint_ns AND w.checkpoint_id = c.checkpoint_id
+   AND {conditions}
 """
-_WRITES_AUTHORITATIVE = _AUTHORITATIVE.format(what=_WRITES_ON, order="c.seq, c.idx")
-"""The last query of a read: the results of the earlier ones count only if the partition is still present."""
 
 
 class Checkpoints:
@@ -208,9 +206,8 @@ class Checkpoints:
     async def _complete(
         self, connection: PooledConnection, found: Sequence[asyncpg.Record], query: CheckpointQuery
     ) -> list[StoredCheckpoint]:
-        """Add channels and writes to checkpoints, by two queries for each graph. Raises: Unavailable."""
-        what = f"checkpoints of {query.thread_id or 'all threads'}"
-        require(found[0]["is_authoritative"], what)
+        """Add channels to checkpoints, by one query for each graph. Raises: Unavailable."""
+        require(found[0]["is_authoritative"], f"checkpoints of {query.thread_id or 'all threads'}")
         by_graph: dict[tuple[str, str], list[asyncpg.Record]] = {}
         for row in found:
             if row["thread_id"] is not None:
@@ -219,17 +216,8 @@ class Checkpoints:
         for (thread_id, ns), rows in by_graph.items():
             versions = [load_object(row["versions"]) for row in rows]
             channels = await self._chains.read(connection, ThreadId(thread_id), ns, _wanted(rows, versions))
-            ids = [row["checkpoint_id"] for row in rows]
-            on_them = await connection.fetch(
-                _WRITES_AUTHORITATIVE, query.thread_id, thread_id, ns, ids, query.exclude_run, query.as_of
-            )
-            require(on_them[0]["is_authoritative"], what)
-            writes: dict[str, list[StoredWrite]] = {}
-            for row in on_them:
-                if row["checkpoint_id"] is not None:
-                    writes.setdefault(row["checkpoint_id"], []).append(_stored_write(row))
             for row, named in zip(rows, versions, strict=True):
-                complete[_key(row)] = _stored(row, named, channels, writes.get(row["checkpoint_id"], ()))
+                complete[_key(row)] = _stored(row, named, channels)
         return [complete[_key(row)] for row in found if row["thread_id"] is not None]
 
 
@@ -266,35 +254,34 @@ def _sql_of(query: CheckpointQuery) -> tuple[str, list[object]]:
         demand(f"seq < ({first})", query.before)
         order = "c.seq DESC"
     demand("checkpoint_id = {}", query.checkpoint_id)
+    of_writes: list[str] = []
     demand("run_id IS DISTINCT FROM {}", query.exclude_run)
+    if query.exclude_run is not None:
+        of_writes.append(f"w.run_id <> ${len(arguments)}")
     demand(_MATCHES, contained(query.metadata))
     demand(f"(NOT hidden OR {_NOT_HIDDEN_AT.format(row='c', as_of='{}')})", query.as_of)
     if query.as_of is None:
         conditions.append("NOT hidden")
+        of_writes.append("NOT w.hidden")
+    else:
+        as_of = f"${len(arguments)}"
+        of_writes.append(f"w.seq < {as_of} AND (NOT w.hidden OR {_NOT_HIDDEN_AT.format(row='w', as_of=as_of)})")
     arguments.append(query.limit)
     what = f"{' AND '.join(conditions)} ORDER BY {order} LIMIT ${len(arguments)}"
-    return _AUTHORITATIVE.format(what=what, order=order), arguments
+    writes = _WRITES_ON.format(conditions=" AND ".join(of_writes))
+    return _FOUND.format(what=what, writes=writes, order=order), arguments
 
 
 def _key(row: asyncpg.Record) -> CheckpointKey:
     return CheckpointKey(row["thread_id"], row["checkpoint_ns"], row["checkpoint_id"])
 
 
-def _stored_write(row: asyncpg.Record) -> StoredWrite:
-    return StoredWrite(
-        task_id=row["task_id"],
-        index=row["idx"],
-        channel=row["channel"],
-        value=load(row["value"]),
-        task_path=row["task_path"],
-        run_id=RunId(row["run_id"]) if row["run_id"] else None,
-        seq=row["seq"],
-    )
+def _stored_write(row: tuple[str, int, str, bytes, str, str | None, int]) -> StoredWrite:
+    task_id, index, channel, value, task_path, run_id, seq = row
+    return StoredWrite(task_id, index, channel, load(value), task_path, RunId(run_id) if run_id else None, seq)
 
 
-def _stored(
-    row: asyncpg.Record, versions: JsonObject, channels: ChannelHistory, writes: Sequence[StoredWrite]
-) -> StoredCheckpoint:
+def _stored(row: asyncpg.Record, versions: JsonObject, channels: ChannelHistory) -> StoredCheckpoint:
     key = _key(row)
     named = {channel: str(version) for channel, version in versions.items()}
     return StoredCheckpoint(
@@ -305,5 +292,5 @@ def _stored(
         checkpoint=load_object(row["checkpoint"]),
         metadata=load_object(row["metadata"]),
         channels=channels.held(key.thread_id, key.checkpoint_ns, named, row["seq"]),
-        writes=tuple(writes),
+        writes=tuple(map(_stored_write, row["writes"] or ())),
     )

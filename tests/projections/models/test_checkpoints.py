@@ -1,5 +1,7 @@
 """Read model of checkpoints: given facts, applied twice, then the reads of savers."""
 
+from typing import Any
+
 import pytest
 from tests.projections.facts import (
     appended,
@@ -17,11 +19,13 @@ from tests.projections.facts import (
 from tests.projections.models.applying import Applying
 from tests.projections.projector_env import ProjectorEnv, draft
 
-from agentlog_facts.checkpoint import CheckpointsHidden, EncodedChannel
+from agentlog_facts.checkpoint import ChannelHistory, CheckpointsHidden, EncodedChannel
 from agentlog_facts.checkpoint_ports import CheckpointQuery, StoredCheckpoint, find_latest, find_one, find_parent
 from agentlog_facts.envelope import Draft, Fact
+from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import RunId, Stream, ThreadId
 from agentlog_facts.json_value import Json
+from agentlog_projections.models.channel_chains import ChannelChains
 from agentlog_projections.models.checkpoints import Checkpoints
 
 T1 = ThreadId("t1")
@@ -55,6 +59,21 @@ async def test_the_latest_checkpoint_comes_back_with_its_channels(given: Applyin
     assert (found.checkpoint_id, found.run_id, found.metadata) == ("c1", "r1", {"step": 1})
     assert found.channels["x"] == EncodedChannel("value", "1", ON_R1, value=5)
     assert found.channels["y"] == EncodedChannel("value", "1", ON_R1, value={"json": [1]})
+
+
+async def test_what_a_read_found_before_its_partition_was_rebuilt_does_not_count(
+    given: Applying, env: ProjectorEnv, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await given(*begun(), by_r1(saved("c1", full("x", "1", 5))))
+    read = ChannelChains.read
+
+    async def later(chains: ChannelChains, *arguments: Any) -> ChannelHistory:  # Any: as they come
+        await env.pool.execute("UPDATE ledger.positions SET present = false")
+        return await read(chains, *arguments)
+
+    monkeypatch.setattr(ChannelChains, "read", later)
+    with pytest.raises(Unavailable, match="being built"):
+        await latest(checkpoints)
 
 
 async def test_latest_follows_the_order_of_acceptance_not_of_ids(given: Applying, checkpoints: Checkpoints) -> None:
