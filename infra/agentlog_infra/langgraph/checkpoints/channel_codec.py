@@ -126,11 +126,11 @@ class ChannelCodec:
             return encoded
         match encoded:
             case {"json": value}:
-                return _copied(value, 0)
+                return _fresh(value)
             case {"items": list(items)}:
                 return self.decode_items(items)
             case {"message": dict(fields)}:
-                return _message(_copied(fields, 0))
+                return _message(_fresh(fields))
             case {"type": str(tag), "base64": str(text)}:
                 return self._loads(tag, text)
             case _:
@@ -200,6 +200,15 @@ def _copied(value: object, depth: int) -> Json:
         if _is_dict(value):
             return {_key(key): _copied(item, depth + 1) for key, item in value.items()}
     raise _Inexact
+
+
+def _fresh(value: Json) -> Json:
+    """Return a copy of JSON that was stored, so that a change of the copy does not change the stored form."""
+    if isinstance(value, dict):
+        return {key: item if type(item) in _SCALARS else _fresh(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [item if type(item) in _SCALARS else _fresh(item) for item in value]
+    return value
 
 
 def _scalar(value: str | int | float) -> Json:

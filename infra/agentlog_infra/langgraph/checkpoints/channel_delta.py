@@ -38,14 +38,16 @@ class ChannelKey:
 
 @dataclass(slots=True)
 class _StoredItem:
-    """An item of a stored list: the last object that was found equal to it, or else its stored form.
+    """An item of a stored list, and the last object that was found equal to it, or decoded from it.
 
-    `mark` is the digest of a message's JSON at that time: user code may have changed the object since.
+    `mark` is the digest of a message's JSON at that time: user code may have changed the object since. `digest` is that
+    of the stored form; an item that was read has its stored form instead, until the digest is needed.
     """
 
     value: object
-    digest: bytes | None = None
-    mark: bytes | None = None
+    mark: bytes | None
+    digest: bytes | None
+    encoded: Encoded = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,29 +61,42 @@ class _Base:
     parts: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A list that was read: its stored form, the objects that were decoded from it, and their marks at that time."""
+
+    channel: EncodedChannel
+    items: list[object]
+    marks: list[bytes | None]
+
+
 class ChannelDeltaEncoder:
     """Encodes new versions of channels; for this it keeps the items of the last stored list of each channel.
 
     An item is encoded again only if it may differ: an object that cannot change, or a message whose JSON is still the
-    same, is compared as it is. So a long list that grows by one item costs little.
+    same, is compared as it is. So a long list that grows by one item costs little, also if it was read before.
     """
 
     def __init__(self, codec: ChannelCodec) -> None:
         self._codec = codec
         self._bases: dict[ChannelKey, _Base] = {}
-        self._read: dict[ChannelKey, EncodedChannel] = {}
+        self._read: dict[ChannelKey, _Read] = {}
 
-    def remember(self, key: ChannelKey, channel: EncodedChannel) -> None:
-        """Remember a version that was read; the next version may build on it."""
-        if channel.kind == "list":
-            self._read[key] = channel
+    def remember(self, key: ChannelKey, channel: EncodedChannel, value: object) -> None:
+        """Remember a version that was read and has just been decoded to `value`; the next version may build on it."""
+        if channel.kind == "list" and is_list(value):
+            self._read[key] = _Read(channel, [*value], [_mark(item) for item in value])
 
     def _base(self, key: ChannelKey) -> _Base | None:
         """Return the last version that was read or written."""
         read = self._read.pop(key, None)
         if read is not None:
-            items = [_StoredItem(item) for item in read.items]
-            self._bases[key] = _Base(read.version, read.stream, items, read.full_length, read.parts)
+            channel = read.channel
+            items = [
+                _StoredItem(item, mark, None, encoded)
+                for item, mark, encoded in zip(read.items, read.marks, channel.items, strict=True)
+            ]
+            self._bases[key] = _Base(channel.version, channel.stream, items, channel.full_length, channel.parts)
         return self._bases.get(key)
 
     def entry(self, key: ChannelKey, version: str, stream: Stream, value: object) -> JsonObject:
@@ -113,7 +128,7 @@ class ChannelDeltaEncoder:
         elif type(item) in COMPARABLE and type(item) is type(known):
             return item == known
         if stored.digest is None:
-            stored.digest = stored_digest(known)  # type: ignore[arg-type]  # without a digest it is the stored form
+            stored.digest = stored_digest(stored.encoded)
         if self._codec.list_item(item).digest != stored.digest:
             return False
         stored.value, stored.mark = item, _mark(item)
@@ -121,7 +136,7 @@ class ChannelDeltaEncoder:
 
 
 def _stored(value: object, item: Item) -> _StoredItem:
-    return _StoredItem(value, item.digest, _mark(value))
+    return _StoredItem(value, _mark(value), item.digest)
 
 
 def _mark(value: object) -> bytes | None:

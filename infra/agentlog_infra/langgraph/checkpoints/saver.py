@@ -284,11 +284,13 @@ class LogSaver(LoopBoundSaver):
 
     def _tuple(self, stored: StoredCheckpoint) -> CheckpointTuple:
         thread_id, ns, parent = stored.thread_id, stored.checkpoint_ns, stored.parent_checkpoint_id
+        checkpoint = self._checkpoint(stored)
         for name, channel in stored.channels.items():
-            self._deltas.remember(ChannelKey(thread_id, ns, name), channel)
+            key = ChannelKey(thread_id, ns, name)
+            self._deltas.remember(key, channel, checkpoint["channel_values"][name])
         return CheckpointTuple(
             config=address(thread_id, ns, stored.checkpoint_id),
-            checkpoint=self._checkpoint(stored),
+            checkpoint=checkpoint,
             metadata=_metadata(stored.metadata),
             parent_config=address(thread_id, ns, parent) if parent else None,
             pending_writes=[(w.task_id, w.channel, self._codec.decode(w.value)) for w in merged(stored.writes)],
