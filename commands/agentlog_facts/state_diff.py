@@ -8,12 +8,13 @@ def diff_state(before: JsonObject, after: JsonObject) -> JsonObject:
     setting: JsonObject = {}
     appending: JsonObject = {}
     for key, value in after.items():
-        if key in before and _same(before[key], value):
-            continue
         old = before.get(key)
-        if isinstance(value, list) and isinstance(old, list) and old and _grew(old, value):
-            appending[key] = value[len(old) :]
-        else:
+        if isinstance(value, list) and isinstance(old, list) and 0 < len(old) < len(value):
+            if _same(old, value[: len(old)]):
+                appending[key] = value[len(old) :]
+            else:
+                setting[key] = value
+        elif key not in before or not _same(old, value):
             setting[key] = value
     removing: list[Json] = [key for key in before if key not in after]
     return _sparse(setting, appending, removing)
@@ -32,10 +33,6 @@ def _sparse(setting: JsonObject, appending: JsonObject, removing: list[Json]) ->
 
 def _same(old: Json, new: Json) -> bool:
     return dump(old) == dump(new)  # not `==`: 1, 1.0 and True are equal in Python and different in JSON
-
-
-def _grew(old: list[Json], new: list[Json]) -> bool:
-    return len(new) > len(old) and _same(old, new[: len(old)])
 
 
 def apply_diff(before: JsonObject, change: JsonObject) -> JsonObject:
