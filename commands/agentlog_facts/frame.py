@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from agentlog_facts.decoding import guarded
 from agentlog_facts.ids import RunId
-from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load_object
+from agentlog_facts.json_value import Json, JsonObject, as_object, dump, dump_object, load, load_object
 
 SLOTS = 4096
 """Slots per record; a position is (generation base + offset) * SLOTS + index."""
@@ -15,13 +15,48 @@ START_CURSORS = frozenset({"0", "-", "-1"})
 """Values of `Last-Event-ID` that ask for a stream from its start. Source: docs/http-api.md, section 11."""
 
 
-@dataclass(frozen=True, slots=True)
 class Frame:
-    """One event of a run's output: `event` is a stream mode or a control event, `ns` the subgraph path ("": root)."""
+    """One event of a run's output: `event` is a stream mode or a control event, `ns` the subgraph path ("": root).
 
-    event: str
-    data: Json
-    ns: str = ""
+    Its data is made as values or as JSON, and converted to the other form once, if anybody asks for it.
+    """
+
+    __slots__ = ("_data", "_is_read", "_json", "event", "ns")
+    __hash__ = None  # type: ignore[assignment]  # its data may be mutable
+
+    def __init__(self, event: str, data: Json, ns: str = "") -> None:
+        self.event = event
+        self.ns = ns
+        self._data = data
+        self._is_read = True
+        self._json: bytes | None = None
+
+    @classmethod
+    def encoded(cls, event: str, json: bytes, ns: str = "") -> "Frame":
+        """Return a frame whose data is compact JSON already."""
+        frame = cls(event, None, ns)
+        frame._json, frame._is_read = json, False
+        return frame
+
+    @property
+    def data(self) -> Json:
+        """Return the data. Raises: ValueError if it was given as JSON that cannot be read."""
+        if not self._is_read and self._json is not None:
+            self._data, self._is_read = load(self._json), True
+        return self._data
+
+    @property
+    def json(self) -> bytes:
+        """Return the data as JSON. Raises: ValueError if it cannot be written."""
+        if self._json is None:
+            self._json = dump(self._data)
+        return self._json
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Frame) and (self.event, self.ns, self.data) == (other.event, other.ns, other.data)
+
+    def __repr__(self) -> str:
+        return f"Frame({self.event!r}, {self.data!r}, {self.ns!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +115,12 @@ def parse_event_id(text: str) -> int | None:
 
 def encode_record(record: FrameRecord) -> tuple[bytes, list[tuple[str, bytes]]]:
     """Return the Kafka value and headers of a flush."""
-    frames: list[Json] = [{"event": f.event, "data": f.data, "ns": f.ns} for f in record.frames]
+    frames = [dump_object({"event": dump(f.event), "data": f.json, "ns": dump(f.ns)}) for f in record.frames]
     headers = [("run_id", record.run_id.encode()), ("epoch", b"%d" % record.epoch), ("n", b"%d" % record.n)]
     for name, event_id in (("end", record.end), ("of", record.of), ("release", record.release)):
         if event_id is not None:
             headers.append((name, event_id.encode()))
-    return dump({"spec": 1, "frames": frames}), headers
+    return b'{"spec":1,"frames":[%s]}' % b",".join(frames), headers
 
 
 def decode_record(value: bytes, headers: Sequence[tuple[str, bytes | None]]) -> FrameRecord:

@@ -4,7 +4,6 @@ import asyncio
 import copy
 import inspect
 from dataclasses import dataclass, field, replace
-from typing import TypeGuard
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
@@ -17,8 +16,8 @@ from agentlog_commands.run_request import Durability
 from agentlog_facts.checkpoint_ports import CheckpointReads, find_latest
 from agentlog_facts.errors import AgentlogError, Unavailable
 from agentlog_facts.execution_port import CANCELLED, AttemptLost, Emit, RunAssignment, RunOutcome, ServerTask
-from agentlog_facts.frame import Frame
-from agentlog_facts.json_value import MOST_LEVELS, Json, JsonObject
+from agentlog_facts.graph_ports import ThreadView
+from agentlog_facts.json_value import JsonObject
 from agentlog_facts.ports import Clock, EventLog, Ids
 from agentlog_facts.secret_values import HiddenValues, Secrets, SecretUnreadable
 from agentlog_facts.store_ports import StoreAccess
@@ -52,16 +51,12 @@ from agentlog_infra.langgraph.run_config import (
     stream_modes,
     with_context,
 )
-from agentlog_infra.langgraph.snapshot_json import thread_interrupts, view_json
+from agentlog_infra.langgraph.snapshots.graph_plan import GraphPlan
+from agentlog_infra.langgraph.snapshots.reader import SnapshotReader, SnapshotSources
+from agentlog_infra.langgraph.snapshots.user_code import UserCode
 from agentlog_infra.langgraph.store import LogStore, Writer
-from agentlog_infra.langgraph.value_json import clean_text, to_json_whole
-
-DESCRIBED = frozenset({"checkpoints", "tasks", "debug"})
-"""Stream modes whose frames show configs, metadata and errors beside the values of nodes."""
-NODE_VALUES = frozenset({"values", "input", "result", "interrupts", "state", "payload", "tasks"})
-"""Parts of such a frame with values of nodes, or with parts that have some."""
-FRAME_LEVELS = MOST_LEVELS + 2
-"""LangGraph wraps the values of a state for the stream: by node, or with their metadata."""
+from agentlog_infra.langgraph.streaming.frames import FrameEncoder
+from agentlog_infra.langgraph.value_json import clean_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +201,7 @@ class GraphRun:
             await self._mark_end()
         await self._journal.close()
         try:
-            snapshot = await graph.aget_state(self._latest)
+            view = await self._view(graph)
         except (AttemptLost, Unavailable):
             raise
         except Exception as error:  # noqa: BLE001 - the schema of a state is user code; the run's own error comes first
@@ -214,12 +209,18 @@ class GraphRun:
         return RunOutcome(
             status=end.status,
             error=end.error,
-            values=None if snapshot.metadata is None else view_json(snapshot.values),
-            next=tuple(clean_text(name) for name in snapshot.next),
-            interrupts=thread_interrupts(snapshot),
+            values=view.values,
+            next=tuple(clean_text(name) for name in view.next),
+            interrupts=view.interrupts,
             checkpoint_id=self._last_checkpoint_id(earlier),
             run_version=self._journal.last_version,
         )
+
+    async def _view(self, graph: Graph) -> ThreadView:
+        """Return the state that the attempt leaves. Raises: Unavailable, and any error of user code."""
+        sources = SnapshotSources(self._reads, self._dependencies.secrets.keys, UserCode(allowed=True))
+        reader = SnapshotReader(graph, GraphPlan(graph), self._saver(), sources)
+        return (await reader.latest(self._order.thread_id)).view()
 
     def _last_checkpoint_id(self, earlier: EarlierAttempts) -> str | None:
         """Return the last root checkpoint of the run, of this attempt or an earlier one."""
@@ -343,6 +344,7 @@ class GraphRun:
     async def _streamed(self, graph: Graph, config: RunnableConfig, given: object, nodes: NodeTasks | None) -> None:
         kwargs = self._order.kwargs
         nested = bool(kwargs.get("subgraphs"))
+        frames = FrameEncoder(self._hidden)
         stream = graph.astream(
             given,
             config if nodes is None else {**config, "callbacks": [nodes]},
@@ -356,44 +358,9 @@ class GraphRun:
             control=self._control,
         )
         async for item in stream:
-            ns, mode, data = _part(item)
-            shown = self._shown(mode, to_json_whole(data, FRAME_LEVELS))
-            sent = self._emit(Frame(mode, shown, clean_text("|".join(ns))))
+            sent = self._emit(frames.frame(item))
             if inspect.isawaitable(sent):
                 await sent
-
-    def _shown(self, mode: str, data: Json) -> Json:
-        """Return the data of a frame; what LangGraph adds to the values of nodes shows no secrets."""
-        if mode == "messages" and isinstance(data, list) and len(data) == 2 and isinstance(data[1], dict):
-            return [data[0], self._hidden.metadata(data[1])]
-        return self._described(data) if mode in DESCRIBED and isinstance(data, dict) else data
-
-    def _described(self, data: JsonObject) -> JsonObject:
-        """Return the description of a checkpoint or task without secrets, but with the values of nodes as they are."""
-        shown = self._hidden.masked({name: item for name, item in data.items() if name not in NODE_VALUES})
-        for name, item in data.items():
-            if isinstance(item, dict) and name == "payload":
-                shown[name] = self._described(item)
-            elif isinstance(item, list) and name == "tasks":
-                shown[name] = [self._described(one) if isinstance(one, dict) else one for one in item]
-        return {name: shown.get(name, item) for name, item in data.items()}
-
-
-def _part(item: object) -> tuple[tuple[str, ...], str, object]:
-    """Return (namespace, mode, data) of an item of a stream; LangGraph leaves out the namespace without subgraphs."""
-    if _is_nested_part(item):
-        return item
-    if _is_root_part(item):
-        return (), *item
-    raise TypeError(f"langgraph streams {type(item).__name__}, expected (namespace, mode, data) or (mode, data)")
-
-
-def _is_nested_part(item: object) -> TypeGuard[tuple[tuple[str, ...], str, object]]:
-    return isinstance(item, tuple) and len(item) == 3  # pyright: ignore[reportUnknownArgumentType]  # any tuple
-
-
-def _is_root_part(item: object) -> TypeGuard[tuple[str, object]]:
-    return isinstance(item, tuple) and len(item) == 2  # pyright: ignore[reportUnknownArgumentType]  # any tuple
 
 
 def _cancel(work: "asyncio.Task[None]") -> None:

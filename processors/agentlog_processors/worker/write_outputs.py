@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from agentlog_facts.errors import AgentlogError, Unavailable
 from agentlog_facts.frame import MAX_FRAMES, Frame, FrameRecord
-from agentlog_facts.json_value import dump
 from agentlog_facts.ports import Clock, FrameLog
 from agentlog_processors import timeouts
 from agentlog_processors.runtime.loop_bridge import LoopBridge
@@ -71,7 +70,7 @@ class FrameWriter:
         return self._bytes_in - self._bytes_out
 
     def _hold(self, frame: Frame) -> None:
-        size_bytes = len(dump(frame.data))
+        size_bytes = len(frame.json)
         self._held.append(_Held(frame, size_bytes))
         self._bytes_in += size_bytes
 

@@ -31,7 +31,7 @@ from agentlog_facts.checkpoint_ports import (
     merged,
 )
 from agentlog_facts.errors import AgentlogError
-from agentlog_facts.graph_ports import At
+from agentlog_facts.graph_ports import LATEST, At
 from agentlog_facts.ids import ThreadId
 from agentlog_facts.json_value import Json, JsonObject, dump
 from agentlog_facts.secret_values import SecretKeys
@@ -94,6 +94,13 @@ class SnapshotReader:
         if stored is None:
             return _nothing(thread_id, replace(at, checkpoint_ns=ns))
         return await self._shown(stored, live=not at.checkpoint_id, recurse=subgraphs)
+
+    async def latest(self, thread_id: ThreadId) -> Snapshot:
+        """Return the latest state with all pending writes. Raises: any error of user code, such as a reducer's."""
+        stored = await find_latest(self._reads, thread_id, self._own_ns(""))
+        if stored is None:
+            return _nothing(thread_id, LATEST)
+        return await self._snapshot(stored, live=True, recurse=False)
 
     async def history(self, query: CheckpointQuery) -> list[Snapshot]:
         """Return the states at all checkpoints of a query, newest first."""

@@ -1,0 +1,1 @@
+"""Frames of the streams of runs."""

@@ -1,0 +1,1 @@
+"""Tests of the frames of the streams of runs."""
