@@ -22,12 +22,14 @@ from tests.system.api import Api
 from tests.system.checker.records import client_options
 from tests.system.servers import RunningServer, running_server
 
+from agentlog_commands.system import KAFKA, KAFKA_KEY
 from agentlog_facts.assistant import AssistantRevised
 from agentlog_facts.checkpoint import CheckpointsHidden
 from agentlog_facts.envelope import Actor, Cause, Draft, Fact
 from agentlog_facts.ids import AssistantId, Key, RunId, Stream, ThreadId
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load
 from agentlog_facts.store import StoreItemDeleted, StoreItemPut, store_key
+from agentlog_facts.system import KafkaSettingsAccepted
 from agentlog_facts.thread import RunAlive
 from agentlog_facts.version import VERSION
 from agentlog_facts.vocabulary import SCHEMAS, encode_commit, encode_facts, parse_commit
@@ -176,6 +178,8 @@ async def by_hand(story: Story) -> None:
     assistant_id = AssistantId(str(assistant["assistant_id"]))
     revised = AssistantRevised(assistant_id, 2, "story", {}, {}, {"created_by": "system"}, "story", "told again")
     await story.write(assistant_id, f"assistant-{assistant_id}", revised)
+    hidden_settings = ("agentlog.events unclean.leader.election.enable=false",)
+    await story.write(KAFKA_KEY, KAFKA, KafkaSettingsAccepted(hidden_settings, "gateway-1"))
 
 
 async def remembered(story: Story) -> None:
