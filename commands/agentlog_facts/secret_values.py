@@ -100,7 +100,7 @@ class SecretKeys:
 
     def hides(self, name: str, value: Json) -> bool:
         """Return whether a value under this key is secret; nothing, a truth value and an empty value never are."""
-        return value not in (None, "", [], {}) and not isinstance(value, bool) and self.matches(name)
+        return self.matches(name) and value not in (None, "", [], {}) and not isinstance(value, bool)
 
     def masked(self, value: Json) -> Json:
         """Return the value with MASK in place of every secret, sealed or not."""
@@ -110,7 +110,10 @@ class SecretKeys:
             return value
         if sealed_part(value) is not None:
             return MASK
-        return {name: MASK if self.hides(name, item) else self.masked(item) for name, item in value.items()}
+        return {
+            name: MASK if self.hides(name, item) else (self.masked(item) if isinstance(item, dict | list) else item)
+            for name, item in value.items()
+        }
 
     def masked_object(self, value: JsonObject) -> JsonObject:
         """Return the object with MASK in place of every secret in it."""

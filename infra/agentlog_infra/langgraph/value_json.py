@@ -3,6 +3,7 @@
 This is a view for people and clients; `channel_codec` stores values exactly.
 """
 
+import re
 import reprlib
 import sys
 from base64 import b64encode
@@ -21,6 +22,7 @@ from agentlog_facts.json_value import (
     JsonObject,
     TooDeep,
     as_object,
+    dump,
     load,
     load_object,
     load_value,
@@ -35,6 +37,8 @@ from agentlog_infra.langgraph.value_parts import (
 )
 
 NUL = "\x00"
+ESCAPED_NUL = b"\\u0000"
+_LONG_NUMBER = re.compile(rb"\d{300}")
 MAX_10_EXP = sys.float_info.max_10_exp
 REPLACEMENT = "\ufffd"
 
@@ -57,7 +61,7 @@ def to_json_whole(value: object, most_levels: int) -> Json:
     if not needs_own_form(value):
         try:
             data = _dumped(value)
-            if b"\\u0000" not in data:
+            if ESCAPED_NUL not in data:
                 return load_value(data, most_levels)
         except TooDeep:
             raise
@@ -71,6 +75,15 @@ def to_json_whole(value: object, most_levels: int) -> Json:
 def to_object(value: Mapping[str, object]) -> JsonObject:
     """Return a mapping as a JSON object."""
     return as_object(to_json(dict(value)))
+
+
+def stored_json(value: JsonObject) -> bytes:
+    """Return `to_json` of an object that was parsed from JSON, as JSON; most such objects have that form already."""
+    data = dump(value)
+    levels = data.count(b"[") + data.count(b"{")
+    if ESCAPED_NUL in data or levels > MOST_LEVELS or _LONG_NUMBER.search(data):
+        return dump(to_object(value))
+    return data
 
 
 def _dumped(value: object) -> bytes:

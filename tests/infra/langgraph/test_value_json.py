@@ -13,9 +13,9 @@ from langgraph.types import Interrupt, Send
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from agentlog_facts.json_value import LEVELS, MOST_LEVELS, Json, TooDeep, dump, load
+from agentlog_facts.json_value import LEVELS, MOST_LEVELS, Json, JsonObject, TooDeep, dump, load
 from agentlog_infra.langgraph.errors import error_json
-from agentlog_infra.langgraph.value_json import interrupt_json, to_json, to_json_whole
+from agentlog_infra.langgraph.value_json import interrupt_json, stored_json, to_json, to_json_whole
 
 
 class Colour(Enum):
@@ -204,6 +204,22 @@ def test_a_value_that_must_not_be_cut_off_is_refused_if_it_is_too_deep() -> None
     for value in (nested(31), {"a": nested(30)}, Point(1, nested(30)), Letters(nested(30)), holds_itself):
         with pytest.raises(TooDeep, match="nested deeper than 30 levels"):
             to_json_whole(value, 30)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {},
+        {"a": [1, 1.5, None, True, "\u00e9"]},
+        {"a\x00b": "c\x00d"},
+        {"a": "\\u0000"},
+        {"a": 1 << 1024, "b": -(1 << 1023), "c": "1" * 400},
+        {"a": load(b"[" * (LEVELS - 5) + b"]" * (LEVELS - 5))},
+        {"a": [[]] * MOST_LEVELS},
+    ],
+)
+def test_a_stored_object_has_the_json_that_any_value_has(stored: JsonObject) -> None:
+    assert stored_json(stored) == dump(to_json(stored))
 
 
 def test_an_interrupt_shows_a_schema_only_if_it_has_one() -> None:

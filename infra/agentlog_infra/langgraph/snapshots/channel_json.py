@@ -8,9 +8,7 @@ from agentlog_facts.growing_list import GrowingList
 from agentlog_facts.json_value import Json, dump
 from agentlog_infra.langgraph.checkpoints.channel_codec import ChannelCodec
 from agentlog_infra.langgraph.snapshots.user_code import UserCode
-from agentlog_infra.langgraph.value_json import to_json
-
-ESCAPED_NUL = b"\\u0000"
+from agentlog_infra.langgraph.value_json import ESCAPED_NUL, to_json
 
 
 class ChannelJson:

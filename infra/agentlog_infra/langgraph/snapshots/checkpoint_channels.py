@@ -36,9 +36,13 @@ class CheckpointChannels:
 
     def is_available(self, name: str) -> bool:
         """Return whether a channel has a value."""
-        if name in self._objects or not self._is_plain(name):
-            return self.channel(name).is_available()
-        return name in self._stored or name in self._plan.defaults
+        if name not in self._objects:
+            found = self._stored.get(name)
+            if found is None and name in self._plan.empty:
+                return False
+            if name in self._plan.plain and (found is None or not _is_typed(found)):
+                return found is not None or name in self._plan.defaults
+        return self.channel(name).is_available()
 
     def json(self, name: str) -> bytes | None:
         """Return the value of a channel as JSON, None if it has none."""

@@ -13,6 +13,7 @@ from langgraph.channels.binop import BinaryOperatorAggregate
 from langgraph.channels.delta import DeltaChannel
 from langgraph.channels.ephemeral_value import EphemeralValue
 from langgraph.channels.last_value import LastValue
+from langgraph.channels.topic import Topic
 from langgraph.managed.base import ManagedValueSpec
 from langgraph.pregel._read import PregelNode
 from langgraph.pregel.protocol import PregelProtocol
@@ -27,6 +28,8 @@ Remote: TypeAlias = PregelProtocol[Any, Any, Any, Any]
 """A graph whose states only another server knows."""
 PLAIN = (LastValue, AnyValue, EphemeralValue, BinaryOperatorAggregate)
 """Channels (not their subclasses) whose stored value is what they show, so that a read need not decode it."""
+EMPTY = (LastValue, AnyValue, EphemeralValue, Topic)
+"""Channels (not their subclasses) that have no value if none is stored."""
 REPLAYED = (DeltaChannel, BinaryOperatorAggregate)
 """Channels that LangGraph rebuilds from earlier writes if a checkpoint names a version without a value."""
 
@@ -64,6 +67,7 @@ class GraphPlan:
         self._inner: dict[str, GraphPlan] = {}
         self.plain = {name for name, spec in self.channels.items() if type(spec) in PLAIN}
         self.of_users = {name for name, spec in self.channels.items() if is_class_of_users(spec)}
+        self.empty = {name for name, spec in self.channels.items() if type(spec) in EMPTY}
         self.replayed = {name for name, spec in self.channels.items() if isinstance(spec, REPLAYED)}
         self.defaults = {name: dump(to_json(spec.get())) for name, spec in self._initial().items()}
         """JSON of the channels that have a value before anything is written to them."""

@@ -47,7 +47,7 @@ from agentlog_infra.langgraph.snapshots.graph_plan import Channel, GraphPlan, Re
 from agentlog_infra.langgraph.snapshots.snapshot import NULL, Snapshot, TaskView
 from agentlog_infra.langgraph.snapshots.tasks import NextTasks, PendingWrites, PlannedTask
 from agentlog_infra.langgraph.snapshots.user_code import UserCode
-from agentlog_infra.langgraph.value_json import interrupt_json, to_object
+from agentlog_infra.langgraph.value_json import interrupt_json, stored_json
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class SnapshotReader:
             values=(channels.json(keys) or NULL) if isinstance(keys, str) else _values(channels, keys),
             next=tuple(task.name for task in tasks if task.id not in done),
             tasks=views,
-            metadata=self._secrets.masked_object(to_object(stored.metadata)) | {"thread_id": stored.thread_id},
+            metadata=stored_json(self._secrets.masked_object(stored.metadata) | {"thread_id": stored.thread_id}),
             created_at=stored.checkpoint.get("ts"),
             address=_address(stored, stored.checkpoint_id),
             parent=_address(stored, stored.parent_checkpoint_id) if stored.parent_checkpoint_id else None,
@@ -146,8 +146,9 @@ class SnapshotReader:
 
     async def _replayed(self, stored: StoredCheckpoint) -> Mapping[str, Channel]:
         """Return the channels whose value LangGraph rebuilds from the writes on earlier checkpoints."""
-        versions = channel_versions(stored.checkpoint) if self._plan.replayed else {}
-        names = [name for name in self._plan.replayed if name in versions and name not in stored.channels]
+        missing = [name for name in self._plan.replayed if name not in stored.channels]
+        versions = channel_versions(stored.checkpoint) if missing else {}
+        names = [name for name in missing if name in versions]
         if not names:
             return {}
         self._user_code.run()

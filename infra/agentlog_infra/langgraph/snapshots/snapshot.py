@@ -23,13 +23,13 @@ class TaskView:
 class Snapshot:
     """State at a checkpoint. `values` is JSON, or JSON by key if the state is an object.
 
-    `metadata` is None if there is no such checkpoint; `address` then is the address that was asked for.
+    `metadata`, which is JSON, is None if there is no such checkpoint; `address` then is the address that was asked for.
     """
 
     values: bytes | Mapping[str, bytes]
     next: tuple[str, ...]
     tasks: Sequence[TaskView]
-    metadata: JsonObject | None
+    metadata: bytes | None
     created_at: Json
     address: JsonObject
     parent: JsonObject | None
@@ -43,7 +43,7 @@ class Snapshot:
             "values": self.values if isinstance(self.values, bytes) else dump_object(self.values),
             "next": dump([*self.next]) if self.next else NO_ITEMS,
             "tasks": b"[%s]" % b",".join([task.json for task in self.tasks]),
-            "metadata": NULL if self.metadata is None else dump(self.metadata),
+            "metadata": self.metadata or NULL,
             "created_at": dump(self.created_at),
             "checkpoint": dump(self.address) if shown else NULL,
             "parent_checkpoint": NULL if self.parent is None else dump(self.parent),
