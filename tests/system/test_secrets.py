@@ -25,8 +25,7 @@ BY_CONTEXT: JsonObject = {"context": CONTEXT}
 BY_CONFIGURABLE: JsonObject = {"config": {"configurable": {**CONTEXT, "headers": [{"Authorization": SECRET}]}}}
 NO_THREAD = "019ab000-0000-7000-8000-000000000001"
 HEADERS = {"Authorization": f"Bearer {SECRET}", "x-api-key": SECRET, "Cookie": f"session={SECRET}"}
-MODES: list[Json] = ["values", "updates", "messages-tuple", "custom", "checkpoints", "tasks", "debug"]
-STREAMED: JsonObject = {"stream_mode": MODES, "stream_subgraphs": True}
+STREAMED: JsonObject = {"stream_mode": ["values", "updates", "messages-tuple", "custom"], "stream_subgraphs": True}
 
 
 @pytest.fixture(scope="module")
