@@ -51,6 +51,7 @@ from agentlog_infra.langgraph.run_config import (
     stream_modes,
     with_context,
 )
+from agentlog_infra.langgraph.snapshot_json import config_at
 from agentlog_infra.langgraph.snapshots.graph_plan import GraphPlan
 from agentlog_infra.langgraph.snapshots.reader import SnapshotReader, SnapshotSources
 from agentlog_infra.langgraph.snapshots.user_code import UserCode
@@ -226,10 +227,6 @@ class GraphRun:
         """Return the last root checkpoint of the run, of this attempt or an earlier one."""
         return self._journal.last_checkpoint_id or (earlier.last.checkpoint_id if earlier.last else None)
 
-    @property
-    def _latest(self) -> RunnableConfig:
-        return {"configurable": {"thread_id": self._order.thread_id}}
-
     async def _given(self, graph: Graph, earlier: EarlierAttempts) -> object:
         """Return the input for this attempt, and show the graph only those earlier facts that count for it."""
         kwargs = self._order.kwargs
@@ -256,7 +253,7 @@ class GraphRun:
         """
         token = f"{self._token}:update"
         saver = UpdateSaver(self._reads, self._journal, self._dependencies.serde, token, self._hidden)
-        found = await saver.aget_tuple(self._latest)
+        found = await saver.aget_tuple(config_at(self._order.thread_id))
         if found is not None and any(task_id == NULL_TASK_ID for task_id, _, _ in found.pending_writes or ()):
             settling = copy.copy(graph)
             settling.checkpointer = saver
@@ -320,7 +317,7 @@ class GraphRun:
         latest = await find_latest(self._reads, self._order.thread_id, "")
         if latest is None or all(write.run_id != self._order.run_id for write in latest.writes):
             return None
-        snapshot = await graph.aget_state(self._latest)
+        snapshot = await graph.aget_state(config_at(self._order.thread_id))
         if snapshot.next or not snapshot.tasks:
             return None
         context = run_context(self._order)

@@ -8,7 +8,8 @@ from langgraph.pregel import Pregel
 from langgraph.types import PregelTask, StateSnapshot
 
 from agentlog_facts.configurable import CHECKPOINT_ADDRESS
-from agentlog_facts.graph_ports import ROOT
+from agentlog_facts.graph_ports import LATEST, ROOT, At
+from agentlog_facts.ids import ThreadId
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_infra.langgraph.value_json import clean_text, interrupt_json, to_json, to_object
 
@@ -57,6 +58,17 @@ def thread_interrupts(snapshot: StateSnapshot) -> JsonObject:
         for task in snapshot.tasks
         if task.interrupts
     }
+
+
+def config_at(thread_id: ThreadId, at: At = LATEST) -> RunnableConfig:
+    """Return the config that names a checkpoint of a thread, the latest one by default."""
+    named: Mapping[str, object] = {
+        "checkpoint_ns": at.checkpoint_ns,
+        "checkpoint_id": at.checkpoint_id,
+        "checkpoint_map": at.checkpoint_map,
+    }
+    given = {name: value for name, value in named.items() if value}
+    return {"configurable": {"thread_id": thread_id, **given}}
 
 
 def address_json(config: RunnableConfig) -> JsonObject:

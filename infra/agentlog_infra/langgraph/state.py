@@ -30,13 +30,14 @@ from agentlog_infra.langgraph.errors import EXITS, MASK, error_json
 from agentlog_infra.langgraph.loading.graphs import Access, Graph, Graphs
 from agentlog_infra.langgraph.snapshot_json import (
     address_json,
+    config_at,
     output_json,
     snapshot_json,
     thread_interrupts,
     view_json,
 )
 from agentlog_infra.langgraph.snapshots.graph_plan import GraphPlan
-from agentlog_infra.langgraph.snapshots.reader import SnapshotReader, SnapshotSources, config_at
+from agentlog_infra.langgraph.snapshots.reader import SnapshotReader, SnapshotSources
 from agentlog_infra.langgraph.snapshots.user_code import UserCode
 from agentlog_infra.langgraph.store import LogStore
 
@@ -92,7 +93,7 @@ class LangGraphAccess:
         graph = self._dependencies.graphs.compiled(graph_id)
         if graph is not None:
             return output_json(graph, values)
-        async with self._reading(graph_id, config_at(thread_id, LATEST), self._dependencies.reads) as made:
+        async with self._reading(graph_id, config_at(thread_id), self._dependencies.reads) as made:
             return output_json(made, values)
 
     async def get_state(
@@ -165,7 +166,7 @@ class LangGraphAccess:
             update.graph_id, saver, Access("threads.update", self._store(), update.config)
         ) as graph:
             written = await _updated(graph, update)
-            snapshot = await graph.aget_state(config_at(update.thread_id, LATEST))
+            snapshot = await graph.aget_state(config_at(update.thread_id))
         return _change(update.thread_id, journal, address_json(written), snapshot, view)
 
     def _store(self) -> LogStore:
@@ -190,7 +191,7 @@ class LangGraphAccess:
         return await self._view(graph_id, thread_id, self._dependencies.reads)
 
     async def _view(self, graph_id: str, thread_id: ThreadId, reads: CheckpointReads) -> ThreadView:
-        async with self._reader(graph_id, config_at(thread_id, LATEST), reads) as reader:
+        async with self._reader(graph_id, config_at(thread_id), reads) as reader:
             return (await reader.state(thread_id, LATEST, subgraphs=False)).view()
 
     @asynccontextmanager

@@ -16,8 +16,7 @@ from agentlog_infra.langgraph.checkpoints.filters import ExcludePendingWrites
 from agentlog_infra.langgraph.checkpoints.journal import ReadOnly
 from agentlog_infra.langgraph.checkpoints.saver import LogSaver
 from agentlog_infra.langgraph.loading.graphs import Access, Graph, Graphs
-from agentlog_infra.langgraph.snapshot_json import snapshot_json
-from agentlog_infra.langgraph.snapshots.reader import config_at
+from agentlog_infra.langgraph.snapshot_json import config_at, snapshot_json
 from agentlog_infra.langgraph.store import LogStore
 
 T = TypeVar("T")

@@ -6,7 +6,6 @@ past the breakpoint.
 
 from collections.abc import Collection, Sequence
 
-from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.constants import TAG_HIDDEN
 from langgraph.pregel import Pregel
@@ -20,6 +19,7 @@ from agentlog_infra.langgraph.checkpoints.channel_codec import ChannelCodec
 from agentlog_infra.langgraph.checkpoints.saver import address
 from agentlog_infra.langgraph.loading.graphs import Graph
 from agentlog_infra.langgraph.run_config import Stops, stops
+from agentlog_infra.langgraph.snapshot_json import config_at
 
 CONSENT = "__interrupt__"
 """Key of `versions_seen` with the channel versions of the last resume. Source: langgraph.pregel._algo."""
@@ -42,7 +42,7 @@ class EndDetector:
             return True
         if not earlier.wrote or (whole and earlier.last is None):
             return False
-        here = await graph.aget_state(_latest(self._order), subgraphs=True)
+        here = await graph.aget_state(config_at(self._order.thread_id), subgraphs=True)
         if earlier.asks_again(here):
             return True
         last = earlier.last
@@ -134,10 +134,6 @@ def _changed(checkpoint: JsonObject) -> bool:
 
 def _versions_seen(stored: StoredCheckpoint) -> dict[str, Json]:
     return as_object(stored.checkpoint["versions_seen"], "versions_seen")
-
-
-def _latest(order: RunAssignment) -> RunnableConfig:
-    return {"configurable": {"thread_id": order.thread_id}}
 
 
 def _nodes(named: Sequence[str]) -> Stops:

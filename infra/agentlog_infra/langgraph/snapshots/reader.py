@@ -12,7 +12,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from langchain_core.runnables import RunnableConfig
 from langgraph._internal._config import recast_checkpoint_ns
 from langgraph._internal._constants import INPUT
 from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
@@ -40,7 +39,7 @@ from agentlog_infra.langgraph.checkpoints.filters import without_values
 from agentlog_infra.langgraph.checkpoints.saver import LogSaver, address
 from agentlog_infra.langgraph.errors import EXITS
 from agentlog_infra.langgraph.loading.graphs import Graph
-from agentlog_infra.langgraph.snapshot_json import address_json, error_text, snapshot_json
+from agentlog_infra.langgraph.snapshot_json import address_json, config_at, error_text, snapshot_json
 from agentlog_infra.langgraph.snapshots.channel_json import ChannelJson
 from agentlog_infra.langgraph.snapshots.checkpoint_channels import CheckpointChannels
 from agentlog_infra.langgraph.snapshots.graph_plan import Channel, GraphPlan, Remote
@@ -190,17 +189,6 @@ class SnapshotReader:
         self._user_code.run()
         remote = await graph.aget_state(config_at(stored.thread_id, At(checkpoint_ns=ns)), subgraphs=True)
         return NULL, dump(snapshot_json(remote))  # only the remote server knows it
-
-
-def config_at(thread_id: ThreadId, at: At) -> RunnableConfig:
-    """Return the config that names an address."""
-    named: Mapping[str, object] = {
-        "checkpoint_ns": at.checkpoint_ns,
-        "checkpoint_id": at.checkpoint_id,
-        "checkpoint_map": at.checkpoint_map,
-    }
-    given = {name: value for name, value in named.items() if value}
-    return {"configurable": {"thread_id": thread_id, **given}}
 
 
 def _nothing(thread_id: ThreadId, at: At) -> Snapshot:
