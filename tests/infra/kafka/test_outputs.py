@@ -11,9 +11,11 @@ from tests.contracts.test_frame_log import numbers, taken
 from tests.contracts.test_log_away import eventually
 
 from agentlog_facts.errors import Unavailable
-from agentlog_facts.frame import Frame, FrameRecord
+from agentlog_facts.frame import SLOTS, Frame, FrameRecord
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_infra.kafka.outputs.frame_log import KafkaFrameLog, KafkaFrameReads
+from agentlog_infra.kafka.outputs.ranges import FETCH_BYTES, MOST_RECORDS
+from agentlog_infra.kafka.outputs.records import PART_BYTES
 from agentlog_infra.kafka.outputs.tail import PartitionTail
 
 THREAD = ThreadId("thread-a")
@@ -49,6 +51,21 @@ async def frames(own_server: Server) -> AsyncIterator[Frames]:
 
 def _no_base(partition: int) -> int:
     return 0
+
+
+async def test_parts_are_compressed_and_a_fetch_decompresses_a_bounded_number_of_them(own_server: Server) -> None:
+    """A state of a long thread took as many bytes of the log at each superstep; one fetch now holds many of them."""
+    states = [FrameRecord(RunId("run-1"), 1, n, (Frame("values", str(n) * (PART_BYTES - 1000)),)) for n in range(9)]
+    async with outputs(own_server.bootstrap) as (log, reads):
+        tail = await reads.tail(THREAD)
+        for state in (*states, *states, *states):
+            end = await log.append(THREAD, state)
+        fetched = await reads._ranges.some(0, 0, end // SLOTS, 0)  # pyright: ignore[reportPrivateUsage]  # what one fetch holds
+        size_bytes = sum(len(one.value) for one in fetched)
+        assert FETCH_BYTES + PART_BYTES < size_bytes < FETCH_BYTES + MOST_RECORDS * PART_BYTES
+        found = [found async for found in reads.read(THREAD, 0, end)]
+        assert [one.record for one in found] == [*states, *states, *states]
+        tail.close()
 
 
 async def test_a_tail_goes_on_where_it_was_when_the_broker_was_killed_and_started_again(

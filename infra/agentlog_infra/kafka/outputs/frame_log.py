@@ -30,10 +30,15 @@ Base = Callable[[int], int]
 
 
 class KafkaFrameLog:
-    """Implements `ports.FrameLog`, with a producer of its own, so that a flood of frames never delays facts."""
+    """Implements `ports.FrameLog`, with producers of its own, so that a flood of frames never delays facts.
+
+    Records of usual size are short-lived and read at once, so they are not compressed. Parts are: they are mostly whole
+    states of long threads, which repeat themselves.
+    """
 
     def __init__(self, connection: Connection, partitions: int, base: Base, topic: str = OUTPUTS) -> None:
-        self._producer = DurableProducer(connection, "agentlog-frames", compression=None)  # short-lived, read at once
+        self._producer = DurableProducer(connection, "agentlog-frames", compression=None)
+        self._parts = DurableProducer(connection, "agentlog-frame-parts", compression="zstd")
         self._ranges = FrameRanges(connection, topic)
         self._partitions = partitions
         self._base = base
@@ -42,10 +47,11 @@ class KafkaFrameLog:
     async def start(self) -> None:
         """Connect. Raises: Unavailable."""
         await self._producer.start()
+        await self._parts.start()
 
     async def stop(self) -> None:
         """Flush and disconnect."""
-        await self._producer.stop()
+        await asyncio.gather(self._producer.stop(), self._parts.stop())
         await self._ranges.stop()
 
     async def append(self, thread_id: ThreadId, record: FrameRecord) -> int:
@@ -59,7 +65,7 @@ class KafkaFrameLog:
         if len(value) > LARGE_BYTES:
             headers = naming(headers, await self._append_parts(thread_id, partition, value, headers))
             value = b""
-        return await self._send(thread_id, partition, value, headers) + SLOTS
+        return await self._send(self._producer, thread_id, partition, value, headers) + SLOTS
 
     async def end(self, thread_id: ThreadId) -> int:
         """Return the position after the last record of the thread's partition. Raises: Unavailable."""
@@ -71,12 +77,14 @@ class KafkaFrameLog:
 
         async def one(number: int, part: bytes) -> int:
             async with turns:
-                return await self._send(thread_id, partition, part, [*headers, (PART, b"%d" % number)])
+                return await self._send(self._parts, thread_id, partition, part, [*headers, (PART, b"%d" % number)])
 
         return await asyncio.gather(*(one(number, part) for number, part in enumerate(cut(value))))
 
-    async def _send(self, thread_id: ThreadId, partition: int, value: bytes, headers: Headers) -> int:
-        place = await self._producer.send(self._topic, thread_id.encode(), value, partition, headers)
+    async def _send(
+        self, producer: DurableProducer, thread_id: ThreadId, partition: int, value: bytes, headers: Headers
+    ) -> int:
+        place = await producer.send(self._topic, thread_id.encode(), value, partition, headers)
         return position(self._base(partition), place.offset)
 
 

@@ -17,11 +17,27 @@ from agentlog_infra.kafka.outputs.records import Stored, decoded, parts_of
 
 POOL = 4
 FETCH_BYTES = 2 * 1024 * 1024
+MOST_RECORDS = 16
+"""Records that are decompressed at once: parts of a few KB may be PART_BYTES then."""
 
 
 def stored(record: ConsumerRecord[bytes, bytes]) -> Stored:
     """Convert a consumer's record."""
     return Stored(record.offset, record.key or b"", record.value or b"", record.headers)
+
+
+async def _fetched(consumer: AIOKafkaConsumer, at: TopicPartition, end: int) -> list[ConsumerRecord[bytes, bytes]]:
+    """Return the records of one fetch up to `end`, or the first ones with FETCH_BYTES of values."""
+    found: list[ConsumerRecord[bytes, bytes]] = []
+    size_bytes, timeout_ms = 0, timeouts.OUTPUTS_READ_MS
+    while size_bytes < FETCH_BYTES and (not found or found[-1].offset + 1 < end):
+        more = (await consumer.getmany(at, timeout_ms=timeout_ms, max_records=MOST_RECORDS)).get(at, [])
+        if not more:
+            break
+        found += more
+        size_bytes += sum(len(record.value or b"") for record in more)
+        timeout_ms = 0
+    return found
 
 
 class FrameRanges:
@@ -50,7 +66,7 @@ class FrameRanges:
             outside: AgentlogError | None = None
             with kafka_faults(f"{at.topic}-{partition}"):
                 try:
-                    found = (await consumer.getmany(at, timeout_ms=timeouts.OUTPUTS_READ_MS)).get(at, [])
+                    found = await _fetched(consumer, at, end)
                 except OffsetOutOfRangeError:
                     outside = await self._out_of_range(consumer, at, start, base)
             consumer.pause(at)

@@ -13,7 +13,7 @@ from agentlog_facts.frame import position
 from agentlog_infra import timeouts
 from agentlog_infra.kafka.connection import Connection, kafka_faults
 from agentlog_infra.kafka.outputs.buffer import FrameBuffer
-from agentlog_infra.kafka.outputs.ranges import FrameRanges, stored
+from agentlog_infra.kafka.outputs.ranges import MOST_RECORDS, FrameRanges, stored
 from agentlog_infra.kafka.outputs.records import PART_BYTES, Stored, parts_of
 from agentlog_infra.kafka.shutdown import close_client
 
@@ -135,7 +135,10 @@ class PartitionTail:
             if not self._ready.done():
                 self._ready.set_result(None)
             while True:
-                for records in (await consumer.getmany(self._at, timeout_ms=timeouts.OUTPUTS_TAIL_POLL_MS)).values():
+                found = await consumer.getmany(
+                    self._at, timeout_ms=timeouts.OUTPUTS_TAIL_POLL_MS, max_records=MOST_RECORDS
+                )
+                for records in found.values():
                     await self._hand_out(records)
         finally:
             await close_client(consumer)
