@@ -206,18 +206,18 @@ def test_a_value_that_must_not_be_cut_off_is_refused_if_it_is_too_deep() -> None
             to_json_whole(value, 30)
 
 
-@pytest.mark.parametrize(
-    "stored",
-    [
-        {},
-        {"a": [1, 1.5, None, True, "\u00e9"]},
-        {"a\x00b": "c\x00d"},
-        {"a": "\\u0000"},
-        {"a": 1 << 1024, "b": -(1 << 1023), "c": "1" * 400},
-        {"a": load(b"[" * (LEVELS - 5) + b"]" * (LEVELS - 5))},
-        {"a": [[]] * MOST_LEVELS},
-    ],
-)
+STORED: list[JsonObject] = [
+    {},
+    {"a": [1, 1.5, None, True, "\u00e9"]},
+    {"a\x00b": "c\x00d"},
+    {"a": "\\u0000"},
+    {"a": 1 << 1024, "b": -(1 << 1023), "c": "1" * 400},
+    {"a": load(b"[" * (LEVELS - 5) + b"]" * (LEVELS - 5))},
+    {"a": [[] for _ in range(MOST_LEVELS)]},
+]
+
+
+@pytest.mark.parametrize("stored", STORED)
 def test_a_stored_object_has_the_json_that_any_value_has(stored: JsonObject) -> None:
     assert stored_json(stored) == dump(to_json(stored))
 
