@@ -58,8 +58,7 @@ async def test_parts_are_compressed_and_a_fetch_decompresses_a_bounded_number_of
     states = [FrameRecord(RunId("run-1"), 1, n, (Frame("values", str(n) * (PART_BYTES - 1000)),)) for n in range(9)]
     async with outputs(own_server.bootstrap) as (log, reads):
         tail = await reads.tail(THREAD)
-        for state in (*states, *states, *states):
-            end = await log.append(THREAD, state)
+        end = [await log.append(THREAD, state) for state in (*states, *states, *states)][-1]
         fetched = await reads._ranges.some(0, 0, end // SLOTS, 0)  # pyright: ignore[reportPrivateUsage]  # what one fetch holds
         size_bytes = sum(len(one.value) for one in fetched)
         assert FETCH_BYTES + PART_BYTES < size_bytes < FETCH_BYTES + MOST_RECORDS * PART_BYTES
