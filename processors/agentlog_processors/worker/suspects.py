@@ -46,27 +46,27 @@ class WaitingSuspects:
             return None
         self._look_at = now + self._dependencies.timeouts.pop.total_seconds()
         try:
-            waiting = {run_id: queue for queue in self._queues for run_id in await self._queued(queue)}
-            self._seen_at = {run_id: self._seen_at.get(run_id, now) for run_id in waiting}
-            if not waiting:
-                return None
-            longest = min(waiting, key=self._seen_at.__getitem__)
-            waited_s = now - self._seen_at[longest]
-            if waited_s < self._dependencies.timeouts.suspects_after.total_seconds():
-                return None
-            queue = waiting[longest]
-            run_id = await self._dependencies.queue.pop([queue], timeouts.SUSPECT_POP)
-            work = run_id and await self._dependencies.queries.work(run_id)
+            while (found := await self._pop_overdue(now)) is not None:
+                work = await self._dependencies.queries.work(found.run_id)
+                if work is not None and work.ready:
+                    return found
+                log.debug("queue.old_entry", extra={"run_id": found.run_id})  # it is executed or has ended
         except Unavailable as error:
             log.warning("queue.unavailable", extra={"error": str(error)})
-            return None
-        if run_id is None or not work or not work.ready:
-            self._look_at = now  # an old entry, of a run that is executed or has ended
-            return None
-        return Overdue(run_id, queue, waited_s)
+        return None
 
-    async def _queued(self, queue: str) -> frozenset[RunId]:
-        return await self._dependencies.queue.queued(queue)
+    async def _pop_overdue(self, now: float) -> Overdue | None:
+        queues = self._dependencies.queue
+        waiting = {run_id: queue for queue in self._queues for run_id in await queues.queued(queue)}
+        self._seen_at = {run_id: self._seen_at.get(run_id, now) for run_id in waiting}
+        if not waiting:
+            return None
+        longest = min(waiting, key=self._seen_at.__getitem__)
+        waited_s = now - self._seen_at[longest]
+        if waited_s < self._dependencies.timeouts.suspects_after.total_seconds():
+            return None
+        run_id = await queues.pop([waiting[longest]], timeouts.SUSPECT_POP)
+        return None if run_id is None else Overdue(run_id, waiting[longest], waited_s)
 
     async def put_back(self, suspect: Overdue) -> None:
         """Queue a suspect again; this worker looks for overdue ones again once it has waited as long as before.
