@@ -115,6 +115,17 @@ class Blocking(LastValue):
 class WithChannel(TypedDict, total=False):
     said: Annotated[list, Blocking]
 
+class Bag:
+    def __str__(self):
+        block()
+        return "bag"
+
+class WithDefault(TypedDict, total=False):
+    said: list
+    bag: Annotated[Bag, operator.add]
+
+own_default = StateGraph(WithDefault).add_node("one", one).add_edge(START, "one").compile()
+
 own_channel = StateGraph(WithChannel).add_node("one", one).add_edge(START, "one").compile()
 
 def factory():
@@ -131,7 +142,7 @@ async def stops():
     return plain
 """
 MADE = ("factory", "exits", "stops")
-NAMES = ("parallel", "plain", "waiting", "holding", "asking", "nested", "knows", "own_channel", *MADE)
+NAMES = ("parallel", "plain", "waiting", "holding", "asking", "nested", "knows", "own_channel", "own_default", *MADE)
 
 
 @pytest.fixture
@@ -209,6 +220,10 @@ CALLS: Mapping[str, Sequence[tuple[str, Call]]] = {
         ("delta channel of a namespace", state_inside),
     ],
     "own_channel": [("channel of a class of its own", lambda access: access.get_state("own_channel", THREAD))],
+    "own_default": [
+        ("state with a default of a class of its own", lambda access: access.get_state("own_default", THREAD)),
+        ("history with a default of a class of its own", lambda access: access.get_history("own_default", THREAD)),
+    ],
 }
 
 

@@ -40,7 +40,7 @@ class CheckpointChannels:
             found = self._stored.get(name)
             if found is None and name in self._plan.empty:
                 return False
-            if name in self._plan.plain and (found is None or not _is_typed(found)):
+            if self._is_plain(name):
                 return found is not None or name in self._plan.defaults
         return self.channel(name).is_available()
 
@@ -86,9 +86,10 @@ class CheckpointChannels:
         apply_writes(empty_checkpoint(), channels, known, None, self._plan.trigger_to_nodes)
 
     def _is_plain(self, name: str) -> bool:
-        """Return whether the stored value is what the channel shows."""
+        """Return whether the stored value, or else the known default, is what the channel shows."""
         found = self._stored.get(name)
-        return name in self._plan.plain and (found is None or not _is_typed(found))
+        is_known = name not in self._plan.of_users if found is None else not _is_typed(found)
+        return is_known and name in self._plan.plain
 
 
 def _is_typed(channel: EncodedChannel) -> bool:

@@ -70,7 +70,7 @@ class GraphPlan:
         self.empty = {name for name, spec in self.channels.items() if type(spec) in EMPTY}
         self.replayed = {name for name, spec in self.channels.items() if isinstance(spec, REPLAYED)}
         self.defaults = {name: dump(to_json(spec.get())) for name, spec in self._initial().items()}
-        """JSON of the channels that have a value before anything is written to them."""
+        """JSON of the channels that have a value before anything is written to them, unless code of users makes it."""
 
     def inner(self, name: str, graph: Graph) -> "GraphPlan":
         """Return the plan of the subgraph in a node."""
@@ -82,5 +82,5 @@ class GraphPlan:
         return {
             name: spec
             for name, spec in self.channels.items()
-            if type(spec) is BinaryOperatorAggregate and spec.is_available()
+            if type(spec) is BinaryOperatorAggregate and name not in self.of_users and spec.is_available()
         }
