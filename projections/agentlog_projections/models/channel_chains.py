@@ -24,7 +24,7 @@ MIN_CACHED_BYTES = 4096
 """Shorter lists are not cached: fetching them costs as little."""
 
 _LIST = b'{"items":['
-_COLUMNS = "channel, version, seq, stream, kind, base_stream, base_version, length, payload"
+_COLUMNS = "channel, version, seq, stream, kind, base_stream, base_version, length, payload, tableoid"
 _OF_THREAD = "c.thread_id = $1 AND c.checkpoint_ns = $2"
 _LAST_COPY = f"""
 coalesce((SELECT max(c.seq) FROM read_v1.channels c
@@ -37,7 +37,7 @@ SELECT f.is_authoritative, c.* FROM (SELECT {key_is_authoritative("$1::text")} A
 """The last queries of a read: the results of the earlier one count only if the partition is still present."""
 _STATED = f"""
 WITH stated AS MATERIALIZED (
-    SELECT c.* FROM unnest($3::text[], $4::text[], $5::bigint[]) AS w(channel, version, seq)
+    SELECT c.*, c.tableoid FROM unnest($3::text[], $4::text[], $5::bigint[]) AS w(channel, version, seq)
       JOIN read_v1.channels c ON {_OF_THREAD} AND c.channel = w.channel AND c.version = w.version AND c.seq <= w.seq
 ), appended AS (
     SELECT s.channel, min(s.seq) AS seq, max(s.seq) AS last, max(k.seq) AS cached
@@ -65,13 +65,17 @@ _EARLIER = _AUTHORITATIVE.format(what=_BEFORE)
 
 @dataclass(frozen=True, slots=True)
 class _Version:
-    """A stored version of a channel. Kind `list`: the payload is the whole list, resolved by an earlier read."""
+    """A stored version of a channel. Kind `list`: the payload is the whole list, resolved by an earlier read.
+
+    `table` is PostgreSQL's id of the table: a rebuild makes another one, whose rows may be of another copy of the log.
+    """
 
     version: str
     stream: str
     seq: int
     kind: ChannelKind | Literal["list"]
     payload: bytes
+    table: int
     base: tuple[str, str] | None = None
     base_length: int | None = None
     wanted: bool = False
@@ -80,7 +84,7 @@ class _Version:
 
 
 class ChannelChains:
-    """Reads of channel versions. A stored version never changes, so that a cached list stays true."""
+    """Reads of channel versions. A stored version never changes, so a cached list stays true for the same table."""
 
     def __init__(self, cache_bytes: int) -> None:
         self._ends: Lru[tuple[ThreadId, str, str], _Version] = Lru(cache_bytes)
@@ -102,7 +106,8 @@ class ChannelChains:
             by_channel.setdefault(row["channel"], []).append(_version(row, wanted=row["seq"] <= seq))
         history = ChannelHistory()
         for channel, found in by_channel.items():
-            chains = _Chains(found, ends.get(channel))
+            end = ends.get(channel)
+            chains = _Chains(found, end if end is not None and end.table == found[0].table else None)
             while (before := chains.lacks_before()) is not None:
                 earlier = await _fetch(connection, _EARLIER, thread_id, ns, channel, before)
                 chains.add_earlier([_version(row, wanted=False) for row in earlier])
@@ -118,7 +123,7 @@ class ChannelChains:
 
     def _keep(self, key: tuple[ThreadId, str, str], chains: "_Chains") -> None:
         newest, cached = chains.newest(), self._ends.get(key)
-        if newest is None or (cached is not None and cached.seq >= newest.seq):
+        if newest is None or (cached is not None and cached.table == newest.table and cached.seq >= newest.seq):
             return
         end = chains.long_list(newest)
         if end is not None:
@@ -269,6 +274,7 @@ def _version(row: asyncpg.Record, *, wanted: bool) -> _Version:
         row["seq"],
         row["kind"],
         row["payload"],
+        row["tableoid"],
         named if row["kind"] == "append" else None,
         row["length"],
         wanted,

@@ -143,6 +143,33 @@ async def test_a_long_list_is_read_from_its_cached_end(given: Applying, env: Pro
             pytest.fail(f"expected one checkpoint with its list, found {other}")
 
 
+_FOLDED_AGAIN = """
+ALTER TABLE read_v1.channels RENAME TO channels_before;
+CREATE TABLE read_v1.channels (LIKE read_v1.channels_before INCLUDING ALL);
+INSERT INTO read_v1.channels SELECT * FROM read_v1.channels_before;
+DROP TABLE read_v1.channels_before
+"""
+
+
+@pytest.mark.parametrize("version", ["3", "3.other"])
+async def test_a_cached_end_serves_no_rows_of_another_fold(given: Applying, env: ProjectorEnv, version: str) -> None:
+    """After a rebuild from an older copy of the log, a run lost the list, or went on with that of the lost log."""
+    await a_long_list(given, env, 3)
+    reads, query = Checkpoints(env.pool), CheckpointQuery(T1, "", limit=1)
+    await found(reads, query)
+    await env.pool.execute(_FOLDED_AGAIN)
+    await env.pool.execute(
+        "UPDATE read_v1.channels SET version = $1, payload = '[\"other\"]' WHERE version = '3'", version
+    )
+    named = "UPDATE read_v1.checkpoints SET versions = json_build_object('m', $1::text) WHERE checkpoint_id = 'c3'"
+    await env.pool.execute(named, version)
+    expected = await found(Checkpoints(env.pool), query)
+    assert expected == [["c3", {"m": ["list", version, ON_RUN, None, ["x" * 5000, 2, "other"]]}]]
+    assert await found(reads, query) == expected
+    await given(draft("t1", saved("c4", appended("m", "4", [4], version, 3, ON_RUN)), stream="run-r1", epoch=1))
+    assert await found(reads, query) == await found(Checkpoints(env.pool), query)
+
+
 async def test_a_read_of_an_earlier_version_builds_no_list_for_the_cache_that_has_a_newer_one(
     given: Applying, env: ProjectorEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
