@@ -10,7 +10,7 @@ from agentlog_commands.submit import Intent, Voided
 from agentlog_commands.system import KAFKA, KAFKA_KEY, AcceptKafkaSettings, acceptance_id
 from agentlog_facts.back_off import back_off
 from agentlog_facts.envelope import Actor, Cause
-from agentlog_facts.errors import AgentlogError, Conflict, Unavailable
+from agentlog_facts.errors import AgentlogError, Conflict, Corrupt, Unavailable
 from agentlog_facts.ports import Indexed
 from agentlog_facts.system import KafkaSettingsAccepted
 from agentlog_gateway import timeouts
@@ -29,7 +29,9 @@ async def record_accepted_settings(dependencies: Dependencies, settings: Sequenc
             return await _record(dependencies, command)
         except (Unavailable, Conflict) as error:  # the projection is being built, or another gateway was faster
             log.info("accepted_settings.waiting", extra={"error": str(error)})
-            await asyncio.sleep(pause_s)
+        except Corrupt as error:  # the rows are of another copy of the log, or a newer release wrote the record
+            log.error("accepted_settings.unreadable", extra={"stream": KAFKA, "error": str(error)})
+        await asyncio.sleep(pause_s)
 
 
 async def _record(dependencies: Dependencies, command: AcceptKafkaSettings) -> None:
@@ -62,5 +64,5 @@ async def _newest(dependencies: Dependencies) -> tuple[int, KafkaSettingsAccepte
 async def _read(dependencies: Dependencies, row: Indexed) -> KafkaSettingsAccepted:
     fact = (await dependencies.log.read(row.place)).draft.facts[0]
     if not isinstance(fact, KafkaSettingsAccepted):
-        raise AgentlogError(f"{KAFKA}: expected KafkaSettingsAccepted, found {type(fact).__name__}")
+        raise Corrupt(f"{KAFKA}: expected KafkaSettingsAccepted, found {type(fact).__name__}")
     return fact

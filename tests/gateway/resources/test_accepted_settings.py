@@ -10,7 +10,8 @@ import pytest
 from tests.fakes.memory_log import MemoryLog
 from tests.gateway.web_env import NOWHERE, dependencies
 
-from agentlog_facts.envelope import Actor
+from agentlog_facts.envelope import Actor, LogPosition, Recorded
+from agentlog_facts.errors import Corrupt
 from agentlog_facts.guard import Accepted
 from agentlog_facts.system import KafkaSettingsAccepted
 from agentlog_gateway.api.dependencies import Dependencies
@@ -79,3 +80,21 @@ async def test_an_acceptance_is_recorded_once_log_and_rows_answer() -> None:
         async with asyncio.timeout(10):
             await record_accepted_settings(wired, ONE, "host")
     assert recorded(log) == [KafkaSettingsAccepted(tuple(ONE), "host")]
+
+
+async def test_an_acceptance_that_cannot_be_read_ends_no_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a restore of the log from an older copy, each gateway ended at its start until the rows were rebuilt."""
+    faults = [Corrupt("agentlog.events-0: no record at offset 0")] * 2
+    async with gateway() as (wired, log):
+        await record_accepted_settings(wired, ONE, "host")
+        read = log.read
+
+        async def unreadable(place: LogPosition) -> Recorded:
+            if faults:
+                raise faults.pop()
+            return await read(place)
+
+        monkeypatch.setattr(log, "read", unreadable)
+        async with asyncio.timeout(10):
+            await record_accepted_settings(wired, TWO, "host")
+    assert [list(fact.settings) for fact in recorded(log)] == [ONE, sorted(TWO)]
