@@ -86,6 +86,6 @@ def answer_response(request: Request, answer: Answer) -> Response:
     """
     if request.method not in ("GET", "HEAD"):
         return document_response(answer.body)
-    if answer.is_known(request.headers.get("if-none-match", "")):
+    if answer.is_known(",".join(request.headers.getlist("if-none-match"))):
         return Response(status_code=304, headers=answer.headers())
     return document_response(answer.body, answer.headers())
