@@ -13,7 +13,7 @@ from agentlog_facts.topics import OUTPUTS
 from agentlog_infra import timeouts
 from agentlog_infra.kafka.connection import Connection, kafka_faults
 from agentlog_infra.kafka.consumer_pool import ConsumerPool, Reading
-from agentlog_infra.kafka.outputs.records import Stored, decoded, parts_of
+from agentlog_infra.kafka.outputs.records import DecodedFlushes, Stored, decoded, parts_of
 
 POOL = 4
 FETCH_BYTES = 2 * 1024 * 1024
@@ -44,6 +44,7 @@ class FrameRanges:
     """Reads `start <= offset < end` of a partition; at most POOL fetches at a time, the others wait their turn."""
 
     def __init__(self, connection: Connection, topic: str = OUTPUTS) -> None:
+        self._decoded = DecodedFlushes()
         self._pool = ConsumerPool(
             connection, topic, Reading("agentlog-frame-ranges", POOL, timeouts.OUTPUTS_FETCH_WAIT_MS, FETCH_BYTES)
         )
@@ -80,7 +81,7 @@ class FrameRanges:
         """Decode a record, collecting its value where that lies in parts. Raises: Corrupt, Unavailable, Gap."""
         wanted = parts_of(record, base)
         if not wanted:
-            return decoded(record, partition, base, record.value)
+            return self._decoded.decoded(record, partition, base)
         parts: dict[int, bytes] = {}
         at, end = min(wanted), max(wanted) + 1
         while at < end and (found := await self.some(partition, at, end, base)):
