@@ -97,14 +97,6 @@ def _dumped(value: object) -> bytes:
     )
 
 
-def pydantic_json(value: object) -> bytes | None:
-    """Return pydantic's JSON of a value, None if it has none. Equal JSON of the same object: it has not changed."""
-    try:
-        return _dumped(value)
-    except (PydanticSerializationError, ValueError, RecursionError):
-        return None
-
-
 def _fallback(value: object) -> object:
     """Return a form nearer to JSON for an object that pydantic does not know."""
     if isinstance(value, Send):

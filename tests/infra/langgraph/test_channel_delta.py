@@ -1,6 +1,8 @@
 """Delta encoder of lists: what is stored when a list grows or changes, also in place, and what is encoded again."""
 
 import copy
+import datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -82,6 +84,37 @@ def test_an_object_that_was_changed_in_place_is_stored_again() -> None:
     assert channel.store([message, table, "more", "more"]) == "full"
     message.tool_call_id = "extra"  # type: ignore[attr-defined]  # messages take extra fields
     assert channel.store([message, table, "more", "more"]) == "full"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (Decimal("1.10"), "1.10"),
+        (datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC), "2026-01-02T00:00:00Z"),
+        (float("nan"), None),
+        ({1: "x"}, {"1": "x"}),
+        (b"x", "x"),
+        (1, True),
+        (1, 1.0),
+    ],
+)
+@pytest.mark.parametrize("read", [False, True])
+def test_a_message_is_stored_again_if_pydantic_writes_its_new_value_as_the_old_one(
+    before: object, after: object, read: bool
+) -> None:
+    """A decimal that a node put in the place of its text was lost."""
+    for one, other in ((before, after), (after, before)):
+        message: object = AIMessage("a", id="1", additional_kwargs={"value": one})
+        channel = Channel()
+        channel.store([message])
+        if read:
+            stored = channel.read()
+            channel.deltas = ChannelDeltaEncoder(channel.codec)
+            (message,) = items = channel.codec.decode_items(stored.items)
+            channel.deltas.remember(KEY, stored, items)
+        assert isinstance(message, AIMessage)
+        message.additional_kwargs["value"] = other
+        assert channel.store([message, "more"]) == "full"
 
 
 def test_a_copy_of_a_message_is_no_change() -> None:

@@ -43,7 +43,8 @@ MESSAGES: Mapping[str, type[BaseMessage]] = {
 }
 """Message classes that are stored as JSON, by their field `type`; objects of subclasses are not."""
 _CLASSES = frozenset(MESSAGES.values())
-_SCALARS = frozenset({str, int, float, bool, type(None)})
+IMMUTABLE = frozenset({str, int, float, bool, type(None)})
+"""Types whose objects cannot change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class ChannelCodec:
             if is_nested_beyond(value, levels):
                 raise TooDeep(f"nested deeper than {MOST_LEVELS} levels, the most that the log holds") from None
             return self._serialized(value)
-        tag = "message" if is_message(value) else "scalar" if type(value) in _SCALARS else "json"
+        tag = "message" if is_message(value) else "scalar" if type(value) in IMMUTABLE else "json"
         return Item(tag, dump(plain), plain)
 
     def items(self, value: object) -> list[Item] | None:
@@ -205,9 +206,9 @@ def _copied(value: object, depth: int) -> Json:
 def _fresh(value: Json) -> Json:
     """Return a copy of JSON that was stored, so that a change of the copy does not change the stored form."""
     if isinstance(value, dict):
-        return {key: item if type(item) in _SCALARS else _fresh(item) for key, item in value.items()}
+        return {key: item if type(item) in IMMUTABLE else _fresh(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [item if type(item) in _SCALARS else _fresh(item) for item in value]
+        return [item if type(item) in IMMUTABLE else _fresh(item) for item in value]
     return value
 
 

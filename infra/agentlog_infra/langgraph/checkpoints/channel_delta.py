@@ -5,26 +5,24 @@ appends. So all full copies together have at most 8/7 of the final size, and a r
 most to the last full copy.
 """
 
-import hashlib
 from dataclasses import dataclass, replace
 
 from agentlog_facts.checkpoint import Encoded, EncodedChannel
 from agentlog_facts.ids import Stream, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_infra.langgraph.checkpoints.channel_codec import (
+    IMMUTABLE,
     ChannelCodec,
     Item,
     is_list,
-    is_message,
     stored_digest,
 )
+from agentlog_infra.langgraph.checkpoints.message_digest import message_digest
 
 MIN_PARTS = 64
 GROWTH = 8
 COMPARABLE = frozenset({str, int, bool, type(None)})
 """Types whose equal values are stored alike."""
-IMMUTABLE = COMPARABLE | {float}
-"""Types whose objects cannot change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +38,8 @@ class ChannelKey:
 class _StoredItem:
     """An item of a stored list, and the last object that was found equal to it, or decoded from it.
 
-    `mark` is the digest of a message's JSON at that time: user code may have changed the object since. `digest` is that
-    of the stored form; an item that was read has its stored form instead, until the digest is needed.
+    `mark` is the `message_digest` at that time: user code may have changed the object since. `digest` is that of the
+    stored form; an item that was read has its stored form instead, until the digest is needed.
     """
 
     value: object
@@ -73,7 +71,7 @@ class _Read:
 class ChannelDeltaEncoder:
     """Encodes new versions of channels; for this it keeps the items of the last stored list of each channel.
 
-    An item is encoded again only if it may differ: an object that cannot change, or a message whose JSON is still the
+    An item is encoded again only if it may differ: an object that cannot change, or a message whose digest is still the
     same, is compared as it is. So a long list that grows by one item costs little, also if it was read before.
     """
 
@@ -85,7 +83,7 @@ class ChannelDeltaEncoder:
     def remember(self, key: ChannelKey, channel: EncodedChannel, value: object) -> None:
         """Remember a version that was read and has just been decoded to `value`; the next version may build on it."""
         if channel.kind == "list" and is_list(value):
-            self._read[key] = _Read(channel, [*value], [_mark(item) for item in value])
+            self._read[key] = _Read(channel, [*value], [message_digest(item) for item in value])
 
     def _base(self, key: ChannelKey) -> _Base | None:
         """Return the last version that was read or written."""
@@ -123,7 +121,7 @@ class ChannelDeltaEncoder:
     def _is_same(self, stored: _StoredItem, item: object) -> bool:
         known = stored.value
         if item is known:
-            if type(item) in IMMUTABLE or (stored.mark is not None and stored.mark == _mark(item)):
+            if type(item) in IMMUTABLE or (stored.mark is not None and stored.mark == message_digest(item)):
                 return True
         elif type(item) in COMPARABLE and type(item) is type(known):
             return item == known
@@ -131,22 +129,12 @@ class ChannelDeltaEncoder:
             stored.digest = stored_digest(stored.encoded)
         if self._codec.list_item(item).digest != stored.digest:
             return False
-        stored.value, stored.mark = item, _mark(item)
+        stored.value, stored.mark = item, message_digest(item)
         return True
 
 
 def _stored(value: object, item: Item) -> _StoredItem:
-    return _StoredItem(value, _mark(value), item.digest)
-
-
-def _mark(value: object) -> bytes | None:
-    """Return a digest of a message's JSON, None for another value and for a message without JSON."""
-    if not is_message(value):
-        return None
-    try:
-        return hashlib.blake2b(value.__pydantic_serializer__.to_json(value), digest_size=16).digest()
-    except (ValueError, TypeError, RecursionError):
-        return None
+    return _StoredItem(value, message_digest(value), item.digest)
 
 
 def _copy_is_due(base: _Base, length: int) -> bool:

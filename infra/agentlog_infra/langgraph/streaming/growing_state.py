@@ -1,26 +1,29 @@
-"""Encoder of the states that a run streams one after the other: list items that did not change are not encoded again.
+"""Encoder of the states that a run streams one after the other: list items that cannot differ are not encoded again.
 
-A state is streamed whole after each superstep, and most of it is a long list that has grown by an item. Pydantic's JSON
-of a list is cheap, but it is not always the form of the API. So that form is made for new items only, and kept for
-items that are the same objects with the same pydantic JSON: user code may change an object in place.
+A state is streamed whole after each superstep, and most of it is a long list that has grown by an item. The JSON of an
+item is kept for the next state if the item is immutable, or a message with the same `message_digest`. Any
+other object is encoded each time: user code may have changed it in place.
 """
 
 from dataclasses import dataclass
-from operator import is_
 from typing import TypeGuard
 
 from agentlog_facts.json_value import TooDeep, dump, dump_object
-from agentlog_infra.langgraph.checkpoints.channel_codec import is_list
-from agentlog_infra.langgraph.value_json import clean_text, pydantic_json, to_json_whole
+from agentlog_infra.langgraph.checkpoints.channel_codec import IMMUTABLE, is_list
+from agentlog_infra.langgraph.checkpoints.message_digest import message_digest
+from agentlog_infra.langgraph.value_json import clean_text, to_json_whole
+
+_SAME = b""
+"""Digest of an immutable object."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
-    """A list that was encoded: its items, their JSON by pydantic, and their JSON in the form of the API."""
+    """An item that was encoded: the object, its digest before that, and its JSON."""
 
-    items: list[object]
-    raw: bytes
-    shown: bytes
+    item: object
+    digest: bytes | None
+    json: bytes
 
 
 class GrowingStateJson:
@@ -28,42 +31,44 @@ class GrowingStateJson:
 
     def __init__(self, most_levels: int) -> None:
         self._most_levels = most_levels
-        self._lists: dict[str, _Encoded] = {}
+        self._known: dict[int, _Encoded] = {}  # by the identity of the item, which lives as long as its entry
 
     def encode(self, state: object) -> bytes:
         """Return a state as JSON. Raises: TooDeep."""
         if _has_plain_keys(state):
+            kept: dict[int, _Encoded] = {}
             try:
-                return dump_object({name: self._value(name, value) for name, value in state.items()})
+                shown = dump_object({name: self._value(value, kept) for name, value in state.items()})
             except TooDeep:
-                self._lists.clear()  # and let the error below name the levels of the whole state
+                pass  # the error below names the levels of the whole state
+            else:
+                self._known = kept
+                return shown
         return dump(to_json_whole(state, self._most_levels))
 
-    def _value(self, name: str, value: object) -> bytes:
-        raw = pydantic_json(value) if is_list(value) else None
-        if raw is None or not is_list(value):
-            self._lists.pop(name, None)
-            return self._whole(value)
-        known = self._lists.get(name)
-        shown = None if known is None else self._grown(known, value, raw)
-        if shown is None:
-            shown = self._whole(value)
-        self._lists[name] = _Encoded(list(value), raw, raw if raw == shown else shown)
-        return shown
+    def _value(self, value: object, kept: dict[int, _Encoded]) -> bytes:
+        """Return the JSON of a value of the state; put the items of a list that the next state may use into `kept`."""
+        if not is_list(value):
+            return dump(to_json_whole(value, self._most_levels - 1))
+        items = [*value]
+        digests = [_SAME if type(item) in IMMUTABLE else message_digest(item) for item in items]
+        known = list(map(self._find, items, digests))
+        fresh = iter(self._each([item for item, one in zip(items, known, strict=True) if one is None]))
+        shown: list[bytes] = []
+        for item, digest, one in zip(items, digests, known, strict=True):
+            encoded = one or _Encoded(item, digest, next(fresh))
+            shown.append(encoded.json)
+            if digest is not None:
+                kept[id(item)] = encoded
+        return b"[%s]" % b",".join(shown)
 
-    def _grown(self, known: _Encoded, value: list[object], raw: bytes) -> bytes | None:
-        """Return the JSON of a list that begins with the known items, None for another list."""
-        length, end = len(known.items), len(known.raw) - 1
-        if not 0 < length <= len(value) or not raw.startswith(known.raw[:end]) or raw[end : end + 1] not in b",]":
-            return None
-        if not all(map(is_, known.items, value)):
-            return None
-        if length == len(value):
-            return known.shown
-        return known.shown[:-1] + b"," + self._whole(value[length:])[1:]
+    def _each(self, items: list[object]) -> list[bytes]:
+        shown = to_json_whole(items, self._most_levels - 1)
+        return [dump(one) for one in shown] if isinstance(shown, list) else []
 
-    def _whole(self, value: object) -> bytes:
-        return dump(to_json_whole(value, self._most_levels - 1))
+    def _find(self, item: object, digest: bytes | None) -> _Encoded | None:
+        known = self._known.get(id(item))
+        return known if known is not None and known.digest == digest else None
 
 
 def _has_plain_keys(state: object) -> TypeGuard[dict[str, object]]:

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from agentlog_facts.json_value import TooDeep, dump, load
 from agentlog_infra.langgraph.checkpoints.channel_codec import is_list
@@ -18,10 +18,21 @@ from agentlog_infra.langgraph.value_json import to_json_whole
 
 LEVELS = 30
 NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
+ALIKE: list[tuple[object, ...]] = [
+    (Decimal("1.10"), "1.10"),
+    (NOW, "2026-01-02T00:00:00Z"),
+    ([1, "x"], (1, "x")),
+    (float("nan"), None),
+    ({1: "x"}, {"1": "x"}),
+    (1, 1.0, True, "1"),
+]
+"""Groups of values that are equal, or have the same JSON by pydantic."""
 ITEMS: list[Callable[[random.Random], object]] = [
     lambda draw: HumanMessage(f"q {draw.random()}", id="q", additional_kwargs={"n": [draw.random()]}),
     lambda draw: AIMessage(f"a {draw.random()}", additional_kwargs={"at": NOW}),
+    lambda draw: AIMessage("a", additional_kwargs={"alike": draw.choice(draw.choice(ALIKE)), "deep": []}),
     lambda draw: {"n": draw.random(), "deep": [{"x": 1}], 1: None},
+    lambda draw: {"alike": draw.choice(draw.choice(ALIKE)), "deep": []},
     lambda draw: draw.choice([1, 12, True, None, 1.5, float("nan"), "", "text", "NUL \x00", "\ud800", "\\u0000"]),
     lambda draw: draw.choice([b"bytes", Decimal("1.50"), NOW, 1 << 2000, ValueError("v"), {1, 2}, object]),
 ]
@@ -37,10 +48,7 @@ def changed(draw: random.Random, values: list[object]) -> list[object]:
             return more + values
         case 2:
             for one in values[-3:]:
-                if isinstance(one, HumanMessage):
-                    one.additional_kwargs["n"].append("changed")
-                elif isinstance(one, dict):
-                    change(one)
+                change(draw, one)
         case 3:
             values += more  # in place, as user code may do
             return values
@@ -51,8 +59,15 @@ def changed(draw: random.Random, values: list[object]) -> list[object]:
     return [*values, *more]
 
 
-def change(table: Any) -> None:  # Any: a value of user code
-    table["deep"].append({"y": 2})
+def change(draw: random.Random, item: Any) -> None:  # Any: a value of user code
+    """Change a message or table in place, or only exchange a value in it for one of its group of `ALIKE`."""
+    table = item.additional_kwargs if isinstance(item, BaseMessage) else item
+    if not isinstance(item, BaseMessage | dict):
+        return
+    if "alike" in table and draw.random() < 0.8:
+        table["alike"] = draw.choice(next(group for group in ALIKE if table["alike"] in group))
+    else:
+        table.setdefault("deep", []).append({"y": 2})
 
 
 @pytest.mark.parametrize("seed", range(150))
@@ -66,7 +81,7 @@ def test_each_state_is_encoded_as_it_would_be_alone(seed: int) -> None:
         state = {**lists, "other": draw.choice(ITEMS)(draw), "tuple": (1, "x")}
         if draw.random() < 0.1:
             del state[draw.choice("ab")]
-        assert load(encoder.encode(state)) == load(dump(to_json_whole(state, LEVELS)))
+        assert encoder.encode(state) == dump(to_json_whole(state, LEVELS))
 
 
 @pytest.mark.parametrize("state", [[1, 2], "text", None, {1: [1]}, {"\x00": [1]}, {}])
@@ -101,7 +116,7 @@ def test_only_new_items_are_converted(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder.encode({"messages": messages, "ran": ran})
     monkeypatch.setattr(growing_state, "to_json_whole", counting)
     for number in range(3):
-        messages, ran = [*messages, AIMessage("more", id=f"more {number}")], [*ran, "more"]
+        messages, ran = [*messages, AIMessage("more", id=f"more {number}")], [*ran, f"more {number}"]
         encoder.encode({"messages": messages, "ran": ran})
     encoder.encode({"messages": messages, "ran": ran})
     assert sum(converted) == 3 * 2
@@ -113,7 +128,40 @@ def test_only_new_items_are_converted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(shown["messages"], list)
     assert isinstance(shown["messages"][0], dict)
     assert shown["messages"][0]["content"] == "changed in place"
-    assert sum(converted) == 3 * 2 + len(messages)
+    assert sum(converted) == 3 * 2 + 1
+
+
+@pytest.mark.parametrize("group", ALIKE)
+@pytest.mark.parametrize("in_message", [False, True])
+def test_a_change_in_place_is_shown_if_pydantic_writes_both_values_alike(
+    group: tuple[object, ...], in_message: bool
+) -> None:
+    """A price that a node made a text of, from a decimal, was still shown as a number."""
+    for before in group:
+        for after in group:
+            message = AIMessage("a", additional_kwargs={"alike": before})
+            table = message.additional_kwargs
+            state = {"a": [message if in_message else table]}
+            encoder = GrowingStateJson(LEVELS)
+            encoder.encode(state)
+            table["alike"] = after
+            assert encoder.encode(state) == dump(to_json_whole(state, LEVELS))
+
+
+def test_a_message_that_is_encoded_each_time_costs_no_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    converted: list[object] = []
+
+    def counting(value: object, most_levels: int) -> object:
+        converted.extend(value if is_list(value) else [value])
+        return to_json_whole(value, most_levels)
+
+    dated = AIMessage("dated", additional_kwargs={"at": NOW})
+    messages = [HumanMessage("first"), dated, HumanMessage("last")]
+    encoder = GrowingStateJson(LEVELS)
+    encoder.encode({"messages": messages})
+    monkeypatch.setattr(growing_state, "to_json_whole", counting)
+    encoder.encode({"messages": messages[1:]})
+    assert converted == [dated]
 
 
 def test_another_object_with_the_same_json_by_pydantic_is_encoded_again() -> None:
