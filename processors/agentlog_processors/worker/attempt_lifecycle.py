@@ -113,11 +113,18 @@ async def carry_out(dependencies: WorkerDependencies, attempt: Attempt) -> None:
 async def _show_execution(dependencies: WorkerDependencies, attempt: Attempt) -> bool:
     """Commit that a suspect is executed from now on, so that the next death counts; return whether the claim holds.
 
-    Its worker may die before it renews a lease or writes a checkpoint. Raises: Unavailable.
+    Its worker may die before it renews a lease or writes a checkpoint. Without an answer the claim is released, since
+    the log may have accepted the commit, and the end of the claim would count as a death of code that never ran.
+    Raises: Unavailable if the log does not answer to the release either; then the reaper may count such a death.
     """
     work = attempt.work
     alive = Accepted(thread_stream(work.thread_id), (RunAlive(work.run_id),), epoch=attempt.epoch)
-    verdict = await _commit(dependencies, attempt, dependencies.writer.ids.uuid7(), alive)
+    try:
+        verdict = await _commit(dependencies, attempt, dependencies.writer.ids.uuid7(), alive)
+    except Unavailable as error:
+        log.warning("run.attempt_lost", extra=_fields(attempt) | {"error": str(error)})
+        await _release(dependencies, attempt, RELEASED_BY_OUTAGE)
+        return False
     if isinstance(verdict, guard.Void):
         log.info("run.superseded", extra=_fields(attempt) | {"reason": verdict.reason})
         return False

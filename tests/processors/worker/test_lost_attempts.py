@@ -8,9 +8,14 @@ import pytest
 from tests.contracts.memory_frames import MemoryFrames
 from tests.processors.worker.test_claims import WORK, Claiming, a_queued_run
 
+from agentlog_commands.command import Accepted
+from agentlog_facts import guard
+from agentlog_facts.envelope import Cause
 from agentlog_facts.errors import OutcomeUnknown, Unavailable
 from agentlog_facts.execution_port import AttemptLost
+from agentlog_facts.ids import Key
 from agentlog_facts.thread import RunAlive, RunReleased
+from agentlog_processors.runs.dependencies import CommitWriter
 from agentlog_processors.runtime.user_loops import JobLoops
 from agentlog_processors.worker.attempt_lifecycle import carry_out, claim
 
@@ -83,4 +88,29 @@ async def test_a_suspect_whose_claim_is_gone_is_not_executed(loops: JobLoops) ->
     assert attempt is not None
     await claiming.append(RunReleased(WORK.run_id, 2, "lost"), version=2)
     await carry_out(dependencies, attempt)
+    dependencies.execution.execute.assert_not_called()  # type: ignore[attr-defined]  # a mock with the port's shape
+
+
+async def test_a_suspect_is_released_if_nobody_knows_that_the_log_shows_its_execution(
+    loops: JobLoops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An outage between the commit and its verdict left the claim, and its end counted as a death."""
+    claiming = await a_queued_run(replace(WORK, deaths=1))
+    dependencies = replace(claiming.dependencies(), loops=loops, outputs=MemoryFrames(base=0))
+    attempt = await claim(dependencies, WORK.run_id, alone=True)
+    assert attempt is not None
+    commit = CommitWriter.commit
+
+    async def unanswered(
+        writer: CommitWriter, key: Key, event_id: str, decision: Accepted, cause: Cause
+    ) -> guard.Verdict:
+        verdict = await commit(writer, key, event_id, decision, cause)
+        if decision.facts == (RunAlive(WORK.run_id),):
+            raise OutcomeUnknown("no answer")
+        return verdict
+
+    monkeypatch.setattr(CommitWriter, "commit", unanswered)
+    await carry_out(dependencies, attempt)
+    facts = [fact for draft, _ in claiming.log.rows for fact in draft.facts]
+    assert facts[-2:] == [RunAlive(WORK.run_id), RunReleased(WORK.run_id, 2, "attempt_lost", counts=False)]
     dependencies.execution.execute.assert_not_called()  # type: ignore[attr-defined]  # a mock with the port's shape
