@@ -17,7 +17,7 @@ from agentlog_infra.langgraph.checkpoints.channel_codec import (
     is_list,
     stored_digest,
 )
-from agentlog_infra.langgraph.checkpoints.message_digest import message_digest
+from agentlog_infra.langgraph.checkpoints.message_digest import Digest, message_digest
 
 MIN_PARTS = 64
 GROWTH = 8
@@ -43,7 +43,7 @@ class _StoredItem:
     """
 
     value: object
-    mark: bytes | None
+    mark: Digest | None
     digest: bytes | None
     encoded: Encoded = None
 
@@ -65,7 +65,7 @@ class _Read:
 
     channel: EncodedChannel
     items: list[object]
-    marks: list[bytes | None]
+    marks: list[Digest | None]
 
 
 class ChannelDeltaEncoder:

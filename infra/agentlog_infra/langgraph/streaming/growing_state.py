@@ -1,16 +1,17 @@
 """Encoder of the states that a run streams one after the other: list items that cannot differ are not encoded again.
 
-A state is streamed whole after each superstep, and most of it is a long list that has grown by an item. The JSON of an
-item is kept for the next state if the item is immutable, or a message with the same `message_digest`. Any
-other object is encoded each time: user code may have changed it in place.
+A state is streamed whole after each superstep, and most of it is a long list that has grown by an item. The items at
+the beginning that are the same objects as before keep their JSON, if they are immutable, or messages with the same
+`message_digest`. Any other object is encoded each time: user code may have changed it in place.
 """
 
 from dataclasses import dataclass
+from operator import is_
 from typing import TypeGuard
 
 from agentlog_facts.json_value import TooDeep, dump, dump_object
 from agentlog_infra.langgraph.checkpoints.channel_codec import IMMUTABLE, is_list
-from agentlog_infra.langgraph.checkpoints.message_digest import message_digest
+from agentlog_infra.langgraph.checkpoints.message_digest import Digest, message_digest
 from agentlog_infra.langgraph.value_json import clean_text, to_json_whole
 
 _SAME = b""
@@ -19,11 +20,18 @@ _SAME = b""
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
-    """An item that was encoded: the object, its digest before that, and its JSON."""
+    """A list that was encoded: its items, their digests before that (None: no digest), and the JSON of each.
 
-    item: object
-    digest: bytes | None
-    json: bytes
+    `mutable` holds the places of the items that user code may change in place.
+    """
+
+    items: list[object]
+    digests: list[Digest | None]
+    json: list[bytes]
+    mutable: list[int]
+
+
+_NOTHING = _Encoded([], [], [], [])
 
 
 class GrowingStateJson:
@@ -31,14 +39,14 @@ class GrowingStateJson:
 
     def __init__(self, most_levels: int) -> None:
         self._most_levels = most_levels
-        self._known: dict[int, _Encoded] = {}  # by the identity of the item, which lives as long as its entry
+        self._known: dict[str, _Encoded] = {}
 
     def encode(self, state: object) -> bytes:
         """Return a state as JSON. Raises: TooDeep."""
         if _has_plain_keys(state):
-            kept: dict[int, _Encoded] = {}
+            kept: dict[str, _Encoded] = {}
             try:
-                shown = dump_object({name: self._value(value, kept) for name, value in state.items()})
+                shown = dump_object({name: self._value(name, value, kept) for name, value in state.items()})
             except TooDeep:
                 pass  # the error below names the levels of the whole state
             else:
@@ -46,29 +54,47 @@ class GrowingStateJson:
                 return shown
         return dump(to_json_whole(state, self._most_levels))
 
-    def _value(self, value: object, kept: dict[int, _Encoded]) -> bytes:
-        """Return the JSON of a value of the state; put the items of a list that the next state may use into `kept`."""
+    def _value(self, name: str, value: object, kept: dict[str, _Encoded]) -> bytes:
+        """Return the JSON of a value of the state; put a list that the next state may begin with into `kept`."""
         if not is_list(value):
             return dump(to_json_whole(value, self._most_levels - 1))
         items = [*value]
-        digests = [_SAME if type(item) in IMMUTABLE else message_digest(item) for item in items]
-        known = list(map(self._find, items, digests))
-        fresh = iter(self._each([item for item, one in zip(items, known, strict=True) if one is None]))
-        shown: list[bytes] = []
-        for item, digest, one in zip(items, digests, known, strict=True):
-            encoded = one or _Encoded(item, digest, next(fresh))
-            shown.append(encoded.json)
-            if digest is not None:
-                kept[id(item)] = encoded
+        known = self._known.get(name, _NOTHING)
+        same = _same_items(known.items, items)
+        digests = known.digests[:same]
+        mutable = [at for at in known.mutable if at < same]
+        changed: list[int] = []
+        for at in mutable:
+            digest = message_digest(items[at])
+            if digest is None or digest != digests[at]:
+                changed.append(at)
+                digests[at] = digest
+        for at in range(same, len(items)):
+            if type(items[at]) in IMMUTABLE:
+                digests.append(_SAME)
+            else:
+                digests.append(message_digest(items[at]))
+                mutable.append(at)
+        shown = known.json[:same]
+        changed += range(same, len(items))
+        for at, one in zip(changed, self._each([items[at] for at in changed]), strict=True):
+            if at < same:
+                shown[at] = one
+            else:
+                shown.append(one)
+        kept[name] = _Encoded(items, digests, shown, mutable)
         return b"[%s]" % b",".join(shown)
 
     def _each(self, items: list[object]) -> list[bytes]:
         shown = to_json_whole(items, self._most_levels - 1)
         return [dump(one) for one in shown] if isinstance(shown, list) else []
 
-    def _find(self, item: object, digest: bytes | None) -> _Encoded | None:
-        known = self._known.get(id(item))
-        return known if known is not None and known.digest == digest else None
+
+def _same_items(before: list[object], now: list[object]) -> int:
+    """Return how many items at the beginning of both lists are the same objects."""
+    if all(map(is_, before, now)):
+        return min(len(before), len(now))
+    return next(at for at, (old, new) in enumerate(zip(before, now, strict=False)) if old is not new)
 
 
 def _has_plain_keys(state: object) -> TypeGuard[dict[str, object]]:

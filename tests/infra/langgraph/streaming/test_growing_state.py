@@ -160,7 +160,7 @@ def test_a_message_that_is_encoded_each_time_costs_no_other_one(monkeypatch: pyt
     encoder = GrowingStateJson(LEVELS)
     encoder.encode({"messages": messages})
     monkeypatch.setattr(growing_state, "to_json_whole", counting)
-    encoder.encode({"messages": messages[1:]})
+    encoder.encode({"messages": [*messages]})
     assert converted == [dated]
 
 
