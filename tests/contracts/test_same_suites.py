@@ -32,6 +32,7 @@ OWN_TESTS = {
     "test_transactions_are_refused_and_not_advertised",
     "test_a_server_that_was_killed_starts_soon_on_much_that_is_stored",
     "test_protected_topics_stay_whole_whatever_a_client_wants",
+    "test_a_finite_default_makes_no_endless_topic",
 }
 """Tests of behaviour that concern our server alone."""
 NO_SERVER = {
