@@ -153,9 +153,12 @@ async def hostile_records(log: str, seed: int, count: int) -> int:
                     continue
                 except Corrupt:
                     pass  # what the projector must survive
+                key = (
+                    b"" if raw.key is None and raw.value is None else raw.key
+                )  # the client sends no record without both
+                at = partition_of((raw.key or b"").decode(errors="replace").encode(), partitions)
                 for topic in ("agentlog.events", "agentlog.outputs", "agentlog.blobs"):
-                    at = partition_of((raw.key or b"").decode(errors="replace").encode(), partitions)
-                    await client.send(topic, raw.value, raw.key, partition=at)
+                    await client.send(topic, raw.value, key, partition=at)
                 sent += 1
         await client.flush()
     return sent
