@@ -3,8 +3,9 @@
 # Start and end of the process
 ASSISTANTS_AT_START_S = 5.0
 """How long the first response waits for the assistants of the graphs; then requests get 503 where rows are missing."""
-ASSISTANTS_FIRST_RETRY_S = 0.05
-ASSISTANTS_LONGEST_RETRY_S = 2.0
+START_COMMIT_FIRST_RETRY_S = 0.05
+START_COMMIT_LONGEST_RETRY_S = 2.0
+"""Pauses between the tries of what a gateway commits at its start: assistants of graphs, accepted settings of Kafka."""
 DRAIN_REQUESTS_S = 12.0
 """How long requests in flight may take when the gateway stops; a verdict takes milliseconds, or as long as a projector
 needs to take over."""

@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agentlog_facts.ids import ThreadId
+from agentlog_facts.lru import Lru
 from agentlog_gateway.http.responses import document_response
-from agentlog_projections.sql.lru import Lru
 
 CACHE_BYTES = 64 * 1024 * 1024
 """Bytes of all remembered answers, if no setting says otherwise."""

@@ -24,7 +24,7 @@ OPERATOR = Actor("system", "operator")
 async def record_accepted_settings(dependencies: Dependencies, settings: Sequence[str], host: str) -> None:
     """Record a changed acceptance once, however many gateways start with it; retry until rows and log answer."""
     command = AcceptKafkaSettings(tuple(sorted(settings)), host)
-    for pause_s in back_off(timeouts.ASSISTANTS_FIRST_RETRY_S, timeouts.ASSISTANTS_LONGEST_RETRY_S):
+    for pause_s in back_off(timeouts.START_COMMIT_FIRST_RETRY_S, timeouts.START_COMMIT_LONGEST_RETRY_S):
         try:
             return await _record(dependencies, command)
         except (Unavailable, Conflict) as error:  # the projection is being built, or another gateway was faster

@@ -24,7 +24,7 @@ SYSTEM = Actor("system", "gateway")
 async def ensure_system_assistants(dependencies: Dependencies) -> None:
     """Create or update the assistant of each graph; retry until rows and log answer."""
     for graph_id in dependencies.graphs.graph_ids():
-        for pause_s in back_off(timeouts.ASSISTANTS_FIRST_RETRY_S, timeouts.ASSISTANTS_LONGEST_RETRY_S):
+        for pause_s in back_off(timeouts.START_COMMIT_FIRST_RETRY_S, timeouts.START_COMMIT_LONGEST_RETRY_S):
             try:
                 await _ensure(dependencies, graph_id)
                 break

@@ -3,7 +3,6 @@
 Source of the framing: docs/http-api.md, section 10.1.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, assert_never
@@ -11,6 +10,7 @@ from typing import TypeAlias, assert_never
 from agentlog_facts.frame import event_id, wire_events
 from agentlog_facts.ids import RunId
 from agentlog_facts.json_value import Json, dump
+from agentlog_facts.lru import Lru
 from agentlog_facts.ports import PositionedFrames
 from agentlog_gateway.streaming.stream_event import (
     StreamEnd,
@@ -76,8 +76,7 @@ class Framer:
     """
 
     def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
-        self._cache: OrderedDict[Known, Framed] = OrderedDict()
-        self._room = cache_bytes
+        self._cache: Lru[Known, Framed] = Lru(cache_bytes)
         self._last: tuple[PositionedFrames | None, bool, Framed] = (None, False, Framed((), b""))
 
     def framed(self, flush: PositionedFrames, with_ids: bool) -> Framed:
@@ -93,10 +92,8 @@ class Framer:
         at = (flush.partition, flush.position, record.run_id, record.epoch, record.n, flush.checksum, with_ids)
         found = self._cache.get(at)
         if found is None:
-            found = self._cache[at] = _framed(flush, with_ids)
-            self._room -= found.weight
-            while self._room < 0 and len(self._cache) > 1:
-                self._room += self._cache.popitem(last=False)[1].weight
+            found = _framed(flush, with_ids)
+            self._cache.put(at, found, found.weight)
         return found
 
 

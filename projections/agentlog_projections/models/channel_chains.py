@@ -16,9 +16,9 @@ from agentlog_facts.errors import Corrupt
 from agentlog_facts.growing_list import GrowingList
 from agentlog_facts.ids import Stream, ThreadId
 from agentlog_facts.json_value import Json, load
+from agentlog_facts.lru import Lru
 from agentlog_postgres.connection import PooledConnection
 from agentlog_projections.sql.caught_up import key_is_authoritative, require
-from agentlog_projections.sql.lru import Lru
 
 MIN_CACHED_BYTES = 4096
 """Shorter lists are not cached: fetching them costs as little."""

@@ -10,6 +10,7 @@ import asyncpg
 from agentlog_commands.claims import TIMED_OUT
 from agentlog_facts.ids import RunId, ThreadId, rest
 from agentlog_facts.json_value import JsonObject, load_object
+from agentlog_facts.lru import Lru
 from agentlog_facts.thread import RunCreated, ThreadCreated, ThreadDeleted
 from agentlog_postgres.connection import Pool, reading
 from agentlog_projections.models.run_fold import RunOrigin, RunRow, created, evolve, run_of
@@ -17,7 +18,7 @@ from agentlog_projections.sql.batch import Transaction
 from agentlog_projections.sql.cache_shares import cache_shares
 from agentlog_projections.sql.claimable import ReadyRun
 from agentlog_projections.sql.columns import Column, Columns, texts
-from agentlog_projections.sql.lru import Lru, json_bytes
+from agentlog_projections.sql.json_bytes import json_bytes
 from agentlog_projections.sql.read_model import Commit
 from agentlog_projections.sql.schema import PRELUDE
 

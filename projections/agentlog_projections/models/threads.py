@@ -9,12 +9,13 @@ import asyncpg
 
 from agentlog_facts.ids import Key, ThreadId
 from agentlog_facts.json_value import Json, JsonObject, load_object
+from agentlog_facts.lru import Lru
 from agentlog_postgres.connection import Pool, reading
 from agentlog_projections.models.thread_fold import Activity, Change, ThreadRow, fold, moves_view
 from agentlog_projections.sql.batch import Transaction
 from agentlog_projections.sql.cache_shares import cache_shares
 from agentlog_projections.sql.columns import Column, Columns, texts
-from agentlog_projections.sql.lru import Lru, json_bytes
+from agentlog_projections.sql.json_bytes import json_bytes
 from agentlog_projections.sql.read_model import Commit, by_key
 from agentlog_projections.sql.schema import PRELUDE, contained, listed, matches, searchable
 

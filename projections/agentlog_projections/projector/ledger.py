@@ -14,6 +14,7 @@ from agentlog_facts.envelope import Actor, LogPosition
 from agentlog_facts.guard import EMPTY, Accepted, Prior, Verdict
 from agentlog_facts.ids import Key
 from agentlog_facts.json_value import Json, dump, load_object
+from agentlog_facts.lru import Lru
 from agentlog_facts.notification import decode_verdict, encode_verdict
 from agentlog_facts.ports import Indexed, RawRecord
 from agentlog_facts.system import PartitionOpened
@@ -23,7 +24,6 @@ from agentlog_projections.projector.verdicts import Judged, Known, Read, decode_
 from agentlog_projections.sql.batch import Transaction, Write
 from agentlog_projections.sql.cache_shares import cache_shares
 from agentlog_projections.sql.caught_up import key_is_authoritative, require
-from agentlog_projections.sql.lru import Lru
 
 HEAD_BYTES, PLACE_BYTES = 1024, 300
 """Approximate sizes of a cached head and of each commit, stream or run that it names."""

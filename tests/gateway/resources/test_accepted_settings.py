@@ -44,7 +44,7 @@ async def gateway() -> AsyncGenerator[tuple[Dependencies, MemoryLog]]:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentlog_gateway.timeouts.ASSISTANTS_FIRST_RETRY_S", 0.001)
+    monkeypatch.setattr("agentlog_gateway.timeouts.START_COMMIT_FIRST_RETRY_S", 0.001)
 
 
 def recorded(log: MemoryLog) -> list[KafkaSettingsAccepted]:

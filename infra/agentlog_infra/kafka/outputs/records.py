@@ -3,13 +3,13 @@
 Parts have the header `part` and expire with the record that names them, which lists their positions in `parts`.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
 from agentlog_facts.decoding import guarded
 from agentlog_facts.frame import SLOTS, decode_record, position
+from agentlog_facts.lru import Lru
 from agentlog_facts.ports import PositionedFrames
 
 LARGE_BYTES = 256 * 1024
@@ -71,25 +71,14 @@ class DecodedFlushes:
     """The flushes decoded last, so that readers of one run share the work; at most KEPT_BYTES of their values."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[int, int, int], tuple[Stored, PositionedFrames]] = OrderedDict()
-        self._bytes = 0
+        self._kept: Lru[tuple[int, int, int], tuple[Stored, PositionedFrames]] = Lru(KEPT_BYTES)
 
     def decoded(self, stored: Stored, partition: int, base: int) -> PositionedFrames:
         """Return the flush of a record that carries its value. Raises: Corrupt."""
         at = (partition, base, stored.offset)
         known = self._kept.get(at)
         if known is not None and known[0] == stored:  # another log may have another record there
-            self._kept.move_to_end(at)
             return known[1]
         flush = decoded(stored, partition, base, stored.value)
-        self._forget(at)
-        self._kept[at] = (stored, flush)
-        self._bytes += len(stored.value)
-        while self._bytes > KEPT_BYTES:
-            self._forget(next(iter(self._kept)))
+        self._kept.put(at, (stored, flush), len(stored.value))
         return flush
-
-    def _forget(self, at: tuple[int, int, int]) -> None:
-        known = self._kept.pop(at, None)
-        if known is not None:
-            self._bytes -= len(known[0].value)

@@ -14,24 +14,21 @@ from agentlog_infra.langgraph.checkpoints.channel_codec import IMMUTABLE, is_lis
 from agentlog_infra.langgraph.checkpoints.message_digest import Digest, message_digest
 from agentlog_infra.langgraph.value_json import clean_text, to_json_whole
 
-_SAME = b""
-"""Digest of an immutable object."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
-    """A list that was encoded: its items, their digests before that (None: no digest), and the JSON of each.
+    """A list that was encoded: its items and the JSON of each.
 
-    `mutable` holds the places of the items that user code may change in place.
+    `digests` holds the places of the items that user code may change in place, with their digests before the encoding,
+    None for an item without one.
     """
 
     items: list[object]
-    digests: list[Digest | None]
     json: list[bytes]
-    mutable: list[int]
+    digests: dict[int, Digest | None]
 
 
-_NOTHING = _Encoded([], [], [], [])
+_NOTHING = _Encoded([], [], {})
 
 
 class GrowingStateJson:
@@ -61,33 +58,22 @@ class GrowingStateJson:
         items = [*value]
         known = self._known.get(name, _NOTHING)
         same = _same_items(known.items, items)
-        digests = known.digests[:same]
-        mutable = [at for at in known.mutable if at < same]
-        changed: list[int] = []
-        for at in mutable:
-            digest = message_digest(items[at])
-            if digest is None or digest != digests[at]:
-                changed.append(at)
-                digests[at] = digest
-        for at in range(same, len(items)):
-            if type(items[at]) in IMMUTABLE:
-                digests.append(_SAME)
-            else:
-                digests.append(message_digest(items[at]))
-                mutable.append(at)
-        shown = known.json[:same]
-        changed += range(same, len(items))
-        for at, one in zip(changed, self._each([items[at] for at in changed]), strict=True):
-            if at < same:
-                shown[at] = one
-            else:
-                shown.append(one)
-        kept[name] = _Encoded(items, digests, shown, mutable)
+        mutable = [at for at in known.digests if at < same]
+        mutable += [at for at in range(same, len(items)) if type(items[at]) not in IMMUTABLE]
+        digests = {at: message_digest(items[at]) for at in mutable}
+        changed = [at for at in mutable if at < same and (digests[at] is None or digests[at] != known.digests[at])]
+        fresh = self._each([*(items[at] for at in changed), *items[same:]])
+        shown = [*known.json[:same], *fresh[len(changed) :]]
+        for at, one in zip(changed, fresh, strict=False):
+            shown[at] = one
+        kept[name] = _Encoded(items, shown, digests)
         return b"[%s]" % b",".join(shown)
 
     def _each(self, items: list[object]) -> list[bytes]:
         shown = to_json_whole(items, self._most_levels - 1)
-        return [dump(one) for one in shown] if isinstance(shown, list) else []
+        if not isinstance(shown, list):
+            raise TypeError(f"a list became {type(shown).__name__} in JSON")
+        return [dump(one) for one in shown]
 
 
 def _same_items(before: list[object], now: list[object]) -> int:

@@ -1,4 +1,4 @@
-"""Tests of the cache and of the weight of JSON: budgets are bytes, so that large entries leave room for fewer."""
+"""Tests of the weight of JSON in memory, and of the rows that caches hold."""
 
 import sys
 from dataclasses import replace
@@ -10,7 +10,7 @@ from agentlog_facts.json_value import Json, JsonObject
 from agentlog_projections.models import runs, threads
 from agentlog_projections.models.run_fold import RunRow
 from agentlog_projections.models.thread_fold import ThreadRow
-from agentlog_projections.sql.lru import Lru, json_bytes
+from agentlog_projections.sql.json_bytes import json_bytes
 
 
 def size_of(value: Json) -> int:
@@ -34,23 +34,6 @@ def size_of(value: Json) -> int:
 )
 def test_the_weight_of_json_is_about_its_size_in_memory(value: Json) -> None:
     assert 0.6 < json_bytes(value) / size_of(value) < 1.7
-
-
-def test_entries_that_weigh_too_much_drop_those_used_longest_ago() -> None:
-    cache: Lru[str, int] = Lru(100)
-    for number, name in enumerate(("a", "b", "c")):
-        cache.put(name, number, 30)
-    assert cache.get("a") == 0
-    cache.put("d", 3, 30)
-    assert [name in cache for name in "abcd"] == [True, False, True, True]
-    cache.put("c", 2, 95)  # an entry that has grown
-    assert [name in cache for name in "abcd"] == [False, False, True, False]
-
-
-def test_a_single_entry_may_weigh_more_than_the_budget() -> None:
-    cache: Lru[str, int] = Lru(100)
-    cache.put("a", 1, 1_000)
-    assert cache.get("a") == 1
 
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
