@@ -53,6 +53,11 @@ class Toys:
         path = self.folder / "notes.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
+    def unreported(self) -> list[int]:
+        """Return the pids of the started workers that were not reported dead: first of `worker`, then of `spare`."""
+        alive = [line for line in self.notes("started") if line["worker"] not in self.dead]
+        return [int(line["pid"]) for name in ("worker", "spare") for line in alive if line["role"] == name]
+
     async def on_death(self, worker_id: str) -> None:
         """Record a worker that was reported dead."""
         self.dead.append(worker_id)
@@ -187,9 +192,8 @@ async def test_a_worker_that_user_code_ends_is_reported_and_replaced_whatever_it
         for name in ("worker", "spare"):
             await until(lambda: len([one for one in toys.notes("started") if one["role"] == name]) >= 4)  # noqa: B023 - called in this turn
         toys.behave()
-        await asyncio.gather(*(role.wait_ready() for role in supervisor.roles))
-        running = {line["worker"] for line in toys.notes("started")} - set(toys.dead)
-        assert len(running) == 2, "each that ended is reported"
+        await until(lambda: toys.unreported() == [role.pid for role in supervisor.roles])  # none between two processes
+        assert len(toys.dead) == len(set(toys.dead)), "each that ended is reported once"
 
 
 async def test_a_configuration_that_breaks_after_the_start_does_not_end_the_server(toys: Toys) -> None:
