@@ -54,6 +54,20 @@ def load_value(data: bytes, most: int = MOST_LEVELS) -> Json:
     return wrapped
 
 
+def fresh(value: Json) -> Json:
+    """Return a copy that shares no object or list with a value."""
+    if isinstance(value, dict):
+        return fresh_object(value)
+    if isinstance(value, list):
+        return [fresh(item) if isinstance(item, dict | list) else item for item in value]
+    return value
+
+
+def fresh_object(value: JsonObject) -> JsonObject:
+    """Return a copy of an object that shares no object or list with it."""
+    return {key: fresh(item) if isinstance(item, dict | list) else item for key, item in value.items()}
+
+
 def as_object(value: Json, what: str = "value") -> JsonObject:
     """Return an object as such; raise a ValueError that names `what` for any other value."""
     if not isinstance(value, dict):

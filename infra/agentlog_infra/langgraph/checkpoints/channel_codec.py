@@ -8,23 +8,17 @@ NaN is not null.
 import base64
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from langchain_core.messages import (
-    AIMessage,
-    AIMessageChunk,
-    BaseMessage,
-    HumanMessage,
-    SystemMessage,
-    ToolMessage,
-)
+from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from agentlog_facts.checkpoint import Encoded
 from agentlog_facts.errors import Corrupt
-from agentlog_facts.json_value import MOST_LEVELS, NUMBER_LIMIT, Json, TooDeep, dump
+from agentlog_facts.json_value import MOST_LEVELS, NUMBER_LIMIT, Json, TooDeep, dump, fresh
+from agentlog_infra.langgraph.checkpoints.message_decoder import MESSAGES, MessageDecoder
 from agentlog_infra.langgraph.value_parts import is_nested_beyond
 from agentlog_infra.settings import names_of
 
@@ -34,14 +28,6 @@ VALUE_LEVELS = MOST_LEVELS - 1
 """Levels of a channel's value: the object of the state is one more."""
 PICKLE = "pickle"
 """Tag of a value that Python's pickle has stored."""
-MESSAGES: Mapping[str, type[BaseMessage]] = {
-    "human": HumanMessage,
-    "ai": AIMessage,
-    "AIMessageChunk": AIMessageChunk,
-    "system": SystemMessage,
-    "tool": ToolMessage,
-}
-"""Message classes that are stored as JSON, by their field `type`; objects of subclasses are not."""
 _CLASSES = frozenset(MESSAGES.values())
 IMMUTABLE = frozenset({str, int, float, bool, type(None)})
 """Types whose objects cannot change."""
@@ -79,6 +65,7 @@ class ChannelCodec:
 
     def __init__(self, serde: SerializerProtocol) -> None:
         self._serde = serde
+        self._messages = MessageDecoder()
 
     def item(self, value: object, levels: int = VALUE_LEVELS) -> Item:
         """Prepare one value; later changes of the object have no effect.
@@ -127,11 +114,11 @@ class ChannelCodec:
             return encoded
         match encoded:
             case {"json": value}:
-                return _fresh(value)
+                return fresh(value)
             case {"items": list(items)}:
                 return self.decode_items(items)
             case {"message": dict(fields)}:
-                return _message(_fresh(fields))
+                return self._messages.message(fields)
             case {"type": str(tag), "base64": str(text)}:
                 return self._loads(tag, text)
             case _:
@@ -170,16 +157,6 @@ def stored_digest(encoded: Encoded) -> bytes:
             return Item("scalar", dump(encoded)).digest
 
 
-def _message(fields: Json) -> BaseMessage:
-    """Return the message with these fields; like LangGraph, skip validation if the fields no longer pass it."""
-    if not isinstance(fields, dict) or not isinstance(kind := fields.get("type"), str) or kind not in MESSAGES:
-        raise Corrupt("channel value: a message of an unknown type")
-    try:
-        return MESSAGES[kind].model_validate(fields)
-    except ValueError:
-        return MESSAGES[kind].model_construct(None, **fields)
-
-
 def is_exact(value: object) -> bool:
     """Return whether JSON represents the value exactly."""
     try:
@@ -201,15 +178,6 @@ def _copied(value: object, depth: int) -> Json:
         if _is_dict(value):
             return {_key(key): _copied(item, depth + 1) for key, item in value.items()}
     raise _Inexact
-
-
-def _fresh(value: Json) -> Json:
-    """Return a copy of JSON that was stored, so that a change of the copy does not change the stored form."""
-    if isinstance(value, dict):
-        return {key: item if type(item) in IMMUTABLE else _fresh(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [item if type(item) in IMMUTABLE else _fresh(item) for item in value]
-    return value
 
 
 def _scalar(value: str | int | float) -> Json:
