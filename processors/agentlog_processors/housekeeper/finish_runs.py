@@ -7,7 +7,7 @@ release follows from run and epoch, that of an end from the run.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid5
 
 from agentlog_commands.claims import End, Release, as_asked, worker_died
@@ -23,7 +23,7 @@ from agentlog_facts.ports import FrameLog
 from agentlog_facts.thread import RunReleased
 from agentlog_processors import timeouts
 from agentlog_processors.runs.dependencies import CommitWriter, FinalState
-from agentlog_processors.runs.outcome import finished, last_frames, readable_end
+from agentlog_processors.runs.outcome import last_frames, readable_end
 from agentlog_processors.runs.output_fence import fence_off
 from agentlog_projections.queries.worker import ExecutableRun, WorkerQueries
 
@@ -81,8 +81,8 @@ class RunFinisher:
             view = await reading
             if asked.deaths:
                 asked = worker_died(asked.deaths, await self._where(work, view))
-            ended, view = readable_end(work, asked, view)
-            fact = finished(work, ended, view, outputs_to)
+            ended, fact = readable_end(work, asked, view)
+            fact = replace(fact, outputs_to=outputs_to)
             return FinishRun(thread_id, fact, work.temporary, version=work.version).decide()
 
         intent = self._intent(thread_id, run_id, "finish")

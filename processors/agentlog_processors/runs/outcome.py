@@ -21,21 +21,24 @@ def last_frames(end: End) -> tuple[Frame, ...]:
     return (Frame("error", end.error),) if end.status in shown else ()
 
 
-def readable_end(work: ExecutableRun, end: End, view: ThreadView) -> tuple[End, ThreadView]:
-    """Return an end whose fact every reader can decode, and its view: as given, or an error and the earlier state.
+def readable_end(work: ExecutableRun, end: End, view: ThreadView) -> tuple[End, RunFinished]:
+    """Return an end that every reader can decode, and its fact: as given, or an error and the earlier state.
 
-    Call it before the last frames are written, so that clients see the end that the fact states.
+    The fact has no `outputs_to` yet. Call it before the last frames are written, so that clients see the end that the
+    fact states.
     """
-    cause = _unreadable(work, end, view)
-    if cause is None:
-        return end, view
-    error: JsonObject = {"error": "ValueError", "message": f"the end of the run cannot be written: {cause}"}
-    status = "error" if end.status == "success" else end.status
-    return replace(end, status=status, error=error), ThreadView(work.values, (), {}, view.checkpoint_id)
+    try:
+        fact = _finished(work, end, view)
+        _check_readable(fact)
+    except (ValueError, RecursionError) as cause:
+        error: JsonObject = {"error": "ValueError", "message": f"the end of the run cannot be written: {cause}"}
+        status = "error" if end.status == "success" else end.status
+        other = replace(end, status=status, error=error)
+        return other, _finished(work, other, ThreadView(work.values, (), {}, view.checkpoint_id))
+    return end, fact
 
 
-def finished(work: ExecutableRun, end: End, view: ThreadView, outputs_to: int | None) -> RunFinished:
-    """Return the fact that ends a run, for its worker or for the housekeeper, from what `readable_end` returned."""
+def _finished(work: ExecutableRun, end: End, view: ThreadView) -> RunFinished:
     return RunFinished(
         run_id=work.run_id,
         status=end.status,
@@ -44,16 +47,12 @@ def finished(work: ExecutableRun, end: End, view: ThreadView, outputs_to: int | 
         next=view.next,
         interrupts=view.interrupts,
         checkpoint_id=None if end.rollback else view.checkpoint_id,
-        outputs_to=outputs_to,
+        outputs_to=None,
     )
 
 
-def _unreadable(work: ExecutableRun, end: End, view: ThreadView) -> str | None:
-    """Return why the fact of an end could not be read back from the log, None if it can be."""
-    try:
-        data = dump(encode_fact(finished(work, end, view, None)))
-        if data.count(b"[") + data.count(b"{") > FACT_LEVELS:
-            load_value(data, FACT_LEVELS)
-    except (ValueError, RecursionError) as error:
-        return str(error)
-    return None
+def _check_readable(fact: RunFinished) -> None:
+    """Check that a fact can be read back from the log. Raises: ValueError, RecursionError."""
+    data = dump(encode_fact(fact))
+    if data.count(b"[") + data.count(b"{") > FACT_LEVELS:
+        load_value(data, FACT_LEVELS)

@@ -17,10 +17,9 @@ from agentlog_facts import guard
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.execution_port import CANCELLED, AttemptLost, RunAssignment, RunOutcome
 from agentlog_facts.frame import Frame
-from agentlog_facts.graph_ports import ThreadView
 from agentlog_facts.ids import Key, RunId
 from agentlog_facts.json_value import JsonObject
-from agentlog_facts.thread import RunAlive, RunReleased
+from agentlog_facts.thread import RunAlive, RunFinished, RunReleased
 from agentlog_processors.runs.dependencies import WorkerDependencies
 from agentlog_processors.runs.outcome import last_frames, readable_end
 from agentlog_processors.runs.output_fence import fence_off
@@ -209,12 +208,12 @@ async def _end_run(
     """
     event_id = follow_up(attempt.event_id, attempt.epoch)
     asked = end_of(attempt, outcome)
-    end, view = await _final(dependencies, attempt.work, asked, outcome)
+    end, fact = await _final(dependencies, attempt.work, asked, outcome)
     # written once, even if the end changes below
     outputs_to = await outputs.finish(flushing, last_frames(end), event_id)
     version = attempt.epoch
     while True:
-        command = finish(attempt, end, view, outputs_to, outcome.run_version, version)
+        command = finish(attempt, replace(fact, outputs_to=outputs_to), outcome.run_version, version)
         verdict = await _commit(dependencies, attempt, event_id, command.decide())
         match verdict:
             case guard.Accepted() | guard.Duplicate():
@@ -226,7 +225,7 @@ async def _end_run(
                     return None
                 version, before, asked = found, asked, end_of(attempt, outcome)
                 if asked != before:
-                    end, view = await _final(dependencies, attempt.work, asked, outcome)
+                    end, fact = await _final(dependencies, attempt.work, asked, outcome)
             case guard.Void(reason="version_conflict"):  # the last checkpoint is not the one that the saver knows
                 log.warning("run.end_after_other_checkpoint", extra=_fields(attempt))
                 return await _lost(dependencies, attempt, order)
@@ -251,8 +250,8 @@ async def _reread_version(dependencies: WorkerDependencies, attempt: Attempt) ->
 
 async def _final(
     dependencies: WorkerDependencies, work: ExecutableRun, end: End, outcome: RunOutcome
-) -> tuple[End, ThreadView]:
-    """Return the end as the log can state it, and the thread's state after it. Raises: Unavailable."""
+) -> tuple[End, RunFinished]:
+    """Return the end as the log can state it, and its fact without `outputs_to`. Raises: Unavailable."""
     view = await dependencies.final_state.view_without_run(work) if end.rollback else state_of(outcome)
     return readable_end(work, end, view)
 

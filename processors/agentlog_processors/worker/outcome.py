@@ -4,7 +4,7 @@ from agentlog_commands.claims import End, as_asked, timed_out
 from agentlog_commands.runs import FinishRun
 from agentlog_facts.execution_port import RunOutcome
 from agentlog_facts.graph_ports import ThreadView
-from agentlog_processors.runs.outcome import finished
+from agentlog_facts.thread import RunFinished
 from agentlog_processors.worker.attempt import Attempt
 
 
@@ -21,10 +21,7 @@ def state_of(outcome: RunOutcome) -> ThreadView:
     return ThreadView(outcome.values, outcome.next, outcome.interrupts, outcome.checkpoint_id)
 
 
-def finish(
-    attempt: Attempt, end: End, view: ThreadView, outputs_to: int | None, saved: int | None, version: int
-) -> FinishRun:
+def finish(attempt: Attempt, fact: RunFinished, saved: int | None, version: int) -> FinishRun:
     """Return the command that ends the run under its epoch; `saved` and `version` are of its own stream and thread."""
     work = attempt.work
-    fact = finished(work, end, view, outputs_to)
     return FinishRun(work.thread_id, fact, work.temporary, epoch=attempt.epoch, saved=saved, version=version)

@@ -24,6 +24,7 @@ from agentlog_facts.guard import Accepted, Void
 from agentlog_facts.ids import Key, RunId, Stream, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.ports import RunQueue
+from agentlog_facts.state_diff import diff_state
 from agentlog_facts.thread import RunAlive, RunCancelRequested, RunFinished, RunReleased, ThreadCreated
 from agentlog_facts.vocabulary import encode_fact
 from agentlog_infra.system_ports import SystemClock
@@ -203,3 +204,20 @@ async def test_an_end_is_checked_for_readers_once_however_often_it_is_tried(
     [finished] = await ending.carried_out()
     assert isinstance(finished, RunFinished)
     assert len(ending.voids()) == len(checked) == 1
+
+
+async def test_the_state_is_compared_with_the_earlier_one_once_for_each_end(
+    loops: JobLoops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check of the end and the end itself compared the whole state of a long thread."""
+    compared: list[JsonObject] = []
+
+    def counting(before: JsonObject, after: JsonObject) -> JsonObject:
+        compared.append(after)
+        return diff_state(before, after)
+
+    monkeypatch.setattr("agentlog_processors.runs.outcome.diff_state", counting)
+    ending = Ending(loops, [RunAlive(WORK.run_id)])
+    [finished] = await ending.carried_out()
+    assert isinstance(finished, RunFinished)
+    assert len(ending.voids()) == len(compared) == 1

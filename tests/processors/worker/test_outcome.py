@@ -13,7 +13,7 @@ from agentlog_facts.ids import stream
 from agentlog_facts.json_value import MOST_LEVELS, Json, JsonObject, dump, load
 from agentlog_facts.thread import CancelAction, RunFinished, RunStatus, ThreadDeleted
 from agentlog_facts.vocabulary import encode_fact
-from agentlog_processors.runs.outcome import finished, last_frames, readable_end
+from agentlog_processors.runs.outcome import last_frames, readable_end
 from agentlog_processors.worker.attempt import Attempt
 from agentlog_processors.worker.outcome import end_of, finish, state_of
 
@@ -26,6 +26,11 @@ def outcome(status: RunStatus = "success", error: JsonObject | None = None) -> R
 
 def an_attempt() -> Attempt:
     return Attempt(a_work(), 7, "00000000-0000-7000-8000-000000000001")
+
+
+def fact_of(attempt: Attempt) -> RunFinished:
+    """Return the fact of an attempt's usual end."""
+    return readable_end(attempt.work, end_of(attempt, outcome()), state_of(outcome()))[1]
 
 
 def cancel(action: CancelAction) -> CancelRequest:
@@ -94,7 +99,7 @@ async def test_what_leaves_the_run_to_others_overrides_an_earlier_request() -> N
 
 async def test_the_end_states_only_what_changed_in_the_view() -> None:
     attempt = Attempt(replace(a_work(), values={"messages": ["a"]}), 7, "event")
-    command = finish(attempt, end_of(attempt, outcome()), state_of(outcome()), 8192, 4, 7)
+    command = finish(attempt, replace(fact_of(attempt), outputs_to=8192), 4, 7)
     decision = command.decide()
     fact = decision.facts[0]
     assert isinstance(fact, RunFinished)
@@ -104,14 +109,14 @@ async def test_the_end_states_only_what_changed_in_the_view() -> None:
 
 async def test_the_end_is_fenced_and_demands_the_last_checkpoint_and_the_thread_as_it_was_seen() -> None:
     attempt = an_attempt()
-    decision = finish(attempt, end_of(attempt, outcome()), state_of(outcome()), None, 4, 9).decide()
+    decision = finish(attempt, fact_of(attempt), 4, 9).decide()
     assert decision.epoch == 7
     assert decision.demands == {stream("run", attempt.work.run_id): 4, stream("thread", attempt.work.thread_id): 9}
 
 
 async def test_a_temporary_thread_goes_with_its_run() -> None:
     attempt = Attempt(replace(a_work(), temporary=True), 7, "event")
-    decision = finish(attempt, end_of(attempt, outcome()), state_of(outcome()), None, None, 7).decide()
+    decision = finish(attempt, fact_of(attempt), None, 7).decide()
     assert [type(fact) for fact in decision.facts] == [RunFinished, ThreadDeleted]
 
 
@@ -130,11 +135,8 @@ async def test_an_end_that_no_reader_could_decode_is_replaced_by_an_error_that_c
         value = [value]
     given: dict[str, JsonObject] = {part: {"x": value}}
     view = ThreadView(given.get("view", {}), ("n",), given.get("interrupts", {}), "checkpoint")
-    fact = finished(a_work(), *readable_end(a_work(), End("success", "success", given.get("error", {})), view), 9)
-    assert (fact.status, fact.view, fact.interrupts, fact.checkpoint_id, fact.outputs_to) == (
-        *("error", {}, {}),
-        *("checkpoint", 9),
-    )
+    _, fact = readable_end(a_work(), End("success", "success", given.get("error", {})), view)
+    assert (fact.status, fact.view, fact.interrupts, fact.checkpoint_id) == ("error", {}, {}, "checkpoint")
     assert fact.error is not None
     assert str(fact.error["message"]).startswith("the end of the run cannot be written: ")
     assert load(dump(encode_fact(fact))) == encode_fact(fact)
@@ -145,5 +147,5 @@ async def test_an_end_that_wraps_the_deepest_state_is_written_as_it_is() -> None
     for _ in range(MOST_LEVELS):
         deep = [deep]
     view = ThreadView({"x": deep}, (), {"t": deep})
-    fact = finished(a_work(), *readable_end(a_work(), End("success", "success", {}), view), None)
+    _, fact = readable_end(a_work(), End("success", "success", {}), view)
     assert (fact.status, fact.view, fact.interrupts) == ("success", {"set": {"x": deep}}, {"t": deep})
