@@ -11,16 +11,19 @@ from agentlog_facts.thread import RunStatus
 from agentlog_postgres.connection import Pool, reading
 from agentlog_projections.sql.caught_up import RUN_IS_AUTHORITATIVE, RUN_OR_NONE
 
-_ROWS = f"""
+_STATUS = f"""
 SELECT k.run_id, r.thread_id, r.status, coalesce((r.kwargs->>'resumable')::bool, false) AS resumable, r.epoch,
        r.outputs_from, r.outputs_to, r.finished_event_id, r.error, r.deleted, coalesce(t.version, -1) AS version,
        r.graph_id, r.interrupts, r.checkpoint_id, t.deleted_at IS NOT NULL AS thread_deleted,
        coalesce(t.last_run_id = r.run_id, false) AS newest,
        CASE WHEN k.run_id = ANY($2::text[]) AND r.status NOT IN ('pending', 'running') AND t.last_run_id = r.run_id
             THEN t."values" END AS "values"
-  FROM unnest($1::text[]) AS k(run_id) {RUN_OR_NONE} LEFT JOIN read_v1.threads t ON t.thread_id = r.thread_id
+  FROM {{ids}} {RUN_OR_NONE} LEFT JOIN read_v1.threads t ON t.thread_id = r.thread_id
  WHERE {RUN_IS_AUTHORITATIVE}
 """
+_ROW = _STATUS.format(ids="(SELECT $1::text AS run_id) AS k")
+"""One run: PostgreSQL plans it once. It would plan a lookup of an array of ids again for each execution."""
+_ROWS = _STATUS.format(ids="unnest($1::text[]) AS k(run_id)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,10 @@ class RunStatusRows:
         Runs whose partition has not caught up are missing. Raises: Unavailable.
         """
         async with reading(self._pool, "run_status") as connection:
-            rows = await connection.fetch(_ROWS, list(run_ids), list(with_values))
+            if len(run_ids) == 1:
+                rows = await connection.fetch(_ROW, run_ids[0], list(with_values))
+            else:
+                rows = await connection.fetch(_ROWS, list(run_ids), list(with_values))
         return {RunId(row["run_id"]): None if row["thread_id"] is None else _loaded(row) for row in rows}
 
 

@@ -8,6 +8,8 @@ from agentlog_facts.ids import RunId
 from agentlog_facts.state_diff import diff_state
 from agentlog_projections.queries.run_status import RunStatusRow, RunStatusRows
 
+PLANS_BEFORE_A_GENERIC_ONE = 5
+"""Executions that PostgreSQL plans for their own arguments before it compares the costs with those of one plan."""
 R1, R2, R3 = RunId("r1"), RunId("r2"), RunId("r3")
 
 
@@ -51,3 +53,19 @@ async def test_no_values_come_unasked_nor_of_earlier_or_active_runs(
 async def test_a_run_that_nobody_created_has_no_row(runs: RunStatusRows) -> None:
     nobody = RunId("nobody")
     assert await runs.rows([nobody], [nobody]) == {nobody: None}
+
+
+async def test_several_runs_are_read_at_once(runs: RunStatusRows) -> None:
+    nobody = RunId("nobody")
+    found = await runs.rows([R1, R2, nobody], [R2])
+    assert found == {R1: await row(runs, R1), R2: await row(runs, R2, R2), nobody: None}
+
+
+async def test_the_lookup_of_one_run_is_planned_once(runs: RunStatusRows, env: ProjectorEnv) -> None:
+    for _ in range(PLANS_BEFORE_A_GENERIC_ONE + 3):
+        await row(runs, R2, R2)
+    async with env.pool.acquire() as connection:
+        plans = await connection.fetch(
+            "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE $1", "%r.outputs_from%"
+        )
+    assert [tuple(one) for one in plans] == [(3, PLANS_BEFORE_A_GENERIC_ONE)]
