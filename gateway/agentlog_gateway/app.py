@@ -38,7 +38,7 @@ from agentlog_infra.langgraph.state import StateDependencies
 from agentlog_infra.settings import Settings
 from agentlog_infra.stack.addresses import joined
 from agentlog_infra.system_ports import SystemClock, SystemIds
-from agentlog_postgres.connection import Pool, open_pool
+from agentlog_postgres.connection import Pool
 from agentlog_projections.models.assistants import Assistants
 from agentlog_projections.models.checkpoints import Checkpoints
 from agentlog_projections.models.runs import Runs
@@ -50,7 +50,7 @@ from agentlog_projections.queries.postgres_command_context import PostgresComman
 from agentlog_projections.queries.run_health import run_health
 from agentlog_projections.queries.run_status import RunStatusRows
 from agentlog_projections.queries.state_version import PostgresStateVersions
-from agentlog_projections.sql.caught_up import PartitionCatchUp
+from agentlog_projections.sql.caught_up import PartitionCatchUp, open_rows
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ async def open_gateway(settings: Settings) -> AsyncGenerator[Gateway]:
     graphs = Graphs.load(config)
     accepted = await topics.check(settings)
     async with AsyncExitStack() as stack:
-        pool = await open_pool(settings.database_uri or "", settings.postgres_pool_max_size)
+        pool = await open_rows(settings.database_uri or "", settings.postgres_pool_max_size)
         stack.push_async_callback(pool.close)
         ledger = Ledger(pool)
         adapters = await open_adapters(settings, NAME, pool, ledger, stack)

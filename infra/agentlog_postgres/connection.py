@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeAlias
 
@@ -14,14 +14,17 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 PooledConnection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Executor: TypeAlias = "Connection | PooledConnection"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+Check: TypeAlias = Callable[[Executor], Coroutine[None, None, None]]
 
 CONNECT_SECS = 10.0
 STATEMENT_SECS = 60.0
 IDLE_SECS = 3.0
 PROJECTOR = {"idle_in_transaction_session_timeout": f"{IDLE_SECS:.0f}s"}
 """Server settings of a projector: if it hangs in a transaction, it must not lock out its successor."""
+RESTORABLE = {"synchronous_commit": "off"}
+"""Server settings of a fold whose commits may be lost in a crash of PostgreSQL: they are folded again."""
 
-_MISSING = (
+MISSING = (
     asyncpg.UndefinedTableError,
     asyncpg.InvalidSchemaNameError,
     asyncpg.UndefinedFunctionError,
@@ -47,7 +50,7 @@ TRANSIENT = (
     asyncpg.PostgresSystemError,  # 58: input and output
     asyncpg.OutdatedSchemaCacheError,
     asyncpg.InvalidCachedStatementError,  # 0A000: a plan of a table that was replaced
-    *_MISSING,  # 3D000, 3F000, 42P01, 42703, 42883
+    *MISSING,  # 3D000, 3F000, 42P01, 42703, 42883
 )
 """Faults that say nothing about the data: the same statement may succeed later or on another connection.
 
@@ -86,10 +89,11 @@ def _internal(what: str) -> Generator[None]:
         raise Unavailable(f"{what}: internal error of PostgreSQL: {error}") from error
 
 
-async def open_pool(uri: str, size: int) -> Pool:
+async def open_pool(uri: str, size: int, check: Check | None = None) -> Pool:
     """Open a pool for reads. It connects at the first query, so the database may still be away.
 
-    `size` is the maximum number of connections.
+    `size` is the maximum number of connections. `check` looks at each new connection; one for which it raises is
+    closed, and whoever wanted the connection gets the exception.
     """
     return await asyncpg.create_pool(
         uri,
@@ -98,6 +102,7 @@ async def open_pool(uri: str, size: int) -> Pool:
         timeout=CONNECT_SECS,
         command_timeout=STATEMENT_SECS,
         max_cached_statement_lifetime=0,
+        init=check,
         reset=_no_reset,  # reads leave no state; asyncpg's own reset is one more round trip per query
         server_settings={"application_name": "agentlog", "jit": "off"},
     )
@@ -121,9 +126,12 @@ async def connect(
         )
 
 
-async def connect_projector(uri: str, name: str = "agentlog projector") -> Connection:
-    """Open a connection of a projector, or of a process that folds in its place. Raises: Unavailable."""
-    return await connect_folding(uri, name, PROJECTOR)
+async def connect_projector(uri: str, name: str = "agentlog projector", *, durable: bool = True) -> Connection:
+    """Open a connection of a projector, or of a process that folds in its place. Raises: Unavailable.
+
+    Without `durable`, a commit does not wait for the disk: a crash of PostgreSQL may take back the last ones.
+    """
+    return await connect_folding(uri, name, PROJECTOR if durable else PROJECTOR | RESTORABLE)
 
 
 async def connect_folding(

@@ -65,6 +65,7 @@ from agentlog_projections.projector.projector import Projector
 from agentlog_projections.projector.session import FoldPorts, FoldSettings
 from agentlog_projections.queries.postgres_worker import PostgresWorkerQueries
 from agentlog_projections.queries.purge import purge_deleted
+from agentlog_projections.sql.caught_up import open_rows
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +208,7 @@ def _timeouts(settings: Settings) -> WorkerTimeouts:
 async def _projector(stack: AsyncExitStack, settings: Settings) -> list[Service]:
     """Return the projector and its announcer. Raises: Unavailable."""
     collect_rarely(FOLD_THRESHOLDS)
-    pool = await open_pool(settings.database_uri or "", 2)
+    pool = await open_pool(settings.database_uri or "", 2)  # of the index of blobs, which the fold needs
     stack.push_async_callback(pool.close)
     feed = await open_feed(settings, stack)
     tail = await open_event_tail(settings, pool, "agentlog-projector", stack)
@@ -221,7 +222,7 @@ async def _projector(stack: AsyncExitStack, settings: Settings) -> list[Service]
 
 async def _adapters(stack: AsyncExitStack, settings: Settings) -> RoleAdapters:
     """Connect to log, rows and queue; `stack` closes the connections. Raises: Unavailable, Misconfigured."""
-    pool = await open_pool(settings.database_uri or "", settings.postgres_pool_max_size)
+    pool = await open_rows(settings.database_uri or "", settings.postgres_pool_max_size)
     stack.push_async_callback(pool.close)
     shared = await open_adapters(settings, "agentlog-duties", pool, Ledger(pool), stack)
     headers = await shared.log.headers()

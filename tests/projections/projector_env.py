@@ -305,7 +305,7 @@ class ProjectorEnv:
     async def reset(self) -> None:
         """Empty every table, so that the next projector folds from the first record."""
         tables = [f"read_v1.{table}" for model in TYPES for table in model.tables]
-        ledger = ("positions", "heads", "log_index", "quarantine", "projectors")
+        ledger = ("positions", "heads", "log_index", "quarantine", "projectors", "crash_marks")
         await self.pool.execute(";".join(f"DELETE FROM {t}" for t in [*tables, *(f"ledger.{one}" for one in ledger)]))
 
 

@@ -95,7 +95,12 @@ class Gateway:
         return answer
 
     def _look(self, request: Request, done: Submitted) -> None:
-        """Check that a successful answer's commit is accepted in the rows at this moment."""
+        """Check that a successful answer's commit is accepted in the rows at this moment, if they can be read."""
+        self._env.postgres.told.add((done.place.partition, done.place.offset))
+        try:
+            self._env.postgres.demand_no_reverted_rows()
+        except Unavailable:
+            return
         row = self._env.postgres.tables["ledger.log_index"].get((done.place.partition, done.place.offset))
         found = None if row is None else (row["verdict"], row["version"])
         if found != ("accepted", done.version):

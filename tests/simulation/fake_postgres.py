@@ -1,6 +1,7 @@
 """PostgreSQL in memory: sessions, transactions, crashes, lost answers. Its statements: `fake_sql`.
 
-A statement takes effect at one moment; those inside `transaction()` take effect together, at its COMMIT.
+A statement takes effect at one moment; those inside `transaction()` take effect together, at its COMMIT. A crash takes
+back any number of the last commits that did not wait for the disk, and empties the unlogged table.
 """
 
 import sys
@@ -15,19 +16,27 @@ from tests.simulation.fake_log import START
 from tests.simulation.loop import OUTSIDE, PROCESS
 from tests.simulation.network import Network, Server
 
+from agentlog_facts.errors import Unavailable
+
 Row: TypeAlias = dict[str, object]
 Table: TypeAlias = dict[object, Row]
 Statement: TypeAlias = Callable[["Postgres", "Connection", Sequence[object]], list[Row]]
 
+MARKS = "ledger.crash_marks"
 TABLES = (
     "ledger.positions",
     "ledger.projectors",
+    MARKS,
     "ledger.heads",
     "ledger.log_index",
     "ledger.quarantine",
     "read_v1.runs",
     "read_v1.threads",
 )
+
+
+UNWRITTEN_S = 0.6
+"""A commit that did not wait for the disk is there after three rounds of the WAL writer."""
 
 
 class Postgres:
@@ -40,23 +49,28 @@ class Postgres:
         self.sessions: dict[int, Connection] = {}
         self.locks: dict[int, int] = {}
         self.wrong: list[str] = []
+        self.told: set[tuple[int, int]] = set()
+        """Places on the log of the commits whose verdicts clients have; whoever reads rows must see them."""
         self.moved = 0
         """The number of positions that the first part of the current statement has moved."""
+        self.waits_for_disk = False
+        """The current transaction waits for the disk, although its session does not."""
         self._understand = understand
         self._last_pid = 0
+        self._unwritten: list[tuple[float, dict[str, Table]]] = []
 
     def now(self) -> datetime:
         """Return the time by the database's clock."""
         return START + timedelta(seconds=self.network.loop.time())
 
-    async def connect(self) -> "Connection":
+    async def connect(self, *, durable: bool = True) -> "Connection":
         """Open a session for the calling process. Raises: asyncpg.ConnectionDoesNotExistError."""
-        return await self.network.call(self.server, self._open(copy_context()), broken)
+        return await self.network.call(self.server, self._open(copy_context(), durable), broken)
 
-    def _open(self, context: Context) -> "Callable[[], Connection]":
+    def _open(self, context: Context, durable: bool) -> "Callable[[], Connection]":
         def opened() -> Connection:
             self._last_pid += 1
-            session = Connection(self, self._last_pid, context)
+            session = Connection(self, self._last_pid, context, durable=durable)
             self.sessions[session.pid] = session
             return session
 
@@ -68,8 +82,16 @@ class Postgres:
         self.locks = {lock: holder for lock, holder in self.locks.items() if holder != pid}
 
     def crash(self) -> None:
-        """Crash; committed rows stay."""
+        """Crash; rows stay if their commit waited for the disk."""
         self.network.note("postgres crashes with sessions", len(self.sessions))
+        lost = [tables for since_s, tables in self._unwritten if since_s > self.network.loop.time() - UNWRITTEN_S]
+        left = int(self.network.chance.random() * (len(lost) + 1))
+        if left < len(lost):
+            self.network.note("postgres takes commits back", len(lost) - left)
+            self.network.effects["postgres took commits back"] += 1
+            self.tables = lost[left]
+        self.tables[MARKS] = {}
+        self._unwritten = []
         self.server.up, self.server.life = False, self.server.life + 1
         self.sessions, self.locks = {}, {}
 
@@ -77,9 +99,28 @@ class Postgres:
         """Start again."""
         self.server.up = True
 
+    def demand_no_reverted_rows(self) -> None:
+        """Do what each new connection of a pool for reads does. Raises: Unavailable."""
+        if not self.server.up:
+            raise Unavailable("postgres is away")
+        for number, row in self.tables["ledger.positions"].items():
+            if row["present"] is True and row["stopped"] is None and number not in self.tables[MARKS]:
+                raise Unavailable(f"partition {number} is folded again")
+        unseen = [
+            place for place in self.told if place not in self.tables["ledger.log_index"] and self._shows(place[0])
+        ]
+        if unseen:
+            self.wrong.append(f"somebody reads rows without these commits, whose verdicts were answered: {unseen}")
+
+    def _shows(self, partition: int) -> bool:
+        row = self.tables["ledger.positions"].get(partition)
+        return row is not None and row["present"] is True and row["stopped"] is None
+
     def run(self, session: "Connection", statements: Sequence[tuple[str, Sequence[object]]]) -> list[Row]:
         """Execute statements together; return the rows of the last one."""
-        saved = {name: dict(table) for name, table in self.tables.items()} if len(statements) > 1 else None
+        writes = any(not sql.lstrip().startswith("SELECT") for sql, _ in statements)
+        saved = {name: dict(table) for name, table in self.tables.items()} if writes else None
+        self.waits_for_disk = session.durable
         found: list[Row] = []
         try:
             for sql, arguments in statements:
@@ -88,6 +129,10 @@ class Postgres:
             if saved is not None:
                 self.tables = saved
             raise
+        if self.waits_for_disk and writes:
+            self._unwritten = []
+        elif saved is not None:
+            self._unwritten.append((self.network.loop.time(), saved))
         return found
 
     def notify(self, channel: str, payload: str) -> None:
@@ -108,8 +153,9 @@ Listener: TypeAlias = Callable[["Connection", int, str, str], None]
 class Connection:
     """One session, with the part of asyncpg's class that the product uses."""
 
-    def __init__(self, postgres: Postgres, pid: int, context: Context) -> None:
+    def __init__(self, postgres: Postgres, pid: int, context: Context, *, durable: bool = True) -> None:
         self.pid = pid
+        self.durable = durable
         self.process = context.get(PROCESS, OUTSIDE)
         self.listeners: dict[str, list[Listener]] = {}
         self._postgres = postgres
@@ -210,26 +256,27 @@ class Together:
 
 
 class Pool:
-    """Many sessions for short queries; they are interchangeable."""
+    """Many sessions for short queries; they are interchangeable. `checked`: each is checked when it is opened."""
 
-    def __init__(self, postgres: Postgres) -> None:
+    def __init__(self, postgres: Postgres, *, checked: bool) -> None:
         self._postgres = postgres
+        self._checked = checked
 
     def acquire(self, timeout: float | None = None) -> "Lent":
         """Yield a session."""
-        return Lent(self._postgres)
+        return Lent(self._postgres, self._checked)
 
     async def fetch(self, sql: str, *arguments: object) -> list[Row]:
         """Return rows."""
-        return await Asking(self._postgres).fetch(sql, *arguments)
+        return await Asking(self._postgres, self._checked).fetch(sql, *arguments)
 
     async def fetchrow(self, sql: str, *arguments: object) -> Row | None:
         """Return the first row."""
-        return await Asking(self._postgres).fetchrow(sql, *arguments)
+        return await Asking(self._postgres, self._checked).fetchrow(sql, *arguments)
 
     async def fetchval(self, sql: str, *arguments: object) -> object:
         """Return the first column of the first row."""
-        return await Asking(self._postgres).fetchval(sql, *arguments)
+        return await Asking(self._postgres, self._checked).fetchval(sql, *arguments)
 
     async def close(self) -> None:
         """Do nothing: there is no session to close."""
@@ -238,21 +285,25 @@ class Pool:
 class Asking(Connection):
     """A session of a pool; it is available while the server is."""
 
-    def __init__(self, postgres: Postgres) -> None:
+    def __init__(self, postgres: Postgres, checked: bool) -> None:
         super().__init__(postgres, 0, copy_context())
+        self._checked = checked
 
     def _arrived(self, statements: Sequence[tuple[str, Sequence[object]]]) -> list[Row]:
+        if self._checked:  # at each query: a session that was checked once sees no later crash
+            self._postgres.demand_no_reverted_rows()
         return self._postgres.run(self, statements)
 
 
 class Lent:
     """A session of a pool for the length of a block."""
 
-    def __init__(self, postgres: Postgres) -> None:
+    def __init__(self, postgres: Postgres, checked: bool) -> None:
         self._postgres = postgres
+        self._checked = checked
 
     async def __aenter__(self) -> Asking:
-        return Asking(self._postgres)
+        return Asking(self._postgres, self._checked)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import ClassVar
 
 import asyncpg
-from tests.simulation.fake_postgres import Connection, Postgres, Row, Statement, Table
+from tests.simulation.fake_postgres import MARKS, Connection, Postgres, Row, Statement, Table
 from tests.simulation.fake_questions import QUESTIONS, listed
 
 KEYS = {
@@ -204,9 +204,18 @@ def _take(text: str, found: re.Match[str]) -> Statement:
             if condition and not (arguments[3] or old["owner"] in (None, arguments[1], *dead)):
                 continue
             rows[number] = {**old, "owner": arguments[1]}
-            taken.append(rows[number])
+            taken.append({**rows[number], "marked": number in postgres.tables[MARKS]})
             postgres.network.note("taken", number, "by", arguments[1])
         return taken
+
+    return run
+
+
+def _mark(text: str, found: re.Match[str]) -> Statement:
+    def run(postgres: Postgres, session: Connection, arguments: Sequence[object]) -> list[Row]:
+        postgres.waits_for_disk = True
+        postgres.tables[MARKS] |= {number: {"partition": number} for number in listed(arguments[0])}
+        return []
 
     return run
 
@@ -274,6 +283,7 @@ Made = Callable[[str, "re.Match[str]"], Statement]
 WRITES: list[tuple[str, Made]] = [
     (r"INSERT INTO ledger\.positions", _take),
     (r"INSERT INTO ledger\.projectors", _beat),
+    (r"INSERT INTO ledger\.crash_marks", _mark),
     (r"LOCK TABLE |SET LOCAL ", _nothing),
     (r"INSERT INTO ledger\.quarantine .*'probe'", _nothing),
     (r"DELETE FROM ledger\.quarantine WHERE model = 'probe'", _nothing),

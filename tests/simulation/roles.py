@@ -32,7 +32,7 @@ from agentlog_facts.graph_ports import ThreadView
 from agentlog_facts.ids import Key, RunId, Stream, ThreadId
 from agentlog_facts.json_value import JsonObject
 from agentlog_infra.redis.verdicts import HintVerdicts
-from agentlog_postgres.connection import Pool, open_pool
+from agentlog_postgres.connection import Pool
 from agentlog_processors import timeouts
 from agentlog_processors.housekeeper.finish_runs import RunFinisher
 from agentlog_processors.housekeeper.reap_runs import ReapRuns
@@ -53,6 +53,7 @@ from agentlog_projections.projector.projector import Projector
 from agentlog_projections.projector.session import FoldPorts, FoldSettings
 from agentlog_projections.queries.command_context import CommandContexts
 from agentlog_projections.queries.worker import ExecutableRun, WorkerQueries
+from agentlog_projections.sql.caught_up import open_rows
 from agentlog_projections.sql.read_model import ReadModel
 
 T = TypeVar("T")
@@ -182,13 +183,18 @@ class Wiring:
 
     async def _ask(self, question: Callable[[MemoryRows], T], /) -> T:
         postgres = self.env.postgres_of(self.env.uri)
-        return question(await self.env.network.call(postgres.server, lambda: read_rows(postgres), Unavailable))
+
+        def shown() -> MemoryRows:
+            postgres.demand_no_reverted_rows()
+            return read_rows(postgres)
+
+        return question(await self.env.network.call(postgres.server, shown, Unavailable))
 
 
 @asynccontextmanager
 async def wired(env: SimulationEnv, process: Process) -> AsyncGenerator[Wiring]:
     """Return the ports of a process."""
-    pool = await open_pool(env.uri, 4)
+    pool = await open_rows(env.uri, 4)
     ledger, feed, clock = Ledger(pool), SimFeed(env.redis), env.clock(process)
     verdicts = HintVerdicts(feed, ledger, clock)
     await verdicts.start()

@@ -89,14 +89,16 @@ def _env(loop: SimLoop, chance: Random, keep_lines: bool) -> SimulationEnv:
 
 def _connecting(env: SimulationEnv) -> object:
     async def connect(uri: str, **settings: object) -> Connection:
-        return await env.postgres_of(uri).connect()
+        server_settings = settings["server_settings"]
+        assert isinstance(server_settings, dict)
+        return await env.postgres_of(uri).connect(durable=server_settings.get("synchronous_commit") != "off")
 
     return connect
 
 
 def _pooling(env: SimulationEnv) -> object:
     async def create_pool(uri: str, **settings: object) -> Pool:
-        return Pool(env.postgres_of(uri))
+        return Pool(env.postgres_of(uri), checked=settings["init"] is not None)
 
     return create_pool
 

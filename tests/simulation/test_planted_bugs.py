@@ -24,6 +24,7 @@ SEEN_FROM = {
     "12-forget-the-demands": 12,
     "13-give-up-at-a-lost-acknowledgement": 25,
     "14-end-before-a-rollback-is-heard": 60,
+    "15-read-what-a-crash-took-back": 50,
 }
 """Seeds that detected each bug when this was written; the search begins there."""
 DAYS = 400

@@ -18,6 +18,7 @@ EFFECTS = {
     "died at a call": 0.15,
     "a run began again": 0.15,
     "the broker lost records": 0.05,
+    "postgres took commits back": 0.015,
     "redis lost something": 0.05,
     "cut off from broker": 0.05,
     "cut off from postgres": 0.1,

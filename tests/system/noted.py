@@ -53,6 +53,11 @@ class Client:
         status, _, _ = await self._ask(method, path, body, {"Idempotency-Key": uuid4().hex})
         return status
 
+    async def get_once(self, path: str) -> tuple[int, Json]:
+        """Read once, without a token; return status and answer, status 0 if there was none."""
+        status, _, found = await self._ask("GET", path, None, {})
+        return status, found
+
     async def thread(self) -> str:
         """Create a thread."""
         return str(as_object(await self.change("POST", "/threads", {}))["thread_id"])

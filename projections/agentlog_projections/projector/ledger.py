@@ -65,17 +65,27 @@ UPDATE ledger.positions p
  WHERE p.partition = n.partition AND p.next_offset = n.previous AND p.owner = $10
 RETURNING p.partition
 """
+MARK = """
+INSERT INTO ledger.crash_marks (partition)
+SELECT partition FROM unnest($1::int[]) AS r(partition) WHERE set_config('synchronous_commit', 'on', true) = 'on'
+ON CONFLICT (partition) DO NOTHING
+"""
+"""Marks partitions, and makes the transaction wait for the disk: rows of a marked partition stay usable in a crash."""
 
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """Progress of a partition by one batch: from `previous` to `next_offset`; `last` is the last record folded."""
+    """Progress of a partition by one batch: from `previous` to `next_offset`; `last` is the last record folded.
+
+    `usable`: before the batch, the partition was stopped, or not present, or unmarked; after it, it is none of these.
+    """
 
     partition: int
     previous: int
     next_offset: int
     last: RawRecord
     present: bool
+    usable: bool
     opened: PartitionOpened | None
 
 
@@ -149,14 +159,15 @@ def _weight(known: Known) -> int:
     return HEAD_BYTES + PLACE_BYTES * (len(known.priors) + len(known.head.versions) + len(known.head.runs))
 
 
-def fence(steps: Sequence[Advance], owner: str) -> Write:
-    """Return the write that advances the positions.
+def fence(steps: Sequence[Advance], owner: str) -> list[Write]:
+    """Return the write that advances the positions, and the one that marks partitions, if any became usable.
 
-    It updates only partitions that still have this owner and the previous position: if there are fewer rows than steps,
-    another process has written.
+    The first updates only partitions that still have this owner and the previous position: if there are fewer rows than
+    steps, another process has written.
     """
     opened = [step.opened for step in steps]
-    return Write(
+    usable = [step.partition for step in steps if step.usable]
+    advance = Write(
         FENCE,
         (
             [step.partition for step in steps],
@@ -171,6 +182,7 @@ def fence(steps: Sequence[Advance], owner: str) -> Write:
             owner,
         ),
     )
+    return [advance, Write(MARK, (usable,))] if usable else [advance]
 
 
 def _index_row(one: Judged, verdict: Verdict) -> tuple[object, ...]:

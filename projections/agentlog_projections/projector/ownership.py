@@ -16,11 +16,12 @@ import asyncpg
 from agentlog_facts.back_off import back_off
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.ports import RawRecord
+from agentlog_facts.system import PartitionOpened
 from agentlog_postgres.connection import Connection
 from agentlog_projections import timeouts
 from agentlog_projections.projector.assignment import ClusterState, PartitionOwner, Rebuild
 from agentlog_projections.projector.heartbeat import NOTIFY
-from agentlog_projections.projector.ledger import digest
+from agentlog_projections.projector.ledger import MARK, Advance, digest
 from agentlog_projections.sql.caught_up import DIVERGED
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,8 @@ _TAKE = """
 INSERT INTO ledger.positions AS p (partition, owner) SELECT n, $2 FROM unnest($1::int[]) AS n
 ON CONFLICT (partition) DO UPDATE SET owner = excluded.owner
  WHERE $4 OR p.owner IS NULL OR p.owner = excluded.owner OR p.owner = ANY($3::text[])
-RETURNING partition, next_offset, digest, present, stopped
+RETURNING partition, next_offset, digest, present, stopped,
+          EXISTS (SELECT FROM ledger.crash_marks m WHERE m.partition = p.partition) AS marked
 """
 _GIVE_UP = "UPDATE ledger.positions SET owner = NULL WHERE partition = ANY($1::int[]) AND owner = $2"
 _REFUSE = """
@@ -87,7 +89,9 @@ class FoldedPartition:
     read again, to check that it is the same. `stopped` is the reason why no more records are folded; `unknown`: a newer
     release may continue; `again_at_s`: when this projector reads the record again, after `tries` earlier ones. `before`
     is the reason of an earlier stop: the row still shows it, and the partition is not usable, until the next record is
-    folded or the partition is known to be at the end of the log.
+    folded or the partition is known to be at the end of the log. `marked`: no crash of PostgreSQL has taken rows back
+    since they were complete. `reverted`: one may have; the row stays present, so that no connection for reads is opened
+    (`caught_up.require_no_reverted_rows`), until everything up to `target` is folded.
     """
 
     number: int
@@ -102,13 +106,17 @@ class FoldedPartition:
     before: str | None = None
     tries: int = 0
     again_at_s: float | None = None
+    marked: bool = False
+    reverted: bool = False
 
     def begin(self, end: int) -> None:
         """Set the offsets to read from, for a log that ends at `end` now."""
         self.target, self.verifying = end, self.next_offset > 0 and self.digest is not None
         self.reading = self.next_offset - self.verifying
         behind = end - self.next_offset
-        self.present = behind <= 0 or (self.present and behind <= RESUMABLE)
+        was_present = self.present
+        self.present = behind <= 0 or (was_present and self.marked and behind <= RESUMABLE)
+        self.reverted = was_present and not self.marked and not self.present
         if behind < 0:
             self.reading = NOWHERE
             self.stopped = f"{DIVERGED}: expected a record at {self.next_offset - 1}, the log ends at {end}"
@@ -132,9 +140,16 @@ class FoldedPartition:
         self.reading = self.next_offset
         return True
 
-    def advance(self, next_offset: int) -> None:
-        """Note that everything before `next_offset` is folded."""
-        self.next_offset, self.tries = next_offset, 0
+    def step(self, last: RawRecord, opened: PartitionOpened | None) -> Advance:
+        """Return the progress by a batch that ends with the record `last`."""
+        end = last.place.offset + 1
+        present = self.present or end >= self.target
+        usable = present and not (self.present and self.marked and self.before is None)
+        return Advance(self.number, self.next_offset, end, last, present, usable, opened)
+
+    def advance(self, step: Advance) -> None:
+        """Note that a batch is folded."""
+        self.next_offset, self.tries, self.marked = step.next_offset, 0, self.marked or step.usable
 
     def status_changed(self) -> bool:
         """Tell, once, whether the row must change: the records before a stop are folded, or an earlier stop is over."""
@@ -203,13 +218,20 @@ async def refuse(connection: Connection, partitions: Sequence[int], owner: str) 
 
 
 def _partition(row: asyncpg.Record) -> FoldedPartition:
-    return FoldedPartition(row["partition"], row["next_offset"], row["digest"], row["present"], before=row["stopped"])
+    position = row["next_offset"], row["digest"], row["present"]
+    return FoldedPartition(row["partition"], *position, before=row["stopped"], marked=row["marked"])
 
 
 async def store_status(connection: Connection, partitions: Collection[FoldedPartition], owner: str) -> None:
-    """Store which partitions are present and which are stopped, and why."""
-    numbers, present = [one.number for one in partitions], [one.present for one in partitions]
-    await connection.execute(_SAY, numbers, present, [one.stopped or one.before for one in partitions], owner)
+    """Store which partitions are present and which are stopped, and why; mark those that are usable."""
+    numbers, present = [one.number for one in partitions], [one.present or one.reverted for one in partitions]
+    usable = [one for one in partitions if one.present and one.stopped is None and one.before is None]
+    async with connection.transaction():
+        await connection.execute(_SAY, numbers, present, [one.stopped or one.before for one in partitions], owner)
+        if usable:
+            await connection.execute(MARK, [one.number for one in usable])
+    for one in usable:
+        one.marked = True
     for one in partitions:
         if one.stopped is not None:
             log.error("projector.partition_stopped", extra={"partition": one.number, "reason": one.stopped})

@@ -67,7 +67,7 @@ class Projector:
         settings = self._settings
         await self._ports.tail.ends()  # without the log it must not join: the others would give partitions up
         async with heartbeat(settings.database_uri, settings.owner, settings.look_every) as member:
-            connection = await connect_projector(settings.database_uri)
+            connection = await connect_projector(settings.database_uri, durable=False)
             try:
                 fold = ProjectorSession(
                     connection, settings, self._ports, self._models, self._runs, member, self._faults

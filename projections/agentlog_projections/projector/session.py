@@ -320,7 +320,7 @@ class ProjectorSession:
         tx = Transaction(self._connection)
         known = await self._ledger.known(tx, reads)
         judged = judge(reads, known)
-        tx.together.append(fence(steps, self._settings.owner))
+        tx.together.extend(fence(steps, self._settings.owner))
         self._ledger.write(tx, judged, known)
         self._quarantine.park_unjudged(tx, [read.raw for read in reads if read.parked])
         commits = [one.commit for one in judged if one.commit is not None]
@@ -349,7 +349,7 @@ class ProjectorSession:
             tx = Transaction(self._connection)
             known = await self._ledger.known(tx, reads)
             judged = judge(reads, known)
-            tx.together.append(fence(steps, self._settings.owner))
+            tx.together.extend(fence(steps, self._settings.owner))
             self._ledger.write(tx, judged, known)
             self._quarantine.park_unjudged(tx, [read.raw for read in reads if read.parked])
             tx.together.append(Write(_FENCED, (len(steps),)))
@@ -367,9 +367,7 @@ class ProjectorSession:
                 opened[read.raw.place.partition] = fact
         steps: list[Advance] = []
         for number, raw in last.items():
-            one = self.partitions[number]
-            present = one.present or raw.place.offset + 1 >= one.target
-            steps.append(Advance(number, one.next_offset, raw.place.offset + 1, raw, present, opened.get(number)))
+            steps.append(self.partitions[number].step(raw, opened.get(number)))
         return steps
 
     async def _committed(self, steps: Sequence[Advance], judged: Sequence[Judged], known: Mapping[Key, Known]) -> None:
@@ -378,7 +376,7 @@ class ProjectorSession:
         again: list[int] = []
         for step in steps:
             one = self.partitions[step.partition]
-            one.advance(step.next_offset)
+            one.advance(step)
             if step.present and not one.present:
                 one.present = True
                 arrived.append(step.partition)

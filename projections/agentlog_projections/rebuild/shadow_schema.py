@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from agentlog_facts.errors import Conflict, Misconfigured, Unavailable
-from agentlog_postgres.connection import IDLE_SECS, Connection, connect, connect_folding
+from agentlog_postgres.connection import IDLE_SECS, RESTORABLE, Connection, connect, connect_folding
 from agentlog_projections import timeouts
 from agentlog_projections.projector.heartbeat import CHANNEL
 from agentlog_projections.sql.schema import SCHEMA
@@ -29,7 +29,7 @@ LEDGER = "ledger"
 LEDGER_TABLES = ("positions", "heads", "log_index", "quarantine", "blob_index", "blob_positions", "read_models")
 """Tables of the first release: live rows that lack one are damaged. Tables of a later release may be missing before
 `migrate up`, which refuses if a rebuild has to come first."""
-PROJECTORS = f"{LEDGER}.projectors"
+PROJECTORS, CRASH_MARKS = f"{LEDGER}.projectors", f"{LEDGER}.crash_marks"
 SHADOW, RETIRED = "_next", "_old"
 IN_PLACE = " in place"
 """Suffix of the name of a rebuild while it folds into the live tables."""
@@ -37,8 +37,6 @@ REBUILD_LOCK = 0x61676C72
 """Advisory lock of the only rebuild that may run; it ends with its connection."""
 NAME = "agentlog rebuild"
 """Application name of a rebuild's connections."""
-_FOLDING = {"synchronous_commit": "off"}
-"""Server settings: a crash of PostgreSQL may lose the last commits; they are folded again."""
 
 DROP = f"DROP SCHEMA IF EXISTS {LEDGER}, {SCHEMA} CASCADE"
 """Drops all live rows, for a rebuild in place."""
@@ -64,6 +62,7 @@ _LOCK_PROJECTORS_OUT = f"""
 LOCK TABLE {LEDGER}.blob_index, {LEDGER}.blob_positions, {LEDGER}.positions IN SHARE ROW EXCLUSIVE MODE
 """
 _KEEP_PROJECTORS = f"INSERT INTO {LEDGER}{SHADOW}.projectors SELECT * FROM {PROJECTORS}"
+_KEEP_MARKS = f"INSERT INTO {LEDGER}{SHADOW}.crash_marks SELECT * FROM {CRASH_MARKS} ON CONFLICT DO NOTHING"
 _NOTIFY_REBUILT = f"SELECT pg_notify('{CHANNEL}', 'rebuilt')"
 _DISOWN = f"UPDATE {LEDGER}.positions SET owner = 'replaced by a rebuild'"
 _KEEP_STATE = f"""
@@ -137,7 +136,7 @@ class Position:
 async def connect_shadow(uri: str) -> Connection:
     """Open the connection that folds into the shadow schemas. Raises: Unavailable."""
     return await connect_folding(
-        uri, NAME, _FOLDING, statement_secs=timeouts.REBUILD_STATEMENT_S, connection_class=ShadowConnection
+        uri, NAME, RESTORABLE, statement_secs=timeouts.REBUILD_STATEMENT_S, connection_class=ShadowConnection
     )
 
 
@@ -280,6 +279,8 @@ async def exchange(connection: Connection) -> None:
     await connection.execute(_KEEP_STATE)
     if await _is_there(connection, PROJECTORS):
         await connection.execute(_KEEP_PROJECTORS)
+    if await _is_there(connection, CRASH_MARKS):
+        await connection.execute(_KEEP_MARKS)
     for schema in (LEDGER, SCHEMA):
         if await connection.fetchval("SELECT to_regnamespace($1)", schema) is not None:
             await connection.execute(f"ALTER SCHEMA {schema} RENAME TO {schema}{RETIRED}")

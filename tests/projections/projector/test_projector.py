@@ -23,6 +23,7 @@ from tests.projections.found_threads import found_ids, found_threads, values_of
 from tests.projections.projector_env import START, TABLES, MemoryTail, ProjectorEnv, WallClock, draft
 
 from agentlog_facts.envelope import Draft, LogPosition
+from agentlog_facts.errors import Unavailable
 from agentlog_facts.guard import Accepted, Verdict, Void
 from agentlog_facts.ids import Key
 from agentlog_facts.notification import Hint
@@ -41,6 +42,7 @@ from agentlog_projections.projector.session import FoldPorts, ProjectorSession
 from agentlog_projections.projector.verdicts import size_bytes
 from agentlog_projections.rebuild.shadow_schema import DROP
 from agentlog_projections.sql.batch import Transaction
+from agentlog_projections.sql.caught_up import open_rows
 from agentlog_projections.sql.read_model import Commit, ReadModel
 
 
@@ -169,6 +171,63 @@ async def test_a_partition_counts_as_present_only_once_it_is_caught_up(env: Proj
             assert not await position(env, 0, RESUMABLE + 5)
             await transaction.rollback()
             await env.folded()
+
+
+async def test_after_a_crash_nobody_opens_a_connection_for_reads_until_the_end_of_the_log_is_folded(
+    env: ProjectorEnv,
+) -> None:
+    (here,), (other,) = keys_of(env, 0, 1), keys_of(env, 1, 1)
+    env.append(draft(here, thread_created(here)), draft(other, thread_created(other)))
+    async with env.projector():
+        await env.folded()
+        await env.until(lambda: readable(env))
+    env.append(*(draft(here, patched({}, here), stream=f"meta-{here}") for _ in range(3)))
+    await env.pool.execute("DELETE FROM ledger.crash_marks")  # as the recovery does
+    async with env.pool.acquire() as blocker:
+        transaction = blocker.transaction()
+        await transaction.start()
+        await blocker.execute("SELECT FROM ledger.heads FOR UPDATE")
+        async with env.projector(max_records=1) as projector:
+            await projector.wait_ready()
+            assert not await readable(env), "three records that may have been folded before are not yet folded again"
+            assert await env.pool.fetchval("SELECT array_agg(partition) FROM ledger.crash_marks") == [1]
+            await transaction.rollback()
+            await env.until(lambda: readable(env))
+            assert await position(env, 0, 4)
+    async with env.projector() as projector:  # a restart of the projector alone takes nothing back
+        await projector.wait_ready()
+        assert await readable(env)
+
+
+async def test_a_stopped_partition_keeps_nobody_from_reading_the_others(env: ProjectorEnv) -> None:
+    async with env.projector():
+        await env.until(lambda: env.caught_up(0))
+        await env.until(lambda: env.caught_up(1))
+    await env.pool.execute("DELETE FROM ledger.crash_marks WHERE partition = 0")
+    assert not await readable(env)
+    await env.pool.execute("UPDATE ledger.positions SET stopped = 'unknown schema' WHERE partition = 0")
+    assert await readable(env)
+
+
+async def test_only_a_batch_that_makes_a_partition_usable_waits_for_the_disk(env: ProjectorEnv) -> None:
+    await env.pool.execute(
+        """CREATE TABLE said (setting text);
+        CREATE FUNCTION say() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN INSERT INTO said VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$;
+        CREATE CONSTRAINT TRIGGER says AFTER INSERT ON ledger.log_index DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW EXECUTE FUNCTION say()"""
+    )
+    try:
+        env.append(draft("t1", thread_created("t1")))
+        async with env.projector():
+            await env.folded()
+            await env.until(lambda: env.caught_up(env.log.partition_of(Key("t1"))))
+            env.append(draft("t1", patched({}, "t1"), stream="meta-t1"))
+            await env.folded()
+        said = [row["setting"] for row in await env.pool.fetch("SELECT setting FROM said")]
+    finally:
+        await env.pool.execute("DROP TRIGGER says ON ledger.log_index; DROP FUNCTION say; DROP TABLE said")
+    assert said == ["on", "off"]
 
 
 async def test_a_projector_that_lost_its_partitions_writes_nothing_and_begins_again(
@@ -322,6 +381,16 @@ async def test_a_log_that_became_shorter_stops_the_partition(env: ProjectorEnv) 
 
 async def position(env: ProjectorEnv, partition: int, wanted: int) -> bool:
     return await env.ledger.position(partition) == wanted
+
+
+async def readable(env: ProjectorEnv) -> bool:
+    pool = await open_rows(env.uri, 1)
+    try:
+        return bool(await pool.fetchval("SELECT true"))
+    except Unavailable:
+        return False
+    finally:
+        await pool.close()
 
 
 async def stopped(env: ProjectorEnv, partition: int, wanted: str) -> bool:
