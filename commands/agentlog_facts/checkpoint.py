@@ -180,10 +180,12 @@ class ChannelHistory:
     def __init__(self) -> None:
         self._versions: dict[VersionKey, list[tuple[int, EncodedChannel | None]]] = {}
 
-    def fold(self, thread_id: ThreadId, ns: str, entry: ChannelEntry, seq: int) -> None:
-        """Fold one entry that was accepted at `seq`, after all others. Raises: Corrupt."""
-        channel = evolve(self._base(thread_id, ns, entry) if entry.kind == "append" else None, entry)
+    def fold(self, thread_id: ThreadId, ns: str, entry: ChannelEntry, seq: int) -> EncodedChannel | None:
+        """Fold one entry that was accepted at `seq`, after all others, and return the channel. Raises: Corrupt."""
+        base = (thread_id, ns, entry.channel, entry.base_version or "")
+        channel = evolve(self._base(base, entry.base_stream) if entry.kind == "append" else None, entry)
         self._versions.setdefault((thread_id, ns, entry.channel, entry.version), []).append((seq, channel))
+        return channel
 
     def remember(self, key: VersionKey, channel: EncodedChannel | None) -> None:
         """Add a version that was folded elsewhere, unless it is known."""
@@ -192,6 +194,15 @@ class ChannelHistory:
     def place(self, key: VersionKey, seq: int, channel: EncodedChannel | None) -> None:
         """Add a version that was accepted at `seq` and folded elsewhere."""
         insort(self._versions.setdefault(key, []), (seq, channel), key=itemgetter(0))
+
+    def forget(self, key: VersionKey) -> None:
+        """Drop a version."""
+        self._versions.pop(key, None)
+
+    def has_list(self, key: VersionKey, stream: Stream) -> bool:
+        """Return whether this version, as stated on `stream`, is a list that an append may name as its base."""
+        base = self._base(key, stream)
+        return base is not None and base.kind == "list"
 
     def knows(self, key: VersionKey) -> bool:
         """Return whether a version was folded or remembered."""
@@ -208,10 +219,9 @@ class ChannelHistory:
                     break
         return found
 
-    def _base(self, thread_id: ThreadId, ns: str, entry: ChannelEntry) -> EncodedChannel | None:
-        stated = self._versions.get((thread_id, ns, entry.channel, entry.base_version or ""), ())
-        for _, channel in reversed(stated):
-            if channel is not None and channel.stream == entry.base_stream:
+    def _base(self, key: VersionKey, stream: Stream | None) -> EncodedChannel | None:
+        for _, channel in reversed(self._versions.get(key, ())):
+            if channel is not None and channel.stream == stream:
                 return channel
         return None
 

@@ -83,6 +83,18 @@ class CheckpointReads(Protocol):
         ...
 
 
+class RunVersions(Protocol):
+    """Reads of the versions of runs' streams in the rows."""
+
+    async def run_version(self, thread_id: ThreadId, run_id: RunId) -> int | None:
+        """Return the version of the stream `run-<run_id>`, None if nothing was accepted on it.
+
+        Checkpoint reads show all its facts up to this version. Raises: Unavailable if the database does not answer, or
+        the partition has not caught up.
+        """
+        ...
+
+
 async def find_latest(
     reads: CheckpointReads, thread_id: ThreadId, ns: str | None, exclude_run: RunId | None = None
 ) -> StoredCheckpoint | None:

@@ -257,6 +257,13 @@ class Settings(BaseSettings):
     jobs_per_worker: int = Field(
         10, ge=1, validation_alias="N_JOBS_PER_WORKER", description="number of runs that one worker executes at once"
     )
+    checkpoint_memory_bytes: int = Field(
+        64 * MEBIBYTE,
+        ge=0,
+        validation_alias="AGENTLOG_CHECKPOINT_MEMORY_BYTES",
+        description="bytes of older checkpoints that a worker may keep for its runs, in equal shares for each of its "
+        "N_JOBS_PER_WORKER; the newest checkpoint of each run comes on top",
+    )
     isolated_loops: bool = Field(
         False,
         validation_alias="BG_JOB_ISOLATED_LOOPS",

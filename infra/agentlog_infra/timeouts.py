@@ -46,6 +46,12 @@ OUTPUTS_TAIL_IDLE_S = 60.0
 OUTPUTS_TAIL_FIRST_PAUSE_S = 0.05
 OUTPUTS_TAIL_LONGEST_PAUSE_S = 2.0
 
+# Memory of checkpoints
+OVERLAY_FIRST_PAUSE_S = 0.01
+OVERLAY_LONGEST_PAUSE_S = 0.5
+OVERLAY_PATIENCE_S = 300.0
+"""A run whose checkpoints fill its memory waits this long for the rows, as reads do, before its attempt is given up."""
+
 # Redis
 REDIS_BLOCK_S = 2.0
 """The longest blocking call."""

@@ -17,7 +17,7 @@ import uvloop
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from agentlog_commands.claims import ClaimLimits
-from agentlog_facts.checkpoint_ports import CheckpointReads
+from agentlog_facts.checkpoint_ports import CheckpointReads, RunVersions
 from agentlog_facts.envelope import Actor, ActorKind
 from agentlog_facts.errors import AgentlogError, Misconfigured
 from agentlog_facts.ids import RunId
@@ -49,7 +49,12 @@ from agentlog_processors.runs.output_offsets import CachedEndOffsets
 from agentlog_processors.runs.retrying_reads import RetryingReads
 from agentlog_processors.runtime.garbage_collection import FOLD_THRESHOLDS, WORKER_THRESHOLDS, collect_rarely
 from agentlog_processors.runtime.gil_watchdog import GilWatchdog
-from agentlog_processors.runtime.loop_bridge import BridgedCheckpointReads, BridgedEventLog, LoopBridge
+from agentlog_processors.runtime.loop_bridge import (
+    BridgedCheckpointReads,
+    BridgedEventLog,
+    BridgedRunVersions,
+    LoopBridge,
+)
 from agentlog_processors.runtime.service import Endless, Service, supervise
 from agentlog_processors.runtime.user_loops import JobLoops
 from agentlog_processors.worker.attempt import Attempt, Stuck
@@ -243,21 +248,16 @@ def _worker(adapters: RoleAdapters, stack: AsyncExitStack, spare: SuspectsOnly |
     loops = JobLoops(bridge.home, uvloop.new_event_loop, isolated=settings.isolated_loops)
     stack.callback(loops.close)
     retrying = RetryingReads(Checkpoints(adapters.pool), SystemClock())
-    reads = BridgedCheckpointReads(bridge, retrying)
     worker = settings.worker_id or SystemIds().uuid7()
-    events = BridgedEventLog(bridge, adapters.shared.log)
-    api_url = f"http://{settings.host}:{settings.port}"
     writer = adapters.writer("worker", worker)
+    queries = PostgresWorkerQueries(adapters.pool)
     store = RunStore(bridge, StoreItems(adapters.pool), writer)
-    secrets = secrets_of(settings)
-    executor = ExecutorDependencies(
-        graphs, reads, store, events, SystemClock(), SystemIds(), _serializer(settings), api_url, secrets=secrets
-    )
+    executor = _execution(adapters, graphs, retrying, queries, store)
     provenance = {graph_id: graphs.provenance(graph_id) for graph_id in graphs.ids()}
     dependencies = WorkerDependencies(
         worker=worker,
         writer=writer,
-        queries=PostgresWorkerQueries(adapters.pool),
+        queries=queries,
         queue=adapters.shared.feed,
         outputs=adapters.outputs,
         ends=CachedEndOffsets(adapters.outputs, adapters.shared.log.partition_of, SystemClock()),
@@ -273,6 +273,26 @@ def _worker(adapters: RoleAdapters, stack: AsyncExitStack, spare: SuspectsOnly |
     )
     active: dict[RunId, Attempt] = {}
     return [ExecuteRuns(dependencies, active), WatchClaims(dependencies, active)]
+
+
+def _execution(
+    adapters: RoleAdapters, graphs: Graphs, reads: CheckpointReads, versions: RunVersions, store: RunStore
+) -> ExecutorDependencies:
+    """Return what the execution of graphs needs, for the loops of user code."""
+    settings, bridge = adapters.settings, adapters.bridge
+    return ExecutorDependencies(
+        graphs,
+        BridgedCheckpointReads(bridge, reads),
+        store,
+        BridgedEventLog(bridge, adapters.shared.log),
+        SystemClock(),
+        SystemIds(),
+        _serializer(settings),
+        f"http://{settings.host}:{settings.port}",
+        secrets=secrets_of(settings),
+        versions=BridgedRunVersions(bridge, versions),
+        overlay_bytes=settings.checkpoint_memory_bytes // settings.jobs_per_worker,
+    )
 
 
 def _housekeeper(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]:

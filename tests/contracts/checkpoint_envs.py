@@ -7,18 +7,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from tests.fakes.standalone_saver import Commit
-from tests.infra.langgraph.memory_checkpoints import MemoryCheckpoints, MemoryThreads, carried
+from tests.infra.langgraph.memory_checkpoints import MemoryCheckpoints, MemoryLog, MemoryThreads, carried
 from tests.projections.projector_env import ProjectorEnv, draft, env_in
 
 from agentlog_facts.checkpoint import CheckpointSaved, WritesSaved
 from agentlog_facts.checkpoint_ports import CheckpointQuery, CheckpointReads
-from agentlog_facts.envelope import Fact
+from agentlog_facts.envelope import Actor, Cause, Fact
 from agentlog_facts.guard import Accepted, Void
 from agentlog_facts.ids import RunId, ThreadId, stream
 from agentlog_facts.thread import RunClaimed, RunCreated, ThreadCreated, ThreadDeleted
 from agentlog_infra.langgraph.checkpoints.filters import ExcludeRun
-from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads
-from agentlog_infra.system_ports import SystemClock
+from agentlog_infra.langgraph.checkpoints.journal import RunJournal, WriteClaim
+from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads, OverlayRoom
+from agentlog_infra.system_ports import SystemClock, SystemIds
 from agentlog_processors.runs.retrying_reads import RetryingReads
 from agentlog_processors.runs.timed_reads import TimedReads
 from agentlog_processors.runtime.loop_bridge import BridgedCheckpointReads, LoopBridge
@@ -94,6 +95,28 @@ async def overlaid(database: str) -> AsyncGenerator[CheckpointEnv]:
         own = [fact for fact in map(carried, facts) if isinstance(fact, CheckpointSaved | WritesSaved)]
         assert len(own) == len(facts)
         reads.add(stream("run", run_id), own)
+
+    yield CheckpointEnv(reads, MemoryThreads(rows).commit, by_run)
+
+
+@asynccontextmanager
+async def overlaid_in_part(database: str) -> AsyncGenerator[CheckpointEnv]:
+    """Yield reads of a fold in memory, with only the newest checkpoint of a run on top; the others are in the fold."""
+    rows = MemoryCheckpoints()
+    log, reads = MemoryLog(rows), OverlaidReads(rows)
+    journals: dict[RunId, RunJournal] = {}
+
+    async def by_run(thread_id: ThreadId, run_id: RunId, facts: Sequence[Fact]) -> None:
+        if run_id not in journals:
+            claim = WriteClaim(thread_id, run_id, 1, Cause(Actor("worker", "w"), "c"))
+            journals[run_id] = RunJournal(log, claim, SystemClock(), SystemIds(), acknowledged=True)
+            reads.limit(OverlayRoom(0, journals[run_id], lambda: log.run_version(thread_id, run_id)))
+        await reads.find(CheckpointQuery(thread_id, limit=1))  # a saver builds on what it has read
+        for fact in map(carried, facts):
+            assert isinstance(fact, CheckpointSaved | WritesSaved)
+            reads.add(stream("run", run_id), (fact,))
+            await journals[run_id].write(thread_id, (fact,))
+            await reads.make_room(wait=True)
 
     yield CheckpointEnv(reads, MemoryThreads(rows).commit, by_run)
 

@@ -35,12 +35,13 @@ ENVIRONMENTS = {
     "memory": checkpoint_envs.memory,
     "postgres": checkpoint_envs.postgres,
     "overlaid": checkpoint_envs.overlaid,
+    "overlaid_in_part": checkpoint_envs.overlaid_in_part,
     "bridged": checkpoint_envs.bridged,
     "retrying": checkpoint_envs.retrying,
     "timed": checkpoint_envs.timed,
     "without_another_run": checkpoint_envs.without_another_run,
 }
-STANDALONE = [name for name in ENVIRONMENTS if name != "overlaid"]
+STANDALONE = [name for name in ENVIRONMENTS if not name.startswith("overlaid")]
 """Kinds for a saver outside of runs, which deletes and hides checkpoints, unlike a run's saver."""
 THREAD = ThreadId("t1")
 

@@ -13,7 +13,7 @@ from langgraph.errors import NodeCancelledError
 from langgraph.runtime import RunControl
 
 from agentlog_commands.run_request import Durability
-from agentlog_facts.checkpoint_ports import CheckpointReads, find_latest
+from agentlog_facts.checkpoint_ports import CheckpointReads, RunVersions, find_latest
 from agentlog_facts.errors import AgentlogError, Unavailable
 from agentlog_facts.execution_port import CANCELLED, AttemptLost, Emit, RunAssignment, RunOutcome, ServerTask
 from agentlog_facts.graph_ports import ThreadView
@@ -34,9 +34,8 @@ from agentlog_infra.langgraph.attempts.earlier_attempts import (
 from agentlog_infra.langgraph.attempts.node_tasks import NodeTasks
 from agentlog_infra.langgraph.checkpoints.channel_codec import ChannelCodec
 from agentlog_infra.langgraph.checkpoints.channel_state import ChannelState
-from agentlog_infra.langgraph.checkpoints.filters import ExcludeThread
 from agentlog_infra.langgraph.checkpoints.journal import RunJournal, WriteClaim
-from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads
+from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads, OverlayRoom
 from agentlog_infra.langgraph.checkpoints.saver import LogSaver, UpdateSaver
 from agentlog_infra.langgraph.context_schema import context_keys, schema_context
 from agentlog_infra.langgraph.errors import error_json
@@ -64,7 +63,8 @@ from agentlog_infra.langgraph.value_json import clean_text
 class ExecutorDependencies:
     """Ports and settings of `LangGraphRuns`.
 
-    Log, reads and store must be callable from the loop that runs user code. The metadata of runs shows `api_url`.
+    Log, reads, versions and store must be callable from the loop that runs user code. The metadata of runs shows
+    `api_url`. The checkpoints of one run may take `overlay_bytes` of memory, beside the newest one.
     """
 
     graphs: Graphs
@@ -76,6 +76,8 @@ class ExecutorDependencies:
     serde: SerializerProtocol
     api_url: str | None = None
     secrets: Secrets = field(kw_only=True)
+    versions: RunVersions = field(kw_only=True)
+    overlay_bytes: int = field(kw_only=True)
 
 
 class LangGraphRuns:
@@ -109,8 +111,9 @@ class GraphRun:
         self._stop = stop
         self._hidden = HiddenValues(dependencies.secrets.keys)
         self._token = f"{order.run_id}:{order.epoch}"
-        reads = dependencies.reads
-        self._reads = OverlaidReads(reads if order.has_checkpoints else ExcludeThread(reads, order.thread_id))
+        self._reads = OverlaidReads(dependencies.reads)
+        if not order.has_checkpoints:
+            self._reads.is_new(order.thread_id)
         claim = WriteClaim(order.thread_id, order.run_id, order.epoch, order.cause, order.run_version)
         self._durability: Durability = durability(order.kwargs)
         self._holds = False
@@ -118,6 +121,11 @@ class GraphRun:
         self._journal = RunJournal(
             dependencies.log, claim, dependencies.clock, dependencies.ids, acknowledged=self._durability == "sync"
         )
+        self._reads.limit(OverlayRoom(dependencies.overlay_bytes, self._journal, self._projected))
+
+    async def _projected(self) -> int | None:
+        """Return the version of the run's stream in the rows. Raises: Unavailable."""
+        return await self._dependencies.versions.run_version(self._order.thread_id, self._order.run_id)
 
     async def outcome(self) -> RunOutcome:
         """Execute the attempt and return its outcome. Raises: AttemptLost, CancelledError when drained, Unavailable."""
@@ -236,7 +244,8 @@ class GraphRun:
             self._reads.exclude(self._order.run_id)  # the whole run again
             return run_input(kwargs)
         used_up = await is_answer_used(self._dependencies.reads, graph, earlier)
-        self._reads.count_only(earlier.counted)
+        newest = await find_latest(self._dependencies.reads, self._order.thread_id, None)
+        self._reads.count_only(earlier.counted, newest.seq if newest is not None else 0)
         return earlier.missing_input(kwargs, ChannelCodec(self._dependencies.serde), used_up=used_up)
 
     async def _mark_end(self) -> None:

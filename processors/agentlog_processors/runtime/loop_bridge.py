@@ -7,9 +7,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from agentlog_facts.checkpoint_ports import CheckpointQuery, CheckpointReads, StoredCheckpoint
+from agentlog_facts.checkpoint_ports import CheckpointQuery, CheckpointReads, RunVersions, StoredCheckpoint
 from agentlog_facts.envelope import Draft, LogPosition, Recorded
-from agentlog_facts.ids import Key
+from agentlog_facts.ids import Key, RunId, ThreadId
 from agentlog_facts.ports import EventLog
 
 T = TypeVar("T")
@@ -119,3 +119,15 @@ class BridgedCheckpointReads:
     async def find(self, query: CheckpointQuery) -> Sequence[StoredCheckpoint]:
         """Find checkpoints on the service loop. Raises: Unavailable."""
         return await self._bridge.call(lambda: self._reads.find(query))
+
+
+class BridgedRunVersions:
+    """Implements `checkpoint_ports.RunVersions` for callers on any loop."""
+
+    def __init__(self, bridge: LoopBridge, versions: RunVersions) -> None:
+        self._bridge = bridge
+        self._versions = versions
+
+    async def run_version(self, thread_id: ThreadId, run_id: RunId) -> int | None:
+        """Return the version on the service loop. Raises: Unavailable."""
+        return await self._bridge.call(lambda: self._versions.run_version(thread_id, run_id))

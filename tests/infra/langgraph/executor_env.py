@@ -34,16 +34,26 @@ def order_id(run: int) -> str:
 
 
 class ExecutorEnv:
-    """A log whose facts are projected at once, with the runs that are executed over it."""
+    """A log whose facts are projected at once, with the runs over it, which keep as little as possible in memory."""
 
-    def __init__(self, graphs: Graphs, log: type[MemoryLog] = MemoryLog) -> None:
+    def __init__(self, graphs: Graphs, log: type[MemoryLog] = MemoryLog, overlay_bytes: int = 0) -> None:
         self.graphs = graphs
         self.reads = MemoryCheckpoints()
         self.log = log(self.reads)
         self.store = MemoryStore()
         self.serde = serde = JsonPlusSerializer()
         dependencies = ExecutorDependencies(
-            graphs, self.reads, self.store, self.log, SystemClock(), SystemIds(), serde, API_URL, secrets=SECRETS
+            graphs,
+            self.reads,
+            self.store,
+            self.log,
+            SystemClock(),
+            SystemIds(),
+            serde,
+            API_URL,
+            secrets=SECRETS,
+            versions=self.log,
+            overlay_bytes=overlay_bytes,
         )
         self.runs = LangGraphRuns(dependencies)
         self.access = LangGraphAccess(StateDependencies(graphs, self.reads, self.store, SystemIds(), serde))

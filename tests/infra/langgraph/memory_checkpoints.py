@@ -7,7 +7,7 @@ from agentlog_facts.checkpoint import CheckpointFact, CheckpointSaved, Checkpoin
 from agentlog_facts.checkpoint_ports import CheckpointQuery, StoredCheckpoint
 from agentlog_facts.envelope import Draft, Fact, LogPosition, Recorded
 from agentlog_facts.errors import Unavailable
-from agentlog_facts.ids import Key, Stream, ThreadId, stream
+from agentlog_facts.ids import Key, RunId, Stream, ThreadId, stream
 from agentlog_facts.thread import ThreadDeleted
 from agentlog_facts.vocabulary import decode_fact, encode_fact
 from agentlog_infra.langgraph.checkpoints.checkpoint_fold import FoldedCheckpoints
@@ -67,9 +67,10 @@ class MemoryLog:
     """Log that folds appended facts at once unless `at_once` is False. Implements `ports.EventLog`."""
 
     def __init__(self, reads: MemoryCheckpoints, *, at_once: bool = True) -> None:
-        self._reads = reads
+        self.rows = reads
         self._at_once = at_once
         self.drafts: list[Draft] = []
+        self._waiting = 0
         self.fails = False
 
     def partition_of(self, key: Key) -> int:
@@ -79,9 +80,22 @@ class MemoryLog:
         if self.fails:
             raise Unavailable("the log is unavailable")
         self.drafts.append(draft)
+        self._waiting += 1
         if self._at_once:
-            self._reads.fold(draft.stream, draft.facts)
+            self.project()
         return LogPosition(0, len(self.drafts))
+
+    def project(self) -> None:
+        """Fold all drafts that were not folded yet."""
+        waiting, self._waiting = self.drafts[len(self.drafts) - self._waiting :], 0
+        for draft in waiting:
+            self.rows.fold(draft.stream, draft.facts)
+
+    async def run_version(self, thread_id: ThreadId, run_id: RunId) -> int | None:
+        """Return the version of the folded drafts of a run. Implements `checkpoint_ports.RunVersions`."""
+        folded = self.drafts[: len(self.drafts) - self._waiting]
+        commits = sum(draft.stream == stream("run", run_id) for draft in folded)
+        return commits - 1 if commits else None
 
     async def read(self, place: LogPosition) -> Recorded:
         raise Unavailable("not kept")

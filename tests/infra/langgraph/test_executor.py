@@ -569,7 +569,7 @@ async def test_no_superstep_starts_before_the_log_has_the_one_before(graphs: Gra
 
 
 async def test_the_first_superstep_waits_for_nothing(graphs: Graphs) -> None:
-    env = ExecutorEnv(graphs, SlowLog)
+    env = ExecutorEnv(graphs, SlowLog, overlay_bytes=1 << 20)
     assert isinstance(env.log, SlowLog)
     run = asyncio.create_task(env.run("steps", input={"said": []}))
     async with asyncio.timeout(5):

@@ -313,7 +313,18 @@ def pickling(graphs: Graphs) -> ExecutorEnv:
     env.serde = serde = JsonPlusSerializer(pickle_fallback=True)
     env.log, env.store = MemoryLog(env.reads), MemoryStore()
     env.runs = LangGraphRuns(
-        ExecutorDependencies(graphs, env.reads, env.store, env.log, SystemClock(), SystemIds(), serde, secrets=SECRETS)
+        ExecutorDependencies(
+            graphs,
+            env.reads,
+            env.store,
+            env.log,
+            SystemClock(),
+            SystemIds(),
+            serde,
+            secrets=SECRETS,
+            versions=env.log,
+            overlay_bytes=0,
+        )
     )
     env.access = LangGraphAccess(StateDependencies(graphs, env.reads, env.store, SystemIds(), serde))
     return env

@@ -5,7 +5,9 @@ appends. So all full copies together have at most 8/7 of the final size, and a r
 most to the last full copy.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from agentlog_facts.checkpoint import Encoded, EncodedChannel
 from agentlog_facts.ids import Stream, ThreadId
@@ -32,6 +34,10 @@ class ChannelKey:
     thread_id: ThreadId
     checkpoint_ns: str
     channel: str
+
+
+Kept: TypeAlias = Callable[[ChannelKey, str, Stream], bool]
+"""Answer whether a version of a channel, as stated on a stream, is still in memory."""
 
 
 @dataclass(slots=True)
@@ -68,15 +74,21 @@ class _Read:
     marks: list[Digest | None]
 
 
+def _always(key: ChannelKey, version: str, stream: Stream) -> bool:
+    return True
+
+
 class ChannelDeltaEncoder:
     """Encodes new versions of channels; for this it keeps the items of the last stored list of each channel.
 
     An item is encoded again only if it may differ: an object that cannot change, or a message whose digest is still the
-    same, is compared as it is. So a long list that grows by one item costs little, also if it was read before.
+    same, is compared as it is. So a long list that grows by one item costs little, also if it was read before. It grows
+    only from a version of which `is_kept` is true, because the reader of own facts needs it.
     """
 
-    def __init__(self, codec: ChannelCodec) -> None:
+    def __init__(self, codec: ChannelCodec, is_kept: Kept = _always) -> None:
         self._codec = codec
+        self._is_kept = is_kept
         self._bases: dict[ChannelKey, _Base] = {}
         self._read: dict[ChannelKey, _Read] = {}
 
@@ -84,6 +96,15 @@ class ChannelDeltaEncoder:
         """Remember a version that was read and has just been decoded to `value`; the next version may build on it."""
         if channel.kind == "list" and is_list(value):
             self._read[key] = _Read(channel, [*value], [message_digest(item) for item in value])
+
+    def forget_dropped(self) -> None:
+        """Forget all versions of which `is_kept` is false."""
+        for key, base in [*self._bases.items()]:
+            if not self._is_kept(key, base.version, base.stream):
+                del self._bases[key]
+        for key, read in [*self._read.items()]:
+            if not self._is_kept(key, read.channel.version, read.channel.stream):
+                del self._read[key]
 
     def _base(self, key: ChannelKey) -> _Base | None:
         """Return the last version that was read or written."""
@@ -105,6 +126,8 @@ class ChannelDeltaEncoder:
         if not is_list(value):
             return _full(key, version, self._codec.item(value).encoded)
         base = self._base(key)
+        if base is not None and not self._is_kept(key, base.version, base.stream):
+            base = None
         if base is not None and not _copy_is_due(base, len(value)) and self._grew(base, value):
             items = self._codec.list_items(value[len(base.items) :])
             appended = _appended(key, version, base, [item.encoded for item in items])

@@ -5,11 +5,11 @@ from dataclasses import replace
 from itertools import islice
 
 from agentlog_facts.checkpoint import (
-    ChannelHistory,
     CheckpointFact,
     CheckpointKey,
     CheckpointSaved,
     CheckpointsHidden,
+    VersionKey,
     WritesSaved,
     channel_entries,
     channel_versions,
@@ -18,6 +18,7 @@ from agentlog_facts.checkpoint import (
 )
 from agentlog_facts.checkpoint_ports import CheckpointQuery, StoredCheckpoint, StoredWrite
 from agentlog_facts.ids import Stream
+from agentlog_infra.langgraph.checkpoints.kept_channels import KeptChannels, size_of
 
 
 class FoldedCheckpoints:
@@ -28,7 +29,37 @@ class FoldedCheckpoints:
         self._checkpoints: dict[CheckpointKey, StoredCheckpoint] = {}
         self._hidden: dict[CheckpointKey, StoredCheckpoint] = {}
         self._writes: dict[CheckpointKey, list[StoredWrite]] = {}
-        self._channels = ChannelHistory()
+        self._sizes: dict[CheckpointKey, int] = {}
+        self._size_bytes = 0
+        self._channels = KeptChannels()
+
+    @property
+    def last_seq(self) -> int:
+        """Return the order number of the last fact."""
+        return self._seq
+
+    @property
+    def newest(self) -> StoredCheckpoint | None:
+        """Return the checkpoint that was saved last, without its channels and writes."""
+        return next(reversed(self._checkpoints.values()), None)
+
+    @property
+    def older_bytes(self) -> int:
+        """Return the size of everything in memory, beside the newest checkpoint with its state and writes."""
+        size_bytes, newest = self._size_bytes + self._channels.size_bytes, self.newest
+        if newest is not None:
+            size_bytes -= self._sizes[newest.key] + self._channels.bytes_of(newest)
+        return size_bytes
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._checkpoints
+
+    def __len__(self) -> int:
+        return len(self._checkpoints)
+
+    def __iter__(self) -> Iterator[CheckpointKey]:
+        """Yield the keys of all checkpoints, oldest first."""
+        return iter(self._checkpoints)
 
     def apply(self, stream: Stream, fact: CheckpointFact) -> None:
         """Fold one fact of `stream`. Raises: Corrupt if it builds on an unknown version."""
@@ -45,9 +76,23 @@ class FoldedCheckpoints:
 
     def remember(self, stored: StoredCheckpoint) -> None:
         """Add the channels of a checkpoint that was read from the rows, so that later deltas can be applied to them."""
-        for name, version in channel_versions(stored.checkpoint).items():
-            key = (stored.thread_id, stored.checkpoint_ns, name, version)
-            self._channels.remember(key, stored.channels.get(name))
+        self._channels.remember(stored)
+
+    def forget_reads(self, most_bytes: int) -> None:
+        """Drop channels of checkpoints that were read first, while everything together has more bytes."""
+        self._channels.forget_reads(most_bytes - self._size_bytes)
+
+    def drop(self, key: CheckpointKey) -> None:
+        """Drop a checkpoint that the rows hold, if it is here, and the writes on it."""
+        stored = self._checkpoints.pop(key, None)
+        if stored is not None:
+            self._channels.release(stored)
+        self._writes.pop(key, None)
+        self._size_bytes -= self._sizes.pop(key, 0)
+
+    def has_list(self, key: VersionKey, stream: Stream) -> bool:
+        """Return whether a list may grow from this version as stated on `stream`."""
+        return self._channels.has_list(key, stream)
 
     def get(self, key: CheckpointKey, query: CheckpointQuery | None = None) -> StoredCheckpoint | None:
         """Return a folded checkpoint with its channels and the folded writes on it."""
@@ -92,8 +137,7 @@ class FoldedCheckpoints:
 
     def lacks(self, stored: StoredCheckpoint) -> bool:
         """Return whether a checkpoint names a channel version that has been neither folded nor remembered."""
-        versions = channel_versions(stored.checkpoint).items()
-        return not all(self._channels.knows((stored.thread_id, stored.checkpoint_ns, *one)) for one in versions)
+        return not self._channels.knows_all(stored)
 
     def _complete(self, stored: StoredCheckpoint, query: CheckpointQuery) -> StoredCheckpoint:
         versions = channel_versions(stored.checkpoint)
@@ -104,8 +148,8 @@ class FoldedCheckpoints:
         for entry in channel_entries(fact, stream):
             self._channels.fold(fact.thread_id, fact.checkpoint_ns, entry, self._seq)
         key = CheckpointKey(fact.thread_id, fact.checkpoint_ns, fact.checkpoint_id)
-        self._checkpoints.pop(key, None)  # a checkpoint that is saved again becomes the newest
-        self._checkpoints[key] = StoredCheckpoint(
+        earlier = self._checkpoints.pop(key, None)  # a checkpoint that is saved again becomes the newest
+        self._checkpoints[key] = stored = StoredCheckpoint(
             *key,
             parent_checkpoint_id=fact.parent_checkpoint_id,
             run_id=fact.run_id,
@@ -115,9 +159,18 @@ class FoldedCheckpoints:
             channels={},
             writes=(),
         )
+        self._channels.name(stored)
+        if earlier is not None:
+            self._channels.release(earlier)
+        self._grow(key, size_of(fact.checkpoint) + size_of(fact.metadata))
+
+    def _grow(self, key: CheckpointKey, size_bytes: int) -> None:
+        self._sizes[key] = self._sizes.get(key, 0) + size_bytes
+        self._size_bytes += size_bytes
 
     def _written(self, fact: WritesSaved) -> None:
         key = CheckpointKey(fact.thread_id, fact.checkpoint_ns, fact.checkpoint_id)
+        self._grow(key, sum(map(size_of, fact.writes)))
         self._writes.setdefault(key, []).extend(
             StoredWrite(fact.task_id, index, channel, value, fact.task_path, fact.run_id, self._seq)
             for index, channel, value in write_entries(fact)

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from langgraph.constants import START
 
@@ -23,6 +23,10 @@ FACTS_AT_THE_END = 1000
 """Facts of one commit at the end of a run whose journal holds them back; more would not fit into a record."""
 BACKLOG = 256
 """Facts that may wait for an acknowledgement before writers have to wait too."""
+
+
+Committed: TypeAlias = Callable[[Sequence[CheckpointFact], int], None]
+"""Receiver of the facts of one commit and of the version of the stream after it."""
 
 
 class Journal(Protocol):
@@ -82,6 +86,7 @@ class RunJournal:
         self._held = False
         self._left = False
         self._broken: Callable[[], None] | None = None
+        self._committed: Committed | None = None
         self._supersteps = Supersteps()
         self.last_checkpoint_id: str | None = None
         """The last acknowledged checkpoint of the root graph."""
@@ -110,6 +115,15 @@ class RunJournal:
     def hold(self) -> None:
         """Append nothing before `close`."""
         self._held = True
+
+    @property
+    def is_writing(self) -> bool:
+        """Return whether all facts that were written go to the log without another call."""
+        return not (self._held or self._left or self._closed or self.failed)
+
+    def on_commit(self, committed: Committed) -> None:
+        """Call `committed` with the facts of each commit that the log has acknowledged, and its version."""
+        self._committed = committed
 
     def on_failure(self, broken: Callable[[], None]) -> None:
         """Call `broken` once when an append is lost."""
@@ -193,6 +207,8 @@ class RunJournal:
                 self._version = 0 if self._version is None else self._version + 1
                 self._outstanding -= len(facts)
                 self._note(facts)
+                if self._committed is not None:
+                    self._committed(facts, self._version)
         except BaseException as error:
             self._fail(error)
             raise

@@ -37,7 +37,7 @@ from agentlog_facts.checkpoint_ports import (
 )
 from agentlog_facts.configurable import CHECKPOINT_KEYS, NODE_METADATA
 from agentlog_facts.errors import Corrupt
-from agentlog_facts.ids import ThreadId
+from agentlog_facts.ids import Stream, ThreadId
 from agentlog_facts.json_value import Json, JsonObject, TooDeep
 from agentlog_facts.secret_values import HiddenValues
 from agentlog_infra.langgraph.checkpoints.channel_codec import ChannelCodec, is_exact
@@ -72,7 +72,7 @@ class LogSaver(LoopBoundSaver):
         self._reads = reads
         self._journal = journal
         self._codec = ChannelCodec(self.serde)
-        self._deltas = ChannelDeltaEncoder(self._codec)
+        self._deltas = ChannelDeltaEncoder(self._codec, self._is_kept)
         self._token = hashlib.sha256(token.encode()).hexdigest()[:8]
         self._hidden = hidden
         self._count = 0
@@ -184,6 +184,15 @@ class LogSaver(LoopBoundSaver):
         if isinstance(self._reads, OverlaidReads):
             self._reads.add(self._journal.stream(thread_id), (fact,))
         await self._journal.write(thread_id, (fact,))
+        if isinstance(self._reads, OverlaidReads) and await self._reads.make_room(
+            wait=isinstance(fact, CheckpointSaved)  # LangGraph waits for a checkpoint before its next step
+        ):
+            self._deltas.forget_dropped()
+
+    def _is_kept(self, key: ChannelKey, version: str, stream: Stream) -> bool:
+        """Return whether a list may grow from this version; an overlay may have dropped it."""
+        named = (key.thread_id, key.checkpoint_ns, key.channel, version)
+        return not isinstance(self._reads, OverlaidReads) or self._reads.has_list(named, stream)
 
     def _plain(self, checkpoint: Checkpoint) -> JsonObject:
         plain: dict[str, object] = {}
