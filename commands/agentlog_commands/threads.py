@@ -1,5 +1,6 @@
 """Commands of a thread: CreateThread, PatchThread, DeleteThread, UpdateState."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agentlog_commands.command import Accepted, Decision, Reason, Refused
@@ -20,6 +21,11 @@ from agentlog_facts.thread import (
 def thread_stream(thread_id: ThreadId) -> Stream:
     """Return the stream for the life cycle of a thread and of its runs."""
     return stream("thread", thread_id)
+
+
+def meta_stream(thread_id: ThreadId) -> Stream:
+    """Return the stream for the metadata of a thread."""
+    return stream("meta", thread_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,29 +57,25 @@ class PatchThread:
         """Return whether a few patches like this one would exceed the limit together."""
         return not self.limit.part().holds(self.metadata)
 
-    def decide(self, state: ThreadState, before: JsonObject, version: int | None, meta_version: int | None) -> Decision:
+    def decide(self, state: ThreadState, before: JsonObject, meta_version: int | None) -> Decision:
         """Accept, or refuse if the thread does not exist, or if its metadata would be too large.
 
-        `before` is the metadata at `version` and `meta_version`. A patch demands the version if it is large or if more
-        than half of the limit is used: patches that see the same metadata must not exceed the limit together. No demand
-        can say that a stream has no version yet, so such a patch of metadata without a version is on the thread's own
-        stream.
+        `before` is the metadata at `meta_version`. A patch demands the version if it is large or if more
+        than half of the limit is used: patches that see the same metadata must not exceed the limit together. A first
+        patch demands that there is no other yet.
         """
         if not state.exists:
             return Refused("thread_not_found")
         merged = {**before, **self.metadata}
-        name, demand = self._place(merged, version, meta_version)
         patched = ThreadMetadataPatched(self.thread_id, self.metadata)
+        demand = self._demand(merged, meta_version)
+        name = meta_stream(self.thread_id)
         return self.limit.refusal(merged) or Accepted(name, (patched,), {name: demand})
 
-    def _place(self, merged: JsonObject, version: int | None, meta_version: int | None) -> tuple[Stream, Demand]:
-        """Return the stream of the patch, and what it demands of it."""
-        name = stream("meta", self.thread_id)
+    def _demand(self, merged: JsonObject, meta_version: int | None) -> Demand:
         if not self.large and self.limit.part(2).holds(merged):
-            return name, "exists"
-        if meta_version is not None:
-            return name, meta_version
-        return thread_stream(self.thread_id), "exists" if version is None else version
+            return "exists"
+        return "absent" if meta_version is None else meta_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +91,8 @@ class DeleteThread:
         if not state.exists:
             return Refused("thread_not_found")
         name = thread_stream(self.thread_id)
-        demands = {name: self.version}
-        if self.meta_version is not None:
-            demands[stream("meta", self.thread_id)] = self.meta_version
+        patched: Demand = "absent" if self.meta_version is None else self.meta_version
+        demands: Mapping[Stream, Demand] = {name: self.version, meta_stream(self.thread_id): patched}
         return Accepted(name, (ThreadDeleted(self.thread_id),), demands)
 
 

@@ -31,7 +31,7 @@ class ThreadCreated:
 class ThreadMetadataPatched:
     """Top-level keys were merged over the thread's metadata (a null is stored).
 
-    This fact is on the stream `meta-`; a large first one is on `thread-`, so that it can demand a version.
+    This fact is on the stream `meta-`; in commits of rules 1, a large first one is on `thread-`.
     """
 
     thread_id: ThreadId

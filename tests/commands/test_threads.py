@@ -17,20 +17,25 @@ def test_a_patch_lies_beside_the_life_of_runs() -> None:
     command = PatchThread(THREAD, {"a": 1})
     decision = (
         given(c.thread_created())
-        .when(lambda state: command.decide(state, {}, 0, None))
+        .when(lambda state: command.decide(state, {}, None))
         .then(ThreadMetadataPatched(THREAD, {"a": 1}))
     )
     assert (decision.stream, decision.demands) == (ON_META, {ON_META: "exists"})
 
 
 def test_an_unknown_thread_is_neither_patched_nor_deleted() -> None:
-    given().when(lambda state: PatchThread(THREAD, {}).decide(state, {}, None, None)).then_refused("thread_not_found")
+    given().when(lambda state: PatchThread(THREAD, {}).decide(state, {}, None)).then_refused("thread_not_found")
     given().when(DeleteThread(THREAD, 0, None).decide).then_refused("thread_not_found")
 
 
 def test_a_deletion_demands_both_streams_as_they_were_seen() -> None:
     decision = given(c.thread_created()).when(DeleteThread(THREAD, 0, 3).decide).then(ThreadDeleted(THREAD))
     assert decision.demands == {ON_THREAD: 0, ON_META: 3}
+
+
+def test_a_deletion_that_saw_no_patch_demands_that_there_is_none() -> None:
+    decision = given(c.thread_created()).when(DeleteThread(THREAD, 0, None).decide).then(ThreadDeleted(THREAD))
+    assert decision.demands == {ON_THREAD: 0, ON_META: "absent"}
 
 
 def test_state_is_not_written_while_a_run_is_active() -> None:

@@ -88,7 +88,7 @@ async def patch(context: RequestContext) -> Response:
 
     async def decide() -> Decision:
         found = await thread_context(context, thread_id)
-        return command.decide(found.state, found.metadata, found.version, found.meta_version)
+        return command.decide(found.state, found.metadata, found.meta_version)
 
     done = await context.submit("PatchThread", thread_id, decide, serial=command.large)
     if not isinstance(done, Submitted):
