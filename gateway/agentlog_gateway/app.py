@@ -50,6 +50,7 @@ from agentlog_projections.queries.postgres_command_context import PostgresComman
 from agentlog_projections.queries.run_health import run_health
 from agentlog_projections.queries.run_status import RunStatusRows
 from agentlog_projections.queries.state_version import PostgresStateVersions
+from agentlog_projections.queries.thread_storage import StoredCheckpoints
 from agentlog_projections.sql.caught_up import PartitionCatchUp
 
 log = logging.getLogger(__name__)
@@ -155,6 +156,7 @@ def _dependencies(
         server_metadata=server_metadata(f"http://{settings.host}:{settings.port}"),
         contexts=PostgresCommandContexts(pool),
         threads=Threads(pool),
+        stored_checkpoints=StoredCheckpoints(pool),
         state_versions=PostgresStateVersions(pool),
         answers=RememberedAnswers(settings.gateway_cache_bytes),
         runs=Runs(pool),

@@ -15,6 +15,7 @@ from agentlog_gateway.schemas.queries import (
     PastStatesQuery,
     RunListQuery,
     StateQuery,
+    ThreadQuery,
 )
 from agentlog_gateway.schemas.requests import (
     AnyJson,
@@ -23,18 +24,22 @@ from agentlog_gateway.schemas.requests import (
     HistoryQuery,
     StateAtCheckpoint,
     StateUpdate,
+    ThreadCount,
     ThreadCreate,
     ThreadPatch,
+    ThreadPrune,
     ThreadSearch,
 )
 from agentlog_gateway.schemas.response_models import (
     AssistantResponse,
     HealthResponse,
     InfoResponse,
+    PruneResponse,
     ReadinessResponse,
     RunResponse,
     StateResponse,
     StateUpdateResponse,
+    StorageResponse,
     ThreadResponse,
 )
 from agentlog_gateway.schemas.run_requests import StatelessRun, ThreadRun
@@ -141,12 +146,17 @@ OPERATIONS: Sequence[Operation] = (
     Operation(
         "POST", "/threads/search", threads.search, "Search threads", "threads", list[ThreadResponse], ThreadSearch
     ),
-    Operation("GET", THREAD, threads.get, "Get a thread", "threads", ThreadResponse),
+    Operation("POST", "/threads/count", threads.count, "Count threads", "threads", int, ThreadCount),
+    Operation(
+        "POST", "/threads/prune", threads.prune, "Delete or prune threads", "threads", PruneResponse, ThreadPrune
+    ),
+    Operation("GET", THREAD, threads.get, "Get a thread", "threads", ThreadResponse, query=ThreadQuery),
+    Operation("GET", THREAD + "/storage", threads.storage, "Get the storage of a thread", "threads", StorageResponse),
     Operation(
         "PATCH",
         THREAD,
         threads.patch,
-        "Merge metadata",
+        "Merge metadata, replace the TTL",
         "threads",
         ThreadResponse,
         ThreadPatch,
@@ -208,12 +218,9 @@ NOT_IMPLEMENTED: Sequence[tuple[str, str]] = (
     ("DELETE", "/store/items"),
     ("POST", "/store/items/search"),
     ("POST", "/store/namespaces"),
-    ("POST", "/threads/count"),
-    ("POST", "/threads/prune"),
     ("POST", THREAD + "/commands"),
     ("POST", THREAD + "/copy"),
     ("POST", RUNS + "/crons"),
-    ("GET", THREAD + "/storage"),
     ("GET", THREAD + "/stream"),
     ("POST", THREAD + "/stream/events"),
     ("GET", "/ui/{path:path}"),

@@ -21,6 +21,8 @@ from agentlog_facts.thread import (
     ThreadCreated,
     ThreadDeleted,
     ThreadMetadataPatched,
+    ThreadPruned,
+    ThreadTtlSet,
 )
 
 THREAD = ThreadId("019ab000-0000-7000-8000-000000000001")
@@ -32,8 +34,10 @@ INTERRUPT: JsonObject = {"5a1c": [{"id": "9f3e", "value": {"question": "Send it?
 CANCELLED: JsonObject = {"error": "UserInterrupt", "message": "interrupt requested"}
 
 EXAMPLES: tuple[Fact, ...] = (
-    ThreadCreated(THREAD, {"customer": "42"}),
+    ThreadCreated(THREAD, {"customer": "42"}, ttl={"strategy": "keep_latest", "ttl_minutes": 90}),
     ThreadMetadataPatched(THREAD, {"title": "Invoice"}),
+    ThreadTtlSet(THREAD, {"strategy": "delete", "ttl_minutes": 1440}),
+    ThreadPruned(THREAD),
     ThreadDeleted(THREAD),
     StateUpdated(THREAD, "", SECOND, {"set": {"approved": True}}, ("send",), {}),
     RunCreated(

@@ -65,7 +65,7 @@ def _thread(rows: MemoryRows, thread_id: ThreadId, partition: int) -> ThreadCont
     graph_id = row.metadata.get("graph_id")
     active = {id_of(run): _state(rows, run) for run in rows.runs_of(thread_id) if run.active}
     state = ThreadState(True, row.temporary, graph_id if isinstance(graph_id, str) else None, active)
-    return ThreadContext(state, row.version, row.meta_version, row.metadata)
+    return ThreadContext(state, row.version, row.meta_version, row.metadata, row.ttl, row.expires_at)
 
 
 def _state(rows: MemoryRows, row: RunRow) -> RunState:

@@ -43,6 +43,7 @@ from agentlog_projections.queries.health import health
 from agentlog_projections.queries.postgres_command_context import PostgresCommandContexts
 from agentlog_projections.queries.run_health import run_health
 from agentlog_projections.queries.state_version import PostgresStateVersions
+from agentlog_projections.queries.thread_storage import StoredCheckpoints
 from agentlog_projections.sql.caught_up import PartitionCatchUp
 
 EXAMPLES = Path(agentlog_infra.examples.__file__).parent / "langgraph.json"
@@ -80,6 +81,7 @@ def dependencies(log: MemoryLog, pool: Pool, config: Path = EXAMPLES) -> Depende
         server_metadata={},
         contexts=PostgresCommandContexts(pool),
         threads=Threads(pool),
+        stored_checkpoints=StoredCheckpoints(pool),
         state_versions=PostgresStateVersions(pool),
         answers=RememberedAnswers(),
         runs=Runs(pool),

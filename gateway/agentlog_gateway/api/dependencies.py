@@ -25,6 +25,7 @@ from agentlog_projections.queries.command_context import CommandContexts
 from agentlog_projections.queries.health import ProjectionHealth
 from agentlog_projections.queries.run_health import RunHealth
 from agentlog_projections.queries.state_version import StateVersions
+from agentlog_projections.queries.thread_storage import StoredCheckpoints
 
 Check: TypeAlias = Callable[[], Awaitable[object]]
 """Checks that a dependency answers. Raises: AgentlogError."""
@@ -51,7 +52,8 @@ class Dependencies:
     """Ports and queries of the endpoints.
 
     `prepared` is set once every loaded graph has its assistant. `checks` has a health check for each dependency.
-    `server_metadata` names this server in the metadata of runs.
+    `server_metadata` names this server in the metadata of runs. `default_ttl` is that of new threads, as in
+    `ThreadCreated`.
     """
 
     clock: Clock
@@ -70,6 +72,7 @@ class Dependencies:
     server_metadata: JsonObject
     contexts: CommandContexts
     threads: Threads
+    stored_checkpoints: StoredCheckpoints
     state_versions: StateVersions
     answers: RememberedAnswers
     runs: Runs
@@ -80,3 +83,4 @@ class Dependencies:
     run_health: RunHealthQuery
     worker_deaths: WorkerDeaths
     prepared: asyncio.Event
+    default_ttl: JsonObject | None = None

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agentlog_commands.command import Decision, Refused
-from agentlog_commands.identity import Identity, digest, identify
+from agentlog_commands.identity import Identity, digest, follow_up, identify
 from agentlog_commands.submit import Intent, Submitted, Voided
 from agentlog_facts import envelope
 from agentlog_facts.envelope import ANONYMOUS, Actor, Cause
@@ -143,16 +143,19 @@ class RequestContext:
         *,
         serial: bool = False,
         conflicts: bool = False,
+        item: int | None = None,
     ) -> Submitted | Refused | Voided:
         """Submit the decision on a command; the record of a refusal names it `command`.
 
-        `conflicts`: the API defines a 409 for this command; then too many lost races raise it in place of Contended.
+        `item` numbers the commits of a request that makes several. `conflicts`: the API defines a 409 for this command;
+        then too many lost races raise it in place of Contended.
 
         Raises: Unavailable, OutcomeUnknown, KeyReused, Contended or Problem 409, Problem 422 for metadata that is too
         large, and the errors of `decide`.
         """
         identity = self.identity
-        intent = Intent(Key(key), identity.event_id, self.body_sha256, self.cause, identity.keyed, serial)
+        event_id = identity.event_id if item is None else follow_up(identity.event_id, item)
+        intent = Intent(Key(key), event_id, self.body_sha256, self.cause, identity.keyed, serial)
         self.attempted = Attempted(Key(key), command)
         deciding = _CaughtDecision(decide)
         try:

@@ -1,5 +1,9 @@
-"""Endpoints of threads: create, get, patch, delete, search. Source: docs/http-api.md, section 5."""
+"""Endpoints of threads: create, get, patch, delete, search, count, prune, storage.
 
+Source: docs/http-api.md, section 5.
+"""
+
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
 
@@ -7,19 +11,22 @@ from starlette.responses import Response, StreamingResponse
 
 from agentlog_commands.command import Decision, Refused
 from agentlog_commands.submit import Submitted, Voided
-from agentlog_commands.threads import CreateThread, DeleteThread, PatchThread
+from agentlog_commands.threads import CreateThread, DeleteThread, PatchThread, PruneThread
 from agentlog_facts.ids import Key, ThreadId
 from agentlog_facts.thread import ThreadCreated
 from agentlog_gateway.api.request_context import RequestContext
 from agentlog_gateway.http.errors import Problem, thread_not_found
 from agentlog_gateway.http.responses import JSON, json_response, no_content, page_headers
 from agentlog_gateway.schemas.extract import extraction_paths
-from agentlog_gateway.schemas.requests import ThreadCreate, ThreadPatch, ThreadSearch
-from agentlog_gateway.schemas.responses import new_thread_json
+from agentlog_gateway.schemas.queries import ThreadQuery
+from agentlog_gateway.schemas.requests import ThreadCount, ThreadCreate, ThreadPatch, ThreadPrune, ThreadSearch
+from agentlog_gateway.schemas.responses import new_thread_json, storage_json
 from agentlog_gateway.schemas.thread_document import thread_document
 from agentlog_projections.models.threads import Thread, ThreadFilter, ThreadText
 from agentlog_projections.queries.command_context import ThreadContext
 
+PRUNED_AT_ONCE = 8
+"""Threads that one request deletes or prunes at the same time."""
 READ_AT_ONCE_BYTES = 64 * 1024
 """Values of threads up to this size are read with the page of a search that shows them."""
 
@@ -48,7 +55,8 @@ async def create(context: RequestContext) -> Response:
     body = await context.body(ThreadCreate)
     thread_id = ThreadId(body.thread_id or context.new_id("thread"))
     await context.dependencies.caught_up.require(thread_id)
-    command = CreateThread(thread_id, body.metadata, context.dependencies.limits.metadata)
+    ttl = context.dependencies.default_ttl if body.ttl is None else body.ttl.fact
+    command = CreateThread(thread_id, body.metadata, context.dependencies.limits.metadata, ttl)
 
     async def decide() -> Decision:
         return command.decide()
@@ -65,26 +73,31 @@ async def create(context: RequestContext) -> Response:
     raise Problem(409, f"Thread with ID {thread_id} already exists", reason="thread_exists")
 
 
-async def _shown(context: RequestContext, thread_id: str, headers: Mapping[str, str] | None = None) -> Response:
+async def _shown(
+    context: RequestContext, thread_id: str, headers: Mapping[str, str] | None = None, *, with_ttl: bool = False
+) -> Response:
     """Return the response that shows a thread. Raises: Problem 404, Unavailable."""
     await context.dependencies.caught_up.require(thread_id)
     found = await context.dependencies.threads.text(ThreadId(thread_id))
     if found is None:
         await context.dependencies.caught_up.require(thread_id, fresh=True)
         raise thread_not_found(thread_id)
-    return Response(thread_document(found, context.dependencies.secrets.keys), 200, dict(headers or {}), JSON)
+    document = thread_document(found, context.dependencies.secrets.keys, with_ttl=with_ttl)
+    return Response(document, 200, dict(headers or {}), JSON)
 
 
 async def get(context: RequestContext) -> Response:
-    """GET /threads/{thread_id}."""
-    return await _shown(context, context.path_id("thread"))
+    """GET /threads/{thread_id}; `include=ttl` adds the time to live."""
+    with_ttl = "ttl" in context.query(ThreadQuery).include
+    return await _shown(context, context.path_id("thread"), with_ttl=with_ttl)
 
 
 async def patch(context: RequestContext) -> Response:
-    """PATCH /threads/{thread_id}: merge metadata."""
+    """PATCH /threads/{thread_id}: merge metadata, replace the TTL."""
     thread_id = ThreadId(context.path_id("thread"))
     body = await context.body(ThreadPatch)
-    command = PatchThread(thread_id, body.metadata, context.dependencies.limits.metadata)
+    ttl = None if body.ttl is None else body.ttl.fact
+    command = PatchThread(thread_id, body.metadata, context.dependencies.limits.metadata, ttl)
 
     async def decide() -> Decision:
         found = await thread_context(context, thread_id)
@@ -112,14 +125,71 @@ async def delete(context: RequestContext) -> Response:
     return no_content(context.token(done))
 
 
+async def prune(context: RequestContext) -> Response:
+    """POST /threads/prune: delete threads, or keep only the last checkpoint of each namespace.
+
+    Every thread is an aggregate of its own: each gets a commit of its own, and unknown ones are skipped. A thread with
+    an active run is not pruned to its last checkpoint.
+    """
+    body = await context.body(ThreadPrune)
+    free = asyncio.Semaphore(PRUNED_AT_ONCE)
+
+    async def one(item: int, thread_id: ThreadId) -> bool:
+        async with free:
+            return await _pruned(context, item, thread_id, keeps_latest=body.strategy == "keep_latest")
+
+    named = dict.fromkeys(map(ThreadId, body.thread_ids))
+    async with asyncio.TaskGroup() as tasks:
+        done = [tasks.create_task(one(item, thread_id)) for item, thread_id in enumerate(named)]
+    return json_response({"pruned_count": sum(task.result() for task in done)})
+
+
+async def _pruned(context: RequestContext, item: int, thread_id: ThreadId, *, keeps_latest: bool) -> bool:
+    """Delete or prune one thread; return whether it is as the request demands. Raises: Unavailable."""
+
+    async def decide() -> Decision:
+        found = await thread_context(context, thread_id)
+        if not keeps_latest:
+            return DeleteThread(thread_id, found.version or 0, found.meta_version).decide(found.state)
+        earlier = await context.dependencies.stored_checkpoints.earlier(thread_id)
+        return PruneThread(thread_id, found.version or 0, found.meta_version, earlier).decide(found.state)
+
+    match await context.submit("PruneThread", thread_id, decide, serial=True, item=item):
+        case Submitted() | Refused(reason="nothing_to_do"):
+            return True
+        case _:
+            return False
+
+
+async def storage(context: RequestContext) -> Response:
+    """GET /threads/{thread_id}/storage."""
+    thread = await existing_thread(context, context.path_id("thread"), with_values=False)
+    found = await context.dependencies.stored_checkpoints.storage(thread.thread_id)
+    return json_response(storage_json(thread.thread_id, found))
+
+
+async def count(context: RequestContext) -> Response:
+    """POST /threads/count: a bare number."""
+    body = await context.body(ThreadCount)
+    where = await _filter(context, body, ())
+    return json_response(await context.dependencies.threads.count(where))
+
+
+async def _filter(context: RequestContext, body: ThreadCount, ids: Sequence[str]) -> ThreadFilter:
+    """Return the filter of a search or count. Raises: Problem 422, Unavailable while a partition is not folded."""
+    context.demand_small(metadata=body.metadata, values=body.values)
+    for one in body.excluded:
+        context.demand_small(exclude_metadata=one)
+    await context.dependencies.caught_up.require_all()
+    return ThreadFilter(tuple(ids), body.metadata or None, body.values or None, body.status, tuple(body.excluded))
+
+
 async def search(context: RequestContext) -> Response:
     """POST /threads/search: one by one if they are large, so that the loop is free for others between two of them."""
     body = await context.body(ThreadSearch)
     paths = extraction_paths(body.extract)
-    context.demand_small(metadata=body.metadata, values=body.values)
-    await context.dependencies.caught_up.require_all()
     found = await context.dependencies.threads.search(
-        ThreadFilter(tuple(body.ids), body.metadata or None, body.values or None, body.status),
+        await _filter(context, body, body.ids),
         sort_by=body.sort_by,
         descending=body.sort_order == "desc",
         limit=body.limit + 1,

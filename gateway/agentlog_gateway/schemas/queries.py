@@ -99,6 +99,12 @@ class CancelQuery(QueryString):
     action: Annotated[CancelAction, BeforeValidator(_action)] = "interrupt"
 
 
+class ThreadQuery(QueryString):
+    """GET /threads/{thread_id}. Other names in `include` are ignored."""
+
+    include: StateSelect = Field(default_factory=list[str], description="`ttl` adds the time to live")
+
+
 class StateQuery(QueryString):
     """GET /threads/{thread_id}/state and .../state/{checkpoint_id}."""
 

@@ -51,8 +51,16 @@ class ErrorDescription(BaseModel):
     message: str
 
 
+class TtlResponse(BaseModel):
+    """Time to live of a thread; `expires_at` is null for a thread that was pruned and not updated since."""
+
+    strategy: Literal["delete", "keep_latest"]
+    ttl_minutes: float
+    expires_at: datetime | None
+
+
 class ThreadResponse(BaseModel):
-    """A thread; `select` leaves fields out, and `extracted` is present if a search requests it."""
+    """A thread; `select` leaves fields out, `extracted` and `ttl` are present only on request."""
 
     thread_id: UUID
     created_at: datetime
@@ -65,6 +73,43 @@ class ThreadResponse(BaseModel):
     error: ErrorDescription | None
     interrupts: dict[str, list[InterruptResponse]] = Field(description="open interrupts by the id of their task")
     extracted: AnyObject = Field(default_factory=dict[str, Json])
+    ttl: TtlResponse | None = None
+
+
+class PruneResponse(BaseModel):
+    """The number of threads that were deleted or pruned."""
+
+    pruned_count: int
+
+
+class SizeResponse(BaseModel):
+    """A number of stored things and their bytes."""
+
+    count: int
+    bytes: int
+
+
+class ChannelSizeResponse(BaseModel):
+    """The stored versions of a channel and their bytes."""
+
+    versions: int
+    bytes: int
+
+
+class ChannelSizesResponse(SizeResponse):
+    """The stored versions of all channels and their bytes."""
+
+    by_channel: dict[str, ChannelSizeResponse]
+
+
+class StorageResponse(BaseModel):
+    """Storage that the visible checkpoints of a thread use."""
+
+    thread_id: UUID
+    total_bytes: int
+    checkpoints: SizeResponse
+    channel_values: ChannelSizesResponse
+    pending_writes: SizeResponse
 
 
 class BlockedResponse(BaseModel):

@@ -16,6 +16,7 @@ from agentlog_projections.models.assistants import Assistant
 from agentlog_projections.models.runs import Run
 from agentlog_projections.models.threads import Thread
 from agentlog_projections.queries.run_health import unserved_reason
+from agentlog_projections.queries.thread_storage import ThreadStorage
 
 
 def thread_json(row: Thread, keys: SecretKeys) -> JsonObject:
@@ -31,6 +32,29 @@ def thread_json(row: Thread, keys: SecretKeys) -> JsonObject:
         "values": unrooted(row.values),
         "error": row.error,
         "interrupts": row.interrupts,
+    }
+
+
+def ttl_json(row: Thread) -> JsonObject:
+    """Return {ttl: {strategy, ttl_minutes, expires_at}} of a thread with a time to live, {} of any other."""
+    if row.ttl is None:
+        return {}
+    expires_at = None if row.expires_at is None else time_text(row.expires_at)
+    return {"ttl": {**row.ttl, "expires_at": expires_at}}
+
+
+def storage_json(thread_id: str, found: ThreadStorage) -> JsonObject:
+    """Return the storage of a thread."""
+    channels = found.channel_values
+    by_channel: JsonObject = {
+        name: {"versions": one.number, "bytes": one.size_bytes} for name, one in found.channels.items()
+    }
+    return {
+        "thread_id": thread_id,
+        "total_bytes": found.total_bytes,
+        "checkpoints": {"count": found.checkpoints.number, "bytes": found.checkpoints.size_bytes},
+        "channel_values": {"count": channels.number, "bytes": channels.size_bytes, "by_channel": by_channel},
+        "pending_writes": {"count": found.writes.number, "bytes": found.writes.size_bytes},
     }
 
 

@@ -1,6 +1,7 @@
 """Port for the rows on which commands are decided; each answer comes from one snapshot."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from agentlog_commands.run_request import RunAssistant
@@ -15,13 +16,15 @@ class ThreadContext:
     """A thread for a decision: its state with the active runs, its metadata, and the versions to demand.
 
     `version` is that of the stream `thread-`, `meta_version` that of `meta-`. Both continue after a deletion, and are
-    None if nothing was ever accepted on the stream.
+    None if nothing was ever accepted on the stream. `ttl` and `expires_at` are those of `ThreadRow`.
     """
 
     state: ThreadState
     version: int | None
     meta_version: int | None
     metadata: JsonObject
+    ttl: JsonObject | None = None
+    expires_at: datetime | None = None
 
 
 class CommandContexts(Protocol):

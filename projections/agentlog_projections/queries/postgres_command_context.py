@@ -26,7 +26,7 @@ _ASKS = f"""CASE WHEN coalesce(json_typeof({_RESUME}), 'null') = 'null' THEN fal
 _THREAD = """
 SELECT {more} p.present AND p.stopped IS NULL AS present,
        EXISTS (SELECT FROM ledger.quarantine q WHERE q.key = $1) AS parked,
-       t.version, t.meta_version, t.temporary, t.metadata, t.deleted_at IS NOT NULL AS deleted,
+       t.version, t.meta_version, t.temporary, t.metadata, t.ttl, t.expires_at, t.deleted_at IS NOT NULL AS deleted,
        (SELECT json_agg(json_build_array(r.run_id, r.status, r.due_at, r.temporary, r.attempt, r.epoch,
                                          r.cancel->>'action', {answers}, {asks}) ORDER BY r.seq)
           FROM read_v1.runs r
@@ -123,7 +123,8 @@ def _thread(row: asyncpg.Record) -> ThreadContext:
         graph_id=graph_id if isinstance(graph_id, str) else None,
         runs={run.run_id: run for run in states},
     )
-    return ThreadContext(state, row["version"], row["meta_version"], metadata)
+    ttl = None if row["ttl"] is None else load_object(row["ttl"])
+    return ThreadContext(state, row["version"], row["meta_version"], metadata, ttl, row["expires_at"])
 
 
 def _state(run: list[Json]) -> RunState:
