@@ -20,15 +20,11 @@ from agentlog_gateway.schemas.requests import (
 )
 
 StreamMode: TypeAlias = Literal[
-    "values", "messages", "messages-tuple", "tasks", "checkpoints", "updates", "events", "debug", "custom"
+    "values", "messages", "messages-tuple", "tasks", "checkpoints", "updates", "events", "debug", "custom", "tools"
 ]
-SUPPORTED_MODES = frozenset({"values", "updates", "messages-tuple", "custom"})
 
 
-def _supported_modes(modes: list[StreamMode]) -> list[StreamMode]:
-    later = [mode for mode in modes if mode not in SUPPORTED_MODES]
-    if later:
-        raise ValueError(f"stream mode {', '.join(later)} is not supported yet by agentlog {VERSION}")
+def _distinct(modes: list[StreamMode]) -> list[StreamMode]:
     return list(dict.fromkeys(modes)) or ["values"]
 
 
@@ -52,7 +48,7 @@ def _no_feedback(value: list[str]) -> list[str]:
     return value
 
 
-StreamModes: TypeAlias = Annotated[list[StreamMode], BeforeValidator(_as_list), AfterValidator(_supported_modes)]
+StreamModes: TypeAlias = Annotated[list[StreamMode], BeforeValidator(_as_list), AfterValidator(_distinct)]
 Nodes: TypeAlias = Literal["*"] | list[str]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from agentlog_facts.json_value import load
 
 KNOWN_MODES = frozenset(
-    {"values", "messages", "messages-tuple", "tasks", "checkpoints", "updates", "events", "debug", "custom"}
+    {"values", "messages", "messages-tuple", "tasks", "checkpoints", "updates", "events", "debug", "custom", "tools"}
 )
 
 

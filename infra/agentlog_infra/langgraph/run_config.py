@@ -28,6 +28,7 @@ MODES: Mapping[str, StreamMode] = {
     "tasks": "tasks",
     "checkpoints": "checkpoints",
     "debug": "debug",
+    "tools": "tools",  # type: ignore[dict-item]  # langgraph 1.2 streams it, but its type lacks it
 }
 LANGGRAPH = version("langgraph")
 HOST = "self-hosted"
@@ -151,11 +152,33 @@ def _goto(goto: Json) -> Sequence[Send | str]:
 
 
 def stream_modes(kwargs: JsonObject) -> list[StreamMode]:
-    """Return LangGraph's names of the run's stream modes; unknown modes are left out."""
+    """Return LangGraph's names of the run's stream modes; `events` is no mode of LangGraph, unknown modes are left out.
+
+    The list is empty for a run that streams only events. The default is `values`.
+    """
+    names = _asked_modes(kwargs)
+    modes: dict[StreamMode, None] = {MODES[name]: None for name in names if name in MODES}
+    return list(modes if modes or "events" in names else {"values": None})
+
+
+def streams_events(kwargs: JsonObject) -> bool:
+    """Return whether the run streams the events of LangChain."""
+    return "events" in _asked_modes(kwargs)
+
+
+def accumulates(kwargs: JsonObject) -> bool:
+    """Return whether the run streams whole messages; `messages-tuple` replaces that mode.
+
+    Source: docs/http-api.md, section 10.2.
+    """
+    names = _asked_modes(kwargs)
+    return "messages" in names and "messages-tuple" not in names
+
+
+def _asked_modes(kwargs: JsonObject) -> list[str]:
     wanted = kwargs.get("stream_mode")
     names = wanted if isinstance(wanted, list) else [wanted]
-    modes: dict[StreamMode, None] = {MODES[name]: None for name in names if isinstance(name, str) and name in MODES}
-    return list(modes or {"values": None})
+    return [name for name in names if isinstance(name, str)]
 
 
 def stops(kwargs: JsonObject, name: str) -> Stops:
