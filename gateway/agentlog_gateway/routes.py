@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from agentlog_gateway.api.endpoint import Operation
-from agentlog_gateway.resources import assistants, cancel, runs, state, system, threads
+from agentlog_gateway.resources import assistants, batches, cancel, runs, state, system, threads
 from agentlog_gateway.schemas.queries import (
+    ActionQuery,
     CancelQuery,
     HealthCheckQuery,
     JoinQuery,
@@ -42,7 +43,7 @@ from agentlog_gateway.schemas.response_models import (
     StorageResponse,
     ThreadResponse,
 )
-from agentlog_gateway.schemas.run_requests import StatelessRun, ThreadRun
+from agentlog_gateway.schemas.run_requests import RunBatch, RunsCancel, StatelessRun, ThreadRun
 
 THREAD = "/threads/{thread_id}"
 RUNS = THREAD + "/runs"
@@ -91,6 +92,35 @@ OPERATIONS: Sequence[Operation] = (
         "stateless",
         body=StatelessRun,
         streams=True,
+    ),
+    Operation(
+        "POST",
+        RUNS + "/cancel",
+        cancel.cancel_active,
+        "Cancel the active run of a thread",
+        "runs",
+        AnyJson,
+        query=CancelQuery,
+        also={200: "The run has stopped", 202: "The stop of the run was requested"},
+    ),
+    Operation(
+        "POST",
+        "/runs/batch",
+        batches.create,
+        "Run without threads, many at once",
+        "stateless",
+        list[RunResponse],
+        RunBatch,
+    ),
+    Operation(
+        "POST",
+        "/runs/cancel",
+        batches.cancel,
+        "Cancel many runs",
+        "runs",
+        body=RunsCancel,
+        query=ActionQuery,
+        also=NO_CONTENT,
     ),
     Operation("POST", "/runs", runs.create_stateless, "Run without a thread", "stateless", RunResponse, StatelessRun),
     Operation(
@@ -205,8 +235,6 @@ NOT_IMPLEMENTED: Sequence[tuple[str, str]] = (
     ("POST", "/mcp"),
     ("DELETE", "/mcp"),
     ("GET", "/metrics"),
-    ("POST", "/runs/batch"),
-    ("POST", "/runs/cancel"),
     ("POST", "/runs/crons"),
     ("POST", "/runs/crons/count"),
     ("POST", "/runs/crons/search"),

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -20,13 +21,13 @@ from agentlog_gateway.http.body import parse_body, read_body
 from agentlog_gateway.http.errors import Problem, invalid
 from agentlog_gateway.http.responses import TOKEN_HEADER
 from agentlog_gateway.schemas.queries import QueryString
-from agentlog_gateway.schemas.requests import Body, canonical_uuid, path_uuid
+from agentlog_gateway.schemas.requests import canonical_uuid, path_uuid
 
 IDEMPOTENCY_HEADER = "idempotency-key"
 LONGEST_KEY = 255
 LONGEST_REQUEST_ID = 128
 
-_Model = TypeVar("_Model", bound=Body)
+_Model = TypeVar("_Model", bound=BaseModel)
 _Query = TypeVar("_Query", bound=QueryString)
 
 
@@ -42,10 +43,11 @@ class Attempted:
 class RequestContext:
     """One request. Endpoints read it, submit through it, and get headers of their response from it."""
 
-    def __init__(self, dependencies: Dependencies, request: Request, route: str) -> None:
+    def __init__(self, dependencies: Dependencies, request: Request, route: str, item: int | None = None) -> None:
         self.dependencies = dependencies
         self.request = request
         self.route = route
+        self._item = item
         self.actor: Actor = ANONYMOUS
         self.attempted: Attempted | None = None
         self._body = b""
@@ -57,6 +59,11 @@ class RequestContext:
     def head(self) -> bool:
         """Return whether the client wants headers only."""
         return self.request.method == "HEAD"
+
+    @property
+    def route_name(self) -> str:
+        """Return method and path of the route, as a template."""
+        return f"{self.request.method} {self.route}"
 
     def path_id(self, kind: str) -> str:
         """Return `{kind}_id` of the path. Raises: Problem 422 when it is no UUID."""
@@ -104,8 +111,19 @@ class RequestContext:
             if key is not None and not 0 < len(key) <= LONGEST_KEY:
                 raise invalid(f"Idempotency-Key: expected 1 to {LONGEST_KEY} characters, found {len(key)}")
             path = "/".join(canonical_uuid(part) or part for part in self.request.scope["path"].split("/"))
-            self._identity = identify(self.actor, self.request.method, path, key, self.dependencies.ids)
+            self._identity = identify(self.actor, self.request.method, path, key, self.dependencies.ids, self._item)
         return self._identity
+
+    def of_item(self, item: int) -> "RequestContext":
+        """Return the context of one item of a batch: it has ids of its own, and shares body and deadline."""
+        made = RequestContext(self.dependencies, self.request, self.route, item)
+        made.actor, made._body, made._request_id, made._deadline = (
+            self.actor,
+            self._body,
+            self.request_id,
+            self.deadline,
+        )
+        return made
 
     def new_id(self, name: str) -> str:
         """Return an id for a new resource, the same for each retry of a request with an Idempotency-Key."""

@@ -12,7 +12,7 @@ from agentlog_facts.guard import Void
 from agentlog_facts.ids import Key, RunId, ThreadId
 from agentlog_facts.thread import RunCreated, RunState, new_run
 from agentlog_gateway.api.request_context import RequestContext
-from agentlog_gateway.http.errors import INVALID_RUN_TARGET, Problem
+from agentlog_gateway.http.errors import INVALID_RUN_TARGET, Problem, invalid
 from agentlog_gateway.http.responses import run_path
 from agentlog_gateway.resources.assistants import assistant_of, usable
 from agentlog_gateway.resources.threads import thread_context
@@ -78,6 +78,18 @@ class RunCreation:
                 case _:
                     break
         raise Problem(404, INVALID_RUN_TARGET)
+
+    async def check(self) -> None:
+        """Check the request against assistant and thread, without any write. Raises: Problem 400, 404, 422."""
+        match await self._decide():
+            case Refused(reason="context_and_configurable", detail=detail):
+                raise Problem(400, detail)
+            case Refused(reason="metadata_too_large", detail=detail):
+                raise invalid(detail)
+            case Refused():
+                raise Problem(404, INVALID_RUN_TARGET)
+            case _:
+                return
 
     async def _decide(self) -> Decision:
         """Read thread and assistant in one query, then decide."""

@@ -92,11 +92,16 @@ class JoinStreamQuery(JoinQuery):
     stream_mode: list[str] = Field(default_factory=list[str], description="repeated, after commas, or a JSON list")
 
 
-class CancelQuery(QueryString):
-    """POST /threads/{thread_id}/runs/{run_id}/cancel."""
+class ActionQuery(QueryString):
+    """POST /runs/cancel."""
+
+    action: Annotated[CancelAction, BeforeValidator(_action)] = "interrupt"
+
+
+class CancelQuery(ActionQuery):
+    """POST /threads/{thread_id}/runs/{run_id}/cancel and .../runs/cancel."""
 
     wait: Flag = False
-    action: Annotated[CancelAction, BeforeValidator(_action)] = "interrupt"
 
 
 class ThreadQuery(QueryString):

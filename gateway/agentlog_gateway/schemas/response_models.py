@@ -133,6 +133,7 @@ class RunResponse(BaseModel):
     kwargs: AnyObject = Field(description="the arguments of the run's creation")
     multitask_strategy: Strategy
     langsmith_session_name: None
+    cancel_reason: str | None = Field(default=None, description="who cancelled the run")
     blocked: BlockedResponse | None = Field(default=None, description="only of a run that nobody can take")
 
 

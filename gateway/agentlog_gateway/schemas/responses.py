@@ -8,7 +8,7 @@ from datetime import datetime
 
 from agentlog_commands.submit import Submitted
 from agentlog_facts.graph_ports import EncodedState, unrooted
-from agentlog_facts.json_value import JsonObject, as_object, dump_object
+from agentlog_facts.json_value import Json, JsonObject, as_object, dump_object
 from agentlog_facts.secret_values import SecretKeys, mask_config, mask_kwargs
 from agentlog_facts.thread import RunCreated, ThreadCreated
 from agentlog_gateway.http.responses import time_text
@@ -94,7 +94,16 @@ def run_json(row: Run, keys: SecretKeys, server: JsonObject) -> JsonObject:
         "kwargs": kwargs,
         "multitask_strategy": row.multitask_strategy,
         "langsmith_session_name": None,
+        "cancel_reason": cancel_reason(row),
     }
+
+
+def cancel_reason(row: Run) -> Json:
+    """Return who cancelled a run, None for a run that nobody has cancelled. Source: docs/http-api.md, section 7.2."""
+    error = row.cancel.get("error") if row.cancel is not None else row.error
+    if isinstance(error, dict) and error.get("error") in ("UserInterrupt", "UserRollback"):
+        return error.get("message")
+    return None
 
 
 def blocked_json(row: Run, graph_ids: Sequence[str], now: datetime) -> JsonObject:
@@ -121,6 +130,7 @@ def new_run_json(done: Submitted, created: RunCreated, keys: SecretKeys) -> Json
         "kwargs": mask_kwargs(created.kwargs, keys),
         "multitask_strategy": created.multitask_strategy,
         "langsmith_session_name": None,
+        "cancel_reason": None,
     }
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, RootModel, model_validator
 
 from agentlog_commands.run_request import Durability, RunRequest, Strategy
 from agentlog_facts.json_value import Json, JsonObject
@@ -50,6 +50,8 @@ def _no_feedback(value: list[str]) -> list[str]:
 
 StreamModes: TypeAlias = Annotated[list[StreamMode], BeforeValidator(_as_list), AfterValidator(_distinct)]
 Nodes: TypeAlias = Literal["*"] | list[str]
+MOST_RUNS = 1000
+"""Most runs of one request."""
 
 
 class Send(Body):
@@ -158,6 +160,28 @@ class ThreadRun(StatelessRun):
             creates_thread=self.if_not_exists == "create",
             temporary=False,
         )
+
+
+class RunBatch(RootModel[Annotated[list[StatelessRun], Field(min_length=1, max_length=MOST_RUNS)]]):
+    """POST /runs/batch."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class RunsCancel(Body):
+    """POST /runs/cancel: either a status, or a thread with its runs."""
+
+    status: Literal["pending", "running", "all"] | None = None
+    thread_id: Uuid | None = None
+    run_ids: Annotated[list[Uuid], Field(min_length=1, max_length=MOST_RUNS)] | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "RunsCancel":
+        named = self.thread_id is not None or self.run_ids is not None
+        whole = self.thread_id is not None and self.run_ids is not None
+        if (self.status is not None) == named or named != whole:
+            raise ValueError("expected either status, or thread_id with run_ids")
+        return self
 
 
 def _goto(goto: str | list[str] | Send | list[Send] | None) -> Json:
