@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from agentlog_commands.metadata_limit import MetadataLimit
+from agentlog_facts.json_value import JsonObject
 from agentlog_gateway.api.dependencies import Dependencies, Limits
 from agentlog_gateway.api.refusal_log import Refusals
 from agentlog_gateway.application import build_app
@@ -32,6 +33,7 @@ from agentlog_infra.kafka.connection import connection
 from agentlog_infra.kafka.outputs.frame_log import KafkaFrameReads
 from agentlog_infra.langgraph.loading.config import load_config
 from agentlog_infra.langgraph.loading.graphs import Graphs
+from agentlog_infra.langgraph.loading.thread_ttl import thread_ttl
 from agentlog_infra.langgraph.request_graphs import RequestGraphs
 from agentlog_infra.langgraph.run_config import server_metadata
 from agentlog_infra.langgraph.state import StateDependencies
@@ -107,6 +109,7 @@ async def open_gateway(settings: Settings) -> AsyncGenerator[Gateway]:
     config = load_config(settings.config)
     cors = cors_of(config.document, settings.cors_allow_origins)
     graphs = Graphs.load(config)
+    default_ttl = thread_ttl(config).default
     accepted = await topics.check(settings)
     async with AsyncExitStack() as stack:
         pool = await open_pool(settings.database_uri or "", settings.postgres_pool_max_size)
@@ -122,7 +125,7 @@ async def open_gateway(settings: Settings) -> AsyncGenerator[Gateway]:
         reads, keys = Checkpoints(pool), secrets_of(settings).keys
         access = RequestGraphs(StateDependencies(graphs, reads, StoreItems(pool), SystemIds(), serde, keys))
         stack.callback(access.close)
-        dependencies = _dependencies(settings, adapters, pool, frames, access, progress)
+        dependencies = _dependencies(settings, adapters, pool, frames, access, progress, default_ttl)
         app = build_app(lambda: dependencies, cors)
         yield Gateway(dependencies, app, [change.requirement for change in accepted])
 
@@ -134,6 +137,7 @@ def _dependencies(
     frames: KafkaFrameReads,
     access: RequestGraphs,
     progress: ProjectionProgress,
+    default_ttl: JsonObject | None,
 ) -> Dependencies:
     clock, ids = SystemClock(), SystemIds()
     run_watcher = RunWatcher(RunStatusRows(pool))
@@ -172,4 +176,5 @@ def _dependencies(
         run_health=partial(run_health, pool),
         worker_deaths=adapters.feed.worker_deaths,
         prepared=asyncio.Event(),
+        default_ttl=default_ttl,
     )

@@ -32,6 +32,7 @@ from agentlog_infra.langgraph.checkpoints.channel_state import ChannelState
 from agentlog_infra.langgraph.executor import ExecutorDependencies, LangGraphRuns
 from agentlog_infra.langgraph.loading.config import load_config, served_graphs
 from agentlog_infra.langgraph.loading.graphs import Graphs
+from agentlog_infra.langgraph.loading.thread_ttl import ThreadTtl, thread_ttl
 from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
 from agentlog_infra.process.exit_status import EXIT_LEFT, EXIT_MISCONFIGURED, EXIT_REPLACE
 from agentlog_infra.settings import Settings
@@ -43,6 +44,7 @@ from agentlog_processors.housekeeper.finish_runs import RunFinisher
 from agentlog_processors.housekeeper.purge_rows import PurgeRows
 from agentlog_processors.housekeeper.reap_runs import ReapRuns
 from agentlog_processors.housekeeper.reconcile_queue import ReconcileQueue
+from agentlog_processors.housekeeper.sweep_threads import SweepQueries, SweepThreads
 from agentlog_processors.runs.dependencies import CommitWriter, SuspectsOnly, WorkerDependencies, WorkerTimeouts
 from agentlog_processors.runs.final_state import FinalStateReader
 from agentlog_processors.runs.output_offsets import CachedEndOffsets
@@ -63,8 +65,11 @@ from agentlog_projections.projector.announcer import Announcer
 from agentlog_projections.projector.ledger import Ledger
 from agentlog_projections.projector.projector import Projector
 from agentlog_projections.projector.session import FoldPorts, FoldSettings
+from agentlog_projections.queries.expired_threads import expired_threads
+from agentlog_projections.queries.postgres_command_context import PostgresCommandContexts
 from agentlog_projections.queries.postgres_worker import PostgresWorkerQueries
 from agentlog_projections.queries.purge import purge_deleted
+from agentlog_projections.queries.thread_storage import StoredCheckpoints
 
 log = logging.getLogger(__name__)
 
@@ -275,7 +280,7 @@ def _worker(adapters: RoleAdapters, stack: AsyncExitStack, spare: SuspectsOnly |
 
 
 def _housekeeper(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]:
-    """Return reaper, reconciler and purge; graphs are loaded only when a run must be ended for its worker."""
+    """Return reaper, reconciler, purge and sweep; graphs are loaded only when a run must be ended for its worker."""
     loops = JobLoops(adapters.bridge.home, uvloop.new_event_loop)
     stack.callback(loops.close)
     queries = PostgresWorkerQueries(adapters.pool)
@@ -293,7 +298,22 @@ def _housekeeper(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]
         PurgeRows(
             partial(purge_deleted, adapters.pool), timedelta(milliseconds=adapters.settings.outputs_retention_ms)
         ),
+        _sweep(adapters),
     ]
+
+
+def _sweep(adapters: RoleAdapters) -> SweepThreads:
+    """Return the sweep of expired threads, as often as `langgraph.json` says, if it can be read."""
+    try:
+        ttl = thread_ttl(load_config(adapters.settings.config))
+    except Misconfigured as error:  # threads have a TTL of their own, whatever the file says
+        log.warning("sweep.default_interval", extra={"error": str(error)})
+        ttl = ThreadTtl()
+    pool = adapters.pool
+    queries = SweepQueries(
+        partial(expired_threads, pool), PostgresCommandContexts(pool), StoredCheckpoints(pool).earlier
+    )
+    return SweepThreads(queries, adapters.writer("system", "housekeeper"), ttl.sweep_interval, ttl.sweep_limit)
 
 
 def _serializer(settings: Settings) -> JsonPlusSerializer:

@@ -106,7 +106,8 @@ class RunCreation:
         deadline = now + timedelta(seconds=dependencies.limits.cancel_grace_s)
         rivals = await self._rivals(-1 if thread.version is None else thread.version)
         created = dependencies.secrets.seal_run(created)
-        return CreateRun(created, deadline, request.new_thread, thread.version, rivals).decide(thread.state)
+        ttl = dependencies.default_ttl
+        return CreateRun(created, deadline, request.new_thread, thread.version, rivals, ttl).decide(thread.state)
 
     async def _look(self) -> _FirstLook:
         """Return the thread when this resume arrived, or when its first try with the same key arrived.
