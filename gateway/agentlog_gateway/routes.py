@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from agentlog_gateway.api.endpoint import Operation
-from agentlog_gateway.resources import assistants, batches, cancel, runs, state, system, threads
+from agentlog_gateway.assistants import assistants
+from agentlog_gateway.resources import batches, cancel, runs, state, system, threads
+from agentlog_gateway.schemas.assistant_requests import (
+    AssistantCount,
+    AssistantCreate,
+    AssistantLatest,
+    AssistantPatch,
+    AssistantSearch,
+    AssistantVersions,
+)
 from agentlog_gateway.schemas.queries import (
     ActionQuery,
     CancelQuery,
@@ -20,8 +29,6 @@ from agentlog_gateway.schemas.queries import (
 )
 from agentlog_gateway.schemas.requests import (
     AnyJson,
-    AssistantCount,
-    AssistantSearch,
     HistoryQuery,
     StateAtCheckpoint,
     StateUpdate,
@@ -33,6 +40,7 @@ from agentlog_gateway.schemas.requests import (
 )
 from agentlog_gateway.schemas.response_models import (
     AssistantResponse,
+    AssistantVersionResponse,
     HealthResponse,
     InfoResponse,
     PruneResponse,
@@ -45,6 +53,7 @@ from agentlog_gateway.schemas.response_models import (
 )
 from agentlog_gateway.schemas.run_requests import RunBatch, RunsCancel, StatelessRun, ThreadRun
 
+ASSISTANT = "/assistants/{assistant_id}"
 THREAD = "/threads/{thread_id}"
 RUNS = THREAD + "/runs"
 RUN = RUNS + "/{run_id}"
@@ -203,7 +212,37 @@ OPERATIONS: Sequence[Operation] = (
         AssistantSearch,
     ),
     Operation("POST", "/assistants/count", assistants.count, "Count assistants", "assistants", int, AssistantCount),
-    Operation("GET", "/assistants/{assistant_id}", assistants.get, "Get an assistant", "assistants", AssistantResponse),
+    Operation(
+        "POST",
+        "/assistants",
+        assistants.create,
+        "Create an assistant",
+        "assistants",
+        AssistantResponse,
+        AssistantCreate,
+    ),
+    Operation("GET", ASSISTANT, assistants.get, "Get an assistant", "assistants", AssistantResponse, also=NOT_MODIFIED),
+    Operation(
+        "PATCH", ASSISTANT, assistants.patch, "Make a new version", "assistants", AssistantResponse, AssistantPatch
+    ),
+    Operation(
+        "POST",
+        ASSISTANT + "/versions",
+        assistants.versions,
+        "List versions",
+        "assistants",
+        list[AssistantVersionResponse],
+        AssistantVersions,
+    ),
+    Operation(
+        "POST",
+        ASSISTANT + "/latest",
+        assistants.latest,
+        "Make a version the current one",
+        "assistants",
+        AssistantResponse,
+        AssistantLatest,
+    ),
     Operation("GET", "/ok", system.ok, "Health", "system", HealthResponse, query=HealthCheckQuery),
     Operation("GET", "/", system.ok, "Health", "system", HealthResponse, query=HealthCheckQuery),
     Operation(
@@ -222,15 +261,11 @@ NOT_IMPLEMENTED: Sequence[tuple[str, str]] = (
     ("GET", "/.well-known/agent-card.json"),
     ("GET", "/a2a/{assistant_id}"),
     ("POST", "/a2a/{assistant_id}"),
-    ("POST", "/assistants"),
-    ("PATCH", "/assistants/{assistant_id}"),
     ("DELETE", "/assistants/{assistant_id}"),
     ("GET", "/assistants/{assistant_id}/graph"),
-    ("POST", "/assistants/{assistant_id}/latest"),
     ("GET", "/assistants/{assistant_id}/schemas"),
     ("GET", "/assistants/{assistant_id}/subgraphs"),
     ("GET", "/assistants/{assistant_id}/subgraphs/{namespace}"),
-    ("POST", "/assistants/{assistant_id}/versions"),
     ("GET", "/mcp"),
     ("POST", "/mcp"),
     ("DELETE", "/mcp"),

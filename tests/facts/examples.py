@@ -2,7 +2,13 @@
 
 from datetime import UTC, datetime
 
-from agentlog_facts.assistant import AssistantCreated, AssistantRevised
+from agentlog_facts.assistant import (
+    AssistantCreated,
+    AssistantDeleted,
+    AssistantDeletionAsked,
+    AssistantRevised,
+    AssistantVersionSelected,
+)
 from agentlog_facts.checkpoint import CheckpointSaved, CheckpointsHidden, WritesSaved
 from agentlog_facts.envelope import Fact
 from agentlog_facts.ids import AssistantId, RunId, ThreadId
@@ -74,6 +80,9 @@ EXAMPLES: tuple[Fact, ...] = (
     RunDeleted(RUN, {"remove": ["messages"]}, (), {}),
     AssistantCreated(ASSISTANT, "agent", {}, {}, {"created_by": "system"}, "agent", None),
     AssistantRevised(ASSISTANT, 2, "agent", {}, {}, {"created_by": "system"}, "agent", "Sends invoices"),
+    AssistantVersionSelected(ASSISTANT, 1, "agent", {}, {}, {"created_by": "system"}, "agent", None),
+    AssistantDeletionAsked(ASSISTANT, (THREAD,), {RUN: "019ab000-0000-7000-8000-000000000003"}),
+    AssistantDeleted(ASSISTANT),
     CheckpointSaved(
         THREAD,
         RUN,

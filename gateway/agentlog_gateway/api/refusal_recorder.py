@@ -12,7 +12,7 @@ from agentlog_gateway.http.errors import Problem
 
 log = logging.getLogger(__name__)
 
-REFUSALS = frozenset({400, 404, 409})
+REFUSALS = frozenset({400, 404, 409, 412})
 """Statuses of a mutation that the aggregate's state forbids; with 413 and 422 the request itself is invalid."""
 
 

@@ -12,9 +12,9 @@ from agentlog_facts.guard import Void
 from agentlog_facts.ids import Key, RunId, ThreadId
 from agentlog_facts.thread import RunCreated, RunState, new_run
 from agentlog_gateway.api.request_context import RequestContext
+from agentlog_gateway.assistants.run_assistant import assistant_of, usable
 from agentlog_gateway.http.errors import INVALID_RUN_TARGET, Problem, invalid
 from agentlog_gateway.http.responses import run_path
-from agentlog_gateway.resources.assistants import assistant_of, usable
 from agentlog_gateway.resources.threads import thread_context
 from agentlog_gateway.schemas.run_requests import StatelessRun
 

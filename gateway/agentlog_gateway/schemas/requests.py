@@ -1,7 +1,7 @@
 """Models of request bodies; openapi.json is made from them.
 
 Unknown fields are ignored. Fields of the API that this release does not support yet are refused, never ignored.
-Source: docs/http-api.md, sections 4 to 7.
+Source: docs/http-api.md, sections 5 and 6.
 """
 
 import re
@@ -77,18 +77,6 @@ ThreadSelect: TypeAlias = Literal[
     "interrupts",
     "error",
 ]
-AssistantSelect: TypeAlias = Literal[
-    "assistant_id",
-    "graph_id",
-    "name",
-    "description",
-    "config",
-    "context",
-    "metadata",
-    "version",
-    "created_at",
-    "updated_at",
-]
 
 
 class Body(BaseModel):
@@ -158,24 +146,6 @@ class ThreadSearch(ThreadCount):
     sort_order: SortOrder = "desc"
     select: list[ThreadSelect] | None = None
     extract: dict[str, str] | None = Field(None, max_length=10)
-
-
-class AssistantCount(Body):
-    """POST /assistants/count."""
-
-    metadata: AnyObject = Field(default_factory=dict[str, Json])
-    graph_id: str | None = None
-    name: str | None = None
-
-
-class AssistantSearch(AssistantCount):
-    """POST /assistants/search."""
-
-    limit: Limit = 10
-    offset: Offset = 0
-    sort_by: Literal["assistant_id", "created_at", "updated_at", "name", "graph_id"] = "created_at"
-    sort_order: SortOrder = "desc"
-    select: list[AssistantSelect] | None = None
 
 
 class CheckpointRef(Body):

@@ -21,8 +21,8 @@ class ErrorResponse(BaseModel):
     detail: str
 
 
-class AssistantResponse(BaseModel):
-    """An assistant."""
+class AssistantVersionResponse(BaseModel):
+    """A version of an assistant; `created_at` is the time of the version."""
 
     assistant_id: UUID
     graph_id: str
@@ -31,9 +31,14 @@ class AssistantResponse(BaseModel):
     metadata: AnyObject
     name: str
     created_at: datetime
-    updated_at: datetime
     version: int
     description: str | None
+
+
+class AssistantResponse(AssistantVersionResponse):
+    """An assistant; `select` leaves fields out."""
+
+    updated_at: datetime
 
 
 class InterruptResponse(BaseModel):

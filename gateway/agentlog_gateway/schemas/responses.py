@@ -150,6 +150,11 @@ def assistant_json(row: Assistant, keys: SecretKeys) -> JsonObject:
     }
 
 
+def assistant_version_json(row: Assistant, keys: SecretKeys) -> JsonObject:
+    """Return a version of an assistant; `created_at` is the time of the version."""
+    return {name: value for name, value in assistant_json(row, keys).items() if name != "updated_at"}
+
+
 def selected(shown: JsonObject, names: Sequence[str] | None) -> JsonObject:
     """Return the selected fields only; None selects all."""
     return shown if names is None else {name: shown[name] for name in names if name in shown}

@@ -96,6 +96,8 @@ CREATE TABLE IF NOT EXISTS read_v1.runs (
 ) WITH (fillfactor = 70);
 CREATE INDEX IF NOT EXISTS runs_of_thread ON read_v1.runs (thread_id, seq);
 CREATE INDEX IF NOT EXISTS runs_active ON read_v1.runs (thread_id, seq) WHERE status IN ('pending', 'running');
+CREATE INDEX IF NOT EXISTS runs_active_of_assistant ON read_v1.runs (assistant_id)
+    WHERE status IN ('pending', 'running');
 """
 
     def __init__(self, cache_bytes: int = cache_shares().runs) -> None:

@@ -5,8 +5,8 @@ from pydantic import ValidationError
 
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_gateway.http.errors import Problem, validation_detail
+from agentlog_gateway.schemas.assistant_requests import AssistantSearch
 from agentlog_gateway.schemas.requests import (
-    AssistantSearch,
     Body,
     HistoryQuery,
     StateUpdate,
