@@ -25,3 +25,8 @@ class Salts(Protocol):
     def ip_hash(self, address: str) -> str:
         """Return the keyed hash of an IP address, the same for every subject. Raises: Unavailable without a key."""
         ...
+
+
+def subject_of(iss: str | None, sub: str) -> str:
+    """Return the subject of an actor."""
+    return f"{len(iss or '')}:{iss or ''}{sub}"

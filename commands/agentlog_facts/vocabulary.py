@@ -21,14 +21,15 @@ from agentlog_facts.guard import VoidReason
 from agentlog_facts.ids import Key, Stream
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load_object
 from agentlog_facts.keyed_digest import KeyedDigest
+from agentlog_facts.old_schemas import refused_with_target
 from agentlog_facts.stored_fields import list_field, number_field, object_or_none, text_field, text_or_none
 
 FACTS: Mapping[str, type[Fact]] = {cls.__name__: cls for cls in get_args(Fact)}
 """The class of each wire name."""
 NAMES: Mapping[type[Fact], str] = {cls: name for name, cls in FACTS.items()}
-SCHEMAS: Mapping[str, int] = dict.fromkeys(FACTS, 1)
+SCHEMAS: Mapping[str, int] = {**dict.fromkeys(FACTS, 1), "CommandRefused": 2}
 """The newest schema number of each fact type."""
-UPCASTERS: Mapping[tuple[str, int], Callable[[JsonObject], JsonObject]] = {}
+UPCASTERS: Mapping[tuple[str, int], Callable[[JsonObject], JsonObject]] = {("CommandRefused", 1): refused_with_target}
 """(type, schema) -> function that turns its data into that of schema + 1."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -27,7 +27,7 @@ from agentlog_gateway.streaming.run_streams import RunStreams
 from agentlog_gateway.streaming.run_watcher import RunWatcher
 from agentlog_gateway.streaming.sse import Framer
 from agentlog_infra import logs
-from agentlog_infra.adapters import Adapters, open_adapters, secrets_of
+from agentlog_infra.adapters import Adapters, open_adapters, salts_of, secrets_of
 from agentlog_infra.kafka import topics
 from agentlog_infra.kafka.connection import connection
 from agentlog_infra.kafka.outputs.frame_log import KafkaFrameReads
@@ -157,6 +157,7 @@ def _dependencies(
         framer=Framer(),
         graphs=access,
         secrets=secrets_of(settings),
+        salts=salts_of(settings),
         server_metadata=server_metadata(f"http://{settings.host}:{settings.port}"),
         contexts=PostgresCommandContexts(pool),
         threads=Threads(pool),

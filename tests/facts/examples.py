@@ -13,6 +13,7 @@ from agentlog_facts.checkpoint import CheckpointSaved, CheckpointsHidden, Writes
 from agentlog_facts.envelope import Fact
 from agentlog_facts.ids import AssistantId, RunId, ThreadId
 from agentlog_facts.json_value import JsonObject
+from agentlog_facts.keyed_digest import KeyedDigest
 from agentlog_facts.store import StoreItemDeleted, StoreItemPut
 from agentlog_facts.system import CommandRefused, KafkaSettingsAccepted, PartitionOpened
 from agentlog_facts.thread import (
@@ -114,6 +115,11 @@ EXAMPLES: tuple[Fact, ...] = (
     StoreItemPut(("users", "ana"), "tea", {"kind": "green"}, THREAD, RUN, 2),
     StoreItemDeleted(("users", "ana"), "tea"),
     PartitionOpened("019ab000-0000-7000-8000-00000000000f", 1, 0, 8, 0),
-    CommandRefused("CreateRun", "thread_busy", "a" * 64),
+    CommandRefused(
+        "CancelRun",
+        "run_not_active",
+        {"thread_id": THREAD, "run_id": RUN},
+        KeyedDigest("a" * 64, "0123456789abcdef.fedcba9876543210"),
+    ),
     KafkaSettingsAccepted(("agentlog.events unclean.leader.election.enable=false",), "gateway-1"),
 )

@@ -12,6 +12,7 @@ from agentlog_facts.envelope import Authorization, Delegation, Request
 from agentlog_facts.errors import Corrupt, UnknownSchema
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load_object
 from agentlog_facts.keyed_digest import KeyedDigest
+from agentlog_facts.system import CommandRefused
 from agentlog_facts.thread import RunCreated
 from agentlog_facts.vocabulary import decode_commit, decode_fact, encode_commit, encode_fact, encode_facts, parse_commit
 
@@ -191,6 +192,12 @@ def test_the_envelope_holds_every_field_even_when_empty() -> None:
         *("occurred_at", "actor", "on_behalf_of", "authz", "correlation_id", "causation_id", "traceparent", "request"),
         *("provenance", "key_id"),
     ]
+
+
+def test_a_refusal_of_schema_1_has_no_target_and_a_digest_without_a_salt() -> None:
+    data: JsonObject = {"command": "CreateRun", "reason": "thread_busy", "body_sha256": "a" * 64, "count": 2}
+    found = decode_fact({"type": "CommandRefused", "schema": 1, "data": data})
+    assert found == CommandRefused("CreateRun", "thread_busy", {}, KeyedDigest("a" * 64, None), 2)
 
 
 def test_a_field_that_was_added_later_is_stored_only_with_a_value_of_its_own() -> None:

@@ -31,6 +31,7 @@ from agentlog_infra.aes_cipher import AesGcmCipher
 from agentlog_infra.langgraph.loading.config import load_config
 from agentlog_infra.langgraph.loading.graphs import Graphs
 from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
+from agentlog_infra.subject_salts import SubjectSalts
 from agentlog_infra.system_ports import SystemClock, SystemIds
 from agentlog_postgres.connection import Pool, open_pool
 from agentlog_projections.models.assistants import Assistants
@@ -78,6 +79,7 @@ def dependencies(log: MemoryLog, pool: Pool, config: Path = EXAMPLES) -> Depende
             StateDependencies(graphs, Checkpoints(pool), StoreItems(pool), ids, JsonPlusSerializer())
         ),
         secrets=Secrets(SecretKeys(), AesGcmCipher("0123456789abcdef", config.parent)),
+        salts=SubjectSalts(lambda: b"0123456789abcdef"),
         server_metadata={},
         contexts=PostgresCommandContexts(pool),
         threads=Threads(pool),

@@ -9,6 +9,7 @@ from agentlog_commands.metadata_limit import DEFAULT, MetadataLimit
 from agentlog_commands.submit import Submitter
 from agentlog_facts.graph_ports import GraphAccess
 from agentlog_facts.json_value import JsonObject
+from agentlog_facts.keyed_digest import Salts
 from agentlog_facts.ports import Clock, EventLog, Ids, LedgerReads
 from agentlog_facts.secret_values import Secrets
 from agentlog_gateway.api.refusal_log import Refusals
@@ -69,6 +70,7 @@ class Dependencies:
     framer: Framer
     graphs: GraphAccess
     secrets: Secrets
+    salts: Salts
     server_metadata: JsonObject
     contexts: CommandContexts
     threads: Threads

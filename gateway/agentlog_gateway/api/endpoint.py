@@ -95,6 +95,6 @@ class Endpoint:
             await note_refusal(context, error)
             response = failure_response(error)
             if response is None:
-                log.exception("request.failed", extra={"route": self._path, "correlation_id": context.request_id})
+                log.exception("request.failed", extra={"route": self._path, "correlation_id": context.correlation_id})
                 return server_error()
             return response

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from agentlog_commands.submit import Intent, Submitted
 from agentlog_facts.ids import Key, RunId, ThreadId
-from agentlog_facts.json_value import Json
+from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.thread import CancelAction
 from agentlog_gateway.api.request_context import Attempted, RequestContext
 from agentlog_gateway.http.errors import Problem
@@ -55,7 +55,8 @@ async def cancel(context: RequestContext) -> Response:
     else:
         thread_id = ThreadId(str(body.thread_id))
         await context.dependencies.caught_up.require(thread_id)
-        context.attempted = Attempted(Key(thread_id), "CancelRun", "run_not_found")
+        target: JsonObject = {"thread_id": thread_id, "run_ids": [*(body.run_ids or ())]}
+        context.attempted = Attempted(Key(thread_id), "CancelRun", target, "run_not_found")
         done = await _cancel_each(context, [(thread_id, RunId(run_id)) for run_id in body.run_ids or ()], action)
     if not done:
         raise Problem(404, NO_RUNS, reason="run_not_found")

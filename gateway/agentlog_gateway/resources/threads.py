@@ -61,7 +61,7 @@ async def create(context: RequestContext) -> Response:
     async def decide() -> Decision:
         return command.decide()
 
-    done = await context.submit("CreateThread", thread_id, decide)
+    done = await context.submit("CreateThread", thread_id, decide, target={"thread_id": thread_id})
     if isinstance(done, Submitted):
         match done.facts[0]:
             case ThreadCreated() as created:
