@@ -26,11 +26,13 @@ from agentlog_gateway.resources.accepted_settings import record_accepted_setting
 from agentlog_gateway.streaming.run_streams import RunStreams
 from agentlog_gateway.streaming.run_watcher import RunWatcher
 from agentlog_gateway.streaming.sse import Framer
+from agentlog_gateway.streaming.threads.announcer import OutputsAnnouncer
+from agentlog_gateway.streaming.threads.thread_streams import ThreadStreams
 from agentlog_infra import logs
 from agentlog_infra.adapters import Adapters, open_adapters, salts_of, secrets_of
 from agentlog_infra.kafka import topics
 from agentlog_infra.kafka.connection import connection
-from agentlog_infra.kafka.outputs.frame_log import KafkaFrameReads
+from agentlog_infra.kafka.outputs.frame_log import KafkaFrameLog, KafkaFrameReads
 from agentlog_infra.langgraph.loading.config import load_config
 from agentlog_infra.langgraph.loading.graphs import Graphs
 from agentlog_infra.langgraph.loading.thread_ttl import thread_ttl
@@ -52,6 +54,7 @@ from agentlog_projections.queries.postgres_command_context import PostgresComman
 from agentlog_projections.queries.run_health import run_health
 from agentlog_projections.queries.run_status import RunStatusRows
 from agentlog_projections.queries.state_version import PostgresStateVersions
+from agentlog_projections.queries.thread_places import PostgresThreadPlaces
 from agentlog_projections.queries.thread_storage import StoredCheckpoints
 from agentlog_projections.sql.caught_up import PartitionCatchUp
 
@@ -75,6 +78,7 @@ class Gateway:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.dependencies.run_watcher.run(), name="run watcher")
             tasks.create_task(self.dependencies.refusals.run(), name="refusals")
+            tasks.create_task(self.dependencies.announcer.run(), name="announcer")
             tasks.create_task(self._prepare(), name="assistants")
             tasks.create_task(
                 record_accepted_settings(self.dependencies, self._accepted, gethostname()), name="accepted settings"
@@ -119,13 +123,16 @@ async def open_gateway(settings: Settings) -> AsyncGenerator[Gateway]:
         headers = await adapters.log.headers()
         frames = KafkaFrameReads(connection(settings), settings.partitions, lambda partition: headers[partition].base)
         stack.push_async_callback(frames.stop)
+        outputs = KafkaFrameLog(connection(settings), settings.partitions, lambda partition: headers[partition].base)
+        stack.push_async_callback(outputs.stop)
+        await outputs.start()
         progress = ProjectionProgress(ledger, headers[0].generation, settings.partitions)
         adapters.verdicts.listen(progress.on_hint)
         serde = JsonPlusSerializer(pickle_fallback=settings.pickle_fallback)
         reads, keys = Checkpoints(pool), secrets_of(settings).keys
         access = RequestGraphs(StateDependencies(graphs, reads, StoreItems(pool), SystemIds(), serde, keys))
         stack.callback(access.close)
-        dependencies = _dependencies(settings, adapters, pool, frames, access, progress, default_ttl)
+        dependencies = _dependencies(settings, adapters, pool, frames, outputs, access, progress, default_ttl)
         app = build_app(lambda: dependencies, cors)
         yield Gateway(dependencies, app, [change.requirement for change in accepted])
 
@@ -135,6 +142,7 @@ def _dependencies(
     adapters: Adapters,
     pool: Pool,
     frames: KafkaFrameReads,
+    outputs: KafkaFrameLog,
     access: RequestGraphs,
     progress: ProjectionProgress,
     default_ttl: JsonObject | None,
@@ -142,6 +150,7 @@ def _dependencies(
     clock, ids = SystemClock(), SystemIds()
     run_watcher = RunWatcher(RunStatusRows(pool))
     adapters.verdicts.listen(run_watcher.on_hint)
+    streams = RunStreams(frames, run_watcher)
     caught_up = CatchUpGate(PartitionCatchUp(pool), adapters.log, clock, settings.partitions)
     return Dependencies(
         clock=clock,
@@ -153,7 +162,9 @@ def _dependencies(
         caught_up=caught_up,
         progress=progress,
         run_watcher=run_watcher,
-        streams=RunStreams(frames, run_watcher),
+        streams=streams,
+        thread_streams=ThreadStreams(streams.sources, PostgresThreadPlaces(pool)),
+        announcer=OutputsAnnouncer(outputs),
         framer=Framer(),
         graphs=access,
         secrets=secrets_of(settings),
@@ -166,16 +177,20 @@ def _dependencies(
         answers=RememberedAnswers(settings.gateway_cache_bytes),
         runs=Runs(pool),
         assistants=Assistants(pool),
-        limits=Limits(
-            settings.max_request_body_bytes,
-            settings.request_deadline_secs,
-            settings.cancel_grace_secs,
-            MetadataLimit(settings.metadata_max_bytes, settings.metadata_max_values),
-        ),
+        limits=_limits(settings),
         checks={"database": caught_up.refresh, "redis": adapters.feed.check, "log": adapters.log.check},
         health=partial(health, pool, adapters.log),
         run_health=partial(run_health, pool),
         worker_deaths=adapters.feed.worker_deaths,
         prepared=asyncio.Event(),
         default_ttl=default_ttl,
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        settings.max_request_body_bytes,
+        settings.request_deadline_secs,
+        settings.cancel_grace_secs,
+        MetadataLimit(settings.metadata_max_bytes, settings.metadata_max_values),
     )

@@ -26,6 +26,7 @@ from agentlog_gateway.schemas.queries import (
     RunListQuery,
     StateQuery,
     ThreadQuery,
+    ThreadStreamQuery,
 )
 from agentlog_gateway.schemas.requests import (
     AnyJson,
@@ -189,6 +190,15 @@ OPERATIONS: Sequence[Operation] = (
     Operation(
         "POST", "/threads/prune", threads.prune, "Delete or prune threads", "threads", PruneResponse, ThreadPrune
     ),
+    Operation(
+        "GET",
+        THREAD + "/stream",
+        threads.stream,
+        "Stream all runs and updates of a thread",
+        "threads",
+        query=ThreadStreamQuery,
+        streams=True,
+    ),
     Operation("GET", THREAD, threads.get, "Get a thread", "threads", ThreadResponse, query=ThreadQuery),
     Operation("GET", THREAD + "/storage", threads.storage, "Get the storage of a thread", "threads", StorageResponse),
     Operation(
@@ -284,7 +294,6 @@ NOT_IMPLEMENTED: Sequence[tuple[str, str]] = (
     ("POST", THREAD + "/commands"),
     ("POST", THREAD + "/copy"),
     ("POST", RUNS + "/crons"),
-    ("GET", THREAD + "/stream"),
     ("POST", THREAD + "/stream/events"),
     ("GET", "/ui/{path:path}"),
     ("POST", "/ui/{path:path}"),

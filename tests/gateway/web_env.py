@@ -27,6 +27,8 @@ from agentlog_gateway.reads.remembered_answers import RememberedAnswers
 from agentlog_gateway.streaming.run_streams import RunStreams
 from agentlog_gateway.streaming.run_watcher import RunWatcher
 from agentlog_gateway.streaming.sse import Framer
+from agentlog_gateway.streaming.threads.announcer import OutputsAnnouncer
+from agentlog_gateway.streaming.threads.thread_streams import ThreadStreams
 from agentlog_infra.aes_cipher import AesGcmCipher
 from agentlog_infra.langgraph.loading.config import load_config
 from agentlog_infra.langgraph.loading.graphs import Graphs
@@ -44,6 +46,7 @@ from agentlog_projections.queries.health import health
 from agentlog_projections.queries.postgres_command_context import PostgresCommandContexts
 from agentlog_projections.queries.run_health import run_health
 from agentlog_projections.queries.state_version import PostgresStateVersions
+from agentlog_projections.queries.thread_places import PostgresThreadPlaces
 from agentlog_projections.queries.thread_storage import StoredCheckpoints
 from agentlog_projections.sql.caught_up import PartitionCatchUp
 
@@ -62,6 +65,8 @@ def dependencies(log: MemoryLog, pool: Pool, config: Path = EXAMPLES) -> Depende
     clock, ids = SystemClock(), SystemIds()
     graphs = Graphs.load(load_config(config))
     run_watcher = RunWatcher(Rows())
+    frames = MemoryFrames()
+    streams = RunStreams(frames, run_watcher)
     caught_up = CatchUpGate(PartitionCatchUp(pool), log, clock, 1)
     return Dependencies(
         clock=clock,
@@ -73,7 +78,9 @@ def dependencies(log: MemoryLog, pool: Pool, config: Path = EXAMPLES) -> Depende
         caught_up=caught_up,
         progress=ProjectionProgress(Ledger(pool), 1, 1),
         run_watcher=run_watcher,
-        streams=RunStreams(MemoryFrames(), run_watcher),
+        streams=streams,
+        thread_streams=ThreadStreams(streams.sources, PostgresThreadPlaces(pool)),
+        announcer=OutputsAnnouncer(frames),
         framer=Framer(),
         graphs=LangGraphAccess(
             StateDependencies(graphs, Checkpoints(pool), StoreItems(pool), ids, JsonPlusSerializer())

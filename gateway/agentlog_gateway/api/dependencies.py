@@ -19,6 +19,8 @@ from agentlog_gateway.reads.remembered_answers import RememberedAnswers
 from agentlog_gateway.streaming.run_streams import RunStreams
 from agentlog_gateway.streaming.run_watcher import RunWatcher
 from agentlog_gateway.streaming.sse import Framer
+from agentlog_gateway.streaming.threads.announcer import OutputsAnnouncer
+from agentlog_gateway.streaming.threads.thread_streams import ThreadStreams
 from agentlog_projections.models.assistants import Assistants
 from agentlog_projections.models.runs import Runs
 from agentlog_projections.models.threads import Threads
@@ -67,6 +69,8 @@ class Dependencies:
     progress: ProjectionProgress
     run_watcher: RunWatcher
     streams: RunStreams
+    thread_streams: ThreadStreams
+    announcer: OutputsAnnouncer
     framer: Framer
     graphs: GraphAccess
     secrets: Secrets

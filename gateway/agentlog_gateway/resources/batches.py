@@ -96,7 +96,10 @@ async def _cancel_one(
     intent = Intent(Key(thread_id), event_id, context.body_sha256, cause, context.identity.keyed, serial=True)
     cancellation = Cancellation(context, thread_id, run_id, action, requested(action, context.route_name))
     done = await context.dependencies.submitter.submit(intent, cancellation.decide, context.deadline)
-    return done if isinstance(done, Submitted) else None
+    if not isinstance(done, Submitted):
+        return None
+    context.dependencies.announcer.ends(thread_id, done, event_id)
+    return done
 
 
 async def _each(items: Sequence[_Item], act: Callable[[_Item], Awaitable[_Done]]) -> list[_Done]:

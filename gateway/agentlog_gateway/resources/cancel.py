@@ -89,6 +89,7 @@ async def cancel(context: RequestContext) -> Response:
     done = await context.submit("CancelRun", thread_id, decide, serial=True)
     if not isinstance(done, Submitted):
         raise await _refusal(context, thread_id, run_id)
+    context.dependencies.announcer.ends(thread_id, done, context.identity.event_id)
     return _cancelled(context, done, thread_id, run_id, wait=query.wait)
 
 
@@ -103,6 +104,7 @@ async def cancel_active(context: RequestContext) -> Response:
     if not isinstance(done, Submitted):
         await existing_thread(context, thread_id, with_values=False)
         raise Problem(404, NO_RUNS, reason="run_not_found")
+    context.dependencies.announcer.ends(thread_id, done, context.identity.event_id)
     run_id = next(fact.run_id for fact in done.facts if isinstance(fact, RunCancelRequested | RunFinished))
     return _cancelled(context, done, thread_id, run_id, wait=query.wait)
 
@@ -177,6 +179,7 @@ async def delete(context: RequestContext) -> Response:
         done = await context.submit("DeleteRun", thread_id, decide, serial=True)
     match done:
         case Submitted():
+            context.dependencies.announcer.ends(thread_id, done, context.identity.event_id)
             return no_content(context.token(done))
         case Voided(void=Void(reason="view_locked", found=other)):
             raise Problem(409, f"Thread {thread_id} has in-flight runs: [{other}]", reason="thread_busy")
@@ -207,6 +210,8 @@ def on_client_gone(context: RequestContext, thread_id: ThreadId, run_id: RunId) 
         except AgentlogError as error:
             log.error("disconnect.not_cancelled", extra={"run_id": run_id, "error": str(error)})
             return
+        if isinstance(done, Submitted):
+            dependencies.announcer.ends(thread_id, done, intent.event_id)
         log.info("disconnect.cancelled", extra={"run_id": run_id, "outcome": type(done).__name__})
 
     return cancel_it

@@ -68,6 +68,8 @@ class RunCreation:
             )
             match done:
                 case Submitted():
+                    context = self._context
+                    context.dependencies.announcer.ends(self.thread_id, done, context.identity.event_id)
                     return NewRun(done, next(fact for fact in done.facts if isinstance(fact, RunCreated)))
                 case Refused(reason="thread_busy" | "interrupt_answered"):
                     raise Problem(409, done.detail)

@@ -18,10 +18,12 @@ from agentlog_gateway.api.request_context import RequestContext
 from agentlog_gateway.http.errors import Problem, thread_not_found
 from agentlog_gateway.http.responses import JSON, json_response, no_content, page_headers
 from agentlog_gateway.schemas.extract import extraction_paths
-from agentlog_gateway.schemas.queries import ThreadQuery
+from agentlog_gateway.schemas.queries import ThreadQuery, ThreadStreamQuery
 from agentlog_gateway.schemas.requests import ThreadCount, ThreadCreate, ThreadPatch, ThreadPrune, ThreadSearch
 from agentlog_gateway.schemas.responses import new_thread_json, storage_json
 from agentlog_gateway.schemas.thread_document import thread_document
+from agentlog_gateway.streaming.sse_response import HEADERS, SseResponse
+from agentlog_gateway.streaming.threads.thread_modes import ThreadEncoder, thread_modes
 from agentlog_projections.models.threads import Thread, ThreadFilter, ThreadText
 from agentlog_projections.queries.command_context import ThreadContext
 
@@ -215,3 +217,16 @@ async def _array(
             yield before + shown(whole)
             before = b","
     yield b"[]" if before == b"[" else b"]"
+
+
+async def stream(context: RequestContext) -> Response:
+    """GET /threads/{thread_id}/stream: never ends; a thread that does not exist has heartbeats only."""
+    thread_id = ThreadId(context.path_id("thread"))
+    query = context.query(ThreadStreamQuery)
+    modes = thread_modes([*query.stream_modes, *query.stream_mode])
+    dependencies = context.dependencies
+    await dependencies.caught_up.require(thread_id)
+    if context.head:
+        return Response(headers=HEADERS)
+    events = dependencies.thread_streams.open(thread_id, context.request.headers.get("last-event-id"))
+    return SseResponse(events, ThreadEncoder(dependencies.framer, modes).encode)

@@ -92,6 +92,13 @@ class JoinStreamQuery(JoinQuery):
     stream_mode: list[str] = Field(default_factory=list[str], description="repeated, after commas, or a JSON list")
 
 
+class ThreadStreamQuery(QueryString):
+    """GET /threads/{thread_id}/stream: `stream_mode` is what the SDK sends."""
+
+    stream_modes: list[str] = Field(default_factory=list[str], description="repeated, after commas, or a JSON list")
+    stream_mode: list[str] = Field(default_factory=list[str], description="another name of stream_modes")
+
+
 class ActionQuery(QueryString):
     """POST /runs/cancel."""
 
