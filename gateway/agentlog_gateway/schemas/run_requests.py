@@ -7,7 +7,6 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, RootMod
 
 from agentlog_commands.run_request import Durability, RunRequest, Strategy
 from agentlog_facts.json_value import Json, JsonObject
-from agentlog_facts.version import VERSION
 from agentlog_gateway import timeouts
 from agentlog_gateway.schemas.requests import (
     AnyJson,
@@ -36,20 +35,10 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _not_strict(value: bool) -> bool:
-    if value:
-        raise ValueError(f"strict_resume is not supported yet by agentlog {VERSION}")
-    return value
-
-
-def _no_feedback(value: list[str]) -> list[str]:
-    if value:
-        raise ValueError(f"feedback_keys is not supported yet by agentlog {VERSION}")
-    return value
-
-
 StreamModes: TypeAlias = Annotated[list[StreamMode], BeforeValidator(_as_list), AfterValidator(_distinct)]
 Nodes: TypeAlias = Literal["*"] | list[str]
+FeedbackKey: TypeAlias = Annotated[str, Field(min_length=1, max_length=255)]
+MOST_FEEDBACK_KEYS = 100
 MOST_RUNS = 1000
 """Most runs of one request."""
 
@@ -113,8 +102,7 @@ class StatelessRun(Body):
     after_seconds: Annotated[float, Field(le=timeouts.LONGEST_RUN_DELAY_S)] = 0
     durability: Durability | None = None
     checkpoint_during: bool | None = None
-    strict_resume: Annotated[bool, AfterValidator(_not_strict)] = False
-    feedback_keys: Annotated[list[str], AfterValidator(_no_feedback)] = Field(default_factory=list[str])
+    feedback_keys: list[FeedbackKey] | None = Field(None, max_length=MOST_FEEDBACK_KEYS)
     webhook: NotSupported = None
     langsmith_tracer: NotSupported = None
 
@@ -136,6 +124,7 @@ class StatelessRun(Body):
             durability=self.durability or ("exit" if self.checkpoint_during is False else "async"),
             creates_thread=True,
             temporary=self.on_completion == "delete",
+            feedback_keys=tuple(self.feedback_keys or ()),
         )
 
 
@@ -145,6 +134,7 @@ class ThreadRun(StatelessRun):
     checkpoint: CheckpointTarget | None = None
     checkpoint_id: Uuid | None = None
     if_not_exists: Literal["create", "reject"] = "reject"
+    strict_resume: bool = False
 
     def request(self) -> RunRequest:
         """Return the request for a run on a thread; `checkpoint_id` is the older name of the checkpoint's id."""
@@ -159,6 +149,7 @@ class ThreadRun(StatelessRun):
             checkpoint={name: value for name, value in named.items() if value is not None},
             creates_thread=self.if_not_exists == "create",
             temporary=False,
+            strict_resume=self.strict_resume,
         )
 
 

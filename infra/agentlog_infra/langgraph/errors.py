@@ -25,6 +25,7 @@ SHOWN: tuple[type[BaseException], ...] = (
     errors.EmptyInputError,
     errors.GraphRecursionError,
     errors.TaskNotFound,
+    errors.UnknownInterruptError,
     Misconfigured,
     SecretUnreadable,
 )

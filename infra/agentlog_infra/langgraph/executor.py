@@ -53,6 +53,7 @@ from agentlog_infra.langgraph.run_config import (
     stops,
     stream_modes,
     streams_events,
+    strict_resume,
     with_context,
 )
 from agentlog_infra.langgraph.snapshot_json import config_at
@@ -60,6 +61,7 @@ from agentlog_infra.langgraph.snapshots.graph_plan import GraphPlan
 from agentlog_infra.langgraph.snapshots.reader import SnapshotReader, SnapshotSources
 from agentlog_infra.langgraph.snapshots.user_code import UserCode
 from agentlog_infra.langgraph.store import LogStore, Writer
+from agentlog_infra.langgraph.streaming.feedback import feedback_frames
 from agentlog_infra.langgraph.streaming.frames import FrameEncoder
 from agentlog_infra.langgraph.value_json import clean_text
 
@@ -199,11 +201,14 @@ class GraphRun:
         if await ends.is_over(graph, earlier, whole=self._holds):
             end = _End()
         else:
-            end = await self._executed(graph, config, await self._given(graph, earlier))
+            given = await self._given(graph, earlier)
+            asked = config if earlier.wrote else strict_resume(config, self._order.kwargs)
+            end = await self._executed(graph, asked, given)
         if only_update and end.status == "success":
             await self._settle(graph)
         if end.status == "success":
             await self._mark_end()
+            await self._emit_all(await feedback_frames(self._order.run_id, self._order.kwargs))
         await self._journal.close()
         try:
             view = await self._view(graph)

@@ -30,6 +30,8 @@ MODES: Mapping[str, StreamMode] = {
     "debug": "debug",
     "tools": "tools",  # type: ignore[dict-item]  # langgraph 1.2 streams it, but its type lacks it
 }
+STRICT_RESUME = "__pregel_strict_resume"
+"""LangGraph's key of `configurable` for it. Source: langgraph._internal._constants."""
 LANGGRAPH = version("langgraph")
 HOST = "self-hosted"
 """The value of `langgraph_plan` and `langgraph_host` for a server that is no hosted service."""
@@ -64,6 +66,13 @@ def run_config(order: RunAssignment, *, from_checkpoint: bool, api_url: str | No
     if name and isinstance(name, str):
         config["run_name"] = name
     return config
+
+
+def strict_resume(config: RunnableConfig, kwargs: JsonObject) -> RunnableConfig:
+    """Return the config with which LangGraph refuses an answer to an interrupt that does not wait, if the run asks."""
+    if kwargs.get("strict_resume") is not True:
+        return config
+    return {**config, "configurable": {**config.get("configurable", {}), STRICT_RESUME: True}}
 
 
 def _identity(order: RunAssignment) -> JsonObject:
