@@ -1,16 +1,23 @@
-"""Commands of an assistant: EnsureSystemAssistant, CreateAssistant, PatchAssistant, SelectVersion, DeleteAssistant.
+"""Commands of an assistant, and the commits that follow its deletion.
 
 Every decision about an existing assistant demands the version of its stream: no demand says that an assistant was
 deleted. Source: docs/http-api.md, section 4.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Protocol, TypeVar
 from uuid import UUID, uuid5
 
 from agentlog_commands.command import Accepted, Decision, Refused
+from agentlog_commands.identity import digest
 from agentlog_commands.metadata_limit import DEFAULT, MetadataLimit
 from agentlog_commands.run_request import BOTH_GIVEN
+from agentlog_commands.runs import CancelRun
+from agentlog_commands.submit import Intent, Outcome, Submitter
+from agentlog_commands.threads import DeleteThread
 from agentlog_facts.assistant import (
     AssistantCreated,
     AssistantDeleted,
@@ -21,10 +28,20 @@ from agentlog_facts.assistant import (
     AssistantVersionSelected,
 )
 from agentlog_facts.configurable import is_server_key
-from agentlog_facts.envelope import Demand
-from agentlog_facts.ids import AssistantId, RunId, Stream, ThreadId, stream
+from agentlog_facts.envelope import Cause, Demand
+from agentlog_facts.ids import AssistantId, Key, RunId, Stream, ThreadId, stream
 from agentlog_facts.json_value import Json, JsonObject
+from agentlog_facts.ports import Clock
+from agentlog_facts.thread import ThreadState
 
+T = TypeVar("T")
+AT_ONCE = 16
+"""Most followers of a deletion that are written at the same time."""
+CANCELLED: Mapping[str, str] = {
+    "error": "UserInterrupt",
+    "message": "interrupt requested via DELETE /assistants/{assistant_id}",
+}
+"""Error of the runs that a deletion cancels."""
 SYSTEM_NAMESPACE = UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
 """Namespace of the ids of system assistants. Source: docs/http-api.md, section 1.2."""
 UNTITLED = "Untitled"
@@ -227,3 +244,100 @@ def _revised(old: AssistantVersion, version: int, *, description: str | None) ->
     return AssistantRevised(
         old.assistant_id, version, old.graph_id, old.config, old.context, old.metadata, old.name, description
     )
+
+
+class _ThreadSeen(Protocol):
+    @property
+    def state(self) -> ThreadState: ...
+    @property
+    def version(self) -> int | None: ...
+    @property
+    def meta_version(self) -> int | None: ...
+
+
+class _AssistantSeen(Protocol):
+    @property
+    def state(self) -> AssistantState: ...
+    @property
+    def version(self) -> int | None: ...
+
+
+class DeletionReads(Protocol):
+    """The rows on which the followers of a deletion are decided. Every method raises Unavailable."""
+
+    async def thread(self, thread_id: ThreadId, partition: int) -> _ThreadSeen:
+        """Return a thread with its active runs."""
+        ...
+
+    async def assistant(self, assistant_id: AssistantId, partition: int) -> _AssistantSeen:
+        """Return an assistant."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeletionFollowers:
+    """Commits that follow an accepted deletion. Several processes may write them at the same time: each counts once.
+
+    A process that dies here leaves the rest to the housekeeper.
+    """
+
+    submitter: Submitter
+    reads: DeletionReads
+    partition_of: Callable[[Key], int]
+    clock: Clock
+    grace: timedelta
+    """Workers of cancelled runs must stop within this time."""
+
+    async def follow(self, event_id: str, asked: AssistantDeletionAsked, cause: Cause, deadline: float) -> Outcome:
+        """Cancel the runs, delete the threads, then the assistant; `event_id` is that of the commit that asked for it.
+
+        Return the outcome of the last step. Raises: Unavailable, OutcomeUnknown; then some of it is not done.
+        """
+        caused = replace(cause, causation_id=event_id)
+        for part in _parts([*asked.runs.items()]):
+            await _all(
+                self._cancel(event_id, RunId(run), ThreadId(str(thread)), caused, deadline) for run, thread in part
+            )
+        for threads in _parts(asked.threads):
+            await _all(self._delete(event_id, thread_id, caused, deadline) for thread_id in threads)
+        command = FinishDeletion(asked.assistant_id)
+
+        async def decide() -> Decision:
+            found = await self.reads.assistant(asked.assistant_id, self.partition_of(Key(asked.assistant_id)))
+            return command.decide(found.state, found.version)
+
+        intent = _follower(event_id, "deleted", Key(asked.assistant_id), caused)
+        return await self.submitter.submit(intent, decide, deadline)
+
+    async def _cancel(self, event_id: str, run_id: RunId, thread_id: ThreadId, cause: Cause, deadline: float) -> None:
+        async def decide() -> Decision:
+            found = await self.reads.thread(thread_id, self.partition_of(Key(thread_id)))
+            until = self.clock.now() + self.grace
+            command = CancelRun(thread_id, run_id, "interrupt", {**CANCELLED}, until, found.version or 0)
+            return command.decide(found.state)
+
+        await self.submitter.submit(_follower(event_id, run_id, Key(thread_id), cause), decide, deadline)
+
+    async def _delete(self, event_id: str, thread_id: ThreadId, cause: Cause, deadline: float) -> None:
+        async def decide() -> Decision:
+            found = await self.reads.thread(thread_id, self.partition_of(Key(thread_id)))
+            return DeleteThread(thread_id, found.version or 0, found.meta_version).decide(found.state)
+
+        await self.submitter.submit(_follower(event_id, thread_id, Key(thread_id), cause), decide, deadline)
+
+
+def _follower(event_id: str, name: str, key: Key, cause: Cause) -> Intent:
+    """Return the intent of a follower: the same whoever writes it, and however often."""
+    derived = str(uuid5(UUID(event_id), name))
+    return Intent(key, derived, digest(derived.encode()), cause, keyed=True, serial=True)
+
+
+def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (items[start : start + AT_ONCE] for start in range(0, len(items), AT_ONCE))
+
+
+async def _all(works: Iterable[Awaitable[None]]) -> None:
+    """Await all of them to their end. Raises: the first error of one."""
+    for outcome in await asyncio.gather(*works, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome

@@ -26,7 +26,7 @@ class BadUpdate(AgentlogError):
 
 
 class GraphFailed(AgentlogError):
-    """The graph's own code raised while its state was read or updated; nothing was written. The message says why."""
+    """The graph's own code raised while a request needed it; nothing was written. The message says why."""
 
     code: ClassVar[str] = "graph_failed"
     status: ClassVar[int] = 400
@@ -199,4 +199,23 @@ class GraphAccess(Protocol):
 
     async def view(self, graph_id: str, thread_id: ThreadId) -> ThreadView:
         """Return the state of the last accepted checkpoint, to finish a run in place of its worker."""
+        ...
+
+
+class GraphStructures(Protocol):
+    """Structure of the loaded graphs, as JSON. `config` is that of an assistant, for a factory.
+
+    Raises: GraphNotFound; GraphFailed when the graph's own code raises. Source: docs/http-api.md, section 4.6.
+    """
+
+    async def drawing(self, graph_id: str, config: JsonObject, xray: bool | int) -> bytes:
+        """Return {nodes, edges}; `xray` shows the nodes of subgraphs in place of them, all or to a depth."""
+        ...
+
+    async def schemas(self, graph_id: str, config: JsonObject) -> bytes:
+        """Return {graph_id, input_schema, output_schema, state_schema, config_schema, context_schema}."""
+        ...
+
+    async def subgraphs(self, graph_id: str, config: JsonObject, namespace: str | None, recurse: bool) -> bytes:
+        """Return namespace -> schemas of the subgraphs, of all or of one; with `recurse`, also of those inside."""
         ...

@@ -167,6 +167,7 @@ def _dependencies(
         announcer=OutputsAnnouncer(outputs),
         framer=Framer(),
         graphs=access,
+        structures=access.structures,
         secrets=secrets_of(settings),
         salts=salts_of(settings),
         server_metadata=server_metadata(f"http://{settings.host}:{settings.port}"),

@@ -6,15 +6,18 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from agentlog_gateway.api.endpoint import Operation
-from agentlog_gateway.assistants import assistants
+from agentlog_gateway.assistants import assistants, deletion, graphs
 from agentlog_gateway.resources import batches, cancel, runs, state, system, threads
 from agentlog_gateway.schemas.assistant_requests import (
     AssistantCount,
     AssistantCreate,
+    AssistantDeleteQuery,
     AssistantLatest,
     AssistantPatch,
     AssistantSearch,
     AssistantVersions,
+    GraphQuery,
+    SubgraphsQuery,
 )
 from agentlog_gateway.schemas.queries import (
     ActionQuery,
@@ -42,11 +45,13 @@ from agentlog_gateway.schemas.requests import (
 from agentlog_gateway.schemas.response_models import (
     AssistantResponse,
     AssistantVersionResponse,
+    GraphResponse,
     HealthResponse,
     InfoResponse,
     PruneResponse,
     ReadinessResponse,
     RunResponse,
+    SchemasResponse,
     StateResponse,
     StateUpdateResponse,
     StorageResponse,
@@ -253,6 +258,37 @@ OPERATIONS: Sequence[Operation] = (
         AssistantResponse,
         AssistantLatest,
     ),
+    Operation(
+        "DELETE",
+        ASSISTANT,
+        deletion.delete,
+        "Delete an assistant",
+        "assistants",
+        query=AssistantDeleteQuery,
+        also=NO_CONTENT,
+    ),
+    Operation(
+        "GET", ASSISTANT + "/graph", graphs.drawing, "Draw the graph", "assistants", GraphResponse, query=GraphQuery
+    ),
+    Operation("GET", ASSISTANT + "/schemas", graphs.schemas, "Get the schemas", "assistants", SchemasResponse),
+    Operation(
+        "GET",
+        ASSISTANT + "/subgraphs",
+        graphs.subgraphs,
+        "Get the schemas of subgraphs",
+        "assistants",
+        dict[str, SchemasResponse],
+        query=SubgraphsQuery,
+    ),
+    Operation(
+        "GET",
+        ASSISTANT + "/subgraphs/{namespace}",
+        graphs.subgraphs,
+        "Get the schemas of a subgraph",
+        "assistants",
+        dict[str, SchemasResponse],
+        query=SubgraphsQuery,
+    ),
     Operation("GET", "/ok", system.ok, "Health", "system", HealthResponse, query=HealthCheckQuery),
     Operation("GET", "/", system.ok, "Health", "system", HealthResponse, query=HealthCheckQuery),
     Operation(
@@ -271,11 +307,6 @@ NOT_IMPLEMENTED: Sequence[tuple[str, str]] = (
     ("GET", "/.well-known/agent-card.json"),
     ("GET", "/a2a/{assistant_id}"),
     ("POST", "/a2a/{assistant_id}"),
-    ("DELETE", "/assistants/{assistant_id}"),
-    ("GET", "/assistants/{assistant_id}/graph"),
-    ("GET", "/assistants/{assistant_id}/schemas"),
-    ("GET", "/assistants/{assistant_id}/subgraphs"),
-    ("GET", "/assistants/{assistant_id}/subgraphs/{namespace}"),
     ("GET", "/mcp"),
     ("POST", "/mcp"),
     ("DELETE", "/mcp"),

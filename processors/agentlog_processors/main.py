@@ -16,6 +16,7 @@ from functools import partial
 import uvloop
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
+from agentlog_commands.assistants import DeletionFollowers
 from agentlog_commands.claims import ClaimLimits
 from agentlog_facts.checkpoint_ports import CheckpointReads
 from agentlog_facts.envelope import Actor, ActorKind
@@ -40,6 +41,7 @@ from agentlog_infra.stack.addresses import joined
 from agentlog_infra.system_ports import SystemClock, SystemIds
 from agentlog_postgres.connection import Pool, open_pool
 from agentlog_processors import timeouts
+from agentlog_processors.housekeeper.finish_deletions import FinishDeletions
 from agentlog_processors.housekeeper.finish_runs import RunFinisher
 from agentlog_processors.housekeeper.purge_rows import PurgeRows
 from agentlog_processors.housekeeper.reap_runs import ReapRuns
@@ -58,6 +60,7 @@ from agentlog_processors.worker.attempt import Attempt, Stuck
 from agentlog_processors.worker.execute_runs import ExecuteRuns
 from agentlog_processors.worker.store import RunStore, RunStoreReads
 from agentlog_processors.worker.watch_claims import WatchClaims
+from agentlog_projections.models.assistants import Assistants
 from agentlog_projections.models.checkpoints import Checkpoints
 from agentlog_projections.models.registry import read_models
 from agentlog_projections.models.store import StoreItems
@@ -280,7 +283,7 @@ def _worker(adapters: RoleAdapters, stack: AsyncExitStack, spare: SuspectsOnly |
 
 
 def _housekeeper(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]:
-    """Return reaper, reconciler, purge and sweep; graphs are loaded only when a run must be ended for its worker."""
+    """Return the services of a housekeeper; graphs are loaded only when a run must be ended for its worker."""
     loops = JobLoops(adapters.bridge.home, uvloop.new_event_loop)
     stack.callback(loops.close)
     queries = PostgresWorkerQueries(adapters.pool)
@@ -299,6 +302,7 @@ def _housekeeper(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]
             partial(purge_deleted, adapters.pool), timedelta(milliseconds=adapters.settings.outputs_retention_ms)
         ),
         _sweep(adapters),
+        _finish_deletions(adapters),
     ]
 
 
@@ -314,6 +318,19 @@ def _sweep(adapters: RoleAdapters) -> SweepThreads:
         partial(expired_threads, pool), PostgresCommandContexts(pool), StoredCheckpoints(pool).earlier
     )
     return SweepThreads(queries, adapters.writer("system", "housekeeper"), ttl.sweep_interval, ttl.sweep_limit)
+
+
+def _finish_deletions(adapters: RoleAdapters) -> FinishDeletions:
+    shared = adapters.shared
+    followers = DeletionFollowers(
+        shared.submitter,
+        PostgresCommandContexts(adapters.pool),
+        shared.log.partition_of,
+        SystemClock(),
+        adapters.timeouts.limits.cancel_grace,
+    )
+    writer = adapters.writer("system", "housekeeper")
+    return FinishDeletions(Assistants(adapters.pool).open_deletions, followers, writer)
 
 
 def _serializer(settings: Settings) -> JsonPlusSerializer:

@@ -30,9 +30,12 @@ from agentlog_gateway.streaming.sse import Framer
 from agentlog_gateway.streaming.threads.announcer import OutputsAnnouncer
 from agentlog_gateway.streaming.threads.thread_streams import ThreadStreams
 from agentlog_infra.aes_cipher import AesGcmCipher
+from agentlog_infra.langgraph.code_loops import CodeLoops
 from agentlog_infra.langgraph.loading.config import load_config
 from agentlog_infra.langgraph.loading.graphs import Graphs
 from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
+from agentlog_infra.langgraph.store import LogStore
+from agentlog_infra.langgraph.structure.structures import LoadedStructures
 from agentlog_infra.subject_salts import SubjectSalts
 from agentlog_infra.system_ports import SystemClock, SystemIds
 from agentlog_postgres.connection import Pool, open_pool
@@ -85,6 +88,7 @@ def dependencies(log: MemoryLog, pool: Pool, config: Path = EXAMPLES) -> Depende
         graphs=LangGraphAccess(
             StateDependencies(graphs, Checkpoints(pool), StoreItems(pool), ids, JsonPlusSerializer())
         ),
+        structures=LoadedStructures(graphs, LogStore(StoreItems(pool)), CodeLoops()),
         secrets=Secrets(SecretKeys(), AesGcmCipher("0123456789abcdef", config.parent)),
         salts=SubjectSalts(lambda: b"0123456789abcdef"),
         server_metadata={},

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from agentlog_commands.metadata_limit import DEFAULT, MetadataLimit
 from agentlog_commands.submit import Submitter
-from agentlog_facts.graph_ports import GraphAccess
+from agentlog_facts.graph_ports import GraphAccess, GraphStructures
 from agentlog_facts.json_value import JsonObject
 from agentlog_facts.keyed_digest import Salts
 from agentlog_facts.ports import Clock, EventLog, Ids, LedgerReads
@@ -73,6 +73,7 @@ class Dependencies:
     announcer: OutputsAnnouncer
     framer: Framer
     graphs: GraphAccess
+    structures: GraphStructures
     secrets: Secrets
     salts: Salts
     server_metadata: JsonObject

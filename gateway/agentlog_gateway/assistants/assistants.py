@@ -11,7 +11,7 @@ from agentlog_commands.submit import Submitted, Voided
 from agentlog_facts.assistant import AssistantVersionSelected
 from agentlog_facts.guard import Void
 from agentlog_facts.ids import AssistantId
-from agentlog_facts.json_value import Json
+from agentlog_facts.json_value import Json, JsonObject
 from agentlog_gateway.api.request_context import RequestContext
 from agentlog_gateway.assistants.assistant_context import (
     assistant_context,
@@ -76,7 +76,10 @@ async def create(context: RequestContext) -> Response:
         found = await assistant_context(context, assistant_id)
         return sealed(dependencies, command.decide(found.state, found.version))
 
-    done = await context.submit("CreateAssistant", assistant_id, decide, serial=body.assistant_id is not None)
+    target: JsonObject = {"assistant_id": assistant_id}
+    done = await context.submit(
+        "CreateAssistant", assistant_id, decide, serial=body.assistant_id is not None, target=target
+    )
     match done:
         case Submitted():
             return _response(context, await shown_after(context, done), context.token(done))

@@ -41,6 +41,42 @@ class AssistantResponse(AssistantVersionResponse):
     updated_at: datetime
 
 
+class GraphNode(BaseModel):
+    """A node of a drawing; `__end__` has an id only."""
+
+    id: str | int
+    type: str | None = None
+    data: AnyJson = Field(default=None, description="its name, and the path of its class")
+    metadata: AnyJson = None
+
+
+class GraphEdge(BaseModel):
+    """An edge of a drawing."""
+
+    source: str | int
+    target: str | int
+    data: AnyJson = Field(default=None, description="the name of a branch")
+    conditional: bool = False
+
+
+class GraphResponse(BaseModel):
+    """The drawing of a graph."""
+
+    nodes: list[GraphNode]
+    edges: list[GraphEdge]
+
+
+class SchemasResponse(BaseModel):
+    """JSON schemas of a graph; null where its classes have none."""
+
+    graph_id: str
+    input_schema: AnyObject | None
+    output_schema: AnyObject | None
+    state_schema: AnyObject | None
+    config_schema: AnyObject | None
+    context_schema: AnyObject | None
+
+
 class InterruptResponse(BaseModel):
     """An interrupt of a graph."""
 

@@ -19,6 +19,8 @@ from agentlog_infra.langgraph.code_loops import CodeLoops
 from agentlog_infra.langgraph.loop_bridge import here
 from agentlog_infra.langgraph.snapshots.user_code import UserCodeNeeded
 from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
+from agentlog_infra.langgraph.store import LogStore
+from agentlog_infra.langgraph.structure.structures import LoadedStructures
 
 T = TypeVar("T")
 
@@ -34,6 +36,7 @@ class RequestGraphs:
         self._loops = CodeLoops()
         self._apart = LangGraphAccess(apart)
         self._here = LangGraphAccess(replace(apart, runs_user_code=False))
+        self.structures = LoadedStructures(self._graphs, LogStore(apart.store), self._loops)
 
     def close(self) -> None:
         """Stop the loops for the code of graphs."""

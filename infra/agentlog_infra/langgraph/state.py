@@ -1,6 +1,5 @@
 """Reader of states and histories of threads in the shape of the API, and builder of state updates."""
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -12,8 +11,7 @@ from langgraph.errors import EmptyInputError, InvalidUpdateError
 from langgraph.types import StateSnapshot
 
 from agentlog_facts.checkpoint_ports import CheckpointQuery, CheckpointReads
-from agentlog_facts.errors import AgentlogError, Misconfigured
-from agentlog_facts.graph_ports import LATEST, At, BadUpdate, EncodedState, GraphFailed, StateChange, ThreadView
+from agentlog_facts.graph_ports import LATEST, At, BadUpdate, EncodedState, StateChange, ThreadView
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.ports import Ids
@@ -26,7 +24,7 @@ from agentlog_infra.langgraph.checkpoints.journal import CollectingJournal, Read
 from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads
 from agentlog_infra.langgraph.checkpoints.saver import LogSaver
 from agentlog_infra.langgraph.context_schema import context_keys
-from agentlog_infra.langgraph.errors import EXITS, MASK, error_json
+from agentlog_infra.langgraph.errors import code_failures
 from agentlog_infra.langgraph.loading.graphs import Access, Graph, Graphs
 from agentlog_infra.langgraph.snapshot_json import (
     address_json,
@@ -217,20 +215,9 @@ class LangGraphAccess:
     @asynccontextmanager
     async def _opened(self, graph_id: str, saver: LogSaver, access: Access) -> AsyncGenerator[Graph]:
         """Open a graph. Raises: GraphFailed for any error of its code, also a cancellation that nobody asked for."""
-        try:
+        with code_failures(graph_id, "its state was read or updated"):
             async with self._dependencies.graphs.open(graph_id, saver, access) as graph:
                 yield graph
-        except Misconfigured as error:
-            raise GraphFailed(str(error)) from error
-        except AgentlogError:
-            raise
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            raise _failed(graph_id, error) from error
-        except (Exception, *EXITS) as error:
-            raise _failed(graph_id, error) from error
 
 
 def _with_configurable(address: RunnableConfig, of_thread: JsonObject) -> RunnableConfig:
@@ -238,14 +225,6 @@ def _with_configurable(address: RunnableConfig, of_thread: JsonObject) -> Runnab
     stated = of_thread.get("configurable")
     shown = {name: value for name, value in stated.items() if value != SECRET} if isinstance(stated, dict) else {}
     return {**address, "configurable": {**shown, **address.get("configurable", {})}}
-
-
-def _failed(graph_id: str, error: BaseException) -> GraphFailed:
-    shown = error_json(error)
-    reason = "" if shown["message"] in ("", MASK) else f": {shown['message']}"
-    return GraphFailed(
-        f"graph {graph_id}: its code raised {shown['error']} while its state was read or updated{reason}"
-    )
 
 
 @dataclass(frozen=True, slots=True)
