@@ -213,6 +213,18 @@ async def assistants(story: Story) -> None:
     await story.api.call("DELETE", f"/assistants/{gone['assistant_id']}?delete_threads=true")
 
 
+async def short_lived(story: Story) -> None:
+    """Create a thread with a time to live, prune it, and change its time."""
+    lives: JsonObject = {"ttl": 6000, "strategy": "keep_latest"}
+    made = as_object(await story.api.call("POST", "/threads", {"ttl": lives, "metadata": {"chapter": "short lived"}}))
+    thread_id = str(made["thread_id"])
+    story.threads.append(thread_id)
+    await story.run(thread_id, {"word": "pruned"})
+    await story.run(thread_id, {"word": "kept"})
+    await story.api.call("POST", "/threads/prune", {"thread_ids": [thread_id], "strategy": "keep_latest"})
+    await story.api.call("PATCH", f"/threads/{thread_id}", {"ttl": {"ttl": 9000, "strategy": "delete"}})
+
+
 async def not_counted(story: Story) -> None:
     """Append records without effect: a repeat, a violated demand, bytes, a record on the wrong partition."""
     key = story.threads[0].encode()
@@ -238,6 +250,7 @@ CHAPTERS: tuple[Callable[[Story], Awaitable[None]], ...] = (
     by_hand,
     remembered,
     assistants,
+    short_lived,
     not_counted,
 )
 
