@@ -13,13 +13,14 @@ from agentlog_facts.keyed_digest import KeyedDigest
 from agentlog_facts.store import StoreItemFact
 from agentlog_facts.system import SystemFact
 from agentlog_facts.thread import ThreadFact
+from agentlog_facts.thread_copy import ThreadCopyFact
 
 SPEC = 2
 """Version of the envelope that this release writes; it reads every earlier one."""
 RULES = 2
 """Version of the guard that judges what this release writes; earlier commits are judged by the rules they name."""
 
-Fact: TypeAlias = ThreadFact | AssistantFact | CheckpointFact | StoreItemFact | SystemFact
+Fact: TypeAlias = ThreadFact | ThreadCopyFact | AssistantFact | CheckpointFact | StoreItemFact | SystemFact
 
 Demand: TypeAlias = Literal["absent", "exists"] | int
 """`absent`: the stream's aggregate does not exist; `exists`: it does; n: the stream's version is n.

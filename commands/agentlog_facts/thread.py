@@ -65,6 +65,20 @@ class ThreadPruned:
 
 
 @dataclass(frozen=True, slots=True)
+class ThreadCopied:
+    """The thread was created as a copy; its checkpoints are on its stream `copy-`. The other fields: `StateUpdated`.
+
+    This fact follows `ThreadCreated` in one commit. From then on the thread exists.
+    """
+
+    thread_id: ThreadId
+    source_thread_id: ThreadId
+    view: JsonObject
+    next: tuple[str, ...]
+    interrupts: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
 class ThreadDeleted:
     """The thread was deleted; no reader sees it, its runs or its checkpoints any more."""
 
@@ -185,6 +199,7 @@ ThreadFact: TypeAlias = (
     | ThreadMetadataPatched
     | ThreadTtlSet
     | ThreadPruned
+    | ThreadCopied
     | ThreadDeleted
     | StateUpdated
     | RunCreated
@@ -301,7 +316,7 @@ def evolve(state: ThreadState, fact: ThreadFact, version: int) -> ThreadState:
             return _changed(state, fact, version)
         case RunFinished() | RunDeleted():
             return _without(state, fact.run_id)
-        case ThreadMetadataPatched() | ThreadTtlSet() | ThreadPruned() | StateUpdated() | RunAlive():
+        case ThreadMetadataPatched() | ThreadTtlSet() | ThreadPruned() | ThreadCopied() | StateUpdated() | RunAlive():
             return state
         case _:
             assert_never(fact)

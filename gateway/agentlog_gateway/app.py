@@ -54,6 +54,7 @@ from agentlog_projections.queries.postgres_command_context import PostgresComman
 from agentlog_projections.queries.run_health import run_health
 from agentlog_projections.queries.run_status import RunStatusRows
 from agentlog_projections.queries.state_version import PostgresStateVersions
+from agentlog_projections.queries.thread_copying import ThreadCopying
 from agentlog_projections.queries.thread_places import PostgresThreadPlaces
 from agentlog_projections.queries.thread_storage import StoredCheckpoints
 from agentlog_projections.sql.caught_up import PartitionCatchUp
@@ -174,6 +175,7 @@ def _dependencies(
         contexts=PostgresCommandContexts(pool),
         threads=Threads(pool),
         stored_checkpoints=StoredCheckpoints(pool),
+        copies=ThreadCopying(pool),
         state_versions=PostgresStateVersions(pool),
         answers=RememberedAnswers(settings.gateway_cache_bytes),
         runs=Runs(pool),

@@ -205,6 +205,7 @@ OPERATIONS: Sequence[Operation] = (
         streams=True,
     ),
     Operation("GET", THREAD, threads.get, "Get a thread", "threads", ThreadResponse, query=ThreadQuery),
+    Operation("POST", THREAD + "/copy", threads.copy, "Copy a thread", "threads", ThreadResponse),
     Operation("GET", THREAD + "/storage", threads.storage, "Get the storage of a thread", "threads", StorageResponse),
     Operation(
         "PATCH",
@@ -323,7 +324,6 @@ NOT_IMPLEMENTED: Sequence[tuple[str, str]] = (
     ("POST", "/store/items/search"),
     ("POST", "/store/namespaces"),
     ("POST", THREAD + "/commands"),
-    ("POST", THREAD + "/copy"),
     ("POST", RUNS + "/crons"),
     ("POST", THREAD + "/stream/events"),
     ("GET", "/ui/{path:path}"),

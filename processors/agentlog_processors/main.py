@@ -41,6 +41,7 @@ from agentlog_infra.stack.addresses import joined
 from agentlog_infra.system_ports import SystemClock, SystemIds
 from agentlog_postgres.connection import Pool, open_pool
 from agentlog_processors import timeouts
+from agentlog_processors.housekeeper.finish_copies import CopyQueries, FinishCopies
 from agentlog_processors.housekeeper.finish_deletions import FinishDeletions
 from agentlog_processors.housekeeper.finish_runs import RunFinisher
 from agentlog_processors.housekeeper.purge_rows import PurgeRows
@@ -68,10 +69,10 @@ from agentlog_projections.projector.announcer import Announcer
 from agentlog_projections.projector.ledger import Ledger
 from agentlog_projections.projector.projector import Projector
 from agentlog_projections.projector.session import FoldPorts, FoldSettings
-from agentlog_projections.queries.expired_threads import expired_threads
 from agentlog_projections.queries.postgres_command_context import PostgresCommandContexts
 from agentlog_projections.queries.postgres_worker import PostgresWorkerQueries
-from agentlog_projections.queries.purge import purge_deleted
+from agentlog_projections.queries.purge import expired_threads, purge_deleted
+from agentlog_projections.queries.thread_copying import ThreadCopying
 from agentlog_projections.queries.thread_storage import StoredCheckpoints
 
 log = logging.getLogger(__name__)
@@ -302,6 +303,7 @@ def _housekeeper(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]
             partial(purge_deleted, adapters.pool), timedelta(milliseconds=adapters.settings.outputs_retention_ms)
         ),
         _sweep(adapters),
+        _copies(adapters),
         _finish_deletions(adapters),
     ]
 
@@ -331,6 +333,12 @@ def _finish_deletions(adapters: RoleAdapters) -> FinishDeletions:
     )
     writer = adapters.writer("system", "housekeeper")
     return FinishDeletions(Assistants(adapters.pool).open_deletions, followers, writer)
+
+
+def _copies(adapters: RoleAdapters) -> FinishCopies:
+    copying = ThreadCopying(adapters.pool)
+    queries = CopyQueries(copying.open_copies, copying, Ledger(adapters.pool))
+    return FinishCopies(queries, adapters.writer("system", "housekeeper"))
 
 
 def _serializer(settings: Settings) -> JsonPlusSerializer:

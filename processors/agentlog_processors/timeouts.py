@@ -83,6 +83,15 @@ DELETIONS_INTERVAL = timedelta(seconds=15)
 DELETION_WAIT = timedelta(minutes=2)
 """One pass works on a deletion for this long; the next one goes on."""
 
+# Copies of threads
+COPY_LOOK = timedelta(seconds=10)
+"""Pause between two looks for copies that nobody drives."""
+COPY_LEFT = timedelta(minutes=1)
+"""A copy that is older was left by its gateway, which answers sooner."""
+COPY_GIVEN_UP = timedelta(hours=1)
+COPY_WAIT = timedelta(minutes=5)
+"""The housekeeper drives one copy for this long; then it looks for other ones."""
+
 # Rebuilds
 REBUILD_FETCH_WAIT_MS = 50
 """A poll of the log may wait this long for records; the switch waits for a poll in progress."""

@@ -25,14 +25,17 @@ from agentlog_facts.thread import (
     RunFinished,
     RunReleased,
     StateUpdated,
+    ThreadCopied,
     ThreadCreated,
     ThreadDeleted,
     ThreadMetadataPatched,
     ThreadPruned,
     ThreadTtlSet,
 )
+from agentlog_facts.thread_copy import ThreadCopyAsked, ThreadCopyContinued, ThreadCopyGivenUp
 
 THREAD = ThreadId("019ab000-0000-7000-8000-000000000001")
+COPY = ThreadId("019ab000-0000-7000-8000-000000000009")
 RUN = RunId("019ab000-0000-7000-8000-000000000002")
 ASSISTANT = AssistantId("fe096781-5601-53d2-b2f6-0d3403f7e9ca")
 FIRST, SECOND = "1f0c7a10-0000-6000-8000-000000000001", "1f0c7a10-0000-6001-8000-000000000002"
@@ -45,6 +48,12 @@ EXAMPLES: tuple[Fact, ...] = (
     ThreadMetadataPatched(THREAD, {"title": "Invoice"}),
     ThreadTtlSet(THREAD, {"strategy": "delete", "ttl_minutes": 1440}),
     ThreadPruned(THREAD),
+    ThreadCopyAsked(
+        COPY, THREAD, AT, {"thread": 4, "meta": None}, 21, {"customer": "42"}, None, {"set": {"sent": True}}, (), {}
+    ),
+    ThreadCopyContinued(COPY, 21),
+    ThreadCopyGivenUp(COPY, "late"),
+    ThreadCopied(COPY, THREAD, {"set": {"sent": True}}, (), {}),
     ThreadDeleted(THREAD),
     StateUpdated(THREAD, "", SECOND, {"set": {"approved": True}}, ("send",), {}),
     RunCreated(

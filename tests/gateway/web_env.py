@@ -49,6 +49,7 @@ from agentlog_projections.queries.health import health
 from agentlog_projections.queries.postgres_command_context import PostgresCommandContexts
 from agentlog_projections.queries.run_health import run_health
 from agentlog_projections.queries.state_version import PostgresStateVersions
+from agentlog_projections.queries.thread_copying import ThreadCopying
 from agentlog_projections.queries.thread_places import PostgresThreadPlaces
 from agentlog_projections.queries.thread_storage import StoredCheckpoints
 from agentlog_projections.sql.caught_up import PartitionCatchUp
@@ -95,6 +96,7 @@ def dependencies(log: MemoryLog, pool: Pool, config: Path = EXAMPLES) -> Depende
         contexts=PostgresCommandContexts(pool),
         threads=Threads(pool),
         stored_checkpoints=StoredCheckpoints(pool),
+        copies=ThreadCopying(pool),
         state_versions=PostgresStateVersions(pool),
         answers=RememberedAnswers(),
         runs=Runs(pool),

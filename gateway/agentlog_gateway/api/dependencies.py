@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from agentlog_commands.metadata_limit import DEFAULT, MetadataLimit
 from agentlog_commands.submit import Submitter
+from agentlog_commands.thread_copies import CopyReads
 from agentlog_facts.graph_ports import GraphAccess, GraphStructures
 from agentlog_facts.json_value import JsonObject
 from agentlog_facts.keyed_digest import Salts
@@ -80,6 +81,7 @@ class Dependencies:
     contexts: CommandContexts
     threads: Threads
     stored_checkpoints: StoredCheckpoints
+    copies: CopyReads
     state_versions: StateVersions
     answers: RememberedAnswers
     runs: Runs

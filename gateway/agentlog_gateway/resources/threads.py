@@ -1,4 +1,4 @@
-"""Endpoints of threads: create, get, patch, delete, search, count, prune, storage.
+"""Endpoints of threads: create, get, patch, delete, search, count, prune, copy, storage.
 
 Source: docs/http-api.md, section 5.
 """
@@ -11,16 +11,20 @@ from starlette.responses import Response, StreamingResponse
 
 from agentlog_commands.command import Decision, Refused
 from agentlog_commands.submit import Submitted, Voided
+from agentlog_commands.thread_copies import CopyDrive, ask
 from agentlog_commands.threads import CreateThread, DeleteThread, PatchThread, PruneThread
+from agentlog_facts.errors import OutcomeUnknown, Unavailable
 from agentlog_facts.ids import Key, ThreadId
-from agentlog_facts.thread import ThreadCreated
-from agentlog_gateway.api.request_context import RequestContext
+from agentlog_facts.state_diff import diff_state
+from agentlog_facts.thread import ThreadCopied, ThreadCreated
+from agentlog_facts.thread_copy import ThreadCopyAsked
+from agentlog_gateway.api.request_context import Attempted, RequestContext
 from agentlog_gateway.http.errors import Problem, thread_not_found
 from agentlog_gateway.http.responses import JSON, json_response, no_content, page_headers
 from agentlog_gateway.schemas.extract import extraction_paths
 from agentlog_gateway.schemas.queries import ThreadQuery, ThreadStreamQuery
 from agentlog_gateway.schemas.requests import ThreadCount, ThreadCreate, ThreadPatch, ThreadPrune, ThreadSearch
-from agentlog_gateway.schemas.responses import new_thread_json, storage_json
+from agentlog_gateway.schemas.responses import copied_thread_json, new_thread_json, storage_json
 from agentlog_gateway.schemas.thread_document import thread_document
 from agentlog_gateway.streaming.sse_response import HEADERS, SseResponse
 from agentlog_gateway.streaming.threads.thread_modes import ThreadEncoder, thread_modes
@@ -156,11 +160,63 @@ async def _pruned(context: RequestContext, item: int, thread_id: ThreadId, *, ke
         earlier = await context.dependencies.stored_checkpoints.earlier(thread_id)
         return PruneThread(thread_id, found.version or 0, found.meta_version, earlier).decide(found.state)
 
-    match await context.submit("PruneThread", thread_id, decide, serial=True, item=item):
+    match await context.submit(
+        "PruneThread", thread_id, decide, serial=True, item=item, target={"thread_id": thread_id}
+    ):
         case Submitted() | Refused(reason="nothing_to_do"):
             return True
         case _:
             return False
+
+
+async def copy(context: RequestContext) -> Response:
+    """POST /threads/{thread_id}/copy: a new thread with the metadata, the state and the checkpoints of this one.
+
+    Its runs are not copied, and nothing that comes later. If the copy takes longer than the request may, the
+    housekeeper finishes it; a retry with the same Idempotency-Key waits for it again.
+    """
+    source_id, target_id = ThreadId(context.path_id("thread")), ThreadId(context.new_id("thread"))
+    asked_for = Attempted(Key(source_id), "CopyThread", {"thread_id": source_id})
+
+    async def decide() -> Decision:
+        source = await context.dependencies.threads.get(source_id)
+        return Refused("thread_not_found") if source is None else ask(_copy_of(source, target_id))
+
+    await context.dependencies.caught_up.require(source_id)
+    done = await context.submit("CopyThread", target_id, decide)
+    asked = done.facts[0] if isinstance(done, Submitted) else None
+    if not isinstance(asked, ThreadCopyAsked):
+        context.attempted = asked_for
+        raise Problem(409, "Conflict", reason="thread_not_found")
+    dependencies = context.dependencies
+    event_id = context.identity.event_id
+    drive = CopyDrive(dependencies.submitter, dependencies.copies, asked, event_id, context.cause, context.deadline)
+    try:
+        made = await drive.finish()
+    except Unavailable as error:
+        raise OutcomeUnknown(f"{target_id}: the copy is not finished") from error
+    if made is None:
+        context.attempted = asked_for
+        raise Problem(409, "Conflict", reason="not_possible")
+    created, copied = made.facts
+    if not isinstance(created, ThreadCreated) or not isinstance(copied, ThreadCopied):
+        raise TypeError(f"thread {target_id}: expected ThreadCreated and ThreadCopied")
+    return json_response(copied_thread_json(made, created, copied), context.token(made))
+
+
+def _copy_of(source: Thread, target_id: ThreadId) -> ThreadCopyAsked:
+    return ThreadCopyAsked(
+        thread_id=target_id,
+        source_thread_id=source.thread_id,
+        source_created_at=source.created_at,
+        source_versions={"thread": source.version, "meta": source.meta_version},
+        as_of=source.ordinal,
+        metadata=source.metadata,
+        ttl=source.ttl,
+        view={} if source.values is None else diff_state({}, source.values),
+        next=source.next,
+        interrupts=source.interrupts,
+    )
 
 
 async def storage(context: RequestContext) -> Response:

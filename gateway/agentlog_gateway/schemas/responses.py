@@ -10,7 +10,8 @@ from agentlog_commands.submit import Submitted
 from agentlog_facts.graph_ports import EncodedState, unrooted
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump_object
 from agentlog_facts.secret_values import SecretKeys, mask_config, mask_kwargs
-from agentlog_facts.thread import RunCreated, ThreadCreated
+from agentlog_facts.state_diff import apply_diff
+from agentlog_facts.thread import RunCreated, ThreadCopied, ThreadCreated
 from agentlog_gateway.http.responses import time_text
 from agentlog_projections.models.assistants import Assistant
 from agentlog_projections.models.runs import Run
@@ -73,6 +74,12 @@ def new_thread_json(done: Submitted, created: ThreadCreated) -> JsonObject:
         "error": None,
         "interrupts": {},
     }
+
+
+def copied_thread_json(done: Submitted, created: ThreadCreated, copied: ThreadCopied) -> JsonObject:
+    """Return a copy in the response to its creation, which shows it as idle. Source: docs/http-api.md, section 5.4."""
+    values = apply_diff({}, copied.view) if copied.view else None
+    return {**new_thread_json(done, created), "values": unrooted(values)}
 
 
 def run_json(row: Run, keys: SecretKeys, server: JsonObject) -> JsonObject:

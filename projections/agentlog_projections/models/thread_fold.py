@@ -21,6 +21,7 @@ from agentlog_facts.thread import (
     RunFinished,
     RunReleased,
     StateUpdated,
+    ThreadCopied,
     ThreadCreated,
     ThreadDeleted,
     ThreadFact,
@@ -140,6 +141,8 @@ def _evolve(row: ThreadRow, fact: ThreadFact, at: datetime) -> None:
             _state_set(row, fact, at)
         case ThreadMetadataPatched():
             row.metadata = {**row.metadata, **fact.metadata}
+        case ThreadCopied():
+            _copied(row, fact)
         case ThreadTtlSet():
             row.ttl = fact.ttl
         case ThreadPruned():
@@ -207,6 +210,12 @@ def _state_set(row: ThreadRow, fact: RunDeleted | StateUpdated, at: datetime) ->
     _move(row, fact.view)
     row.next, row.interrupts = fact.next, fact.interrupts
     row.state_updated_at = at
+    row.status = _status(row)
+
+
+def _copied(row: ThreadRow, fact: ThreadCopied) -> None:
+    _move(row, fact.view)
+    row.next, row.interrupts = fact.next, fact.interrupts
     row.status = _status(row)
 
 
