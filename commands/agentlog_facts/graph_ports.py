@@ -45,6 +45,15 @@ LATEST = At()
 
 
 @dataclass(frozen=True, slots=True)
+class StepUpdate:
+    """An update of a superstep that is replayed: values, or a command in their place, as if a node had returned it."""
+
+    values: Json = None
+    command: JsonObject | None = None
+    as_node: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StateChange:
     """State update to commit: `facts`, then `updated`, in ONE commit on `thread-<id>`.
 
@@ -191,6 +200,12 @@ class GraphAccess(Protocol):
         `view` holds the values of the thread's row (None: no state yet); the change is relative to them. `metadata` is
         added to that of the checkpoint. `config` is that of the thread, for a factory. Raises: BadUpdate.
         """
+        ...
+
+    async def replay(
+        self, graph_id: str, thread_id: ThreadId, supersteps: Sequence[Sequence[StepUpdate]]
+    ) -> StateChange:
+        """Apply the updates of supersteps to an empty thread; return the change to commit. Raises: BadUpdate."""
         ...
 
     async def view_without_run(self, graph_id: str, thread_id: ThreadId, run_id: RunId) -> ThreadView:

@@ -187,7 +187,16 @@ OPERATIONS: Sequence[Operation] = (
         list[StateResponse],
         HistoryQuery,
     ),
-    Operation("POST", "/threads", threads.create, "Create a thread", "threads", ThreadResponse, ThreadCreate),
+    Operation(
+        "POST",
+        "/threads",
+        threads.create,
+        "Create a thread",
+        "threads",
+        ThreadResponse,
+        ThreadCreate,
+        also={201: "The thread was created, but its supersteps had no effect"},
+    ),
     Operation(
         "POST", "/threads/search", threads.search, "Search threads", "threads", list[ThreadResponse], ThreadSearch
     ),

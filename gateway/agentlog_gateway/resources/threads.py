@@ -13,7 +13,9 @@ from agentlog_commands.command import Decision, Refused
 from agentlog_commands.submit import Submitted, Voided
 from agentlog_commands.thread_copies import CopyDrive, ask
 from agentlog_commands.threads import CreateThread, DeleteThread, PatchThread, PruneThread
+from agentlog_facts.envelope import Fact
 from agentlog_facts.errors import OutcomeUnknown, Unavailable
+from agentlog_facts.graph_ports import BadUpdate, GraphFailed, GraphNotFound, StepUpdate
 from agentlog_facts.ids import Key, ThreadId
 from agentlog_facts.state_diff import diff_state
 from agentlog_facts.thread import ThreadCopied, ThreadCreated
@@ -64,19 +66,60 @@ async def create(context: RequestContext) -> Response:
     ttl = context.dependencies.default_ttl if body.ttl is None else body.ttl.fact
     command = CreateThread(thread_id, body.metadata, context.dependencies.limits.metadata, ttl)
 
+    replay = Replay(context, thread_id, body)
+
     async def decide() -> Decision:
-        return command.decide()
+        return command.decide(await replay.facts())
 
     done = await context.submit("CreateThread", thread_id, decide, target={"thread_id": thread_id})
     if isinstance(done, Submitted):
-        match done.facts[0]:
-            case ThreadCreated() as created:
-                return json_response(new_thread_json(done, created), context.token(done))
-            case other:
-                raise TypeError(f"thread {thread_id}: expected ThreadCreated, found {type(other).__name__}")
+        return await _created(context, done, replay)
     if body.if_exists == "do_nothing":
         return await _shown(context, thread_id)
     raise Problem(409, f"Thread with ID {thread_id} already exists", reason="thread_exists")
+
+
+class Replay:
+    """First state of a new thread, from the supersteps of its creation."""
+
+    def __init__(self, context: RequestContext, thread_id: ThreadId, body: ThreadCreate) -> None:
+        self._context = context
+        self._thread_id = thread_id
+        self._body = body
+        self.problem: str | None = None
+        """The reason for which the thread is created without a state."""
+
+    async def facts(self) -> Sequence[Fact]:
+        """Let the graph of the metadata apply the supersteps; return their facts, none with a `problem`.
+
+        Raises: Unavailable.
+        """
+        if not self._body.supersteps:
+            return ()
+        graph_id = self._body.metadata.get("graph_id")
+        steps = [[StepUpdate(**one.model_dump()) for one in step.updates] for step in self._body.supersteps]
+        try:
+            if not isinstance(graph_id, str):
+                raise BadUpdate("supersteps need the graph as metadata.graph_id")
+            change = await self._context.dependencies.graphs.replay(graph_id, self._thread_id, steps)
+        except (BadUpdate, GraphFailed, GraphNotFound) as error:
+            self.problem = str(error)
+            return ()
+        return (*change.facts, change.updated)
+
+
+async def _created(context: RequestContext, done: Submitted, replay: Replay) -> Response:
+    """Return the response to a creation: 201 with a text if its supersteps had no effect."""
+    created = done.facts[0]
+    if not isinstance(created, ThreadCreated):
+        raise TypeError(f"expected ThreadCreated, found {type(created).__name__}")
+    if len(done.facts) > 1:
+        return await _shown(context, created.thread_id, context.token(done))
+    if replay.problem is None:
+        return json_response(new_thread_json(done, created), context.token(done))
+    problem = f"there were problems updating the state: {replay.problem}"
+    detail = f"Thread {created.thread_id} was created, but {problem}"
+    return json_response({"detail": detail}, context.token(done), 201)
 
 
 async def _shown(

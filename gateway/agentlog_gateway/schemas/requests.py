@@ -98,6 +98,20 @@ class Ttl(Body):
         return {"strategy": self.strategy, "ttl_minutes": minutes}
 
 
+class SuperstepUpdate(Body):
+    """An update of a superstep; `command` ({update, resume, goto}) takes the place of `values`."""
+
+    values: AnyObject | list[AnyJson] | None = None
+    command: AnyObject | None = None
+    as_node: str | None = None
+
+
+class Superstep(Body):
+    """Updates that are applied together, as those of nodes that ran at the same time."""
+
+    updates: list[SuperstepUpdate] = Field(min_length=1, max_length=1000)
+
+
 class ThreadCreate(Body):
     """POST /threads."""
 
@@ -105,7 +119,7 @@ class ThreadCreate(Body):
     metadata: ThreadMetadata = Field(default_factory=dict[str, Json])
     if_exists: IfExists = "raise"
     ttl: Ttl | None = None
-    supersteps: NotSupported = None
+    supersteps: list[Superstep] = Field(default_factory=list[Superstep], max_length=1000)
 
 
 class ThreadPatch(Body):

@@ -132,7 +132,7 @@ def run_input(kwargs: JsonObject) -> Any:  # Any: any JSON, or a Command; the gr
     if kwargs.get("command") is None:
         return kwargs.get("input")
     command = as_object(kwargs["command"], "command")
-    return _command(command) if _given(command) else None
+    return command_of(command) if _given(command) else None
 
 
 def is_only_update(kwargs: JsonObject) -> bool:
@@ -145,7 +145,8 @@ def _given(command: JsonObject) -> set[str]:
     return {name for name, value in command.items() if value is not None}
 
 
-def _command(stated: JsonObject) -> Command[str]:
+def command_of(stated: JsonObject) -> Command[str]:
+    """Return a command as LangGraph takes it."""
     return Command(resume=stated.get("resume"), update=_update(stated.get("update")), goto=_goto(stated.get("goto")))
 
 

@@ -4,14 +4,15 @@ import logging
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.errors import EmptyInputError, InvalidUpdateError
-from langgraph.types import StateSnapshot
+from langgraph.types import StateSnapshot, StateUpdate
 
 from agentlog_facts.checkpoint_ports import CheckpointQuery, CheckpointReads
-from agentlog_facts.graph_ports import LATEST, At, BadUpdate, EncodedState, StateChange, ThreadView
+from agentlog_facts.graph_ports import LATEST, At, BadUpdate, EncodedState, StateChange, StepUpdate, ThreadView
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.ports import Ids
@@ -26,6 +27,7 @@ from agentlog_infra.langgraph.checkpoints.saver import LogSaver
 from agentlog_infra.langgraph.context_schema import context_keys
 from agentlog_infra.langgraph.errors import code_failures
 from agentlog_infra.langgraph.loading.graphs import Access, Graph, Graphs
+from agentlog_infra.langgraph.run_config import command_of
 from agentlog_infra.langgraph.snapshot_json import (
     address_json,
     config_at,
@@ -148,13 +150,25 @@ class LangGraphAccess:
         """
         of_thread = _with_configurable(config_at(thread_id, at), config or {})
         of_thread["metadata"] = {"graph_id": graph_id, **(metadata or {})}
-        update = _Update(graph_id, thread_id, of_thread, values, as_node)
+        update = _Update(graph_id, thread_id, of_thread, ((StateUpdate(_typed(values), as_node),),))
         try:
             return await self._update(update, self._dependencies.reads, view)
         except BadUpdate:
             if not await self._is_stuck(update):
                 raise
             return await self._update(update, ExcludePendingWrites(self._dependencies.reads), view)
+
+    async def replay(
+        self, graph_id: str, thread_id: ThreadId, supersteps: Sequence[Sequence[StepUpdate]]
+    ) -> StateChange:
+        """Apply the updates of supersteps to an empty thread; return the facts that the caller has to commit.
+
+        Raises: BadUpdate, GraphFailed, GraphNotFound, Unavailable.
+        """
+        config = config_at(thread_id, LATEST)
+        config["metadata"] = {"graph_id": graph_id}
+        steps = [[_step_update(one) for one in updates] for updates in supersteps]
+        return await self._update(_Update(graph_id, thread_id, config, steps), self._dependencies.reads, None)
 
     async def _update(self, update: "_Update", reads: CheckpointReads, view: JsonObject | None) -> StateChange:
         journal = CollectingJournal(update.thread_id)
@@ -234,8 +248,17 @@ class _Update:
     graph_id: str
     thread_id: ThreadId
     config: RunnableConfig
-    values: Json
-    as_node: str | None
+    supersteps: Sequence[Sequence[StateUpdate]]
+
+
+def _step_update(stated: StepUpdate) -> StateUpdate:
+    """Return an update of a superstep as LangGraph takes it."""
+    given = _typed(stated.values) if stated.command is None else _typed(command_of(stated.command))
+    return StateUpdate(given, stated.as_node)
+
+
+def _typed(values: object) -> Any:  # Any: LangGraph says dict, and takes lists, commands and other values too
+    return values
 
 
 def thread_view(snapshot: StateSnapshot) -> ThreadView:
@@ -253,7 +276,7 @@ def thread_view(snapshot: StateSnapshot) -> ThreadView:
 
 async def _updated(graph: Graph, update: _Update) -> RunnableConfig:
     try:
-        return await graph.aupdate_state(update.config, update.values, as_node=update.as_node)
+        return await graph.abulk_update_state(update.config, update.supersteps)
     except REFUSED as error:
         raise BadUpdate(str(error)) from error
 

@@ -24,7 +24,7 @@ REFUSED: list[Case] = [
     (ThreadCreate, {"thread_id": "x"}, "must be a UUID"),
     (ThreadCreate, {"if_exists": "zz"}, "if_exists"),
     (ThreadCreate, {"ttl": 1}, '["ttl"]'),
-    (ThreadCreate, {"supersteps": []}, "not supported yet"),
+    (ThreadCreate, {"supersteps": [{"updates": []}]}, '["supersteps"][0]["updates"]'),
     (ThreadPatch, {"ttl": {"ttl": 0}}, '["ttl"]["ttl"]'),
     (ThreadSearch, {"limit": 0}, "limit"),
     (ThreadSearch, {"limit": 1001}, "limit"),
