@@ -64,19 +64,24 @@ class PatchThread:
         """Return whether a few patches like this one would exceed the limit together."""
         return not self.limit.part().holds(self.metadata)
 
-    def decide(self, state: ThreadState, before: JsonObject, meta_version: int | None) -> Decision:
+    def decide(
+        self, state: ThreadState, before: JsonObject, meta_version: int | None, version: int | None = None
+    ) -> Decision:
         """Accept, or refuse if the thread does not exist, or if its metadata would be too large.
 
-        `before` is the metadata at `meta_version`. A patch demands the version if it is large or if more
-        than half of the limit is used: patches that see the same metadata must not exceed the limit together. A first
-        patch demands that there is no other yet.
+        `before` is the metadata at `meta_version`. A patch demands that version if it is large or if more than half of
+        the limit is used: patches that see the same metadata must not exceed the limit together. A first patch demands
+        that there is no other yet. With `version`, that of the thread, the patch demands both versions.
         """
         if not state.exists:
             return Refused("thread_not_found")
         merged = {**before, **self.metadata}
-        demand = self._demand(merged, meta_version)
         name = meta_stream(self.thread_id)
-        return self.limit.refusal(merged) or Accepted(name, self._facts(), {name: demand})
+        demands: dict[Stream, Demand] = {name: self._demand(merged, meta_version)}
+        if version is not None:
+            seen: Demand = "absent" if meta_version is None else meta_version
+            demands = {thread_stream(self.thread_id): version, name: seen}
+        return self.limit.refusal(merged) or Accepted(name, self._facts(), demands)
 
     def _facts(self) -> tuple[Fact, ...]:
         if self.ttl is None:

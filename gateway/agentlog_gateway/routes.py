@@ -67,6 +67,8 @@ _PARAMETER = re.compile(r"\{[^}]*\}")
 NO_CONTENT: Mapping[int, str] = MappingProxyType({204: "Done"})
 NOT_MODIFIED: Mapping[int, str] = MappingProxyType({304: "The body has the entity tag of If-None-Match"})
 
+CHANGED: Mapping[int, str] = MappingProxyType({412: "The resource has another entity tag than If-Match names"})
+
 OPERATIONS: Sequence[Operation] = (
     Operation("POST", RUNS + "/wait", runs.wait, "Create a run and wait for its result", "runs", AnyJson, ThreadRun),
     Operation(
@@ -213,7 +215,9 @@ OPERATIONS: Sequence[Operation] = (
         query=ThreadStreamQuery,
         streams=True,
     ),
-    Operation("GET", THREAD, threads.get, "Get a thread", "threads", ThreadResponse, query=ThreadQuery),
+    Operation(
+        "GET", THREAD, threads.get, "Get a thread", "threads", ThreadResponse, query=ThreadQuery, also=NOT_MODIFIED
+    ),
     Operation("POST", THREAD + "/copy", threads.copy, "Copy a thread", "threads", ThreadResponse),
     Operation("GET", THREAD + "/storage", threads.storage, "Get the storage of a thread", "threads", StorageResponse),
     Operation(
@@ -224,9 +228,9 @@ OPERATIONS: Sequence[Operation] = (
         "threads",
         ThreadResponse,
         ThreadPatch,
-        also={204: "Done, with Prefer: return=minimal"},
+        also={204: "Done, with Prefer: return=minimal", **CHANGED},
     ),
-    Operation("DELETE", THREAD, threads.delete, "Delete a thread", "threads", also=NO_CONTENT),
+    Operation("DELETE", THREAD, threads.delete, "Delete a thread", "threads", also={**NO_CONTENT, **CHANGED}),
     Operation(
         "POST",
         "/assistants/search",

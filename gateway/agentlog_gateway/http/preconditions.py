@@ -26,10 +26,15 @@ def demand_match(request: Request, tag: str) -> None:
         )
 
 
+def is_known(request: Request, tag: str) -> bool:
+    """Return whether the client of a GET has the resource with this tag already, by its If-None-Match."""
+    known = ",".join(request.headers.getlist("if-none-match")) if request.method in ("GET", "HEAD") else ""
+    return any(one.strip().removeprefix("W/") in ("*", tag) for one in known.split(","))
+
+
 def tagged_response(request: Request, value: Json, tag: str, headers: Mapping[str, str] | None = None) -> Response:
     """Return a JSON response with its tag; to a GET, 304 without a body if the client has it already."""
     found = {**(headers or {}), "ETag": tag}
-    known = ",".join(request.headers.getlist("if-none-match")) if request.method in ("GET", "HEAD") else ""
-    if any(one.strip().removeprefix("W/") in ("*", tag) for one in known.split(",")):
+    if is_known(request, tag):
         return Response(status_code=304, headers=found)
     return json_response(value, found)

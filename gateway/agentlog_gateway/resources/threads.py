@@ -22,6 +22,7 @@ from agentlog_facts.thread import ThreadCopied, ThreadCreated
 from agentlog_facts.thread_copy import ThreadCopyAsked
 from agentlog_gateway.api.request_context import Attempted, RequestContext
 from agentlog_gateway.http.errors import Problem, thread_not_found
+from agentlog_gateway.http.preconditions import demand_match, entity_tag, is_known
 from agentlog_gateway.http.responses import JSON, json_response, no_content, page_headers
 from agentlog_gateway.schemas.extract import extraction_paths
 from agentlog_gateway.schemas.queries import ThreadQuery, ThreadStreamQuery
@@ -132,7 +133,11 @@ async def _shown(
         await context.dependencies.caught_up.require(thread_id, fresh=True)
         raise thread_not_found(thread_id)
     document = thread_document(found, context.dependencies.secrets.keys, with_ttl=with_ttl)
-    return Response(document, 200, dict(headers or {}), JSON)
+    tag = _tag(found.thread.thread_id, found.thread.version, found.thread.meta_version)
+    tagged = {"ETag": tag, "Cache-Control": "private, no-cache", **(headers or {})}
+    if is_known(context.request, tag):
+        return Response(status_code=304, headers=tagged)
+    return Response(document, 200, tagged, JSON)
 
 
 async def get(context: RequestContext) -> Response:
@@ -150,7 +155,9 @@ async def patch(context: RequestContext) -> Response:
 
     async def decide() -> Decision:
         found = await thread_context(context, thread_id)
-        return command.decide(found.state, found.metadata, found.meta_version)
+        exact = found.version if "if-match" in context.request.headers else None
+        _check_tag(context, thread_id, found)
+        return command.decide(found.state, found.metadata, found.meta_version, exact)
 
     done = await context.submit("PatchThread", thread_id, decide, serial=command.large)
     if not isinstance(done, Submitted):
@@ -160,12 +167,24 @@ async def patch(context: RequestContext) -> Response:
     return await _shown(context, thread_id, context.token(done))
 
 
+def _tag(thread_id: ThreadId, version: int | None, meta_version: int | None) -> str:
+    """Return the entity tag of a thread; each change of it, also by a run, gives another one."""
+    return entity_tag(thread_id, str(version), str(meta_version))
+
+
+def _check_tag(context: RequestContext, thread_id: ThreadId, found: ThreadContext) -> None:
+    """Check the If-Match of a request, if the thread exists. Raises: Problem 412."""
+    if found.state.exists:
+        demand_match(context.request, _tag(thread_id, found.version, found.meta_version))
+
+
 async def delete(context: RequestContext) -> Response:
     """DELETE /threads/{thread_id}: also deletes its runs and checkpoints and ends active runs."""
     thread_id = ThreadId(context.path_id("thread"))
 
     async def decide() -> Decision:
         found = await thread_context(context, thread_id)
+        _check_tag(context, thread_id, found)
         return DeleteThread(thread_id, found.version or 0, found.meta_version).decide(found.state)
 
     done = await context.submit("DeleteThread", thread_id, decide, serial=True)
