@@ -3,12 +3,21 @@
 from uuid import uuid4
 
 import pytest
+from aiokafka import AIOKafkaProducer
+from tests.stack_fixtures import until
 from tests.system.api import Api
+from tests.system.checker.records import client_options
 from tests.system.runs_env import UNKNOWN, Gate, done_of, refused, run_status
 from tests.system.servers import RunningServer, wait_until
 from tests.system.test_assistants import ask, made, path
 
+from agentlog_facts.assistant import AssistantDeletionAsked
+from agentlog_facts.envelope import Actor, Cause, Draft
+from agentlog_facts.ids import AssistantId, Key, ThreadId, stream
 from agentlog_facts.json_value import JsonObject, as_object
+from agentlog_facts.vocabulary import encode_commit, encode_facts
+from agentlog_infra.kafka.partitions import partition_of
+from agentlog_infra.system_ports import SystemClock, SystemIds
 
 
 @pytest.fixture
@@ -104,3 +113,52 @@ async def test_threads_that_ran_the_assistant_last_go_with_it(server: RunningSer
     for thread_id in (moved, kept):
         assert (await api.get(f"/threads/{thread_id}"))["thread_id"] == thread_id
     assert await refused(api, "GET", path(assistant)) == (404, "Not Found")
+
+
+async def test_an_open_deletion_takes_no_run_and_no_change_and_a_second_one_joins_it(
+    server: RunningServer, api: Api
+) -> None:
+    assistant = await made(api)
+    assistant_id, thread_id = AssistantId(str(assistant["assistant_id"])), await api.thread()
+    await leave_deletion(server, AssistantDeletionAsked(assistant_id, (ThreadId(thread_id),), {}))
+    at = path(assistant)
+    await until(lambda: is_refused(api, at), within_secs=20)
+    busy = f"Assistant {assistant_id}: the assistant is being deleted"
+    assert await refused(api, "PATCH", at, {}) == (409, busy)
+    assert await refused(api, "POST", f"{at}/latest", {"version": 1}) == (409, busy)
+    body: JsonObject = {"assistant_id": assistant_id, "input": {}}
+    assert await refused(api, "POST", "/runs", body) == (404, "Thread or assistant not found.")
+    again: JsonObject = {"graph_id": "steps", "assistant_id": assistant_id}
+    assert await refused(api, "POST", "/assistants", again) == (409, f"Assistant {assistant_id} already exists")
+    assert as_object(await api.call("GET", at))["version"] == 1
+    assert (await ask(server, "DELETE", at)).status == 204
+    for gone in (at, f"/threads/{thread_id}"):
+        assert (await refused(api, "GET", gone))[0] == 404
+
+
+async def is_refused(api: Api, at: str) -> bool:
+    status, _ = await api.raw("POST", f"{at}/latest", b'{"version":99}')
+    return status == 409
+
+
+async def leave_deletion(server: RunningServer, asked: AssistantDeletionAsked) -> None:
+    """Append the acceptance of a deletion, as by a gateway that died after it."""
+    ids = SystemIds()
+    draft = Draft(
+        key=Key(asked.assistant_id),
+        stream=stream("assistant", asked.assistant_id),
+        event_id=ids.uuid7(),
+        append_id=ids.uuid7(),
+        body_sha256="0" * 64,
+        facts=(asked,),
+        occurred_at=SystemClock().now(),
+        cause=Cause(Actor("system", "test"), correlation_id=ids.uuid7()),
+    )
+    producer = AIOKafkaProducer(**client_options(server.kafka))
+    await producer.start()
+    try:
+        key = draft.key.encode()
+        value = encode_commit(draft, encode_facts(draft))
+        await producer.send_and_wait("agentlog.events", value, key, partition_of(key, 8))
+    finally:
+        await producer.stop()
