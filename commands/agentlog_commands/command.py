@@ -16,6 +16,8 @@ Reason: TypeAlias = Literal[
     "interrupt_answered",
     "assistant_not_found",
     "assistant_exists",
+    "assistant_deleting",
+    "version_not_found",
     "run_not_found",
     "run_not_active",
     "run_active",

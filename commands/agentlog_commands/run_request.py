@@ -47,7 +47,7 @@ class RunRequest:
 
     `config` is LangGraph's config with `configurable` and `metadata`. `checkpoint` holds the keys of `configurable`
     that name the checkpoint to start from. `creates_thread`: create a missing thread. `temporary`: delete the
-    thread at the end of the run.
+    thread at the end of the run. `strict_resume`: an answer to an interrupt that does not wait is the run's error.
     """
 
     input: Json = None
@@ -66,6 +66,8 @@ class RunRequest:
     durability: Durability = "async"
     creates_thread: bool = False
     temporary: bool = False
+    strict_resume: bool = False
+    feedback_keys: Sequence[str] = ()
 
     @property
     def resumes(self) -> bool:
@@ -174,12 +176,13 @@ class RunRequest:
             "interrupt_before": self.interrupt_before,
             "interrupt_after": self.interrupt_after,
             "webhook": None,
-            "feedback_keys": None,
+            "feedback_keys": [*self.feedback_keys] or None,
             "temporary": self.temporary,
             "subgraphs": self.stream_subgraphs,
             "resumable": self.stream_resumable,
             "checkpoint_during": self.durability != "exit",
             "durability": self.durability,
+            **({"strict_resume": True} if self.strict_resume else {}),
         }
 
 

@@ -39,7 +39,7 @@ class CreateRun:
     `version` is the version of the thread's stream at which `state` was read; decisions that depend on other runs
     demand it. Workers of superseded runs must stop by `deadline`. `rivals` of an answer to an interrupt are the runs
     that were answering when the command first read the thread, and all later runs: by now, another interrupt than its
-    own may be open.
+    own may be open. `ttl` is that of a missing thread, unless it is temporary.
     """
 
     run: RunCreated
@@ -47,6 +47,7 @@ class CreateRun:
     create_thread: JsonObject | None = None
     version: int | None = None
     rivals: Sequence[RunState] = ()
+    ttl: JsonObject | None = None
 
     def decide(self, state: ThreadState) -> Decision:
         """Create a missing thread with the run, queue the run behind active runs, stop those, or refuse.
@@ -57,7 +58,12 @@ class CreateRun:
         if not state.exists:
             if self.create_thread is None:
                 return Refused("thread_not_found")
-            created = ThreadCreated(self.run.thread_id, self.create_thread, self.run.temporary)
+            created = ThreadCreated(
+                self.run.thread_id,
+                self.create_thread,
+                self.run.temporary,
+                None if self.run.temporary else self.ttl,
+            )
             return Accepted(name, (created, self.run), {name: "absent"})
         match self.run.multitask_strategy:
             case "reject":

@@ -16,7 +16,7 @@ from agentlog_facts import guard
 from agentlog_facts.envelope import Cause, Draft, Fact, LogPosition
 from agentlog_facts.errors import Contended, Corrupt, Diverged, KeyReused, OutcomeUnknown, Unavailable
 from agentlog_facts.guard import Verdict, Void
-from agentlog_facts.ids import Key
+from agentlog_facts.ids import Key, category
 from agentlog_facts.ports import Clock, EventLog, Ids, Indexed, LedgerReads, Verdicts
 
 TRIES = 8
@@ -214,4 +214,9 @@ class Submitter:
 
 
 def _lost_race(outcome: Outcome) -> bool:
-    return isinstance(outcome, Voided) and outcome.void.reason == "version_conflict"
+    """Return whether the commit demanded a version, or that there was none yet, and another commit came first."""
+    if not isinstance(outcome, Voided):
+        return False
+    reason, name = outcome.void.reason, outcome.void.stream
+    first = reason == "exists" and name is not None and category(name) == "meta"  # `absent` elsewhere asks for a thread
+    return reason == "version_conflict" or first

@@ -9,17 +9,24 @@ from agentlog_facts.assistant import AssistantFact
 from agentlog_facts.checkpoint import CheckpointFact
 from agentlog_facts.ids import Key, Stream
 from agentlog_facts.json_value import JsonObject
+from agentlog_facts.keyed_digest import KeyedDigest
 from agentlog_facts.store import StoreItemFact
 from agentlog_facts.system import SystemFact
 from agentlog_facts.thread import ThreadFact
+from agentlog_facts.thread_copy import ThreadCopyFact
 
-SPEC = 1
-RULES = 1
+SPEC = 2
+"""Version of the envelope that this release writes; it reads every earlier one."""
+RULES = 2
+"""Version of the guard that judges what this release writes; earlier commits are judged by the rules they name."""
 
-Fact: TypeAlias = ThreadFact | AssistantFact | CheckpointFact | StoreItemFact | SystemFact
+Fact: TypeAlias = ThreadFact | ThreadCopyFact | AssistantFact | CheckpointFact | StoreItemFact | SystemFact
 
 Demand: TypeAlias = Literal["absent", "exists"] | int
-"""`absent`: the stream's aggregate does not exist; `exists`: it does; n: the stream's version is n."""
+"""`absent`: the stream's aggregate does not exist; `exists`: it does; n: the stream's version is n.
+
+On `run-`, and since rules 2 on `meta-`, `absent` asks for the stream itself.
+"""
 
 ActorKind: TypeAlias = Literal["user", "service", "system", "cron", "worker"]
 
@@ -40,27 +47,67 @@ ANONYMOUS = Actor(kind="user", sub="anonymous")
 
 
 @dataclass(frozen=True, slots=True)
+class Delegation:
+    """One step of a chain of delegations: `principal` let `delegate` act for it.
+
+    `scopes` and `audience` limit what the delegate may do, `grant_id` names the grant, `parent_id` the grant from which
+    it was derived. Source: OWASP AISVS 1.0, 9.4.3 and 9.6; OCSF 1.9, `delegation`.
+    """
+
+    principal: str
+    delegate: str
+    issuer: str | None = None
+    scopes: tuple[str, ...] | None = None
+    audience: str | None = None
+    grant_id: str | None = None
+    parent_id: str | None = None
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """Decision of the handler `policy` that let a request pass; `policy_digest` is the SHA-256 of the handler's code.
+
+    `scopes` are those of the caller. `filter_digest` is that of the filter (as compact JSON with sorted keys) that the
+    handler returned, None without a filter.
+    """
+
+    decision: Literal["allow", "deny"]
+    policy: str
+    policy_digest: str
+    scopes: tuple[str, ...] = ()
+    filter_digest: KeyedDigest | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
-    """The HTTP request behind a commit: its id, method and route template."""
+    """The HTTP request behind a commit: its id, method and route template, and the name that the client gave itself.
+
+    `id` is the client's X-Request-Id, or the correlation id if it sent none. `client` is its User-Agent, cut to 200
+    characters.
+    """
 
     id: str
     method: str
     route: str
+    client: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
     """Cause and principals of a commit; the same for every commit of one request.
 
-    `on_behalf_of` is the delegation chain, outermost first (human > assistant > run > tool).
+    The server chooses `correlation_id`. `on_behalf_of` is the delegation chain, outermost first (human > assistant >
+    run > tool). `authz` is None where no handler decides.
     """
 
     actor: Actor
     correlation_id: str
     causation_id: str | None = None
-    on_behalf_of: tuple[str, ...] = ()
+    on_behalf_of: tuple[Delegation, ...] = ()
     traceparent: str | None = None
     request: Request | None = None
+    authz: Authorization | None = None
 
 
 @dataclass(frozen=True, slots=True)

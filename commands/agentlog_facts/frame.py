@@ -11,6 +11,8 @@ SLOTS = 4096
 """Slots per record; a position is (generation base + offset) * SLOTS + index."""
 SLOTS_A_FRAME = 8
 MAX_FRAMES = SLOTS // SLOTS_A_FRAME
+STATE_UPDATE = "state_update"
+"""Event of a thread's stream: somebody has updated the state. Source: docs/http-api.md, section 12."""
 START_CURSORS = frozenset({"0", "-", "-1"})
 """Values of `Last-Event-ID` that ask for a stream from its start. Source: docs/http-api.md, section 11."""
 
@@ -66,7 +68,7 @@ class FrameRecord:
     `end` is the event id of the `RunFinished` whose frame is the last one of the record. `of` is the event id of a fact
     that another process than the worker announces; readers drop repeats of it. `release` makes the record a fence: it
     has no frames, and it is acknowledged before the `RunReleased` with that event id is appended. Later flushes of the
-    epoch count only if the run still ends in this epoch.
+    epoch count only if the run still ends in this epoch. An update of the state belongs to no run: `run_id` is empty.
     """
 
     run_id: RunId

@@ -26,7 +26,7 @@ class BadUpdate(AgentlogError):
 
 
 class GraphFailed(AgentlogError):
-    """The graph's own code raised while its state was read or updated; nothing was written. The message says why."""
+    """The graph's own code raised while a request needed it; nothing was written. The message says why."""
 
     code: ClassVar[str] = "graph_failed"
     status: ClassVar[int] = 400
@@ -42,6 +42,15 @@ class At:
 
 
 LATEST = At()
+
+
+@dataclass(frozen=True, slots=True)
+class StepUpdate:
+    """An update of a superstep that is replayed: values, or a command in their place, as if a node had returned it."""
+
+    values: Json = None
+    command: JsonObject | None = None
+    as_node: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +202,35 @@ class GraphAccess(Protocol):
         """
         ...
 
+    async def replay(
+        self, graph_id: str, thread_id: ThreadId, supersteps: Sequence[Sequence[StepUpdate]]
+    ) -> StateChange:
+        """Apply the updates of supersteps to an empty thread; return the change to commit. Raises: BadUpdate."""
+        ...
+
     async def view_without_run(self, graph_id: str, thread_id: ThreadId, run_id: RunId) -> ThreadView:
         """Return the state without all accepted checkpoints and writes of a run (delete, rollback)."""
         ...
 
     async def view(self, graph_id: str, thread_id: ThreadId) -> ThreadView:
         """Return the state of the last accepted checkpoint, to finish a run in place of its worker."""
+        ...
+
+
+class GraphStructures(Protocol):
+    """Structure of the loaded graphs, as JSON. `config` is that of an assistant, for a factory.
+
+    Raises: GraphNotFound; GraphFailed when the graph's own code raises. Source: docs/http-api.md, section 4.6.
+    """
+
+    async def drawing(self, graph_id: str, config: JsonObject, xray: bool | int) -> bytes:
+        """Return {nodes, edges}; `xray` shows the nodes of subgraphs in place of them, all or to a depth."""
+        ...
+
+    async def schemas(self, graph_id: str, config: JsonObject) -> bytes:
+        """Return {graph_id, input_schema, output_schema, state_schema, config_schema, context_schema}."""
+        ...
+
+    async def subgraphs(self, graph_id: str, config: JsonObject, namespace: str | None, recurse: bool) -> bytes:
+        """Return namespace -> schemas of the subgraphs, of all or of one; with `recurse`, also of those inside."""
         ...

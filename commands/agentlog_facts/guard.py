@@ -122,17 +122,18 @@ def _demands(head: AggregateHead, commit: Draft) -> Void | None:
     if category(commit.stream) in THREAD_STREAMS and known and not head.exists and not creates:
         return Void("gone", commit.stream, "exists", "deleted")
     for name, demand in commit.demands.items():
-        void = _demand(head, name, demand)
+        void = _demand(head, name, demand, commit.rules)
         if void is not None:
             return void
     return None
 
 
-def _demand(head: AggregateHead, name: Stream, demand: Demand) -> Void | None:
+def _demand(head: AggregateHead, name: Stream, demand: Demand, rules: int) -> Void | None:
     found = head.versions.get(name)
     match demand:
         case "absent":
-            there = found is not None if category(name) == "run" else head.exists
+            own = category(name) == "run" or (rules > 1 and category(name) == "meta")  # the stream itself is asked for
+            there = found is not None if own else head.exists
             return Void("exists", name, "absent", str(found)) if there else None
         case "exists":
             return None if head.exists else Void("gone", name, "exists", "nothing")

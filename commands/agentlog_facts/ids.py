@@ -10,7 +10,9 @@ Key = NewType("Key", str)
 Stream = NewType("Stream", str)
 """`category-rest`, for example `thread-<thread_id>`; a stream's version counts its accepted commits from 0."""
 
-Category = Literal["thread", "meta", "run", "assistant", "cron", "store", "webhook", "system", "refusals", "partition"]
+Category = Literal[
+    "thread", "meta", "run", "copy", "assistant", "cron", "store", "webhook", "system", "refusals", "partition"
+]
 
 
 def stream(category: Category, rest: str) -> Stream:

@@ -1,7 +1,7 @@
-"""Secrets in the configurable and context of runs: the keys under which they lie, their sealed form, and their mask.
+"""Secrets in configurable and context of runs and assistants: their keys, their sealed form, and their mask.
 
-A secret is sealed in the fact that carries it, so that rows have no other form of it, and is opened only by the worker
-of its run. Everybody else sees MASK.
+A secret is sealed in the fact that carries it, so that rows have no other form of it. It is opened by the worker of its
+run, and by a gateway that takes it over from an assistant into a run. Everybody else sees MASK.
 """
 
 import json
@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from fnmatch import translate
 from typing import ClassVar, Protocol
 
+from agentlog_facts.assistant import AssistantVersion
 from agentlog_facts.errors import AgentlogError
-from agentlog_facts.json_value import Json, JsonObject
+from agentlog_facts.json_value import Json, JsonObject, as_object
 from agentlog_facts.thread import RunCreated
 
 SECRET_KEYS = (
@@ -70,7 +71,7 @@ class SecretUnreadable(AgentlogError):
 
 
 class SecretCipher(Protocol):
-    """Authenticated encryption of secrets. `owner` is the id of the thread; a value opens for its owner only."""
+    """Authenticated encryption of secrets. `owner` is the id of a thread or an assistant; only it opens its values."""
 
     def seal(self, value: Json, owner: str) -> JsonObject:
         """Return {key_id, nonce, ciphertext}. Raises: Unavailable when there is no key and none can be made."""
@@ -118,6 +119,22 @@ class SecretKeys:
     def masked_object(self, value: JsonObject) -> JsonObject:
         """Return the object with MASK in place of every secret in it."""
         found = self.masked(value)
+        return found if isinstance(found, dict) else {}
+
+    def restored(self, given: Json, known: Json) -> Json:
+        """Return a value with the secret of `known` in each place where the client sent its MASK back."""
+        if not isinstance(given, dict) or not isinstance(known, dict):
+            return given
+        return {
+            name: known[name]
+            if item == MASK and self.matches(name) and name in known
+            else self.restored(item, known.get(name))
+            for name, item in given.items()
+        }
+
+    def restored_object(self, given: JsonObject, known: JsonObject) -> JsonObject:
+        """Return an object as `restored` does."""
+        found = self.restored(given, known)
         return found if isinstance(found, dict) else {}
 
     def without(self, metadata: JsonObject) -> JsonObject:
@@ -180,6 +197,21 @@ class Secrets:
             kwargs=self._of_run(run.kwargs, self._sealed, run.thread_id),
             thread_config=None if shown is None else mask_config(shown, self.keys),
         )
+
+    def seal_assistant(self, stated: AssistantVersion) -> AssistantVersion:
+        """Return the fact with each secret of its config and context sealed for the assistant. Raises: Unavailable."""
+        config, context = self._settings(stated.config, stated.context, self._sealed, stated.assistant_id)
+        return replace(stated, config=config, context=context)
+
+    def open_settings(self, config: JsonObject, context: JsonObject, owner: str) -> tuple[JsonObject, JsonObject]:
+        """Return config and context of an assistant as the client gave them. Raises: SecretUnreadable."""
+        return self._settings(config, context, self._opened, owner)
+
+    def _settings(
+        self, config: JsonObject, context: JsonObject, change: Callable[[Json, str], Json], owner: str
+    ) -> tuple[JsonObject, JsonObject]:
+        changed = self._of_run({"config": config, "context": context}, change, owner)
+        return as_object(changed["config"]), as_object(changed["context"])
 
     def open_kwargs(self, kwargs: JsonObject, owner: str) -> tuple[JsonObject, HiddenValues]:
         """Return the arguments of a run as the client gave them, and the secrets in them. Raises: SecretUnreadable.

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from agentlog_facts.json_value import JsonObject
+from agentlog_facts.keyed_digest import KeyedDigest
+
 
 @dataclass(frozen=True, slots=True)
 class PartitionOpened:
@@ -20,11 +23,17 @@ class PartitionOpened:
 
 @dataclass(frozen=True, slots=True)
 class CommandRefused:
-    """A mutation was refused: reason and digest, no payload. `count` > 1 sums up a burst of equal refusals."""
+    """A mutation was refused: reason and digest, no payload. `count` > 1 sums up a burst of equal refusals.
+
+    `target` holds the ids of what the command was for, such as {thread_id, run_id}; a sum holds those that all refusals
+    had in common. `body_digest` is that of the request, under the salt of the caller; None if there was no key. By
+    schema 1, `target` is empty and the digest has no salt.
+    """
 
     command: str
     reason: str
-    body_sha256: str
+    target: JsonObject
+    body_digest: KeyedDigest | None
     count: int = 1
 
 

@@ -20,22 +20,62 @@ _INTERRUPT_ID = re.compile("[0-9a-f]{32}")
 
 @dataclass(frozen=True, slots=True)
 class ThreadCreated:
-    """A thread was created. A `temporary` thread is deleted at the end of its only run."""
+    """A thread was created. A `temporary` thread is deleted at the end of its only run.
+
+    `ttl` is as in `ThreadTtlSet`; None: the thread never expires.
+    """
 
     thread_id: ThreadId
     metadata: JsonObject
     temporary: bool = False
+    ttl: JsonObject | None = field(default=None, metadata={"added": True})
 
 
 @dataclass(frozen=True, slots=True)
 class ThreadMetadataPatched:
     """Top-level keys were merged over the thread's metadata (a null is stored).
 
-    This fact is on the stream `meta-`; a large first one is on `thread-`, so that it can demand a version.
+    This fact is on the stream `meta-`; in commits of rules 1, a large first one is on `thread-`.
     """
 
     thread_id: ThreadId
     metadata: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadTtlSet:
+    """The time to live of a thread was set: {strategy, ttl_minutes}, in minutes after its last update.
+
+    After that time the thread is deleted (strategy `delete`), or all checkpoints but the last of each namespace are
+    hidden (`keep_latest`). This fact is on the stream `meta-`.
+    """
+
+    thread_id: ThreadId
+    ttl: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadPruned:
+    """Only the last checkpoint of each namespace was kept; `CheckpointsHidden` of this commit names the others.
+
+    A thread with the strategy `keep_latest` does not expire again before its next update.
+    """
+
+    thread_id: ThreadId
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadCopied:
+    """The thread was created as a copy; its checkpoints are on its stream `copy-`. The other fields: `StateUpdated`.
+
+    This fact follows `ThreadCreated` in one commit. From then on the thread exists.
+    """
+
+    thread_id: ThreadId
+    source_thread_id: ThreadId
+    view: JsonObject
+    next: tuple[str, ...]
+    interrupts: JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +197,9 @@ class RunDeleted:
 ThreadFact: TypeAlias = (
     ThreadCreated
     | ThreadMetadataPatched
+    | ThreadTtlSet
+    | ThreadPruned
+    | ThreadCopied
     | ThreadDeleted
     | StateUpdated
     | RunCreated
@@ -273,7 +316,7 @@ def evolve(state: ThreadState, fact: ThreadFact, version: int) -> ThreadState:
             return _changed(state, fact, version)
         case RunFinished() | RunDeleted():
             return _without(state, fact.run_id)
-        case ThreadMetadataPatched() | StateUpdated() | RunAlive():
+        case ThreadMetadataPatched() | ThreadTtlSet() | ThreadPruned() | ThreadCopied() | StateUpdated() | RunAlive():
             return state
         case _:
             assert_never(fact)

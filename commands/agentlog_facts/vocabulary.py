@@ -13,19 +13,23 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
+from agentlog_facts.cause_codec import decode_cause, decode_digest, encode_cause, encode_digest, time_out
 from agentlog_facts.decoding import guarded
-from agentlog_facts.envelope import RULES, SPEC, Actor, ActorKind, BlobRef, Cause, Demand, Draft, Fact, Request
+from agentlog_facts.envelope import RULES, SPEC, BlobRef, Demand, Draft, Fact
 from agentlog_facts.errors import Corrupt, UnknownSchema
 from agentlog_facts.guard import VoidReason
 from agentlog_facts.ids import Key, Stream
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load_object
+from agentlog_facts.keyed_digest import KeyedDigest
+from agentlog_facts.old_schemas import refused_with_target
+from agentlog_facts.stored_fields import list_field, number_field, object_or_none, text_field, text_or_none
 
 FACTS: Mapping[str, type[Fact]] = {cls.__name__: cls for cls in get_args(Fact)}
 """The class of each wire name."""
 NAMES: Mapping[type[Fact], str] = {cls: name for name, cls in FACTS.items()}
-SCHEMAS: Mapping[str, int] = dict.fromkeys(FACTS, 1)
+SCHEMAS: Mapping[str, int] = {**dict.fromkeys(FACTS, 1), "CommandRefused": 2}
 """The newest schema number of each fact type."""
-UPCASTERS: Mapping[tuple[str, int], Callable[[JsonObject], JsonObject]] = {}
+UPCASTERS: Mapping[tuple[str, int], Callable[[JsonObject], JsonObject]] = {("CommandRefused", 1): refused_with_target}
 """(type, schema) -> function that turns its data into that of schema + 1."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -37,10 +41,6 @@ _Convert = Callable[[Any], Any]  # Any: a field of any type; the closed set of s
 
 def _same(value: Any) -> Any:
     return value
-
-
-def _time_out(value: datetime) -> str:
-    return value.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def _converters(hint: Any) -> tuple[_Convert, _Convert]:
@@ -55,7 +55,9 @@ def _converters(hint: Any) -> tuple[_Convert, _Convert]:
         out, back = _converters(get_args(hint)[0])
         return (lambda v: [out(item) for item in v]), (lambda v: tuple(back(item) for item in _expect(v, list)))
     if hint is datetime:
-        return _time_out, lambda v: datetime.fromisoformat(_expect(v, str))
+        return time_out, lambda v: datetime.fromisoformat(_expect(v, str))
+    if hint is KeyedDigest:
+        return encode_digest, lambda v: decode_digest(_expect(v, dict))
     return _same, _checker(hint)
 
 
@@ -130,7 +132,6 @@ def encode_facts(draft: Draft) -> list[Json]:
 
 def encode_commit(draft: Draft, facts: list[Json], blobs: tuple[BlobRef, ...] = ()) -> bytes:
     """Return the record's value; `facts` come from `encode_facts`, with null in place of each value that is a blob."""
-    cause = draft.cause
     record: JsonObject = {
         "spec": draft.spec,
         "rules": draft.rules,
@@ -142,32 +143,12 @@ def encode_commit(draft: Draft, facts: list[Json], blobs: tuple[BlobRef, ...] = 
         "epoch": draft.epoch,
         "facts": facts,
         "blobs": [{"at": list(blob.at), "sha256": blob.sha256, "size": blob.size} for blob in blobs],
-        "occurred_at": _time_out(draft.occurred_at),
-        "actor": _actor_out(cause.actor),
-        "on_behalf_of": list(cause.on_behalf_of),
-        "correlation_id": cause.correlation_id,
-        "causation_id": cause.causation_id,
-        "traceparent": cause.traceparent,
-        "request": _request_out(cause.request),
+        "occurred_at": time_out(draft.occurred_at),
+        **encode_cause(draft.cause, draft.spec),
         "provenance": draft.provenance,
         "key_id": draft.key_id,
     }
     return dump(record)
-
-
-def _actor_out(actor: Actor) -> JsonObject:
-    return {
-        "kind": actor.kind,
-        "sub": actor.sub,
-        "iss": actor.iss,
-        "method": actor.method,
-        "credential_id": actor.credential_id,
-        "ip_hash": actor.ip_hash,
-    }
-
-
-def _request_out(request: Request | None) -> Json:
-    return None if request is None else {"id": request.id, "method": request.method, "route": request.route}
 
 
 def parse_commit(value: bytes) -> JsonObject:
@@ -180,8 +161,8 @@ def parse_commit(value: bytes) -> JsonObject:
     spec, rules = record.get("spec"), record.get("rules")
     if not isinstance(spec, int) or not isinstance(rules, int) or min(spec, rules) < 1:
         raise Corrupt("commit: expected whole numbers spec and rules")
-    if spec != SPEC or rules != RULES:
-        raise UnknownSchema(f"commit: expected spec {SPEC} rules {RULES}, found spec {spec} rules {rules}")
+    if spec > SPEC or rules > RULES:
+        raise UnknownSchema(f"commit: expected at most spec {SPEC} rules {RULES}, found spec {spec} rules {rules}")
     return record
 
 
@@ -202,15 +183,15 @@ def append_id_of(value: bytes | None) -> str:
 def blob_refs(record: JsonObject) -> tuple[BlobRef, ...]:
     """Return the blobs that a parsed record names. Raises: Corrupt."""
     with guarded("commit"):
-        return tuple(_blob_ref(as_object(ref, "blob")) for ref in _list(record, "blobs"))
+        return tuple(_blob_ref(as_object(ref, "blob")) for ref in list_field(record, "blobs"))
 
 
 def _blob_ref(ref: JsonObject) -> BlobRef:
-    at = tuple(step for step in _list(ref, "at") if isinstance(step, (str, int)))
-    sha256 = _text(ref, "sha256")
+    at = tuple(step for step in list_field(ref, "at") if isinstance(step, (str, int)))
+    sha256 = text_field(ref, "sha256")
     if not _SHA256.fullmatch(sha256):  # no value can ever have this digest
         raise ValueError(f"blob: expected a digest, found {sha256[:100]!r}")
-    return BlobRef(at, sha256, _number(ref, "size"))
+    return BlobRef(at, sha256, number_field(ref, "size"))
 
 
 def place_blob(record: JsonObject, ref: BlobRef, value: Json) -> None:
@@ -230,48 +211,33 @@ def decode_commit(key: str, record: JsonObject) -> Draft:
 
 
 def _decode(key: str, record: JsonObject) -> Draft:
-    stored = [decode_fact(as_object(fact, "fact")) for fact in _list(record, "facts")]
+    stored = [decode_fact(as_object(fact, "fact")) for fact in list_field(record, "facts")]
     if not stored:
         raise Corrupt("commit: no facts")
     epoch = record.get("epoch")
     return Draft(
         key=Key(key),
-        stream=Stream(_text(record, "stream")),
-        event_id=_text(record, "event_id"),
-        append_id=_text(record, "append_id"),
-        body_sha256=_text(record, "body_sha256"),
+        stream=Stream(text_field(record, "stream")),
+        event_id=text_field(record, "event_id"),
+        append_id=text_field(record, "append_id"),
+        body_sha256=text_field(record, "body_sha256"),
         facts=tuple(stored),
-        occurred_at=datetime.fromisoformat(_text(record, "occurred_at")).astimezone(UTC),
-        cause=_cause(record),
+        occurred_at=datetime.fromisoformat(text_field(record, "occurred_at")).astimezone(UTC),
+        cause=decode_cause(record),
         demands={Stream(name): _demand(value) for name, value in as_object(record["demands"], "demands").items()},
-        epoch=None if epoch is None else _number(record, "epoch"),
-        provenance=_object_or_none(record, "provenance"),
-        key_id=_text_or_none(record, "key_id"),
+        epoch=None if epoch is None else number_field(record, "epoch"),
+        provenance=object_or_none(record, "provenance"),
+        key_id=text_or_none(record, "key_id"),
+        spec=_version(record, "spec"),
+        rules=_version(record, "rules"),
     )
 
 
-def _cause(record: JsonObject) -> Cause:
-    actor = as_object(record["actor"], "actor")
-    request = record.get("request")
-    return Cause(
-        actor=Actor(
-            kind=cast(ActorKind, _text(actor, "kind")),
-            sub=_text(actor, "sub"),
-            iss=_text_or_none(actor, "iss"),
-            method=_text(actor, "method"),
-            credential_id=_text_or_none(actor, "credential_id"),
-            ip_hash=_text_or_none(actor, "ip_hash"),
-        ),
-        correlation_id=_text(record, "correlation_id"),
-        causation_id=_text_or_none(record, "causation_id"),
-        on_behalf_of=tuple(str(name) for name in _list(record, "on_behalf_of")),
-        traceparent=_text_or_none(record, "traceparent"),
-        request=None if request is None else _request(as_object(request, "request")),
-    )
-
-
-def _request(stored: JsonObject) -> Request:
-    return Request(_text(stored, "id"), _text(stored, "method"), _text(stored, "route"))
+def _version(record: JsonObject, name: str) -> int:
+    value = record.get(name)
+    if not isinstance(value, int):
+        raise ValueError(f"{name}: expected a whole number")
+    return int(value)  # rules 1 took `true` for 1
 
 
 def _demand(value: Json) -> Demand:
@@ -280,36 +246,6 @@ def _demand(value: Json) -> Demand:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     raise ValueError(f"demand: expected absent, exists or a version, found {value!r}")
-
-
-def _list(stored: JsonObject, name: str) -> list[Json]:
-    value = stored.get(name, [])
-    if not isinstance(value, list):
-        raise ValueError(f"{name}: expected a list")
-    return value
-
-
-def _text(stored: JsonObject, name: str) -> str:
-    value = stored.get(name)
-    if not isinstance(value, str):
-        raise ValueError(f"{name}: expected a string")
-    return value
-
-
-def _text_or_none(stored: JsonObject, name: str) -> str | None:
-    return None if stored.get(name) is None else _text(stored, name)
-
-
-def _number(stored: JsonObject, name: str) -> int:
-    value = stored.get(name)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"{name}: expected a whole number")
-    return value
-
-
-def _object_or_none(stored: JsonObject, name: str) -> JsonObject | None:
-    value = stored.get(name)
-    return None if value is None else as_object(value, name)
 
 
 def void_reason(text: str) -> VoidReason:

@@ -11,9 +11,11 @@ from fastapi import FastAPI
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from agentlog_commands.metadata_limit import MetadataLimit
+from agentlog_facts.json_value import JsonObject
 from agentlog_gateway.api.dependencies import Dependencies, Limits
 from agentlog_gateway.api.refusal_log import Refusals
 from agentlog_gateway.application import build_app
+from agentlog_gateway.assistants.system_assistants import ensure_system_assistants
 from agentlog_gateway.http.connection import BoundedConnection, ConnectionLimits
 from agentlog_gateway.http.cors import cors_of
 from agentlog_gateway.http.descriptors import DescriptorGate, raise_descriptor_limit
@@ -21,17 +23,19 @@ from agentlog_gateway.reads.caught_up import CatchUpGate
 from agentlog_gateway.reads.consistency_token import ProjectionProgress
 from agentlog_gateway.reads.remembered_answers import RememberedAnswers
 from agentlog_gateway.resources.accepted_settings import record_accepted_settings
-from agentlog_gateway.resources.system_assistants import ensure_system_assistants
 from agentlog_gateway.streaming.run_streams import RunStreams
 from agentlog_gateway.streaming.run_watcher import RunWatcher
 from agentlog_gateway.streaming.sse import Framer
+from agentlog_gateway.streaming.threads.announcer import OutputsAnnouncer
+from agentlog_gateway.streaming.threads.thread_streams import ThreadStreams
 from agentlog_infra import logs
-from agentlog_infra.adapters import Adapters, open_adapters, secrets_of
+from agentlog_infra.adapters import Adapters, open_adapters, salts_of, secrets_of
 from agentlog_infra.kafka import topics
 from agentlog_infra.kafka.connection import connection
-from agentlog_infra.kafka.outputs.frame_log import KafkaFrameReads
+from agentlog_infra.kafka.outputs.frame_log import KafkaFrameLog, KafkaFrameReads
 from agentlog_infra.langgraph.loading.config import load_config
 from agentlog_infra.langgraph.loading.graphs import Graphs
+from agentlog_infra.langgraph.loading.thread_ttl import thread_ttl
 from agentlog_infra.langgraph.request_graphs import RequestGraphs
 from agentlog_infra.langgraph.run_config import server_metadata
 from agentlog_infra.langgraph.state import StateDependencies
@@ -50,6 +54,9 @@ from agentlog_projections.queries.postgres_command_context import PostgresComman
 from agentlog_projections.queries.run_health import run_health
 from agentlog_projections.queries.run_status import RunStatusRows
 from agentlog_projections.queries.state_version import PostgresStateVersions
+from agentlog_projections.queries.thread_copying import ThreadCopying
+from agentlog_projections.queries.thread_places import PostgresThreadPlaces
+from agentlog_projections.queries.thread_storage import StoredCheckpoints
 from agentlog_projections.sql.caught_up import PartitionCatchUp, open_rows
 
 log = logging.getLogger(__name__)
@@ -72,6 +79,7 @@ class Gateway:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.dependencies.run_watcher.run(), name="run watcher")
             tasks.create_task(self.dependencies.refusals.run(), name="refusals")
+            tasks.create_task(self.dependencies.announcer.run(), name="announcer")
             tasks.create_task(self._prepare(), name="assistants")
             tasks.create_task(
                 record_accepted_settings(self.dependencies, self._accepted, gethostname()), name="accepted settings"
@@ -106,6 +114,7 @@ async def open_gateway(settings: Settings) -> AsyncGenerator[Gateway]:
     config = load_config(settings.config)
     cors = cors_of(config.document, settings.cors_allow_origins)
     graphs = Graphs.load(config)
+    default_ttl = thread_ttl(config).default
     accepted = await topics.check(settings)
     async with AsyncExitStack() as stack:
         pool = await open_rows(settings.database_uri or "", settings.postgres_pool_max_size)
@@ -115,13 +124,16 @@ async def open_gateway(settings: Settings) -> AsyncGenerator[Gateway]:
         headers = await adapters.log.headers()
         frames = KafkaFrameReads(connection(settings), settings.partitions, lambda partition: headers[partition].base)
         stack.push_async_callback(frames.stop)
+        outputs = KafkaFrameLog(connection(settings), settings.partitions, lambda partition: headers[partition].base)
+        stack.push_async_callback(outputs.stop)
+        await outputs.start()
         progress = ProjectionProgress(ledger, headers[0].generation, settings.partitions)
         adapters.verdicts.listen(progress.on_hint)
         serde = JsonPlusSerializer(pickle_fallback=settings.pickle_fallback)
         reads, keys = Checkpoints(pool), secrets_of(settings).keys
         access = RequestGraphs(StateDependencies(graphs, reads, StoreItems(pool), SystemIds(), serde, keys))
         stack.callback(access.close)
-        dependencies = _dependencies(settings, adapters, pool, frames, access, progress)
+        dependencies = _dependencies(settings, adapters, pool, frames, outputs, access, progress, default_ttl)
         app = build_app(lambda: dependencies, cors)
         yield Gateway(dependencies, app, [change.requirement for change in accepted])
 
@@ -131,12 +143,15 @@ def _dependencies(
     adapters: Adapters,
     pool: Pool,
     frames: KafkaFrameReads,
+    outputs: KafkaFrameLog,
     access: RequestGraphs,
     progress: ProjectionProgress,
+    default_ttl: JsonObject | None,
 ) -> Dependencies:
     clock, ids = SystemClock(), SystemIds()
     run_watcher = RunWatcher(RunStatusRows(pool))
     adapters.verdicts.listen(run_watcher.on_hint)
+    streams = RunStreams(frames, run_watcher)
     caught_up = CatchUpGate(PartitionCatchUp(pool), adapters.log, clock, settings.partitions)
     return Dependencies(
         clock=clock,
@@ -148,26 +163,37 @@ def _dependencies(
         caught_up=caught_up,
         progress=progress,
         run_watcher=run_watcher,
-        streams=RunStreams(frames, run_watcher),
+        streams=streams,
+        thread_streams=ThreadStreams(streams.sources, PostgresThreadPlaces(pool)),
+        announcer=OutputsAnnouncer(outputs),
         framer=Framer(),
         graphs=access,
+        structures=access.structures,
         secrets=secrets_of(settings),
+        salts=salts_of(settings),
         server_metadata=server_metadata(f"http://{settings.host}:{settings.port}"),
         contexts=PostgresCommandContexts(pool),
         threads=Threads(pool),
+        stored_checkpoints=StoredCheckpoints(pool),
+        copies=ThreadCopying(pool),
         state_versions=PostgresStateVersions(pool),
         answers=RememberedAnswers(settings.gateway_cache_bytes),
         runs=Runs(pool),
         assistants=Assistants(pool),
-        limits=Limits(
-            settings.max_request_body_bytes,
-            settings.request_deadline_secs,
-            settings.cancel_grace_secs,
-            MetadataLimit(settings.metadata_max_bytes, settings.metadata_max_values),
-        ),
+        limits=_limits(settings),
         checks={"database": caught_up.refresh, "redis": adapters.feed.check, "log": adapters.log.check},
         health=partial(health, pool, adapters.log),
         run_health=partial(run_health, pool),
         worker_deaths=adapters.feed.worker_deaths,
         prepared=asyncio.Event(),
+        default_ttl=default_ttl,
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        settings.max_request_body_bytes,
+        settings.request_deadline_secs,
+        settings.cancel_grace_secs,
+        MetadataLimit(settings.metadata_max_bytes, settings.metadata_max_values),
     )

@@ -6,8 +6,21 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from agentlog_gateway.api.endpoint import Operation
-from agentlog_gateway.resources import assistants, cancel, runs, state, system, threads
+from agentlog_gateway.assistants import assistants, deletion, graphs
+from agentlog_gateway.resources import batches, cancel, runs, state, system, threads
+from agentlog_gateway.schemas.assistant_requests import (
+    AssistantCount,
+    AssistantCreate,
+    AssistantDeleteQuery,
+    AssistantLatest,
+    AssistantPatch,
+    AssistantSearch,
+    AssistantVersions,
+    GraphQuery,
+    SubgraphsQuery,
+)
 from agentlog_gateway.schemas.queries import (
+    ActionQuery,
     CancelQuery,
     HealthCheckQuery,
     JoinQuery,
@@ -15,36 +28,46 @@ from agentlog_gateway.schemas.queries import (
     PastStatesQuery,
     RunListQuery,
     StateQuery,
+    ThreadQuery,
+    ThreadStreamQuery,
 )
 from agentlog_gateway.schemas.requests import (
     AnyJson,
-    AssistantCount,
-    AssistantSearch,
     HistoryQuery,
     StateAtCheckpoint,
     StateUpdate,
+    ThreadCount,
     ThreadCreate,
     ThreadPatch,
+    ThreadPrune,
     ThreadSearch,
 )
 from agentlog_gateway.schemas.response_models import (
     AssistantResponse,
+    AssistantVersionResponse,
+    GraphResponse,
     HealthResponse,
     InfoResponse,
+    PruneResponse,
     ReadinessResponse,
     RunResponse,
+    SchemasResponse,
     StateResponse,
     StateUpdateResponse,
+    StorageResponse,
     ThreadResponse,
 )
-from agentlog_gateway.schemas.run_requests import StatelessRun, ThreadRun
+from agentlog_gateway.schemas.run_requests import RunBatch, RunsCancel, StatelessRun, ThreadRun
 
+ASSISTANT = "/assistants/{assistant_id}"
 THREAD = "/threads/{thread_id}"
 RUNS = THREAD + "/runs"
 RUN = RUNS + "/{run_id}"
 _PARAMETER = re.compile(r"\{[^}]*\}")
 NO_CONTENT: Mapping[int, str] = MappingProxyType({204: "Done"})
 NOT_MODIFIED: Mapping[int, str] = MappingProxyType({304: "The body has the entity tag of If-None-Match"})
+
+CHANGED: Mapping[int, str] = MappingProxyType({412: "The resource has another entity tag than If-Match names"})
 
 OPERATIONS: Sequence[Operation] = (
     Operation("POST", RUNS + "/wait", runs.wait, "Create a run and wait for its result", "runs", AnyJson, ThreadRun),
@@ -86,6 +109,35 @@ OPERATIONS: Sequence[Operation] = (
         "stateless",
         body=StatelessRun,
         streams=True,
+    ),
+    Operation(
+        "POST",
+        RUNS + "/cancel",
+        cancel.cancel_active,
+        "Cancel the active run of a thread",
+        "runs",
+        AnyJson,
+        query=CancelQuery,
+        also={200: "The run has stopped", 202: "The stop of the run was requested"},
+    ),
+    Operation(
+        "POST",
+        "/runs/batch",
+        batches.create,
+        "Run without threads, many at once",
+        "stateless",
+        list[RunResponse],
+        RunBatch,
+    ),
+    Operation(
+        "POST",
+        "/runs/cancel",
+        batches.cancel,
+        "Cancel many runs",
+        "runs",
+        body=RunsCancel,
+        query=ActionQuery,
+        also=NO_CONTENT,
     ),
     Operation("POST", "/runs", runs.create_stateless, "Run without a thread", "stateless", RunResponse, StatelessRun),
     Operation(
@@ -137,22 +189,48 @@ OPERATIONS: Sequence[Operation] = (
         list[StateResponse],
         HistoryQuery,
     ),
-    Operation("POST", "/threads", threads.create, "Create a thread", "threads", ThreadResponse, ThreadCreate),
+    Operation(
+        "POST",
+        "/threads",
+        threads.create,
+        "Create a thread",
+        "threads",
+        ThreadResponse,
+        ThreadCreate,
+        also={201: "The thread was created, but its supersteps had no effect"},
+    ),
     Operation(
         "POST", "/threads/search", threads.search, "Search threads", "threads", list[ThreadResponse], ThreadSearch
     ),
-    Operation("GET", THREAD, threads.get, "Get a thread", "threads", ThreadResponse),
+    Operation("POST", "/threads/count", threads.count, "Count threads", "threads", int, ThreadCount),
+    Operation(
+        "POST", "/threads/prune", threads.prune, "Delete or prune threads", "threads", PruneResponse, ThreadPrune
+    ),
+    Operation(
+        "GET",
+        THREAD + "/stream",
+        threads.stream,
+        "Stream all runs and updates of a thread",
+        "threads",
+        query=ThreadStreamQuery,
+        streams=True,
+    ),
+    Operation(
+        "GET", THREAD, threads.get, "Get a thread", "threads", ThreadResponse, query=ThreadQuery, also=NOT_MODIFIED
+    ),
+    Operation("POST", THREAD + "/copy", threads.copy, "Copy a thread", "threads", ThreadResponse),
+    Operation("GET", THREAD + "/storage", threads.storage, "Get the storage of a thread", "threads", StorageResponse),
     Operation(
         "PATCH",
         THREAD,
         threads.patch,
-        "Merge metadata",
+        "Merge metadata, replace the TTL",
         "threads",
         ThreadResponse,
         ThreadPatch,
-        also={204: "Done, with Prefer: return=minimal"},
+        also={204: "Done, with Prefer: return=minimal", **CHANGED},
     ),
-    Operation("DELETE", THREAD, threads.delete, "Delete a thread", "threads", also=NO_CONTENT),
+    Operation("DELETE", THREAD, threads.delete, "Delete a thread", "threads", also={**NO_CONTENT, **CHANGED}),
     Operation(
         "POST",
         "/assistants/search",
@@ -163,7 +241,68 @@ OPERATIONS: Sequence[Operation] = (
         AssistantSearch,
     ),
     Operation("POST", "/assistants/count", assistants.count, "Count assistants", "assistants", int, AssistantCount),
-    Operation("GET", "/assistants/{assistant_id}", assistants.get, "Get an assistant", "assistants", AssistantResponse),
+    Operation(
+        "POST",
+        "/assistants",
+        assistants.create,
+        "Create an assistant",
+        "assistants",
+        AssistantResponse,
+        AssistantCreate,
+    ),
+    Operation("GET", ASSISTANT, assistants.get, "Get an assistant", "assistants", AssistantResponse, also=NOT_MODIFIED),
+    Operation(
+        "PATCH", ASSISTANT, assistants.patch, "Make a new version", "assistants", AssistantResponse, AssistantPatch
+    ),
+    Operation(
+        "POST",
+        ASSISTANT + "/versions",
+        assistants.versions,
+        "List versions",
+        "assistants",
+        list[AssistantVersionResponse],
+        AssistantVersions,
+    ),
+    Operation(
+        "POST",
+        ASSISTANT + "/latest",
+        assistants.latest,
+        "Make a version the current one",
+        "assistants",
+        AssistantResponse,
+        AssistantLatest,
+    ),
+    Operation(
+        "DELETE",
+        ASSISTANT,
+        deletion.delete,
+        "Delete an assistant",
+        "assistants",
+        query=AssistantDeleteQuery,
+        also=NO_CONTENT,
+    ),
+    Operation(
+        "GET", ASSISTANT + "/graph", graphs.drawing, "Draw the graph", "assistants", GraphResponse, query=GraphQuery
+    ),
+    Operation("GET", ASSISTANT + "/schemas", graphs.schemas, "Get the schemas", "assistants", SchemasResponse),
+    Operation(
+        "GET",
+        ASSISTANT + "/subgraphs",
+        graphs.subgraphs,
+        "Get the schemas of subgraphs",
+        "assistants",
+        dict[str, SchemasResponse],
+        query=SubgraphsQuery,
+    ),
+    Operation(
+        "GET",
+        ASSISTANT + "/subgraphs/{namespace}",
+        graphs.subgraphs,
+        "Get the schemas of a subgraph",
+        "assistants",
+        dict[str, SchemasResponse],
+        query=SubgraphsQuery,
+    ),
     Operation("GET", "/ok", system.ok, "Health", "system", HealthResponse, query=HealthCheckQuery),
     Operation("GET", "/", system.ok, "Health", "system", HealthResponse, query=HealthCheckQuery),
     Operation(
@@ -182,21 +321,10 @@ NOT_IMPLEMENTED: Sequence[tuple[str, str]] = (
     ("GET", "/.well-known/agent-card.json"),
     ("GET", "/a2a/{assistant_id}"),
     ("POST", "/a2a/{assistant_id}"),
-    ("POST", "/assistants"),
-    ("PATCH", "/assistants/{assistant_id}"),
-    ("DELETE", "/assistants/{assistant_id}"),
-    ("GET", "/assistants/{assistant_id}/graph"),
-    ("POST", "/assistants/{assistant_id}/latest"),
-    ("GET", "/assistants/{assistant_id}/schemas"),
-    ("GET", "/assistants/{assistant_id}/subgraphs"),
-    ("GET", "/assistants/{assistant_id}/subgraphs/{namespace}"),
-    ("POST", "/assistants/{assistant_id}/versions"),
     ("GET", "/mcp"),
     ("POST", "/mcp"),
     ("DELETE", "/mcp"),
     ("GET", "/metrics"),
-    ("POST", "/runs/batch"),
-    ("POST", "/runs/cancel"),
     ("POST", "/runs/crons"),
     ("POST", "/runs/crons/count"),
     ("POST", "/runs/crons/search"),
@@ -208,13 +336,8 @@ NOT_IMPLEMENTED: Sequence[tuple[str, str]] = (
     ("DELETE", "/store/items"),
     ("POST", "/store/items/search"),
     ("POST", "/store/namespaces"),
-    ("POST", "/threads/count"),
-    ("POST", "/threads/prune"),
     ("POST", THREAD + "/commands"),
-    ("POST", THREAD + "/copy"),
     ("POST", RUNS + "/crons"),
-    ("GET", THREAD + "/storage"),
-    ("GET", THREAD + "/stream"),
     ("POST", THREAD + "/stream/events"),
     ("GET", "/ui/{path:path}"),
     ("POST", "/ui/{path:path}"),

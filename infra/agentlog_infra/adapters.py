@@ -15,6 +15,7 @@ from agentlog_infra.redis.commands import demand_usable
 from agentlog_infra.redis.feed import RedisFeed
 from agentlog_infra.redis.verdicts import HintVerdicts
 from agentlog_infra.settings import Settings
+from agentlog_infra.subject_salts import SubjectSalts
 from agentlog_infra.system_ports import SystemClock, SystemIds
 from agentlog_postgres.connection import Pool
 
@@ -48,8 +49,17 @@ async def open_adapters(
 
 def secrets_of(settings: Settings) -> Secrets:
     """Return the secrets of runs, with the key of these settings."""
+    return Secrets(SecretKeys(settings.secret_keys), _cipher(settings))
+
+
+def salts_of(settings: Settings) -> SubjectSalts:
+    """Return the salts of subjects, from the key of these settings."""
+    return SubjectSalts(_cipher(settings).sealing_key)
+
+
+def _cipher(settings: Settings) -> AesGcmCipher:
     key = None if settings.aes_key is None else settings.aes_key.get_secret_value()
-    return Secrets(SecretKeys(settings.secret_keys), AesGcmCipher(key, settings.data_dir))
+    return AesGcmCipher(key, settings.data_dir)
 
 
 async def open_feed(settings: Settings, stack: AsyncExitStack) -> RedisFeed:

@@ -46,12 +46,16 @@ class AesGcmCipher:
 
     def seal(self, value: Json, owner: str) -> JsonObject:
         """Return {key_id, nonce, ciphertext}. Raises: Unavailable when the key file cannot be read or made."""
-        key, nonce = self._key or self._first_of_file(), os.urandom(NONCE_BYTES)
+        key, nonce = self.sealing_key(), os.urandom(NONCE_BYTES)
         return {
             "key_id": key_id(key),
             "nonce": base64.b64encode(nonce).decode(),
             "ciphertext": base64.b64encode(AESGCM(key).encrypt(nonce, dump(value), owner.encode())).decode(),
         }
+
+    def sealing_key(self) -> bytes:
+        """Return the key that seals now. Raises: Unavailable when the key file cannot be read or made."""
+        return self._key or self._first_of_file()
 
     def open(self, sealed: JsonObject, owner: str) -> Json:
         """Return the value. Raises: SecretUnreadable."""

@@ -121,3 +121,7 @@ RELOAD_POLL_S = 1.0
 SIGNAL_REPEAT_S = 0.5
 """A terminal and a wrapping script may both pass on one Ctrl-C, so a second signal within this time does not count."""
 DOCTOR_CHECK_S = 10.0
+
+# LangSmith
+LANGSMITH_S = 15.0
+"""How long LangSmith may take to give the URLs for feedback on a run; the end of the run waits for it."""

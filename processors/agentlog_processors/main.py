@@ -16,6 +16,7 @@ from functools import partial
 import uvloop
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
+from agentlog_commands.assistants import DeletionFollowers
 from agentlog_commands.claims import ClaimLimits
 from agentlog_facts.checkpoint_ports import CheckpointReads, RunVersions
 from agentlog_facts.envelope import Actor, ActorKind
@@ -32,6 +33,7 @@ from agentlog_infra.langgraph.checkpoints.channel_state import ChannelState
 from agentlog_infra.langgraph.executor import ExecutorDependencies, LangGraphRuns
 from agentlog_infra.langgraph.loading.config import load_config, served_graphs
 from agentlog_infra.langgraph.loading.graphs import Graphs
+from agentlog_infra.langgraph.loading.thread_ttl import ThreadTtl, thread_ttl
 from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
 from agentlog_infra.process.exit_status import EXIT_LEFT, EXIT_MISCONFIGURED, EXIT_REPLACE
 from agentlog_infra.settings import Settings
@@ -39,10 +41,13 @@ from agentlog_infra.stack.addresses import joined
 from agentlog_infra.system_ports import SystemClock, SystemIds
 from agentlog_postgres.connection import Pool, open_pool
 from agentlog_processors import timeouts
+from agentlog_processors.housekeeper.finish_copies import CopyQueries, FinishCopies
+from agentlog_processors.housekeeper.finish_deletions import FinishDeletions
 from agentlog_processors.housekeeper.finish_runs import RunFinisher
 from agentlog_processors.housekeeper.purge_rows import PurgeRows
 from agentlog_processors.housekeeper.reap_runs import ReapRuns
 from agentlog_processors.housekeeper.reconcile_queue import ReconcileQueue
+from agentlog_processors.housekeeper.sweep_threads import SweepQueries, SweepThreads
 from agentlog_processors.runs.dependencies import CommitWriter, SuspectsOnly, WorkerDependencies, WorkerTimeouts
 from agentlog_processors.runs.final_state import FinalStateReader
 from agentlog_processors.runs.output_offsets import CachedEndOffsets
@@ -61,6 +66,7 @@ from agentlog_processors.worker.attempt import Attempt, Stuck
 from agentlog_processors.worker.execute_runs import ExecuteRuns
 from agentlog_processors.worker.store import RunStore, RunStoreReads
 from agentlog_processors.worker.watch_claims import WatchClaims
+from agentlog_projections.models.assistants import Assistants
 from agentlog_projections.models.checkpoints import Checkpoints
 from agentlog_projections.models.registry import read_models
 from agentlog_projections.models.store import StoreItems
@@ -68,8 +74,11 @@ from agentlog_projections.projector.announcer import Announcer
 from agentlog_projections.projector.ledger import Ledger
 from agentlog_projections.projector.projector import Projector
 from agentlog_projections.projector.session import FoldPorts, FoldSettings
+from agentlog_projections.queries.postgres_command_context import PostgresCommandContexts
 from agentlog_projections.queries.postgres_worker import PostgresWorkerQueries
-from agentlog_projections.queries.purge import purge_deleted
+from agentlog_projections.queries.purge import expired_threads, purge_deleted
+from agentlog_projections.queries.thread_copying import ThreadCopying
+from agentlog_projections.queries.thread_storage import StoredCheckpoints
 from agentlog_projections.sql.caught_up import open_rows
 
 log = logging.getLogger(__name__)
@@ -296,7 +305,7 @@ def _execution(
 
 
 def _housekeeper(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]:
-    """Return reaper, reconciler and purge; graphs are loaded only when a run must be ended for its worker."""
+    """Return the services of a housekeeper; graphs are loaded only when a run must be ended for its worker."""
     loops = JobLoops(adapters.bridge.home, uvloop.new_event_loop)
     stack.callback(loops.close)
     queries = PostgresWorkerQueries(adapters.pool)
@@ -314,7 +323,43 @@ def _housekeeper(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]
         PurgeRows(
             partial(purge_deleted, adapters.pool), timedelta(milliseconds=adapters.settings.outputs_retention_ms)
         ),
+        _sweep(adapters),
+        _copies(adapters),
+        _finish_deletions(adapters),
     ]
+
+
+def _sweep(adapters: RoleAdapters) -> SweepThreads:
+    """Return the sweep of expired threads, as often as `langgraph.json` says, if it can be read."""
+    try:
+        ttl = thread_ttl(load_config(adapters.settings.config))
+    except Misconfigured as error:  # threads have a TTL of their own, whatever the file says
+        log.warning("sweep.default_interval", extra={"error": str(error)})
+        ttl = ThreadTtl()
+    pool = adapters.pool
+    queries = SweepQueries(
+        partial(expired_threads, pool), PostgresCommandContexts(pool), StoredCheckpoints(pool).earlier
+    )
+    return SweepThreads(queries, adapters.writer("system", "housekeeper"), ttl.sweep_interval, ttl.sweep_limit)
+
+
+def _finish_deletions(adapters: RoleAdapters) -> FinishDeletions:
+    shared = adapters.shared
+    followers = DeletionFollowers(
+        shared.submitter,
+        PostgresCommandContexts(adapters.pool),
+        shared.log.partition_of,
+        SystemClock(),
+        adapters.timeouts.limits.cancel_grace,
+    )
+    writer = adapters.writer("system", "housekeeper")
+    return FinishDeletions(Assistants(adapters.pool).open_deletions, followers, writer)
+
+
+def _copies(adapters: RoleAdapters) -> FinishCopies:
+    copying = ThreadCopying(adapters.pool)
+    queries = CopyQueries(copying.open_copies, copying, Ledger(adapters.pool))
+    return FinishCopies(queries, adapters.writer("system", "housekeeper"))
 
 
 def _serializer(settings: Settings) -> JsonPlusSerializer:

@@ -77,6 +77,20 @@ RECONCILER_LEAST_PAUSE_S = 0.01
 REDIS_CHECK_S = 1.0
 """The interval of the check whether Redis was emptied, and the pause after rows or Redis did not answer."""
 PURGE_INTERVAL = timedelta(minutes=10)
+DELETION_LEFT = timedelta(minutes=1)
+"""A deletion of an assistant as old as this has lost its request, which had a deadline."""
+DELETIONS_INTERVAL = timedelta(seconds=15)
+DELETION_WAIT = timedelta(minutes=2)
+"""One pass works on a deletion for this long; the next one goes on."""
+
+# Copies of threads
+COPY_LOOK = timedelta(seconds=10)
+"""Pause between two looks for copies that nobody drives."""
+COPY_LEFT = timedelta(minutes=1)
+"""A copy that is older was left by its gateway, which answers sooner."""
+COPY_GIVEN_UP = timedelta(hours=1)
+COPY_WAIT = timedelta(minutes=5)
+"""The housekeeper drives one copy for this long; then it looks for other ones."""
 
 # Rebuilds
 REBUILD_FETCH_WAIT_MS = 50

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given as for_all, strategies as st
 from tests.commands.spec import given
 from tests.facts import commits as c
-from tests.facts.commits import ON_META, ON_THREAD, THREAD
+from tests.facts.commits import ON_META, THREAD
 
 from agentlog_commands.command import Accepted, Refused
 from agentlog_commands.metadata_limit import MetadataLimit
@@ -80,9 +80,9 @@ def test_the_limit_counts_as_a_plain_walk_does(metadata: JsonObject) -> None:
 def test_a_patch_is_measured_with_the_metadata_that_it_changes() -> None:
     before: JsonObject = {"a": "x" * 600}
     patch = PatchThread(THREAD, {"b": "x" * 600}, LIMIT)
-    given(c.thread_created()).when(lambda state: patch.decide(state, before, 0, 0)).then_refused("metadata_too_large")
+    given(c.thread_created()).when(lambda state: patch.decide(state, before, 0)).then_refused("metadata_too_large")
     replaced = PatchThread(THREAD, {"a": "y" * 600}, LIMIT)
-    given(c.thread_created()).when(lambda state: replaced.decide(state, before, 0, 0)).then(
+    given(c.thread_created()).when(lambda state: replaced.decide(state, before, 0)).then(
         ThreadMetadataPatched(THREAD, {"a": "y" * 600})
     )
 
@@ -92,22 +92,22 @@ def test_patches_that_could_exceed_the_limit_together_demand_the_metadata_that_t
     full: JsonObject = {"a": "x" * 600}
     state = given(c.thread_created())
     fact = ThreadMetadataPatched(THREAD, {"b": 1})
-    assert state.when(lambda s: small.decide(s, {}, 7, 3)).then(fact).demands == {ON_META: "exists"}
-    assert state.when(lambda s: small.decide(s, full, 7, 3)).then(fact).demands == {ON_META: 3}
-    seen = state.when(lambda s: large.decide(s, {}, 7, 3)).then(ThreadMetadataPatched(THREAD, large.metadata))
+    assert state.when(lambda s: small.decide(s, {}, 3)).then(fact).demands == {ON_META: "exists"}
+    assert state.when(lambda s: small.decide(s, full, 3)).then(fact).demands == {ON_META: 3}
+    seen = state.when(lambda s: large.decide(s, {}, 3)).then(ThreadMetadataPatched(THREAD, large.metadata))
     assert seen.demands == {ON_META: 3}
 
 
-def test_of_first_patches_that_exceed_the_limit_together_one_is_void() -> None:
+def test_of_first_patches_that_exceed_the_limit_together_one_is_void_and_decided_again() -> None:
     head = guard.advance(guard.EMPTY, c.commit(c.thread_created()))
     state = given(c.thread_created())
 
     def first_patch(name: str) -> Draft:
         patch = PatchThread(THREAD, {name: "x" * 600}, LIMIT)
-        decided = patch.decide(state.state, {}, 0, None)
+        decided = patch.decide(state.state, {}, None)
         assert isinstance(decided, Accepted)
         return c.commit(*decided.facts, stream=decided.stream, demands=decided.demands)
 
     one, other = first_patch("a"), first_patch("b")
     assert isinstance(guard.guard(head, None, one), guard.Accepted)
-    assert guard.guard(guard.advance(head, one), None, other) == guard.Void("version_conflict", ON_THREAD, "0", "1")
+    assert guard.guard(guard.advance(head, one), None, other) == guard.Void("exists", ON_META, "absent", "0")

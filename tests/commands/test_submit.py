@@ -3,10 +3,11 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 from tests.facts import commits as c
-from tests.facts.commits import ON_THREAD, commit
+from tests.facts.commits import ON_META, ON_THREAD, commit
 from tests.fakes.memory_log import MemoryLog
 from tests.fakes.ports import CountedIds, TestClock
 
@@ -65,6 +66,16 @@ async def test_a_lost_race_decides_again_under_the_same_intent_and_a_new_try() -
     assert isinstance(outcome, Submitted)
     tries = [draft for draft, _ in log.rows if draft.event_id == "e2"]
     assert len({draft.append_id for draft in tries}) == len(tries) == 2
+
+
+async def test_a_first_patch_that_came_second_decides_again() -> None:
+    log = MemoryLog()
+    await submitter(log).submit(intent(), decide(CREATE), DEADLINE)
+    first = Accepted(ON_META, (c.patched(),), {ON_META: "absent"})
+    await submitter(log).submit(intent("e2"), decide(first), DEADLINE)
+    outcome = await submitter(log).submit(intent("e3"), decide(first, replace(first, demands={ON_META: 0})), DEADLINE)
+    assert isinstance(outcome, Submitted)
+    assert outcome.version == 1
 
 
 async def test_a_race_that_is_lost_every_time_is_given_up() -> None:

@@ -19,12 +19,18 @@ from tests.projections.facts import (
 from tests.projections.projector_env import draft
 
 from agentlog_commands.run_request import RunAssistant
-from agentlog_facts.assistant import AssistantCreated, AssistantRevised
+from agentlog_facts.assistant import (
+    AssistantCreated,
+    AssistantDeleted,
+    AssistantDeletionAsked,
+    AssistantRevised,
+    AssistantState,
+)
 from agentlog_facts.errors import Quarantined, Unavailable
 from agentlog_facts.ids import AssistantId, RunId, Stream, ThreadId
 from agentlog_facts.json_value import Json
 from agentlog_facts.thread import RunCreated, RunState, ThreadState
-from agentlog_projections.queries.command_context import ThreadContext
+from agentlog_projections.queries.command_context import AssistantContext, ThreadContext
 
 T1, R1, A1 = ThreadId("t1"), RunId("r1"), AssistantId("a1")
 ON_T1 = Stream("thread-t1")
@@ -161,3 +167,29 @@ async def test_nothing_is_decided_on_a_thread_in_quarantine(rows: RowsEnv) -> No
     with pytest.raises(Quarantined, match="t1"):
         await thread(rows)
     assert (await thread(rows, ThreadId("t2"))).state.exists
+
+
+async def test_an_assistant_is_told_with_the_version_of_its_stream_which_outlives_it(rows: RowsEnv) -> None:
+    async def told() -> AssistantContext:
+        return await rows.contexts.assistant(A1, rows.partition_of(A1))
+
+    created = AssistantCreated(A1, "agent", {"tags": ["x"]}, {}, {"m": 1}, "Ana", None)
+    revised = AssistantRevised(A1, 2, "other", {}, {}, {}, "Bob", "text")
+    asked = AssistantDeletionAsked(A1, (T1,), {"r1": "t1"})
+    on = "assistant-a1"
+    await rows.given(draft("t1", thread_created()))
+    assert (await told()).version is None
+    await rows.given(draft("a1", created, stream=on), draft("a1", revised, stream=on))
+    found = await told()
+    assert (found.state, found.version) == (AssistantState(revised, newest=2), 1)
+    await rows.given(draft("a1", asked, stream=on))
+    found = await told()
+    assert (found.state, found.version) == (AssistantState(revised, newest=2, asked=asked), 2)
+    _, usable = await rows.contexts.run_target(T1, rows.partition_of(T1), A1)
+    assert usable is None
+    await rows.given(draft("a1", AssistantDeleted(A1), stream=on))
+    found = await told()
+    assert (found.state, found.version) == (AssistantState(), 3)
+    await rows.quarantine("a1")
+    with pytest.raises(Quarantined):
+        await told()

@@ -2,11 +2,18 @@
 
 from datetime import UTC, datetime
 
-from agentlog_facts.assistant import AssistantCreated, AssistantRevised
+from agentlog_facts.assistant import (
+    AssistantCreated,
+    AssistantDeleted,
+    AssistantDeletionAsked,
+    AssistantRevised,
+    AssistantVersionSelected,
+)
 from agentlog_facts.checkpoint import CheckpointSaved, CheckpointsHidden, WritesSaved
 from agentlog_facts.envelope import Fact
 from agentlog_facts.ids import AssistantId, RunId, ThreadId
 from agentlog_facts.json_value import JsonObject
+from agentlog_facts.keyed_digest import KeyedDigest
 from agentlog_facts.store import StoreItemDeleted, StoreItemPut
 from agentlog_facts.system import CommandRefused, KafkaSettingsAccepted, PartitionOpened
 from agentlog_facts.thread import (
@@ -18,12 +25,17 @@ from agentlog_facts.thread import (
     RunFinished,
     RunReleased,
     StateUpdated,
+    ThreadCopied,
     ThreadCreated,
     ThreadDeleted,
     ThreadMetadataPatched,
+    ThreadPruned,
+    ThreadTtlSet,
 )
+from agentlog_facts.thread_copy import ThreadCopyAsked, ThreadCopyContinued, ThreadCopyGivenUp
 
 THREAD = ThreadId("019ab000-0000-7000-8000-000000000001")
+COPY = ThreadId("019ab000-0000-7000-8000-000000000009")
 RUN = RunId("019ab000-0000-7000-8000-000000000002")
 ASSISTANT = AssistantId("fe096781-5601-53d2-b2f6-0d3403f7e9ca")
 FIRST, SECOND = "1f0c7a10-0000-6000-8000-000000000001", "1f0c7a10-0000-6001-8000-000000000002"
@@ -32,8 +44,16 @@ INTERRUPT: JsonObject = {"5a1c": [{"id": "9f3e", "value": {"question": "Send it?
 CANCELLED: JsonObject = {"error": "UserInterrupt", "message": "interrupt requested"}
 
 EXAMPLES: tuple[Fact, ...] = (
-    ThreadCreated(THREAD, {"customer": "42"}),
+    ThreadCreated(THREAD, {"customer": "42"}, ttl={"strategy": "keep_latest", "ttl_minutes": 90}),
     ThreadMetadataPatched(THREAD, {"title": "Invoice"}),
+    ThreadTtlSet(THREAD, {"strategy": "delete", "ttl_minutes": 1440}),
+    ThreadPruned(THREAD),
+    ThreadCopyAsked(
+        COPY, THREAD, AT, {"thread": 4, "meta": None}, 21, {"customer": "42"}, None, {"set": {"sent": True}}, (), {}
+    ),
+    ThreadCopyContinued(COPY, 21),
+    ThreadCopyGivenUp(COPY, "late"),
+    ThreadCopied(COPY, THREAD, {"set": {"sent": True}}, (), {}),
     ThreadDeleted(THREAD),
     StateUpdated(THREAD, "", SECOND, {"set": {"approved": True}}, ("send",), {}),
     RunCreated(
@@ -70,6 +90,9 @@ EXAMPLES: tuple[Fact, ...] = (
     RunDeleted(RUN, {"remove": ["messages"]}, (), {}),
     AssistantCreated(ASSISTANT, "agent", {}, {}, {"created_by": "system"}, "agent", None),
     AssistantRevised(ASSISTANT, 2, "agent", {}, {}, {"created_by": "system"}, "agent", "Sends invoices"),
+    AssistantVersionSelected(ASSISTANT, 1, "agent", {}, {}, {"created_by": "system"}, "agent", None),
+    AssistantDeletionAsked(ASSISTANT, (THREAD,), {RUN: "019ab000-0000-7000-8000-000000000003"}),
+    AssistantDeleted(ASSISTANT),
     CheckpointSaved(
         THREAD,
         RUN,
@@ -101,6 +124,11 @@ EXAMPLES: tuple[Fact, ...] = (
     StoreItemPut(("users", "ana"), "tea", {"kind": "green"}, THREAD, RUN, 2),
     StoreItemDeleted(("users", "ana"), "tea"),
     PartitionOpened("019ab000-0000-7000-8000-00000000000f", 1, 0, 8, 0),
-    CommandRefused("CreateRun", "thread_busy", "a" * 64),
+    CommandRefused(
+        "CancelRun",
+        "run_not_active",
+        {"thread_id": THREAD, "run_id": RUN},
+        KeyedDigest("a" * 64, "0123456789abcdef.fedcba9876543210"),
+    ),
     KafkaSettingsAccepted(("agentlog.events unclean.leader.election.enable=false",), "gateway-1"),
 )

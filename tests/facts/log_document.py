@@ -8,11 +8,14 @@ from pathlib import Path
 
 from tests.facts.examples import AT, EXAMPLES, RUN, THREAD
 
-from agentlog_facts.envelope import Actor, Cause, Draft, Request
+from agentlog_facts.envelope import Actor, Authorization, Cause, Delegation, Draft, Request
 from agentlog_facts.frame import Frame, FrameRecord, encode_record
 from agentlog_facts.ids import Key, RunId, stream
 from agentlog_facts.json_value import Json, load_object
+from agentlog_facts.keyed_digest import KeyedDigest
 from agentlog_facts.vocabulary import NAMES, SCHEMAS, encode_commit, encode_fact, encode_facts
+
+FILTER = KeyedDigest("d" * 64, "0123456789abcdef.fedcba9876543210")
 
 PAGE = Path(__file__).parents[2] / "docs" / "log.md"
 
@@ -34,6 +37,10 @@ The [glossary](glossary.md) defines the terms.
 - `blobs` lists values that were too large for the record: `at` is the path inside `facts` where null stands instead.
 - `{"$sealed": {"key_id", "nonce", "ciphertext"}}` stands in place of a secret in `RunCreated`: AES-GCM over the JSON of
   the value, all in base64, with the thread's id as associated data.
+- `spec` is the version of the envelope, `rules` that of the guard. By `spec` 1, `on_behalf_of` was a list of names
+  (outermost first), `request` had no `client`, and there was no `authz`. By `rules` 1, the demand `absent` on a stream
+  `meta-` asked for the thread, by `rules` 2 it asks for that stream.
+- A digest of a value that may be personal is `{"digest", "salt_id"}`: HMAC-SHA-256 under the salt that `salt_id` names.
 - The first record of every partition of `agentlog.events` is `PartitionOpened`. A position is `base` + offset.
 - A flush counts only if its (`epoch`, `n`) is above the last one on its thread. `end` is the event id of the
   `RunFinished` that must be accepted before the flush counts. `of` is the event id of a fact that another process than
@@ -59,9 +66,11 @@ def commit_example() -> Json:
         facts=(EXAMPLES[0],),
         occurred_at=AT,
         cause=Cause(
-            Actor("user", "ana", "https://login.example", "oidc"),
+            Actor("service", "portal", "https://login.example", "oidc", ip_hash="1" * 32),
             correlation_id="019ab000-0000-7000-8000-0000000000c1",
-            request=Request("019ab000-0000-7000-8000-0000000000c1", "POST", "/threads"),
+            on_behalf_of=(Delegation("ana", "portal", "https://login.example", ("threads:write",), expires_at=AT),),
+            request=Request("order-7", "POST", "/threads", "langgraph-sdk-py/0.3.1"),
+            authz=Authorization("allow", "auth.py:add_owner", "c" * 64, ("threads:write",), FILTER),
         ),
         demands={name: "absent"},
     )

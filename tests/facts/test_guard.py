@@ -1,5 +1,7 @@
 """Rules of the guard, one sentence each."""
 
+from dataclasses import replace
+
 import pytest
 from tests.facts import commits as c
 from tests.facts.commits import ON_META, ON_THREAD, Log, commit
@@ -58,6 +60,21 @@ def test_exists_is_about_the_aggregate_whatever_the_stream() -> None:
     assert reason(log, commit(c.patched(), stream=ON_META, demands={ON_META: "exists"})) == "gone"
     log.given(commit(c.thread_created()))
     assert log.append(commit(c.patched(), stream=ON_META, demands={ON_META: "exists"})) == Accepted(0)
+
+
+def test_absent_on_meta_asks_for_that_stream_and_by_rules_1_for_the_thread() -> None:
+    log = Log().given(commit(c.thread_created()))
+    first = commit(c.patched(), stream=ON_META, demands={ON_META: "absent"})
+    by_rules_1 = replace(first, event_id="other", rules=1)
+    assert log.append(by_rules_1) == Void("exists", ON_META, "absent", "None")
+    assert log.append(first) == Accepted(0)
+    assert log.append(replace(first, event_id="late")) == Void("exists", ON_META, "absent", "0")
+
+
+def test_the_metadata_of_a_thread_created_again_is_not_absent() -> None:
+    log = Log().given(commit(c.thread_created()), commit(c.patched(), stream=ON_META), commit(c.thread_deleted()))
+    log.given(commit(c.thread_created()))
+    assert reason(log, commit(c.patched(), stream=ON_META, demands={ON_META: "absent"})) == "exists"
 
 
 def test_a_metadata_patch_does_not_move_the_version_that_run_decisions_demand() -> None:

@@ -2,7 +2,7 @@
 
 from hypothesis import given, settings, strategies as st
 from tests.facts import commits as c
-from tests.facts.commits import ON_THREAD, Log, commit
+from tests.facts.commits import ON_META, ON_THREAD, Log, commit
 
 from agentlog_facts.envelope import Demand, Draft, Fact
 from agentlog_facts.guard import Accepted, guard
@@ -23,7 +23,7 @@ FACTS: st.SearchStrategy[Fact] = st.one_of(
     st.builds(c.run_deleted, RUNS, st.booleans()),
 )
 DEMANDS: st.SearchStrategy[Demand | None] = st.one_of(st.none(), st.sampled_from(["absent", "exists"]), NUMBERS)
-STREAMS = st.sampled_from([ON_THREAD, ON_THREAD, Stream("meta-t1"), Stream("run-r1"), Stream("run-r2")])
+STREAMS = st.sampled_from([ON_THREAD, ON_THREAD, ON_META, Stream("run-r1"), Stream("run-r2")])
 
 
 @st.composite
@@ -32,7 +32,7 @@ def drafts(draw: st.DrawFn) -> Draft:
     return commit(
         *draw(st.lists(FACTS, min_size=1, max_size=3)),
         stream=draw(STREAMS),
-        demands={} if demand is None else {ON_THREAD: demand},
+        demands={} if demand is None else {draw(st.sampled_from([ON_THREAD, ON_META])): demand},
         epoch=draw(st.one_of(st.none(), NUMBERS)),
         event_id=draw(st.one_of(st.none(), st.sampled_from(["e1", "e2"]))),
         body=draw(st.sampled_from(["a", "a", "b"])),

@@ -3,14 +3,14 @@
 from tests.fakes.memory_rows import Asking, MemoryRows, id_of, origin_of
 
 from agentlog_commands.run_request import RunAssistant
-from agentlog_facts.assistant import AssistantCreated, AssistantRevised
 from agentlog_facts.envelope import LogPosition
 from agentlog_facts.errors import Quarantined, Unavailable
 from agentlog_facts.guard import Void
 from agentlog_facts.ids import AssistantId, ThreadId
 from agentlog_facts.thread import RunCreated, RunState, ThreadState, answered
+from agentlog_projections.models.assistant_fold import AssistantRow
 from agentlog_projections.models.run_fold import RunRow
-from agentlog_projections.queries.command_context import ThreadContext
+from agentlog_projections.queries.command_context import AssistantContext, ThreadContext
 
 
 class MemoryCommandContexts:
@@ -26,8 +26,16 @@ class MemoryCommandContexts:
         self, thread_id: ThreadId, partition: int, assistant_id: AssistantId
     ) -> tuple[ThreadContext, RunAssistant | None]:
         def question(rows: MemoryRows) -> tuple[ThreadContext, RunAssistant | None]:
-            stated = rows.assistants.get(assistant_id)
-            return _thread(rows, thread_id, partition), None if stated is None else _assistant(stated)
+            row = rows.assistants.get(assistant_id)
+            usable = row is not None and not row.deleted and row.deletion is None
+            return _thread(rows, thread_id, partition), _assistant(row) if row is not None and usable else None
+
+        return await self._ask(question)
+
+    async def assistant(self, assistant_id: AssistantId, partition: int) -> AssistantContext:
+        def question(rows: MemoryRows) -> AssistantContext:
+            _require(rows, assistant_id, partition)
+            return AssistantContext(rows.assistants.get(assistant_id))
 
         return await self._ask(question)
 
@@ -53,10 +61,7 @@ class MemoryCommandContexts:
 
 
 def _thread(rows: MemoryRows, thread_id: ThreadId, partition: int) -> ThreadContext:
-    if not rows.is_present(partition):
-        raise Unavailable(f"the projection is being built for partition {partition}, retry later")
-    if thread_id in rows.quarantined:
-        raise Quarantined(f"{thread_id}: its projection is in quarantine after an error, an operator must act")
+    _require(rows, thread_id, partition)
     row = rows.threads.get(thread_id)
     if row is None:
         return ThreadContext(ThreadState(), None, None, {})
@@ -65,7 +70,14 @@ def _thread(rows: MemoryRows, thread_id: ThreadId, partition: int) -> ThreadCont
     graph_id = row.metadata.get("graph_id")
     active = {id_of(run): _state(rows, run) for run in rows.runs_of(thread_id) if run.active}
     state = ThreadState(True, row.temporary, graph_id if isinstance(graph_id, str) else None, active)
-    return ThreadContext(state, row.version, row.meta_version, row.metadata)
+    return ThreadContext(state, row.version, row.meta_version, row.metadata, row.ttl, row.expires_at)
+
+
+def _require(rows: MemoryRows, key: ThreadId | AssistantId, partition: int) -> None:
+    if not rows.is_present(partition):
+        raise Unavailable(f"the projection is being built for partition {partition}, retry later")
+    if key in rows.quarantined:
+        raise Quarantined(f"{key}: its projection is in quarantine after an error, an operator must act")
 
 
 def _state(rows: MemoryRows, row: RunRow) -> RunState:
@@ -86,6 +98,5 @@ def _state(rows: MemoryRows, row: RunRow) -> RunState:
     )
 
 
-def _assistant(stated: AssistantCreated | AssistantRevised) -> RunAssistant:
-    version = stated.version if isinstance(stated, AssistantRevised) else 1
-    return RunAssistant(stated.assistant_id, stated.graph_id, version, stated.config, stated.context, stated.metadata)
+def _assistant(row: AssistantRow) -> RunAssistant:
+    return RunAssistant(AssistantId(row.assistant_id), row.graph_id, row.version, row.config, row.context, row.metadata)

@@ -8,13 +8,13 @@ from typing import Protocol, TypeVar
 
 from tests.fakes.memory_log import MemoryLog
 
-from agentlog_facts.assistant import AssistantCreated, AssistantRevised
 from agentlog_facts.checkpoint import WritesSaved
 from agentlog_facts.envelope import Draft, Fact, LogPosition
 from agentlog_facts.guard import Accepted, Verdict
 from agentlog_facts.ids import RunId, rest
 from agentlog_facts.json_value import as_object
 from agentlog_facts.thread import RunCreated, ThreadCreated, ThreadDeleted
+from agentlog_projections.models.assistant_fold import AssistantFold, AssistantRow
 from agentlog_projections.models.run_fold import RunOrigin, RunRow, created, evolve, run_of
 from agentlog_projections.models.thread_fold import ThreadRow, fold
 from agentlog_projections.sql.read_model import Commit
@@ -56,9 +56,7 @@ class MemoryRows:
     log: list[LoggedCommit] = field(default_factory=list[LoggedCommit])
     runs: dict[str, RunRow] = field(default_factory=dict[str, RunRow])
     threads: dict[str, ThreadRow] = field(default_factory=dict[str, ThreadRow])
-    assistants: dict[str, AssistantCreated | AssistantRevised] = field(
-        default_factory=dict[str, AssistantCreated | AssistantRevised]
-    )
+    assistants: dict[str, AssistantRow] = field(default_factory=dict[str, AssistantRow])
     interrupted: set[str] = field(default_factory=set[str])
     _ordinals: Counter[str] = field(default_factory=Counter[str])
 
@@ -72,12 +70,20 @@ class MemoryRows:
             self._ordinals[draft.key] += len(draft.facts)
             self._fold_thread(commit)
             self._fold_runs(commit)
+            self._fold_assistant(commit)
 
     def _fold_thread(self, commit: Commit) -> None:
         key, stream = commit.draft.key, commit.draft.stream
         row = fold(self.threads.get(key), commit) if stream.startswith(("thread-", "meta-")) else None
         if row is not None:
             self.threads[key] = row
+
+    def _fold_assistant(self, commit: Commit) -> None:
+        if commit.draft.stream.startswith("assistant-"):
+            folding = AssistantFold(self.assistants.get(commit.draft.key))
+            folding.add(commit)
+            if folding.row is not None:
+                self.assistants[commit.draft.key] = folding.row
 
     def _fold_runs(self, commit: Commit) -> None:
         key, at = commit.draft.key, commit.draft.occurred_at
@@ -100,8 +106,6 @@ class MemoryRows:
             self.runs[fact.run_id] = created(fact, commit, seq)
         elif run_id is not None and run_id in self.runs:
             evolve(self.runs[run_id], fact, commit)
-        elif isinstance(fact, AssistantCreated | AssistantRevised):
-            self.assistants[fact.assistant_id] = fact
         elif isinstance(fact, WritesSaved) and fact.run_id is not None:
             writes = [as_object(write) for write in fact.writes]
             self.interrupted |= {str(fact.run_id) for write in writes if write["channel"] == INTERRUPT}

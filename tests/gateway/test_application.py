@@ -240,7 +240,14 @@ async def test_browsers_of_any_origin_may_call_and_read_our_headers() -> None:
     assert asked.headers["access-control-max-age"] == "600"
     assert answer.headers["access-control-allow-origin"] == "*"
     exposed = {name.strip().lower() for name in answer.headers["access-control-expose-headers"].split(",")}
-    assert {"x-pagination-total", "x-pagination-next", "content-location", "location", "etag"} <= exposed
+    assert {
+        "x-pagination-total",
+        "x-pagination-next",
+        "content-location",
+        "location",
+        "etag",
+        "x-request-id",
+    } <= exposed
 
 
 async def test_an_origin_that_is_not_allowed_is_told() -> None:

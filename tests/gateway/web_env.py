@@ -27,10 +27,16 @@ from agentlog_gateway.reads.remembered_answers import RememberedAnswers
 from agentlog_gateway.streaming.run_streams import RunStreams
 from agentlog_gateway.streaming.run_watcher import RunWatcher
 from agentlog_gateway.streaming.sse import Framer
+from agentlog_gateway.streaming.threads.announcer import OutputsAnnouncer
+from agentlog_gateway.streaming.threads.thread_streams import ThreadStreams
 from agentlog_infra.aes_cipher import AesGcmCipher
+from agentlog_infra.langgraph.code_loops import CodeLoops
 from agentlog_infra.langgraph.loading.config import load_config
 from agentlog_infra.langgraph.loading.graphs import Graphs
 from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
+from agentlog_infra.langgraph.store import LogStore
+from agentlog_infra.langgraph.structure.structures import LoadedStructures
+from agentlog_infra.subject_salts import SubjectSalts
 from agentlog_infra.system_ports import SystemClock, SystemIds
 from agentlog_postgres.connection import Pool, open_pool
 from agentlog_projections.models.assistants import Assistants
@@ -43,6 +49,9 @@ from agentlog_projections.queries.health import health
 from agentlog_projections.queries.postgres_command_context import PostgresCommandContexts
 from agentlog_projections.queries.run_health import run_health
 from agentlog_projections.queries.state_version import PostgresStateVersions
+from agentlog_projections.queries.thread_copying import ThreadCopying
+from agentlog_projections.queries.thread_places import PostgresThreadPlaces
+from agentlog_projections.queries.thread_storage import StoredCheckpoints
 from agentlog_projections.sql.caught_up import PartitionCatchUp
 
 EXAMPLES = Path(agentlog_infra.examples.__file__).parent / "langgraph.json"
@@ -60,6 +69,8 @@ def dependencies(log: MemoryLog, pool: Pool, config: Path = EXAMPLES) -> Depende
     clock, ids = SystemClock(), SystemIds()
     graphs = Graphs.load(load_config(config))
     run_watcher = RunWatcher(Rows())
+    frames = MemoryFrames()
+    streams = RunStreams(frames, run_watcher)
     caught_up = CatchUpGate(PartitionCatchUp(pool), log, clock, 1)
     return Dependencies(
         clock=clock,
@@ -71,15 +82,21 @@ def dependencies(log: MemoryLog, pool: Pool, config: Path = EXAMPLES) -> Depende
         caught_up=caught_up,
         progress=ProjectionProgress(Ledger(pool), 1, 1),
         run_watcher=run_watcher,
-        streams=RunStreams(MemoryFrames(), run_watcher),
+        streams=streams,
+        thread_streams=ThreadStreams(streams.sources, PostgresThreadPlaces(pool)),
+        announcer=OutputsAnnouncer(frames),
         framer=Framer(),
         graphs=LangGraphAccess(
             StateDependencies(graphs, Checkpoints(pool), StoreItems(pool), ids, JsonPlusSerializer())
         ),
+        structures=LoadedStructures(graphs, LogStore(StoreItems(pool)), CodeLoops()),
         secrets=Secrets(SecretKeys(), AesGcmCipher("0123456789abcdef", config.parent)),
+        salts=SubjectSalts(lambda: b"0123456789abcdef"),
         server_metadata={},
         contexts=PostgresCommandContexts(pool),
         threads=Threads(pool),
+        stored_checkpoints=StoredCheckpoints(pool),
+        copies=ThreadCopying(pool),
         state_versions=PostgresStateVersions(pool),
         answers=RememberedAnswers(),
         runs=Runs(pool),

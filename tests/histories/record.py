@@ -195,6 +195,36 @@ async def remembered(story: Story) -> None:
     await story.write(key, f"store-{key}", StoreItemDeleted(space, "mug"), StoreItemDeleted(space, "spoon"))
 
 
+async def assistants(story: Story) -> None:
+    """Create, patch and select a version of an assistant; delete one with its thread, and one while its run waits."""
+    made: JsonObject = {"graph_id": "story", "context": {"word": "own"}, "metadata": {"chapter": "assistants"}}
+    kept = as_object(await story.api.call("POST", "/assistants", made))
+    at = f"/assistants/{kept['assistant_id']}"
+    await story.api.call("PATCH", at, {"name": "second", "metadata": {"long": "x" * 9_000}})
+    await story.api.call("POST", f"{at}/latest", {"version": 1})
+    gone = as_object(await story.api.call("POST", "/assistants", made))
+    thread_id = await story.thread({"chapter": "assistants"})
+    await story.run(thread_id, {"word": "kept"})
+    lost = as_object(await story.api.call("POST", "/threads", {}))
+    run: JsonObject = {"assistant_id": gone["assistant_id"], "input": {"word": "lost"}}
+    await story.api.call("POST", f"/threads/{lost['thread_id']}/runs/wait", run)
+    later: JsonObject = {**run, "after_seconds": 3600}
+    await story.api.call("POST", f"/threads/{thread_id}/runs", later)
+    await story.api.call("DELETE", f"/assistants/{gone['assistant_id']}?delete_threads=true")
+
+
+async def short_lived(story: Story) -> None:
+    """Create a thread with a time to live, prune it, and change its time."""
+    lives: JsonObject = {"ttl": 6000, "strategy": "keep_latest"}
+    made = as_object(await story.api.call("POST", "/threads", {"ttl": lives, "metadata": {"chapter": "short lived"}}))
+    thread_id = str(made["thread_id"])
+    story.threads.append(thread_id)
+    await story.run(thread_id, {"word": "pruned"})
+    await story.run(thread_id, {"word": "kept"})
+    await story.api.call("POST", "/threads/prune", {"thread_ids": [thread_id], "strategy": "keep_latest"})
+    await story.api.call("PATCH", f"/threads/{thread_id}", {"ttl": {"ttl": 9000, "strategy": "delete"}})
+
+
 async def not_counted(story: Story) -> None:
     """Append records without effect: a repeat, a violated demand, bytes, a record on the wrong partition."""
     key = story.threads[0].encode()
@@ -219,6 +249,8 @@ CHAPTERS: tuple[Callable[[Story], Awaitable[None]], ...] = (
     deleted,
     by_hand,
     remembered,
+    assistants,
+    short_lived,
     not_counted,
 )
 
@@ -274,7 +306,7 @@ def questions(threads: list[str], runs: list[tuple[str, str]]) -> list[tuple[str
     for status in ("idle", "interrupted", "error"):
         asked.append(("POST", "/threads/search", {"status": status, "limit": 100, "sort_by": "thread_id"}))
     asked.append(("POST", "/threads/search", {"metadata": {"patched": True}}))
-    return [*asked, ("POST", "/assistants/search", {})]
+    return [*asked, ("POST", "/assistants/search", {"sort_by": "assistant_id"}), ("POST", "/assistants/count", {})]
 
 
 async def answers(api: Api, asked: list[tuple[str, str, JsonObject | None]]) -> list[JsonObject]:

@@ -19,6 +19,7 @@ from tests.histories.rows import rows
 from tests.projections.projector_env import TABLES, ask, database_uri
 from tests.stack_fixtures import RunningStack
 
+from agentlog_facts.json_value import Json, load
 from agentlog_facts.version import VERSION
 from agentlog_facts.vocabulary import SCHEMAS
 from agentlog_gateway.application import build_app
@@ -34,6 +35,19 @@ from agentlog_projections.projector.session import FoldPorts, FoldSettings, Proj
 _FOLDED = """
 SELECT i.partition, i."offset", t.thread_id FROM ledger.log_index i JOIN read_v1.threads t ON t.thread_id = i.key
 """
+
+
+ADDED = frozenset({"cancel_reason"})
+"""Fields of answers that later releases have added."""
+
+
+def as_recorded(shown: Json, recorded: Json) -> Json:
+    """Return an answer without the added fields that the recorded answer lacks."""
+    if isinstance(shown, list) and isinstance(recorded, list):
+        return [as_recorded(one, other) for one, other in zip(shown, recorded, strict=True)]
+    if isinstance(shown, dict) and isinstance(recorded, dict):
+        return {name: one for name, one in shown.items() if name in recorded or name not in ADDED}
+    return shown
 
 
 @pytest.fixture(params=versions())
@@ -131,7 +145,8 @@ async def test_a_recorded_log_gives_the_recorded_answers(history: Path, database
             for line in (history / "answers.jsonl").read_text().splitlines():
                 asked = json.loads(line)
                 answer = await client.request(asked["method"], asked["path"], json=asked["body"])
-                assert (answer.status_code, answer.json()) == (asked["status"], asked["answer"]), asked["path"]
+                shown = as_recorded(load(answer.content), asked["answer"])
+                assert (answer.status_code, shown) == (asked["status"], asked["answer"]), asked["path"]
     finally:
         await pool.close()
 

@@ -126,7 +126,7 @@ class Gateway:
             match request.kind:
                 case "patch":
                     patch = PatchThread(request.thread_id, request.body)
-                    return patch.decide(found.state, found.metadata, found.version, found.meta_version)
+                    return patch.decide(found.state, found.metadata, found.meta_version)
                 case "delete":
                     return DeleteThread(request.thread_id, found.version or 0, found.meta_version).decide(found.state)
                 case "cancel":

@@ -37,7 +37,7 @@ async def test_the_async_client_keeps_threads_and_finds_assistants(server: Runni
         found = await client.assistants.search(graph_id="steps", metadata={"created_by": "system"})
         assistant = await client.assistants.get(found[0]["assistant_id"])
         assert (assistant["graph_id"], assistant["version"], assistant["name"]) == ("steps", 1, "steps")
-        assert await client.assistants.count(graph_id="steps") == 1
+        assert await client.assistants.count(graph_id="steps", metadata={"created_by": "system"}) == 1
         mark = uuid4().hex
         made = [await client.threads.create(metadata={"mark": mark, "n": number}) for number in range(3)]
         again = await client.threads.create(thread_id=made[0]["thread_id"], if_exists="do_nothing")

@@ -118,6 +118,27 @@ async def stopped_runs(client: Client, server: RunningServer, given: JsonObject)
     return threads
 
 
+async def assistants_with_secrets(client: Client) -> None:
+    """Create assistants with secrets, change them as a client that was shown masks, and use them."""
+    for given in (BY_CONTEXT, BY_CONFIGURABLE):
+        made = await client.json("POST", "/assistants", {"graph_id": "keyed", **given})
+        at = f"/assistants/{made['assistant_id']}"
+        for _ in range(2):
+            run = order({}, str(made["assistant_id"]))
+            assert (await client.json("POST", "/runs/wait", run))["digests"] == [DIGEST] * 3
+            shown = await client.json("GET", at)
+            config, context = as_object(shown["config"]), as_object(shown["context"])
+            assert (as_object(config["configurable"])["api_key"], context["api_key"]) == (MASK, MASK)
+            await client.ask("PATCH", at, {"config": {**config, "tags": ["new"]}})
+        await client.ask("PATCH", at, {"context": context, "metadata": {"kept": True}})
+        assert (await client.json("POST", "/runs/wait", run))["digests"] == [DIGEST] * 3
+        await client.ask("POST", f"{at}/latest", {"version": 1})
+        assert (await client.json("POST", "/runs/wait", run))["digests"] == [DIGEST] * 3
+        for method, last in (("POST", "/versions"), ("GET", "/schemas"), ("GET", "/graph")):
+            await client.ask(method, at + last, {} if method == "POST" else None)
+    await client.ask("POST", "/assistants/search", {})
+
+
 @pytest.mark.timeout(300)
 async def test_no_secret_is_in_clear_anywhere(server: RunningServer) -> None:
     client = Client(server)
@@ -127,6 +148,7 @@ async def test_no_secret_is_in_clear_anywhere(server: RunningServer) -> None:
                 for path in ("", "/runs", "/state?subgraphs=true", "/history?limit=100"):
                     await client.ask("GET", f"/threads/{thread_id}{path}")
         await stopped_runs(client, server, given)
+    await assistants_with_secrets(client)
     extract: JsonObject = {"config": "config", "key": "config.configurable.api_key"}
     await client.ask("POST", "/threads/search", {"limit": 100, "extract": extract})
     found = [topic async for topic in topics_with(server, SECRET)]

@@ -1,5 +1,6 @@
 """System tests of threads over HTTP: pages, filters, extracted values, and short answers."""
 
+import asyncio
 from uuid import uuid4
 
 import aiohttp
@@ -98,3 +99,53 @@ async def test_a_search_returns_large_threads_whole_and_in_order(api: Api, serve
     assert everything == [await api.get(f"/threads/{thread_id}") for thread_id in made]
     lengths, _, _ = await page(server, {**find, "select": ["thread_id"], "extract": {"name": "values.name"}})
     assert [as_object(row)["thread_id"] for row in lengths] == made
+
+
+async def test_a_condition_on_the_version_of_a_thread_is_kept(server: RunningServer, api: Api) -> None:
+    path = f"/threads/{await api.thread()}"
+
+    async def answer(method: str, body: JsonObject | None = None, **headers: str) -> tuple[int, str]:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        async with aiohttp.ClientSession(server.url, timeout=TIMEOUT) as session:
+            async with session.request(method, path, data=None if body is None else dump(body), headers=named) as one:
+                await one.read()
+                return one.status, one.headers.get("ETag", "")
+
+    patch: JsonObject = {"metadata": {"a": 1}}
+    _, first = await answer("GET")
+    assert await answer("GET", if_none_match=first) == (304, first)
+    status, second = await answer("PATCH", patch, if_match=first)
+    assert (status, second != first) == (200, True)
+    assert (await answer("GET"))[1] == second
+    assert (await answer("PATCH", patch, if_match=first))[0] == 412
+    assert (await answer("DELETE", if_match=first))[0] == 412
+    await api.call("POST", f"{path}/runs/wait", {"assistant_id": "trivial", "input": {}})
+    assert (await answer("PATCH", patch, if_match=second))[0] == 412
+    third = (await answer("GET", if_none_match=second))[1]
+    assert (await answer("PATCH", patch, if_match=f'"x", {third}'))[0] == 200
+    assert (await answer("PATCH", patch, if_match="*"))[0] == 200
+    assert (await api.get(path))["metadata"] != {}
+    last = (await answer("GET"))[1]
+    assert (await answer("DELETE", if_match=last))[0] == 204
+    assert (await answer("DELETE", if_match=last))[0] == 404
+
+
+async def test_of_many_patches_of_one_version_one_takes_effect(api: Api, server: RunningServer) -> None:
+    path = f"/threads/{await api.thread()}"
+    async with aiohttp.ClientSession(server.url, timeout=TIMEOUT) as session:
+        async with session.get(path) as found:
+            tag = found.headers["ETag"]
+    bodies = [dump({"metadata": {"n": number}}) for number in range(8)]
+    done = await asyncio.gather(*(api.raw("PATCH", path, body, {"If-Match": tag}) for body in bodies))
+    assert sorted(status for status, _ in done) == [200, *[412] * 7]
+
+
+async def test_a_retry_of_a_patch_or_deletion_gets_its_first_answer(api: Api) -> None:
+    path, key = f"/threads/{await api.thread()}", {"Idempotency-Key": uuid4().hex}
+    body = dump({"metadata": {"n": 1}})
+    assert (await api.raw("PATCH", path, body, key))[0] == 200
+    await api.call("PATCH", path, {"metadata": {"n": 2}})
+    status, content = await api.raw("PATCH", path, body, key)
+    assert (status, as_object(load(content))["metadata"]) == (200, {"n": 2})
+    assert [(await api.raw("DELETE", path, None, key))[0] for _ in range(2)] == [204, 204]
+    assert (await api.raw("DELETE", path))[0] == 404

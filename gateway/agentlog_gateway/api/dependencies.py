@@ -7,8 +7,10 @@ from typing import TypeAlias
 
 from agentlog_commands.metadata_limit import DEFAULT, MetadataLimit
 from agentlog_commands.submit import Submitter
-from agentlog_facts.graph_ports import GraphAccess
+from agentlog_commands.thread_copies import CopyReads
+from agentlog_facts.graph_ports import GraphAccess, GraphStructures
 from agentlog_facts.json_value import JsonObject
+from agentlog_facts.keyed_digest import Salts
 from agentlog_facts.ports import Clock, EventLog, Ids, LedgerReads
 from agentlog_facts.secret_values import Secrets
 from agentlog_gateway.api.refusal_log import Refusals
@@ -18,6 +20,8 @@ from agentlog_gateway.reads.remembered_answers import RememberedAnswers
 from agentlog_gateway.streaming.run_streams import RunStreams
 from agentlog_gateway.streaming.run_watcher import RunWatcher
 from agentlog_gateway.streaming.sse import Framer
+from agentlog_gateway.streaming.threads.announcer import OutputsAnnouncer
+from agentlog_gateway.streaming.threads.thread_streams import ThreadStreams
 from agentlog_projections.models.assistants import Assistants
 from agentlog_projections.models.runs import Runs
 from agentlog_projections.models.threads import Threads
@@ -25,6 +29,7 @@ from agentlog_projections.queries.command_context import CommandContexts
 from agentlog_projections.queries.health import ProjectionHealth
 from agentlog_projections.queries.run_health import RunHealth
 from agentlog_projections.queries.state_version import StateVersions
+from agentlog_projections.queries.thread_storage import StoredCheckpoints
 
 Check: TypeAlias = Callable[[], Awaitable[object]]
 """Checks that a dependency answers. Raises: AgentlogError."""
@@ -51,7 +56,8 @@ class Dependencies:
     """Ports and queries of the endpoints.
 
     `prepared` is set once every loaded graph has its assistant. `checks` has a health check for each dependency.
-    `server_metadata` names this server in the metadata of runs.
+    `server_metadata` names this server in the metadata of runs. `default_ttl` is that of new threads, as in
+    `ThreadCreated`.
     """
 
     clock: Clock
@@ -64,12 +70,18 @@ class Dependencies:
     progress: ProjectionProgress
     run_watcher: RunWatcher
     streams: RunStreams
+    thread_streams: ThreadStreams
+    announcer: OutputsAnnouncer
     framer: Framer
     graphs: GraphAccess
+    structures: GraphStructures
     secrets: Secrets
+    salts: Salts
     server_metadata: JsonObject
     contexts: CommandContexts
     threads: Threads
+    stored_checkpoints: StoredCheckpoints
+    copies: CopyReads
     state_versions: StateVersions
     answers: RememberedAnswers
     runs: Runs
@@ -80,3 +92,4 @@ class Dependencies:
     run_health: RunHealthQuery
     worker_deaths: WorkerDeaths
     prepared: asyncio.Event
+    default_ttl: JsonObject | None = None

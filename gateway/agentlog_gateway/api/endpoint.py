@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
+from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -15,10 +16,9 @@ from agentlog_gateway.api.refusal_recorder import note_refusal
 from agentlog_gateway.api.request_context import Handler, RequestContext
 from agentlog_gateway.http.body import REPLACEMENT
 from agentlog_gateway.http.errors import failure_response, problem_response, server_error
-from agentlog_gateway.http.responses import TOKEN_HEADER
+from agentlog_gateway.http.responses import REQUEST_ID_HEADER, TOKEN_HEADER
 from agentlog_gateway.reads.consistency_token import parse_token
 from agentlog_gateway.schemas.queries import QueryString
-from agentlog_gateway.schemas.requests import Body
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Operation:
     summary: str
     tag: str
     answer: object = None
-    body: type[Body] | None = None
+    body: type[BaseModel] | None = None
     query: type[QueryString] | None = None
     also: Mapping[int, str] = field(default_factory=dict[int, str])
     streams: bool = False
@@ -76,7 +76,10 @@ class Endpoint:
         if handler is None:
             response = problem_response(405, "Method Not Allowed", {"Allow": self._allow})
         else:
-            response = await self._answer(handler, RequestContext(self._dependencies(), request, self._path))
+            context = RequestContext(self._dependencies(), request, self._path)
+            response = await self._answer(handler, context)
+            if response is not None:
+                response.headers[REQUEST_ID_HEADER] = context.request_id
         if response is not None:
             await response(scope, receive, send)
 
@@ -92,6 +95,6 @@ class Endpoint:
             await note_refusal(context, error)
             response = failure_response(error)
             if response is None:
-                log.exception("request.failed", extra={"route": self._path, "correlation_id": context.request_id})
+                log.exception("request.failed", extra={"route": self._path, "correlation_id": context.correlation_id})
                 return server_error()
             return response

@@ -7,11 +7,14 @@ Source: docs/log.md.
 import asyncio
 import logging
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from agentlog_commands.identity import digest
 from agentlog_facts.envelope import Cause, Draft
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import Key, stream
+from agentlog_facts.json_value import JsonObject
+from agentlog_facts.keyed_digest import KeyedDigest
 from agentlog_facts.ports import Clock, EventLog, Ids
 from agentlog_facts.system import CommandRefused
 from agentlog_gateway import timeouts
@@ -25,18 +28,20 @@ REMEMBERED = 4096
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A refused mutation: the command and its aggregate, the reason, and the digest of the request."""
+    """A refused mutation: the command, its aggregate and its target, the reason, and the digest of the request."""
 
     key: Key
     command: str
     reason: str
-    body_sha256: str
+    target: JsonObject
+    body_digest: KeyedDigest | None
     cause: Cause
 
 
 @dataclass(slots=True)
 class _Window:
     last: Refusal
+    target: JsonObject
     since: float
     appended: int = 0
     counted: int = 0
@@ -62,9 +67,10 @@ class Refusals:
         window = self._windows.get(name)
         if window is None or window.since + timeouts.REFUSAL_WINDOW_S <= self._clock.monotonic():
             self._drop(name)
-            window = self._windows[name] = _Window(refusal, self._clock.monotonic())
+            window = self._windows[name] = _Window(refusal, refusal.target, self._clock.monotonic())
         window.last = refusal
         if window.appended >= MOST:
+            window.target = _common(window.target, refusal.target) if window.counted else refusal.target
             window.counted += 1
             return
         window.appended += 1
@@ -85,7 +91,7 @@ class Refusals:
             self._drop(name)
         dropped, self._dropped = self._dropped, []
         for window in dropped:
-            await self._append(window.last, window.counted)
+            await self._append(replace(window.last, target=window.target), window.counted)
 
     def _drop(self, name: tuple[str, str, str, str]) -> None:
         window = self._windows.pop(name, None)
@@ -95,13 +101,14 @@ class Refusals:
             self._drop(next(iter(self._windows)))
 
     async def _append(self, refusal: Refusal, count: int) -> None:
-        fact = CommandRefused(refusal.command, refusal.reason, refusal.body_sha256, count)
+        fact = CommandRefused(refusal.command, refusal.reason, refusal.target, refusal.body_digest, count)
+        event_id = self._ids.uuid7()
         draft = Draft(
             key=refusal.key,
             stream=stream("refusals", refusal.key),
-            event_id=self._ids.uuid7(),
+            event_id=event_id,
             append_id=self._ids.uuid7(),
-            body_sha256=refusal.body_sha256,
+            body_sha256=digest(event_id.encode()),  # the digest of the request is keyed, in the fact
             facts=(fact,),
             occurred_at=self._clock.now(),
             cause=refusal.cause,
@@ -110,3 +117,7 @@ class Refusals:
             await self._events.append(draft)
         except Unavailable as error:  # the response stays; the log line tells operators that the fact is missing
             log.error("refusal.not_recorded", extra={"stream": draft.stream, "error": str(error)})
+
+
+def _common(one: JsonObject, other: JsonObject) -> JsonObject:
+    return {name: value for name, value in one.items() if other.get(name) == value}

@@ -5,14 +5,16 @@ Source: docs/log.md, CommandRefused.
 
 import logging
 
-from agentlog_facts.errors import AgentlogError
+from agentlog_facts.envelope import Actor
+from agentlog_facts.errors import AgentlogError, Unavailable
+from agentlog_facts.keyed_digest import KeyedDigest, subject_of
 from agentlog_gateway.api.refusal_log import Refusal
 from agentlog_gateway.api.request_context import Attempted, RequestContext
 from agentlog_gateway.http.errors import Problem
 
 log = logging.getLogger(__name__)
 
-REFUSALS = frozenset({400, 404, 409})
+REFUSALS = frozenset({400, 404, 409, 412})
 """Statuses of a mutation that the aggregate's state forbids; with 413 and 422 the request itself is invalid."""
 
 
@@ -45,4 +47,13 @@ def _reason(error: Exception) -> str | None:
 
 def _refusal(context: RequestContext, attempted: Attempted, reason: str) -> Refusal:
     found = reason or attempted.reason or "not_possible"
-    return Refusal(attempted.key, attempted.command, found, context.body_sha256, context.cause)
+    cause = context.cause
+    return Refusal(attempted.key, attempted.command, found, attempted.target, _digest(context, cause.actor), cause)
+
+
+def _digest(context: RequestContext, actor: Actor) -> KeyedDigest | None:
+    try:
+        return context.dependencies.salts.digest(context.received, subject_of(actor.iss, actor.sub))
+    except Unavailable as fault:  # the refusal is recorded all the same
+        log.error("refusal.without_digest", extra={"error": str(fault)})
+        return None

@@ -12,7 +12,10 @@ from agentlog_facts.json_value import JsonObject
 from agentlog_gateway import timeouts
 from agentlog_gateway.http.errors import validation_detail
 
-EXPOSED = ("X-Pagination-Total", "X-Pagination-Next", "Content-Location", "Location", "X-Consistency-Token", "ETag")
+EXPOSED = (
+    *("X-Pagination-Total", "X-Pagination-Next", "Content-Location", "Location", "X-Consistency-Token", "ETag"),
+    "X-Request-Id",
+)
 """Headers that pages may read; by `Location` a page reconnects to a stream whose gateway was killed."""
 
 

@@ -9,6 +9,7 @@ from agentlog_facts.json_value import Json, dump
 
 JSON = "application/json"
 TOKEN_HEADER = "X-Consistency-Token"
+REQUEST_ID_HEADER = "X-Request-Id"
 
 
 def json_response(value: Json, headers: Mapping[str, str] | None = None, status: int = 200) -> Response:

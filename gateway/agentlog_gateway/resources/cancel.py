@@ -17,52 +17,66 @@ from agentlog_facts.guard import Void
 from agentlog_facts.ids import Key, RunId, ThreadId
 from agentlog_facts.json_value import JsonObject
 from agentlog_facts.state_diff import diff_state
-from agentlog_facts.thread import CancelAction
+from agentlog_facts.thread import CancelAction, RunCancelRequested, RunFinished, ThreadState
 from agentlog_gateway import timeouts
 from agentlog_gateway.api.request_context import RequestContext
 from agentlog_gateway.http.errors import Problem
 from agentlog_gateway.http.long_poll import BlockingResponse
 from agentlog_gateway.http.responses import no_content, run_path
 from agentlog_gateway.resources.run_result import cancelled_document
-from agentlog_gateway.resources.threads import thread_context
+from agentlog_gateway.resources.threads import existing_thread, thread_context
 from agentlog_gateway.schemas.queries import CancelQuery
 from agentlog_projections.models.runs import Run
 
 log = logging.getLogger(__name__)
 
 CANCEL_ROUTE = "POST /threads/{thread_id}/runs/{run_id}/cancel"
+DISCONNECTED = "client disconnected from the run stream (on_disconnect=cancel)"
 NOT_ACTIVE = "No matching runs to cancel. The run has ended already."
 NO_RUNS = "No runs found to cancel."
 
 
-def _error(action: CancelAction, by: str) -> JsonObject:
-    """Return the error that the thread shows; its message names the route as the API documents it."""
-    name = "UserRollback" if action == "rollback" else "UserInterrupt"
-    return {"error": name, "message": f"{action} requested via {by}"}
+def requested(action: CancelAction, route: str) -> str:
+    """Return the reason of a cancel by request; it names the route as the API documents it."""
+    return f"{action} requested via {route}"
+
+
+def _error(action: CancelAction, reason: str) -> JsonObject:
+    """Return the error that the thread shows; its message is the run's `cancel_reason`."""
+    return {"error": "UserRollback" if action == "rollback" else "UserInterrupt", "message": reason}
 
 
 class Cancellation:
     """One request to stop a run."""
 
     def __init__(
-        self, context: RequestContext, thread_id: ThreadId, run_id: RunId, action: CancelAction, by: str
+        self, context: RequestContext, thread_id: ThreadId, run_id: RunId | None, action: CancelAction, reason: str
     ) -> None:
+        """`run_id`: None stands for the run that the thread executes, or else for the next one."""
         self._context = context
         self._thread_id = thread_id
         self._run_id = run_id
         self._action: CancelAction = action
-        self._by = by
+        self._reason = reason
 
     async def decide(self) -> Decision:
         """End a pending run; request the stop of a running one."""
         dependencies = self._context.dependencies
         found = await thread_context(self._context, self._thread_id)
-        if found.version is None:
+        run_id = self._run_id or _active(found.state)
+        if found.version is None or run_id is None:
             return Refused("run_not_found")
         deadline = dependencies.clock.now() + timedelta(seconds=dependencies.limits.cancel_grace_s)
-        error = _error(self._action, self._by)
-        command = CancelRun(self._thread_id, self._run_id, self._action, error, deadline, found.version)
+        error = _error(self._action, self._reason)
+        command = CancelRun(self._thread_id, run_id, self._action, error, deadline, found.version)
         return command.decide(found.state)
+
+
+def _active(state: ThreadState) -> RunId | None:
+    """Return the run that a thread executes, or else the first one that waits; no run that stops already."""
+    waiting = [run for run in state.runs.values() if run.cancel is None]
+    claimed = [run for run in waiting if run.epoch is not None]
+    return next((run.run_id for run in [*claimed, *waiting]), None)
 
 
 async def cancel(context: RequestContext) -> Response:
@@ -70,13 +84,35 @@ async def cancel(context: RequestContext) -> Response:
     thread_id, run_id = ThreadId(context.path_id("thread")), RunId(context.path_id("run"))
     query = context.query(CancelQuery)
     await context.raw_body()
-    done = await context.submit(
-        "CancelRun", thread_id, Cancellation(context, thread_id, run_id, query.action, CANCEL_ROUTE).decide, serial=True
-    )
+    reason = requested(query.action, CANCEL_ROUTE)
+    decide = Cancellation(context, thread_id, run_id, query.action, reason).decide
+    done = await context.submit("CancelRun", thread_id, decide, serial=True)
     if not isinstance(done, Submitted):
         raise await _refusal(context, thread_id, run_id)
+    context.dependencies.announcer.ends(thread_id, done, context.identity.event_id)
+    return _cancelled(context, done, thread_id, run_id, wait=query.wait)
+
+
+async def cancel_active(context: RequestContext) -> Response:
+    """POST /threads/{thread_id}/runs/cancel: the run that the thread executes, or else the next one."""
+    thread_id = ThreadId(context.path_id("thread"))
+    query = context.query(CancelQuery)
+    await context.raw_body()
+    reason = requested(query.action, context.route_name)
+    decide = Cancellation(context, thread_id, None, query.action, reason).decide
+    done = await context.submit("CancelRun", thread_id, decide, serial=True)
+    if not isinstance(done, Submitted):
+        await existing_thread(context, thread_id, with_values=False)
+        raise Problem(404, NO_RUNS, reason="run_not_found")
+    context.dependencies.announcer.ends(thread_id, done, context.identity.event_id)
+    run_id = next(fact.run_id for fact in done.facts if isinstance(fact, RunCancelRequested | RunFinished))
+    return _cancelled(context, done, thread_id, run_id, wait=query.wait)
+
+
+def _cancelled(context: RequestContext, done: Submitted, thread_id: ThreadId, run_id: RunId, *, wait: bool) -> Response:
+    """Return the response to an accepted cancel; with `wait` it ends when the run has stopped."""
     headers = {**context.token(done), "Content-Location": run_path(thread_id, run_id)}
-    if query.wait:
+    if wait:
         headers["Location"] = run_path(thread_id, run_id, "/join")
         return BlockingResponse(cancelled_document(context.dependencies, run_id), headers)
     return Response(status_code=202, headers=headers)
@@ -133,7 +169,7 @@ async def delete(context: RequestContext) -> Response:
             view=diff_state(before, left.values or {}),
             next=left.next,
             interrupts=left.interrupts,
-            error=_error("interrupt", "DELETE /threads/{thread_id}/runs/{run_id}"),
+            error=_error("interrupt", requested("interrupt", context.route_name)),
             version=found.version,
         )
         return command.decide(found.state)
@@ -143,6 +179,7 @@ async def delete(context: RequestContext) -> Response:
         done = await context.submit("DeleteRun", thread_id, decide, serial=True)
     match done:
         case Submitted():
+            context.dependencies.announcer.ends(thread_id, done, context.identity.event_id)
             return no_content(context.token(done))
         case Voided(void=Void(reason="view_locked", found=other)):
             raise Problem(409, f"Thread {thread_id} has in-flight runs: [{other}]", reason="thread_busy")
@@ -154,7 +191,6 @@ def on_client_gone(context: RequestContext, thread_id: ThreadId, run_id: RunId) 
     """Return a function that cancels a run; a response calls it when its client has disconnected."""
 
     async def cancel_it() -> None:
-        by = f"disconnect of {context.request.method} {context.route}"
         intent = Intent(
             Key(thread_id),
             follow_up(context.identity.event_id, 1),
@@ -169,11 +205,13 @@ def on_client_gone(context: RequestContext, thread_id: ThreadId, run_id: RunId) 
         )  # the request's own deadline has passed
         try:
             done = await dependencies.submitter.submit(
-                intent, Cancellation(context, thread_id, run_id, "interrupt", by).decide, deadline
+                intent, Cancellation(context, thread_id, run_id, "interrupt", DISCONNECTED).decide, deadline
             )
         except AgentlogError as error:
             log.error("disconnect.not_cancelled", extra={"run_id": run_id, "error": str(error)})
             return
+        if isinstance(done, Submitted):
+            dependencies.announcer.ends(thread_id, done, intent.event_id)
         log.info("disconnect.cancelled", extra={"run_id": run_id, "outcome": type(done).__name__})
 
     return cancel_it

@@ -12,9 +12,9 @@ from agentlog_facts.guard import Void
 from agentlog_facts.ids import Key, RunId, ThreadId
 from agentlog_facts.thread import RunCreated, RunState, new_run
 from agentlog_gateway.api.request_context import RequestContext
-from agentlog_gateway.http.errors import INVALID_RUN_TARGET, Problem
+from agentlog_gateway.assistants.run_assistant import assistant_of, usable
+from agentlog_gateway.http.errors import INVALID_RUN_TARGET, Problem, invalid
 from agentlog_gateway.http.responses import run_path
-from agentlog_gateway.resources.assistants import assistant_of, usable
 from agentlog_gateway.resources.threads import thread_context
 from agentlog_gateway.schemas.run_requests import StatelessRun
 
@@ -68,6 +68,8 @@ class RunCreation:
             )
             match done:
                 case Submitted():
+                    context = self._context
+                    context.dependencies.announcer.ends(self.thread_id, done, context.identity.event_id)
                     return NewRun(done, next(fact for fact in done.facts if isinstance(fact, RunCreated)))
                 case Refused(reason="thread_busy" | "interrupt_answered"):
                     raise Problem(409, done.detail)
@@ -78,6 +80,18 @@ class RunCreation:
                 case _:
                     break
         raise Problem(404, INVALID_RUN_TARGET)
+
+    async def check(self) -> None:
+        """Check the request against assistant and thread, without any write. Raises: Problem 400, 404, 422."""
+        match await self._decide():
+            case Refused(reason="context_and_configurable", detail=detail):
+                raise Problem(400, detail)
+            case Refused(reason="metadata_too_large", detail=detail):
+                raise invalid(detail)
+            case Refused():
+                raise Problem(404, INVALID_RUN_TARGET)
+            case _:
+                return
 
     async def _decide(self) -> Decision:
         """Read thread and assistant in one query, then decide."""
@@ -94,7 +108,8 @@ class RunCreation:
         deadline = now + timedelta(seconds=dependencies.limits.cancel_grace_s)
         rivals = await self._rivals(-1 if thread.version is None else thread.version)
         created = dependencies.secrets.seal_run(created)
-        return CreateRun(created, deadline, request.new_thread, thread.version, rivals).decide(thread.state)
+        ttl = dependencies.default_ttl
+        return CreateRun(created, deadline, request.new_thread, thread.version, rivals, ttl).decide(thread.state)
 
     async def _look(self) -> _FirstLook:
         """Return the thread when this resume arrived, or when its first try with the same key arrived.

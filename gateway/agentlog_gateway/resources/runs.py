@@ -33,6 +33,8 @@ SELECTABLE = frozenset(
         "metadata",
         "kwargs",
         "multitask_strategy",
+        "langsmith_session_name",
+        "cancel_reason",
     }
 )
 

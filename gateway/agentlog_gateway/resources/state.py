@@ -204,6 +204,8 @@ async def post(context: RequestContext) -> Response:
         done = await context.submit("UpdateState", thread_id, write.decide, serial=True, conflicts=True)
     match done:
         case Submitted():
+            if not done.duplicate:
+                _announce(context, thread_id)
             return json_response(_checkpoint_answer(thread_id, done, write.change), context.token(done))
         case Refused(reason="thread_busy" | "run_stopping"):
             raise Problem(409, done.detail, reason="thread_busy")
@@ -211,6 +213,20 @@ async def post(context: RequestContext) -> Response:
             raise Problem(409, f"Thread {thread_id} has in-flight runs: [{done.void.found}]", reason="thread_busy")
         case _:
             raise thread_not_found(thread_id)
+
+
+def _announce(context: RequestContext, thread_id: ThreadId) -> None:
+    """Tell the streams of the thread about an update of its state."""
+    dependencies = context.dependencies
+
+    async def read() -> bytes:
+        thread = await dependencies.threads.get(thread_id)
+        graph_id = None if thread is None else graph_of(thread)
+        if graph_id is None:
+            return empty_snapshot(thread_id, LATEST).document()
+        return (await dependencies.graphs.get_state(graph_id, thread_id, LATEST)).document()
+
+    dependencies.announcer.state(thread_id, context.identity.event_id, read)
 
 
 def _meets_runs(done: Submitted | Refused | Voided) -> bool:

@@ -35,6 +35,7 @@ FLAGS: JsonObject = {
     "langsmith": False,
     "langsmith_tracing_replicas": False,
     "langsmith_tracing_session_on_runs": False,
+    "strict_resume": True,
 }
 HOST: JsonObject = {
     "kind": "self-hosted",

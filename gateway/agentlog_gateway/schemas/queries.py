@@ -92,11 +92,29 @@ class JoinStreamQuery(JoinQuery):
     stream_mode: list[str] = Field(default_factory=list[str], description="repeated, after commas, or a JSON list")
 
 
-class CancelQuery(QueryString):
-    """POST /threads/{thread_id}/runs/{run_id}/cancel."""
+class ThreadStreamQuery(QueryString):
+    """GET /threads/{thread_id}/stream: `stream_mode` is what the SDK sends."""
+
+    stream_modes: list[str] = Field(default_factory=list[str], description="repeated, after commas, or a JSON list")
+    stream_mode: list[str] = Field(default_factory=list[str], description="another name of stream_modes")
+
+
+class ActionQuery(QueryString):
+    """POST /runs/cancel."""
+
+    action: Annotated[CancelAction, BeforeValidator(_action)] = "interrupt"
+
+
+class CancelQuery(ActionQuery):
+    """POST /threads/{thread_id}/runs/{run_id}/cancel and .../runs/cancel."""
 
     wait: Flag = False
-    action: Annotated[CancelAction, BeforeValidator(_action)] = "interrupt"
+
+
+class ThreadQuery(QueryString):
+    """GET /threads/{thread_id}. Other names in `include` are ignored."""
+
+    include: StateSelect = Field(default_factory=list[str], description="`ttl` adds the time to live")
 
 
 class StateQuery(QueryString):

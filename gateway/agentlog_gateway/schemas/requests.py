@@ -1,10 +1,11 @@
 """Models of request bodies; openapi.json is made from them.
 
 Unknown fields are ignored. Fields of the API that this release does not support yet are refused, never ignored.
-Source: docs/http-api.md, sections 4 to 7.
+Source: docs/http-api.md, sections 5 and 6.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Literal, TypeAlias
 from uuid import UUID
 
@@ -61,6 +62,8 @@ Limit: TypeAlias = Annotated[int, Field(ge=1, le=1000)]
 Offset: TypeAlias = Annotated[int, Field(ge=0, le=MOST)]
 IfExists: TypeAlias = Literal["raise", "do_nothing"]
 SortOrder: TypeAlias = Literal["asc", "desc"]
+Strategy: TypeAlias = Literal["delete", "keep_latest"]
+LONGEST_TTL_MINUTES = 60 * 24 * 366 * 100
 ThreadStatus: TypeAlias = Literal["idle", "busy", "interrupted", "error"]
 ThreadSelect: TypeAlias = Literal[
     "thread_id",
@@ -74,18 +77,6 @@ ThreadSelect: TypeAlias = Literal[
     "interrupts",
     "error",
 ]
-AssistantSelect: TypeAlias = Literal[
-    "assistant_id",
-    "graph_id",
-    "name",
-    "description",
-    "config",
-    "context",
-    "metadata",
-    "version",
-    "created_at",
-    "updated_at",
-]
 
 
 class Body(BaseModel):
@@ -94,54 +85,81 @@ class Body(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
 
+class Ttl(Body):
+    """Time to live of a thread, in minutes after its last update, and what is done then."""
+
+    ttl: Annotated[float, Field(gt=0, le=LONGEST_TTL_MINUTES, allow_inf_nan=False)]
+    strategy: Strategy = "delete"
+
+    @property
+    def fact(self) -> JsonObject:
+        """Return the TTL as facts hold it."""
+        minutes = int(self.ttl) if self.ttl.is_integer() else self.ttl
+        return {"strategy": self.strategy, "ttl_minutes": minutes}
+
+
+class SuperstepUpdate(Body):
+    """An update of a superstep; `command` ({update, resume, goto}) takes the place of `values`."""
+
+    values: AnyObject | list[AnyJson] | None = None
+    command: AnyObject | None = None
+    as_node: str | None = None
+
+
+class Superstep(Body):
+    """Updates that are applied together, as those of nodes that ran at the same time."""
+
+    updates: list[SuperstepUpdate] = Field(min_length=1, max_length=1000)
+
+
 class ThreadCreate(Body):
     """POST /threads."""
 
     thread_id: Uuid | None = None
     metadata: ThreadMetadata = Field(default_factory=dict[str, Json])
     if_exists: IfExists = "raise"
-    ttl: NotSupported = None
-    supersteps: NotSupported = None
+    ttl: Ttl | None = None
+    supersteps: list[Superstep] = Field(default_factory=list[Superstep], max_length=1000)
 
 
 class ThreadPatch(Body):
     """PATCH /threads/{thread_id}."""
 
     metadata: ThreadMetadata = Field(default_factory=dict[str, Json])
-    ttl: NotSupported = None
+    ttl: Ttl | None = None
 
 
-class ThreadSearch(Body):
+class ThreadPrune(Body):
+    """POST /threads/prune."""
+
+    thread_ids: list[Uuid] = Field(max_length=1000)
+    strategy: Strategy = "delete"
+
+
+class ThreadCount(Body):
+    """POST /threads/count."""
+
+    metadata: AnyObject = Field(default_factory=dict[str, Json])
+    exclude_metadata: AnyObject | list[AnyObject] = Field(default_factory=dict[str, Json])
+    values: AnyObject = Field(default_factory=dict[str, Json])
+    status: ThreadStatus | None = None
+
+    @property
+    def excluded(self) -> Sequence[JsonObject]:
+        """Return the filters of metadata that a thread must not match."""
+        return self.exclude_metadata if isinstance(self.exclude_metadata, list) else [self.exclude_metadata]
+
+
+class ThreadSearch(ThreadCount):
     """POST /threads/search."""
 
     ids: list[Uuid] = Field(default_factory=list[str])
-    metadata: AnyObject = Field(default_factory=dict[str, Json])
-    values: AnyObject = Field(default_factory=dict[str, Json])
-    status: ThreadStatus | None = None
     limit: Limit = 10
     offset: Offset = 0
     sort_by: Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"] = "updated_at"
     sort_order: SortOrder = "desc"
     select: list[ThreadSelect] | None = None
     extract: dict[str, str] | None = Field(None, max_length=10)
-
-
-class AssistantCount(Body):
-    """POST /assistants/count."""
-
-    metadata: AnyObject = Field(default_factory=dict[str, Json])
-    graph_id: str | None = None
-    name: str | None = None
-
-
-class AssistantSearch(AssistantCount):
-    """POST /assistants/search."""
-
-    limit: Limit = 10
-    offset: Offset = 0
-    sort_by: Literal["assistant_id", "created_at", "updated_at", "name", "graph_id"] = "created_at"
-    sort_order: SortOrder = "desc"
-    select: list[AssistantSelect] | None = None
 
 
 class CheckpointRef(Body):

@@ -21,8 +21,8 @@ class ErrorResponse(BaseModel):
     detail: str
 
 
-class AssistantResponse(BaseModel):
-    """An assistant."""
+class AssistantVersionResponse(BaseModel):
+    """A version of an assistant; `created_at` is the time of the version."""
 
     assistant_id: UUID
     graph_id: str
@@ -31,9 +31,50 @@ class AssistantResponse(BaseModel):
     metadata: AnyObject
     name: str
     created_at: datetime
-    updated_at: datetime
     version: int
     description: str | None
+
+
+class AssistantResponse(AssistantVersionResponse):
+    """An assistant; `select` leaves fields out."""
+
+    updated_at: datetime
+
+
+class GraphNode(BaseModel):
+    """A node of a drawing; `__end__` has an id only."""
+
+    id: str | int
+    type: str | None = None
+    data: AnyJson = Field(default=None, description="its name, and the path of its class")
+    metadata: AnyJson = None
+
+
+class GraphEdge(BaseModel):
+    """An edge of a drawing."""
+
+    source: str | int
+    target: str | int
+    data: AnyJson = Field(default=None, description="the name of a branch")
+    conditional: bool = False
+
+
+class GraphResponse(BaseModel):
+    """The drawing of a graph."""
+
+    nodes: list[GraphNode]
+    edges: list[GraphEdge]
+
+
+class SchemasResponse(BaseModel):
+    """JSON schemas of a graph; null where its classes have none."""
+
+    graph_id: str
+    input_schema: AnyObject | None
+    output_schema: AnyObject | None
+    state_schema: AnyObject | None
+    config_schema: AnyObject | None
+    context_schema: AnyObject | None
 
 
 class InterruptResponse(BaseModel):
@@ -51,8 +92,16 @@ class ErrorDescription(BaseModel):
     message: str
 
 
+class TtlResponse(BaseModel):
+    """Time to live of a thread; `expires_at` is null for a thread that was pruned and not updated since."""
+
+    strategy: Literal["delete", "keep_latest"]
+    ttl_minutes: float
+    expires_at: datetime | None
+
+
 class ThreadResponse(BaseModel):
-    """A thread; `select` leaves fields out, and `extracted` is present if a search requests it."""
+    """A thread; `select` leaves fields out, `extracted` and `ttl` are present only on request."""
 
     thread_id: UUID
     created_at: datetime
@@ -65,6 +114,43 @@ class ThreadResponse(BaseModel):
     error: ErrorDescription | None
     interrupts: dict[str, list[InterruptResponse]] = Field(description="open interrupts by the id of their task")
     extracted: AnyObject = Field(default_factory=dict[str, Json])
+    ttl: TtlResponse | None = None
+
+
+class PruneResponse(BaseModel):
+    """The number of threads that were deleted or pruned."""
+
+    pruned_count: int
+
+
+class SizeResponse(BaseModel):
+    """A number of stored things and their bytes."""
+
+    count: int
+    bytes: int
+
+
+class ChannelSizeResponse(BaseModel):
+    """The stored versions of a channel and their bytes."""
+
+    versions: int
+    bytes: int
+
+
+class ChannelSizesResponse(SizeResponse):
+    """The stored versions of all channels and their bytes."""
+
+    by_channel: dict[str, ChannelSizeResponse]
+
+
+class StorageResponse(BaseModel):
+    """Storage that the visible checkpoints of a thread use."""
+
+    thread_id: UUID
+    total_bytes: int
+    checkpoints: SizeResponse
+    channel_values: ChannelSizesResponse
+    pending_writes: SizeResponse
 
 
 class BlockedResponse(BaseModel):
@@ -88,6 +174,7 @@ class RunResponse(BaseModel):
     kwargs: AnyObject = Field(description="the arguments of the run's creation")
     multitask_strategy: Strategy
     langsmith_session_name: None
+    cancel_reason: str | None = Field(default=None, description="who cancelled the run")
     blocked: BlockedResponse | None = Field(default=None, description="only of a run that nobody can take")
 
 

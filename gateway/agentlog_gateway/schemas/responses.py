@@ -8,14 +8,16 @@ from datetime import datetime
 
 from agentlog_commands.submit import Submitted
 from agentlog_facts.graph_ports import EncodedState, unrooted
-from agentlog_facts.json_value import JsonObject, as_object, dump_object
+from agentlog_facts.json_value import Json, JsonObject, as_object, dump_object
 from agentlog_facts.secret_values import SecretKeys, mask_config, mask_kwargs
-from agentlog_facts.thread import RunCreated, ThreadCreated
+from agentlog_facts.state_diff import apply_diff
+from agentlog_facts.thread import RunCreated, ThreadCopied, ThreadCreated
 from agentlog_gateway.http.responses import time_text
 from agentlog_projections.models.assistants import Assistant
 from agentlog_projections.models.runs import Run
 from agentlog_projections.models.threads import Thread
 from agentlog_projections.queries.run_health import unserved_reason
+from agentlog_projections.queries.thread_storage import ThreadStorage
 
 
 def thread_json(row: Thread, keys: SecretKeys) -> JsonObject:
@@ -34,6 +36,29 @@ def thread_json(row: Thread, keys: SecretKeys) -> JsonObject:
     }
 
 
+def ttl_json(row: Thread) -> JsonObject:
+    """Return {ttl: {strategy, ttl_minutes, expires_at}} of a thread with a time to live, {} of any other."""
+    if row.ttl is None:
+        return {}
+    expires_at = None if row.expires_at is None else time_text(row.expires_at)
+    return {"ttl": {**row.ttl, "expires_at": expires_at}}
+
+
+def storage_json(thread_id: str, found: ThreadStorage) -> JsonObject:
+    """Return the storage of a thread."""
+    channels = found.channel_values
+    by_channel: JsonObject = {
+        name: {"versions": one.number, "bytes": one.size_bytes} for name, one in found.channels.items()
+    }
+    return {
+        "thread_id": thread_id,
+        "total_bytes": found.total_bytes,
+        "checkpoints": {"count": found.checkpoints.number, "bytes": found.checkpoints.size_bytes},
+        "channel_values": {"count": channels.number, "bytes": channels.size_bytes, "by_channel": by_channel},
+        "pending_writes": {"count": found.writes.number, "bytes": found.writes.size_bytes},
+    }
+
+
 def new_thread_json(done: Submitted, created: ThreadCreated) -> JsonObject:
     """Return a thread in its state right after its creation."""
     at = time_text(done.occurred_at)
@@ -49,6 +74,12 @@ def new_thread_json(done: Submitted, created: ThreadCreated) -> JsonObject:
         "error": None,
         "interrupts": {},
     }
+
+
+def copied_thread_json(done: Submitted, created: ThreadCreated, copied: ThreadCopied) -> JsonObject:
+    """Return a copy in the response to its creation, which shows it as idle. Source: docs/http-api.md, section 5.4."""
+    values = apply_diff({}, copied.view) if copied.view else None
+    return {**new_thread_json(done, created), "values": unrooted(values)}
 
 
 def run_json(row: Run, keys: SecretKeys, server: JsonObject) -> JsonObject:
@@ -70,7 +101,16 @@ def run_json(row: Run, keys: SecretKeys, server: JsonObject) -> JsonObject:
         "kwargs": kwargs,
         "multitask_strategy": row.multitask_strategy,
         "langsmith_session_name": None,
+        "cancel_reason": cancel_reason(row),
     }
+
+
+def cancel_reason(row: Run) -> Json:
+    """Return who cancelled a run, None for a run that nobody has cancelled. Source: docs/http-api.md, section 7.2."""
+    error = row.cancel.get("error") if row.cancel is not None else row.error
+    if isinstance(error, dict) and error.get("error") in ("UserInterrupt", "UserRollback"):
+        return error.get("message")
+    return None
 
 
 def blocked_json(row: Run, graph_ids: Sequence[str], now: datetime) -> JsonObject:
@@ -97,6 +137,7 @@ def new_run_json(done: Submitted, created: RunCreated, keys: SecretKeys) -> Json
         "kwargs": mask_kwargs(created.kwargs, keys),
         "multitask_strategy": created.multitask_strategy,
         "langsmith_session_name": None,
+        "cancel_reason": None,
     }
 
 
@@ -114,6 +155,11 @@ def assistant_json(row: Assistant, keys: SecretKeys) -> JsonObject:
         "version": row.version,
         "description": row.description,
     }
+
+
+def assistant_version_json(row: Assistant, keys: SecretKeys) -> JsonObject:
+    """Return a version of an assistant; `created_at` is the time of the version."""
+    return {name: value for name, value in assistant_json(row, keys).items() if name != "updated_at"}
 
 
 def selected(shown: JsonObject, names: Sequence[str] | None) -> JsonObject:

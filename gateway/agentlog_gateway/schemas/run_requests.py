@@ -3,11 +3,10 @@
 from dataclasses import replace
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, RootModel, model_validator
 
 from agentlog_commands.run_request import Durability, RunRequest, Strategy
 from agentlog_facts.json_value import Json, JsonObject
-from agentlog_facts.version import VERSION
 from agentlog_gateway import timeouts
 from agentlog_gateway.schemas.requests import (
     AnyJson,
@@ -20,15 +19,11 @@ from agentlog_gateway.schemas.requests import (
 )
 
 StreamMode: TypeAlias = Literal[
-    "values", "messages", "messages-tuple", "tasks", "checkpoints", "updates", "events", "debug", "custom"
+    "values", "messages", "messages-tuple", "tasks", "checkpoints", "updates", "events", "debug", "custom", "tools"
 ]
-SUPPORTED_MODES = frozenset({"values", "updates", "messages-tuple", "custom"})
 
 
-def _supported_modes(modes: list[StreamMode]) -> list[StreamMode]:
-    later = [mode for mode in modes if mode not in SUPPORTED_MODES]
-    if later:
-        raise ValueError(f"stream mode {', '.join(later)} is not supported yet by agentlog {VERSION}")
+def _distinct(modes: list[StreamMode]) -> list[StreamMode]:
     return list(dict.fromkeys(modes)) or ["values"]
 
 
@@ -40,20 +35,12 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _not_strict(value: bool) -> bool:
-    if value:
-        raise ValueError(f"strict_resume is not supported yet by agentlog {VERSION}")
-    return value
-
-
-def _no_feedback(value: list[str]) -> list[str]:
-    if value:
-        raise ValueError(f"feedback_keys is not supported yet by agentlog {VERSION}")
-    return value
-
-
-StreamModes: TypeAlias = Annotated[list[StreamMode], BeforeValidator(_as_list), AfterValidator(_supported_modes)]
+StreamModes: TypeAlias = Annotated[list[StreamMode], BeforeValidator(_as_list), AfterValidator(_distinct)]
 Nodes: TypeAlias = Literal["*"] | list[str]
+FeedbackKey: TypeAlias = Annotated[str, Field(min_length=1, max_length=255)]
+MOST_FEEDBACK_KEYS = 100
+MOST_RUNS = 1000
+"""Most runs of one request."""
 
 
 class Send(Body):
@@ -115,8 +102,7 @@ class StatelessRun(Body):
     after_seconds: Annotated[float, Field(le=timeouts.LONGEST_RUN_DELAY_S)] = 0
     durability: Durability | None = None
     checkpoint_during: bool | None = None
-    strict_resume: Annotated[bool, AfterValidator(_not_strict)] = False
-    feedback_keys: Annotated[list[str], AfterValidator(_no_feedback)] = Field(default_factory=list[str])
+    feedback_keys: list[FeedbackKey] | None = Field(None, max_length=MOST_FEEDBACK_KEYS)
     webhook: NotSupported = None
     langsmith_tracer: NotSupported = None
 
@@ -138,6 +124,7 @@ class StatelessRun(Body):
             durability=self.durability or ("exit" if self.checkpoint_during is False else "async"),
             creates_thread=True,
             temporary=self.on_completion == "delete",
+            feedback_keys=tuple(self.feedback_keys or ()),
         )
 
 
@@ -147,6 +134,7 @@ class ThreadRun(StatelessRun):
     checkpoint: CheckpointTarget | None = None
     checkpoint_id: Uuid | None = None
     if_not_exists: Literal["create", "reject"] = "reject"
+    strict_resume: bool = False
 
     def request(self) -> RunRequest:
         """Return the request for a run on a thread; `checkpoint_id` is the older name of the checkpoint's id."""
@@ -161,7 +149,30 @@ class ThreadRun(StatelessRun):
             checkpoint={name: value for name, value in named.items() if value is not None},
             creates_thread=self.if_not_exists == "create",
             temporary=False,
+            strict_resume=self.strict_resume,
         )
+
+
+class RunBatch(RootModel[Annotated[list[StatelessRun], Field(min_length=1, max_length=MOST_RUNS)]]):
+    """POST /runs/batch."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class RunsCancel(Body):
+    """POST /runs/cancel: either a status, or a thread with its runs."""
+
+    status: Literal["pending", "running", "all"] | None = None
+    thread_id: Uuid | None = None
+    run_ids: Annotated[list[Uuid], Field(min_length=1, max_length=MOST_RUNS)] | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "RunsCancel":
+        named = self.thread_id is not None or self.run_ids is not None
+        whole = self.thread_id is not None and self.run_ids is not None
+        if (self.status is not None) == named or named != whole:
+            raise ValueError("expected either status, or thread_id with run_ids")
+        return self
 
 
 def _goto(goto: str | list[str] | Send | list[Send] | None) -> Json:

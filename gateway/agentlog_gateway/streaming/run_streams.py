@@ -15,21 +15,21 @@ class RunStreams:
     def __init__(self, frames: FrameReads, run_watcher: RunWatcher, heartbeat_s: float = timeouts.HEARTBEAT_S) -> None:
         self._run_watcher = run_watcher
         self._frames = frames
-        self._sources = Sources(frames, run_watcher, heartbeat_s)
+        self.sources = Sources(frames, run_watcher, heartbeat_s)
 
     async def open(self, thread_id: ThreadId) -> "OpenStream":
         """Open the tail of a thread before its run is created. Raises: Unavailable."""
-        return OpenStream(self._sources, thread_id, await self._frames.tail(thread_id))
+        return OpenStream(self.sources, thread_id, await self._frames.tail(thread_id))
 
     def replay(self, thread_id: ThreadId, run_id: RunId) -> RunStream:
         """Return the events of a run from its start, resumable or not; the first read of it reads rows and log."""
-        events = RunStream(self._sources, thread_id, run_id)
+        events = RunStream(self.sources, thread_id, run_id)
         events.enter_by(lambda: self._enter(events, thread_id, run_id, FromStart()))
         return events
 
     async def join(self, thread_id: ThreadId, run_id: RunId, *, last_event_id: str | None = None) -> RunStream:
         """Return the events of a run after a cursor, or from now on. Raises: Unavailable."""
-        events = RunStream(self._sources, thread_id, run_id)
+        events = RunStream(self.sources, thread_id, run_id)
         try:
             await self._enter(events, thread_id, run_id, begin(last_event_id), only_resumable=True)
         except BaseException:

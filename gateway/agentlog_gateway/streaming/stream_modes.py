@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from agentlog_facts.json_value import load
 
 KNOWN_MODES = frozenset(
-    {"values", "messages", "messages-tuple", "tasks", "checkpoints", "updates", "events", "debug", "custom"}
+    {"values", "messages", "messages-tuple", "tasks", "checkpoints", "updates", "events", "debug", "custom", "tools"}
 )
 
 
@@ -27,7 +27,7 @@ def stream_modes(values: Sequence[str]) -> Modes | None:
     Both names of the messages modes pass both forms of their events: a run has one of the two. Unknown names match
     nothing. Source: docs/http-api.md, section 11.
     """
-    names = {name for value in values for name in _names(value)} - {""}
+    names = {name for value in values for name in names_of(value)} - {""}
     if not names:
         return None
     known = names & KNOWN_MODES
@@ -39,7 +39,8 @@ def kind(event: str) -> str:
     return event.partition("|")[0].partition("/")[0]
 
 
-def _names(value: str) -> Iterable[str]:
+def names_of(value: str) -> Iterable[str]:
+    """Return the names in one value of a query: a name, names separated by commas, or a JSON list of them."""
     text = value.strip()
     if text.startswith(("[", '"')):
         try:

@@ -3,7 +3,9 @@
 import asyncio
 import copy
 import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
@@ -16,6 +18,7 @@ from agentlog_commands.run_request import Durability
 from agentlog_facts.checkpoint_ports import CheckpointReads, RunVersions, find_latest
 from agentlog_facts.errors import AgentlogError, Unavailable
 from agentlog_facts.execution_port import CANCELLED, AttemptLost, Emit, RunAssignment, RunOutcome, ServerTask
+from agentlog_facts.frame import Frame
 from agentlog_facts.graph_ports import ThreadView
 from agentlog_facts.json_value import JsonObject
 from agentlog_facts.ports import Clock, EventLog, Ids
@@ -48,6 +51,8 @@ from agentlog_infra.langgraph.run_config import (
     run_input,
     stops,
     stream_modes,
+    streams_events,
+    strict_resume,
     with_context,
 )
 from agentlog_infra.langgraph.snapshot_json import config_at
@@ -55,6 +60,7 @@ from agentlog_infra.langgraph.snapshots.graph_plan import GraphPlan
 from agentlog_infra.langgraph.snapshots.reader import SnapshotReader, SnapshotSources
 from agentlog_infra.langgraph.snapshots.user_code import UserCode
 from agentlog_infra.langgraph.store import LogStore, Writer
+from agentlog_infra.langgraph.streaming.feedback import feedback_frames
 from agentlog_infra.langgraph.streaming.frames import FrameEncoder
 from agentlog_infra.langgraph.value_json import clean_text
 
@@ -203,11 +209,14 @@ class GraphRun:
         if await ends.is_over(graph, earlier, whole=self._holds):
             end = _End()
         else:
-            end = await self._executed(graph, config, await self._given(graph, earlier))
+            given = await self._given(graph, earlier)
+            asked = config if earlier.wrote else strict_resume(config, self._order.kwargs)
+            end = await self._executed(graph, asked, given)
         if only_update and end.status == "success":
             await self._settle(graph)
         if end.status == "success":
             await self._mark_end()
+            await self._emit_all(await feedback_frames(self._order.run_id, self._order.kwargs))
         await self._journal.close()
         try:
             view = await self._view(graph)
@@ -349,22 +358,30 @@ class GraphRun:
 
     async def _streamed(self, graph: Graph, config: RunnableConfig, given: object, nodes: NodeTasks | None) -> None:
         kwargs = self._order.kwargs
-        nested = bool(kwargs.get("subgraphs"))
-        frames = FrameEncoder(self._hidden)
-        stream = graph.astream(
-            given,
-            config if nodes is None else {**config, "callbacks": [nodes]},
-            context=schema_context(graph.context_schema, run_context(self._order)),
-            stream_mode=stream_modes(kwargs),
-            interrupt_before=stops(kwargs, "interrupt_before"),
-            interrupt_after=stops(kwargs, "interrupt_after"),
-            durability="exit" if self._holds else "sync",  # the journal implements `async`
-            output_keys=graph.output_channels,
-            subgraphs=nested,
-            control=self._control,
-        )
-        async for item in stream:
-            sent = self._emit(frames.frame(item))
+        frames = FrameEncoder(self._hidden, kwargs, self._order.run_id)
+        modes = stream_modes(kwargs)
+        callbacks = [*([] if nodes is None else [nodes]), *([frames.tool_errors] if "tools" in modes else [])]
+        asked: dict[str, Any] = {
+            "context": schema_context(graph.context_schema, run_context(self._order)),
+            "stream_mode": modes or None,
+            "interrupt_before": stops(kwargs, "interrupt_before"),
+            "interrupt_after": stops(kwargs, "interrupt_after"),
+            "durability": "exit" if self._holds else "sync",  # the journal implements `async`
+            "output_keys": graph.output_channels,
+            "subgraphs": bool(kwargs.get("subgraphs")),
+            "control": self._control,
+        }
+        config = {**config, "callbacks": callbacks} if callbacks else config
+        if streams_events(kwargs):
+            async for event in graph.astream_events(given, config, version="v2", **asked):
+                await self._emit_all(frames.event_frames(event))
+            return
+        async for item in graph.astream(given, config, **asked):
+            await self._emit_all(frames.frames(item))
+
+    async def _emit_all(self, frames: Iterable[Frame]) -> None:
+        for frame in frames:
+            sent = self._emit(frame)
             if inspect.isawaitable(sent):
                 await sent
 

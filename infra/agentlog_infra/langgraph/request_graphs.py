@@ -11,7 +11,7 @@ from typing import TypeVar
 from langgraph.channels.delta import DeltaChannel
 
 from agentlog_facts.checkpoint_ports import CheckpointQuery, CheckpointReads, StoredCheckpoint
-from agentlog_facts.graph_ports import LATEST, At, EncodedState, StateChange, ThreadView
+from agentlog_facts.graph_ports import LATEST, At, EncodedState, StateChange, StepUpdate, ThreadView
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.store_ports import Condition, Namespace, StoredItem, StoreReads
@@ -19,6 +19,8 @@ from agentlog_infra.langgraph.code_loops import CodeLoops
 from agentlog_infra.langgraph.loop_bridge import here
 from agentlog_infra.langgraph.snapshots.user_code import UserCodeNeeded
 from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
+from agentlog_infra.langgraph.store import LogStore
+from agentlog_infra.langgraph.structure.structures import LoadedStructures
 
 T = TypeVar("T")
 
@@ -34,6 +36,7 @@ class RequestGraphs:
         self._loops = CodeLoops()
         self._apart = LangGraphAccess(apart)
         self._here = LangGraphAccess(replace(apart, runs_user_code=False))
+        self.structures = LoadedStructures(self._graphs, LogStore(apart.store), self._loops)
 
     def close(self) -> None:
         """Stop the loops for the code of graphs."""
@@ -97,6 +100,12 @@ class RequestGraphs:
                 graph_id, thread_id, values, as_node=as_node, at=at, view=view, metadata=metadata, config=config
             )
         )
+
+    async def replay(
+        self, graph_id: str, thread_id: ThreadId, supersteps: Sequence[Sequence[StepUpdate]]
+    ) -> StateChange:
+        """Apply supersteps to an empty thread; return the facts to commit. Raises: as `update_state`."""
+        return await self._loops.run(lambda: self._apart.replay(graph_id, thread_id, supersteps))
 
     async def view_without_run(self, graph_id: str, thread_id: ThreadId, run_id: RunId) -> ThreadView:
         """Return the state without the checkpoints and writes of a run. Raises: as `view`."""

@@ -28,7 +28,10 @@ MODES: Mapping[str, StreamMode] = {
     "tasks": "tasks",
     "checkpoints": "checkpoints",
     "debug": "debug",
+    "tools": "tools",  # type: ignore[dict-item]  # langgraph 1.2 streams it, but its type lacks it
 }
+STRICT_RESUME = "__pregel_strict_resume"
+"""LangGraph's key of `configurable` for it. Source: langgraph._internal._constants."""
 LANGGRAPH = version("langgraph")
 HOST = "self-hosted"
 """The value of `langgraph_plan` and `langgraph_host` for a server that is no hosted service."""
@@ -63,6 +66,13 @@ def run_config(order: RunAssignment, *, from_checkpoint: bool, api_url: str | No
     if name and isinstance(name, str):
         config["run_name"] = name
     return config
+
+
+def strict_resume(config: RunnableConfig, kwargs: JsonObject) -> RunnableConfig:
+    """Return the config with which LangGraph refuses an answer to an interrupt that does not wait, if the run asks."""
+    if kwargs.get("strict_resume") is not True:
+        return config
+    return {**config, "configurable": {**config.get("configurable", {}), STRICT_RESUME: True}}
 
 
 def _identity(order: RunAssignment) -> JsonObject:
@@ -122,7 +132,7 @@ def run_input(kwargs: JsonObject) -> Any:  # Any: any JSON, or a Command; the gr
     if kwargs.get("command") is None:
         return kwargs.get("input")
     command = as_object(kwargs["command"], "command")
-    return _command(command) if _given(command) else None
+    return command_of(command) if _given(command) else None
 
 
 def is_only_update(kwargs: JsonObject) -> bool:
@@ -135,7 +145,8 @@ def _given(command: JsonObject) -> set[str]:
     return {name for name, value in command.items() if value is not None}
 
 
-def _command(stated: JsonObject) -> Command[str]:
+def command_of(stated: JsonObject) -> Command[str]:
+    """Return a command as LangGraph takes it."""
     return Command(resume=stated.get("resume"), update=_update(stated.get("update")), goto=_goto(stated.get("goto")))
 
 
@@ -151,11 +162,33 @@ def _goto(goto: Json) -> Sequence[Send | str]:
 
 
 def stream_modes(kwargs: JsonObject) -> list[StreamMode]:
-    """Return LangGraph's names of the run's stream modes; unknown modes are left out."""
+    """Return LangGraph's names of the run's stream modes; `events` is no mode of LangGraph, unknown modes are left out.
+
+    The list is empty for a run that streams only events. The default is `values`.
+    """
+    names = _asked_modes(kwargs)
+    modes: dict[StreamMode, None] = {MODES[name]: None for name in names if name in MODES}
+    return list(modes if modes or "events" in names else {"values": None})
+
+
+def streams_events(kwargs: JsonObject) -> bool:
+    """Return whether the run streams the events of LangChain."""
+    return "events" in _asked_modes(kwargs)
+
+
+def accumulates(kwargs: JsonObject) -> bool:
+    """Return whether the run streams whole messages; `messages-tuple` replaces that mode.
+
+    Source: docs/http-api.md, section 10.2.
+    """
+    names = _asked_modes(kwargs)
+    return "messages" in names and "messages-tuple" not in names
+
+
+def _asked_modes(kwargs: JsonObject) -> list[str]:
     wanted = kwargs.get("stream_mode")
     names = wanted if isinstance(wanted, list) else [wanted]
-    modes: dict[StreamMode, None] = {MODES[name]: None for name in names if isinstance(name, str) and name in MODES}
-    return list(modes or {"values": None})
+    return [name for name in names if isinstance(name, str)]
 
 
 def stops(kwargs: JsonObject, name: str) -> Stops:

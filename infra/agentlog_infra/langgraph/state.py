@@ -1,19 +1,18 @@
 """Reader of states and histories of threads in the shape of the API, and builder of state updates."""
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.errors import EmptyInputError, InvalidUpdateError
-from langgraph.types import StateSnapshot
+from langgraph.types import StateSnapshot, StateUpdate
 
 from agentlog_facts.checkpoint_ports import CheckpointQuery, CheckpointReads
-from agentlog_facts.errors import AgentlogError, Misconfigured
-from agentlog_facts.graph_ports import LATEST, At, BadUpdate, EncodedState, GraphFailed, StateChange, ThreadView
+from agentlog_facts.graph_ports import LATEST, At, BadUpdate, EncodedState, StateChange, StepUpdate, ThreadView
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.ports import Ids
@@ -26,8 +25,9 @@ from agentlog_infra.langgraph.checkpoints.journal import CollectingJournal, Read
 from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads
 from agentlog_infra.langgraph.checkpoints.saver import LogSaver
 from agentlog_infra.langgraph.context_schema import context_keys
-from agentlog_infra.langgraph.errors import EXITS, MASK, error_json
+from agentlog_infra.langgraph.errors import code_failures
 from agentlog_infra.langgraph.loading.graphs import Access, Graph, Graphs
+from agentlog_infra.langgraph.run_config import command_of
 from agentlog_infra.langgraph.snapshot_json import (
     address_json,
     config_at,
@@ -150,13 +150,25 @@ class LangGraphAccess:
         """
         of_thread = _with_configurable(config_at(thread_id, at), config or {})
         of_thread["metadata"] = {"graph_id": graph_id, **(metadata or {})}
-        update = _Update(graph_id, thread_id, of_thread, values, as_node)
+        update = _Update(graph_id, thread_id, of_thread, ((StateUpdate(_typed(values), as_node),),))
         try:
             return await self._update(update, self._dependencies.reads, view)
         except BadUpdate:
             if not await self._is_stuck(update):
                 raise
             return await self._update(update, ExcludePendingWrites(self._dependencies.reads), view)
+
+    async def replay(
+        self, graph_id: str, thread_id: ThreadId, supersteps: Sequence[Sequence[StepUpdate]]
+    ) -> StateChange:
+        """Apply the updates of supersteps to an empty thread; return the facts that the caller has to commit.
+
+        Raises: BadUpdate, GraphFailed, GraphNotFound, Unavailable.
+        """
+        config = config_at(thread_id, LATEST)
+        config["metadata"] = {"graph_id": graph_id}
+        steps = [[_step_update(one) for one in updates] for updates in supersteps]
+        return await self._update(_Update(graph_id, thread_id, config, steps), self._dependencies.reads, None)
 
     async def _update(self, update: "_Update", reads: CheckpointReads, view: JsonObject | None) -> StateChange:
         journal = CollectingJournal(update.thread_id)
@@ -217,20 +229,9 @@ class LangGraphAccess:
     @asynccontextmanager
     async def _opened(self, graph_id: str, saver: LogSaver, access: Access) -> AsyncGenerator[Graph]:
         """Open a graph. Raises: GraphFailed for any error of its code, also a cancellation that nobody asked for."""
-        try:
+        with code_failures(graph_id, "its state was read or updated"):
             async with self._dependencies.graphs.open(graph_id, saver, access) as graph:
                 yield graph
-        except Misconfigured as error:
-            raise GraphFailed(str(error)) from error
-        except AgentlogError:
-            raise
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            raise _failed(graph_id, error) from error
-        except (Exception, *EXITS) as error:
-            raise _failed(graph_id, error) from error
 
 
 def _with_configurable(address: RunnableConfig, of_thread: JsonObject) -> RunnableConfig:
@@ -240,14 +241,6 @@ def _with_configurable(address: RunnableConfig, of_thread: JsonObject) -> Runnab
     return {**address, "configurable": {**shown, **address.get("configurable", {})}}
 
 
-def _failed(graph_id: str, error: BaseException) -> GraphFailed:
-    shown = error_json(error)
-    reason = "" if shown["message"] in ("", MASK) else f": {shown['message']}"
-    return GraphFailed(
-        f"graph {graph_id}: its code raised {shown['error']} while its state was read or updated{reason}"
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class _Update:
     """The arguments of a state update."""
@@ -255,8 +248,17 @@ class _Update:
     graph_id: str
     thread_id: ThreadId
     config: RunnableConfig
-    values: Json
-    as_node: str | None
+    supersteps: Sequence[Sequence[StateUpdate]]
+
+
+def _step_update(stated: StepUpdate) -> StateUpdate:
+    """Return an update of a superstep as LangGraph takes it."""
+    given = _typed(stated.values) if stated.command is None else _typed(command_of(stated.command))
+    return StateUpdate(given, stated.as_node)
+
+
+def _typed(values: object) -> Any:  # Any: LangGraph says dict, and takes lists, commands and other values too
+    return values
 
 
 def thread_view(snapshot: StateSnapshot) -> ThreadView:
@@ -274,7 +276,7 @@ def thread_view(snapshot: StateSnapshot) -> ThreadView:
 
 async def _updated(graph: Graph, update: _Update) -> RunnableConfig:
     try:
-        return await graph.aupdate_state(update.config, update.values, as_node=update.as_node)
+        return await graph.abulk_update_state(update.config, update.supersteps)
     except REFUSED as error:
         raise BadUpdate(str(error)) from error
 

@@ -9,7 +9,7 @@ from agentlog_facts.checkpoint import ChannelHistory, CheckpointKey
 from agentlog_facts.checkpoint_ports import CheckpointQuery, StoredCheckpoint, StoredWrite
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import JsonObject, load, load_object
-from agentlog_facts.thread import ThreadCreated
+from agentlog_facts.thread import ThreadCopied, ThreadCreated
 from agentlog_postgres.connection import Pool, PooledConnection, reading
 from agentlog_projections.models.channel_chains import ChannelChains
 from agentlog_projections.models.checkpoint_fold import ChannelRow, CheckpointBatch, CheckpointRow, WriteRow
@@ -94,7 +94,8 @@ CREATE TABLE IF NOT EXISTS read_v1.writes (
         folded = CheckpointBatch()
         for commit in batch:
             first = commit.draft.facts[0]
-            if isinstance(first, ThreadCreated) and commit.ordinal:
+            copied = any(isinstance(fact, ThreadCopied) for fact in commit.draft.facts)  # its checkpoints came before
+            if isinstance(first, ThreadCreated) and commit.ordinal and not copied:
                 folded.begin_again(first.thread_id)
             folded.fold(commit)
         _write(tx, folded)

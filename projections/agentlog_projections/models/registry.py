@@ -6,11 +6,19 @@ from agentlog_projections.models.assistants import AssistantsModel
 from agentlog_projections.models.checkpoints import CheckpointsModel
 from agentlog_projections.models.runs import RunsModel
 from agentlog_projections.models.store import StoreItemsModel
+from agentlog_projections.models.thread_copies import ThreadCopiesModel
 from agentlog_projections.models.threads import ThreadsModel
 from agentlog_projections.sql.cache_shares import CACHE_BYTES, cache_shares
 from agentlog_projections.sql.read_model import ReadModel
 
-TYPES: tuple[type[ReadModel], ...] = (ThreadsModel, RunsModel, CheckpointsModel, AssistantsModel, StoreItemsModel)
+TYPES: tuple[type[ReadModel], ...] = (
+    ThreadsModel,
+    RunsModel,
+    CheckpointsModel,
+    AssistantsModel,
+    StoreItemsModel,
+    ThreadCopiesModel,
+)
 
 
 def read_models(cache_bytes: int = CACHE_BYTES) -> tuple[Sequence[ReadModel], RunsModel]:
@@ -20,4 +28,11 @@ def read_models(cache_bytes: int = CACHE_BYTES) -> tuple[Sequence[ReadModel], Ru
     """
     shares = cache_shares(cache_bytes)
     runs = RunsModel(shares.runs)
-    return (ThreadsModel(shares.threads), runs, CheckpointsModel(), AssistantsModel(), StoreItemsModel()), runs
+    return (
+        ThreadsModel(shares.threads),
+        runs,
+        CheckpointsModel(),
+        AssistantsModel(),
+        StoreItemsModel(),
+        ThreadCopiesModel(),
+    ), runs

@@ -96,6 +96,8 @@ CREATE TABLE IF NOT EXISTS read_v1.runs (
 ) WITH (fillfactor = 70);
 CREATE INDEX IF NOT EXISTS runs_of_thread ON read_v1.runs (thread_id, seq);
 CREATE INDEX IF NOT EXISTS runs_active ON read_v1.runs (thread_id, seq) WHERE status IN ('pending', 'running');
+CREATE INDEX IF NOT EXISTS runs_active_of_assistant ON read_v1.runs (assistant_id)
+    WHERE status IN ('pending', 'running');
 """
 
     def __init__(self, cache_bytes: int = cache_shares().runs) -> None:
@@ -251,6 +253,24 @@ _VISIBLE = f"""NOT r.deleted AND t.deleted_at IS NULL
    AND NOT ({_ACTIVE} AND r.cancel IS NOT NULL AND r.cancel->>'action' = 'rollback')"""
 
 
+_ACTIVE_RUNS = f"""
+SELECT r.thread_id, r.run_id, r.seq
+  FROM read_v1.runs r JOIN read_v1.threads t USING (thread_id)
+ WHERE r.status IN ('pending', 'running') AND r.cancel IS NULL AND {_VISIBLE}
+   AND ($1 = 'all' OR r.status = $1) AND r.created_at < $2 AND (r.thread_id, r.seq) > ($3, $4)
+ ORDER BY r.thread_id, r.seq LIMIT $5
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveRun:
+    """A run that has no end; `seq` orders the runs of a thread."""
+
+    thread_id: ThreadId
+    run_id: RunId
+    seq: int
+
+
 class Runs:
     """Queries on runs. Hidden runs and runs of deleted threads are returned only on request. All raise Unavailable."""
 
@@ -274,6 +294,18 @@ class Runs:
                 f"{sql} ORDER BY r.seq DESC LIMIT $3 OFFSET $4", thread_id, status, limit, offset
             )
         return [_run(row) for row in rows]
+
+    async def active(
+        self, status: str, created_before: datetime, after: "ActiveRun | None", limit: int
+    ) -> list["ActiveRun"]:
+        """Return runs that are shown as pending, as running, or (`all`) as either, by thread and creation.
+
+        `after` is the last run of the page before. Runs of `created_before` and later are left out.
+        """
+        at = ("", -1) if after is None else (after.thread_id, after.seq)
+        async with reading(self._pool, "runs.active") as connection:
+            rows = await connection.fetch(_ACTIVE_RUNS, status, created_before, *at, limit)
+        return [ActiveRun(ThreadId(row["thread_id"]), RunId(row["run_id"]), row["seq"]) for row in rows]
 
 
 def _run(row: asyncpg.Record) -> Run:

@@ -4,7 +4,7 @@ Rows are changed in place, by one batch at a time; a lost transaction drops them
 """
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import TypeAlias, assert_never
 
@@ -21,10 +21,13 @@ from agentlog_facts.thread import (
     RunFinished,
     RunReleased,
     StateUpdated,
+    ThreadCopied,
     ThreadCreated,
     ThreadDeleted,
     ThreadFact,
     ThreadMetadataPatched,
+    ThreadPruned,
+    ThreadTtlSet,
 )
 from agentlog_projections.sql.read_model import Commit
 
@@ -49,7 +52,8 @@ class Change(IntEnum):
 class ThreadRow:
     """A row of `threads`. `values` is JSON text; `loaded` tells whether it was read.
 
-    `active` holds the active runs. `ordinal` counts the facts of the aggregate that are folded in, which makes a second
+    `active` holds the active runs. `ttl` is as in `ThreadTtlSet`; `expires_at` is None without one, and after a thread
+    was pruned as it says. `ordinal` counts the facts of the aggregate that are folded in, which makes a second
     application of a commit harmless.
     """
 
@@ -71,6 +75,8 @@ class ThreadRow:
     meta_version: int | None = None
     deleted_at: datetime | None = None
     active: dict[str, Activity] = field(default_factory=dict[str, Activity])
+    ttl: JsonObject | None = None
+    expires_at: datetime | None = None
     ordinal: int = 0
     loaded: bool = True
     change: Change = Change.NOTHING
@@ -113,6 +119,8 @@ def _stamp(row: ThreadRow, commit: Commit) -> None:
 def _created(old: ThreadRow | None, fact: ThreadCreated, commit: Commit) -> ThreadRow:
     at = commit.draft.occurred_at
     row = ThreadRow(fact.thread_id, commit.place.partition, at, at, at, dict(fact.metadata), fact.temporary)
+    row.ttl = fact.ttl
+    row.expires_at = _expiry(row)
     row.meta_version = None if old is None else old.meta_version  # versions continue after a deletion
     row.mark(Change.VALUES)
     return row
@@ -133,6 +141,13 @@ def _evolve(row: ThreadRow, fact: ThreadFact, at: datetime) -> None:
             _state_set(row, fact, at)
         case ThreadMetadataPatched():
             row.metadata = {**row.metadata, **fact.metadata}
+        case ThreadCopied():
+            _copied(row, fact)
+        case ThreadTtlSet():
+            row.ttl = fact.ttl
+        case ThreadPruned():
+            _pruned(row)
+            return
         case ThreadDeleted():
             row.deleted_at = at
             row.active = {}
@@ -141,7 +156,19 @@ def _evolve(row: ThreadRow, fact: ThreadFact, at: datetime) -> None:
         case _:
             assert_never(fact)
     row.updated_at = at
+    row.expires_at = _expiry(row)
     row.mark(Change.ROW)
+
+
+def _expiry(row: ThreadRow) -> datetime | None:
+    minutes = None if row.ttl is None else row.ttl.get("ttl_minutes")
+    return row.updated_at + timedelta(minutes=minutes) if isinstance(minutes, int | float) else None
+
+
+def _pruned(row: ThreadRow) -> None:
+    if row.ttl is not None and row.ttl.get("strategy") == "keep_latest":
+        row.expires_at = None
+        row.mark(Change.ROW)
 
 
 def _run_created(row: ThreadRow, fact: RunCreated) -> None:
@@ -183,6 +210,12 @@ def _state_set(row: ThreadRow, fact: RunDeleted | StateUpdated, at: datetime) ->
     _move(row, fact.view)
     row.next, row.interrupts = fact.next, fact.interrupts
     row.state_updated_at = at
+    row.status = _status(row)
+
+
+def _copied(row: ThreadRow, fact: ThreadCopied) -> None:
+    _move(row, fact.view)
+    row.next, row.interrupts = fact.next, fact.interrupts
     row.status = _status(row)
 
 

@@ -17,7 +17,16 @@ from agentlog_projections.sql.cache_shares import cache_shares
 from agentlog_projections.sql.columns import Column, Columns, texts
 from agentlog_projections.sql.json_bytes import json_bytes
 from agentlog_projections.sql.read_model import Commit, by_key
-from agentlog_projections.sql.schema import PRELUDE, contained, listed, matches, searchable
+from agentlog_projections.sql.schema import (
+    PRELUDE,
+    alternatives,
+    contained,
+    contains,
+    has_lists,
+    listed,
+    matches_none,
+    searchable,
+)
 
 ROW_BYTES = 2048
 """Weight of a cached row without its JSON."""
@@ -56,6 +65,8 @@ COLUMNS = Columns(
     Column("temporary", "bool NOT NULL"),
     Column("deleted_at", "timestamptz"),
     Column("active", "json NOT NULL", _activities),
+    Column("ttl", "json", load_object),
+    Column("expires_at", "timestamptz"),
     Column("ordinal", "bigint NOT NULL"),
 )
 """Columns of `ThreadRow`; those that `Thread` names are shown."""
@@ -85,13 +96,15 @@ class ThreadsModel:
     """Folds threads."""
 
     name: ClassVar[str] = "threads"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tables: ClassVar[tuple[str, ...]] = ("threads",)
     ddl: ClassVar[str] = f"""{PRELUDE}
 CREATE TABLE IF NOT EXISTS read_v1.threads (
     {COLUMNS.definitions}
 ) WITH (fillfactor = 70);
 CREATE INDEX IF NOT EXISTS threads_updated ON read_v1.threads (updated_at, thread_id) WHERE deleted_at IS NULL;
+CREATE INDEX IF NOT EXISTS threads_expire ON read_v1.threads (expires_at)
+    WHERE deleted_at IS NULL AND expires_at IS NOT NULL;
 CREATE INDEX IF NOT EXISTS threads_metadata ON read_v1.threads
     USING gin (read_v1.searchable(metadata) jsonb_path_ops) WHERE deleted_at IS NULL;
 """
@@ -179,6 +192,9 @@ class Thread:
     version: int
     meta_version: int | None
     temporary: bool
+    ttl: JsonObject | None = None
+    expires_at: datetime | None = None
+    ordinal: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,22 +217,19 @@ class ThreadText:
 
 @dataclass(frozen=True, slots=True)
 class ThreadFilter:
-    """Filter of threads: empty `ids` means any id; `metadata` and `values` by containment, their lists whole."""
+    """Filter of threads: empty `ids` means any id; `metadata` and `values` by containment, their lists whole.
+
+    Threads whose metadata match one of `exclude_metadata` are left out; an empty one of these matches none.
+    """
 
     ids: tuple[str, ...] = ()
     metadata: JsonObject | None = None
     values: JsonObject | None = None
     status: str | None = None
+    exclude_metadata: tuple[JsonObject, ...] = ()
 
 
 _SHOWN = COLUMNS.of(Thread)
-_FILTER = f"""
-  FROM read_v1.threads t WHERE deleted_at IS NULL
-   AND (cardinality($1::text[]) = 0 OR thread_id = ANY($1::text[]))
-   AND {matches("read_v1.searchable(metadata)", "$2", "$3")}
-   AND ($4::text IS NULL OR status = $4)
-   AND {matches(searchable('"values"'), "$5", "$6")}
-"""
 
 
 class Threads:
@@ -255,12 +268,23 @@ class Threads:
 
         Values are text of at most `longest` bytes; longer ones are left out.
         """
-        shown = _TEXT.replace("$1", "$9") if with_values else f"{_WITHOUT}, NULL::int AS size, NULL::bytea AS text"
-        sql = f"{shown} {_ordered(sort_by, descending=descending)}"
-        more = (longest,) if with_values else ()
+        arguments, conditions = _conditions(where)
+        shown = f"{_WITHOUT}, NULL::int AS size, NULL::bytea AS text"
+        if with_values:
+            arguments.append(longest)
+            shown = _TEXT.replace("$1", f"${len(arguments)}")
+        page = f"LIMIT ${len(arguments) + 1} OFFSET ${len(arguments) + 2}"
+        sql = f"{shown} {conditions} ORDER BY {_order(sort_by, descending=descending)} {page}"
         async with reading(self._pool, "threads.search") as connection:
-            rows = await connection.fetch(sql, *_wanted(where), limit, offset, *more)
+            rows = await connection.fetch(sql, *arguments, limit, offset)
         return [_text(row) for row in rows]
+
+    async def count(self, where: ThreadFilter) -> int:
+        """Return the number of matching threads."""
+        arguments, conditions = _conditions(where)
+        async with reading(self._pool, "threads.count") as connection:
+            found: int = await connection.fetchval(f"SELECT count(*) {conditions}", *arguments)
+        return found
 
 
 _WITHOUT = f"SELECT {_SHOWN.without('values').names}"
@@ -269,15 +293,38 @@ _TEXT = f"""{_WITHOUT}, octet_length("values"::text) AS size,
             THEN convert_to("values"::text, 'UTF8') END AS text"""
 
 
-def _ordered(sort_by: SortBy, *, descending: bool) -> str:
+def _order(sort_by: SortBy, *, descending: bool) -> str:
     way = "DESC" if descending else "ASC"
-    order = f"{sort_by} {way}" if sort_by == "thread_id" else f"{sort_by} {way}, thread_id {way}"
-    return f"{_FILTER} ORDER BY {order} LIMIT $7 OFFSET $8"
+    return f"{sort_by} {way}" if sort_by == "thread_id" else f"{sort_by} {way}, thread_id {way}"
 
 
-def _wanted(where: ThreadFilter) -> tuple[object, ...]:
-    metadata, values = where.metadata, where.values
-    return [*where.ids], contained(metadata), listed(metadata), where.status, contained(values), listed(values)
+def _conditions(where: ThreadFilter) -> tuple[list[object], str]:
+    """Return the arguments and the SQL from FROM on, with a condition for each field that is set.
+
+    A condition that is always there, but for a null parameter, would keep PostgreSQL from using an index.
+    """
+    arguments: list[object] = []
+    conditions = ["deleted_at IS NULL"]
+
+    def given(value: object) -> str:
+        arguments.append(value)
+        return f"${len(arguments)}"
+
+    if where.ids:
+        conditions.append(f"thread_id = ANY({given([*where.ids])}::text[])")
+    if where.status is not None:
+        conditions.append(f"status = {given(where.status)}")
+    for stored, wanted in ((_METADATA, where.metadata), (_VALUES, where.values)):
+        if wanted:
+            conditions.append(contains(stored, given(contained(wanted))))
+            if (lists := listed(wanted)) is not None:
+                conditions.append(has_lists(stored, given(lists)))
+    if unwanted := [one for one in where.exclude_metadata if one]:
+        conditions.append(matches_none(_METADATA, given(alternatives(unwanted))))
+    return arguments, f"FROM read_v1.threads t WHERE {' AND '.join(conditions)}"
+
+
+_METADATA, _VALUES = "read_v1.searchable(metadata)", searchable('"values"')
 
 
 def _thread(row: asyncpg.Record) -> Thread:

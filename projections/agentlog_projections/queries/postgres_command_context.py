@@ -13,7 +13,9 @@ from agentlog_facts.json_value import Json, load, load_object
 from agentlog_facts.notification import decode_verdict
 from agentlog_facts.thread import RunState, ThreadState, named_interrupts
 from agentlog_postgres.connection import Pool, reading
-from agentlog_projections.queries.command_context import ThreadContext
+from agentlog_projections.models.assistant_fold import AssistantRow
+from agentlog_projections.models.assistants import COLUMNS as ASSISTANT
+from agentlog_projections.queries.command_context import AssistantContext, ThreadContext
 
 _RESUME = "r.kwargs->'command'->'resume'"
 _ANSWERS = f"""CASE coalesce(json_typeof({_RESUME}), 'null')
@@ -26,7 +28,7 @@ _ASKS = f"""CASE WHEN coalesce(json_typeof({_RESUME}), 'null') = 'null' THEN fal
 _THREAD = """
 SELECT {more} p.present AND p.stopped IS NULL AS present,
        EXISTS (SELECT FROM ledger.quarantine q WHERE q.key = $1) AS parked,
-       t.version, t.meta_version, t.temporary, t.metadata, t.deleted_at IS NOT NULL AS deleted,
+       t.version, t.meta_version, t.temporary, t.metadata, t.ttl, t.expires_at, t.deleted_at IS NOT NULL AS deleted,
        (SELECT json_agg(json_build_array(r.run_id, r.status, r.due_at, r.temporary, r.attempt, r.epoch,
                                          r.cancel->>'action', {answers}, {asks}) ORDER BY r.seq)
           FROM read_v1.runs r
@@ -40,8 +42,13 @@ _TARGET = _THREAD.format(
     asks=_ASKS,
     more="""a.graph_id, a.version AS assistant_version, a.config AS assistant_config, a.context AS assistant_context,
             a.metadata AS assistant_metadata,""",
-    join="LEFT JOIN read_v1.assistants a ON a.assistant_id = $3 AND NOT a.deleted",
+    join="LEFT JOIN read_v1.assistants a ON a.assistant_id = $3 AND NOT a.deleted AND a.deletion IS NULL",
 )
+_ASSISTANT = """
+SELECT p.present AND p.stopped IS NULL AS present,
+       EXISTS (SELECT FROM ledger.quarantine q WHERE q.key = $1) AS parked, a.*
+  FROM ledger.positions p LEFT JOIN read_v1.assistants a ON a.assistant_id = $1 WHERE p.partition = $2
+"""
 _TRIED = """
 SELECT detail FROM ledger.log_index
  WHERE key = $1 AND event_id = $2 AND detail->>'reason' = 'version_conflict' AND detail->>'stream' = $3
@@ -73,6 +80,12 @@ class PostgresCommandContexts:
         row = _usable(found, thread_id, partition)
         return _thread(row), _assistant(row, assistant_id)
 
+    async def assistant(self, assistant_id: AssistantId, partition: int) -> AssistantContext:
+        async with reading(self._pool, "command_context.assistant") as connection:
+            found = await connection.fetchrow(_ASSISTANT, assistant_id, partition)
+        row = _usable(found, assistant_id, partition)
+        return AssistantContext(None if row["assistant_id"] is None else ASSISTANT.read(AssistantRow, row))
+
     async def first_tried_at(self, thread_id: ThreadId, event_id: str) -> int | None:
         name = stream("thread", thread_id)
         async with reading(self._pool, "command_context.first_tried_at") as connection:
@@ -87,11 +100,11 @@ class PostgresCommandContexts:
         return [LogPosition(row["partition"], row["offset"]) for row in rows]
 
 
-def _usable(row: asyncpg.Record | None, thread_id: ThreadId, partition: int) -> asyncpg.Record:
+def _usable(row: asyncpg.Record | None, key: ThreadId | AssistantId, partition: int) -> asyncpg.Record:
     if row is None or not row["present"]:
         raise Unavailable(f"the projection is being built for partition {partition}, retry later")
     if row["parked"]:
-        raise Quarantined(f"{thread_id}: its projection is in quarantine after an error, an operator must act")
+        raise Quarantined(f"{key}: its projection is in quarantine after an error, an operator must act")
     return row
 
 
@@ -123,7 +136,8 @@ def _thread(row: asyncpg.Record) -> ThreadContext:
         graph_id=graph_id if isinstance(graph_id, str) else None,
         runs={run.run_id: run for run in states},
     )
-    return ThreadContext(state, row["version"], row["meta_version"], metadata)
+    ttl = None if row["ttl"] is None else load_object(row["ttl"])
+    return ThreadContext(state, row["version"], row["meta_version"], metadata, ttl, row["expires_at"])
 
 
 def _state(run: list[Json]) -> RunState:

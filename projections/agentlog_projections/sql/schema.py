@@ -1,6 +1,6 @@
 """Schema that the tables of all read models share, and the search of stored JSON."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from agentlog_facts.json_value import Json, JsonObject, dump
 
@@ -29,9 +29,29 @@ def matches(stored: str, wanted: str, lists: str) -> str:
     `stored` is the SQL of the searched jsonb, `wanted` and `lists` are parameters with what `contained` and
     `listed` return. Source: docs/http-api.md, section 5.3.
     """
-    return f"""({wanted}::jsonb IS NULL OR ({stored}) @> {wanted}::jsonb)
-   AND NOT EXISTS (SELECT FROM jsonb_to_recordset({lists}::jsonb) AS l(path text[], value jsonb)
+    return f"({wanted}::jsonb IS NULL OR {contains(stored, wanted)}) AND {has_lists(stored, lists)}"
+
+
+def contains(stored: str, wanted: str) -> str:
+    """Return the SQL condition that a stored jsonb contains `wanted`, which is not null."""
+    return f"({stored}) @> {wanted}::jsonb"
+
+
+def has_lists(stored: str, lists: str) -> str:
+    """Return the SQL condition that a stored jsonb has whole lists; `lists` is what `listed` returns."""
+    return f"""NOT EXISTS (SELECT FROM jsonb_to_recordset({lists}::jsonb) AS l(path text[], value jsonb)
                     WHERE ({stored}) #> l.path IS DISTINCT FROM l.value)"""
+
+
+def matches_none(stored: str, unwanted: str) -> str:
+    """Return the SQL condition that a stored jsonb matches no filter of a list; `unwanted`: see `alternatives`."""
+    return f"""NOT EXISTS (SELECT FROM jsonb_to_recordset({unwanted}::jsonb) AS e(wanted jsonb, lists jsonb)
+                    WHERE {contains(stored, "e.wanted")} AND {has_lists(stored, "e.lists")})"""
+
+
+def alternatives(filters: Sequence[JsonObject]) -> str:
+    """Return filters by containment, none of them empty, as JSON: a list of {wanted, lists}."""
+    return dump([{"wanted": without_nul(one), "lists": [*_lists(without_nul(one), ())]} for one in filters]).decode()
 
 
 def listed(wanted: JsonObject | None) -> str | None:

@@ -14,6 +14,7 @@ from agentlog_facts.assistant import AssistantCreated
 from agentlog_facts.envelope import ANONYMOUS, Cause, Draft
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import AssistantId, Category, Key, ThreadId, stream
+from agentlog_facts.keyed_digest import subject_of
 from agentlog_facts.store import StoreItemPut, store_key
 from agentlog_facts.system import CommandRefused
 from agentlog_facts.thread import ThreadCreated, ThreadDeleted
@@ -25,7 +26,14 @@ from agentlog_postgres.connection import open_pool
 
 T1, A1 = ThreadId("t-1"), AssistantId("a-1")
 NAMESPACE = ("users", "ana")
-SCOPE: dict[str, object] = {"type": "http", "method": "POST", "path": "/", "headers": [], "query_string": b""}
+SCOPE: dict[str, object] = {
+    "type": "http",
+    "method": "POST",
+    "path": "/",
+    "headers": [],
+    "query_string": b"a=1",
+    "path_params": {"thread_id": "t-1", "run_id": "019AB000-0000-7000-8000-000000000002"},
+}
 
 ASSISTANT = (AssistantCreated(A1, "steps", {}, {}, {}, "steps", None),)
 ITEM = (StoreItemPut(NAMESPACE, "name", {"text": "Ana"}),)
@@ -82,6 +90,8 @@ async def test_a_refused_change_of_a_thread_that_was_there_is_recorded(wired: De
     await log_of(wired).append(draft("thread", Key(T1), *DELETED_THREAD))
     (fact,) = await refused(wired, Key(T1), "CreateRun", 404)
     assert (fact.command, fact.reason, fact.count) == ("CreateRun", "run_active", 1)
+    assert fact.target == {"thread_id": "t-1", "run_id": "019ab000-0000-7000-8000-000000000002"}
+    assert fact.body_digest == wired.salts.digest(b"a=1\n", subject_of(None, "anonymous"))
 
 
 @pytest.mark.parametrize("key", [Key(T1), Key(A1), store_key(NAMESPACE)])

@@ -5,8 +5,8 @@ from pydantic import ValidationError
 
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_gateway.http.errors import Problem, validation_detail
+from agentlog_gateway.schemas.assistant_requests import AssistantSearch
 from agentlog_gateway.schemas.requests import (
-    AssistantSearch,
     Body,
     HistoryQuery,
     StateUpdate,
@@ -23,9 +23,9 @@ REFUSED: list[Case] = [
     (ThreadCreate, {"metadata": "x"}, "metadata"),
     (ThreadCreate, {"thread_id": "x"}, "must be a UUID"),
     (ThreadCreate, {"if_exists": "zz"}, "if_exists"),
-    (ThreadCreate, {"ttl": {"ttl": 1}}, "not supported yet"),
-    (ThreadCreate, {"supersteps": []}, "not supported yet"),
-    (ThreadPatch, {"ttl": {"ttl": 1}}, "not supported yet"),
+    (ThreadCreate, {"ttl": 1}, '["ttl"]'),
+    (ThreadCreate, {"supersteps": [{"updates": []}]}, '["supersteps"][0]["updates"]'),
+    (ThreadPatch, {"ttl": {"ttl": 0}}, '["ttl"]["ttl"]'),
     (ThreadSearch, {"limit": 0}, "limit"),
     (ThreadSearch, {"limit": 1001}, "limit"),
     (ThreadSearch, {"limit": "3"}, "limit"),
@@ -42,14 +42,12 @@ REFUSED: list[Case] = [
     (StatelessRun, {"config": {"recursion_limit": "3"}}, "recursion_limit"),
     (StatelessRun, {"config": None}, "config"),
     (StatelessRun, {"stream_mode": "zz"}, "stream_mode"),
-    (StatelessRun, {"stream_mode": ["tools"]}, "stream_mode"),
-    (StatelessRun, {"stream_mode": ["values", "messages"]}, "stream mode messages is not supported yet"),
-    (StatelessRun, {"stream_mode": "debug"}, "stream mode debug is not supported yet"),
+    (StatelessRun, {"stream_mode": ["lifecycle"]}, "stream_mode"),
     (StatelessRun, {"multitask_strategy": "zz"}, "multitask_strategy"),
     (StatelessRun, {"webhook": "https://example.org"}, "not supported yet"),
-    (StatelessRun, {"feedback_keys": ["a"]}, "feedback_keys is not supported yet"),
+    (StatelessRun, {"feedback_keys": ["a", ""]}, "feedback_keys"),
     (StatelessRun, {"langsmith_tracer": {}}, "not supported yet"),
-    (StatelessRun, {"strict_resume": True}, "strict_resume is not supported yet"),
+    (ThreadRun, {"strict_resume": "yes"}, "strict_resume"),
     (StatelessRun, {"after_seconds": "zz"}, "after_seconds"),
     (StatelessRun, {"after_seconds": 1e12}, "after_seconds"),
     (StatelessRun, {"durability": "zz"}, "durability"),

@@ -34,7 +34,7 @@ from agentlog_projections.models.threads import Thread
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 UUID = "019ab000-0000-7000-8000-000000000001"
 ERROR: JsonObject = {"error": "ValueError", "message": "no"}
-ASSISTANT = Assistant(AssistantId(UUID), 1, "agent", "agent", None, {}, {}, {}, AT, AT)
+ASSISTANT = Assistant(AssistantId(UUID), 1, "agent", "agent", None, {}, {}, {}, AT, AT, 0)
 THREAD = Thread(
     thread_id=ThreadId(UUID),
     partition=0,

@@ -851,3 +851,18 @@ async def test_a_run_whose_secrets_cannot_be_read_ends_with_an_error_that_says_s
     assert outcome.error is not None
     assert outcome.error["error"] == "SecretUnreadable"
     assert "LANGGRAPH_AES_KEY" in str(outcome.error["message"])
+
+
+async def test_a_strict_resume_answers_only_an_interrupt_that_waits(env: ExecutorEnv) -> None:
+    asked = await env.run("asking", input={"said": []})
+    wrong: JsonObject = {"resume": {"0" * 32: "nobody"}}
+    refused = await env.run("asking", run=2, command=wrong, strict_resume=True)
+    assert (refused.status, as_object(refused.error)["error"]) == ("error", "UnknownInterruptError")
+    assert as_object(refused.error)["message"] == f"Unknown or already-consumed interrupt: {'0' * 32}"
+    assert (refused.interrupts, refused.values) == (asked.interrupts, asked.values)
+    ignored = await env.run("asking", run=3, command=wrong)
+    assert ignored.status == "success"
+    answered = await env.run("asking", run=4, command={"resume": "me"}, strict_resume=True)
+    assert question(answered) == "really?"
+    saved = [fact for draft in env.log.drafts for fact in draft.facts if isinstance(fact, CheckpointSaved)]
+    assert all("__pregel_strict_resume" not in str(fact.metadata) for fact in saved)

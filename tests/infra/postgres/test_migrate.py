@@ -72,3 +72,33 @@ async def test_a_failed_migration_leaves_nothing_behind(uri: str) -> None:
 async def test_a_server_that_is_away_is_unavailable(uri: str) -> None:
     with pytest.raises(Unavailable):
         await upgrade("postgresql://postgres@/x?host=/nowhere", [NOTES])
+
+
+OLD_ASSISTANTS = """
+CREATE SCHEMA IF NOT EXISTS read_v1;
+CREATE FUNCTION read_v1.searchable(stored json) RETURNS jsonb LANGUAGE sql IMMUTABLE AS 'SELECT stored::text::jsonb';
+CREATE TABLE read_v1.runs (assistant_id text, status text);
+CREATE TABLE read_v1.assistants (
+    assistant_id text PRIMARY KEY, version int NOT NULL, graph_id text NOT NULL, name text NOT NULL, description text,
+    config json NOT NULL, context json NOT NULL, metadata json NOT NULL, created_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL, deleted bool NOT NULL
+);
+INSERT INTO read_v1.assistants VALUES ('a', 3, 'g', 'n', 'told', '{}', '{}', '{}', now(), now(), false);
+"""
+
+
+async def test_assistants_of_an_earlier_release_get_the_versions_that_the_log_would_give(uri: str) -> None:
+    await upgrade(uri, [])
+    connection = await asyncpg.connect(uri)
+    try:
+        await connection.execute(OLD_ASSISTANTS)
+        await connection.execute("UPDATE ledger.alembic_version SET version_num = '0005'")
+        assert "ledger: revision 0007" in await pending(uri, [])
+        await upgrade(uri, [])
+        row = await connection.fetchrow("SELECT newest, revision, system_description, deletion FROM read_v1.assistants")
+        assert row is not None
+        assert tuple(row) == (3, 2, "told", None)
+        indexes = await connection.fetch("SELECT indexname FROM pg_indexes WHERE schemaname = 'read_v1'")
+        assert {"assistants_metadata", "runs_active_of_assistant"} <= {one["indexname"] for one in indexes}
+    finally:
+        await connection.close()

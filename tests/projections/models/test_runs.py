@@ -256,3 +256,32 @@ async def test_only_present_partitions_have_due_runs(given: Applying, env: Proje
     assert await queries.ready(10) == []
     await env.pool.execute("INSERT INTO ledger.positions (partition, present) VALUES (0, true)")
     assert [run.run_id for run in await queries.ready(10)] == ["r1"]
+
+
+async def pages(runs: Runs, status: str, limit: int = 1000) -> list[str]:
+    """Return the active runs with a status, read page by page."""
+    found: list[str] = []
+    after = None
+    while page := await runs.active(status, START + timedelta(days=1), after, limit):
+        assert len(page) <= limit
+        found += [run.run_id for run in page]
+        after = page[-1]
+    return found
+
+
+@pytest.mark.parametrize("limit", [1, 2, 1000])
+async def test_active_runs_are_listed_by_their_status(given: Applying, runs: Runs, limit: int) -> None:
+    await given(
+        draft("t1", thread_created(), run_created("r1")),
+        draft("t1", run_created("r2")),
+        draft("t1", run_created("r3")),
+        draft("t1", run_claimed("r1")),
+        draft("t1", cancel_requested("r3"), demands={Stream("thread-t1"): 3}),
+        draft("t2", thread_created("t2"), run_created("r4", "t2")),
+        draft("t3", thread_created("t3"), run_created("r5", "t3")),
+        draft("t3", thread_deleted("t3")),
+    )
+    assert await pages(runs, "all", limit) == ["r1", "r2", "r4"]
+    assert await pages(runs, "pending", limit) == ["r2", "r4"]
+    assert await pages(runs, "running", limit) == ["r1"]
+    assert await runs.active("all", START, None, limit) == []

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from tests.projections.facts import (
@@ -21,6 +22,7 @@ from tests.projections.projector_env import ProjectorEnv, draft
 
 from agentlog_facts.ids import Stream, ThreadId
 from agentlog_facts.json_value import JsonObject
+from agentlog_facts.thread import ThreadPruned, ThreadTtlSet
 from agentlog_projections.models.thread_fold import shown_config
 from agentlog_projections.models.threads import Thread, ThreadFilter, Threads
 
@@ -341,3 +343,44 @@ async def test_a_thread_whose_values_jsonb_cannot_hold_fails_no_search(
     async with env.pool.acquire() as connection:
         await connection.execute(text, elements)
     assert await found_ids(threads, ThreadFilter(values={"a": 1})) == ["t2"]
+
+
+async def test_a_thread_expires_after_its_last_update_and_not_again_after_a_prune(
+    given: Applying, threads: Threads
+) -> None:
+    ttl: JsonObject = {"strategy": "keep_latest", "ttl_minutes": 1.5}
+    created = draft("t1", replace(thread_created(), ttl=ttl))
+    await given(created)
+    thread = await of(threads)
+    assert (thread.ttl, thread.expires_at) == (ttl, created.occurred_at + timedelta(minutes=1.5))
+    patch = draft("t1", patched({"a": 1}), stream="meta-t1")
+    await given(patch)
+    assert (await of(threads)).expires_at == patch.occurred_at + timedelta(minutes=1.5)
+    await given(draft("t1", ThreadPruned(T1)))
+    thread = await of(threads)
+    assert (thread.expires_at, thread.updated_at, thread.ttl) == (None, patch.occurred_at, ttl)
+    set_again = draft("t1", ThreadTtlSet(T1, {"strategy": "delete", "ttl_minutes": 1}), stream="meta-t1")
+    await given(set_again)
+    expiry = set_again.occurred_at + timedelta(minutes=1)
+    assert (await of(threads)).expires_at == expiry
+    await given(draft("t1", ThreadPruned(T1)))
+    assert (await of(threads)).expires_at == expiry  # a prune does not keep a thread that has to be deleted
+
+
+async def test_a_count_is_that_of_a_search_with_any_filter(given: Applying, threads: Threads) -> None:
+    await given(
+        draft("t1", thread_created("t1", {"a": 1, "tags": ["x", "y"]})),
+        draft("t2", thread_created("t2", {"a": 1})),
+        draft("t3", thread_created("t3", {"a": 2, "nul": "\x00"})),
+    )
+    for where, expected in (
+        (ThreadFilter(), ["t1", "t2", "t3"]),
+        (ThreadFilter(metadata={"a": 1}), ["t1", "t2"]),
+        (ThreadFilter(metadata={"tags": ["x", "y"]}), ["t1"]),
+        (ThreadFilter(metadata={"a": 1}, exclude_metadata=({"tags": ["x", "y"]},)), ["t2"]),
+        (ThreadFilter(exclude_metadata=({"tags": ["x"]}, {"nul": "\x00"}, {})), ["t1", "t2"]),
+        (ThreadFilter(ids=("t1", "t3"), status="idle"), ["t1", "t3"]),
+        (ThreadFilter(status="busy"), []),
+    ):
+        assert await found_ids(threads, where) == expected
+        assert await threads.count(where) == len(expected)

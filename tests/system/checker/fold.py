@@ -113,7 +113,8 @@ def _demanded(now: _Aggregate, commit: Json) -> str:
     demands = commit["demands"]
     for name, demand in demands.items() if isinstance(demands, dict) else ():
         version = now.versions.get(str(name))
-        if demand == "absent" and (version is not None if str(name).startswith("run-") else now.there):
+        own = ("run-",) if commit.get("rules") == 1 else ("run-", "meta-")
+        if demand == "absent" and (version is not None if str(name).startswith(own) else now.there):
             return "exists"
         if demand == "exists" and not now.there:
             return "gone"

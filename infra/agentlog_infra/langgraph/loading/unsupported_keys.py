@@ -39,12 +39,11 @@ _WARNED = frozenset({"priority", "ui", "ui_config", "webhooks"})
 _SUPPORTED: Mapping[str, frozenset[str]] = {
     # A key that disables a missing part is supported: that part answers 404 anyway.
     "http": frozenset({"cors", "disable_a2a", "disable_mcp", "disable_store", "disable_ui", "disable_webhooks"}),
-    "checkpointer": frozenset(),
+    "checkpointer": frozenset({"ttl"}),
     "store": frozenset(),
 }
 _ONLY_WARNED: Mapping[str, frozenset[str]] = {
     "http": frozenset({"logging_headers", "middleware_order"}),
-    "checkpointer": frozenset({"ttl"}),
     "store": frozenset({"ttl"}),
 }
 
@@ -86,7 +85,7 @@ def _of_section(section: str, given: Json) -> list[UnsupportedKey]:
     if not isinstance(given, dict):
         raise Misconfigured(f"{section}: expected an object, found {given!r}")
     wanted = [key for key, value in sorted(given.items()) if _has_effect(key, value) and key not in _SUPPORTED[section]]
-    return [UnsupportedKey(f"{section}.{key}", key not in _ONLY_WARNED[section]) for key in wanted]
+    return [UnsupportedKey(f"{section}.{key}", key not in _ONLY_WARNED.get(section, ())) for key in wanted]
 
 
 def _has_effect(key: str, value: Json) -> bool:

@@ -34,7 +34,6 @@ WARNED: list[tuple[str, Json, str]] = [
     ("ui", {"agent": "./ui.tsx"}, "ui"),
     ("ui_config", {"shared": ["react"]}, "ui_config"),
     ("http", {"logging_headers": {"includes": ["x-a"]}}, "http.logging_headers"),
-    ("checkpointer", {"ttl": {"default_ttl": 1}}, "checkpointer.ttl"),
     ("store", {"ttl": {"default_ttl": 1}}, "store.ttl"),
 ]
 NOTHING: list[tuple[str, Json]] = [
@@ -43,7 +42,7 @@ NOTHING: list[tuple[str, Json]] = [
     ("http", {"disable_runs": False, "mount_prefix": "/", "app": None}),
     ("http", {"disable_mcp": True, "disable_a2a": True, "disable_store": True}),
     ("http", {"cors": {"allow_origins": ["https://a.example"]}}),
-    ("checkpointer", {"backend": "default"}),
+    ("checkpointer", {"backend": "default", "ttl": {"default_ttl": 1}}),
     ("store", {}),
 ]
 

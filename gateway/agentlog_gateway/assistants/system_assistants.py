@@ -7,14 +7,12 @@ from agentlog_commands.assistants import EnsureSystemAssistant, system_assistant
 from agentlog_commands.command import Decision, Refused
 from agentlog_commands.identity import digest
 from agentlog_commands.submit import Intent, Voided
-from agentlog_facts.assistant import AssistantRevised, AssistantState
 from agentlog_facts.back_off import back_off
 from agentlog_facts.envelope import Actor, Cause
 from agentlog_facts.errors import AgentlogError, Unavailable
 from agentlog_facts.ids import Key
 from agentlog_gateway import timeouts
 from agentlog_gateway.api.dependencies import Dependencies
-from agentlog_projections.models.assistants import Assistant
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +37,10 @@ async def _ensure(dependencies: Dependencies, graph_id: str) -> None:
     event_id = dependencies.ids.uuid7()
 
     async def decide() -> Decision:
-        await dependencies.caught_up.require(assistant_id, fresh=True)
-        return command.decide(_state(await dependencies.assistants.get(assistant_id)))
+        partition = dependencies.log.partition_of(Key(assistant_id))
+        found = await dependencies.contexts.assistant(assistant_id, partition)
+        told = None if found.row is None else found.row.system_description
+        return command.decide(found.state, found.version, told)
 
     intent = Intent(Key(assistant_id), event_id, digest(b""), Cause(SYSTEM, event_id), serial=True)
     done = await dependencies.submitter.submit(
@@ -50,19 +50,3 @@ async def _ensure(dependencies: Dependencies, graph_id: str) -> None:
         raise AgentlogError(f"assistant of graph {graph_id}: {done.void}")
     if not isinstance(done, Refused):
         log.info("assistant.ensured", extra={"graph": graph_id, "stream": f"assistant-{assistant_id}"})
-
-
-def _state(row: Assistant | None) -> AssistantState:
-    if row is None:
-        return AssistantState()
-    current = AssistantRevised(
-        row.assistant_id,
-        row.version,
-        row.graph_id,
-        row.config,
-        row.context,
-        row.metadata,
-        row.name,
-        row.description,
-    )
-    return AssistantState(exists=True, current=row.version, versions={row.version: current})

@@ -1,0 +1,1 @@
+"""Assistants: their endpoints, their use by runs, and those that the server makes."""

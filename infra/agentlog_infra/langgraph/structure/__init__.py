@@ -1,0 +1,1 @@
+"""Structure of graphs for clients: drawings, JSON schemas, subgraphs."""
