@@ -284,6 +284,21 @@ async def test_an_outage_of_the_rows_loses_nothing(env: StreamEnv) -> None:
     await client.close()
 
 
+async def test_an_outage_of_the_rows_delays_only_what_needs_them(env: StreamEnv) -> None:
+    client = await opened(env)
+    env.create(FIRST)
+    await env.claim(FIRST)
+    await env.flush(VALUES, run_id=FIRST)
+    await env.accept_end("error", run_id=FIRST, event_id="reaped")
+    env.rows.away = True
+    error = Frame("error", {"error": "WorkerDied", "message": ""})
+    await env.announce("reaped", error, run_id=FIRST)
+    assert await client.read(2) == [started(FIRST, 6), ("values", {"n": 1})]
+    env.rows.away = False
+    assert await client.read(2) == [("error", error.data), done(FIRST)]
+    await client.close()
+
+
 async def test_a_client_that_falls_behind_goes_on_from_the_log(env: StreamEnv) -> None:
     client = await opened(env)
     env.create(FIRST)
