@@ -485,8 +485,10 @@ async def test_a_second_attempt_does_not_pass_a_breakpoint_inside_a_subgraph(env
     assert last.values == {"said": ["a", "b", "c"]}
 
 
-async def test_a_run_that_is_stopped_ends_as_interrupted(env: ExecutorEnv) -> None:
-    work = asyncio.create_task(env.run("blocking", input={"said": []}, stream_mode=["updates"]))
+@pytest.mark.parametrize("mode", ["updates", "events"])
+@pytest.mark.parametrize("durability", ["async", "exit"])
+async def test_a_run_that_is_stopped_ends_as_interrupted(env: ExecutorEnv, mode: str, durability: str) -> None:
+    work = asyncio.create_task(env.run("blocking", input={"said": []}, stream_mode=[mode], durability=durability))
     await entered()
     env.stop.set()
     outcome = await work
@@ -521,8 +523,9 @@ async def test_a_thread_that_goes_on_after_its_run_puts_no_more_items(env: Execu
     assert calls() == ["AttemptLost"]
 
 
-async def test_a_drained_run_leaves_nothing_running(env: ExecutorEnv) -> None:
-    work = asyncio.create_task(env.run("blocking", input={"said": []}))
+@pytest.mark.parametrize("mode", ["values", "events"])
+async def test_a_drained_run_leaves_nothing_running(env: ExecutorEnv, mode: str) -> None:
+    work = asyncio.create_task(env.run("blocking", input={"said": []}, stream_mode=[mode]))
     await entered()
     env.stop.set()
     work.cancel()
@@ -534,8 +537,9 @@ async def test_a_drained_run_leaves_nothing_running(env: ExecutorEnv) -> None:
     assert latest.channels["said"].items == ("a",)  # the step that was finished is on the log
 
 
-async def test_a_drained_run_is_over_only_when_its_code_is(env: ExecutorEnv) -> None:
-    work = asyncio.create_task(env.run("defying", input={"said": []}))
+@pytest.mark.parametrize("mode", ["values", "events"])
+async def test_a_drained_run_is_over_only_when_its_code_is(env: ExecutorEnv, mode: str) -> None:
+    work = asyncio.create_task(env.run("defying", input={"said": []}, stream_mode=[mode]))
     await entered()
     env.stop.set()
     for _ in range(3):

@@ -65,6 +65,7 @@ class ThreadStream:
         self._tail: FrameTail | None = None
         self._subscription: RunSubscription | None = None
         self._waiting: list[PositionedFrames] = []
+        self._ready: ThreadBatch = []
         self._shows = True  # whether the current run is shown
         self._closed = False
         self._away_since: float | None = None
@@ -103,12 +104,12 @@ class ThreadStream:
                     self._drop_tail()
                 except Gap as gap:
                     start, self._cursor = self._cursor, max(gap.available_from, self._cursor + SLOTS)
-                    yield [StreamGap(start, gap.available_from)]
+                    yield [*self._taken(), StreamGap(start, gap.available_from)]
                 except Unavailable as fault:
                     self._drop_tail()
                     if self._gives_up(fault):
                         return
-                    yield [StreamHeartbeat()]
+                    yield [*self._taken(), StreamHeartbeat()]
                     await asyncio.sleep(timeouts.STREAM_RETRY_S)  # back-off before the log is read again
         finally:
             self.close()
@@ -120,29 +121,32 @@ class ThreadStream:
             self._tail = await self._frames.tail(self._thread_id)
         if start is not None:
             self._start(start, self._tail.start)
-        batch: ThreadBatch = []
         size_bytes = 0
         if self._cursor < self._tail.start:
             async with aclosing(self._frames.read(self._thread_id, self._cursor, self._tail.start)) as flushes:
                 async for flush in flushes:
-                    batch += await self._next(flush)
+                    await self._next(flush)
                     size_bytes += flush.size_bytes
                     if self._closed:
                         return
                     if size_bytes > BATCH_BYTES or self._beat_due:
-                        yield batch
-                        batch, size_bytes = [], 0
+                        yield self._taken()
+                        size_bytes = 0
             self._cursor = max(self._cursor, self._tail.start)
-        batch += [*await self._settled(), *await self._announced_meanwhile()]
-        if batch:
-            yield batch
+        await self._settle()
+        if self._ready:
+            yield self._taken()
         while not self._closed and self._tail is not None:
-            batch = []
             for flush in await self._tail.next():
-                batch += await self._next(flush)
-            batch += [*await self._settled(), *await self._announced_meanwhile()]
-            if batch or self._beat_due:
-                yield batch
+                await self._next(flush)
+            await self._settle()
+            if self._ready or self._beat_due:
+                yield self._taken()
+
+    def _taken(self) -> ThreadBatch:
+        """Return the events that are ready; a fault between two flushes loses none of them."""
+        taken, self._ready = self._ready, []
+        return taken
 
     def _start(self, start: ThreadStart, live_from: int) -> None:
         self._begin = None
@@ -153,42 +157,43 @@ class ThreadStream:
             self._order.run_id = start.running
             self._watch(start.running)
 
-    async def _next(self, flush: PositionedFrames) -> ThreadBatch:
-        """Return the events of the next flush of the thread, and those of a run that it shows to be over."""
+    async def _next(self, flush: PositionedFrames) -> None:
+        """Read the next flush of the thread, which may also show that the run before is over."""
         if flush.position < self._cursor:
-            return []
-        shown = await self._events(flush)
+            return
+        await self._process(flush)
         self._cursor = flush.position + SLOTS
-        return [*shown, *await self._announced_meanwhile()]
+        await self._settle()
 
-    async def _announced_meanwhile(self) -> ThreadBatch:
-        """Return the announcements that waited for the end before them, so that positions only grow."""
-        shown: ThreadBatch = []
+    async def _settle(self) -> None:
+        """Add the end of the current run once it is known, and the announcements that waited for it.
+
+        So the positions of the events only grow.
+        """
+        self._ready += self._settled()
         while self._waiting and not self._order.holds:
-            flush = self._waiting.pop(0)
-            shown += await self._announced(flush, str(flush.record.of))
-        return shown
+            flush = self._waiting[0]
+            self._ready += await self._announced(flush, str(flush.record.of))
+            self._waiting = self._waiting[1:]
 
-    async def _events(self, flush: PositionedFrames) -> ThreadBatch:
+    async def _process(self, flush: PositionedFrames) -> None:
         record, order = flush.record, self._order
         if record.of is not None:
-            if not order.holds:
-                return await self._announced(flush, record.of)
             self._waiting = [*self._waiting, flush][-REMEMBERED:]
-            self._refresh()
-            return []
+            if order.holds:
+                self._refresh()
+            return
         if not order.is_new(flush):
-            return []
-        before: ThreadBatch = []
+            return
         if order.follows(flush):
-            before = await self._end_of_earlier(flush.record.run_id)
+            self._ready += await self._end_of_earlier(record.run_id)
         if order.run_id != record.run_id:
             await self._enter(flush)
         shown = order.accept(flush)
         if order.holds:
             self._later(timeouts.END_HINT_S, self._refresh)
-            return before + await self._settled()
-        return [*before, *self._visible(flush)] if shown else before
+        elif shown:
+            self._ready += self._visible(flush)
 
     async def _announced(self, flush: PositionedFrames, event_id: str) -> ThreadBatch:
         """Return what another process than the worker tells: an update of the state, or the end of a run."""
@@ -223,7 +228,7 @@ class ThreadStream:
             return []
         return self._end(earlier, await self._watcher.look(earlier), complete=True)
 
-    async def _settled(self) -> ThreadBatch:
+    def _settled(self) -> ThreadBatch:
         """Return the end of the current run, if its row tells it and its last flush is there."""
         current = self._subscription
         if current is None or not current.over or current.run_id != self._order.run_id:

@@ -8,14 +8,16 @@ import pytest
 from tests.contracts.memory_frames import MemoryFrames
 from tests.gateway.stream_env import DEADLINE_S, THREAD, Event, StreamEnv, parsed, stream_env_over
 
-from agentlog_facts.frame import STATE_UPDATE, Frame, FrameRecord
+from agentlog_facts.frame import STATE_UPDATE, Frame, FrameRecord, event_id
 from agentlog_facts.ids import RunId, ThreadId
+from agentlog_facts.json_value import Json, as_object
 from agentlog_gateway.http.errors import Problem
 from agentlog_gateway.streaming.sse import Framer
 from agentlog_gateway.streaming.threads.announcer import NO_RUN
 from agentlog_gateway.streaming.threads.thread_modes import ThreadEncoder, thread_modes
 from agentlog_gateway.streaming.threads.thread_stream import ThreadStream
 from agentlog_gateway.streaming.threads.thread_streams import ThreadStreams
+from agentlog_infra.kafka.outputs.buffer import MAX_FLUSHES
 
 FIRST, SECOND = RunId("run-1"), RunId("run-2")
 VALUES = Frame("values", {"n": 1})
@@ -52,7 +54,7 @@ class Client:
         async for batch in events:
             yield self._encoder.encode(batch)
 
-    async def read(self, count: int) -> list[tuple[str, object]]:
+    async def read(self, count: int) -> list[tuple[str, Json]]:
         """Return the names and data of the next `count` events."""
         async with asyncio.timeout(DEADLINE_S):
             while len(self.got) < count:
@@ -279,6 +281,48 @@ async def test_an_outage_of_the_rows_loses_nothing(env: StreamEnv) -> None:
     await client.listens()
     env.rows.away = False
     assert await client.read(3) == [started(FIRST, 6), ("values", {"n": 1}), done(FIRST)]
+    await client.close()
+
+
+async def test_an_outage_of_the_rows_delays_only_what_needs_them(env: StreamEnv) -> None:
+    client = await opened(env)
+    env.create(FIRST)
+    await env.claim(FIRST)
+    await env.flush(VALUES, run_id=FIRST)
+    await env.accept_end("error", run_id=FIRST, event_id="reaped")
+    env.rows.away = True
+    error = Frame("error", {"error": "WorkerDied", "message": ""})
+    await env.announce("reaped", error, run_id=FIRST)
+    assert await client.read(2) == [started(FIRST, 6), ("values", {"n": 1})]
+    env.rows.away = False
+    assert await client.read(2) == [("error", error.data), done(FIRST)]
+    await client.close()
+
+
+async def test_a_client_that_falls_behind_goes_on_from_the_log(env: StreamEnv) -> None:
+    client = await opened(env)
+    env.create(FIRST)
+    await env.claim(FIRST)
+    for number in range(MAX_FLUSHES + 10):
+        await env.flush(Frame("values", {"n": number}), run_id=FIRST)
+    await env.finish(run_id=FIRST)
+    told = await client.read(MAX_FLUSHES + 12)
+    assert told[1:-1] == [("values", {"n": number}) for number in range(MAX_FLUSHES + 10)]
+    assert told[-1] == done(FIRST)
+    await client.close()
+
+
+async def test_what_has_expired_is_told_as_a_gap(env: StreamEnv) -> None:
+    await a_run(env, FIRST)
+    await a_run(env, SECOND)
+    assert isinstance(env.log, MemoryFrames)
+    start = await env.log.end(THREAD)
+    await env.log.expire(THREAD, start)
+    await a_run(env, RunId("run-3"))
+    client = Client(env, "-1")
+    [gap, *rest] = await client.read(3)
+    assert (gap[0], as_object(gap[1])["to"]) == ("gap", event_id(start))
+    assert rest == [started(RunId("run-3"), 12), done(RunId("run-3"))]
     await client.close()
 
 
