@@ -154,6 +154,10 @@ class GraphAccess(Protocol):
         """Return the keys of a run's context that its `configurable` mirrors, None for all."""
         ...
 
+    def is_made_by_factory(self, graph_id: str) -> bool:
+        """Return whether a factory makes the graph, which then needs `opened_with`."""
+        ...
+
     async def output_values(self, graph_id: str, thread_id: ThreadId, values: Json) -> Json:
         """Return the part of a state's values that the graph's output schema names: the output of a run.
 
@@ -162,9 +166,18 @@ class GraphAccess(Protocol):
         ...
 
     async def get_state(
-        self, graph_id: str, thread_id: ThreadId, at: At = LATEST, *, subgraphs: bool = False
+        self,
+        graph_id: str,
+        thread_id: ThreadId,
+        at: At = LATEST,
+        *,
+        subgraphs: bool = False,
+        opened_with: JsonObject | None = None,
     ) -> EncodedState:
-        """Return a snapshot. Source: docs/http-api.md, section 6.1."""
+        """Return a snapshot. `opened_with` is the config of the thread's last run with its `context`, for a factory.
+
+        Source: docs/http-api.md, section 6.1.
+        """
         ...
 
     async def get_history(
@@ -176,6 +189,7 @@ class GraphAccess(Protocol):
         before: str | None = None,
         limit: int = 1,
         metadata: JsonObject | None = None,
+        opened_with: JsonObject | None = None,
     ) -> list[EncodedState]:
         """Return snapshots, newest first in log order; `before` is a checkpoint id.
 
@@ -194,6 +208,7 @@ class GraphAccess(Protocol):
         view: JsonObject | None = None,
         metadata: JsonObject | None = None,
         config: JsonObject | None = None,
+        opened_with: JsonObject | None = None,
     ) -> StateChange:
         """Apply values and return the change to commit, without writing it.
 

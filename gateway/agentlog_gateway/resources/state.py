@@ -9,7 +9,8 @@ from agentlog_commands.submit import Submitted, Voided
 from agentlog_commands.threads import UpdateState
 from agentlog_facts.graph_ports import LATEST, At, EncodedState, StateChange
 from agentlog_facts.ids import ThreadId
-from agentlog_facts.json_value import Json, JsonObject, dump
+from agentlog_facts.json_value import Json, JsonObject, as_object, dump
+from agentlog_facts.secret_values import mask_kwargs
 from agentlog_facts.thread import StateUpdated
 from agentlog_gateway.api.request_context import RequestContext
 from agentlog_gateway.http.errors import Problem, invalid, thread_not_found
@@ -27,6 +28,22 @@ def graph_of(thread: Thread) -> str | None:
     """Return the graph of a thread's last run, None before the first run."""
     graph_id = thread.metadata.get("graph_id")
     return graph_id if isinstance(graph_id, str) else None
+
+
+async def opening(context: RequestContext, graph_id: str, thread_id: ThreadId) -> JsonObject | None:
+    """Return the config and context of the thread's last run if a factory makes its graph, without secrets.
+
+    A thread without a run, such as a copy, has the config that it shows. Raises: GraphNotFound, Unavailable.
+    """
+    dependencies = context.dependencies
+    if not dependencies.graphs.is_made_by_factory(graph_id):
+        return None
+    found = await dependencies.runs.of_thread(thread_id, limit=1)
+    if not found:
+        thread = await dependencies.threads.get(thread_id, with_values=False)
+        return None if thread is None else thread.config
+    kwargs = mask_kwargs(found[0].kwargs, dependencies.secrets.keys)
+    return {**as_object(kwargs.get("config") or {}, "config"), "context": kwargs.get("context")}
 
 
 def at_checkpoint(ref: CheckpointRef | None, checkpoint_id: str | None = None) -> At:
@@ -82,7 +99,10 @@ async def _snapshot(context: RequestContext, at: At, *, subgraphs: bool, select:
         if graph_id is None:
             found = empty_snapshot(thread_id, at)
         else:
-            found = await context.dependencies.graphs.get_state(graph_id, thread_id, at, subgraphs=subgraphs)
+            opened_with = await opening(context, graph_id, thread_id)
+            found = await context.dependencies.graphs.get_state(
+                graph_id, thread_id, at, subgraphs=subgraphs, opened_with=opened_with
+            )
         return Answer(selected_state(found, select), lasting=found.lasting)
 
     return await _answered(context, ["state", *_place(at), subgraphs, [*(select or ())]], read)
@@ -147,8 +167,9 @@ async def _history(
     async def read(thread_id: ThreadId, graph_id: str | None) -> Answer:
         if graph_id is None or limit <= 0:
             return Answer(b"[]", lasting=False)
+        opened_with = await opening(context, graph_id, thread_id)
         found = await context.dependencies.graphs.get_history(
-            graph_id, thread_id, at, before=before, limit=limit, metadata=metadata
+            graph_id, thread_id, at, before=before, limit=limit, metadata=metadata, opened_with=opened_with
         )
         body = b"[%s]" % b",".join([selected_state(snapshot, select) for snapshot in found])
         return Answer(body, lasting=bool(found) and all(one.lasting for one in found))
@@ -188,6 +209,7 @@ class StateWrite:
             at=at_checkpoint(self._body.checkpoint, self._body.checkpoint_id),
             view=thread.values,
             config=thread.config,
+            opened_with=await opening(self._context, graph_id, self._thread_id),
         )
 
 

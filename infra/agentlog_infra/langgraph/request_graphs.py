@@ -54,15 +54,28 @@ class RequestGraphs:
         """Return the keys of a context that `configurable` mirrors, None for all. Raises GraphNotFound."""
         return self._apart.context_keys(graph_id)
 
+    def is_made_by_factory(self, graph_id: str) -> bool:
+        """Return whether a factory makes the graph. Raises GraphNotFound."""
+        return self._apart.is_made_by_factory(graph_id)
+
     async def output_values(self, graph_id: str, thread_id: ThreadId, values: Json) -> Json:
         """Return the part of a state's values that the output schema names. Raises: GraphFailed, GraphNotFound."""
         return await self._read(graph_id, lambda access: access.output_values(graph_id, thread_id, values))
 
     async def get_state(
-        self, graph_id: str, thread_id: ThreadId, at: At = LATEST, *, subgraphs: bool = False
+        self,
+        graph_id: str,
+        thread_id: ThreadId,
+        at: At = LATEST,
+        *,
+        subgraphs: bool = False,
+        opened_with: JsonObject | None = None,
     ) -> EncodedState:
         """Return a snapshot. Raises: GraphFailed, GraphNotFound, Unavailable."""
-        return await self._read(graph_id, lambda access: access.get_state(graph_id, thread_id, at, subgraphs=subgraphs))
+        return await self._read(
+            graph_id,
+            lambda access: access.get_state(graph_id, thread_id, at, subgraphs=subgraphs, opened_with=opened_with),
+        )
 
     async def get_history(
         self,
@@ -73,11 +86,14 @@ class RequestGraphs:
         before: str | None = None,
         limit: int = 1,
         metadata: JsonObject | None = None,
+        opened_with: JsonObject | None = None,
     ) -> list[EncodedState]:
         """Return snapshots in log order, newest first. Raises: GraphFailed, GraphNotFound, Unavailable."""
 
         def read(access: LangGraphAccess) -> Coroutine[object, object, list[EncodedState]]:
-            return access.get_history(graph_id, thread_id, at, before=before, limit=limit, metadata=metadata)
+            return access.get_history(
+                graph_id, thread_id, at, before=before, limit=limit, metadata=metadata, opened_with=opened_with
+            )
 
         return await self._read(graph_id, read)
 
@@ -92,12 +108,21 @@ class RequestGraphs:
         view: JsonObject | None = None,
         metadata: JsonObject | None = None,
         config: JsonObject | None = None,
+        opened_with: JsonObject | None = None,
     ) -> StateChange:
         """Apply values and return the facts to commit. Raises: BadUpdate, GraphFailed, GraphNotFound, Unavailable."""
         access = self._apart
         return await self._loops.run(
             lambda: access.update_state(
-                graph_id, thread_id, values, as_node=as_node, at=at, view=view, metadata=metadata, config=config
+                graph_id,
+                thread_id,
+                values,
+                as_node=as_node,
+                at=at,
+                view=view,
+                metadata=metadata,
+                config=config,
+                opened_with=opened_with,
             )
         )
 

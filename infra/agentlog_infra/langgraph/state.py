@@ -12,6 +12,7 @@ from langgraph.errors import EmptyInputError, InvalidUpdateError
 from langgraph.types import StateSnapshot, StateUpdate
 
 from agentlog_facts.checkpoint_ports import CheckpointQuery, CheckpointReads
+from agentlog_facts.configurable import is_server_key
 from agentlog_facts.graph_ports import LATEST, At, BadUpdate, EncodedState, StateChange, StepUpdate, ThreadView
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
@@ -88,6 +89,10 @@ class LangGraphAccess:
         graph = self._dependencies.graphs.compiled(graph_id)
         return () if graph is None else context_keys(graph.context_schema)
 
+    def is_made_by_factory(self, graph_id: str) -> bool:
+        """Return whether a factory makes the graph. Raises GraphNotFound."""
+        return self._dependencies.graphs.compiled(graph_id) is None
+
     async def output_values(self, graph_id: str, thread_id: ThreadId, values: Json) -> Json:
         """Return the part of a state's values that the output schema names. Raises: GraphFailed, GraphNotFound."""
         graph = self._dependencies.graphs.compiled(graph_id)
@@ -97,11 +102,17 @@ class LangGraphAccess:
             return output_json(made, values)
 
     async def get_state(
-        self, graph_id: str, thread_id: ThreadId, at: At = LATEST, *, subgraphs: bool = False
+        self,
+        graph_id: str,
+        thread_id: ThreadId,
+        at: At = LATEST,
+        *,
+        subgraphs: bool = False,
+        opened_with: JsonObject | None = None,
     ) -> EncodedState:
         """Return a snapshot. Raises: GraphFailed, GraphNotFound, Unavailable."""
         config = config_at(thread_id, at)
-        async with self._reader(graph_id, config, self._dependencies.reads) as reader:
+        async with self._reader(graph_id, _opening(config, opened_with), self._dependencies.reads) as reader:
             of = reader.at(at.checkpoint_ns)
             if isinstance(of, SnapshotReader):
                 return (await of.state(thread_id, at, subgraphs=subgraphs)).encoded(
@@ -118,12 +129,13 @@ class LangGraphAccess:
         before: str | None = None,
         limit: int = 1,
         metadata: JsonObject | None = None,
+        opened_with: JsonObject | None = None,
     ) -> list[EncodedState]:
         """Return snapshots in log order, newest first. Raises: GraphFailed, GraphNotFound, Unavailable."""
         config = config_at(thread_id, at)
         ns, checkpoint_id = at.checkpoint_ns, at.checkpoint_id
         query = CheckpointQuery(thread_id, ns, checkpoint_id or None, before, metadata or None, limit=limit)
-        async with self._reader(graph_id, config, self._dependencies.reads) as reader:
+        async with self._reader(graph_id, _opening(config, opened_with), self._dependencies.reads) as reader:
             of = reader.at(ns)
             if isinstance(of, SnapshotReader):
                 found = await of.history(query)
@@ -143,6 +155,7 @@ class LangGraphAccess:
         view: JsonObject | None = None,
         metadata: JsonObject | None = None,
         config: JsonObject | None = None,
+        opened_with: JsonObject | None = None,
     ) -> StateChange:
         """Apply values and return the facts that the caller has to commit.
 
@@ -150,7 +163,8 @@ class LangGraphAccess:
         """
         of_thread = _with_configurable(config_at(thread_id, at), config or {})
         of_thread["metadata"] = {"graph_id": graph_id, **(metadata or {})}
-        update = _Update(graph_id, thread_id, of_thread, ((StateUpdate(_typed(values), as_node),),))
+        steps = ((StateUpdate(_typed(values), as_node),),)
+        update = _Update(graph_id, thread_id, of_thread, steps, _opening(of_thread, opened_with))
         try:
             return await self._update(update, self._dependencies.reads, view)
         except BadUpdate:
@@ -168,14 +182,14 @@ class LangGraphAccess:
         config = config_at(thread_id, LATEST)
         config["metadata"] = {"graph_id": graph_id}
         steps = [[_step_update(one) for one in updates] for updates in supersteps]
-        return await self._update(_Update(graph_id, thread_id, config, steps), self._dependencies.reads, None)
+        return await self._update(_Update(graph_id, thread_id, config, steps, config), self._dependencies.reads, None)
 
     async def _update(self, update: "_Update", reads: CheckpointReads, view: JsonObject | None) -> StateChange:
         journal = CollectingJournal(update.thread_id)
         token = self._dependencies.ids.uuid7()
         saver = LogSaver(OverlaidReads(reads), journal, self._dependencies.serde, token, self._hidden)
         async with self._opened(
-            update.graph_id, saver, Access("threads.update", self._store(), update.config)
+            update.graph_id, saver, Access("threads.update", self._store(), update.opening)
         ) as graph:
             written = await _updated(graph, update)
             snapshot = await graph.aget_state(config_at(update.thread_id))
@@ -187,7 +201,7 @@ class LangGraphAccess:
 
     async def _is_stuck(self, update: "_Update") -> bool:
         """Return whether the graph cannot apply the pending writes, whatever the update is."""
-        async with self._reading(update.graph_id, update.config, self._dependencies.reads) as graph:
+        async with self._reading(update.graph_id, update.opening, self._dependencies.reads) as graph:
             try:
                 await graph.aget_state(update.config)
             except REFUSED:
@@ -241,14 +255,28 @@ def _with_configurable(address: RunnableConfig, of_thread: JsonObject) -> Runnab
     return {**address, "configurable": {**shown, **address.get("configurable", {})}}
 
 
+def _opening(address: RunnableConfig, opened_with: JsonObject | None) -> RunnableConfig:
+    """Return the address with the config of a run, for a factory; keys of its context are in `configurable` too."""
+    stated = opened_with or {}
+    context, given = stated.get("context"), stated.get("configurable")
+    keys = (context if isinstance(context, dict) else {}) | (given if isinstance(given, dict) else {})
+    own: JsonObject = {name: value for name, value in keys.items() if not is_server_key(name)}
+    opening = _with_configurable(address, {"configurable": own})
+    tags = stated.get("tags")
+    if tags and isinstance(tags, list):
+        opening["tags"] = [str(tag) for tag in tags]
+    return opening
+
+
 @dataclass(frozen=True, slots=True)
 class _Update:
-    """The arguments of a state update."""
+    """The arguments of a state update; its graph is opened with `opening`, which no checkpoint shows."""
 
     graph_id: str
     thread_id: ThreadId
     config: RunnableConfig
     supersteps: Sequence[Sequence[StateUpdate]]
+    opening: RunnableConfig
 
 
 def _step_update(stated: StepUpdate) -> StateUpdate:

@@ -320,6 +320,24 @@ async def test_a_factory_gets_the_config_of_the_thread_for_updates(factories: Ex
     assert {"api_key", "created_by"}.isdisjoint(saved.metadata)
 
 
+async def test_a_factory_gets_the_config_and_the_context_of_the_last_run_for_reads_too(factories: ExecutorEnv) -> None:
+    await factories.run("by_model", input={"said": []}, config={"configurable": {"model": "m"}})
+    access = factories.access
+    with pytest.raises(GraphFailed):
+        await access.get_state("by_model", THREAD)
+    of_run: JsonObject = {
+        "configurable": {"run_id": "r", "checkpoint_id": "c", "api_key": MASK},
+        "context": {"model": "m"},
+    }
+    state = await access.get_state("by_model", THREAD, opened_with=of_run)
+    assert state.values is not None
+    assert len(await access.get_history("by_model", THREAD, limit=9, opened_with=of_run)) == 5
+    change = await access.update_state("by_model", THREAD, {"said": ["y"]}, config={}, opened_with=of_run)
+    [saved] = [fact for fact in change.facts if isinstance(fact, CheckpointSaved)]
+    assert "model" not in saved.metadata  # the context of a run is in no checkpoint
+    assert (access.is_made_by_factory("by_model"), factories.access.is_made_by_factory("by_thread")) == (True, True)
+
+
 async def test_what_the_code_of_a_graph_raises_when_read_is_a_named_fault(factories: ExecutorEnv) -> None:
     await factories.run("broken", input={"said": []})
     with pytest.raises(GraphFailed, match="graph broken: its code raised LookupError"):
