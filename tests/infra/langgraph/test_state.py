@@ -335,7 +335,7 @@ async def test_a_factory_gets_the_config_and_the_context_of_the_last_run_for_rea
     change = await access.update_state("by_model", THREAD, {"said": ["y"]}, config={}, opened_with=of_run)
     [saved] = [fact for fact in change.facts if isinstance(fact, CheckpointSaved)]
     assert "model" not in saved.metadata  # the context of a run is in no checkpoint
-    assert (access.is_made_by_factory("by_model"), factories.access.is_made_by_factory("by_thread")) == (True, True)
+    assert access.is_made_by_factory("by_model")
 
 
 async def test_what_the_code_of_a_graph_raises_when_read_is_a_named_fault(factories: ExecutorEnv) -> None:
