@@ -31,6 +31,7 @@ from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load
 from agentlog_facts.store import StoreItemDeleted, StoreItemPut, store_key
 from agentlog_facts.system import KafkaSettingsAccepted
 from agentlog_facts.thread import RunAlive
+from agentlog_facts.thread_copy import ThreadCopyAsked, ThreadCopyGivenUp
 from agentlog_facts.version import VERSION
 from agentlog_facts.vocabulary import SCHEMAS, encode_commit, encode_facts, parse_commit
 from agentlog_infra.kafka.partitions import partition_of
@@ -225,6 +226,21 @@ async def short_lived(story: Story) -> None:
     await story.api.call("PATCH", f"/threads/{thread_id}", {"ttl": {"ttl": 9000, "strategy": "delete"}})
 
 
+async def copied(story: Story) -> None:
+    """Copy a thread, go on with the copy, and leave another copy that was given up."""
+    source = await story.thread({"graph_id": "story", "chapter": "copied"})
+    update: JsonObject = {"values": {"word": "copied"}, "as_node": "__start__"}
+    await story.api.call("POST", f"/threads/{source}/state", update)
+    made = as_object(await story.api.call("POST", f"/threads/{source}/copy"))
+    thread_id = str(made["thread_id"])
+    story.threads.append(thread_id)
+    await story.run(thread_id, {"word": "copied"})
+    late, at = ThreadId(str(uuid4())), SystemClock().now()
+    asked = ThreadCopyAsked(late, ThreadId(source), at, {"thread": 0, "meta": None}, 1, {}, None, {}, (), {})
+    await story.write(late, f"copy-{late}", asked)
+    await story.write(late, f"copy-{late}", ThreadCopyGivenUp(late, "late"))
+
+
 async def not_counted(story: Story) -> None:
     """Append records without effect: a repeat, a violated demand, bytes, a record on the wrong partition."""
     key = story.threads[0].encode()
@@ -251,6 +267,7 @@ CHAPTERS: tuple[Callable[[Story], Awaitable[None]], ...] = (
     remembered,
     assistants,
     short_lived,
+    copied,
     not_counted,
 )
 
