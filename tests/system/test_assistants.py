@@ -1,5 +1,6 @@
 """Assistants over HTTP: each row of the tables of docs/http-api.md, section 4."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import uuid4
@@ -248,3 +249,15 @@ async def test_a_retry_with_the_same_key_gets_the_first_answer(server: RunningSe
     assert as_object(await api.call("GET", at))["version"] == 3
     token = {"X-Consistency-Token": patched.headers["x-consistency-token"]}
     assert (await ask(server, "GET", at, headers=token)).status == 200
+
+
+async def test_patches_at_the_same_time_are_versions_of_their_own(api: Api) -> None:
+    assistant = await made(api)
+    done = await asyncio.gather(
+        *(api.call("PATCH", path(assistant), {"metadata": {str(number): number}}) for number in range(12))
+    )
+    assert sorted(str(as_object(one)["version"]).zfill(2) for one in done) == [
+        f"{number:02}" for number in range(2, 14)
+    ]
+    kept = await api.get(path(assistant))
+    assert kept["metadata"] == {str(number): number for number in range(12)}
