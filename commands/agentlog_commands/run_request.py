@@ -3,7 +3,7 @@
 Source: docs/http-api.md, sections 7.1 and 7.2.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal, TypeAlias
@@ -13,7 +13,7 @@ from agentlog_commands.metadata_limit import DEFAULT, MetadataLimit
 from agentlog_facts.configurable import RESERVED_METADATA, RESERVED_THREAD_METADATA, USER_ID, is_reserved, is_server_key
 from agentlog_facts.ids import AssistantId, RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject
-from agentlog_facts.thread import RunCreated
+from agentlog_facts.thread import RunCreated, answered
 
 Strategy: TypeAlias = Literal["reject", "rollback", "interrupt", "enqueue"]
 Durability: TypeAlias = Literal["sync", "async", "exit"]
@@ -30,6 +30,29 @@ class RunAssistant:
     config: JsonObject
     context: JsonObject
     metadata: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class OpenInterrupts:
+    """The open interrupts of a thread, as interrupt id -> task id, and its newest checkpoint, None if it has none."""
+
+    tasks: Mapping[str, str]
+    checkpoint_id: str | None
+
+    def answered_by(self, run: RunCreated, checkpoint_id: str | None) -> tuple[JsonObject, ...]:
+        """Return the interrupts that a resume answers, as `RunCreated.resumes` names them.
+
+        `checkpoint_id` is that from which the run starts, None for the newest one. Without ids in the resume, it
+        answers all that are open.
+        """
+        named = answered(run) or ()
+        if checkpoint_id in (None, self.checkpoint_id):
+            return tuple(_resumed(name, self.tasks.get(name), self.checkpoint_id) for name in named or self.tasks)
+        return tuple(_resumed(name, None, checkpoint_id) for name in named or (None,))
+
+
+def _resumed(interrupt_id: str | None, task_id: str | None, checkpoint_id: str | None) -> JsonObject:
+    return {"interrupt_id": interrupt_id, "task_id": task_id, "checkpoint_id": checkpoint_id}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Commands of a run: CreateRun, CancelRun, DeleteRun; for workers and the reaper ClaimRun, ReleaseRun, FinishRun."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from agentlog_commands.claims import CancelRequest
@@ -48,12 +48,17 @@ class CreateRun:
     version: int | None = None
     rivals: Sequence[RunState] = ()
     ttl: JsonObject | None = None
+    provenance: JsonObject | None = None
 
     def decide(self, state: ThreadState) -> Decision:
         """Create a missing thread with the run, queue the run behind active runs, stop those, or refuse.
 
         Source: docs/http-api.md, section 8; decision 0019 for a second answer to an interrupt.
         """
+        decision = self._decision(state)
+        return replace(decision, provenance=self.provenance) if isinstance(decision, Accepted) else decision
+
+    def _decision(self, state: ThreadState) -> Decision:
         name = thread_stream(self.run.thread_id)
         if not state.exists:
             if self.create_thread is None:
@@ -209,10 +214,11 @@ class ClaimRun:
     attempt: int
     outputs_from: int
     provenance: JsonObject
+    process: JsonObject | None = None
 
     def decide(self) -> Accepted:
         """Always accept; of several claims, the guard accepts one."""
-        claimed = RunClaimed(self.run_id, self.worker, self.attempt, self.outputs_from)
+        claimed = RunClaimed(self.run_id, self.worker, self.attempt, self.outputs_from, self.process)
         return Accepted(thread_stream(self.thread_id), (claimed,), provenance=self.provenance)
 
 

@@ -17,7 +17,8 @@ from agentlog_facts.json_value import Json, JsonObject, as_object
 Encoded: TypeAlias = Json
 """A string, number, boolean or null is encoded as itself. Any other value is {"json": value} if JSON represents it
 exactly, {"message": fields} for a chat message (its field `type` names its class), {"items": [encoded, ...]} for a list
-that may grow, or {"type": tag, "base64": text} for a value that only LangGraph's serializer can represent.
+that may grow, or {"type": tag, "base64": text} for a value that only LangGraph's serializer can represent. Since spec 2
+there are {"interrupt": {id, value}} and {"send": {node, arg}}, whose `value` and `arg` are encoded too.
 """
 ChannelKind: TypeAlias = Literal["full", "append", "empty"]
 VersionKey: TypeAlias = tuple[ThreadId, str, str, str]

@@ -89,8 +89,9 @@ class ThreadDeleted:
 class StateUpdated:
     """A client updated the state; the checkpoints of the update are in the same commit.
 
-    `view` is the change of the thread's JSON values (see `state_diff.py`); `next` names the nodes that would run next;
-    `interrupts` maps a task id to its open interrupts.
+    `view` is the change of the thread's JSON values; `next` names the nodes that would run next;
+    `interrupts` maps a task id to its open interrupts. `command` is the update as the client asked for it: {values,
+    as_node, checkpoint, checkpoint_id}; it is None in facts of earlier releases.
     """
 
     thread_id: ThreadId
@@ -99,6 +100,7 @@ class StateUpdated:
     view: JsonObject
     next: tuple[str, ...]
     interrupts: JsonObject
+    command: JsonObject | None = field(default=None, metadata={"added": True})
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,9 @@ class RunCreated:
     `kwargs` is the stored request, as the API shows it; `due_at` is the earliest start of a delayed run.
     `thread_config` is the config that the thread shows; it is None in facts of earlier releases, whose threads show
     `kwargs.config` without the keys of the server.
+    `resumes` names the interrupts that a resume answers, as they were open when it was decided: {interrupt_id, task_id,
+    checkpoint_id}; a task is None where the run starts from an older checkpoint. `consistency_token` is the one that
+    the client sent, so it names what the client had seen.
     """
 
     run_id: RunId
@@ -120,6 +125,8 @@ class RunCreated:
     due_at: datetime | None = None
     temporary: bool = False
     thread_config: JsonObject | None = field(default=None, metadata={"added": True})
+    resumes: tuple[JsonObject, ...] = field(default=(), metadata={"added": True})
+    consistency_token: str | None = field(default=None, metadata={"added": True})
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +134,14 @@ class RunClaimed:
     """A worker claimed the run. The version of this commit is the epoch, which fences all writes of the worker.
 
     `attempt` counts from 1; the frames of this attempt begin at position `outputs_from` of `outputs`, or later.
+    `worker` is a random id; `process` tells which process it was: {name, host, pid, version}.
     """
 
     run_id: RunId
     worker: str
     attempt: int
     outputs_from: int
+    process: JsonObject | None = field(default=None, metadata={"added": True})
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,8 @@ async def open_gateway(settings: Settings) -> AsyncGenerator[Gateway]:
         reads, keys = Checkpoints(pool), secrets_of(settings).keys
         access = RequestGraphs(StateDependencies(graphs, reads, StoreItems(pool), SystemIds(), serde, keys))
         stack.callback(access.close)
-        dependencies = _dependencies(settings, adapters, pool, frames, outputs, access, progress, default_ttl)
+        code = graphs.provenance
+        dependencies = _dependencies(settings, adapters, pool, frames, outputs, access, progress, default_ttl, code)
         app = build_app(lambda: dependencies, cors)
         yield Gateway(dependencies, app, [change.requirement for change in accepted])
 
@@ -147,10 +148,10 @@ def _dependencies(
     access: RequestGraphs,
     progress: ProjectionProgress,
     default_ttl: JsonObject | None,
+    provenance: Callable[[str], JsonObject],
 ) -> Dependencies:
     clock, ids = SystemClock(), SystemIds()
-    run_watcher = RunWatcher(RunStatusRows(pool))
-    adapters.verdicts.listen(run_watcher.on_hint)
+    run_watcher = _run_watcher(adapters, pool)
     streams = RunStreams(frames, run_watcher)
     caught_up = CatchUpGate(PartitionCatchUp(pool), adapters.log, clock, settings.partitions)
     return Dependencies(
@@ -172,6 +173,7 @@ def _dependencies(
         secrets=secrets_of(settings),
         salts=salts_of(settings),
         server_metadata=server_metadata(f"http://{settings.host}:{settings.port}"),
+        provenance=provenance,
         contexts=PostgresCommandContexts(pool),
         threads=Threads(pool),
         stored_checkpoints=StoredCheckpoints(pool),
@@ -188,6 +190,12 @@ def _dependencies(
         prepared=asyncio.Event(),
         default_ttl=default_ttl,
     )
+
+
+def _run_watcher(adapters: Adapters, pool: Pool) -> RunWatcher:
+    watcher = RunWatcher(RunStatusRows(pool))
+    adapters.verdicts.listen(watcher.on_hint)
+    return watcher
 
 
 def _limits(settings: Settings) -> Limits:

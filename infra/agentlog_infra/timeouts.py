@@ -122,6 +122,10 @@ SIGNAL_REPEAT_S = 0.5
 """A terminal and a wrapping script may both pass on one Ctrl-C, so a second signal within this time does not count."""
 DOCTOR_CHECK_S = 10.0
 
+# projects
+GIT_S = 5.0
+"""Git tells which commit is checked out; longer, and the provenance of runs has no revision."""
+
 # LangSmith
 LANGSMITH_S = 15.0
 """How long LangSmith may take to give the URLs for feedback on a run; the end of the run waits for it."""

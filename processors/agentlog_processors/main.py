@@ -35,6 +35,7 @@ from agentlog_infra.langgraph.loading.config import load_config, served_graphs
 from agentlog_infra.langgraph.loading.graphs import Graphs
 from agentlog_infra.langgraph.loading.thread_ttl import ThreadTtl, thread_ttl
 from agentlog_infra.langgraph.state import LangGraphAccess, StateDependencies
+from agentlog_infra.process.description import describe_process
 from agentlog_infra.process.exit_status import EXIT_LEFT, EXIT_MISCONFIGURED, EXIT_REPLACE
 from agentlog_infra.settings import Settings
 from agentlog_infra.stack.addresses import joined
@@ -279,6 +280,7 @@ def _worker(adapters: RoleAdapters, stack: AsyncExitStack, spare: SuspectsOnly |
         bridge=bridge,
         timeouts=adapters.timeouts,
         spare=spare,
+        process=describe_process("worker" if spare is None else "spare"),
     )
     active: dict[RunId, Attempt] = {}
     return [ExecuteRuns(dependencies, active), WatchClaims(dependencies, active)]

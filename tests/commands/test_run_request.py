@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from agentlog_commands.command import Refused
-from agentlog_commands.run_request import RunAssistant, RunIds, RunRequest
+from agentlog_commands.run_request import OpenInterrupts, RunAssistant, RunIds, RunRequest
 from agentlog_facts.ids import AssistantId, RunId, ThreadId
 from agentlog_facts.json_value import Json, JsonObject, as_object
 from agentlog_facts.thread import RunCreated
@@ -237,3 +237,28 @@ def test_the_metadata_of_a_request_and_of_its_config_are_limited_together() -> N
     given().when(RunRequest(config={"metadata": {**half, **other}})).then_refused("metadata_too_large")
     given().when(RunRequest(metadata=half, config={"metadata": other})).then_refused("metadata_too_large")
     given(thread_metadata=other).when(RunRequest(metadata=half, config={"metadata": half}))
+
+
+ONE, TWO = "0123456789abcdef" * 2, "fedcba9876543210" * 2
+OPEN = OpenInterrupts({ONE: "task-1", TWO: "task-2"}, "c2")
+
+
+def resumes(resume: Json, checkpoint_id: str | None) -> list[tuple[Json, Json, Json]]:
+    """Return interrupt, task and checkpoint of each interrupt that a resume answers."""
+    run = RunCreated(IDS.run_id, IDS.thread_id, {}, {}, {"command": {"resume": resume}}, "enqueue")
+    found = OPEN.answered_by(run, checkpoint_id)
+    return [(one["interrupt_id"], one["task_id"], one["checkpoint_id"]) for one in found]
+
+
+def test_a_bare_answer_is_for_every_open_interrupt_and_a_map_for_those_that_it_names() -> None:
+    assert resumes("yes", None) == [(ONE, "task-1", "c2"), (TWO, "task-2", "c2")]
+    assert resumes({TWO: "yes"}, None) == resumes({TWO: "yes"}, "c2") == [(TWO, "task-2", "c2")]
+
+
+def test_an_answer_to_an_interrupt_that_is_not_open_names_no_task() -> None:
+    assert resumes({"a" * 32: "yes"}, None) == [("a" * 32, None, "c2")]
+
+
+def test_an_answer_at_an_older_checkpoint_names_what_the_client_named() -> None:
+    assert resumes({TWO: "yes"}, "c1") == [(TWO, None, "c1")]
+    assert resumes("yes", "c1") == [(None, None, "c1")]

@@ -11,6 +11,7 @@ from tests.projections.facts import (
     run_claimed,
     run_created,
     run_finished,
+    saved,
     state_updated,
     thread_created,
     thread_deleted,
@@ -18,7 +19,7 @@ from tests.projections.facts import (
 )
 from tests.projections.projector_env import draft
 
-from agentlog_commands.run_request import RunAssistant
+from agentlog_commands.run_request import OpenInterrupts, RunAssistant
 from agentlog_facts.assistant import (
     AssistantCreated,
     AssistantDeleted,
@@ -28,7 +29,7 @@ from agentlog_facts.assistant import (
 )
 from agentlog_facts.errors import Quarantined, Unavailable
 from agentlog_facts.ids import AssistantId, RunId, Stream, ThreadId
-from agentlog_facts.json_value import Json
+from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.thread import RunCreated, RunState, ThreadState
 from agentlog_projections.queries.command_context import AssistantContext, ThreadContext
 
@@ -104,6 +105,23 @@ async def test_a_run_that_answers_tells_whether_it_has_come_to_an_interrupt_itse
         draft("t1", written("c1", "task", (0, channel, 1)), stream="run-r1", epoch=1),
     )
     assert (await thread(rows)).state.runs[R1].asks is asks
+
+
+async def test_open_interrupts_are_told_with_their_tasks_and_the_newest_checkpoint(rows: RowsEnv) -> None:
+    assert await rows.contexts.open_interrupts(T1) == OpenInterrupts({}, None)
+    await rows.given(draft("t1", thread_created(), run_created()))
+    assert await rows.contexts.open_interrupts(T1) == OpenInterrupts({}, None)
+    asked: JsonObject = {"task": [{"id": "i1", "value": 1}, {"id": "i2", "value": 2}], "other": [{"id": "i3"}]}
+    await rows.given(
+        draft("t1", run_claimed()),
+        draft("t1", saved("c2"), saved("c1"), replace(saved("c3"), checkpoint_ns="sub:1"), stream="run-r1", epoch=1),
+        draft("t1", replace(run_finished(), status="interrupted", interrupts=asked), epoch=1),
+        draft("t2", thread_created("t2")),
+    )
+    tasks = {"i1": "task", "i2": "task", "i3": "other"}
+    assert await rows.contexts.open_interrupts(T1) == OpenInterrupts(tasks, "c2")
+    await rows.given(draft("t1", thread_deleted()))
+    assert await rows.contexts.open_interrupts(T1) == OpenInterrupts({}, None)
 
 
 async def test_a_new_run_finds_the_newest_version_of_its_assistant(rows: RowsEnv) -> None:

@@ -2,11 +2,12 @@
 
 from tests.fakes.memory_rows import Asking, MemoryRows, id_of, origin_of
 
-from agentlog_commands.run_request import RunAssistant
+from agentlog_commands.run_request import OpenInterrupts, RunAssistant
 from agentlog_facts.envelope import LogPosition
 from agentlog_facts.errors import Quarantined, Unavailable
 from agentlog_facts.guard import Void
 from agentlog_facts.ids import AssistantId, ThreadId
+from agentlog_facts.json_value import as_object
 from agentlog_facts.thread import RunCreated, RunState, ThreadState, answered
 from agentlog_projections.models.assistant_fold import AssistantRow
 from agentlog_projections.models.run_fold import RunRow
@@ -36,6 +37,18 @@ class MemoryCommandContexts:
         def question(rows: MemoryRows) -> AssistantContext:
             _require(rows, assistant_id, partition)
             return AssistantContext(rows.assistants.get(assistant_id))
+
+        return await self._ask(question)
+
+    async def open_interrupts(self, thread_id: ThreadId) -> OpenInterrupts:
+        def question(rows: MemoryRows) -> OpenInterrupts:
+            row = rows.threads.get(thread_id)
+            if row is None or row.deleted_at is not None:
+                return OpenInterrupts({}, None)
+            tasks: dict[str, str] = {}
+            for task_id, told in row.interrupts.items():
+                tasks |= {str(as_object(one)["id"]): task_id for one in told} if isinstance(told, list) else {}
+            return OpenInterrupts(tasks, rows.newest.get(thread_id))
 
         return await self._ask(question)
 

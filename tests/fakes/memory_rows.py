@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from tests.fakes.memory_log import MemoryLog
 
-from agentlog_facts.checkpoint import WritesSaved
+from agentlog_facts.checkpoint import CheckpointSaved, WritesSaved
 from agentlog_facts.envelope import Draft, Fact, LogPosition
 from agentlog_facts.guard import Accepted, Verdict
 from agentlog_facts.ids import RunId, rest
@@ -45,7 +45,7 @@ class MemoryRows:
     """The tables behind the queries.
 
     `partitions` tells which are present, `expected` is their minimum number; `interrupted` names the runs that reached
-    an interrupt; `now` is the clock of the database.
+    an interrupt; `newest` maps a thread to its newest checkpoint; `now` is the clock of the database.
     """
 
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -58,6 +58,7 @@ class MemoryRows:
     threads: dict[str, ThreadRow] = field(default_factory=dict[str, ThreadRow])
     assistants: dict[str, AssistantRow] = field(default_factory=dict[str, AssistantRow])
     interrupted: set[str] = field(default_factory=set[str])
+    newest: dict[str, str] = field(default_factory=dict[str, str])
     _ordinals: Counter[str] = field(default_factory=Counter[str])
 
     def fold(self, place: LogPosition, draft: Draft, verdict: Verdict) -> None:
@@ -106,6 +107,8 @@ class MemoryRows:
             self.runs[fact.run_id] = created(fact, commit, seq)
         elif run_id is not None and run_id in self.runs:
             evolve(self.runs[run_id], fact, commit)
+        elif isinstance(fact, CheckpointSaved) and fact.checkpoint_ns == "":
+            self.newest[fact.thread_id] = max(fact.checkpoint_id, self.newest.get(fact.thread_id, ""))
         elif isinstance(fact, WritesSaved) and fact.run_id is not None:
             writes = [as_object(write) for write in fact.writes]
             self.interrupted |= {str(fact.run_id) for write in writes if write["channel"] == INTERRUPT}

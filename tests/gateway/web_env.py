@@ -93,6 +93,7 @@ def dependencies(log: MemoryLog, pool: Pool, config: Path = EXAMPLES) -> Depende
         secrets=Secrets(SecretKeys(), AesGcmCipher("0123456789abcdef", config.parent)),
         salts=SubjectSalts(lambda: b"0123456789abcdef"),
         server_metadata={},
+        provenance=graphs.provenance,
         contexts=PostgresCommandContexts(pool),
         threads=Threads(pool),
         stored_checkpoints=StoredCheckpoints(pool),

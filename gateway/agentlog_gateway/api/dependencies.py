@@ -56,8 +56,8 @@ class Dependencies:
     """Ports and queries of the endpoints.
 
     `prepared` is set once every loaded graph has its assistant. `checks` has a health check for each dependency.
-    `server_metadata` names this server in the metadata of runs. `default_ttl` is that of new threads, as in
-    `ThreadCreated`.
+    `server_metadata` names this server in the metadata of runs, `provenance` the code of a graph. `default_ttl` is that
+    of new threads, as in `ThreadCreated`.
     """
 
     clock: Clock
@@ -78,6 +78,7 @@ class Dependencies:
     secrets: Secrets
     salts: Salts
     server_metadata: JsonObject
+    provenance: Callable[[str], JsonObject]
     contexts: CommandContexts
     threads: Threads
     stored_checkpoints: StoredCheckpoints

@@ -1,7 +1,7 @@
 """Creation of a run by an HTTP request, on an existing thread or on a new one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from agentlog_commands.command import Decision, Refused
@@ -14,7 +14,7 @@ from agentlog_facts.thread import RunCreated, RunState, new_run
 from agentlog_gateway.api.request_context import RequestContext
 from agentlog_gateway.assistants.run_assistant import assistant_of, usable
 from agentlog_gateway.http.errors import INVALID_RUN_TARGET, Problem, invalid
-from agentlog_gateway.http.responses import run_path
+from agentlog_gateway.http.responses import TOKEN_HEADER, run_path
 from agentlog_gateway.resources.threads import thread_context
 from agentlog_gateway.schemas.run_requests import StatelessRun
 
@@ -107,9 +107,24 @@ class RunCreation:
             return created
         deadline = now + timedelta(seconds=dependencies.limits.cancel_grace_s)
         rivals = await self._rivals(-1 if thread.version is None else thread.version)
-        created = dependencies.secrets.seal_run(created)
+        created = dependencies.secrets.seal_run(await self._with_cause(created))
+        code = dependencies.provenance(assistant.graph_id) | {"assistant_version": assistant.version}
         ttl = dependencies.default_ttl
-        return CreateRun(created, deadline, request.new_thread, thread.version, rivals, ttl).decide(thread.state)
+        command = CreateRun(created, deadline, request.new_thread, thread.version, rivals, ttl, code)
+        return command.decide(thread.state)
+
+    async def _with_cause(self, run: RunCreated) -> RunCreated:
+        """Return the fact with the interrupts that it answers, and what the client had seen.
+
+        The decision on a resume demands the version of the thread, which was read before its interrupts.
+        """
+        seen = self._context.request.headers.get(TOKEN_HEADER)
+        run = replace(run, consistency_token=seen)
+        if not self._request.resumes:
+            return run
+        opened = await self._context.dependencies.contexts.open_interrupts(self.thread_id)
+        checkpoint_id = self._request.checkpoint.get("checkpoint_id")
+        return replace(run, resumes=opened.answered_by(run, checkpoint_id if isinstance(checkpoint_id, str) else None))
 
     async def _look(self) -> _FirstLook:
         """Return the thread when this resume arrived, or when its first try with the same key arrived.

@@ -1,6 +1,7 @@
 """Endpoints of a thread's state: read, write, history. Source: docs/http-api.md, section 6."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from starlette.responses import Response
 
@@ -193,8 +194,19 @@ class StateWrite:
         if not found.state.exists or found.version is None or thread is None:
             return Refused("thread_not_found")
         self.change = await self._apply(thread)
-        command = UpdateState(self._thread_id, found.version, self.change.facts, self.change.updated)
+        updated = replace(self.change.updated, command=self._asked())
+        command = UpdateState(self._thread_id, found.version, self.change.facts, updated)
         return command.decide(found.state)
+
+    def _asked(self) -> JsonObject:
+        """Return the update as the client asked for it."""
+        body, base = self._body, self._body.checkpoint
+        return {
+            "values": body.values,
+            "as_node": body.as_node,
+            "checkpoint": None if base is None else base.model_dump(mode="json", exclude_unset=True),
+            "checkpoint_id": body.checkpoint_id,
+        }
 
     async def _apply(self, thread: Thread) -> StateChange:
         graph_id = graph_of(thread)

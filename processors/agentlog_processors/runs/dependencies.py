@@ -151,7 +151,10 @@ class SuspectsOnly:
 
 @dataclass(frozen=True, slots=True)
 class WorkerDependencies:
-    """Dependencies of a worker. `provenance` names a graph's code for `RunClaimed`; only a spare worker has `spare`."""
+    """Dependencies of a worker. `provenance` names a graph's code for `RunClaimed`, `process` this process.
+
+    Only a spare worker has `spare`.
+    """
 
     worker: str
     writer: CommitWriter
@@ -168,3 +171,4 @@ class WorkerDependencies:
     bridge: LoopBridge
     timeouts: WorkerTimeouts
     spare: SuspectsOnly | None = None
+    process: JsonObject | None = None

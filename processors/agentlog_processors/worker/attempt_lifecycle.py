@@ -51,7 +51,15 @@ async def claim(dependencies: WorkerDependencies, run_id: RunId, *, alone: bool 
     event_id = dependencies.writer.ids.uuid7()
     outputs_from = await dependencies.ends.at_most(work.thread_id)
     provenance = dependencies.provenance(work.graph_id) | {"assistant_version": work.assistant.get("version")}
-    command = ClaimRun(work.thread_id, run_id, dependencies.worker, work.attempt + 1, outputs_from, provenance)
+    command = ClaimRun(
+        work.thread_id,
+        run_id,
+        dependencies.worker,
+        work.attempt + 1,
+        outputs_from,
+        provenance,
+        dependencies.process,
+    )
     cause = dependencies.writer.cause(run_id)
     verdict = await dependencies.writer.commit(Key(work.thread_id), event_id, command.decide(), cause)
     match verdict:

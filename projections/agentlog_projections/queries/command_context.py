@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from agentlog_commands.run_request import RunAssistant
+from agentlog_commands.run_request import OpenInterrupts, RunAssistant
 from agentlog_facts.assistant import AssistantState
 from agentlog_facts.envelope import LogPosition
 from agentlog_facts.ids import AssistantId, ThreadId
@@ -64,6 +64,10 @@ class CommandContexts(Protocol):
 
     async def assistant(self, assistant_id: AssistantId, partition: int) -> AssistantContext:
         """Return an assistant. Raises: as `thread`."""
+        ...
+
+    async def open_interrupts(self, thread_id: ThreadId) -> OpenInterrupts:
+        """Return the open interrupts of a thread and its newest checkpoint; none of a thread that is not there."""
         ...
 
     async def first_tried_at(self, thread_id: ThreadId, event_id: str) -> int | None:

@@ -4,7 +4,7 @@ from datetime import datetime
 
 import asyncpg
 
-from agentlog_commands.run_request import RunAssistant
+from agentlog_commands.run_request import OpenInterrupts, RunAssistant
 from agentlog_facts.envelope import LogPosition
 from agentlog_facts.errors import Quarantined, Unavailable
 from agentlog_facts.guard import Void
@@ -49,6 +49,14 @@ SELECT p.present AND p.stopped IS NULL AS present,
        EXISTS (SELECT FROM ledger.quarantine q WHERE q.key = $1) AS parked, a.*
   FROM ledger.positions p LEFT JOIN read_v1.assistants a ON a.assistant_id = $1 WHERE p.partition = $2
 """
+_OPEN = """
+SELECT (SELECT json_object_agg(one->>'id', task.key)
+          FROM json_each(t.interrupts) task, json_array_elements(task.value) one WHERE one->>'id' IS NOT NULL) AS tasks,
+       (SELECT c.checkpoint_id FROM read_v1.checkpoints c
+         WHERE c.thread_id = $1 AND c.checkpoint_ns = '' AND NOT c.hidden
+         ORDER BY c.checkpoint_id DESC LIMIT 1) AS checkpoint_id
+  FROM read_v1.threads t WHERE t.thread_id = $1 AND t.deleted_at IS NULL
+"""
 _TRIED = """
 SELECT detail FROM ledger.log_index
  WHERE key = $1 AND event_id = $2 AND detail->>'reason' = 'version_conflict' AND detail->>'stream' = $3
@@ -85,6 +93,14 @@ class PostgresCommandContexts:
             found = await connection.fetchrow(_ASSISTANT, assistant_id, partition)
         row = _usable(found, assistant_id, partition)
         return AssistantContext(None if row["assistant_id"] is None else ASSISTANT.read(AssistantRow, row))
+
+    async def open_interrupts(self, thread_id: ThreadId) -> OpenInterrupts:
+        async with reading(self._pool, "command_context.open_interrupts") as connection:
+            row = await connection.fetchrow(_OPEN, thread_id)
+        if row is None:
+            return OpenInterrupts({}, None)
+        tasks = {} if row["tasks"] is None else load_object(row["tasks"])
+        return OpenInterrupts({name: str(task) for name, task in tasks.items()}, row["checkpoint_id"])
 
     async def first_tried_at(self, thread_id: ThreadId, event_id: str) -> int | None:
         name = stream("thread", thread_id)

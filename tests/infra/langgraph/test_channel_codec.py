@@ -1,5 +1,7 @@
 """Tests of the codec of channel values: each value comes back from the log with its types."""
 
+import base64
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -16,10 +18,12 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.types import Interrupt, Send
 
 from agentlog_facts.errors import Corrupt
-from agentlog_facts.json_value import Json, dump, load_object
+from agentlog_facts.json_value import Json, dump, load, load_object
 from agentlog_infra.langgraph.checkpoints.channel_codec import ChannelCodec, stored_digest
+from agentlog_infra.langgraph.snapshots.user_code import UserCode, UserCodeNeeded
 
 CODEC = ChannelCodec(JsonPlusSerializer())
 
@@ -160,3 +164,67 @@ def test_a_text_that_utf8_cannot_say_is_stored_as_langgraphs_serializer_says_it(
 def test_an_unknown_form_is_corrupt() -> None:
     with pytest.raises(Corrupt, match="unknown form"):
         CODEC.decode({"yaml": "a: 1"})
+
+
+@dataclass(frozen=True)
+class OfUsers:
+    """A class of users."""
+
+    name: str = "tea"
+
+
+LANGGRAPHS_OWN: tuple[tuple[object, Json], ...] = (
+    (Interrupt({"question": "go on?"}, "i1"), {"interrupt": {"id": "i1", "value": {"json": {"question": "go on?"}}}}),
+    ([Interrupt("a", "i1")], {"items": [{"interrupt": {"id": "i1", "value": "a"}}]}),
+    ((Interrupt("a", "i1"), Interrupt([1], "i2")), None),
+    (Interrupt(HumanMessage("tea"), "i1"), None),
+    (Interrupt({1: "no text"}, "i1"), None),
+    (Send("node", {"x": 1}), {"send": {"node": "node", "arg": {"json": {"x": 1}}}}),
+    ([Send("node", [HumanMessage("tea")])], None),
+    (ValueError("boom"), "ValueError('boom')"),
+    (KeyError("a", 1), "KeyError('a', 1)"),
+)
+
+
+@pytest.mark.parametrize(("value", "stored"), LANGGRAPHS_OWN, ids=lambda value: str(value)[:30])
+def test_what_a_step_asks_sends_and_raises_is_readable_and_restored_as_langgraph_restores_it(
+    value: object, stored: Json
+) -> None:
+    serde = JsonPlusSerializer()
+    codec = ChannelCodec(serde)
+    encoded = codec.encode(value)
+    assert stored is None or encoded == stored
+    assert not isinstance(encoded, dict) or "base64" not in encoded
+    expected = serde.loads_typed(serde.dumps_typed(value))
+    assert codec.decode(encoded) == expected
+    assert type(codec.decode(encoded)) is type(expected)
+    assert codec.decode(old_form(serde, value)) == expected
+    if not isinstance(value, list):
+        assert stored_digest(load(dump(encoded))) == codec.item(value).digest
+
+
+def old_form(serde: JsonPlusSerializer, value: object) -> Json:
+    """Return the form in which earlier releases stored a value."""
+    tag, data = serde.dumps_typed(value)
+    return {"type": tag, "base64": base64.b64encode(data).decode()}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Send("node", 1, timeout=3), Interrupt(1, "i1", response_schema={"type": "string"}), (1, Interrupt(1, "i"))],
+)
+def test_objects_with_more_than_their_plain_fields_are_stored_by_langgraph(value: object) -> None:
+    serde = JsonPlusSerializer()
+    codec = ChannelCodec(serde)
+    encoded = codec.encode(value)
+    assert isinstance(encoded, dict)
+    assert "base64" in encoded
+    assert codec.decode(encoded) == serde.loads_typed(serde.dumps_typed(value))
+
+
+def test_an_interrupt_with_a_value_of_a_class_of_users_needs_their_code() -> None:
+    codec = ChannelCodec(JsonPlusSerializer())
+    UserCode(allowed=False).decode(codec.encode([Interrupt({"a": (1, 2)}, "i1"), Send("node", {"x": 1})]))
+    for value in (Interrupt(OfUsers(), "i1"), Send("node", [OfUsers()])):
+        with pytest.raises(UserCodeNeeded):
+            UserCode(allowed=False).decode(codec.encode(value))

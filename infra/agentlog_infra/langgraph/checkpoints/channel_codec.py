@@ -1,8 +1,8 @@
 """Lossless codec of channel values.
 
-A value is stored as JSON if JSON represents it exactly, a chat message as the JSON of its fields, and any other value
-in LangGraph's own serialization. Decoding restores the value with its types: `True` is not `1`, a tuple is not a list,
-NaN is not null.
+A value is stored as JSON if JSON represents it exactly, a chat message, an interrupt or a `Send` as the JSON of its
+fields, an exception as the text that LangGraph stores of it, and any other value in LangGraph's own serialization.
+Decoding restores the value with its types: `True` is not `1`, a tuple is not a list, NaN is not null.
 """
 
 import base64
@@ -14,6 +14,7 @@ from typing import TypeGuard
 
 from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.types import Interrupt, Send
 
 from agentlog_facts.checkpoint import Encoded
 from agentlog_facts.errors import Corrupt
@@ -28,6 +29,8 @@ VALUE_LEVELS = MOST_LEVELS - 1
 """Levels of a channel's value: the object of the state is one more."""
 PICKLE = "pickle"
 """Tag of a value that Python's pickle has stored."""
+READABLE = frozenset({"json", "message", "interrupt", "send", "items"})
+"""Tags of values that are JSON on the log, under their tag."""
 _CLASSES = frozenset(MESSAGES.values())
 IMMUTABLE = frozenset({str, int, float, bool, type(None)})
 """Types whose objects cannot change."""
@@ -51,7 +54,7 @@ class Item:
         """Return the stored form."""
         if self.tag == "scalar":
             return self.plain
-        if self.tag in ("json", "message"):
+        if self.tag in READABLE:
             return {self.tag: self.plain}
         return {"type": self.tag, "base64": base64.b64encode(self.data).decode()}
 
@@ -77,7 +80,7 @@ class ChannelCodec:
         except _Inexact:
             if is_nested_beyond(value, levels):
                 raise TooDeep(f"nested deeper than {MOST_LEVELS} levels, the most that the log holds") from None
-            return self._serialized(value)
+            return self._object(value, levels)
         tag = "message" if is_message(value) else "scalar" if type(value) in IMMUTABLE else "json"
         return Item(tag, dump(plain), plain)
 
@@ -93,6 +96,26 @@ class ChannelCodec:
         """Prepare one item of a list. Raises: as `item`."""
         return self.item(value, VALUE_LEVELS - 1)
 
+    def _object(self, value: object, levels: int) -> Item:
+        """Prepare a value that JSON does not represent exactly; objects of LangGraph's own are told by their fields."""
+        fields: dict[str, Json]
+        match value:
+            case Interrupt(id=str(name)) if value.response_schema is None:
+                fields = {"id": name, "value": self.encode(value.value, levels - 1)}
+                return Item("interrupt", dump(fields), fields)
+            case Send(node=str(node)) if type(value) is Send and value.timeout is None:
+                fields = {"node": node, "arg": self.encode(value.arg, levels - 1)}
+                return Item("send", dump(fields), fields)
+            case tuple() if type(value) is tuple and {type(one) for one in value} == {Interrupt}:
+                members: list[Json] = [self.item(one, levels - 1).encoded for one in value]
+                return Item("items", dump(members), members)  # LangGraph's serializer makes a list of a tuple too
+            case BaseException():
+                stored = self._serialized(value)
+                shown = self._serde.loads_typed((stored.tag, stored.data))
+                return self.item(shown, levels) if type(shown) is str else stored
+            case _:
+                return self._serialized(value)
+
     def _serialized(self, value: object) -> Item:
         try:
             return Item(*self._serde.dumps_typed(value))
@@ -103,10 +126,11 @@ class ChannelCodec:
     def _pickles(self) -> bool:
         return getattr(self._serde, "pickle_fallback", False) is True
 
-    def encode(self, value: object) -> Encoded:
-        """Return the stored form of a value; a list is encoded item by item."""
-        items = self.items(value)
-        return self.item(value).encoded if items is None else {"items": [item.encoded for item in items]}
+    def encode(self, value: object, levels: int = VALUE_LEVELS) -> Encoded:
+        """Return the stored form of a value; a list is encoded item by item. Raises: as `item`."""
+        if not is_list(value):
+            return self.item(value, levels).encoded
+        return {"items": [self.item(item, levels - 1).encoded for item in value]}
 
     def decode(self, encoded: Encoded) -> object:
         """Decode the result of `encode`; the value shares nothing with it. Raises Corrupt for an unknown form."""
@@ -119,6 +143,10 @@ class ChannelCodec:
                 return self.decode_items(items)
             case {"message": dict(fields)}:
                 return self._messages.message(fields)
+            case {"interrupt": {"id": str(name), "value": value}}:
+                return Interrupt(self.decode(value), name)
+            case {"send": {"node": str(node), "arg": arg}}:
+                return Send(node, self.decode(arg))
             case {"type": str(tag), "base64": str(text)}:
                 return self._loads(tag, text)
             case _:
@@ -147,10 +175,8 @@ def _unstorable(value: object, error: Exception, pickles: bool) -> str:
 def stored_digest(encoded: Encoded) -> bytes:
     """Return the `Item.digest` of the value with this stored form."""
     match encoded:
-        case {"json": value}:
-            return Item("json", dump(value)).digest
-        case {"message": fields}:
-            return Item("message", dump(fields)).digest
+        case dict() if len(encoded) == 1 and (tag := next(iter(encoded))) in READABLE:
+            return Item(tag, dump(encoded[tag])).digest
         case {"type": str(tag), "base64": str(text)}:
             return Item(tag, base64.b64decode(text)).digest
         case _:

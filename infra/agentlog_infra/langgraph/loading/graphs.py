@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeGuard
 from weakref import finalize
 
@@ -25,8 +25,8 @@ from langgraph_sdk.runtime import _ExecutionRuntime, _ReadRuntime  # pyright: ig
 from agentlog_facts.errors import AgentlogError, Misconfigured
 from agentlog_facts.graph_ports import GraphNotFound
 from agentlog_facts.json_value import JsonObject
-from agentlog_facts.version import VERSION
 from agentlog_infra.langgraph.loading.config import GraphsConfig, GraphSpec
+from agentlog_infra.langgraph.loading.environment import describe_environment
 from agentlog_infra.langgraph.loading.user_modules import digest, load_attribute, prepare, without_running_loop
 
 log = logging.getLogger(__name__)
@@ -62,16 +62,16 @@ class _Loaded:
 class Graphs:
     """The loaded graphs of one project."""
 
-    def __init__(self, loaded: Sequence[_Loaded], code_digest: str) -> None:
+    def __init__(self, loaded: Sequence[_Loaded], root: Path) -> None:
         self._loaded = {one.spec.graph_id: one for one in loaded}
-        self._code: JsonObject = {"graph_digest": code_digest, "langgraph": version("langgraph"), "server": VERSION}
+        self._code: JsonObject = {"graph_digest": digest(root), **describe_environment(root)}
 
     @classmethod
     def load(cls, config: GraphsConfig) -> "Graphs":
         """Import every graph, where no event loop runs. Raises Misconfigured, naming graph, file, line and error."""
         prepare(config)
         loaded, loop = without_running_loop(lambda: [_load(config, spec) for spec in config.graphs])
-        graphs = cls(loaded, digest(config.root))
+        graphs = cls(loaded, config.root)
         finalize(graphs, loop.close)  # modules may have kept it
         return graphs
 
@@ -88,7 +88,7 @@ class Graphs:
         return self._one(graph_id).graph
 
     def provenance(self, graph_id: str) -> JsonObject:
-        """Return the versions of the code that a run of the graph executes. Raises GraphNotFound."""
+        """Return digest, versions and git revision of the code that runs of the graph execute. Raises GraphNotFound."""
         return {"graph_id": self._one(graph_id).spec.graph_id, **self._code}
 
     @asynccontextmanager

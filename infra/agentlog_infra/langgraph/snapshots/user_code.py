@@ -58,6 +58,8 @@ def _has_class_of_users(value: Encoded) -> bool:
     match value:
         case {"items": list(items)}:
             return any(map(_has_class_of_users, items))
+        case {"interrupt": {"value": inner}} | {"send": {"arg": inner}}:
+            return _has_class_of_users(inner)
         case {"type": "msgpack", "base64": str(text)}:
             return not _classes(base64.b64decode(text)) <= SAFE_MSGPACK_TYPES
         case {"type": str(tag), "base64": str()}:
