@@ -27,6 +27,10 @@ class BadItem(ValueError):
     """The caller gave a namespace, key, value or filter that the store does not accept; nothing was written."""
 
 
+class UnsupportedOperator(BadItem):
+    """A filter has an operator that the store does not know."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredItem:
     """Item with its present value; `updated_at` is the time of its last put."""
@@ -40,7 +44,10 @@ class StoredItem:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Condition on a top-level field of the value; `$gt`, `$gte`, `$lt` and `$lte` compare numbers only."""
+    """Condition on a top-level field of the value, which an item without the field never meets.
+
+    `$gt`, `$gte`, `$lt` and `$lte` compare numbers only.
+    """
 
     field: str
     comparison: Comparison
@@ -69,7 +76,7 @@ def conditions(wanted: JsonObject | None) -> list[Condition]:
 def _comparison(name: str) -> Comparison:
     found = COMPARISONS.get(name)
     if found is None:
-        raise BadItem(f"Unsupported operator: {name}")
+        raise UnsupportedOperator(f"Unsupported operator: {name}")
     return found
 
 
@@ -162,6 +169,17 @@ class StoreReads(Protocol):
         ...
 
 
+class StoreRows(StoreReads, Protocol):
+    """Reads of the store, and the check before a write."""
+
+    async def check_writable(self, namespace: Namespace) -> None:
+        """Check that puts of a namespace become visible.
+
+        Raises: Quarantined if its items wait in quarantine; Unavailable if the rows cannot tell.
+        """
+        ...
+
+
 class StoreWrites(Protocol):
     """Writes of the store."""
 
@@ -170,7 +188,7 @@ class StoreWrites(Protocol):
 
         When this returns, they are accepted and projected.
 
-        Raises: Unavailable.
+        Raises: Unavailable; Quarantined, and nothing is written, if a namespace is in quarantine.
         """
         ...
 

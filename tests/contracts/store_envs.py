@@ -9,7 +9,7 @@ from tests.projections.projector_env import draft, env_in
 
 from agentlog_commands.store import WriteItems
 from agentlog_facts.store import StoreItemFact, store_key
-from agentlog_facts.store_ports import StoreReads
+from agentlog_facts.store_ports import Namespace, StoreRows
 from agentlog_projections.models.store import StoreItems
 
 Write = Callable[[Sequence[StoreItemFact]], Awaitable[None]]
@@ -17,10 +17,11 @@ Write = Callable[[Sequence[StoreItemFact]], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class StoreEnv:
-    """A store to read, and a function that commits facts of one namespace to it."""
+    """A store to read, a function that commits facts of one namespace to it, and one that quarantines a namespace."""
 
-    reads: StoreReads
+    reads: StoreRows
     write: Write
+    quarantine: Callable[[Namespace], Awaitable[object]]
 
 
 @asynccontextmanager
@@ -33,7 +34,10 @@ async def memory(database: str) -> AsyncGenerator[StoreEnv]:
         for fact in facts:
             store.fold(fact, at)
 
-    yield StoreEnv(store, write)
+    async def quarantine(namespace: Namespace) -> None:
+        store.quarantined.add(namespace)
+
+    yield StoreEnv(store, write, quarantine)
 
 
 @asynccontextmanager
@@ -48,4 +52,8 @@ async def postgres(database: str) -> AsyncGenerator[StoreEnv]:
             env.append(draft(store_key(facts[0].namespace), *decision.facts, stream=decision.stream))
             await env.folded()
 
-        yield StoreEnv(StoreItems(env.pool), write)
+        async def quarantine(namespace: Namespace) -> None:
+            row = "'store_items', $1, 0, 0, 'error', 1, 1, 1, '{}'"
+            await env.pool.execute(f"INSERT INTO ledger.quarantine VALUES ({row})", store_key(namespace))
+
+        yield StoreEnv(StoreItems(env.pool), write, quarantine)

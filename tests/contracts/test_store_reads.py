@@ -8,6 +8,7 @@ from tests.contracts.store_envs import StoreEnv
 from tests.projections.projector_env import migrated_database
 from tests.stack_fixtures import RunningStack
 
+from agentlog_facts.errors import Quarantined
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_facts.store import StoreItemDeleted, StoreItemPut
 from agentlog_facts.store_ports import Namespace, conditions
@@ -89,7 +90,8 @@ async def test_a_prefix_is_of_whole_labels_whatever_stands_in_them(store: StoreE
     [
         ({"n": 2}, ["two"]),
         ({"n": {"$eq": 2}}, ["two"]),
-        ({"n": {"$ne": 2}}, ["text", "none", "three", "one"]),
+        ({"n": {"$ne": 2}}, ["text", "three", "one"]),
+        ({"of": {"$ne": 1}}, ["three"]),
         ({"n": {"$gt": 1, "$lt": 3}}, ["two"]),
         ({"n": {"$gte": 2}}, ["three", "two"]),
         ({"n": {"$lte": 1}}, ["one"]),
@@ -142,3 +144,31 @@ async def test_namespaces_are_listed_by_prefix_suffix_and_depth(store: StoreEnv)
     assert await listed(("a",), suffixes=[("x", "*")]) == [("a", "x", "end")]
     assert await listed(depth=1) == [("a",), ("b",)]
     assert await listed(("a", "x", "end", "further")) == []
+    assert await listed(("a", "*", "end"), depth=2) == [("a", "x"), ("a", "y")]
+    assert await listed(suffixes=[("end",)], depth=1) == [("a",)]
+    assert await listed(depth=0) == [()]
+    assert await listed(("b",), depth=2) == [("b", "x")]
+
+
+async def test_namespaces_with_any_labels_are_listed_once_and_in_order(store: StoreEnv) -> None:
+    names: list[Namespace] = []
+    for label in ("ana", "ana\x01", "ana\x01\x01", "ana!", "ana\U0010ffff", "an", "anb", "é"):
+        names += [("users", label), ("users", label, "deep"), (label,)]
+    for namespace in names:
+        await put(store, namespace, "one")
+        await put(store, namespace, "two")
+    for depth in (1, 2, 3, None):
+        expected = sorted({one[:depth] for one in names})
+        assert await store.reads.namespaces([], [], depth, 100, 0) == expected
+        assert await store.reads.namespaces([], [], depth, 5, 3) == expected[3:8]
+    under = sorted(one for one in names if one[:2] == ("users", "ana"))
+    assert await store.reads.namespaces([("users", "ana")], [], None, 100, 0) == under
+
+
+async def test_puts_into_a_namespace_in_quarantine_are_refused_and_all_others_are_not(store: StoreEnv) -> None:
+    await put(store, ANA, "tea")
+    await store.reads.check_writable(ANA)
+    await store.quarantine(ANA)
+    with pytest.raises(Quarantined):
+        await store.reads.check_writable(ANA)
+    await store.reads.check_writable(("users",))

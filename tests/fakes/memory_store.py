@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TypeGuard
 
 from agentlog_facts.envelope import Cause
+from agentlog_facts.errors import Quarantined
 from agentlog_facts.json_value import Json
 from agentlog_facts.store import StoreItemDeleted, StoreItemFact
 from agentlog_facts.store_ports import Comparison, Condition, Namespace, StoredItem
@@ -25,6 +26,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self.facts: list[StoreItemFact] = []
         self.causes: list[Cause] = []
+        self.quarantined: set[Namespace] = set()
         self._items: dict[tuple[Namespace, str], StoredItem] = {}
 
     def fold(self, fact: StoreItemFact, at: datetime) -> None:
@@ -43,6 +45,10 @@ class MemoryStore:
             self.facts.append(fact)
             self.causes.append(cause)
             self.fold(fact, datetime.now(UTC))
+
+    async def check_writable(self, namespace: Namespace) -> None:
+        if namespace in self.quarantined:
+            raise Quarantined(f"store {list(namespace)}: in quarantine")
 
     async def item(self, namespace: Namespace, key: str) -> StoredItem | None:
         return self._items.get((namespace, key))
@@ -81,7 +87,7 @@ def _holds(item: StoredItem, condition: Condition) -> bool:
         case "$eq":
             return condition.field in item.value and _same(held, wanted)
         case "$ne":
-            return condition.field not in item.value or not _same(held, wanted)
+            return condition.field in item.value and not _same(held, wanted)
         case order:
             numbers = [value for value in (held, wanted) if _is_number(value)]
             return len(numbers) == 2 and _ORDERS[order](*numbers)

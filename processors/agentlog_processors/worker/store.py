@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from agentlog_commands.store import WriteItems
 from agentlog_facts import guard
 from agentlog_facts.envelope import Cause
-from agentlog_facts.errors import Unavailable
+from agentlog_facts.errors import Quarantined, Unavailable
 from agentlog_facts.json_value import dump
 from agentlog_facts.ports import Clock
 from agentlog_facts.store import StoreItemFact, store_key
-from agentlog_facts.store_ports import Condition, Namespace, StoredItem, StoreReads
+from agentlog_facts.store_ports import Condition, Namespace, StoredItem, StoreReads, StoreRows
 from agentlog_facts.vocabulary import encode_fact
 from agentlog_processors import timeouts
 from agentlog_processors.runs.dependencies import CommitWriter
@@ -62,14 +62,16 @@ class RunStoreReads:
 class RunStore(RunStoreReads):
     """Implements `store_ports.StoreAccess`."""
 
-    def __init__(self, bridge: LoopBridge, reads: StoreReads, writer: CommitWriter) -> None:
-        super().__init__(bridge, reads, writer.clock)
+    def __init__(self, bridge: LoopBridge, rows: StoreRows, writer: CommitWriter) -> None:
+        super().__init__(bridge, rows, writer.clock)
+        self._rows = rows
         self._writer = writer
 
     async def write(self, facts: Sequence[StoreItemFact], cause: Cause) -> None:
         """Append the facts, one commit per namespace if they fit into a record; wait until they are accepted.
 
-        Raises: Unavailable; some facts may then be written, and no append is still in progress.
+        Raises: Quarantined, before anything is written; Unavailable: some facts may then be written, and no append is
+        still in progress.
         """
         parts: dict[Namespace, list[StoreItemFact]] = {}
         for fact in facts:
@@ -78,10 +80,26 @@ class RunStore(RunStoreReads):
         await self._bridge.call(lambda: self._write(commands, cause))
 
     async def _write(self, commands: Sequence[Sequence[WriteItems]], cause: Cause) -> None:
+        for several in commands:
+            await self._check(several[0].namespace)
         ends = await asyncio.gather(*(self._commit(several, cause) for several in commands), return_exceptions=True)
         for end in ends:  # all of them have ended: an append after the error could undo a later write
             if end is not None:
                 raise end
+
+    async def _check(self, namespace: Namespace) -> None:
+        """Raises: Quarantined at once, Unavailable after retries."""
+
+        async def fault() -> Quarantined | None:
+            try:
+                await self._rows.check_writable(namespace)
+            except Quarantined as error:
+                return error
+            return None
+
+        found = await retrying(_SUBJECT, fault, *self._wait)
+        if found is not None:
+            raise found
 
     async def _commit(self, commands: Sequence[WriteItems], cause: Cause) -> None:
         for command in commands:

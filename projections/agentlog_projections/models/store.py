@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 from typing import ClassVar
 
 import asyncpg
 
+from agentlog_facts.errors import Quarantined
 from agentlog_facts.ids import Key
 from agentlog_facts.json_value import dump, load_object
 from agentlog_facts.store import StoreItemDeleted, StoreItemPut, store_key
@@ -101,6 +103,10 @@ _ITEM = f"""
 SELECT {key_is_authoritative("$1")} AS is_authoritative, i.* FROM (SELECT 1) AS one
   LEFT JOIN read_v1.store_items i ON i.store = $1 AND i.item_key = $2
 """
+_WRITABLE = f"""
+SELECT {key_is_authoritative("$1")} AS is_authoritative,
+       EXISTS (SELECT FROM ledger.quarantine q WHERE q.key = $1) AS parked
+"""
 _ALL_AUTHORITATIVE = key_is_authoritative("NULL::text")
 SEARCH = f"""
 SELECT {_ALL_AUTHORITATIVE} AS is_authoritative, f.* FROM (SELECT 1) AS one LEFT JOIN (
@@ -112,7 +118,7 @@ SELECT {_ALL_AUTHORITATIVE} AS is_authoritative, f.* FROM (SELECT 1) AS one LEFT
                   LATERAL (SELECT CASE WHEN jsonb_typeof(held) = 'number' THEN held::numeric END AS number,
                                   CASE WHEN jsonb_typeof(operand) = 'number' THEN operand::numeric END AS bound) AS n
             WHERE NOT coalesce(CASE comparison
-                  WHEN '$eq' THEN held = operand WHEN '$ne' THEN held IS DISTINCT FROM operand
+                  WHEN '$eq' THEN held = operand WHEN '$ne' THEN held <> operand
                   WHEN '$gt' THEN number > bound WHEN '$gte' THEN number >= bound
                   WHEN '$lt' THEN number < bound WHEN '$lte' THEN number <= bound END, false))
      ORDER BY updated_at DESC, store, item_key LIMIT $5 OFFSET $6
@@ -126,12 +132,23 @@ NOT EXISTS (
            SELECT 1 FROM json_array_elements_text(path) WITH ORDINALITY AS l(label, place)
             WHERE label <> '*' AND label <> namespace[{place}]))
 """
-_NAMESPACES = f"""
-SELECT {_ALL_AUTHORITATIVE} AS is_authoritative, f.* FROM (SELECT 1) AS one LEFT JOIN (
-    SELECT DISTINCT namespace[:coalesce($3::int, cardinality(namespace))] AS namespace FROM read_v1.store_items
-     WHERE {_MATCHES.format(paths="$1", place="place")}
-       AND {_MATCHES.format(paths="$2", place="cardinality(namespace) - json_array_length(path) + place")}
-     ORDER BY 1 LIMIT $4 OFFSET $5
+_NEXT = """
+SELECT i.namespace FROM read_v1.store_items i
+ WHERE i.namespace >= {bound} {end} ORDER BY i.namespace LIMIT 1
+"""
+_AFTER = """
+CASE WHEN $7::int <= cardinality(found.namespace)
+     THEN array_append(found.namespace[:$7::int - 1], found.namespace[$7::int] || E'\\x01')
+     ELSE array_append(found.namespace, '') END
+"""
+"""The least bound after a namespace, or after all that are equal to it up to a depth of $7."""
+_NAMESPACES = """
+WITH RECURSIVE found AS (
+    ({first}) UNION ALL SELECT next.namespace FROM found CROSS JOIN LATERAL ({later}) AS next
+)
+SELECT {authoritative} AS is_authoritative, f.* FROM (SELECT 1) AS one LEFT JOIN (
+    SELECT {distinct} namespace[:coalesce($3::int, cardinality(namespace))] AS namespace FROM found
+     WHERE {prefixes} AND {suffixes} LIMIT $4 OFFSET $5
 ) AS f ON true ORDER BY f.namespace
 """
 
@@ -141,6 +158,16 @@ class StoreItems:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+
+    async def check_writable(self, namespace: Namespace) -> None:
+        """Check that puts of a namespace become visible. Raises: Unavailable, Quarantined."""
+        async with reading(self._pool, "store.check_writable") as connection:
+            row = await connection.fetchrow(_WRITABLE, store_key(namespace))
+        require(row is not None and row["is_authoritative"], "store")
+        if row is not None and row["parked"]:
+            raise Quarantined(
+                f"store {list(namespace)}: its items are in quarantine after an error, an operator must act"
+            )
 
     async def item(self, namespace: Namespace, key: str) -> StoredItem | None:
         """Return an item. Raises: Unavailable."""
@@ -169,12 +196,42 @@ class StoreItems:
         limit: int,
         offset: int,
     ) -> Sequence[Namespace]:
-        """Return the namespaces that have items, in order, cut to `max_depth` labels. Raises: Unavailable."""
-        paths = [[dump(list(path)).decode() for path in several] for several in (prefixes, suffixes)]
+        """Return the namespaces that have items, in order, cut to `max_depth` labels. Raises: Unavailable.
+
+        It reads the index once for each namespace under the fixed labels of `prefixes`, however many items there are.
+        """
+        sql, arguments = namespaces_query(prefixes, suffixes, max_depth, limit, offset)
         async with reading(self._pool, "store.namespaces") as connection:
-            rows = await connection.fetch(_NAMESPACES, *paths, max_depth, limit, offset)
+            rows = await connection.fetch(sql, *arguments)
         require(rows[0]["is_authoritative"], "store")
         return [tuple(row["namespace"]) for row in rows if row["namespace"] is not None]
+
+
+def namespaces_query(
+    prefixes: Sequence[Namespace], suffixes: Sequence[Namespace], max_depth: int | None, limit: int, offset: int
+) -> tuple[str, list[object]]:
+    """Return the SQL that lists namespaces, and its arguments.
+
+    Each step of the recursion jumps to the next namespace in the index. If only the first `max_depth` labels decide,
+    it jumps over all namespaces that are equal up to there; then there are no repeats, and only the page is read.
+    """
+    start = max((tuple(takewhile(lambda label: label != "*", path)) for path in prefixes), key=len, default=())
+    skips = max_depth is not None and 0 < max_depth and not suffixes and all(len(one) <= max_depth for one in prefixes)
+    repeats = max_depth is not None and not skips
+    end = "AND i.namespace < $8::text[]" if start else ""
+    sql = _NAMESPACES.format(
+        first=_NEXT.format(bound="$6::text[]", end=end),
+        later=_NEXT.format(bound=_AFTER, end=end),
+        authoritative=_ALL_AUTHORITATIVE,
+        distinct="DISTINCT" if repeats else "",
+        prefixes=_MATCHES.format(paths="$1", place="place"),
+        suffixes=_MATCHES.format(paths="$2", place="cardinality(namespace) - json_array_length(path) + place"),
+    )
+    if repeats:
+        sql = sql.replace(" LIMIT $4", " ORDER BY 1 LIMIT $4")
+    paths = [[dump(list(path)).decode() for path in several] for several in (prefixes, suffixes)]
+    bounds = [list(start), max_depth if skips else None, *([end_of(start)] if start else [])]
+    return sql, [*paths, max_depth, limit, offset, *bounds]
 
 
 def end_of(prefix: Namespace) -> list[str]:

@@ -8,7 +8,7 @@ from tests.fakes.memory_store import MemoryStore
 
 from agentlog_commands.submit import Submitter
 from agentlog_facts.envelope import Actor, Cause, Draft, LogPosition
-from agentlog_facts.errors import Unavailable
+from agentlog_facts.errors import Quarantined, Unavailable
 from agentlog_facts.guard import Accepted, Verdict, Void
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.store import StoreItemDeleted, StoreItemFact, StoreItemPut, store_key
@@ -111,6 +111,14 @@ async def test_a_log_that_is_away_for_a_moment_is_asked_again(monkeypatch: pytes
 async def test_what_the_log_does_not_take_is_no_success() -> None:
     with pytest.raises(Unavailable, match="wrong_partition"):
         await store(Voiding()).write([StoreItemPut(ANA, "a", {}, *WHO)], CAUSE)
+
+
+async def test_nothing_of_a_write_is_handed_over_if_one_namespace_is_in_quarantine() -> None:
+    log, rows = MemoryLog(), MemoryStore()
+    rows.quarantined.add(BOB)
+    with pytest.raises(Quarantined):
+        await store(log, rows).write([StoreItemPut(ANA, "a", {}, *WHO), StoreItemPut(BOB, "b", {}, *WHO)], CAUSE)
+    assert log.rows == []
 
 
 async def test_rows_that_are_being_built_are_asked_for_again() -> None:

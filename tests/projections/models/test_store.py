@@ -9,7 +9,7 @@ from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.json_value import Json
 from agentlog_facts.store import StoreItemDeleted, StoreItemFact, StoreItemPut, store_key
-from agentlog_projections.models.store import SEARCH, StoreItems, end_of
+from agentlog_projections.models.store import SEARCH, StoreItems, end_of, namespaces_query
 
 SPACE = ("users", "ana")
 ROWS = "SELECT item_key, value::text, created_at, updated_at, thread_id, run_id, epoch FROM read_v1.store_items"
@@ -51,3 +51,23 @@ async def test_a_search_reads_no_items_of_other_namespaces(given: Applying, env:
     arguments: tuple[object, ...] = ([*prefix], [], [], [], 10, 0, end_of(prefix))
     plan = await env.pool.fetch(f"EXPLAIN (ANALYZE) {SEARCH}", *arguments)
     assert "Rows Removed by Filter" not in "\n".join(row[0] for row in plan)
+
+
+async def test_a_list_of_namespaces_reads_the_index_once_for_each_that_it_shows(
+    given: Applying, env: ProjectorEnv
+) -> None:
+    for number in range(60):
+        space = (f"u{number // 6:03}", f"n{number:03}")
+        await given(commit(*(StoreItemPut(space, str(item), {}) for item in range(40))))
+    await env.pool.execute("ANALYZE read_v1.store_items")
+    for asked, steps in (
+        (namespaces_query([], [], None, 5, 0), 6),
+        (namespaces_query([], [], 1, 5, 0), 6),
+        (namespaces_query([("u003",)], [], None, 100, 0), 7),
+    ):
+        sql, arguments = asked
+        rows = await env.pool.fetch(f"EXPLAIN (ANALYZE, FORMAT TEXT) {sql}", *arguments)
+        plan = [row[0] for row in rows]
+        assert not any("Seq Scan on store_items" in line for line in plan), plan
+        read = [int(line.split("loops=")[1].rstrip(")")) for line in plan if "store_items_namespace" in line]
+        assert 0 < sum(read) <= steps + 1, plan
