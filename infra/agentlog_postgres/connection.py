@@ -2,9 +2,10 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import TypeAlias
+from types import CoroutineType
+from typing import Any, TypeAlias
 
 import asyncpg
 
@@ -14,7 +15,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 PooledConnection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Executor: TypeAlias = "Connection | PooledConnection"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
-Check: TypeAlias = Callable[[Executor], Coroutine[None, None, None]]
+Check: TypeAlias = Callable[[Executor], CoroutineType[Any, Any, None]]
 
 CONNECT_SECS = 10.0
 STATEMENT_SECS = 60.0

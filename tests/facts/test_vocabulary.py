@@ -113,7 +113,8 @@ def test_a_chain_of_names_is_read_as_delegations_up_to_the_actor_and_written_as_
 
 
 def test_a_commit_of_spec_1_stays_readable_whatever_stands_in_fields_of_spec_2() -> None:
-    old = commit_of_spec_1() | {"authz": "none", "request": {"id": "r", "method": "GET", "route": "/", "client": 7}}
+    request: JsonObject = {"id": "r", "method": "GET", "route": "/", "client": 7}
+    old: JsonObject = {**commit_of_spec_1(), "authz": "none", "request": request}
     cause = decode_commit("t1", parse_commit(dump(old))).cause
     assert (cause.authz, cause.request) == (None, Request("r", "GET", "/"))
 

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 from random import Random
+from typing import cast
 from unittest.mock import patch
 
 from tests.simulation.clients import Client, Gateway, Notes, draw_requests
@@ -89,8 +90,7 @@ def _env(loop: SimLoop, chance: Random, keep_lines: bool) -> SimulationEnv:
 
 def _connecting(env: SimulationEnv) -> object:
     async def connect(uri: str, **settings: object) -> Connection:
-        server_settings = settings["server_settings"]
-        assert isinstance(server_settings, dict)
+        server_settings = cast("dict[str, str]", settings["server_settings"])
         return await env.postgres_of(uri).connect(durable=server_settings.get("synchronous_commit") != "off")
 
     return connect

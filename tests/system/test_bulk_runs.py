@@ -27,7 +27,7 @@ async def test_a_batch_creates_all_runs_in_order(server: RunningServer) -> None:
     made = objects(await api.call("POST", "/runs/batch", batch))
     assert [as_object(run["metadata"])["n"] for run in made] == list(range(20))
     assert len({str(run["thread_id"]) for run in made}) == 20
-    assert {run["status"] for run in made} == {"pending"}
+    assert {str(run["status"]) for run in made} == {"pending"}
     for run in made:
         assert done_of(await api.join(str(run["thread_id"]), str(run["run_id"]))) == ALL_STEPS
 

@@ -123,8 +123,8 @@ async def assistants_with_secrets(client: Client) -> None:
     for given in (BY_CONTEXT, BY_CONFIGURABLE):
         made = await client.json("POST", "/assistants", {"graph_id": "keyed", **given})
         at = f"/assistants/{made['assistant_id']}"
+        run, context = order({}, str(made["assistant_id"])), JsonObject()
         for _ in range(2):
-            run = order({}, str(made["assistant_id"]))
             assert (await client.json("POST", "/runs/wait", run))["digests"] == [DIGEST] * 3
             shown = await client.json("GET", at)
             config, context = as_object(shown["config"]), as_object(shown["context"])

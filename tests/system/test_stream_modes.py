@@ -1,6 +1,7 @@
 """System tests of all stream modes over HTTP: their events, their names below subgraphs, and the filter of a join."""
 
 from collections import Counter
+from typing import cast
 
 import aiohttp
 import pytest
@@ -64,7 +65,9 @@ async def test_all_modes_come_together_and_a_join_selects_some(server: RunningSe
         joined = client.runs.join_stream(
             thread_id, str(run["run_id"]), stream_mode=["tasks", "debug"], last_event_id="-1"
         )
-        parts = [(part.event, part.data) async for part in joined]
+        parts: list[tuple[str, object]] = [
+            (part.event, dict(cast("dict[str, object]", part._asdict()))["data"]) async for part in joined
+        ]
     assert parts == [(event, data) for event, data in told if event.partition("|")[0] in ("tasks", "debug")]
 
 

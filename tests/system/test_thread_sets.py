@@ -157,7 +157,7 @@ async def test_a_ttl_is_shown_on_request_and_begins_again_with_each_update(api: 
 
 
 async def test_many_prunes_of_the_same_threads_delete_each_once(api: Api) -> None:
-    _, ids = await marked(api, *({} for _ in range(6)))
+    _, ids = await marked(api, *(JsonObject() for _ in range(6)))
     named: list[Json] = [*ids]
     done = await asyncio.gather(*(api.call("POST", "/threads/prune", {"thread_ids": named}) for _ in range(4)))
     assert sum(int(str(as_object(one)["pruned_count"])) for one in done) == 6

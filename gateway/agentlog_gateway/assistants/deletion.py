@@ -62,7 +62,7 @@ async def _followers(
     """Return the threads to delete, and the active runs on other threads. Raises: Unavailable."""
     dependencies = context.dependencies
     await dependencies.caught_up.require_all()
-    threads = await dependencies.assistants.threads_of(assistant_id) if with_threads else []
+    threads: Sequence[ThreadId] = await dependencies.assistants.threads_of(assistant_id) if with_threads else ()
     active, gone = await dependencies.assistants.active_runs_of(assistant_id), frozenset(threads)
     return threads, {run_id: thread_id for run_id, thread_id in active.items() if thread_id not in gone}
 

@@ -359,8 +359,10 @@ class GraphRun:
     async def _streamed(self, graph: Graph, config: RunnableConfig, given: object, nodes: NodeTasks | None) -> None:
         kwargs = self._order.kwargs
         frames = FrameEncoder(self._hidden, kwargs, self._order.run_id)
-        modes = stream_modes(kwargs)
-        callbacks = [*([] if nodes is None else [nodes]), *([frames.tool_errors] if "tools" in modes else [])]
+        modes: list[str] = [*stream_modes(kwargs)]
+        callbacks: list[Any] = [] if nodes is None else [nodes]
+        if "tools" in modes:
+            callbacks.append(frames.tool_errors)
         asked: dict[str, Any] = {
             "context": schema_context(graph.context_schema, run_context(self._order)),
             "stream_mode": modes or None,
@@ -371,7 +373,8 @@ class GraphRun:
             "subgraphs": bool(kwargs.get("subgraphs")),
             "control": self._control,
         }
-        config = {**config, "callbacks": callbacks} if callbacks else config
+        if callbacks:
+            config = {**config, "callbacks": callbacks}
         if streams_events(kwargs):
             async for event in graph.astream_events(given, config, version="v2", **asked):
                 await self._emit_all(frames.event_frames(event))

@@ -1,7 +1,7 @@
 """Tests of the decoder of messages: each message is what pydantic makes of its fields, and shares nothing."""
 
 import random
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from langchain_core.messages import BaseMessage, HumanMessage
@@ -69,11 +69,11 @@ def parts(message: BaseMessage) -> tuple[object, ...]:
 
 def spoil(message: BaseMessage) -> None:
     """Change all parts of a message in place."""
-    fields: dict[str, Any] = message.__dict__  # Any: whatever user code finds there
+    fields: dict[str, Any] = vars(message)  # Any: whatever user code finds there
     for name, part in fields.items():
-        if type(part) is list:
-            part.append("spoilt")
-        elif type(part) is dict:
+        if isinstance(part, list):
+            cast("list[object]", part).append("spoilt")
+        elif isinstance(part, dict):
             part["spoilt"] = True
         else:
             fields[name] = "spoilt"
@@ -120,7 +120,7 @@ def test_a_decoder_remembers_a_limited_number_of_shapes() -> None:
     for number in range(2 * MOST_SHAPES):
         stored: JsonObject = {"type": "tool", "content": "x", "tool_call_id": "c", "artifact": f"file {number}"}
         assert parts(decoder.message(stored)) == parts(validated(stored))
-    assert len(decoder._templates) == MOST_SHAPES
+    assert len(decoder._templates) == MOST_SHAPES  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.mark.parametrize("kind", ["remove", None, 1])

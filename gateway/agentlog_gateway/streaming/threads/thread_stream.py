@@ -136,8 +136,8 @@ class ThreadStream:
         await self._settle()
         if self._ready:
             yield self._taken()
-        while not self._closed and self._tail is not None:
-            for flush in await self._tail.next():
+        while not self._closed and (tail := self._current_tail()) is not None:
+            for flush in await tail.next():
                 await self._next(flush)
             await self._settle()
             if self._ready or self._beat_due:
@@ -321,6 +321,9 @@ class ThreadStream:
     def _poke(self) -> None:
         if self._tail is not None:
             self._tail.poke()
+
+    def _current_tail(self) -> FrameTail | None:
+        return self._tail
 
     def _drop_tail(self) -> None:
         tail, self._tail = self._tail, None

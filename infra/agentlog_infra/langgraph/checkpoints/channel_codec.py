@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import TypeGuard, cast
 
 from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -99,15 +99,16 @@ class ChannelCodec:
     def _object(self, value: object, levels: int) -> Item:
         """Prepare a value that JSON does not represent exactly; objects of LangGraph's own are told by their fields."""
         fields: dict[str, Json]
+        whole = value
         match value:
-            case Interrupt(id=str(name)) if value.response_schema is None:
-                fields = {"id": name, "value": self.encode(value.value, levels - 1)}
+            case Interrupt(id=str(name), value=shown) if not _has_response_schema(whole):
+                fields = {"id": name, "value": self.encode(shown, levels - 1)}
                 return Item("interrupt", dump(fields), fields)
             case Send(node=str(node)) if type(value) is Send and value.timeout is None:
                 fields = {"node": node, "arg": self.encode(value.arg, levels - 1)}
                 return Item("send", dump(fields), fields)
-            case tuple() if type(value) is tuple and {type(one) for one in value} == {Interrupt}:
-                members: list[Json] = [self.item(one, levels - 1).encoded for one in value]
+            case tuple() if _are_interrupts(whole):
+                members: list[Json] = [self.item(one, levels - 1).encoded for one in whole]
                 return Item("items", dump(members), members)  # LangGraph's serializer makes a list of a tuple too
             case BaseException():
                 stored = self._serialized(value)
@@ -231,6 +232,14 @@ def _text(value: str) -> str:
         except UnicodeEncodeError:
             raise _Inexact from None
     return value
+
+
+def _has_response_schema(value: object) -> bool:
+    return getattr(value, "response_schema", None) is not None
+
+
+def _are_interrupts(value: object) -> TypeGuard[tuple[Interrupt, ...]]:
+    return type(value) is tuple and {type(one) for one in cast("tuple[object, ...]", value)} == {Interrupt}
 
 
 def is_message(value: object) -> TypeGuard[BaseMessage]:

@@ -7,7 +7,7 @@ message that holds only texts and empty containers, and does not depend on the t
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from langchain_core.messages import (
     AIMessage,
@@ -52,7 +52,7 @@ class _Template:
     def filled(self, stored: JsonObject) -> BaseMessage:
         """Return a message with the texts of `stored`, which shares nothing that can change."""
         made = copy(self.message)
-        fields = made.__dict__
+        fields: dict[str, Any] = vars(made)  # Any: of the fields' own types
         for name in self.texts:
             fields[name] = stored[name]
         for name in self.lists:

@@ -53,7 +53,7 @@ class FrameEncoder:
     def event_frames(self, event: Mapping[str, object]) -> Iterable[Frame]:
         """Return the frame of an event of `astream_events`, and those of the item that it brings. Raises: TooDeep."""
         data = event.get("data")
-        given = data if _is_mapping(data) else {}
+        given: Mapping[str, object] = data if _is_mapping(data) else {}
         brought = event.get("event") == "on_chain_stream" and event.get("run_id") == self._run_id
         item = given.get("chunk") if brought else None
         parts = {name: part for name, part in given.items() if name != "chunk" or not _is_part(item)}

@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def test_versions_are_those_that_the_distributions_tell(tmp_path: Path) -> None:
 def test_a_library_that_is_installed_changes_the_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = describe_environment(tmp_path)
     (tmp_path / "tea_pot-1.2.dist-info").mkdir()
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     after = describe_environment(tmp_path)
     assert after["environment_digest"] != before["environment_digest"]
     assert after["libraries"] == before["libraries"]

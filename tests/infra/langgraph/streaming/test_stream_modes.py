@@ -185,10 +185,11 @@ def frames_of(frames: list[Frame]) -> list[Json]:
     """Return [event, namespace, data] of each frame, without what only the API adds to a debug frame."""
     found: list[Json] = []
     for frame in frames:
-        data = frame.data
+        data = copy.copy(frame.data)
         if frame.event == "debug" and isinstance(data, dict) and data["type"] == "checkpoint":
             payload = as_object(data["payload"])
-            data = data | {"payload": {name: payload[name] for name in payload if not name.endswith("checkpoint")}}
+            shown: JsonObject = {name: payload[name] for name in payload if not name.endswith("checkpoint")}
+            data["payload"] = shown
         found.append([frame.event, frame.ns, data])
     return found
 
@@ -291,7 +292,7 @@ async def test_messages_are_accumulated(env: ExecutorEnv) -> None:
     assert args[:3] == [[{}], [{"one": 1}], [{"one": 1, "two": 2}]]
     texts = [message["content"] for message in partial if message["content"]]
     assert texts[:5] == ["it", "it ", "it is", "it is ", "it is three"]
-    assert {message["type"] for message in partial} == {"ai"}
+    assert {str(message["type"]) for message in partial} == {"ai"}
     complete = [as_object(data[0]) for event, data in told if event == "messages/complete" and isinstance(data, list)]
     assert [message["type"] for message in complete] == ["ai", "tool"]
     assert events.count("messages/metadata") == 4
