@@ -15,7 +15,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 PooledConnection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Executor: TypeAlias = "Connection | PooledConnection"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
-Check: TypeAlias = Callable[[Executor], CoroutineType[Any, Any, None]]
+Check: TypeAlias = "Callable[[Executor], CoroutineType[Any, Any, None]]"
 
 CONNECT_SECS = 10.0
 STATEMENT_SECS = 60.0
@@ -90,7 +90,7 @@ def _internal(what: str) -> Generator[None]:
         raise Unavailable(f"{what}: internal error of PostgreSQL: {error}") from error
 
 
-async def open_pool(uri: str, size: int, check: Check | None = None) -> Pool:
+async def open_pool(uri: str, size: int, check: "Check | None" = None) -> Pool:
     """Open a pool for reads. It connects at the first query, so the database may still be away.
 
     `size` is the maximum number of connections. `check` looks at each new connection; one for which it raises is

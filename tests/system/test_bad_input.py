@@ -27,7 +27,7 @@ CASES: list[Case] = [
     ("POST", "/threads", b'{"metadata":"x"}', 422, ""),
     ("POST", "/threads", b'{"thread_id":"x"}', 422, ""),
     ("POST", "/threads", b'{"if_exists":"zz"}', 422, ""),
-    ("POST", "/threads", b'{"ttl":{"ttl":1}}', 422, "not supported yet"),
+    ("POST", "/threads", b'{"ttl":{"ttl":-1}}', 422, "ttl"),
     ("GET", "/threads/x", None, 422, "Invalid thread ID: must be a UUID"),
     ("GET", f"/threads/{UNKNOWN}", None, 404, f"Thread with ID {UNKNOWN} not found"),
     ("GET", f"/threads/{UNKNOWN}/state", None, 404, f"Thread with ID {UNKNOWN} not found"),
