@@ -172,8 +172,8 @@ class StoreReads(Protocol):
 class StoreRows(StoreReads, Protocol):
     """Reads of the store, and the check before a write."""
 
-    async def check_writable(self, namespace: Namespace) -> None:
-        """Check that puts of a namespace become visible.
+    async def check_writable(self, namespace: Namespace, partition: int) -> None:
+        """Check that puts of a namespace, whose aggregate lies in `partition`, become visible.
 
         Raises: Quarantined if its items wait in quarantine; Unavailable if the rows cannot tell.
         """

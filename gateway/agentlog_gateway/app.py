@@ -150,8 +150,7 @@ def _dependencies(
     default_ttl: JsonObject | None,
     provenance: Callable[[str], JsonObject],
 ) -> Dependencies:
-    clock, ids = SystemClock(), SystemIds()
-    run_watcher = _run_watcher(adapters, pool)
+    clock, ids, run_watcher = SystemClock(), SystemIds(), _run_watcher(adapters, pool)
     streams = RunStreams(frames, run_watcher)
     caught_up = CatchUpGate(PartitionCatchUp(pool), adapters.log, clock, settings.partitions)
     return Dependencies(
@@ -182,6 +181,7 @@ def _dependencies(
         answers=RememberedAnswers(settings.gateway_cache_bytes),
         runs=Runs(pool),
         assistants=Assistants(pool),
+        store=StoreItems(pool),
         limits=_limits(settings),
         checks={"database": caught_up.refresh, "redis": adapters.feed.check, "log": adapters.log.check},
         health=partial(health, pool, adapters.log),

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from agentlog_gateway.api.endpoint import Operation
 from agentlog_gateway.assistants import assistants, deletion, graphs
-from agentlog_gateway.resources import batches, cancel, runs, state, system, threads
+from agentlog_gateway.resources import batches, cancel, runs, state, store, system, threads
 from agentlog_gateway.schemas.assistant_requests import (
     AssistantCount,
     AssistantCreate,
@@ -45,9 +45,12 @@ from agentlog_gateway.schemas.requests import (
 from agentlog_gateway.schemas.response_models import (
     AssistantResponse,
     AssistantVersionResponse,
+    FoundItemsResponse,
     GraphResponse,
     HealthResponse,
     InfoResponse,
+    ItemResponse,
+    NamespacesResponse,
     PruneResponse,
     ReadinessResponse,
     RunResponse,
@@ -58,9 +61,11 @@ from agentlog_gateway.schemas.response_models import (
     ThreadResponse,
 )
 from agentlog_gateway.schemas.run_requests import RunBatch, RunsCancel, StatelessRun, ThreadRun
+from agentlog_gateway.schemas.store_requests import ItemPlace, ItemPut, ItemQuery, ItemSearch, NamespaceSearch
 
 ASSISTANT = "/assistants/{assistant_id}"
 THREAD = "/threads/{thread_id}"
+ITEMS = "/store/items"
 RUNS = THREAD + "/runs"
 RUN = RUNS + "/{run_id}"
 _PARAMETER = re.compile(r"\{[^}]*\}")
@@ -303,6 +308,20 @@ OPERATIONS: Sequence[Operation] = (
         dict[str, SchemasResponse],
         query=SubgraphsQuery,
     ),
+    Operation("PUT", ITEMS, store.put, "Put an item", "store", body=ItemPut, also=NO_CONTENT, plain=True),
+    Operation("GET", ITEMS, store.get, "Get an item", "store", ItemResponse | None, query=ItemQuery, plain=True),
+    Operation("DELETE", ITEMS, store.delete, "Delete an item", "store", body=ItemPlace, also=NO_CONTENT, plain=True),
+    Operation("POST", ITEMS + "/search", store.search, "Search", "store", FoundItemsResponse, ItemSearch, plain=True),
+    Operation(
+        "POST",
+        "/store/namespaces",
+        store.namespaces,
+        "List namespaces",
+        "store",
+        NamespacesResponse,
+        NamespaceSearch,
+        plain=True,
+    ),
     Operation("GET", "/ok", system.ok, "Health", "system", HealthResponse, query=HealthCheckQuery),
     Operation("GET", "/", system.ok, "Health", "system", HealthResponse, query=HealthCheckQuery),
     Operation(
@@ -331,11 +350,6 @@ NOT_IMPLEMENTED: Sequence[tuple[str, str]] = (
     ("GET", "/runs/crons/{cron_id}"),
     ("PATCH", "/runs/crons/{cron_id}"),
     ("DELETE", "/runs/crons/{cron_id}"),
-    ("PUT", "/store/items"),
-    ("GET", "/store/items"),
-    ("DELETE", "/store/items"),
-    ("POST", "/store/items/search"),
-    ("POST", "/store/namespaces"),
     ("POST", THREAD + "/commands"),
     ("POST", RUNS + "/crons"),
     ("POST", THREAD + "/stream/events"),

@@ -22,6 +22,7 @@ class StoreEnv:
     reads: StoreRows
     write: Write
     quarantine: Callable[[Namespace], Awaitable[object]]
+    partition_of: Callable[[Namespace], int]
 
 
 @asynccontextmanager
@@ -37,7 +38,7 @@ async def memory(database: str) -> AsyncGenerator[StoreEnv]:
     async def quarantine(namespace: Namespace) -> None:
         store.quarantined.add(namespace)
 
-    yield StoreEnv(store, write, quarantine)
+    yield StoreEnv(store, write, quarantine, lambda _: 0)
 
 
 @asynccontextmanager
@@ -56,4 +57,6 @@ async def postgres(database: str) -> AsyncGenerator[StoreEnv]:
             row = "'store_items', $1, 0, 0, 'error', 1, 1, 1, '{}'"
             await env.pool.execute(f"INSERT INTO ledger.quarantine VALUES ({row})", store_key(namespace))
 
-        yield StoreEnv(StoreItems(env.pool), write, quarantine)
+        yield StoreEnv(
+            StoreItems(env.pool), write, quarantine, lambda namespace: env.log.partition_of(store_key(namespace))
+        )

@@ -167,8 +167,8 @@ async def test_namespaces_with_any_labels_are_listed_once_and_in_order(store: St
 
 async def test_puts_into_a_namespace_in_quarantine_are_refused_and_all_others_are_not(store: StoreEnv) -> None:
     await put(store, ANA, "tea")
-    await store.reads.check_writable(ANA)
+    await store.reads.check_writable(ANA, store.partition_of(ANA))
     await store.quarantine(ANA)
     with pytest.raises(Quarantined):
-        await store.reads.check_writable(ANA)
-    await store.reads.check_writable(("users",))
+        await store.reads.check_writable(ANA, store.partition_of(ANA))
+    await store.reads.check_writable(("users",), store.partition_of(("users",)))

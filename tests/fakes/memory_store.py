@@ -46,7 +46,7 @@ class MemoryStore:
             self.causes.append(cause)
             self.fold(fact, datetime.now(UTC))
 
-    async def check_writable(self, namespace: Namespace) -> None:
+    async def check_writable(self, namespace: Namespace, partition: int) -> None:
         if namespace in self.quarantined:
             raise Quarantined(f"store {list(namespace)}: in quarantine")
 

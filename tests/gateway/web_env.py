@@ -102,6 +102,7 @@ def dependencies(log: MemoryLog, pool: Pool, config: Path = EXAMPLES) -> Depende
         answers=RememberedAnswers(),
         runs=Runs(pool),
         assistants=Assistants(pool),
+        store=StoreItems(pool),
         limits=Limits(BODY_BYTES, 5, 15),
         checks={"database": caught_up.refresh, "log": partial(log.position, 0)},
         health=partial(health, pool),

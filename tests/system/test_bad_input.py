@@ -63,7 +63,7 @@ CASES: list[Case] = [
     ("GET", "/nowhere", None, 404, "Not Found"),
     ("GET", "/threads/search", None, 405, "Method Not Allowed"),
     ("POST", "/runs/crons", b"{}", 404, "not implemented by agentlog"),
-    ("POST", "/store/items/search", b"{}", 404, "not implemented by agentlog"),
+    ("POST", "/store/items/search", b"[]", 422, ""),
 ]
 
 

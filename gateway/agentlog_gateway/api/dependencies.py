@@ -13,6 +13,7 @@ from agentlog_facts.json_value import JsonObject
 from agentlog_facts.keyed_digest import Salts
 from agentlog_facts.ports import Clock, EventLog, Ids, LedgerReads
 from agentlog_facts.secret_values import Secrets
+from agentlog_facts.store_ports import StoreRows
 from agentlog_gateway.api.refusal_log import Refusals
 from agentlog_gateway.reads.caught_up import CatchUpGate
 from agentlog_gateway.reads.consistency_token import ProjectionProgress
@@ -87,6 +88,7 @@ class Dependencies:
     answers: RememberedAnswers
     runs: Runs
     assistants: Assistants
+    store: StoreRows
     limits: Limits
     checks: Mapping[str, Check]
     health: HealthQuery

@@ -30,7 +30,8 @@ class Operation:
     """One documented operation.
 
     `answer`: the type of the JSON body of a 200, None if there is none; `streams`: a 200 has server-sent events;
-    `also`: the meaning of other statuses. `body` and `query`: the models with which the handler reads a request.
+    `also`: the meaning of other statuses; `plain`: some refusals are plain text. `body` and `query`: the models with
+    which the handler reads a request.
     """
 
     method: str
@@ -43,6 +44,7 @@ class Operation:
     query: type[QueryString] | None = None
     also: Mapping[int, str] = field(default_factory=dict[int, str])
     streams: bool = False
+    plain: bool = False
 
 
 def _without_nul(scope: Scope) -> Scope:

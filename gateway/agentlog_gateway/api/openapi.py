@@ -65,7 +65,10 @@ def _responses(operation: Operation, statuses: Mapping[int, str]) -> dict[int | 
     found: dict[int | str, dict[str, object]] = {status: {"description": text} for status, text in statuses.items()}
     if operation.streams:
         found[200]["content"] = {"text/event-stream": {}}
-    return {**found, "4XX": {"description": "Refused", "model": ErrorResponse}}
+    refused: dict[str, object] = {"description": "Refused", "model": ErrorResponse}
+    if operation.plain:
+        refused["content"] = {"text/plain": {"schema": {"type": "string"}}}
+    return {**found, "4XX": refused}
 
 
 class _Declaration:

@@ -36,6 +36,10 @@ class Problem(Exception):
         self.headers = dict(headers or {})
 
 
+class PlainProblem(Problem):
+    """A refusal that the client gets as plain text."""
+
+
 def invalid(detail: str) -> Problem:
     """Return the refusal of an invalid request."""
     return Problem(422, detail)
@@ -54,6 +58,8 @@ def problem_response(status: int, detail: str, headers: Mapping[str, str] | None
 def failure_response(error: Exception) -> Response | None:
     """Return the response to a known error or refusal, None for anything else (a defect: 500)."""
     match error:
+        case PlainProblem():
+            return Response(error.detail, error.status, error.headers, "text/plain")
         case Problem():
             return problem_response(error.status, error.detail, error.headers)
         case ValidationError():

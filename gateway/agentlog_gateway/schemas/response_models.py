@@ -223,6 +223,34 @@ class StateUpdateResponse(BaseModel):
     checkpoint_id: str
 
 
+class ItemResponse(BaseModel):
+    """An item of the store."""
+
+    namespace: list[str]
+    key: str
+    value: AnyObject
+    created_at: datetime
+    updated_at: datetime
+
+
+class FoundItemResponse(ItemResponse):
+    """An item that a search has found."""
+
+    score: None = Field(description="there is no search by meaning yet")
+
+
+class FoundItemsResponse(BaseModel):
+    """A page of items, the last one put first."""
+
+    items: list[FoundItemResponse]
+
+
+class NamespacesResponse(BaseModel):
+    """A page of namespaces, in order."""
+
+    namespaces: list[list[str]]
+
+
 class HealthResponse(BaseModel):
     """The server answers; `services` names the dependencies that were checked."""
 

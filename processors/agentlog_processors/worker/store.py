@@ -90,9 +90,11 @@ class RunStore(RunStoreReads):
     async def _check(self, namespace: Namespace) -> None:
         """Raises: Quarantined at once, Unavailable after retries."""
 
+        partition = self._writer.log.partition_of(store_key(namespace))
+
         async def fault() -> Quarantined | None:
             try:
-                await self._rows.check_writable(namespace)
+                await self._rows.check_writable(namespace, partition)
             except Quarantined as error:
                 return error
             return None

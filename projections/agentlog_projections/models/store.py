@@ -103,9 +103,9 @@ _ITEM = f"""
 SELECT {key_is_authoritative("$1")} AS is_authoritative, i.* FROM (SELECT 1) AS one
   LEFT JOIN read_v1.store_items i ON i.store = $1 AND i.item_key = $2
 """
-_WRITABLE = f"""
-SELECT {key_is_authoritative("$1")} AS is_authoritative,
-       EXISTS (SELECT FROM ledger.quarantine q WHERE q.key = $1) AS parked
+_WRITABLE = """
+SELECT p.present AND p.stopped IS NULL AS present, EXISTS (SELECT FROM ledger.quarantine q WHERE q.key = $1) AS parked
+  FROM ledger.positions p WHERE p.partition = $2
 """
 _ALL_AUTHORITATIVE = key_is_authoritative("NULL::text")
 SEARCH = f"""
@@ -159,11 +159,11 @@ class StoreItems:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def check_writable(self, namespace: Namespace) -> None:
+    async def check_writable(self, namespace: Namespace, partition: int) -> None:
         """Check that puts of a namespace become visible. Raises: Unavailable, Quarantined."""
         async with reading(self._pool, "store.check_writable") as connection:
-            row = await connection.fetchrow(_WRITABLE, store_key(namespace))
-        require(row is not None and row["is_authoritative"], "store")
+            row = await connection.fetchrow(_WRITABLE, store_key(namespace), partition)
+        require(row is not None and row["present"], "store")
         if row is not None and row["parked"]:
             raise Quarantined(
                 f"store {list(namespace)}: its items are in quarantine after an error, an operator must act"
