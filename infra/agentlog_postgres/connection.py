@@ -2,10 +2,9 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from types import CoroutineType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import asyncpg
 
@@ -15,7 +14,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 PooledConnection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Executor: TypeAlias = "Connection | PooledConnection"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
-Check: TypeAlias = "Callable[[Executor], CoroutineType[Any, Any, None]]"
+Check: TypeAlias = Callable[[Executor], Coroutine[None, None, None]]
 
 CONNECT_SECS = 10.0
 STATEMENT_SECS = 60.0
@@ -90,12 +89,17 @@ def _internal(what: str) -> Generator[None]:
         raise Unavailable(f"{what}: internal error of PostgreSQL: {error}") from error
 
 
-async def open_pool(uri: str, size: int, check: "Check | None" = None) -> Pool:
+async def open_pool(uri: str, size: int, check: Check | None = None) -> Pool:
     """Open a pool for reads. It connects at the first query, so the database may still be away.
 
     `size` is the maximum number of connections. `check` looks at each new connection; one for which it raises is
     closed, and whoever wanted the connection gets the exception.
     """
+
+    async def prepare(connection: Connection) -> None:
+        if check is not None:
+            await check(connection)
+
     return await asyncpg.create_pool(
         uri,
         min_size=0,
@@ -103,7 +107,7 @@ async def open_pool(uri: str, size: int, check: "Check | None" = None) -> Pool:
         timeout=CONNECT_SECS,
         command_timeout=STATEMENT_SECS,
         max_cached_statement_lifetime=0,
-        init=check,
+        init=prepare,
         reset=_no_reset,  # reads leave no state; asyncpg's own reset is one more round trip per query
         server_settings={"application_name": "agentlog", "jit": "off"},
     )

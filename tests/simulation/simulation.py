@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 from random import Random
-from typing import cast
+from typing import Any
 from unittest.mock import patch
 
 from tests.simulation.clients import Client, Gateway, Notes, draw_requests
@@ -90,7 +90,7 @@ def _env(loop: SimLoop, chance: Random, keep_lines: bool) -> SimulationEnv:
 
 def _connecting(env: SimulationEnv) -> object:
     async def connect(uri: str, **settings: object) -> Connection:
-        server_settings = cast("dict[str, str]", settings["server_settings"])
+        server_settings: Any = settings["server_settings"]  # Any: of asyncpg
         return await env.postgres_of(uri).connect(durable=server_settings.get("synchronous_commit") != "off")
 
     return connect

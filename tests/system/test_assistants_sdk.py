@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from uuid import uuid4
 
 import pytest
-from langgraph.pregel.remote import RemoteGraph  # pyright: ignore[reportMissingTypeStubs]
+from langgraph.pregel.remote import RemoteGraph  # pyright: ignore[reportMissingTypeStubs]  # it is typed, beside our stubs of langgraph
 from langgraph_sdk import get_client, get_sync_client
 from langgraph_sdk.errors import ConflictError, NotFoundError, UnprocessableEntityError
 from tests.system.api import Api

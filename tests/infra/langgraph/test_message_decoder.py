@@ -1,7 +1,7 @@
 """Tests of the decoder of messages: each message is what pydantic makes of its fields, and shares nothing."""
 
 import random
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from langchain_core.messages import BaseMessage, HumanMessage
@@ -9,6 +9,7 @@ from langchain_core.messages import BaseMessage, HumanMessage
 from agentlog_facts.errors import Corrupt
 from agentlog_facts.json_value import Json, JsonObject, fresh_object
 from agentlog_infra.langgraph.checkpoints import message_decoder
+from agentlog_infra.langgraph.checkpoints.channel_codec import is_list
 from agentlog_infra.langgraph.checkpoints.message_decoder import MESSAGES, MOST_SHAPES, MessageDecoder
 
 TEXTS: list[Json] = ["", "text", "NUL \x00", "öé", "ai", "error", "a much longer text " * 20]
@@ -71,8 +72,8 @@ def spoil(message: BaseMessage) -> None:
     """Change all parts of a message in place."""
     fields: dict[str, Any] = vars(message)  # Any: whatever user code finds there
     for name, part in fields.items():
-        if isinstance(part, list):
-            cast("list[object]", part).append("spoilt")
+        if is_list(part):
+            part.append("spoilt")
         elif isinstance(part, dict):
             part["spoilt"] = True
         else:
@@ -120,7 +121,7 @@ def test_a_decoder_remembers_a_limited_number_of_shapes() -> None:
     for number in range(2 * MOST_SHAPES):
         stored: JsonObject = {"type": "tool", "content": "x", "tool_call_id": "c", "artifact": f"file {number}"}
         assert parts(decoder.message(stored)) == parts(validated(stored))
-    assert len(decoder._templates) == MOST_SHAPES  # pyright: ignore[reportPrivateUsage]
+    assert len(decoder._templates) == MOST_SHAPES  # pyright: ignore[reportPrivateUsage]  # its size is not told
 
 
 @pytest.mark.parametrize("kind", ["remove", None, 1])

@@ -92,7 +92,7 @@ async def test_assistants_of_an_earlier_release_get_the_versions_that_the_log_wo
     connection = await asyncpg.connect(uri)
     try:
         await connection.execute(OLD_ASSISTANTS)
-        await connection.execute("UPDATE ledger.alembic_version SET version_num = '0005'")
+        await connection.execute("UPDATE ledger.alembic_version SET version_num = '0006'")
         assert "ledger: revision 0007" in await pending(uri, [])
         await upgrade(uri, [])
         row = await connection.fetchrow("SELECT newest, revision, system_description, deletion FROM read_v1.assistants")

@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeGuard, cast
+from typing import TypeGuard
 
 from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -239,7 +239,11 @@ def _has_response_schema(value: object) -> bool:
 
 
 def _are_interrupts(value: object) -> TypeGuard[tuple[Interrupt, ...]]:
-    return type(value) is tuple and {type(one) for one in cast("tuple[object, ...]", value)} == {Interrupt}
+    return _is_tuple(value) and {type(one) for one in value} == {Interrupt}
+
+
+def _is_tuple(value: object) -> TypeGuard[tuple[object, ...]]:
+    return type(value) is tuple
 
 
 def is_message(value: object) -> TypeGuard[BaseMessage]:
