@@ -53,9 +53,16 @@ _HIDE_RUN = """
 WITH c AS (UPDATE read_v1.checkpoints SET hidden = true WHERE thread_id = $1 AND run_id = $2 AND NOT hidden)
 UPDATE read_v1.writes SET hidden = true WHERE thread_id = $1 AND run_id = $2 AND NOT hidden
 """
+# By ctid: see `runs`. Only the primary key finds the first id that is not less than another one without a sort; asked
+# for an equal one, the planner may read all checkpoints of the thread by the index on their order.
 _HIDE = """
-UPDATE read_v1.checkpoints SET hidden = true
- WHERE thread_id = $1 AND checkpoint_ns = $2 AND checkpoint_id = $3 AND NOT hidden
+UPDATE read_v1.checkpoints c SET hidden = true
+  FROM unnest($1::text[], $2::text[], $3::text[]) AS k(thread_id, checkpoint_ns, checkpoint_id),
+       LATERAL (SELECT ctid AS at, o.checkpoint_id FROM read_v1.checkpoints o
+                 WHERE o.thread_id = k.thread_id AND o.checkpoint_ns = k.checkpoint_ns
+                   AND o.checkpoint_id >= k.checkpoint_id
+                 ORDER BY o.checkpoint_id LIMIT 1) o
+ WHERE c.ctid = o.at AND o.checkpoint_id = k.checkpoint_id AND NOT c.hidden
 """
 _ERASE = tuple(f"DELETE FROM read_v1.{table} WHERE thread_id = $1" for table in ("checkpoints", "channels", "writes"))
 
@@ -107,8 +114,8 @@ def _write(tx: Transaction, folded: CheckpointBatch) -> None:
             tx.write_first(sql, thread_id)
     for thread_id, run_id in folded.hidden_runs:
         tx.write_first(_HIDE_RUN, thread_id, run_id)
-    for key in folded.hidden:
-        tx.write_first(_HIDE, *key)
+    if folded.hidden:
+        tx.write_first(_HIDE, *zip(*folded.hidden, strict=True))
     if folded.checkpoints:
         tx.write(_CHECKPOINTS, *zip(*map(_checkpoint, folded.checkpoints.values()), strict=True))
     if folded.channels:

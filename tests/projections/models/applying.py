@@ -25,11 +25,12 @@ class Applying:
     offset: int = 0
 
     async def __call__(self, *drafts: Draft) -> None:
-        commits = [self._judged(one) for one in drafts]
+        commits = [self.judged(one) for one in drafts]
         for batch in [commits] if self.at_once else [[commit] for commit in commits]:
             await self._apply_twice(batch)
 
-    def _judged(self, draft: Draft) -> Commit:
+    def judged(self, draft: Draft) -> Commit:
+        """Return a commit as the projector hands it to the models."""
         raw = RawRecord(LogPosition(0, self.offset), draft.key.encode(), b"", START)
         self.offset += 1
         self.known.setdefault(draft.key, Known(priors={}))

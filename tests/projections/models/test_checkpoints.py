@@ -1,5 +1,6 @@
 """Read model of checkpoints: given facts, applied twice, then the reads of savers."""
 
+import re
 from typing import Any
 
 import pytest
@@ -26,7 +27,8 @@ from agentlog_facts.errors import Unavailable
 from agentlog_facts.ids import RunId, Stream, ThreadId
 from agentlog_facts.json_value import Json
 from agentlog_projections.models.channel_chains import ChannelChains
-from agentlog_projections.models.checkpoints import Checkpoints
+from agentlog_projections.models.checkpoints import Checkpoints, CheckpointsModel
+from agentlog_projections.sql.batch import Transaction
 
 T1 = ThreadId("t1")
 R1 = RunId("r1")
@@ -202,6 +204,28 @@ async def test_named_checkpoints_can_be_hidden(given: Applying, checkpoints: Che
     hidden = CheckpointsHidden(T1, ({"ns": "", "checkpoint_id": "c2"},), "prune")
     await given(*begun(), by_r1(saved("c1")), by_r1(saved("c2")), draft("t1", hidden))
     assert (await latest(checkpoints)).checkpoint_id == "c1"
+
+
+async def test_any_number_of_checkpoints_is_hidden_by_one_statement_that_reads_only_them(
+    env: ProjectorEnv, checkpoints: Checkpoints
+) -> None:
+    given = Applying(env, at_once=True)
+    names = [f"c{number:03}" for number in range(300)]
+    await given(draft("t1", thread_created()), *(draft("t1", saved(name, run=None)) for name in names))
+    kept = {names[0], names[150], names[-1]}
+    gone = ["c", *(name for name in names if name not in kept), "d"]  # the first and the last one are unknown
+    hidden = CheckpointsHidden(T1, tuple({"ns": "", "checkpoint_id": name} for name in gone), "prune")
+    commit = given.judged(draft("t1", hidden))
+    async with env.pool.acquire() as connection:
+        tx = Transaction(connection)
+        await CheckpointsModel().apply(tx, [commit])
+    assert (len(tx.first), tx.together) == (1, [])
+    statement = tx.first[0]
+    plan = "\n".join(row[0] for row in await env.pool.fetch(f"EXPLAIN {statement.sql}", *statement.arguments))
+    assert "Index Scan using checkpoints_pkey" in plan, plan
+    assert re.search(r"Index Cond: .*thread_id = .*checkpoint_ns = .*checkpoint_id >= ", plan), plan
+    await env.pool.execute(statement.sql, *statement.arguments)
+    assert {one.checkpoint_id for one in await checkpoints.find(CheckpointQuery(T1))} == kept
 
 
 async def test_nothing_of_a_deleted_thread_shows_and_nothing_of_its_earlier_life(
