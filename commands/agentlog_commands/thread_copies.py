@@ -6,17 +6,17 @@ here, a housekeeper goes on where it stopped.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, Protocol, TypeAlias
 
 from agentlog_commands.command import Accepted, Decision, Refused
 from agentlog_commands.identity import digest, follow_up
-from agentlog_commands.submit import Intent, Submitted, Submitter
+from agentlog_commands.submit import Intent, Outcome, Submitted, Submitter, Voided
 from agentlog_commands.threads import thread_stream
 from agentlog_facts.checkpoint import CheckpointFact
 from agentlog_facts.envelope import Cause, Demand
-from agentlog_facts.errors import Contended
+from agentlog_facts.errors import Contended, Unavailable
 from agentlog_facts.ids import Key, Stream, ThreadId, stream
 from agentlog_facts.thread import ThreadCopied, ThreadCreated
 from agentlog_facts.thread_copy import ThreadCopyAsked, ThreadCopyContinued, ThreadCopyGivenUp
@@ -78,17 +78,24 @@ class CopyDrive:
     async def finish(self) -> Submitted | None:
         """Copy the rest; return the commit that made the thread, or None if the copy was given up.
 
-        Raises: Unavailable, OutcomeUnknown.
+        It is given up if its source is gone, or if the new thread exists, which another command made. Raises:
+        Unavailable, also if a round changed nothing; OutcomeUnknown.
         """
+        seen: CopyProgress | None = None
         while (progress := await self.reads.progress(self.asked.thread_id)) is not None:
             if progress.state == "given_up":
                 return None
+            if progress == seen:
+                raise Unavailable(f"copy {self.asked.thread_id}: no progress after {progress.copied_to} facts")
+            seen = progress
             if progress.state == "done" or progress.copied_to >= self.asked.as_of:
-                done = await self._submit(0, progress, self._copied)
-                if done is not None:
-                    return done
+                outcome = await self._submit(0, progress, self._copied)
+                if isinstance(outcome, Submitted):
+                    return outcome
             else:
-                await self._submit(progress.version + 1, progress, self._continued)
+                outcome = await self._submit(progress.version + 1, progress, self._continued)
+            if isinstance(outcome, Voided) and outcome.void.reason == "exists":
+                await self.give_up("exists")
         return None
 
     async def give_up(self, reason: str) -> None:
@@ -103,8 +110,8 @@ class CopyDrive:
 
     async def _submit(
         self, number: int, progress: CopyProgress, decide: Callable[[CopyProgress], Awaitable[Decision]]
-    ) -> Submitted | None:
-        """Submit a commit that follows `progress`; return None if another one came first."""
+    ) -> Outcome | None:
+        """Submit a commit that follows `progress`; return None, or a refusal, if another one came first."""
 
         async def decision() -> Decision:
             now = await self.reads.progress(self.asked.thread_id)
@@ -113,16 +120,16 @@ class CopyDrive:
         event_id = follow_up(self.event_id, number)
         intent = Intent(Key(self.asked.thread_id), event_id, digest(event_id.encode()), self.cause, keyed=True)
         try:
-            done = await self.submitter.submit(intent, decision, self.deadline)
+            return await self.submitter.submit(intent, decision, self.deadline)
         except Contended:
             return None
-        return done if isinstance(done, Submitted) else None
 
     async def _continued(self, progress: CopyProgress) -> Decision:
         part = await self.reads.part(self.asked, progress.copied_to)
         if part is None:
             return self._on_copy(progress, ThreadCopyGivenUp(self.asked.thread_id, "source_gone"))
-        return self._on_copy(progress, *part.facts, ThreadCopyContinued(self.asked.thread_id, part.up_to))
+        decided = self._on_copy(progress, *part.facts, ThreadCopyContinued(self.asked.thread_id, part.up_to))
+        return replace(decided, demands={**decided.demands, thread_stream(self.asked.thread_id): "absent"})
 
     def _on_copy(
         self, progress: CopyProgress, *facts: CheckpointFact | ThreadCopyContinued | ThreadCopyGivenUp

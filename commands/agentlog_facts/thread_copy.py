@@ -44,7 +44,10 @@ class ThreadCopyContinued:
 
 @dataclass(frozen=True, slots=True)
 class ThreadCopyGivenUp:
-    """The copy will never exist: it was not finished in time (`late`), or its source is gone (`source_gone`)."""
+    """The copy will never exist; the reason is one of `late`, `source_gone` and `exists`.
+
+    It was not finished in time, its source is gone, or another command made a thread of this id.
+    """
 
     thread_id: ThreadId
     reason: str

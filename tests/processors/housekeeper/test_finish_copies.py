@@ -5,15 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import pytest
 from tests.fakes.memory_log import MemoryLog
 from tests.fakes.ports import CountedIds, TestClock
+from tests.projections.projector_env import draft
 
 from agentlog_commands.submit import Intent, Submitter
 from agentlog_commands.thread_copies import CopyPart, CopyProgress, OpenCopy, ask
 from agentlog_facts import guard
-from agentlog_facts.envelope import ANONYMOUS, Actor, Cause, Fact
+from agentlog_facts.envelope import ANONYMOUS, Actor, Cause, Draft, Fact
 from agentlog_facts.ids import Key, ThreadId
-from agentlog_facts.thread import ThreadCopied
+from agentlog_facts.thread import ThreadCopied, ThreadCreated
 from agentlog_facts.thread_copy import ThreadCopyAsked, ThreadCopyContinued, ThreadCopyGivenUp
 from agentlog_processors.housekeeper.finish_copies import CopyQueries, FinishCopies
 from agentlog_processors.runs.dependencies import CommitWriter
@@ -32,6 +34,10 @@ class World:
     clock: TestClock = field(default_factory=TestClock)
     ids: CountedIds = field(default_factory=CountedIds)
     gone: bool = False
+    stands_still: bool = False
+    """Its rows do not follow the log after the first commit."""
+    before_the_end: Draft | None = None
+    """Written by another command, once all parts are copied."""
 
     async def begin(self) -> None:
         intent = Intent(Key(TARGET), EVENT, "0" * 64, Cause(ANONYMOUS, "c"))
@@ -51,7 +57,7 @@ class World:
 
     async def progress(self, thread_id: ThreadId) -> CopyProgress | None:
         found: CopyProgress | None = None
-        for fact, version in self.accepted():
+        for fact, version in self.accepted()[: 1 if self.stands_still else None]:
             match fact:
                 case ThreadCopyAsked():
                     found = CopyProgress("open", version, 0)
@@ -63,6 +69,9 @@ class World:
                     found = CopyProgress("done", found.version, found.copied_to)
                 case _:
                     pass
+        if self.before_the_end is not None and found is not None and found.copied_to >= ASKED.as_of:
+            await self.log.append(self.before_the_end)
+            self.before_the_end = None
         return found
 
     async def part(self, asked: ThreadCopyAsked, start: int) -> CopyPart | None:
@@ -121,3 +130,30 @@ async def test_a_copy_whose_source_is_gone_is_given_up() -> None:
     world.clock.seconds, world.gone = 61, True
     await world.housekeeper().look()
     assert world.kinds() == ["ThreadCopyAsked", "ThreadCopyGivenUp"]
+
+
+async def test_a_copy_whose_new_thread_was_made_by_another_command_is_given_up() -> None:
+    world = await begun()
+    await world.log.append(draft(TARGET, ThreadCreated(TARGET, {})))
+    world.clock.seconds = 61
+    await world.housekeeper().look()
+    assert world.kinds() == ["ThreadCopyAsked", "ThreadCreated", "ThreadCopyGivenUp"]
+    assert world.accepted()[-1][0] == ThreadCopyGivenUp(TARGET, "exists")
+    assert len(world.log.rows) == 4  # one void part
+
+
+async def test_a_thread_made_after_the_last_part_ends_the_copy_too() -> None:
+    world = await begun()
+    world.clock.seconds = 61
+    world.before_the_end = draft(TARGET, ThreadCreated(TARGET, {}))
+    await world.housekeeper().look()
+    assert world.kinds()[-3:] == ["ThreadCopyContinued", "ThreadCreated", "ThreadCopyGivenUp"]
+
+
+async def test_a_copy_without_progress_is_left_to_the_next_pass(caplog: pytest.LogCaptureFixture) -> None:
+    world = await begun()
+    world.clock.seconds, world.stands_still = 61, True
+    async with asyncio.timeout(10):
+        await world.housekeeper().look()
+    assert len(world.log.rows) == 2
+    assert "copy.failed" in caplog.messages
