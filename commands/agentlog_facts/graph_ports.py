@@ -158,9 +158,12 @@ class GraphAccess(Protocol):
         """Return whether a factory makes the graph, which then needs `opened_with`."""
         ...
 
-    async def output_values(self, graph_id: str, thread_id: ThreadId, values: Json) -> Json:
+    async def output_values(
+        self, graph_id: str, thread_id: ThreadId, values: Json, *, opened_with: JsonObject | None = None
+    ) -> Json:
         """Return the part of a state's values that the graph's output schema names: the output of a run.
 
+        `opened_with` is the config of that run with its `context`, for a factory.
         Source: docs/http-api.md, section 7.6.
         """
         ...
@@ -223,12 +226,20 @@ class GraphAccess(Protocol):
         """Apply the updates of supersteps to an empty thread; return the change to commit. Raises: BadUpdate."""
         ...
 
-    async def view_without_run(self, graph_id: str, thread_id: ThreadId, run_id: RunId) -> ThreadView:
-        """Return the state without all accepted checkpoints and writes of a run (delete, rollback)."""
+    async def view_without_run(
+        self, graph_id: str, thread_id: ThreadId, run_id: RunId, *, opened_with: JsonObject | None = None
+    ) -> ThreadView:
+        """Return the state without all accepted checkpoints and writes of a run (delete, rollback).
+
+        `opened_with` is the config of that run with its `context`, for a factory.
+        """
         ...
 
-    async def view(self, graph_id: str, thread_id: ThreadId) -> ThreadView:
-        """Return the state of the last accepted checkpoint, to finish a run in place of its worker."""
+    async def view(self, graph_id: str, thread_id: ThreadId, *, opened_with: JsonObject | None = None) -> ThreadView:
+        """Return the state of the last accepted checkpoint, to finish a run in place of its worker.
+
+        `opened_with` is the config of that run with its `context`, for a factory.
+        """
         ...
 
 

@@ -292,6 +292,12 @@ def mask_kwargs(kwargs: JsonObject, keys: SecretKeys) -> JsonObject:
     return kwargs | shown
 
 
+def opening_of(kwargs: JsonObject, keys: SecretKeys) -> JsonObject:
+    """Return the config of a run with its `context`, as a factory gets them without the run, with MASK for secrets."""
+    shown = mask_kwargs({name: kwargs.get(name) for name in ("config", "context")}, keys)
+    return {**as_object(shown["config"] or {}, "config"), "context": shown["context"]}
+
+
 def _without_metadata(config: Json) -> JsonObject:
     """Return the entries of a config in which secrets are looked for; none if it is no object.
 

@@ -8,7 +8,7 @@ from tests.stack_fixtures import open_folder
 from tests.system.api import Api
 from tests.system.servers import RunningServer, running_server
 
-from agentlog_facts.json_value import JsonObject, as_object
+from agentlog_facts.json_value import Json, JsonObject, as_object
 
 GRAPH = """
 from typing import TypedDict
@@ -64,3 +64,27 @@ async def test_the_graph_of_the_last_run_reads_and_writes_the_state(server: Runn
     await api.call("POST", path + "/state", {"values": {"text": "y"}, "as_node": "acme"})
     state = await api.get(path + "/state")
     assert (state["values"], state["next"]) == ({"text": "y"}, [])
+
+
+async def test_the_graph_of_a_run_shows_its_output_and_what_its_deletion_leaves(server: RunningServer) -> None:
+    api = Api(server.url)
+    thread_id = await api.thread()
+    path = f"/threads/{thread_id}"
+    acme: JsonObject = {"assistant_id": "tenants", "input": {"text": "x"}, "context": {"tenant": "acme"}}
+    assert await api.call("POST", path + "/runs/wait", acme) == {"text": "acme"}
+    other: JsonObject = {"config": {"configurable": {"tenant": "other"}}}
+    run_id = await api.start_run(thread_id, "tenants", {"text": "y"}, other)
+    assert await api.join(thread_id, run_id) == {"text": "other"}
+    first, last = [str(as_object(run)["run_id"]) for run in reversed(await runs(api, path))]
+    assert await api.join(thread_id, first) == {"text": "acme"}
+    await api.call("DELETE", f"{path}/runs/{last}")
+    assert (await api.get(path))["values"] == {"text": "acme"}
+    once: JsonObject = {"assistant_id": "tenants", "input": {"text": "z"}, **other}
+    assert await api.call("POST", "/runs/wait", once) == {"text": "other"}
+
+
+async def runs(api: Api, path: str) -> list[Json]:
+    """Return the runs of a thread, the newest first."""
+    found = await api.call("GET", path + "/runs")
+    assert isinstance(found, list)
+    return found

@@ -23,6 +23,7 @@ from agentlog_gateway.api.request_context import RequestContext
 from agentlog_gateway.http.errors import Problem
 from agentlog_gateway.http.long_poll import BlockingResponse
 from agentlog_gateway.http.responses import no_content, run_path
+from agentlog_gateway.resources.openings import opening_of_run
 from agentlog_gateway.resources.run_result import cancelled_document
 from agentlog_gateway.resources.threads import existing_thread, thread_context
 from agentlog_gateway.schemas.queries import CancelQuery
@@ -160,7 +161,12 @@ async def delete(context: RequestContext) -> Response:
         if run is None or found.version is None:
             return Refused("run_not_found")
         thread = await context.dependencies.threads.get(thread_id)
-        left = await context.dependencies.graphs.view_without_run(run.graph_id, thread_id, run_id)
+        left = await context.dependencies.graphs.view_without_run(
+            run.graph_id,
+            thread_id,
+            run_id,
+            opened_with=await opening_of_run(context.dependencies, run.graph_id, run_id),
+        )
         before = (thread.values if thread is not None else None) or {}
         command = DeleteRun(
             thread_id,

@@ -7,6 +7,7 @@ from agentlog_facts.graph_ports import At, GraphFailed, GraphNotFound, unrooted
 from agentlog_facts.ids import RunId
 from agentlog_facts.json_value import Json, JsonObject, dump, load
 from agentlog_gateway.api.dependencies import Dependencies
+from agentlog_gateway.resources.openings import opening_of_run
 from agentlog_projections.queries.run_status import RunStatusRow
 
 NO_RUN: JsonObject = {"__error__": {"error": "HTTPException", "message": "404: Run not found"}}
@@ -62,10 +63,12 @@ async def _values(dependencies: Dependencies, found: RunStatusRow) -> Json:
     """
     graphs, at = dependencies.graphs, At(found.checkpoint_id)
     try:
+        opened_with = await opening_of_run(dependencies, found.graph_id, found.run_id)
         if found.newest or found.checkpoint_id is None:
             values = unrooted(found.values or {})
         else:
-            values = load((await graphs.get_state(found.graph_id, found.thread_id, at)).fields["values"])
-        return await graphs.output_values(found.graph_id, found.thread_id, values)
+            state = await graphs.get_state(found.graph_id, found.thread_id, at, opened_with=opened_with)
+            values = load(state.fields["values"])
+        return await graphs.output_values(found.graph_id, found.thread_id, values, opened_with=opened_with)
     except GraphNotFound:
         return {}

@@ -10,14 +10,14 @@ from agentlog_commands.submit import Submitted, Voided
 from agentlog_commands.threads import UpdateState
 from agentlog_facts.graph_ports import LATEST, At, EncodedState, StateChange
 from agentlog_facts.ids import ThreadId
-from agentlog_facts.json_value import Json, JsonObject, as_object, dump
-from agentlog_facts.secret_values import mask_kwargs
+from agentlog_facts.json_value import Json, JsonObject, dump
 from agentlog_facts.thread import StateUpdated
 from agentlog_gateway.api.request_context import RequestContext
 from agentlog_gateway.http.errors import Problem, invalid, thread_not_found
 from agentlog_gateway.http.responses import json_response
 from agentlog_gateway.reads.remembered_answers import Answer, answer_response
 from agentlog_gateway.resources.cancel import has_stopped
+from agentlog_gateway.resources.openings import opening
 from agentlog_gateway.resources.threads import thread_context
 from agentlog_gateway.schemas.queries import PastStatesQuery, StateQuery
 from agentlog_gateway.schemas.requests import CheckpointRef, HistoryQuery, StateAtCheckpoint, StateUpdate
@@ -29,22 +29,6 @@ def graph_of(thread: Thread) -> str | None:
     """Return the graph of a thread's last run, None before the first run."""
     graph_id = thread.metadata.get("graph_id")
     return graph_id if isinstance(graph_id, str) else None
-
-
-async def opening(context: RequestContext, graph_id: str, thread_id: ThreadId) -> JsonObject | None:
-    """Return the config and context of the thread's last run if a factory makes its graph, without secrets.
-
-    A thread without a run, such as a copy, has the config that it shows. Raises: GraphNotFound, Unavailable.
-    """
-    dependencies = context.dependencies
-    if not dependencies.graphs.is_made_by_factory(graph_id):
-        return None
-    found = await dependencies.runs.of_thread(thread_id, limit=1)
-    if not found:
-        thread = await dependencies.threads.get(thread_id, with_values=False)
-        return None if thread is None else thread.config
-    kwargs = mask_kwargs(found[0].kwargs, dependencies.secrets.keys)
-    return {**as_object(kwargs.get("config") or {}, "config"), "context": kwargs.get("context")}
 
 
 def at_checkpoint(ref: CheckpointRef | None, checkpoint_id: str | None = None) -> At:
@@ -100,7 +84,7 @@ async def _snapshot(context: RequestContext, at: At, *, subgraphs: bool, select:
         if graph_id is None:
             found = empty_snapshot(thread_id, at)
         else:
-            opened_with = await opening(context, graph_id, thread_id)
+            opened_with = await opening(context.dependencies, graph_id, thread_id)
             found = await context.dependencies.graphs.get_state(
                 graph_id, thread_id, at, subgraphs=subgraphs, opened_with=opened_with
             )
@@ -168,7 +152,7 @@ async def _history(
     async def read(thread_id: ThreadId, graph_id: str | None) -> Answer:
         if graph_id is None or limit <= 0:
             return Answer(b"[]", lasting=False)
-        opened_with = await opening(context, graph_id, thread_id)
+        opened_with = await opening(context.dependencies, graph_id, thread_id)
         found = await context.dependencies.graphs.get_history(
             graph_id, thread_id, at, before=before, limit=limit, metadata=metadata, opened_with=opened_with
         )
@@ -221,7 +205,7 @@ class StateWrite:
             at=at_checkpoint(self._body.checkpoint, self._body.checkpoint_id),
             view=thread.values,
             config=thread.config,
-            opened_with=await opening(self._context, graph_id, self._thread_id),
+            opened_with=await opening(self._context.dependencies, graph_id, self._thread_id),
         )
 
 
@@ -258,7 +242,8 @@ def _announce(context: RequestContext, thread_id: ThreadId) -> None:
         graph_id = None if thread is None else graph_of(thread)
         if graph_id is None:
             return empty_snapshot(thread_id, LATEST).document()
-        return (await dependencies.graphs.get_state(graph_id, thread_id, LATEST)).document()
+        opened_with = await opening(dependencies, graph_id, thread_id)
+        return (await dependencies.graphs.get_state(graph_id, thread_id, LATEST, opened_with=opened_with)).document()
 
     dependencies.announcer.state(thread_id, context.identity.event_id, read)
 

@@ -58,9 +58,13 @@ class RequestGraphs:
         """Return whether a factory makes the graph. Raises GraphNotFound."""
         return self._apart.is_made_by_factory(graph_id)
 
-    async def output_values(self, graph_id: str, thread_id: ThreadId, values: Json) -> Json:
+    async def output_values(
+        self, graph_id: str, thread_id: ThreadId, values: Json, *, opened_with: JsonObject | None = None
+    ) -> Json:
         """Return the part of a state's values that the output schema names. Raises: GraphFailed, GraphNotFound."""
-        return await self._read(graph_id, lambda access: access.output_values(graph_id, thread_id, values))
+        return await self._read(
+            graph_id, lambda access: access.output_values(graph_id, thread_id, values, opened_with=opened_with)
+        )
 
     async def get_state(
         self,
@@ -132,13 +136,17 @@ class RequestGraphs:
         """Apply supersteps to an empty thread; return the facts to commit. Raises: as `update_state`."""
         return await self._loops.run(lambda: self._apart.replay(graph_id, thread_id, supersteps))
 
-    async def view_without_run(self, graph_id: str, thread_id: ThreadId, run_id: RunId) -> ThreadView:
+    async def view_without_run(
+        self, graph_id: str, thread_id: ThreadId, run_id: RunId, *, opened_with: JsonObject | None = None
+    ) -> ThreadView:
         """Return the state without the checkpoints and writes of a run. Raises: as `view`."""
-        return await self._loops.run(lambda: self._apart.view_without_run(graph_id, thread_id, run_id))
+        return await self._loops.run(
+            lambda: self._apart.view_without_run(graph_id, thread_id, run_id, opened_with=opened_with)
+        )
 
-    async def view(self, graph_id: str, thread_id: ThreadId) -> ThreadView:
+    async def view(self, graph_id: str, thread_id: ThreadId, *, opened_with: JsonObject | None = None) -> ThreadView:
         """Return the state of the last accepted checkpoint. Raises: GraphFailed, GraphNotFound, Unavailable."""
-        return await self._read(graph_id, lambda access: access.view(graph_id, thread_id))
+        return await self._read(graph_id, lambda access: access.view(graph_id, thread_id, opened_with=opened_with))
 
     async def _read(self, graph_id: str, read: Callable[[LangGraphAccess], Coroutine[object, object, T]]) -> T:
         graph = self._graphs.compiled(graph_id)

@@ -93,12 +93,15 @@ class LangGraphAccess:
         """Return whether a factory makes the graph. Raises GraphNotFound."""
         return self._dependencies.graphs.compiled(graph_id) is None
 
-    async def output_values(self, graph_id: str, thread_id: ThreadId, values: Json) -> Json:
+    async def output_values(
+        self, graph_id: str, thread_id: ThreadId, values: Json, *, opened_with: JsonObject | None = None
+    ) -> Json:
         """Return the part of a state's values that the output schema names. Raises: GraphFailed, GraphNotFound."""
         graph = self._dependencies.graphs.compiled(graph_id)
         if graph is not None:
             return output_json(graph, values)
-        async with self._reading(graph_id, config_at(thread_id), self._dependencies.reads) as made:
+        opening = _opening(config_at(thread_id), opened_with)
+        async with self._reading(graph_id, opening, self._dependencies.reads) as made:
             return output_json(made, values)
 
     async def get_state(
@@ -208,16 +211,20 @@ class LangGraphAccess:
                 return True
         return False
 
-    async def view_without_run(self, graph_id: str, thread_id: ThreadId, run_id: RunId) -> ThreadView:
+    async def view_without_run(
+        self, graph_id: str, thread_id: ThreadId, run_id: RunId, *, opened_with: JsonObject | None = None
+    ) -> ThreadView:
         """Return the state without the checkpoints and writes of a run. Raises: as `view`."""
-        return await self._view(graph_id, thread_id, ExcludeRun(self._dependencies.reads, run_id))
+        return await self._view(graph_id, thread_id, ExcludeRun(self._dependencies.reads, run_id), opened_with)
 
-    async def view(self, graph_id: str, thread_id: ThreadId) -> ThreadView:
+    async def view(self, graph_id: str, thread_id: ThreadId, *, opened_with: JsonObject | None = None) -> ThreadView:
         """Return the state of the last accepted checkpoint. Raises: GraphFailed, GraphNotFound, Unavailable."""
-        return await self._view(graph_id, thread_id, self._dependencies.reads)
+        return await self._view(graph_id, thread_id, self._dependencies.reads, opened_with)
 
-    async def _view(self, graph_id: str, thread_id: ThreadId, reads: CheckpointReads) -> ThreadView:
-        async with self._reader(graph_id, config_at(thread_id), reads) as reader:
+    async def _view(
+        self, graph_id: str, thread_id: ThreadId, reads: CheckpointReads, opened_with: JsonObject | None
+    ) -> ThreadView:
+        async with self._reader(graph_id, _opening(config_at(thread_id), opened_with), reads) as reader:
             return (await reader.state(thread_id, LATEST, subgraphs=False)).view()
 
     @asynccontextmanager

@@ -42,12 +42,14 @@ class Hints(Protocol):
 class ThreadStateReader(Protocol):
     """Reads the stored state of threads through their graphs, on any loop; a part of `graph_ports.GraphAccess`."""
 
-    def view(self, graph_id: str, thread_id: ThreadId) -> Coroutine[object, object, ThreadView]:
+    def view(
+        self, graph_id: str, thread_id: ThreadId, *, opened_with: JsonObject | None = None
+    ) -> Coroutine[object, object, ThreadView]:
         """Return the state of the last accepted checkpoint. Raises: Unavailable."""
         ...
 
     def view_without_run(
-        self, graph_id: str, thread_id: ThreadId, run_id: RunId
+        self, graph_id: str, thread_id: ThreadId, run_id: RunId, *, opened_with: JsonObject | None = None
     ) -> Coroutine[object, object, ThreadView]:
         """Return the state without the accepted writes of one run. Raises: Unavailable."""
         ...

@@ -11,6 +11,7 @@ from agentlog_facts.errors import Unavailable
 from agentlog_facts.graph_ports import ThreadView
 from agentlog_facts.ids import RunId
 from agentlog_facts.ports import Clock
+from agentlog_facts.secret_values import SecretKeys, opening_of
 from agentlog_processors import timeouts
 from agentlog_processors.runs.dependencies import StoredStateReader, ThreadStateReader
 from agentlog_processors.runs.timed_reads import TimedReads
@@ -50,21 +51,27 @@ class FinalStateReader:
         self._clock = clock
         self._graphs = graphs
         self._plain = plain
+        self._keys = SecretKeys()
         self._patience_s = patience.total_seconds()
 
     async def view(self, work: ExecutableRun) -> ThreadView:
         """Return the state of the last accepted checkpoint. Raises: Unavailable."""
         if work.deaths:
             return await self._stored(work, None)
-        found = await self._of_graph(work, lambda states: states.view(work.graph_id, work.thread_id))
+        found = await self._of_graph(
+            work,
+            lambda states: states.view(work.graph_id, work.thread_id, opened_with=opening_of(work.kwargs, self._keys)),
+        )
         return found or await self._stored(work, None)
 
     async def view_without_run(self, work: ExecutableRun) -> ThreadView:
         """Return the state without the accepted writes of the run. Raises: Unavailable."""
         if work.deaths:
             return await self._stored(work, work.run_id)
+        opened_with = opening_of(work.kwargs, self._keys)
         found = await self._of_graph(
-            work, lambda states: states.view_without_run(work.graph_id, work.thread_id, work.run_id)
+            work,
+            lambda states: states.view_without_run(work.graph_id, work.thread_id, work.run_id, opened_with=opened_with),
         )
         return found or await self._stored(work, work.run_id)
 

@@ -338,6 +338,17 @@ async def test_a_factory_gets_the_config_and_the_context_of_the_last_run_for_rea
     assert access.is_made_by_factory("by_model")
 
 
+async def test_a_factory_gets_the_config_of_a_run_for_its_output_and_for_its_end(factories: ExecutorEnv) -> None:
+    done = await factories.run("by_model", input={"said": []}, config={"configurable": {"model": "m"}})
+    access, of_run = factories.access, as_object({"context": {"model": "m"}})
+    assert await access.output_values("by_model", THREAD, done.values, opened_with=of_run) == done.values
+    assert (await access.view("by_model", THREAD, opened_with=of_run)).values == done.values
+    left = await access.view_without_run("by_model", THREAD, RunId("another"), opened_with=of_run)
+    assert left.values == done.values
+    with pytest.raises(GraphFailed):
+        await access.view_without_run("by_model", THREAD, RunId("another"))
+
+
 async def test_what_the_code_of_a_graph_raises_when_read_is_a_named_fault(factories: ExecutorEnv) -> None:
     await factories.run("broken", input={"said": []})
     with pytest.raises(GraphFailed, match="graph broken: its code raised LookupError"):

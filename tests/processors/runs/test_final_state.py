@@ -14,6 +14,8 @@ from agentlog_facts.checkpoint_ports import CheckpointQuery, CheckpointReads, St
 from agentlog_facts.errors import Unavailable
 from agentlog_facts.graph_ports import GraphNotFound, StoredState, ThreadView
 from agentlog_facts.ids import RunId, ThreadId
+from agentlog_facts.json_value import JsonObject
+from agentlog_facts.secret_values import MASK
 from agentlog_infra.system_ports import SystemClock
 from agentlog_processors.runs.final_state import FinalStateReader
 from agentlog_processors.runtime.loop_bridge import BridgedCheckpointReads, LoopBridge
@@ -22,6 +24,7 @@ from agentlog_processors.runtime.user_loops import JobLoops
 WORK = replace(a_work(), values={"x": 0}, next=("before",))
 LIMIT_S = 5.0
 PATIENCE = timedelta(milliseconds=500)
+OPENED: list[JsonObject | None] = []
 Asking = Callable[[CheckpointReads], Coroutine[object, object, ThreadView]]
 STORED = StoredState({"x": 1}, ("ask",), {"task": [{"id": "i1", "value": "really?"}]}, "c1", RunId("another"))
 BEFORE = ThreadView({"x": 0}, ("before",), STORED.interrupts, "c1")
@@ -34,10 +37,14 @@ class Code:
         self._asking = asking
         self._reads = reads
 
-    async def view(self, graph_id: str, thread_id: ThreadId) -> ThreadView:
+    async def view(self, graph_id: str, thread_id: ThreadId, *, opened_with: JsonObject | None = None) -> ThreadView:
+        OPENED.append(opened_with)
         return await self._asking(self._reads)
 
-    async def view_without_run(self, graph_id: str, thread_id: ThreadId, run_id: RunId) -> ThreadView:
+    async def view_without_run(
+        self, graph_id: str, thread_id: ThreadId, run_id: RunId, *, opened_with: JsonObject | None = None
+    ) -> ThreadView:
+        OPENED.append(opened_with)
         return await self._asking(self._reads)
 
 
@@ -109,6 +116,21 @@ async def test_a_graph_that_answers_is_believed(loops: JobLoops) -> None:
         return ThreadView({"x": 2}, ("next",))
 
     assert await reader(loops, asking).view(WORK) == ThreadView({"x": 2}, ("next",))
+
+
+async def test_a_graph_is_opened_with_config_and_context_of_the_run_without_secrets(loops: JobLoops) -> None:
+    async def asking(reads: CheckpointReads) -> ThreadView:
+        return ThreadView()
+
+    sealed: JsonObject = {"$sealed": {"ciphertext": "x"}}
+    config: JsonObject = {"configurable": {"tenant": "acme", "pin": sealed, "api_key": "clear"}}
+    work = replace(WORK, kwargs={"input": {"x": 1}, "config": config, "context": {"tone": "dry"}})
+    OPENED.clear()
+    states = reader(loops, asking)
+    await states.view(work)
+    await states.view_without_run(work)
+    shown: JsonObject = {"configurable": {"tenant": "acme", "pin": MASK, "api_key": MASK}, "context": {"tone": "dry"}}
+    assert [shown, shown] == OPENED
 
 
 @pytest.mark.parametrize(
