@@ -4,6 +4,7 @@ Source: docs/http-api.md, section 10.6.
 """
 
 import asyncio
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TypeGuard
@@ -36,6 +37,9 @@ SHOWN: tuple[type[BaseException], ...] = (
 EXITS = (SystemExit, KeyboardInterrupt)
 """Exceptions that would end a program; in the code of a graph they are errors of its run."""
 MASK = "An internal error occurred"
+UNNAMED = "Exception"
+"""Name of a stored error whose text does not begin with a class name."""
+_CLASS_NAME = re.compile(r"[^\W\d]\w*(?=\()")
 
 
 def error_json(error: BaseException) -> JsonObject:
@@ -46,6 +50,12 @@ def error_json(error: BaseException) -> JsonObject:
         return {"error": type(error).__name__, "message": clean_text(f"the code of the graph raised {error!r}")}
     shown = text_by(error, str) if isinstance(error, SHOWN) else None
     return {"error": clean_text(type(error).__name__), "message": MASK if shown is None else shown}
+
+
+def stored_error_json(text: str) -> JsonObject:
+    """Return {error: class name, message: MASK} of an error that a saver keeps as its `repr`: that proves no class."""
+    name = _CLASS_NAME.match(text)
+    return {"error": UNNAMED if name is None else clean_text(name[0]), "message": MASK}
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from agentlog_facts.configurable import CHECKPOINT_ADDRESS, is_reserved
 from agentlog_facts.frame import Frame
 from agentlog_facts.json_value import MOST_LEVELS, Json, JsonObject
 from agentlog_facts.secret_values import HiddenValues
-from agentlog_infra.langgraph.errors import error_json
+from agentlog_infra.langgraph.errors import error_json, stored_error_json
 from agentlog_infra.langgraph.run_config import accumulates
 from agentlog_infra.langgraph.streaming.accumulated_messages import AccumulatedMessages
 from agentlog_infra.langgraph.streaming.growing_state import GrowingStateJson
@@ -85,12 +85,17 @@ class FrameEncoder:
         return shown
 
     def _with_errors(self, data: object) -> object:
-        """Return the description of a checkpoint or task with errors as {error, message}."""
+        """Return the description of a checkpoint or task with errors as {error, message}.
+
+        LangGraph describes the error of an earlier attempt by the text that the saver kept.
+        """
         if not _is_mapping(data):
             return data
         shown = dict(data)
-        if isinstance(error := data.get("error"), BaseException):
-            shown["error"] = self._hidden.fields(error_json(error))
+        if isinstance(error := data.get("error"), BaseException | str):
+            shown["error"] = self._hidden.fields(
+                stored_error_json(error) if isinstance(error, str) else error_json(error)
+            )
         if "payload" in data:
             shown["payload"] = self._with_errors(data["payload"])
         tasks = data.get("tasks")

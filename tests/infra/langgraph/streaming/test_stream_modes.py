@@ -322,6 +322,19 @@ async def test_an_error_of_a_task_is_masked(env: ExecutorEnv, mode: str) -> None
     assert b"secret" not in dump([frame.data for frame in env.frames])
 
 
+@pytest.mark.parametrize("mode", ["checkpoints", "debug"])
+async def test_an_error_of_an_earlier_run_is_masked_when_the_task_is_described_again(
+    env: ExecutorEnv, mode: str
+) -> None:
+    await env.run("failing", input=SAID)
+    env.frames.clear()
+    await env.run("failing", run=2, stream_mode=[mode, "events"])
+    described = [as_object(as_object(one).get("payload", one)) for one in env.of(mode)]
+    tasks = [task for one in described if isinstance(tasks := one.get("tasks"), list) for task in map(as_object, tasks)]
+    assert {"error": "Custom", "message": "An internal error occurred"} in [task.get("error") for task in tasks]
+    assert b"secret" not in dump([frame.data for frame in env.frames])
+
+
 @pytest.mark.parametrize(
     ("graph_id", "message"), [("breaking", "An internal error occurred"), ("refusing", "a reason")]
 )
