@@ -31,9 +31,9 @@ def identify(actor: Actor, method: str, path: str, key: str | None, ids: Ids, it
     return Identity(str(uuid5(NAMESPACE, "\n".join(f"{len(part)}:{part}" for part in parts))), keyed=True)
 
 
-def follow_up(event_id: str, number: int) -> str:
+def follow_up(event_id: str, name: int | str) -> str:
     """Return the event id of a further commit of the same intent."""
-    return str(uuid5(UUID(event_id), str(number)))
+    return str(uuid5(UUID(event_id), str(name)))
 
 
 def digest(body: bytes) -> str:

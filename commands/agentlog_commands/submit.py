@@ -24,6 +24,7 @@ TRIES = 8
 UNREAD = "the commit is on the log, but its outcome cannot be read now: retry with the same key"
 LOOK_S = 0.05
 """Pause between two looks for a record whose acknowledgement was lost."""
+KEY_REUSED = "the Idempotency-Key was used before with another request body"
 UNKNOWN = "outcome unknown, retry with the same Idempotency-Key"
 
 
@@ -165,7 +166,7 @@ class Submitter:
                 return await self._accepted_before(intent, deadline)
             case Void():
                 if verdict.reason == "idempotency_key_reused":
-                    raise KeyReused("the Idempotency-Key was used before with another request body")
+                    raise KeyReused(KEY_REUSED)
                 return Voided(verdict)
 
     async def _accepted_before(self, intent: Intent, deadline: float) -> Submitted:
@@ -188,7 +189,7 @@ class Submitter:
         if found is None or not isinstance(found.verdict, guard.Accepted):
             return None
         if found.body_sha256 != intent.body_sha256:
-            raise KeyReused("the Idempotency-Key was used before with another request body")
+            raise KeyReused(KEY_REUSED)
         first = (await self._log.read(found.place)).draft
         if first.append_id != found.append_id:
             raise Diverged(f"{intent.key}: expected {found.append_id} at {found.place}, found {first.append_id}")

@@ -169,6 +169,7 @@ async def test_what_a_dependency_refuses_after_its_check_is_part_of_the_answer_t
         ("PATCH", f"/threads/{UUID}", b"{}"),
         ("DELETE", f"/threads/{UUID}", b""),
         ("POST", "/threads/search", b"{}"),
+        ("POST", "/threads/prune", b'{"thread_ids":["' + UUID.encode() + b'"]}'),
         ("POST", f"/threads/{UUID}/runs", b'{"assistant_id":"agent"}'),
         ("POST", f"/threads/{UUID}/runs/wait", b'{"assistant_id":"agent"}'),
         ("POST", f"/threads/{UUID}/runs/stream", b'{"assistant_id":"agent"}'),

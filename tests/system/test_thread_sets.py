@@ -95,6 +95,16 @@ async def test_a_prune_deletes_the_threads_that_exist_and_counts_them(api: Api) 
     assert await api.call("POST", "/threads/count", {"metadata": {"mark": mark}}) == 1
 
 
+async def test_a_prune_with_a_key_that_pruned_one_of_its_threads_otherwise_is_refused_and_prunes_none(api: Api) -> None:
+    mark, ids = await marked(api, {}, {}, {})
+    key = {"Idempotency-Key": mark}
+    assert await api.raw("POST", "/threads/prune", dump({"thread_ids": [ids[0]]}), key) == (200, b'{"pruned_count":1}')
+    for other in ([ids[1], ids[0]], [ids[0], ids[2]]):
+        named: list[Json] = [*other]
+        assert (await refused(api, "POST", "/threads/prune", {"thread_ids": named}, key))[0] == 422
+    assert await api.call("POST", "/threads/count", {"metadata": {"mark": mark}}) == 2
+
+
 async def test_a_prune_to_the_latest_keeps_the_state_and_what_can_be_built_on_it(api: Api) -> None:
     thread_id = await ran(api)
     before = await history(api, thread_id)

@@ -11,10 +11,10 @@ from starlette.responses import Response
 
 from agentlog_commands.command import Decision, Refused
 from agentlog_commands.identity import Identity, digest, follow_up, identify
-from agentlog_commands.submit import Intent, Submitted, Voided
+from agentlog_commands.submit import KEY_REUSED, Intent, Submitted, Voided
 from agentlog_facts import envelope
 from agentlog_facts.envelope import ANONYMOUS, Actor, Cause
-from agentlog_facts.errors import AgentlogError, Contended, Unavailable
+from agentlog_facts.errors import AgentlogError, Contended, KeyReused, Unavailable
 from agentlog_facts.ids import Key
 from agentlog_facts.json_value import Json, JsonObject
 from agentlog_gateway.api.dependencies import Dependencies
@@ -197,19 +197,19 @@ class RequestContext:
         *,
         serial: bool = False,
         conflicts: bool = False,
-        item: int | None = None,
+        item: str | None = None,
         target: JsonObject | None = None,
     ) -> Submitted | Refused | Voided:
         """Submit the decision on a command; the record of a refusal names it `command`, and the ids of its `target`.
 
-        By default, the target is what the path names. `item` numbers the commits of a request that makes several.
+        By default, the target is what the path names. `item` names a commit of a request that makes several.
         `conflicts`: the API defines a 409 for this command; then too many lost races raise it in place of Contended.
 
         Raises: Unavailable, OutcomeUnknown, KeyReused, Contended or Problem 409, Problem 422 for metadata that is too
         large, and the errors of `decide`.
         """
         identity = self.identity
-        event_id = identity.event_id if item is None else follow_up(identity.event_id, item)
+        event_id = self._event_id(item)
         intent = Intent(Key(key), event_id, self.body_sha256, self.cause, identity.keyed, serial)
         attempted = self.attempted = Attempted(Key(key), command, self._path_ids() if target is None else target)
         deciding = _CaughtDecision(decide)
@@ -231,6 +231,21 @@ class RequestContext:
             case Voided():
                 self.attempted = replace(attempted, reason=done.void.reason)
         return done
+
+    async def accepted(self, key: str, *, item: str | None = None) -> bool:
+        """Return whether the log has accepted this request, or this item of it, on an aggregate before.
+
+        Raises: KeyReused if that was with another body, Unavailable.
+        """
+        if not self.identity.keyed:
+            return False
+        found = await self.dependencies.ledger.accepted(Key(key), self._event_id(item))
+        if found is not None and found.body_sha256 != self.body_sha256:
+            raise KeyReused(KEY_REUSED)
+        return found is not None
+
+    def _event_id(self, item: str | None) -> str:
+        return self.identity.event_id if item is None else follow_up(self.identity.event_id, item)
 
     def _path_ids(self) -> JsonObject:
         return {name: canonical_uuid(text) or text for name, text in self.request.path_params.items()}

@@ -3,11 +3,9 @@
 Source: docs/http-api.md, sections 7.4 and 9.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import TypeVar
 from uuid import UUID, uuid5
 
 from starlette.responses import Response
@@ -20,16 +18,11 @@ from agentlog_gateway.api.request_context import Attempted, RequestContext
 from agentlog_gateway.http.errors import Problem
 from agentlog_gateway.http.responses import json_response, no_content
 from agentlog_gateway.resources.cancel import NO_RUNS, Cancellation, requested
+from agentlog_gateway.resources.each import each
 from agentlog_gateway.resources.run_creation import NewRun, RunCreation
 from agentlog_gateway.schemas.queries import ActionQuery
 from agentlog_gateway.schemas.responses import new_run_json
 from agentlog_gateway.schemas.run_requests import MOST_RUNS, RunBatch, RunsCancel
-
-AT_ONCE = 16
-"""Number of commits of one request that are on their way at the same time."""
-
-_Item = TypeVar("_Item")
-_Done = TypeVar("_Done")
 
 
 async def create(context: RequestContext) -> Response:
@@ -39,8 +32,8 @@ async def create(context: RequestContext) -> Response:
     """
     bodies = (await context.body(RunBatch)).root
     creations = [RunCreation(context.of_item(item), body, None) for item, body in enumerate(bodies)]
-    await _each(creations, RunCreation.check)
-    made: list[NewRun] = await _each(creations, RunCreation.create)
+    await each(creations, RunCreation.check)
+    made: list[NewRun] = await each(creations, RunCreation.create)
     keys = context.dependencies.secrets.keys
     shown: list[Json] = [new_run_json(new.done, new.run, keys) for new in made]
     return json_response(shown, context.token(made[-1].done))
@@ -57,7 +50,7 @@ async def cancel(context: RequestContext) -> Response:
         await context.dependencies.caught_up.require(thread_id)
         target: JsonObject = {"thread_id": thread_id, "run_ids": [*(body.run_ids or ())]}
         context.attempted = Attempted(Key(thread_id), "CancelRun", target, "run_not_found")
-        done = await _cancel_each(context, [(thread_id, RunId(run_id)) for run_id in body.run_ids or ()], action)
+        done = await _canceleach(context, [(thread_id, RunId(run_id)) for run_id in body.run_ids or ()], action)
     if not done:
         raise Problem(404, NO_RUNS, reason="run_not_found")
     context.attempted = None
@@ -70,12 +63,12 @@ async def _cancel_all(context: RequestContext, status: str, action: CancelAction
     done: list[Submitted] = []
     since, after = context.dependencies.clock.now(), None
     while page := await context.dependencies.runs.active(status, since, after, MOST_RUNS):
-        done += await _cancel_each(context, [(run.thread_id, run.run_id) for run in page], action)
+        done += await _canceleach(context, [(run.thread_id, run.run_id) for run in page], action)
         after = page[-1]
     return done
 
 
-async def _cancel_each(
+async def _canceleach(
     context: RequestContext, runs: Sequence[tuple[ThreadId, RunId]], action: CancelAction
 ) -> list[Submitted]:
     """Cancel runs, those of one thread one after the other; return the accepted cancels."""
@@ -85,7 +78,7 @@ async def _cancel_each(
         return [one for one in found if one is not None]
 
     threads = [list(group) for _, group in groupby(dict.fromkeys(runs), key=lambda run: run[0])]
-    return [done for group in await _each(threads, of_thread) for done in group]
+    return [done for group in await each(threads, of_thread) for done in group]
 
 
 async def _cancel_one(
@@ -99,21 +92,4 @@ async def _cancel_one(
     if not isinstance(done, Submitted):
         return None
     context.dependencies.announcer.ends(thread_id, done, event_id)
-    return done
-
-
-async def _each(items: Sequence[_Item], act: Callable[[_Item], Awaitable[_Done]]) -> list[_Done]:
-    """Return the results in order, after all have ended; AT_ONCE run at the same time. Raises: the first error."""
-    turns = asyncio.Semaphore(AT_ONCE)
-
-    async def one(item: _Item) -> _Done:
-        async with turns:
-            return await act(item)
-
-    results = await asyncio.gather(*map(one, items), return_exceptions=True)
-    done: list[_Done] = []
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-        done.append(result)
     return done

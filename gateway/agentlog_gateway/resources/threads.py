@@ -3,7 +3,6 @@
 Source: docs/http-api.md, section 5.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
 
@@ -24,6 +23,7 @@ from agentlog_gateway.api.request_context import Attempted, RequestContext
 from agentlog_gateway.http.errors import Problem, thread_not_found
 from agentlog_gateway.http.preconditions import demand_match, entity_tag, is_known
 from agentlog_gateway.http.responses import JSON, json_response, no_content, page_headers
+from agentlog_gateway.resources.each import each
 from agentlog_gateway.schemas.extract import extraction_paths
 from agentlog_gateway.schemas.queries import ThreadQuery, ThreadStreamQuery
 from agentlog_gateway.schemas.requests import ThreadCount, ThreadCreate, ThreadPatch, ThreadPrune, ThreadSearch
@@ -200,19 +200,15 @@ async def prune(context: RequestContext) -> Response:
     an active run is not pruned to its last checkpoint.
     """
     body = await context.body(ThreadPrune)
-    free = asyncio.Semaphore(PRUNED_AT_ONCE)
-
-    async def one(item: int, thread_id: ThreadId) -> bool:
-        async with free:
-            return await _pruned(context, item, thread_id, keeps_latest=body.strategy == "keep_latest")
-
-    named = dict.fromkeys(map(ThreadId, body.thread_ids))
-    async with asyncio.TaskGroup() as tasks:
-        done = [tasks.create_task(one(item, thread_id)) for item, thread_id in enumerate(named)]
-    return json_response({"pruned_count": sum(task.result() for task in done)})
+    named = [*dict.fromkeys(map(ThreadId, body.thread_ids))]
+    if context.identity.keyed:  # before the first thread is deleted
+        await each(named, lambda thread_id: context.accepted(thread_id, item=thread_id), PRUNED_AT_ONCE)
+    keeps_latest = body.strategy == "keep_latest"
+    done = await each(named, partial(_pruned, context, keeps_latest=keeps_latest), PRUNED_AT_ONCE)
+    return json_response({"pruned_count": sum(done)})
 
 
-async def _pruned(context: RequestContext, item: int, thread_id: ThreadId, *, keeps_latest: bool) -> bool:
+async def _pruned(context: RequestContext, thread_id: ThreadId, *, keeps_latest: bool) -> bool:
     """Delete or prune one thread; return whether it is as the request demands. Raises: Unavailable."""
 
     async def decide() -> Decision:
@@ -223,7 +219,7 @@ async def _pruned(context: RequestContext, item: int, thread_id: ThreadId, *, ke
         return PruneThread(thread_id, found.version or 0, found.meta_version, earlier).decide(found.state)
 
     match await context.submit(
-        "PruneThread", thread_id, decide, serial=True, item=item, target={"thread_id": thread_id}
+        "PruneThread", thread_id, decide, serial=True, item=thread_id, target={"thread_id": thread_id}
     ):
         case Submitted() | Refused(reason="nothing_to_do"):
             return True
