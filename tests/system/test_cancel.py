@@ -5,6 +5,7 @@ import signal
 from collections.abc import Generator
 
 import pytest
+from aiohttp import ClientSession
 from tests.stack_fixtures import until
 from tests.system.api import Api
 from tests.system.checker.judgement import judged_well
@@ -53,6 +54,23 @@ async def test_an_interrupted_run_shows_its_end_from_the_answer_on(cluster: Clus
     assert (as_object(state["values"])["name"], done_of(state["values"])) == ("edited", ["one"])
     history = await api.call("GET", f"{path}/history?limit=100")
     assert "CancelledError" not in dump(history).decode()
+    await judged_well(cluster.kafka, cluster.postgres)
+
+
+async def test_a_cancel_without_an_id_leaves_the_queue_alone_while_the_cancelled_run_stops(cluster: Cluster) -> None:
+    api = Api(cluster.url)
+    thread_id, run_id, _ = await paused(cluster, api, "interrupt")
+    try:
+        queued = await api.start_run(thread_id, "steps", {"name": "queued"})
+        url = f"{cluster.url}/threads/{thread_id}/runs/cancel"
+        for _ in range(2):
+            async with ClientSession() as session, session.post(url) as told:
+                assert (told.status, await told.read()) == (202, b"")
+                assert told.headers["Content-Location"] == f"/threads/{thread_id}/runs/{run_id}"
+    finally:
+        cluster.signal_role("worker", signal.SIGCONT)
+    await api.join(thread_id, queued)
+    assert await run_status(api, thread_id, queued) == "success"
     await judged_well(cluster.kafka, cluster.postgres)
 
 

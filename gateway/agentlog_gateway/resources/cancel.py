@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 
@@ -65,6 +65,8 @@ class Cancellation:
         dependencies = self._context.dependencies
         found = await thread_context(self._context, self._thread_id)
         run_id = self._run_id or _active(found.state)
+        if run_id is not None and self._run_id is None and run_id in found.state.stopping:
+            return Refused("run_stopping", run_id)
         if found.version is None or run_id is None:
             return Refused("run_not_found")
         deadline = dependencies.clock.now() + timedelta(seconds=dependencies.limits.cancel_grace_s)
@@ -74,10 +76,10 @@ class Cancellation:
 
 
 def _active(state: ThreadState) -> RunId | None:
-    """Return the run that a thread executes, or else the first one that waits; no run that stops already."""
-    waiting = [run for run in state.runs.values() if run.cancel is None]
-    claimed = [run for run in waiting if run.epoch is not None]
-    return next((run.run_id for run in [*claimed, *waiting]), None)
+    """Return the run that a thread executes, or one that still stops, or else the first one that waits."""
+    waiting = [run.run_id for run in state.runs.values() if run.cancel is None]
+    claimed = [run_id for run_id in waiting if state.runs[run_id].epoch is not None]
+    return next(iter([*claimed, *state.stopping, *waiting]), None)
 
 
 async def cancel(context: RequestContext) -> Response:
@@ -91,7 +93,7 @@ async def cancel(context: RequestContext) -> Response:
     if not isinstance(done, Submitted):
         raise await _refusal(context, thread_id, run_id)
     context.dependencies.announcer.ends(thread_id, done, context.identity.event_id)
-    return _cancelled(context, done, thread_id, run_id, wait=query.wait)
+    return _accepted(context, context.token(done), thread_id, run_id, wait=query.wait)
 
 
 async def cancel_active(context: RequestContext) -> Response:
@@ -102,17 +104,22 @@ async def cancel_active(context: RequestContext) -> Response:
     reason = requested(query.action, context.route_name)
     decide = Cancellation(context, thread_id, None, query.action, reason).decide
     done = await context.submit("CancelRun", thread_id, decide, serial=True)
+    if isinstance(done, Refused) and done.reason == "run_stopping":
+        context.attempted = None
+        return _accepted(context, {}, thread_id, RunId(done.detail), wait=query.wait)
     if not isinstance(done, Submitted):
         await existing_thread(context, thread_id, with_values=False)
         raise Problem(404, NO_RUNS, reason="run_not_found")
     context.dependencies.announcer.ends(thread_id, done, context.identity.event_id)
     run_id = next(fact.run_id for fact in done.facts if isinstance(fact, RunCancelRequested | RunFinished))
-    return _cancelled(context, done, thread_id, run_id, wait=query.wait)
+    return _accepted(context, context.token(done), thread_id, run_id, wait=query.wait)
 
 
-def _cancelled(context: RequestContext, done: Submitted, thread_id: ThreadId, run_id: RunId, *, wait: bool) -> Response:
+def _accepted(
+    context: RequestContext, token: Mapping[str, str], thread_id: ThreadId, run_id: RunId, *, wait: bool
+) -> Response:
     """Return the response to an accepted cancel; with `wait` it ends when the run has stopped."""
-    headers = {**context.token(done), "Content-Location": run_path(thread_id, run_id)}
+    headers = {**token, "Content-Location": run_path(thread_id, run_id)}
     if wait:
         headers["Location"] = run_path(thread_id, run_id, "/join")
         return BlockingResponse(cancelled_document(context.dependencies, run_id), headers)
