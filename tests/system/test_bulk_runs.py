@@ -42,6 +42,22 @@ async def test_a_batch_with_the_same_key_creates_its_runs_once(server: RunningSe
     assert status == 422
 
 
+async def test_a_batch_that_is_sent_again_after_its_assistant_was_deleted_is_answered_as_before(
+    server: RunningServer,
+) -> None:
+    api, key = Api(server.url), {"Idempotency-Key": uuid4().hex}
+    made = as_object(await api.call("POST", "/assistants", {"graph_id": "steps"}))
+    batch: list[Json] = [{**RUN, "assistant_id": made["assistant_id"]} for _ in range(2)]
+    first = objects(await api.call("POST", "/runs/batch", batch, key))
+    for run in first:
+        await api.join(str(run["thread_id"]), str(run["run_id"]))
+    await api.call("DELETE", f"/assistants/{made['assistant_id']}")
+    again = objects(await api.call("POST", "/runs/batch", batch, key))
+    assert [run["run_id"] for run in again] == [run["run_id"] for run in first]
+    assert (await refused(api, "POST", "/runs/batch", batch))[0] == 404
+    assert (await refused(api, "POST", "/runs/batch", [*batch, RUN], key))[0] == 422
+
+
 @pytest.mark.parametrize(
     ("batch", "status"),
     [

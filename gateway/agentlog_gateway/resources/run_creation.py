@@ -82,7 +82,12 @@ class RunCreation:
         raise Problem(404, INVALID_RUN_TARGET)
 
     async def check(self) -> None:
-        """Check the request against assistant and thread, without any write. Raises: Problem 400, 404, 422."""
+        """Check the request against assistant and thread, without any write; not if it was accepted before.
+
+        Raises: Problem 400, 404, 422, KeyReused, Unavailable.
+        """
+        if await self._context.accepted(self.thread_id):
+            return
         match await self._decide():
             case Refused(reason="context_and_configurable", detail=detail):
                 raise Problem(400, detail)
