@@ -4,6 +4,7 @@ from uuid import uuid4
 
 import pytest
 from tests.system.api import Api
+from tests.system.runs_env import refused
 from tests.system.servers import RunningServer
 
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load
@@ -56,6 +57,30 @@ async def test_a_thread_is_created_although_its_supersteps_fail(
     assert detail.startswith(f"Thread {thread_id} was created, but there were problems updating the state: ")
     assert await api.raw("POST", "/threads", body, key) == (status, content)
     assert (await api.get(f"/threads/{thread_id}"))["values"] is None
+
+
+@pytest.mark.parametrize("goto", ["nowhere", ["three", "nowhere"], {"node": "nowhere", "input": {}}])
+async def test_a_command_that_goes_to_a_node_that_the_graph_does_not_have_fails_as_supersteps_do(
+    api: Api, goto: Json
+) -> None:
+    updates: list[Json] = [{"command": {"update": {"done": ["one"]}, "goto": goto}, "as_node": "one"}]
+    body: JsonObject = {"metadata": {"graph_id": "steps"}, "supersteps": [{"updates": updates}]}
+    status, content = await api.raw("POST", "/threads", dump(body))
+    told = "there were problems updating the state: goto names a node that the graph does not have: nowhere"
+    assert (status, told in content.decode()) == (201, True), content
+
+
+async def test_a_command_of_a_superstep_goes_to_its_node(api: Api) -> None:
+    updates: list[Json] = [{"command": {"update": {"done": ["one"]}, "goto": "four"}, "as_node": "one"}]
+    body: JsonObject = {"metadata": {"graph_id": "steps"}, "supersteps": [{"updates": updates}]}
+    thread = as_object(await api.call("POST", "/threads", body))
+    assert "four" in str((await api.get(f"/threads/{thread['thread_id']}/state"))["next"])
+
+
+@pytest.mark.parametrize("command", ["x", {"goto": 5}, {"goto": {"node": 1, "input": {}}}, {"update": "x"}])
+async def test_a_superstep_takes_the_commands_of_runs_only(api: Api, command: Json) -> None:
+    body: JsonObject = {"metadata": {"graph_id": "steps"}, "supersteps": [{"updates": [{"command": command}]}]}
+    assert (await refused(api, "POST", "/threads", body))[0] == 422
 
 
 async def test_a_thread_that_exists_keeps_its_state(api: Api) -> None:

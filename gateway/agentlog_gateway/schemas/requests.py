@@ -85,6 +85,39 @@ class Body(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
 
+class Send(Body):
+    """A node and the input that it gets."""
+
+    node: str
+    input: AnyJson
+
+    def stored(self) -> JsonObject:
+        """Return it as a run stores it."""
+        return {"node": self.node, "input": self.input}
+
+
+class Command(Body):
+    """A command to a thread that waits. Source: docs/http-api.md, section 13."""
+
+    update: AnyObject | list[AnyJson] | None = None
+    resume: AnyJson = None
+    goto: str | list[str] | Send | list[Send] | None = None
+
+    def stored(self) -> JsonObject:
+        """Return it as a run stores it."""
+        return {"update": self.update, "resume": self.resume, "goto": _goto(self.goto)}
+
+
+def _goto(goto: str | list[str] | Send | list[Send] | None) -> Json:
+    match goto:
+        case Send():
+            return goto.stored()
+        case list():
+            return [item.stored() if isinstance(item, Send) else item for item in goto]
+        case _:
+            return goto
+
+
 class Ttl(Body):
     """Time to live of a thread, in minutes after its last update, and what is done then."""
 
@@ -102,7 +135,7 @@ class SuperstepUpdate(Body):
     """An update of a superstep; `command` ({update, resume, goto}) takes the place of `values`."""
 
     values: AnyObject | list[AnyJson] | None = None
-    command: AnyObject | None = None
+    command: Command | None = None
     as_node: str | None = None
 
 

@@ -14,6 +14,7 @@ from agentlog_gateway.schemas.requests import (
     Body,
     CheckpointRef,
     CheckpointTarget,
+    Command,
     NotSupported,
     Uuid,
 )
@@ -41,29 +42,6 @@ FeedbackKey: TypeAlias = Annotated[str, Field(min_length=1, max_length=255)]
 MOST_FEEDBACK_KEYS = 100
 MOST_RUNS = 1000
 """Most runs of one request."""
-
-
-class Send(Body):
-    """A node and the input that it gets."""
-
-    node: str
-    input: AnyJson
-
-    def stored(self) -> JsonObject:
-        """Return it as a run stores it."""
-        return {"node": self.node, "input": self.input}
-
-
-class Command(Body):
-    """A command to a thread that waits. Source: docs/http-api.md, section 13."""
-
-    update: AnyObject | list[AnyJson] | None = None
-    resume: AnyJson = None
-    goto: str | list[str] | Send | list[Send] | None = None
-
-    def stored(self) -> JsonObject:
-        """Return it as a run stores it."""
-        return {"update": self.update, "resume": self.resume, "goto": _goto(self.goto)}
 
 
 class RunConfig(Body):
@@ -173,16 +151,6 @@ class RunsCancel(Body):
         if (self.status is not None) == named or named != whole:
             raise ValueError("expected either status, or thread_id with run_ids")
         return self
-
-
-def _goto(goto: str | list[str] | Send | list[Send] | None) -> Json:
-    match goto:
-        case Send():
-            return goto.stored()
-        case list():
-            return [item.stored() if isinstance(item, Send) else item for item in goto]
-        case _:
-            return goto
 
 
 def _nodes(nodes: str | list[str] | None) -> Json:

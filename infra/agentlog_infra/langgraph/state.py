@@ -9,7 +9,8 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.errors import EmptyInputError, InvalidUpdateError
-from langgraph.types import StateSnapshot, StateUpdate
+from langgraph.graph import END, START
+from langgraph.types import Command, Send, StateSnapshot, StateUpdate
 
 from agentlog_facts.checkpoint_ports import CheckpointQuery, CheckpointReads
 from agentlog_facts.configurable import is_server_key
@@ -310,10 +311,22 @@ def thread_view(snapshot: StateSnapshot) -> ThreadView:
 
 
 async def _updated(graph: Graph, update: _Update) -> RunnableConfig:
+    _demand_known_nodes(graph, update)
     try:
         return await graph.abulk_update_state(update.config, update.supersteps)
     except REFUSED as error:
         raise BadUpdate(str(error)) from error
+
+
+def _demand_known_nodes(graph: Graph, update: _Update) -> None:
+    """Check where commands go: LangGraph leaves out a node that it does not know. Raises: BadUpdate."""
+    known = {*graph.nodes, END} - {START}
+    for one in (one for step in update.supersteps for one in step):
+        if isinstance(one.values, Command):
+            for to in one.values.goto:
+                name = to.node if isinstance(to, Send) else to
+                if name not in known:
+                    raise BadUpdate(f"goto names a node that the graph does not have: {name}")
 
 
 def _change(
