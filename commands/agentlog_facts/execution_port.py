@@ -31,6 +31,11 @@ class ServerTask(asyncio.Task[T]):
             caller = None
         return super().cancel(msg) if caller in (None, self) else False
 
+    async def end(self) -> None:
+        """Cancel the task for the code that made it, and wait for its end."""
+        super().cancel()
+        await asyncio.wait((self,))
+
 
 class AttemptLost(AgentlogError):
     """The attempt must not write any more: an append was lost, or another claim took over. Do not finish the run."""

@@ -298,7 +298,7 @@ class GraphRun:
             await self._leave(work)
             raise
         finally:
-            stopping.cancel()
+            await stopping.end()
         await self._journal.settled()
         if self._journal.failed:
             await self._journal.flush()

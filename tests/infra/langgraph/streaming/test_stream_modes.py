@@ -1,5 +1,6 @@
 """Tests of the frames of each stream mode: they equal what LangGraph itself streams, in its order."""
 
+import asyncio
 import copy
 import importlib
 import re
@@ -274,6 +275,13 @@ async def test_a_run_with_events_that_is_stopped_ends_as_interrupted(env: Execut
     env.stop.set()
     outcome = await env.run("steps", input=SAID, stream_mode=["events"])
     assert outcome.status == "interrupted"
+
+
+async def test_a_run_leaves_no_task_behind(env: ExecutorEnv) -> None:
+    before = asyncio.all_tasks()
+    await env.run("steps", input=SAID)
+    left = asyncio.all_tasks() - before
+    assert not [task for task in left if task.get_name() == "run_stop"]
 
 
 async def test_messages_are_accumulated(env: ExecutorEnv) -> None:
