@@ -22,6 +22,7 @@ from agentlog_facts.secret_values import MASK as SECRET, HiddenValues, SecretKey
 from agentlog_facts.state_diff import diff_state
 from agentlog_facts.store_ports import StoreReads
 from agentlog_facts.thread import StateUpdated
+from agentlog_infra.langgraph.checkpoints.channel_codec import is_list
 from agentlog_infra.langgraph.checkpoints.filters import ExcludePendingWrites, ExcludeRun
 from agentlog_infra.langgraph.checkpoints.journal import CollectingJournal, ReadOnly
 from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads
@@ -322,11 +323,18 @@ def _demand_known_nodes(graph: Graph, update: _Update) -> None:
     """Check where commands go: LangGraph leaves out a node that it does not know. Raises: BadUpdate."""
     known = {*graph.nodes, END} - {START}
     for one in (one for step in update.supersteps for one in step):
-        if isinstance(one.values, Command):
-            for to in one.values.goto:
-                name = to.node if isinstance(to, Send) else to
-                if name not in known:
-                    raise BadUpdate(f"goto names a node that the graph does not have: {name}")
+        for name in _destinations(one.values):
+            if name not in known:
+                raise BadUpdate(f"goto names a node that the graph does not have: {name}")
+
+
+def _destinations(values: object) -> list[str]:
+    """Return the nodes that a command goes to; none if the values are no command."""
+    if not isinstance(values, Command):
+        return []
+    given: object = getattr(values, "goto", ())
+    places = given if is_list(given) else [*given] if isinstance(given, tuple) else [given]
+    return [place.node if isinstance(place, Send) else str(place) for place in places]
 
 
 def _change(

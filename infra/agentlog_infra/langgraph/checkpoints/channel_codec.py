@@ -101,10 +101,10 @@ class ChannelCodec:
         fields: dict[str, Json]
         whole = value
         match value:
-            case Interrupt(id=str(name), value=shown) if not _has_response_schema(whole):
+            case Interrupt(id=str(name), value=shown) if _is_exact_text(name) and not _has_response_schema(whole):
                 fields = {"id": name, "value": self.encode(shown, levels - 1)}
                 return Item("interrupt", dump(fields), fields)
-            case Send(node=str(node)) if type(value) is Send and value.timeout is None:
+            case Send(node=str(node)) if type(value) is Send and value.timeout is None and _is_exact_text(node):
                 fields = {"node": node, "arg": self.encode(value.arg, levels - 1)}
                 return Item("send", dump(fields), fields)
             case tuple() if _are_interrupts(whole):
@@ -232,6 +232,14 @@ def _text(value: str) -> str:
         except UnicodeEncodeError:
             raise _Inexact from None
     return value
+
+
+def _is_exact_text(value: str) -> bool:
+    try:
+        _text(value)
+    except _Inexact:
+        return False
+    return True
 
 
 def _has_response_schema(value: object) -> bool:
