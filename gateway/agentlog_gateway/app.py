@@ -12,6 +12,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from agentlog_commands.metadata_limit import MetadataLimit
 from agentlog_facts.json_value import JsonObject
+from agentlog_gateway.api.accepted_settings import record_accepted_settings
 from agentlog_gateway.api.dependencies import Dependencies, Limits
 from agentlog_gateway.api.refusal_log import Refusals
 from agentlog_gateway.application import build_app
@@ -22,7 +23,6 @@ from agentlog_gateway.http.descriptors import DescriptorGate, raise_descriptor_l
 from agentlog_gateway.reads.caught_up import CatchUpGate
 from agentlog_gateway.reads.consistency_token import ProjectionProgress
 from agentlog_gateway.reads.remembered_answers import RememberedAnswers
-from agentlog_gateway.resources.accepted_settings import record_accepted_settings
 from agentlog_gateway.streaming.run_streams import RunStreams
 from agentlog_gateway.streaming.run_watcher import RunWatcher
 from agentlog_gateway.streaming.sse import Framer

@@ -14,9 +14,9 @@ from agentlog_facts.envelope import Actor, LogPosition, Recorded
 from agentlog_facts.errors import Corrupt
 from agentlog_facts.guard import Accepted
 from agentlog_facts.system import KafkaSettingsAccepted
+from agentlog_gateway.api.accepted_settings import record_accepted_settings
 from agentlog_gateway.api.dependencies import Dependencies
 from agentlog_gateway.reads.caught_up import CatchUpGate
-from agentlog_gateway.resources.accepted_settings import record_accepted_settings
 from agentlog_postgres.connection import open_pool
 
 ONE = ["agentlog.events retention.bytes=-1"]
