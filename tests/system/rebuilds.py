@@ -15,7 +15,7 @@ from tests.system.servers import RunningServer
 
 from agentlog_infra.process.child import child_environment
 
-LONGEST_S = 60.0
+LONGEST_S = 180.0
 TRIES = 10
 LIVE = ["ledger", "read_v1"]
 SCHEMAS = """

@@ -22,7 +22,6 @@ from agentlog_facts.secret_values import MASK as SECRET, HiddenValues, SecretKey
 from agentlog_facts.state_diff import diff_state
 from agentlog_facts.store_ports import StoreReads
 from agentlog_facts.thread import StateUpdated
-from agentlog_infra.langgraph.checkpoints.channel_codec import is_list
 from agentlog_infra.langgraph.checkpoints.filters import ExcludePendingWrites, ExcludeRun
 from agentlog_infra.langgraph.checkpoints.journal import CollectingJournal, ReadOnly
 from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads
@@ -330,10 +329,11 @@ def _demand_known_nodes(graph: Graph, update: _Update) -> None:
 
 def _destinations(values: object) -> list[str]:
     """Return the nodes that a command goes to; none if the values are no command."""
+    command: Any = values  # Any: goto is a node's name, a Send, or several of them
     if not isinstance(values, Command):
         return []
-    given: object = getattr(values, "goto", ())
-    places = given if is_list(given) else [*given] if isinstance(given, tuple) else [given]
+    given = command.goto
+    places: list[Any] = [*given] if type(given) in (list, tuple) else [given]
     return [place.node if isinstance(place, Send) else str(place) for place in places]
 
 
