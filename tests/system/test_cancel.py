@@ -59,7 +59,7 @@ async def test_an_interrupted_run_shows_its_end_from_the_answer_on(cluster: Clus
 
 async def test_a_cancel_without_an_id_leaves_the_queue_alone_while_the_cancelled_run_stops(cluster: Cluster) -> None:
     api = Api(cluster.url)
-    thread_id, run_id, _ = await paused(cluster, api, "interrupt")
+    thread_id, run_id, gate = await paused(cluster, api, "interrupt")
     try:
         queued = await api.start_run(thread_id, "steps", {"name": "queued"})
         url = f"{cluster.url}/threads/{thread_id}/runs/cancel"
@@ -69,6 +69,7 @@ async def test_a_cancel_without_an_id_leaves_the_queue_alone_while_the_cancelled
                 assert told.headers["Content-Location"] == f"/threads/{thread_id}/runs/{run_id}"
     finally:
         cluster.signal_role("worker", signal.SIGCONT)
+    gate.open()  # the state of the thread still has it
     await api.join(thread_id, queued)
     assert await run_status(api, thread_id, queued) == "success"
     await judged_well(cluster.kafka, cluster.postgres)
