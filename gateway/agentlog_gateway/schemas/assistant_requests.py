@@ -25,6 +25,9 @@ AssistantSelect = Literal[
     "updated_at",
 ]
 
+MOST_NAME_CHARS = 500
+"""An entry of the index of names holds 2,704 bytes, and a character has at most four."""
+
 
 class AssistantCount(Body):
     """POST /assistants/count."""
@@ -52,7 +55,7 @@ class AssistantCreate(Body):
     config: RunConfig = Field(default_factory=RunConfig)
     context: AnyObject = Field(default_factory=dict[str, Json])
     metadata: AnyObject = Field(default_factory=dict[str, Json])
-    name: str = UNTITLED
+    name: str = Field(default=UNTITLED, max_length=MOST_NAME_CHARS)
     description: str | None = None
     if_exists: IfExists = "raise"
 
@@ -64,7 +67,7 @@ class AssistantPatch(Body):
     config: RunConfig = Field(default_factory=RunConfig)
     context: AnyObject = Field(default_factory=dict[str, Json])
     metadata: AnyObject = Field(default_factory=dict[str, Json])
-    name: str = Field(default_factory=str)
+    name: str = Field(default_factory=str, max_length=MOST_NAME_CHARS)
     description: str = Field(default_factory=str)
 
     def text(self, field: Literal["graph_id", "name", "description"]) -> str | None:
