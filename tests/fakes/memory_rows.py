@@ -108,7 +108,7 @@ class MemoryRows:
         elif run_id is not None and run_id in self.runs:
             evolve(self.runs[run_id], fact, commit)
         elif isinstance(fact, CheckpointSaved) and fact.checkpoint_ns == "":
-            self.newest[fact.thread_id] = max(fact.checkpoint_id, self.newest.get(fact.thread_id, ""))
+            self.newest[fact.thread_id] = fact.checkpoint_id
         elif isinstance(fact, WritesSaved) and fact.run_id is not None:
             writes = [as_object(write) for write in fact.writes]
             self.interrupted |= {str(fact.run_id) for write in writes if write["channel"] == INTERRUPT}

@@ -54,7 +54,7 @@ SELECT (SELECT json_object_agg(one->>'id', task.key)
           FROM json_each(t.interrupts) task, json_array_elements(task.value) one WHERE one->>'id' IS NOT NULL) AS tasks,
        (SELECT c.checkpoint_id FROM read_v1.checkpoints c
          WHERE c.thread_id = $1 AND c.checkpoint_ns = '' AND NOT c.hidden
-         ORDER BY c.checkpoint_id DESC LIMIT 1) AS checkpoint_id
+         ORDER BY c.seq DESC LIMIT 1) AS checkpoint_id
   FROM read_v1.threads t WHERE t.thread_id = $1 AND t.deleted_at IS NULL
 """
 _TRIED = """
