@@ -122,7 +122,12 @@ class SecretKeys:
         return found if isinstance(found, dict) else {}
 
     def restored(self, given: Json, known: Json) -> Json:
-        """Return a value with the secret of `known` in each place where the client sent its MASK back."""
+        """Return a value with the secret of `known` in each place where the client sent its MASK back.
+
+        Items of lists are found by their place, so a client that sends masks back must keep the length of the list.
+        """
+        if isinstance(given, list) and isinstance(known, list) and len(given) == len(known):
+            return [self.restored(item, kept) for item, kept in zip(given, known, strict=True)]
         if not isinstance(given, dict) or not isinstance(known, dict):
             return given
         return {
@@ -136,6 +141,14 @@ class SecretKeys:
         """Return an object as `restored` does."""
         found = self.restored(given, known)
         return found if isinstance(found, dict) else {}
+
+    def has_mask(self, value: Json) -> bool:
+        """Return whether MASK stands in place of a secret somewhere in a value."""
+        if isinstance(value, list):
+            return any(self.has_mask(item) for item in value)
+        if not isinstance(value, dict):
+            return False
+        return any((item == MASK and self.matches(name)) or self.has_mask(item) for name, item in value.items())
 
     def without(self, metadata: JsonObject) -> JsonObject:
         """Return the entries of a flat object whose keys are not secret."""

@@ -54,6 +54,8 @@ END_TAIL_S = 0.1
 END_ANNOUNCEMENT_S = 2.0
 """How long a stream waits for the missing end flush of a failed run; then it sends the end from the run's facts."""
 STREAM_RETRY_S = 0.5
+ANNOUNCED_STATE_S = 5.0
+"""How long the announcement of an update waits for the state, so that no factory of users holds up the others."""
 
 # Recorded refusals
 REFUSAL_WINDOW_S = 60.0

@@ -219,3 +219,13 @@ def test_a_secret_of_another_thread_does_not_open() -> None:
     sealed = SECRETS.seal_run(run())
     with pytest.raises(SecretUnreadable):
         SECRETS.open_kwargs(sealed.kwargs, "another thread")
+
+
+def test_a_mask_that_comes_back_in_a_list_stands_for_the_secret_at_its_place() -> None:
+    known: JsonObject = {"servers": [{"api_key": "one", "url": "a"}, {"api_key": "two"}], "password": "three"}
+    shown = KEYS.masked_object(known)
+    assert KEYS.has_mask(shown)
+    assert KEYS.restored_object(shown, known) == known
+    assert not KEYS.has_mask(known)
+    shorter: JsonObject = {"servers": [{"api_key": MASK}]}
+    assert KEYS.has_mask(KEYS.restored_object(shorter, known))

@@ -12,6 +12,7 @@ from agentlog_facts.assistant import AssistantVersionSelected
 from agentlog_facts.guard import Void
 from agentlog_facts.ids import AssistantId
 from agentlog_facts.json_value import Json, JsonObject
+from agentlog_facts.secret_values import MASK
 from agentlog_gateway.api.request_context import RequestContext
 from agentlog_gateway.assistants.assistant_context import (
     assistant_context,
@@ -124,6 +125,8 @@ async def patch(context: RequestContext) -> Response:
             config = None if command.config is None else keys.restored_object(command.config, known.config)
             values = None if command.context is None else keys.restored_object(command.context, known.context)
             asked = replace(command, config=config, context=values)
+        if keys.has_mask(asked.config) or keys.has_mask(asked.context):
+            raise Problem(422, f"{MASK} stands for no secret that this assistant has at the same place")
         return sealed(dependencies, asked.decide(state, found.version))
 
     done = await context.submit("PatchAssistant", assistant_id, decide, serial=True)

@@ -223,7 +223,7 @@ async def post(context: RequestContext) -> Response:
     match done:
         case Submitted():
             if not done.duplicate:
-                _announce(context, thread_id)
+                _announce(context, thread_id, done)
             return json_response(_checkpoint_answer(thread_id, done, write.change), context.token(done))
         case Refused(reason="thread_busy" | "run_stopping"):
             raise Problem(409, done.detail, reason="thread_busy")
@@ -233,9 +233,13 @@ async def post(context: RequestContext) -> Response:
             raise thread_not_found(thread_id)
 
 
-def _announce(context: RequestContext, thread_id: ThreadId) -> None:
-    """Tell the streams of the thread about an update of its state."""
+def _announce(context: RequestContext, thread_id: ThreadId, done: Submitted) -> None:
+    """Tell the streams of the thread about an update of its state, as it left the state."""
     dependencies = context.dependencies
+    updated = next(fact for fact in done.facts if isinstance(fact, StateUpdated))
+    place = (
+        At(updated.checkpoint_id) if not updated.checkpoint_ns else LATEST
+    )  # an update of a subgraph shows in the root
 
     async def read() -> bytes:
         thread = await dependencies.threads.get(thread_id)
@@ -243,7 +247,7 @@ def _announce(context: RequestContext, thread_id: ThreadId) -> None:
         if graph_id is None:
             return empty_snapshot(thread_id, LATEST).document()
         opened_with = await opening(dependencies, graph_id, thread_id)
-        return (await dependencies.graphs.get_state(graph_id, thread_id, LATEST, opened_with=opened_with)).document()
+        return (await dependencies.graphs.get_state(graph_id, thread_id, place, opened_with=opened_with)).document()
 
     dependencies.announcer.state(thread_id, context.identity.event_id, read)
 

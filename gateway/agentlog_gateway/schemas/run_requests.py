@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, RootModel, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, RootModel, field_validator, model_validator
 
 from agentlog_commands.run_request import Durability, RunRequest, Strategy
 from agentlog_facts.json_value import Json, JsonObject
@@ -53,6 +53,17 @@ class RunConfig(Body):
     recursion_limit: Annotated[int, Field(ge=1)] | None = None
     configurable: AnyObject | None = None
     metadata: AnyObject | None = None
+
+    @field_validator("configurable")
+    @classmethod
+    def _demand_readable_checkpoint(cls, given: JsonObject | None) -> JsonObject | None:
+        place = given or {}
+        for name in ("checkpoint_id", "checkpoint_ns"):
+            if not isinstance(place.get(name), str | None):
+                raise ValueError(f"Invalid checkpoint ID: {name} must be a text")
+        if not isinstance(place.get("checkpoint_map"), dict | None):
+            raise ValueError("Invalid checkpoint ID: checkpoint_map must be an object")
+        return given
 
     def stored(self) -> JsonObject:
         """Return the config in its stored form, without fields that are null."""

@@ -14,6 +14,7 @@ from agentlog_facts.frame import STATE_UPDATE, Frame, FrameRecord
 from agentlog_facts.ids import RunId, ThreadId
 from agentlog_facts.ports import FrameLog
 from agentlog_facts.thread import RunFinished
+from agentlog_gateway import timeouts
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +40,10 @@ class OutputsAnnouncer:
         while True:
             thread_id, make = await self._waiting.get()
             try:
-                await self._outputs.append(thread_id, await make())
-            except AgentlogError as error:
+                async with asyncio.timeout(timeouts.ANNOUNCED_STATE_S):  # of a read that runs users' code
+                    record = await make()
+                await self._outputs.append(thread_id, record)
+            except (AgentlogError, TimeoutError) as error:
                 log.warning("announcement.lost", extra={"stream": f"thread-{thread_id}", "error": str(error)})
             except Exception:  # the outermost loop: the code of a graph may raise anything while its state is read
                 log.exception("announcement.failed", extra={"stream": f"thread-{thread_id}"})

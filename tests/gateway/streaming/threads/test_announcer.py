@@ -14,6 +14,7 @@ from agentlog_facts.errors import Unavailable
 from agentlog_facts.frame import STATE_UPDATE, Frame, FrameRecord
 from agentlog_facts.ids import RunId
 from agentlog_facts.thread import RunFinished, ThreadDeleted
+from agentlog_gateway import timeouts
 from agentlog_gateway.streaming.threads.announcer import NO_RUN, OutputsAnnouncer
 
 ENDED = RunFinished(RunId("run-1"), "interrupted", None, {}, (), {})
@@ -73,5 +74,19 @@ async def test_a_state_that_cannot_be_read_stops_no_later_announcement(
         raise fault
 
     announcer.state(THREAD, "updated", read)
+    announcer.ends(THREAD, done(ENDED), "cancelled")
+    assert [record.of for record in await told(frames, 1)] == ["cancelled"]
+
+
+async def test_a_state_that_users_code_never_gives_holds_up_no_other_announcement(
+    frames: MemoryFrames, announcer: OutputsAnnouncer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timeouts, "ANNOUNCED_STATE_S", 0.05)
+
+    async def hang() -> bytes:
+        await asyncio.Event().wait()
+        raise AssertionError("it never ends")
+
+    announcer.state(THREAD, "hangs", hang)
     announcer.ends(THREAD, done(ENDED), "cancelled")
     assert [record.of for record in await told(frames, 1)] == ["cancelled"]
