@@ -69,6 +69,16 @@ def _load_threads(postgres: Postgres, session: Connection, arguments: Sequence[o
     return [{**row, "values": row["values"] if row["thread_id"] in moved else None} for row in found]
 
 
+def _meta_versions(postgres: Postgres, session: Connection, arguments: Sequence[object]) -> list[Row]:
+    found: dict[object, int] = {}
+    for row in _rows_of(postgres, "ledger.log_index"):
+        key, version = row["key"], row["version"]
+        if key in listed(arguments[0]) and row["stream"] == f"meta-{key}" and row["verdict"] == "accepted":
+            assert isinstance(version, int)
+            found[key] = max(version, found.get(key, version))
+    return [{"made_again": key, "version": version} for key, version in found.items()]
+
+
 def _time(value: object) -> datetime:
     assert isinstance(value, datetime), value
     return value
@@ -107,6 +117,7 @@ def _none(postgres: Postgres, session: Connection, arguments: Sequence[object]) 
 
 
 QUESTIONS: list[tuple[str, Statement]] = [
+    ("AS made_again", _meta_versions),
     ("AS rebuild_is_mine", _alive),
     ("pg_try_advisory_lock($2, p)", _lock),
     ("SELECT partition, owner, next_offset, stopped IS NOT NULL AS stopped", _positions),

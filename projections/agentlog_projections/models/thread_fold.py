@@ -92,12 +92,15 @@ def moves_view(fact: object) -> bool:
     return isinstance(fact, StateUpdated | RunFinished | RunDeleted) and bool(fact.view)
 
 
-def fold(row: ThreadRow | None, commit: Commit) -> ThreadRow | None:
-    """Fold one accepted commit into the row of its thread; return None while there is no thread."""
+def fold(row: ThreadRow | None, commit: Commit, meta_version: int | None = None) -> ThreadRow | None:
+    """Fold one accepted commit into the row of its thread; return None while there is no thread.
+
+    `meta_version` is the version of `meta-` of an earlier thread with this id whose row was purged: it continues.
+    """
     for fact in commit.draft.facts:
         if isinstance(fact, ThreadCreated):
             if row is None or row.ordinal <= commit.ordinal:
-                row = _created(row, fact, commit)
+                row = _created(row, fact, commit, meta_version)
         elif isinstance(fact, ThreadFact) and row is not None and row.ordinal <= commit.ordinal:
             _evolve(row, fact, commit.draft.occurred_at)
     if row is not None and row.ordinal <= commit.ordinal:
@@ -116,12 +119,12 @@ def _stamp(row: ThreadRow, commit: Commit) -> None:
         row.mark(Change.STAMPS)
 
 
-def _created(old: ThreadRow | None, fact: ThreadCreated, commit: Commit) -> ThreadRow:
+def _created(old: ThreadRow | None, fact: ThreadCreated, commit: Commit, purged: int | None) -> ThreadRow:
     at = commit.draft.occurred_at
     row = ThreadRow(fact.thread_id, commit.place.partition, at, at, at, dict(fact.metadata), fact.temporary)
     row.ttl = fact.ttl
     row.expires_at = _expiry(row)
-    row.meta_version = None if old is None else old.meta_version  # versions continue after a deletion
+    row.meta_version = purged if old is None else old.meta_version  # versions continue after a deletion
     row.mark(Change.VALUES)
     return row
 

@@ -10,6 +10,7 @@ import asyncpg
 from agentlog_facts.ids import Key, ThreadId
 from agentlog_facts.json_value import Json, JsonObject, load_object
 from agentlog_facts.lru import Lru
+from agentlog_facts.thread import ThreadCreated
 from agentlog_postgres.connection import Pool, reading
 from agentlog_projections.models.thread_fold import Activity, Change, ThreadRow, fold, moves_view
 from agentlog_projections.sql.batch import Transaction
@@ -76,6 +77,10 @@ _LOAD = f"""
 SELECT {_KEPT.names}, CASE WHEN thread_id = ANY($2::text[]) THEN "values" END AS "values"
   FROM read_v1.threads WHERE thread_id = ANY($1::text[])
 """
+_META_VERSIONS = """
+SELECT key AS made_again, max(version) AS version FROM ledger.log_index
+ WHERE key = ANY($1::text[]) AND stream = 'meta-' || key AND verdict = 'accepted' GROUP BY key
+"""
 _WRITE = f"""
 INSERT INTO read_v1.threads AS t ({COLUMNS.names})
 SELECT {COLUMNS.names} FROM {COLUMNS.unnested}
@@ -120,11 +125,12 @@ CREATE INDEX IF NOT EXISTS threads_metadata ON read_v1.threads
         """Collect one row per touched thread."""
         groups = by_key([commit for commit in batch if commit.draft.stream.startswith(("thread-", "meta-"))])
         rows = await self._load(tx, groups)
+        purged = await _purged_versions(tx, groups, rows)
         changed: list[ThreadRow] = []
         for key, commits in groups.items():
             row = rows.get(key)
             for commit in commits:
-                row = fold(row, commit)
+                row = fold(row, commit, purged.get(key))
             if row is not None and row.change is not Change.NOTHING:
                 changed.append(row)
         self._write(tx, changed)
@@ -161,6 +167,22 @@ CREATE INDEX IF NOT EXISTS threads_metadata ON read_v1.threads
         for row in changed:
             row.change = Change.NOTHING
             self._rows.put(row.thread_id, row, row_bytes(row))
+
+
+async def _purged_versions(
+    tx: Transaction, groups: Mapping[Key, Sequence[Commit]], rows: Mapping[str, ThreadRow]
+) -> dict[str, int]:
+    """Return the versions of `meta-` of ids that are used again after the row of their thread was purged."""
+    again = [
+        key
+        for key, commits in groups.items()
+        if commits[0].ordinal > 0
+        and key not in rows
+        and any(isinstance(fact, ThreadCreated) for commit in commits for fact in commit.draft.facts)
+    ]
+    if not again:
+        return {}
+    return {found["made_again"]: found["version"] for found in await tx.fetch(_META_VERSIONS, again)}
 
 
 def row_bytes(row: ThreadRow) -> int:

@@ -2,7 +2,16 @@
 
 from datetime import timedelta
 
-from tests.projections.facts import full, run_claimed, run_created, saved, thread_created, thread_deleted, written
+from tests.projections.facts import (
+    full,
+    patched,
+    run_claimed,
+    run_created,
+    saved,
+    thread_created,
+    thread_deleted,
+    written,
+)
 from tests.projections.projector_env import ProjectorEnv, draft
 
 from agentlog_facts.ids import ThreadId
@@ -31,3 +40,22 @@ async def test_rows_of_deleted_threads_go_after_the_retention_and_the_thread_can
     thread = await Threads(env.pool).get(ThreadId("t1"))
     assert thread is not None
     assert (thread.metadata, thread.version) == ({"new": 1}, 3)
+
+
+async def test_an_id_that_is_used_again_after_the_purge_continues_the_versions_of_its_metadata(
+    env: ProjectorEnv,
+) -> None:
+    env.append(
+        draft("t1", thread_created()),
+        draft("t1", patched({"a": 1}), stream="meta-t1"),
+        draft("t1", thread_deleted()),
+    )
+    async with env.projector():
+        await env.folded()
+        assert await purge_deleted(env.pool, timedelta()) == 1
+        env.append(draft("t1", thread_created()))
+    async with env.projector():  # another one, whose cache has no row of the purged thread
+        await env.folded()
+        thread = await Threads(env.pool).get(ThreadId("t1"))
+        assert thread is not None
+        assert thread.meta_version == 0, "what the guard holds"
