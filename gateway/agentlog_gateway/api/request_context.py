@@ -120,7 +120,9 @@ class RequestContext:
     def client(self) -> str | None:
         """Return the name that the client gives itself, without control characters; None if it gives none."""
         given = self.request.headers.get("user-agent", "")[:LONGEST_CLIENT]
-        return "".join(sign if sign.isprintable() else REPLACEMENT for sign in given) or None
+        if not given.isprintable():
+            given = "".join(sign if sign.isprintable() else REPLACEMENT for sign in given)
+        return given or None
 
     @property
     def ip_hash(self) -> str | None:

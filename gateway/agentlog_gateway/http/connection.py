@@ -54,6 +54,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._gate = gate
         self._timer: asyncio.TimerHandle | None = None
         self._in_head = True
+        self._in_body = False
         self._refused = False
         self._fed = 0
         """Bytes of the head so far; within a body the bytes since the last piece of it (chunk sizes, trailers)."""
@@ -73,9 +74,10 @@ class BoundedConnection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Pass bytes to the parser, at most as many at once as the head may still have."""
-        if self._in_head and self._timer is None and not self._refused:  # the next request of a connection
-            self._time_out(self._limits.head_s, self._late_head)
+        """Pass bytes to the parser, at most as many at once as the head may still have.
+
+        Most requests arrive whole, and need no timer: it begins with a part of a head or of a body.
+        """
         while data and not self._refused and not self.transport.is_closing():
             room = self._limits.head_bytes - self._fed if self._in_head else len(data)
             part, data = (data, b"") if len(data) <= room else (data[:room], data[room:])
@@ -83,6 +85,11 @@ class BoundedConnection(HttpToolsProtocol):
             super().data_received(part)
             if self._fed >= self._limits.head_bytes and not self._refused:
                 self._refuse_head()
+        if self._timer is None and not self._refused and not self.transport.is_closing():
+            if self._in_body:
+                self._time_out(self._limits.body_s, self._late_body)
+            elif self._in_head and self._fed:
+                self._time_out(self._limits.head_s, self._late_head)
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -94,9 +101,10 @@ class BoundedConnection(HttpToolsProtocol):
         if self._head_size() > self._limits.head_bytes:
             raise _TooLarge
         self._gate.leave(self)
-        self._in_head, self._fed, self._body_bytes, self._body_began = False, 0, 0, self.loop.time()
+        self._no_time_out()
+        self._in_head, self._in_body, self._fed = False, True, 0
+        self._body_bytes, self._body_began = 0, self.loop.time()
         super().on_headers_complete()
-        self._time_out(self._limits.body_s, self._late_body)
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
@@ -107,7 +115,7 @@ class BoundedConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """End the request; the next one may follow."""
         self._no_time_out()
-        self._in_head, self._fed = True, 0
+        self._in_head, self._in_body, self._fed = True, False, 0
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -119,6 +127,7 @@ class BoundedConnection(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection over."""
         self._no_time_out()
+        self._in_head = self._in_body = False
         self._gate.leave(self)
         super().handle_websocket_upgrade()
 
