@@ -41,6 +41,8 @@ ESCAPED_NUL = b"\\u0000"
 _LONG_NUMBER = re.compile(rb"\d{300}")
 MAX_10_EXP = sys.float_info.max_10_exp
 REPLACEMENT = "\ufffd"
+NAME_BYTES = 2400
+"""Most bytes of a namespace and of a name in it: a key of PostgreSQL holds 2,704 bytes, with ids and a version."""
 
 
 def to_json(value: object, most_levels: int = MOST_LEVELS) -> Json:
@@ -202,6 +204,24 @@ def clean_text(text: str) -> str:
     if NUL in text:
         text = text.replace(NUL, REPLACEMENT)
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def check_names(ns: str, *names: str) -> None:
+    """Check that rows and their keys can hold names that user code has chosen: of nodes, tasks, channels.
+
+    Raises: ValueError.
+    """
+    for name in (ns, *names):
+        if clean_text(name) != name:
+            raise ValueError(f"the name {name!r} has a NUL or half a surrogate pair, which the rows cannot hold")
+    longest = max(names, key=len, default="")
+    if len(ns) + len(longest) > NAME_BYTES // 4:  # UTF-8 has at most four bytes a character
+        found = len(ns.encode()) + max((len(name.encode()) for name in names), default=0)
+        if found > NAME_BYTES:
+            raise ValueError(
+                f"the names of nodes or channels are too long: a checkpoint namespace and the name {longest[:60]!r}..."
+                f" have {found} bytes, expected at most {NAME_BYTES}"
+            )
 
 
 def interrupt_json(interrupt: Interrupt[object]) -> JsonObject:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from agentlog_facts.errors import Quarantined
 from agentlog_facts.ids import ThreadId
 from agentlog_facts.json_value import load_object
 from agentlog_postgres.connection import Pool, reading
@@ -23,7 +24,7 @@ class StateVersion:
 
     `graph_id` is None before the first run. Every commit of the thread's aggregate, also one of its checkpoints, gives
     its rows another version, and so does a rebuild. `version` is None while rows may change without one: while their
-    partition is not present, or the aggregate is in quarantine.
+    partition is not present.
     """
 
     graph_id: str | None
@@ -34,7 +35,10 @@ class StateVersions(Protocol):
     """Versions of the rows of threads."""
 
     async def get(self, thread_id: ThreadId) -> StateVersion | None:
-        """Return the version of a thread, None if there is no such thread. Raises: Unavailable."""
+        """Return the version of a thread, None if there is no such thread.
+
+        Raises: Unavailable; Quarantined while commits of the thread wait in quarantine, so that its states are old.
+        """
         ...
 
 
@@ -49,8 +53,9 @@ class PostgresStateVersions:
             row = await connection.fetchrow(_VERSION, thread_id)
         if row is None:
             return None
+        if row["parked"]:
+            raise Quarantined(f"{thread_id}: its projection is in quarantine after an error, an operator must act")
         graph_id = load_object(row["metadata"]).get("graph_id")
-        is_exact = row["is_authoritative"] and not row["parked"]
         # Generation and transaction tell rows apart that have equally many facts but come from different logs.
-        version = f"{row['generation']}.{row['written']}.{row['facts']}" if is_exact else None
+        version = f"{row['generation']}.{row['written']}.{row['facts']}" if row["is_authoritative"] else None
         return StateVersion(graph_id if isinstance(graph_id, str) else None, version)

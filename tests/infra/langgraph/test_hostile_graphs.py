@@ -112,6 +112,8 @@ nul_goto = graph(lambda state: Command(goto="a\\0b"))
 surrogate_goto = graph(lambda state: Command(goto="a\\ud800b"))
 nul_node = graph(lambda state: {}, "a\\0b")
 surrogate_node = graph(lambda state: {}, "a\\ud800b")
+long_node = graph(lambda state: {}, "n" * 2500)
+long_goto = graph(lambda state: Command(goto="\u20ac" * 800))
 
 def raise_interrupt(state):
     raise GraphInterrupt([Interrupt("who\\0?", id="a\\0\\ud800")])
@@ -204,6 +206,7 @@ NAMES = (
     *("deep", "deep_object", "deep_model", "huge", "huge_inside", "object", "numbers", "complex", "class", "local"),
     *("deep_interrupt", "deep_frame", "deep_item", "refusing_reducer"),
     *("nul_goto", "surrogate_goto", "nul_node", "surrogate_node", "nul_interrupt", "silent", "unshowable", "nul_error"),
+    *("long_node", "long_goto"),
     *("cancels_all", "cancels_itself", "waiting", "ends_early", "swallows_all", "makes_none", "makes_none_later"),
     *("yields_none", "yields_nothing", "is_away", "positive"),
 )
@@ -342,6 +345,12 @@ async def test_a_name_that_rows_cannot_hold_is_the_error_of_its_run(env: Executo
     texts = str([fact for draft in env.log.drafts for fact in draft.facts])
     assert "\\x00" not in texts
     assert "\\ud800" not in texts
+
+
+@pytest.mark.parametrize("graph", ["long_node", "long_goto"])
+async def test_a_name_that_no_key_of_a_row_can_hold_is_the_error_of_its_run(env: ExecutorEnv, graph: str) -> None:
+    """A node's name of 2,700 bytes parked the thread, and its states were shown as they were before."""
+    assert "expected at most 2400" in message_of(await env.run(graph, input={"levels": 0}))
 
 
 @pytest.mark.parametrize("graph", ["nul_interrupt", "nul_error"])

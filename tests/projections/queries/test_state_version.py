@@ -4,6 +4,7 @@ import pytest
 from tests.projections.facts import full, run_claimed, run_created, saved, thread_created, thread_deleted
 from tests.projections.projector_env import ProjectorEnv, draft
 
+from agentlog_facts.errors import Quarantined
 from agentlog_facts.ids import ThreadId
 from agentlog_projections.queries.state_version import PostgresStateVersions, StateVersion
 
@@ -46,9 +47,16 @@ async def test_a_fold_of_the_same_log_from_its_start_gives_another_version(env: 
     assert await version_of(env) != before
 
 
+async def test_states_of_a_thread_in_quarantine_are_not_read(env: ProjectorEnv) -> None:
+    await env.given(draft("t1", thread_created(), run_created()), draft("t2", thread_created("t2")))
+    await env.pool.execute(PARK)
+    with pytest.raises(Quarantined, match="t1"):
+        await version_of(env)
+    assert await PostgresStateVersions(env.pool).get(ThreadId("t2")) is not None
+
+
 @pytest.mark.parametrize(
-    "change",
-    [PARK, "UPDATE ledger.positions SET present = false", "UPDATE ledger.positions SET stopped = 'log diverged'"],
+    "change", ["UPDATE ledger.positions SET present = false", "UPDATE ledger.positions SET stopped = 'log diverged'"]
 )
 async def test_there_is_no_version_while_rows_may_change_without_one(env: ProjectorEnv, change: str) -> None:
     await env.given(draft("t1", thread_created(), run_created()))

@@ -46,7 +46,7 @@ from agentlog_infra.langgraph.checkpoints.journal import Journal
 from agentlog_infra.langgraph.checkpoints.overlay import OverlaidReads
 from agentlog_infra.langgraph.checkpoints.sync_saver import LoopBoundSaver
 from agentlog_infra.langgraph.errors import MASK
-from agentlog_infra.langgraph.value_json import clean_text, text_by, to_object
+from agentlog_infra.langgraph.value_json import check_names, text_by, to_object
 
 VERSION_DIGITS = 8
 PLAIN_FIELDS = ("v", "id", "ts", "channel_versions", "versions_seen", "updated_channels")
@@ -116,7 +116,7 @@ class LogSaver(LoopBoundSaver):
     ) -> RunnableConfig:
         conf = _conf(config)
         thread_id, ns = ThreadId(str(conf["thread_id"])), str(conf.get("checkpoint_ns") or "")
-        _check_names(ns, *new_versions)
+        check_names(ns, *new_versions)
         parent = get_checkpoint_id(config)
         saved = CheckpointSaved(
             thread_id=thread_id,
@@ -144,7 +144,7 @@ class LogSaver(LoopBoundSaver):
     ) -> None:
         conf = _conf(config)
         ns = str(conf.get("checkpoint_ns") or "")
-        _check_names(ns, task_id, task_path, *(channel for channel, _ in writes))
+        check_names(ns, task_id, task_path, *(channel for channel, _ in writes))
         entries: list[Json] = [
             {
                 "index": WRITES_IDX_MAP.get(channel, place),
@@ -352,13 +352,6 @@ def _named(channel: str) -> Generator[None]:
         yield
     except (TypeError, TooDeep) as error:
         raise type(error)(f"{channel}: {error}") from error
-
-
-def _check_names(*names: str) -> None:
-    """Check that rows can hold names that user code has chosen: of nodes, tasks, channels. Raises: ValueError."""
-    for name in names:
-        if clean_text(name) != name:
-            raise ValueError(f"the name {name!r} has a NUL or half a surrogate pair, which the rows cannot hold")
 
 
 def _conf(config: RunnableConfig) -> Mapping[str, object]:
