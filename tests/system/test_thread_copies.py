@@ -3,6 +3,7 @@
 from uuid import uuid4
 
 import pytest
+from tests.stack_fixtures import until
 from tests.system.api import Api
 from tests.system.runs_env import UNKNOWN, Gate, refused
 from tests.system.servers import RunningServer
@@ -101,10 +102,16 @@ async def test_a_copy_keeps_hidden_checkpoints_hidden(api: Api) -> None:
 async def test_a_copy_of_a_busy_thread_has_the_state_before_its_run(api: Api, server: RunningServer) -> None:
     source, gate = await api.thread(), Gate(server)
     await run(api, source, name="x")
-    before = await api.get(f"/threads/{source}/state")
+    before, earlier = await api.get(f"/threads/{source}/state"), await past(api, source)
     run_id = await api.start_run(source, "steps", gate.held())
+
+    async def has_begun() -> bool:
+        return await past(api, source) != earlier
+
+    await until(has_begun)
     made = await copied(api, source)
     assert (made["status"], made["values"]) == ("idle", before["values"])
+    assert await past(api, made["thread_id"]) == earlier
     gate.open()
     await api.join(source, run_id)
     assert (await run(api, made["thread_id"], name="y"))["done"] == STEPS * 2

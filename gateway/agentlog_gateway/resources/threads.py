@@ -230,15 +230,15 @@ async def _pruned(context: RequestContext, thread_id: ThreadId, *, keeps_latest:
 async def copy(context: RequestContext) -> Response:
     """POST /threads/{thread_id}/copy: a new thread with the metadata, the state and the checkpoints of this one.
 
-    Its runs are not copied, and nothing that comes later. If the copy takes longer than the request may, the
-    housekeeper finishes it; a retry with the same Idempotency-Key waits for it again.
+    Its runs are not copied, nor a part of a run that has not ended, and nothing that comes later. If the copy takes
+    longer than the request may, the housekeeper finishes it; a retry with the same Idempotency-Key waits for it again.
     """
     source_id, target_id = ThreadId(context.path_id("thread")), ThreadId(context.new_id("thread"))
     asked_for = Attempted(Key(source_id), "CopyThread", {"thread_id": source_id})
 
     async def decide() -> Decision:
-        source = await context.dependencies.threads.get(source_id)
-        return Refused("thread_not_found") if source is None else ask(_copy_of(source, target_id))
+        found = await context.dependencies.threads.settled(source_id)
+        return Refused("thread_not_found") if found is None else ask(_copy_of(*found, target_id))
 
     await context.dependencies.caught_up.require(source_id)
     done = await context.submit("CopyThread", target_id, decide)
@@ -262,13 +262,13 @@ async def copy(context: RequestContext) -> Response:
     return json_response(copied_thread_json(made, created, copied), context.token(made))
 
 
-def _copy_of(source: Thread, target_id: ThreadId) -> ThreadCopyAsked:
+def _copy_of(source: Thread, as_of: int, target_id: ThreadId) -> ThreadCopyAsked:
     return ThreadCopyAsked(
         thread_id=target_id,
         source_thread_id=source.thread_id,
         source_created_at=source.created_at,
         source_versions={"thread": source.version, "meta": source.meta_version},
-        as_of=source.ordinal,
+        as_of=as_of,
         metadata=source.metadata,
         ttl=source.ttl,
         view={} if source.values is None else diff_state({}, source.values),

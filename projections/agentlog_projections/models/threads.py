@@ -216,7 +216,6 @@ class Thread:
     temporary: bool
     ttl: JsonObject | None = None
     expires_at: datetime | None = None
-    ordinal: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +267,15 @@ class Threads:
             row = await connection.fetchrow(sql, thread_id)
         return None if row is None else _thread(row)
 
+    async def settled(self, thread_id: ThreadId) -> tuple[Thread, int] | None:
+        """Return a thread, and the end of what its values show: the place of the first fact that is not part of it.
+
+        That is the first checkpoint or write of a run that has not ended, or else the end of all facts.
+        """
+        async with reading(self._pool, "threads.settled") as connection:
+            row = await connection.fetchrow(_SETTLED, thread_id)
+        return None if row is None else (_thread(row), row["settled"])
+
     async def text(self, thread_id: ThreadId) -> ThreadText | None:
         """Return a thread with its values as text, whatever their size."""
         sql = f"{_TEXT} FROM read_v1.threads WHERE thread_id = $2 AND deleted_at IS NULL"
@@ -309,6 +317,15 @@ class Threads:
         return found
 
 
+_SETTLED = f"""
+SELECT {_SHOWN.names},
+       least(ordinal, (SELECT min(f.seq) FROM read_v1.runs r, LATERAL (
+           SELECT c.seq FROM read_v1.checkpoints c WHERE c.thread_id = r.thread_id AND c.run_id = r.run_id
+           UNION ALL
+           SELECT w.seq FROM read_v1.writes w WHERE w.thread_id = r.thread_id AND w.run_id = r.run_id) f
+         WHERE r.thread_id = $1 AND r.status IN ('pending', 'running'))) AS settled
+  FROM read_v1.threads WHERE thread_id = $1 AND deleted_at IS NULL
+"""
 _WITHOUT = f"SELECT {_SHOWN.without('values').names}"
 _TEXT = f"""{_WITHOUT}, octet_length("values"::text) AS size,
        CASE WHEN $1::int IS NULL OR octet_length("values"::text) <= $1::int
