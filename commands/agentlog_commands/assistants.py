@@ -291,15 +291,19 @@ class DeletionFollowers:
     async def follow(self, event_id: str, asked: AssistantDeletionAsked, cause: Cause, deadline: float) -> Outcome:
         """Cancel the runs, delete the threads, then the assistant; `event_id` is that of the commit that asked for it.
 
-        Return the outcome of the last step. Raises: Unavailable, OutcomeUnknown; then some of it is not done.
+        Return the outcome of the last step. Raises: Unavailable, OutcomeUnknown; then the assistant is not deleted, and
+        all runs and threads are done but those that failed.
         """
         caused = replace(cause, causation_id=event_id)
+        failed: list[BaseException] = []
         for part in _parts([*asked.runs.items()]):
-            await _all(
+            failed += await _all(
                 self._cancel(event_id, RunId(run), ThreadId(str(thread)), caused, deadline) for run, thread in part
             )
         for threads in _parts(asked.threads):
-            await _all(self._delete(event_id, thread_id, caused, deadline) for thread_id in threads)
+            failed += await _all(self._delete(event_id, thread_id, caused, deadline) for thread_id in threads)
+        if failed:
+            raise failed[0]
         command = FinishDeletion(asked.assistant_id)
 
         async def decide() -> Decision:
@@ -336,8 +340,7 @@ def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
     return (items[start : start + AT_ONCE] for start in range(0, len(items), AT_ONCE))
 
 
-async def _all(works: Iterable[Awaitable[None]]) -> None:
-    """Await all of them to their end. Raises: the first error of one."""
-    for outcome in await asyncio.gather(*works, return_exceptions=True):
-        if isinstance(outcome, BaseException):
-            raise outcome
+async def _all(works: Iterable[Awaitable[None]]) -> list[BaseException]:
+    """Await all of them to their end; return the errors of those that failed."""
+    outcomes = await asyncio.gather(*works, return_exceptions=True)
+    return [outcome for outcome in outcomes if outcome is not None]

@@ -190,21 +190,31 @@ class GraphRun:
         order = self._order
         stored = await ChannelState(self._reads, self._dependencies.serde).channels(order.thread_id)
         view = stored.view_after(order.run_id, order.values, order.next)
-        return RunOutcome(
-            status=end.status,
-            error=end.error,
-            values=view.values,
-            next=view.next,
-            interrupts=view.interrupts,
-            checkpoint_id=self._last_checkpoint_id(earlier),
-            run_version=self._journal.last_version,
-        )
+        return self._outcome(end, view, earlier)
 
     async def _in_graph(self, graph: Graph, config: RunnableConfig, earlier: EarlierAttempts) -> RunOutcome:
         only_update = is_only_update(self._order.kwargs) and not (await graph.aget_state(config)).tasks
         self._holds = only_update or self._durability == "exit"
         if self._holds:
             self._journal.hold()  # with `only_update`: values that the graph cannot take must leave no trace
+        try:
+            end = await self._ended(graph, config, earlier, only_update=only_update)
+        except asyncio.CancelledError:  # a drain, which may come also between the end of the graph and its mark
+            self._journal.leave()
+            raise
+        await self._journal.close()
+        try:
+            view = await self._view(graph)
+        except (AttemptLost, Unavailable):
+            raise
+        except Exception as error:  # noqa: BLE001 - the schema of a state is user code; the run's own error comes first
+            return await self._without_graph(self._failed(error) if end.status == "success" else end, earlier)
+        return self._outcome(end, view, earlier)
+
+    async def _ended(
+        self, graph: Graph, config: RunnableConfig, earlier: EarlierAttempts, *, only_update: bool
+    ) -> _End:
+        """Run the graph to its end, unless an earlier attempt has. Raises: AttemptLost, CancelledError when drained."""
         ends = EndDetector(self._dependencies.reads, self._dependencies.serde, self._order)
         if await ends.is_over(graph, earlier, whole=self._holds):
             end = _End()
@@ -217,13 +227,15 @@ class GraphRun:
         if end.status == "success":
             await self._mark_end()
             await self._emit_all(await feedback_frames(self._order.run_id, self._order.kwargs))
-        await self._journal.close()
-        try:
-            view = await self._view(graph)
-        except (AttemptLost, Unavailable):
-            raise
-        except Exception as error:  # noqa: BLE001 - the schema of a state is user code; the run's own error comes first
-            return await self._without_graph(self._failed(error) if end.status == "success" else end, earlier)
+        return end
+
+    async def _view(self, graph: Graph) -> ThreadView:
+        """Return the state that the attempt leaves. Raises: Unavailable, and any error of user code."""
+        sources = SnapshotSources(self._reads, self._dependencies.secrets.keys, UserCode(allowed=True))
+        reader = SnapshotReader(graph, GraphPlan(graph), self._saver(), sources)
+        return (await reader.latest(self._order.thread_id)).view()
+
+    def _outcome(self, end: _End, view: ThreadView, earlier: EarlierAttempts) -> RunOutcome:
         return RunOutcome(
             status=end.status,
             error=end.error,
@@ -233,12 +245,6 @@ class GraphRun:
             checkpoint_id=self._last_checkpoint_id(earlier),
             run_version=self._journal.last_version,
         )
-
-    async def _view(self, graph: Graph) -> ThreadView:
-        """Return the state that the attempt leaves. Raises: Unavailable, and any error of user code."""
-        sources = SnapshotSources(self._reads, self._dependencies.secrets.keys, UserCode(allowed=True))
-        reader = SnapshotReader(graph, GraphPlan(graph), self._saver(), sources)
-        return (await reader.latest(self._order.thread_id)).view()
 
     def _last_checkpoint_id(self, earlier: EarlierAttempts) -> str | None:
         """Return the last root checkpoint of the run, of this attempt or an earlier one."""

@@ -75,7 +75,7 @@ class CutHistory:
     ) -> None:
         _restore(env, before)
         for attempt, (ending, commits) in enumerate(cuts, 1):
-            await _ended(env, graph_id, run, attempt, kwargs, ending, commits)
+            await ended(env, graph_id, run, attempt, kwargs, ending, commits)
         outcome = await env.attempt(env.order(graph_id, run, len(cuts) + 1, kwargs))
         found = await _seen(env, graph_id, outcome)
         self.cut_runs += 1
@@ -94,7 +94,7 @@ def _cuts(facts: int, choose: random.Random, *, exits: bool) -> Iterator[list[tu
             yield [(choose.choice(("killed", "drained")), commits), ("killed", choose.randrange(3))]
 
 
-async def _ended(
+async def ended(
     env: ExecutorEnv, graph_id: str, run: int, attempt: int, kwargs: JsonObject, ending: Ending, commits: int
 ) -> None:
     """Execute an attempt whose worker dies or drains after so many commits or turns."""

@@ -4,10 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.infra.langgraph.cut_runs import CutHistory
+from tests.infra.langgraph.cut_runs import CutHistory, ended
+from tests.infra.langgraph.executor_env import ExecutorEnv
 from tests.infra.langgraph.graph_sources import MIXED
+from tests.infra.langgraph.memory_checkpoints import CutLog
 from tests.infra.projects import loaded
 
+from agentlog_facts.json_value import JsonObject
 from agentlog_infra.langgraph.checkpoints import journal
 from agentlog_infra.langgraph.loading.graphs import Graphs
 
@@ -33,3 +36,16 @@ async def test_a_run_that_is_cut_off_ends_as_if_nothing_had_happened(
         await history.play()
         assert history.differences == [], str(history.differences[0])
         seed, cut_runs = seed + 1, cut_runs + history.cut_runs
+
+
+async def test_a_drain_between_the_end_of_the_graph_and_its_mark_leaves_nothing(graphs: Graphs) -> None:
+    """With durability `exit`, a checkpoint without the mark of its end was taken for a consent to go on."""
+    kwargs: JsonObject = {"input": {"plan": {"sub": True}, "items": ["in"]}, "durability": "exit"}
+    kwargs["interrupt_before"] = "*"
+    env = ExecutorEnv(graphs, CutLog)
+    expected = await env.attempt(env.order("mixed", 1, 1, kwargs))
+    for turns in range(40):
+        env = ExecutorEnv(graphs, CutLog)
+        await ended(env, "mixed", 1, 1, kwargs, "drained at turn", turns)
+        outcome = await env.attempt(env.order("mixed", 1, 2, kwargs))
+        assert (turns, outcome.next, outcome.values) == (turns, expected.next, expected.values)
