@@ -16,7 +16,7 @@ LEAST = 1_000
 @pytest.mark.slow
 def test_no_fast_test_uses_the_stack() -> None:
     words = [sys.executable, "-m", "pytest", "--fast", "--setup-plan", "-v", "-p", "no:cacheprovider"]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False, timeout=100)
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False, timeout=250)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     used = set(re.findall(r"^\s*SETUP\s+\w (\w+)", done.stdout, re.MULTILINE))
     assert len(used) > 10, "fixtures are listed"
