@@ -20,6 +20,8 @@ from agentlog_gateway.assistants.system_assistants import ensure_system_assistan
 from agentlog_gateway.http.connection import BoundedConnection, ConnectionLimits
 from agentlog_gateway.http.cors import cors_of
 from agentlog_gateway.http.descriptors import DescriptorGate, raise_descriptor_limit
+from agentlog_gateway.http.request_metrics import RequestMetrics
+from agentlog_gateway.metrics.exposition import process_registry
 from agentlog_gateway.reads.caught_up import CatchUpGate
 from agentlog_gateway.reads.consistency_token import ProjectionProgress
 from agentlog_gateway.reads.remembered_answers import RememberedAnswers
@@ -51,7 +53,7 @@ from agentlog_projections.models.threads import Threads
 from agentlog_projections.projector.ledger import Ledger
 from agentlog_projections.queries.health import health
 from agentlog_projections.queries.postgres_command_context import PostgresCommandContexts
-from agentlog_projections.queries.run_health import run_health
+from agentlog_projections.queries.run_health import queue_figures, run_health
 from agentlog_projections.queries.run_status import RunStatusRows
 from agentlog_projections.queries.state_version import PostgresStateVersions
 from agentlog_projections.queries.thread_copying import ThreadCopying
@@ -187,6 +189,9 @@ def _dependencies(
         health=partial(health, pool, adapters.log),
         run_health=partial(run_health, pool),
         worker_deaths=adapters.feed.worker_deaths,
+        queue=partial(queue_figures, pool),
+        jobs=adapters.feed.announced_jobs,
+        requests=RequestMetrics(process_registry()),
         prepared=asyncio.Event(),
         default_ttl=default_ttl,
     )

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from agentlog_gateway.api.endpoint import Operation
 from agentlog_gateway.assistants import assistants, deletion, graphs
+from agentlog_gateway.metrics import metrics
 from agentlog_gateway.resources import batches, cancel, runs, state, store, system, threads
 from agentlog_gateway.schemas.assistant_requests import (
     AssistantCount,
@@ -25,6 +26,7 @@ from agentlog_gateway.schemas.queries import (
     HealthCheckQuery,
     JoinQuery,
     JoinStreamQuery,
+    MetricsQuery,
     PastStatesQuery,
     RunListQuery,
     StateQuery,
@@ -50,6 +52,7 @@ from agentlog_gateway.schemas.response_models import (
     HealthResponse,
     InfoResponse,
     ItemResponse,
+    MetricsResponse,
     NamespacesResponse,
     PruneResponse,
     ReadinessResponse,
@@ -333,6 +336,16 @@ OPERATIONS: Sequence[Operation] = (
         ReadinessResponse,
         also={503: "Not ready"},
     ),
+    Operation(
+        "GET",
+        "/metrics",
+        metrics.metrics,
+        "Metrics as Prometheus text, or as JSON with format=json",
+        "system",
+        MetricsResponse,
+        query=MetricsQuery,
+        text="text/plain",
+    ),
     Operation("GET", "/info", system.info, "Version and features", "system", InfoResponse),
 )
 
@@ -343,7 +356,6 @@ NOT_IMPLEMENTED: Sequence[tuple[str, str]] = (
     ("GET", "/mcp"),
     ("POST", "/mcp"),
     ("DELETE", "/mcp"),
-    ("GET", "/metrics"),
     ("POST", "/runs/crons"),
     ("POST", "/runs/crons/count"),
     ("POST", "/runs/crons/search"),

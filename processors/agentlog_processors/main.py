@@ -63,6 +63,7 @@ from agentlog_processors.runtime.loop_bridge import (
 )
 from agentlog_processors.runtime.service import Endless, Service, supervise
 from agentlog_processors.runtime.user_loops import JobLoops
+from agentlog_processors.worker.announce_jobs import AnnounceJobs
 from agentlog_processors.worker.attempt import Attempt, Stuck
 from agentlog_processors.worker.execute_runs import ExecuteRuns
 from agentlog_processors.worker.store import RunStore, RunStoreReads
@@ -283,7 +284,12 @@ def _worker(adapters: RoleAdapters, stack: AsyncExitStack, spare: SuspectsOnly |
         process=describe_process("worker" if spare is None else "spare"),
     )
     active: dict[RunId, Attempt] = {}
-    return [ExecuteRuns(dependencies, active), WatchClaims(dependencies, active)]
+    services: list[Service] = [ExecuteRuns(dependencies, active), WatchClaims(dependencies, active)]
+    if spare is None:
+        times = adapters.timeouts
+        announce = adapters.shared.feed.announce_jobs
+        services.append(AnnounceJobs(announce, worker, times.jobs, times.lease_renew, times.lease_ttl))
+    return services
 
 
 def _execution(

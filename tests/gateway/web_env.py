@@ -21,6 +21,8 @@ from agentlog_gateway.api.dependencies import Dependencies, Limits
 from agentlog_gateway.api.refusal_log import Refusals
 from agentlog_gateway.application import build_app
 from agentlog_gateway.http.cors import Cors
+from agentlog_gateway.http.request_metrics import RequestMetrics
+from agentlog_gateway.metrics.exposition import process_registry
 from agentlog_gateway.reads.caught_up import CatchUpGate
 from agentlog_gateway.reads.consistency_token import ProjectionProgress
 from agentlog_gateway.reads.remembered_answers import RememberedAnswers
@@ -47,7 +49,7 @@ from agentlog_projections.models.threads import Threads
 from agentlog_projections.projector.ledger import Ledger
 from agentlog_projections.queries.health import health
 from agentlog_projections.queries.postgres_command_context import PostgresCommandContexts
-from agentlog_projections.queries.run_health import run_health
+from agentlog_projections.queries.run_health import queue_figures, run_health
 from agentlog_projections.queries.state_version import PostgresStateVersions
 from agentlog_projections.queries.thread_copying import ThreadCopying
 from agentlog_projections.queries.thread_places import PostgresThreadPlaces
@@ -108,6 +110,9 @@ def dependencies(log: MemoryLog, pool: Pool, config: Path = EXAMPLES) -> Depende
         health=partial(health, pool),
         run_health=partial(run_health, pool),
         worker_deaths=no_deaths,
+        queue=partial(queue_figures, pool),
+        jobs=no_deaths,
+        requests=RequestMetrics(process_registry()),
         prepared=asyncio.Event(),
     )
 

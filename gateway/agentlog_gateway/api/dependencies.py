@@ -15,6 +15,7 @@ from agentlog_facts.ports import Clock, EventLog, Ids, LedgerReads
 from agentlog_facts.secret_values import Secrets
 from agentlog_facts.store_ports import StoreRows
 from agentlog_gateway.api.refusal_log import Refusals
+from agentlog_gateway.http.request_metrics import RequestMetrics
 from agentlog_gateway.reads.caught_up import CatchUpGate
 from agentlog_gateway.reads.consistency_token import ProjectionProgress
 from agentlog_gateway.reads.remembered_answers import RememberedAnswers
@@ -28,7 +29,7 @@ from agentlog_projections.models.runs import Runs
 from agentlog_projections.models.threads import Threads
 from agentlog_projections.queries.command_context import CommandContexts
 from agentlog_projections.queries.health import ProjectionHealth
-from agentlog_projections.queries.run_health import RunHealth
+from agentlog_projections.queries.run_health import QueueFigures, RunHealth
 from agentlog_projections.queries.state_version import StateVersions
 from agentlog_projections.queries.thread_storage import StoredCheckpoints
 
@@ -38,6 +39,10 @@ HealthQuery: TypeAlias = Callable[[], Awaitable[ProjectionHealth]]
 """Reads the health of the projection. Raises: Unavailable."""
 RunHealthQuery = Callable[[], Awaitable[RunHealth]]
 """Reads which runs wait for more than their turn. Raises: Unavailable."""
+QueueQuery = Callable[[], Awaitable[tuple[QueueFigures, Mapping[str, QueueFigures]]]]
+"""Reads the figures of all runs that have not ended, and those of each graph. Raises: Unavailable."""
+AnnouncedJobs = Callable[[], Awaitable[int]]
+"""Returns how many runs all workers may execute at once, as far as it is known. Raises: Unavailable."""
 WorkerDeaths = Callable[[], Awaitable[int]]
 """Returns the number of workers that died in the last ten minutes, as far as it is known. Raises: Unavailable."""
 
@@ -94,5 +99,8 @@ class Dependencies:
     health: HealthQuery
     run_health: RunHealthQuery
     worker_deaths: WorkerDeaths
+    queue: QueueQuery
+    jobs: AnnouncedJobs
+    requests: RequestMetrics
     prepared: asyncio.Event
     default_ttl: JsonObject | None = None

@@ -1,6 +1,7 @@
 """ASGI application of one path: the handler of each method, and the response to each error of a handler."""
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
@@ -22,6 +23,10 @@ from agentlog_gateway.schemas.queries import QueryString
 
 log = logging.getLogger(__name__)
 
+CLIENT_LEFT = 499
+"""Status in the metrics of a request whose client left before its response."""
+OTHER_METHOD = "OTHER"
+"""Method in the metrics of a request with a method that its path does not have."""
 _REPLACEMENT = quote(REPLACEMENT).encode()
 
 
@@ -30,7 +35,8 @@ class Operation:
     """One documented operation.
 
     `answer`: the type of the JSON body of a 200, None if there is none; `streams`: a 200 has server-sent events;
-    `also`: the meaning of other statuses; `plain`: some refusals are plain text. `body` and `query`: the models with
+    `also`: the meaning of other statuses; `plain`: some refusals are plain text; `text`: the media
+    type of a 200 that is not JSON, if there is one. `body` and `query`: the models with
     which the handler reads a request.
     """
 
@@ -45,6 +51,7 @@ class Operation:
     also: Mapping[int, str] = field(default_factory=dict[int, str])
     streams: bool = False
     plain: bool = False
+    text: str | None = None
 
 
 def _without_nul(scope: Scope) -> Scope:
@@ -72,18 +79,25 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        started = time.perf_counter()
         request = Request(_without_nul(scope), receive, send)
-        handler = self._handlers.get(request.method)
+        dependencies = self._dependencies()
+        method, handler = request.method, self._handlers.get(request.method)
         response: Response | None
         if handler is None:
+            method = OTHER_METHOD
             response = problem_response(405, "Method Not Allowed", {"Allow": self._allow})
         else:
-            context = RequestContext(self._dependencies(), request, self._path)
+            context = RequestContext(dependencies, request, self._path)
             response = await self._answer(handler, context)
             if response is not None:
                 response.headers[REQUEST_ID_HEADER] = context.request_id
-        if response is not None:
-            await response(scope, receive, send)
+        try:
+            if response is not None:
+                await response(scope, receive, send)
+        finally:
+            status = CLIENT_LEFT if response is None else response.status_code
+            dependencies.requests.note(method, self._path, status, time.perf_counter() - started)
 
     async def _answer(self, handler: Handler, context: RequestContext) -> Response | None:
         try:

@@ -65,6 +65,8 @@ def _responses(operation: Operation, statuses: Mapping[int, str]) -> dict[int | 
     found: dict[int | str, dict[str, object]] = {status: {"description": text} for status, text in statuses.items()}
     if operation.streams:
         found[200]["content"] = {"text/event-stream": {}}
+    if operation.text is not None:
+        found[200]["content"] = {operation.text: {"schema": {"type": "string"}}}
     refused: dict[str, object] = {"description": "Refused", "model": ErrorResponse}
     if operation.plain:
         refused["content"] = {"text/plain": {"schema": {"type": "string"}}}

@@ -4,7 +4,7 @@ A model gets the list of all values of a name, and the last one counts. Unknown 
 Source: docs/http-api.md, sections 3, 6, 7.6 and 9.
 """
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
@@ -69,6 +69,12 @@ class HealthCheckQuery(QueryString):
     """GET /ok."""
 
     check_db: Flag = False
+
+
+class MetricsQuery(QueryString):
+    """GET /metrics."""
+
+    format: Annotated[Literal["prometheus", "json"], BeforeValidator(_last)] = "prometheus"
 
 
 class RunListQuery(QueryString):

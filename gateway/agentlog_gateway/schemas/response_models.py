@@ -294,6 +294,47 @@ class ReadinessResponse(BaseModel):
     unserved: dict[str, UnservedRunsResponse] | None = Field(description="runs of graphs that are not configured")
 
 
+class QueueResponse(BaseModel):
+    """Runs that have not ended, and the seconds that those which are due have waited."""
+
+    n_pending: int
+    n_running: int
+    pending_runs_wait_time_max_secs: float | None
+    pending_runs_wait_time_med_secs: float | None
+    pending_unblocked_runs_wait_time_max_secs: float | None
+
+
+class RequestCountResponse(BaseModel):
+    """Number of requests to this gateway with one method, path template and status."""
+
+    method: str
+    path: str
+    status: int
+    count: int
+
+
+class ApiMetricsResponse(BaseModel):
+    """Requests to this gateway."""
+
+    http_requests_total: list[RequestCountResponse]
+
+
+class JobsResponse(BaseModel):
+    """Runs that all workers may execute at once, and those that they execute."""
+
+    max: int
+    active: int
+    available: int
+
+
+class MetricsResponse(BaseModel):
+    """Metrics of the queue, of this gateway's requests, and of the workers."""
+
+    queue: QueueResponse
+    api: ApiMetricsResponse
+    workers: JobsResponse
+
+
 class ServerResponse(BaseModel):
     """The server itself."""
 

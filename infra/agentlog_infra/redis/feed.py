@@ -85,6 +85,21 @@ class RedisFeed:
             found = await send(self._redis, "ZCOUNT", self._keys.worker_deaths, since, "+inf")
         return found if isinstance(found, int) else 0
 
+    async def announce_jobs(self, worker: str, jobs: int, ttl: timedelta) -> None:
+        """Announce for `ttl` that a worker may execute so many runs at once. Raises: Unavailable."""
+        now = time.time()
+        until = now + ttl.total_seconds()
+        members = [part for job in range(jobs) for part in (until, f"{worker}:{job}")]
+        async with answered("jobs"):
+            await send(self._redis, "ZADD", self._keys.jobs, *members)
+            await send(self._redis, "ZREMRANGEBYSCORE", self._keys.jobs, "-inf", now)
+
+    async def announced_jobs(self) -> int:
+        """Return how many runs the workers may execute at once, as far as they have told. Raises: Unavailable."""
+        async with answered("jobs"):
+            found = await send(self._redis, "ZCOUNT", self._keys.jobs, time.time(), "+inf")
+        return found if isinstance(found, int) else 0
+
     async def _new_members(self, key: str, wake_ups: AsyncIterator[bytes]) -> AsyncGenerator[str]:
         """Read a set at each wake-up: a message sent without a subscriber is lost, a member is not."""
         seen: frozenset[bytes] = frozenset()

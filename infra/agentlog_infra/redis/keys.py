@@ -8,7 +8,8 @@ class RedisKeys:
 
     `hints` (channel), `queue:<name>` (list of run ids), `lease:<run>:<epoch>` (worker, with expiry), `instance`
     (random, so that an emptied or restarted server is noticed), `dead_workers` (set and channel), `worker_deaths`
-    (sorted set: worker by the time of its death), `probe` (for checks, with expiry). `has_hash_tag`: a cluster keeps
+    (sorted set: worker by the time of its death), `jobs` (sorted set: one member for each job that a worker may execute
+    at once, by the time until which it counts), `probe` (for checks, with expiry). `has_hash_tag`: a cluster keeps
     all of them in one slot.
     """
 
@@ -17,6 +18,7 @@ class RedisKeys:
         self.hints = self._name("hints")
         self.dead_workers = self._name("dead_workers")
         self.worker_deaths = self._name("worker_deaths")
+        self.jobs = self._name("jobs")
         self.instance = self._name("instance")
         self.probe = self._name("probe")
         self.has_hash_tag = re.search(r"\{[^}]+\}", self._prefix) is not None

@@ -48,6 +48,7 @@ class ProjectionHealth:
 
     `parked` counts the aggregates in quarantine by read model. `behind` counts the records that wait, by partition, for
     partitions with any. `stalled` has the partitions that make no progress although nothing has stopped them.
+    `positions` has the offset of the next record of each partition.
     """
 
     present: int
@@ -56,6 +57,7 @@ class ProjectionHealth:
     parked: Mapping[str, int]
     behind: Mapping[int, int] = field(default_factory=dict[int, int])
     stalled: Mapping[int, str] = field(default_factory=dict[int, str])
+    positions: Mapping[int, int] = field(default_factory=dict[int, int])
 
     @property
     def without_progress(self) -> Mapping[int, str]:
@@ -100,6 +102,7 @@ async def health(pool: Pool, log: EventRecords | None = None) -> ProjectionHealt
         {row["model"]: row["keys"] for row in counts},
         behind,
         {number: why for number, why in reasons.items() if why is not None},
+        positions,
     )
 
 

@@ -44,6 +44,16 @@ async def test_a_waiting_worker_gets_what_is_pushed_later(feed: RedisFeed) -> No
     assert await waiting == R1
 
 
+async def test_the_jobs_of_all_workers_are_counted_as_long_as_they_are_announced(feed: RedisFeed) -> None:
+    assert await feed.announced_jobs() == 0
+    await feed.announce_jobs("w1", 10, TTL)
+    await feed.announce_jobs("w2", 3, TTL)
+    await feed.announce_jobs("w1", 10, TTL)
+    assert await feed.announced_jobs() == 13
+    await feed.announce_jobs("w1", 10, timedelta())
+    assert await feed.announced_jobs() == 3
+
+
 async def test_a_lease_is_there_for_its_claim_alone(feed: RedisFeed) -> None:
     await feed.renew_lease(R1, 2, "worker", TTL)
     assert list(await feed.leased([(R1, 2), (R1, 3), (R2, 2)])) == [True, False, False]
