@@ -1,4 +1,7 @@
-"""Composition root of the gateway: makes the application and its background services from settings and adapters."""
+"""Composition root of the gateway: makes the application and its background services from settings and adapters.
+
+`_dependencies` is longer than 40 lines, because it names every dependency of the endpoints once.
+"""
 
 import asyncio
 import logging

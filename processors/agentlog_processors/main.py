@@ -284,12 +284,9 @@ def _worker(adapters: RoleAdapters, stack: AsyncExitStack, spare: SuspectsOnly |
         process=describe_process("worker" if spare is None else "spare"),
     )
     active: dict[RunId, Attempt] = {}
+    announcing = AnnounceJobs(adapters.shared.feed.announce_jobs, worker, adapters.timeouts)
     services: list[Service] = [ExecuteRuns(dependencies, active), WatchClaims(dependencies, active)]
-    if spare is None:
-        times = adapters.timeouts
-        announce = adapters.shared.feed.announce_jobs
-        services.append(AnnounceJobs(announce, worker, times.jobs, times.lease_renew, times.lease_ttl))
-    return services
+    return services if spare else [*services, announcing]
 
 
 def _execution(
@@ -316,18 +313,12 @@ def _housekeeper(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]
     """Return the services of a housekeeper; graphs are loaded only when a run must be ended for its worker."""
     loops = JobLoops(adapters.bridge.home, uvloop.new_event_loop)
     stack.callback(loops.close)
-    queries = PostgresWorkerQueries(adapters.pool)
+    queries, feed = PostgresWorkerQueries(adapters.pool), adapters.shared.feed
     final_state = _final_state(adapters, loops, Checkpoints(adapters.pool), LazyGraphs(adapters.settings))
     finisher = RunFinisher(adapters.writer("system", "housekeeper"), queries, adapters.outputs, final_state)
     return [
-        ReapRuns(
-            finisher,
-            adapters.shared.feed,
-            adapters.shared.feed,
-            adapters.timeouts,
-            partial(served_graphs, adapters.settings.config),
-        ),
-        ReconcileQueue(queries, adapters.shared.feed, adapters.timeouts),
+        ReapRuns(finisher, feed, feed, adapters.timeouts, partial(served_graphs, adapters.settings.config)),
+        ReconcileQueue(queries, feed, adapters.timeouts),
         PurgeRows(
             partial(purge_deleted, adapters.pool), timedelta(milliseconds=adapters.settings.outputs_retention_ms)
         ),

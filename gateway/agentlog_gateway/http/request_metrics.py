@@ -1,16 +1,17 @@
 """Counters and latencies of the requests of one gateway process. Source: docs/http-api.md, section 3."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-LATENCY_MS = (10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000, 900_000, 3_600_000)
+LATENCY_BUCKETS = (10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000, 900_000, 3_600_000)
 """Upper bounds of the buckets of latencies, in milliseconds: 10 ms to 1 h."""
 _LABELS = ("method", "path", "status")
 
 
-class Requests(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Requests:
     """Number of requests with one method, path template and status."""
 
     method: str
@@ -29,7 +30,7 @@ class RequestMetrics:
             "lg_api_http_requests_latency",
             "Time of HTTP requests to the end of their response, in milliseconds",
             _LABELS,
-            buckets=LATENCY_MS,
+            buckets=LATENCY_BUCKETS,
             registry=registry,
         )
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}

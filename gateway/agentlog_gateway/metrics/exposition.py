@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import TypeAlias
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -10,6 +11,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from agentlog_facts.version import VERSION
 from agentlog_projections.queries.health import ProjectionHealth
 from agentlog_projections.queries.run_health import QueueFigures
+
+_Values: TypeAlias = dict[tuple[str, ...], float]
+"""Value of each set of labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ class ServerCollector:
     def collect(self) -> Iterator[Metric]:
         """Yield the families that are known."""
         yield _gauge("agentlog_build_info", "Versions of this server", ("version", "langgraph"), _VERSIONS)
-        up = {(name,): float(answers) for name, answers in self._figures.up.items()}
+        up: _Values = {(name,): float(answers) for name, answers in self._figures.up.items()}
         yield _gauge("agentlog_dependency_up", "1 if the dependency answers", ("dependency",), up)
         if self._figures.queue is not None:
             yield from _queue(self._figures.queue)
@@ -53,10 +57,10 @@ def process_registry() -> CollectorRegistry:
     return registry
 
 
-_VERSIONS = {(VERSION, version("langgraph")): 1.0}
+_VERSIONS: _Values = {(VERSION, version("langgraph")): 1.0}
 
 
-def _gauge(name: str, text: str, labels: tuple[str, ...], values: Mapping[tuple[str, ...], float]) -> Metric:
+def _gauge(name: str, text: str, labels: tuple[str, ...], values: _Values) -> Metric:
     family = GaugeMetricFamily(name, text, labels=labels)
     for label, value in values.items():
         family.add_metric(label, value)
@@ -64,10 +68,10 @@ def _gauge(name: str, text: str, labels: tuple[str, ...], values: Mapping[tuple[
 
 
 def _queue(queue: Mapping[str, QueueFigures]) -> Iterator[Metric]:
-    depth: dict[tuple[str, ...], float] = {(graph, "pending"): one.pending for graph, one in queue.items()}
+    depth: _Values = {(graph, "pending"): one.pending for graph, one in queue.items()}
     depth |= {(graph, "running"): one.running for graph, one in queue.items()}
     yield _gauge("agentlog_queue_depth", "Runs that have not ended", ("graph", "state"), depth)
-    oldest: dict[tuple[str, ...], float] = {(graph,): one.longest_s or 0.0 for graph, one in queue.items()}
+    oldest: _Values = {(graph,): one.longest_s or 0.0 for graph, one in queue.items()}
     yield _gauge("agentlog_queue_oldest_seconds", "Longest waiting time of a pending run", ("graph",), oldest)
 
 
@@ -90,13 +94,13 @@ def available(figures: ServerFigures) -> int | None:
 
 def _projection(health: ProjectionHealth) -> Iterator[Metric]:
     positions = health.positions
-    lag: dict[tuple[str, ...], float] = {(str(number),): health.behind.get(number, 0) for number in positions}
+    lag: _Values = {(str(number),): health.behind.get(number, 0) for number in positions}
     yield _gauge("agentlog_projection_lag_events", "Records that are not folded yet", ("partition",), lag)
-    at: dict[tuple[str, ...], float] = {(str(number),): place for number, place in positions.items()}
+    at: _Values = {(str(number),): place for number, place in positions.items()}
     yield _gauge("agentlog_projection_position", "Offset of the next record to fold", ("partition",), at)
-    ends = {label: place + lag[label] for label, place in at.items()}
+    ends: _Values = {label: place + lag[label] for label, place in at.items()}
     yield _gauge("agentlog_log_head_position", "End of the log", ("partition",), ends)
-    failed = {(): float(len(health.without_progress))}
+    failed: _Values = {(): float(len(health.without_progress))}
     yield _gauge("agentlog_projection_failed_partitions", "Partitions that need an operator", (), failed)
-    parked: dict[tuple[str, ...], float] = {(model,): count for model, count in health.parked.items()}
+    parked: _Values = {(model,): count for model, count in health.parked.items()}
     yield _gauge("agentlog_quarantined_aggregates", "Aggregates in quarantine", ("projection",), parked)

@@ -6,12 +6,13 @@ from datetime import timedelta
 from typing import Protocol
 
 from agentlog_facts.errors import Unavailable
+from agentlog_processors.runs.dependencies import WorkerTimeouts
 from agentlog_processors.runtime.service import pause
 
 log = logging.getLogger(__name__)
 
 
-class Announce(Protocol):
+class JobAnnouncer(Protocol):
     """Tells how many runs a worker may execute at once."""
 
     async def __call__(self, worker: str, jobs: int, ttl: timedelta) -> None:
@@ -20,22 +21,20 @@ class Announce(Protocol):
 
 
 class AnnounceJobs:
-    """Announces the jobs of a worker every `renew` for the time `ttl`; if that fails, only a figure is wrong."""
+    """Announces the jobs of a worker as often and as long as its leases; if that fails, only a figure is wrong."""
 
     name = "announce_jobs"
 
-    def __init__(self, announce: Announce, worker: str, jobs: int, renew: timedelta, ttl: timedelta) -> None:
+    def __init__(self, announce: JobAnnouncer, worker: str, times: WorkerTimeouts) -> None:
         self._announce = announce
         self._worker = worker
-        self._jobs = jobs
-        self._renew = renew
-        self._ttl = ttl
+        self._times = times
 
     async def run(self, stop: asyncio.Event) -> None:
         """Announce them until stopped."""
         while not stop.is_set():
             try:
-                await self._announce(self._worker, self._jobs, self._ttl)
+                await self._announce(self._worker, self._times.jobs, self._times.lease_ttl)
             except Unavailable as error:
                 log.warning("jobs.not_announced", extra={"worker": self._worker, "error": str(error)})
-            await pause(stop, self._renew.total_seconds())
+            await pause(stop, self._times.lease_renew.total_seconds())

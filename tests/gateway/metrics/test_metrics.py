@@ -6,7 +6,7 @@ from dataclasses import replace
 from prometheus_client.parser import text_string_to_metric_families
 from tests.gateway.web_env import without_database
 
-from agentlog_gateway.http.request_metrics import RequestMetrics
+from agentlog_gateway.http.request_metrics import RequestMetrics, Requests
 from agentlog_gateway.metrics.exposition import ServerCollector, ServerFigures, process_registry
 from agentlog_projections.queries.health import ProjectionHealth
 from agentlog_projections.queries.run_health import QueueFigures
@@ -86,4 +86,4 @@ def test_requests_of_one_route_are_counted_together_whatever_their_ids() -> None
     counted, route = RequestMetrics(process_registry()), "/threads/{thread_id}"
     for _ in range(50):
         counted.note("GET", route, 200, 0.02)
-    assert [*counted.requests()] == [("GET", route, 200, 50)]
+    assert [*counted.requests()] == [Requests("GET", route, 200, 50)]
