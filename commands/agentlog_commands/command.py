@@ -18,6 +18,7 @@ Reason: TypeAlias = Literal[
     "assistant_exists",
     "assistant_deleting",
     "version_not_found",
+    "cron_not_found",
     "run_not_found",
     "run_not_active",
     "run_active",

@@ -71,6 +71,7 @@ class RunRequest:
     `config` is LangGraph's config with `configurable` and `metadata`. `checkpoint` holds the keys of `configurable`
     that name the checkpoint to start from. `creates_thread`: create a missing thread. `temporary`: delete the
     thread at the end of the run. `strict_resume`: an answer to an interrupt that does not wait is the run's error.
+    `cron_id` is set for a run of a cron; the run finds it in `configurable` and `context`.
     """
 
     input: Json = None
@@ -91,6 +92,7 @@ class RunRequest:
     temporary: bool = False
     strict_resume: bool = False
     feedback_keys: Sequence[str] = ()
+    cron_id: str | None = None
 
     @property
     def resumes(self) -> bool:
@@ -163,7 +165,8 @@ class RunRequest:
     def _context(self, assistant: RunAssistant) -> JsonObject:
         """Merge assistant < run by key; keys of `configurable` are context too, except the server's keys."""
         theirs, ours = _own(assistant.config), _own(self.config)
-        return {**theirs, **assistant.context, **ours, **self.context}
+        merged: JsonObject = {**theirs, **assistant.context, **ours, **self.context}
+        return merged if self.cron_id is None else merged | {"cron_id": self.cron_id}
 
     def _configurable(self, assistant: RunAssistant, context_keys: Collection[str] | None) -> JsonObject:
         """Merge assistant < run by key; keys of `context` are in `configurable` too, as far as `context_keys` go."""
@@ -176,6 +179,7 @@ class RunRequest:
 
     def _server_values(self, assistant: RunAssistant, ids: RunIds, now: datetime) -> JsonObject:
         return {
+            **({} if self.cron_id is None else {"cron_id": self.cron_id}),
             "thread_id": ids.thread_id,
             "run_id": ids.run_id,
             "graph_id": assistant.graph_id,

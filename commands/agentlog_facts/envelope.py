@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from agentlog_facts.assistant import AssistantFact
 from agentlog_facts.checkpoint import CheckpointFact
+from agentlog_facts.cron import CronFact
 from agentlog_facts.ids import Key, Stream
 from agentlog_facts.json_value import JsonObject
 from agentlog_facts.keyed_digest import KeyedDigest
@@ -20,7 +21,7 @@ SPEC = 2
 RULES = 2
 """Version of the guard that judges what this release writes; earlier commits are judged by the rules they name."""
 
-Fact: TypeAlias = ThreadFact | ThreadCopyFact | AssistantFact | CheckpointFact | StoreItemFact | SystemFact
+Fact: TypeAlias = ThreadFact | ThreadCopyFact | AssistantFact | CronFact | CheckpointFact | StoreItemFact | SystemFact
 
 Demand: TypeAlias = Literal["absent", "exists"] | int
 """`absent`: the stream's aggregate does not exist; `exists`: it does; n: the stream's version is n.

@@ -5,6 +5,7 @@ from typing import Literal, NewType
 ThreadId = NewType("ThreadId", str)
 RunId = NewType("RunId", str)
 AssistantId = NewType("AssistantId", str)
+CronId = NewType("CronId", str)
 Key = NewType("Key", str)
 """Aggregate key: the Kafka key of every record of the aggregate. A thread's id, an assistant's id, ..."""
 Stream = NewType("Stream", str)

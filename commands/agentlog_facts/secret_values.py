@@ -216,6 +216,10 @@ class Secrets:
         config, context = self._settings(stated.config, stated.context, self._sealed, stated.assistant_id)
         return replace(stated, config=config, context=context)
 
+    def seal_payload(self, payload: JsonObject, owner: str) -> JsonObject:
+        """Return the payload of a cron with each secret of its config and context sealed. Raises: Unavailable."""
+        return self._of_run(payload, self._sealed, owner)
+
     def open_settings(self, config: JsonObject, context: JsonObject, owner: str) -> tuple[JsonObject, JsonObject]:
         """Return config and context of an assistant as the client gave them. Raises: SecretUnreadable."""
         return self._settings(config, context, self._opened, owner)

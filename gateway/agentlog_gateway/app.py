@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from socket import gethostname
 
@@ -50,6 +51,7 @@ from agentlog_infra.system_ports import SystemClock, SystemIds
 from agentlog_postgres.connection import Pool
 from agentlog_projections.models.assistants import Assistants
 from agentlog_projections.models.checkpoints import Checkpoints
+from agentlog_projections.models.crons.model import Crons
 from agentlog_projections.models.runs import Runs
 from agentlog_projections.models.store import StoreItems
 from agentlog_projections.models.threads import Threads
@@ -139,7 +141,8 @@ async def open_gateway(settings: Settings) -> AsyncGenerator[Gateway]:
         access = RequestGraphs(StateDependencies(graphs, reads, StoreItems(pool), SystemIds(), serde, keys))
         stack.callback(access.close)
         code = graphs.provenance
-        dependencies = _dependencies(settings, adapters, pool, frames, outputs, access, progress, default_ttl, code)
+        dependencies = _dependencies(settings, adapters, pool, frames, outputs, access, progress, code)
+        dependencies = replace(dependencies, default_ttl=default_ttl)
         app = build_app(lambda: dependencies, cors)
         yield Gateway(dependencies, app, [change.requirement for change in accepted])
 
@@ -152,7 +155,6 @@ def _dependencies(
     outputs: KafkaFrameLog,
     access: RequestGraphs,
     progress: ProjectionProgress,
-    default_ttl: JsonObject | None,
     provenance: Callable[[str], JsonObject],
 ) -> Dependencies:
     clock, ids, run_watcher = SystemClock(), SystemIds(), _run_watcher(adapters, pool)
@@ -186,6 +188,7 @@ def _dependencies(
         answers=RememberedAnswers(settings.gateway_cache_bytes),
         runs=Runs(pool),
         assistants=Assistants(pool),
+        crons=Crons(pool),
         store=StoreItems(pool),
         limits=_limits(settings),
         checks={"database": caught_up.refresh, "redis": adapters.feed.check, "log": adapters.log.check},
@@ -196,7 +199,6 @@ def _dependencies(
         jobs=adapters.feed.announced_jobs,
         requests=RequestMetrics(process_registry()),
         prepared=asyncio.Event(),
-        default_ttl=default_ttl,
     )
 
 

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from agentlog_gateway.api.endpoint import Operation
 from agentlog_gateway.assistants import assistants, deletion, graphs
+from agentlog_gateway.crons import crons
 from agentlog_gateway.metrics import metrics
 from agentlog_gateway.resources import batches, cancel, runs, state, store, system, threads
 from agentlog_gateway.schemas.assistant_requests import (
@@ -20,6 +21,7 @@ from agentlog_gateway.schemas.assistant_requests import (
     GraphQuery,
     SubgraphsQuery,
 )
+from agentlog_gateway.schemas.cron_requests import CronCount, CronPatch, CronSearch, StatelessCron, ThreadCron
 from agentlog_gateway.schemas.queries import (
     ActionQuery,
     CancelQuery,
@@ -47,6 +49,7 @@ from agentlog_gateway.schemas.requests import (
 from agentlog_gateway.schemas.response_models import (
     AssistantResponse,
     AssistantVersionResponse,
+    CronResponse,
     FoundItemsResponse,
     GraphResponse,
     HealthResponse,
@@ -68,6 +71,7 @@ from agentlog_gateway.schemas.store_requests import ItemPlace, ItemPut, ItemQuer
 
 ASSISTANT = "/assistants/{assistant_id}"
 THREAD = "/threads/{thread_id}"
+CRON = "/runs/crons/{cron_id}"
 ITEMS = "/store/items"
 RUNS = THREAD + "/runs"
 RUN = RUNS + "/{run_id}"
@@ -84,6 +88,15 @@ OPERATIONS: Sequence[Operation] = (
     ),
     Operation("POST", RUNS, runs.create, "Create a background run", "runs", RunResponse, ThreadRun),
     Operation("GET", RUNS, runs.list_runs, "List runs", "runs", list[RunResponse], query=RunListQuery),
+    Operation("POST", RUNS + "/crons", crons.create_for_thread, "Create a cron", "crons", CronResponse, ThreadCron),
+    Operation(
+        "POST", "/runs/crons", crons.create, "Create a cron without a thread", "crons", CronResponse, StatelessCron
+    ),
+    Operation("POST", "/runs/crons/search", crons.search, "Search crons", "crons", list[CronResponse], CronSearch),
+    Operation("POST", "/runs/crons/count", crons.count, "Count crons", "crons", int, CronCount),
+    Operation("GET", CRON, crons.get, "Get a cron", "crons", CronResponse, also=NOT_MODIFIED),
+    Operation("PATCH", CRON, crons.patch, "Change a cron", "crons", CronResponse, CronPatch, also=CHANGED),
+    Operation("DELETE", CRON, crons.delete, "Delete a cron", "crons", also={**NO_CONTENT, **CHANGED}),
     Operation("GET", RUN, runs.get, "Get a run", "runs", RunResponse),
     Operation("DELETE", RUN, cancel.delete, "Delete a run", "runs", also=NO_CONTENT),
     Operation("GET", RUN + "/join", runs.join, "Wait for a run", "runs", AnyJson, query=JoinQuery),
@@ -356,14 +369,7 @@ NOT_IMPLEMENTED: Sequence[tuple[str, str]] = (
     ("GET", "/mcp"),
     ("POST", "/mcp"),
     ("DELETE", "/mcp"),
-    ("POST", "/runs/crons"),
-    ("POST", "/runs/crons/count"),
-    ("POST", "/runs/crons/search"),
-    ("GET", "/runs/crons/{cron_id}"),
-    ("PATCH", "/runs/crons/{cron_id}"),
-    ("DELETE", "/runs/crons/{cron_id}"),
     ("POST", THREAD + "/commands"),
-    ("POST", RUNS + "/crons"),
     ("POST", THREAD + "/stream/events"),
     ("GET", "/ui/{path:path}"),
     ("POST", "/ui/{path:path}"),

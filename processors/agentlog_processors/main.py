@@ -1,6 +1,5 @@
 """Composition root of the roles: builds the services of one process, for one or more roles, from the settings."""
 
-import argparse
 import asyncio
 import json
 import logging
@@ -42,9 +41,11 @@ from agentlog_infra.stack.addresses import joined
 from agentlog_infra.system_ports import SystemClock, SystemIds
 from agentlog_postgres.connection import Pool, open_pool
 from agentlog_processors import timeouts
+from agentlog_processors.arguments import arguments_of
 from agentlog_processors.housekeeper.finish_copies import CopyQueries, FinishCopies
 from agentlog_processors.housekeeper.finish_deletions import FinishDeletions
 from agentlog_processors.housekeeper.finish_runs import RunFinisher
+from agentlog_processors.housekeeper.fire_crons import CronRuns, FireCrons
 from agentlog_processors.housekeeper.purge_rows import PurgeRows
 from agentlog_processors.housekeeper.reap_runs import ReapRuns
 from agentlog_processors.housekeeper.reconcile_queue import ReconcileQueue
@@ -70,6 +71,7 @@ from agentlog_processors.worker.store import RunStore, RunStoreReads
 from agentlog_processors.worker.watch_claims import WatchClaims
 from agentlog_projections.models.assistants import Assistants
 from agentlog_projections.models.checkpoints import Checkpoints
+from agentlog_projections.models.crons.model import Crons
 from agentlog_projections.models.registry import read_models
 from agentlog_projections.models.store import StoreItems
 from agentlog_projections.projector.announcer import Announcer
@@ -85,8 +87,6 @@ from agentlog_projections.sql.caught_up import open_rows
 
 log = logging.getLogger(__name__)
 
-ROLES = ("worker", "spare", "housekeeper", "projector")
-"""`spare` is a worker for suspects only."""
 EXECUTING = frozenset({"worker", "spare"})
 
 
@@ -108,7 +108,7 @@ class RoleAdapters:
 
 def main(words: Sequence[str]) -> None:
     """Run roles until SIGTERM or SIGINT. Exit status 0: stopped; else see `exit_status`."""
-    found = _arguments(words)
+    found = arguments_of(words)
     roles, ready_fd = found.roles, found.ready_fd
     try:
         settings = joined(Settings.load())
@@ -125,28 +125,6 @@ def main(words: Sequence[str]) -> None:
         status = 1
     logging.shutdown()
     os._exit(status)  # not sys.exit: a thread that user code blocks would keep the process alive
-
-
-@dataclass(frozen=True, slots=True)
-class Arguments:
-    """Words of the command line."""
-
-    roles: list[str]
-    ready_fd: int | None
-    leave_when_idle: bool
-
-
-def _arguments(words: Sequence[str]) -> Arguments:
-    parser = argparse.ArgumentParser(prog="agentlog_processors", description="Run roles of agentlog.")
-    parser.add_argument("roles", metavar="ROLE[,ROLE...]", help=f"one or more of {', '.join(ROLES)}")
-    parser.add_argument("--ready-fd", type=int, help="file descriptor for one line of JSON when ready")
-    parser.add_argument("--leave-when-idle", action="store_true", help="end a spare worker that finds no suspect")
-    found = parser.parse_args(words)
-    roles = str(found.roles).split(",")
-    unknown = [role for role in roles if role not in ROLES]
-    if unknown:
-        parser.error(f"unknown role {', '.join(unknown)}; expected {', '.join(ROLES)}")
-    return Arguments(roles, found.ready_fd, found.leave_when_idle)
 
 
 def _refused(error: Misconfigured, ready_fd: int | None) -> int:
@@ -325,21 +303,39 @@ def _housekeeper(adapters: RoleAdapters, stack: AsyncExitStack) -> list[Service]
         _sweep(adapters),
         _copies(adapters),
         _finish_deletions(adapters),
+        _fire_crons(adapters),
     ]
 
 
-def _sweep(adapters: RoleAdapters) -> SweepThreads:
-    """Return the sweep of expired threads, as often as `langgraph.json` says, if it can be read."""
+def _ttl(adapters: RoleAdapters) -> ThreadTtl:
+    """Return the TTL of threads as `langgraph.json` states it, if it can be read."""
     try:
-        ttl = thread_ttl(load_config(adapters.settings.config))
+        return thread_ttl(load_config(adapters.settings.config))
     except Misconfigured as error:  # threads have a TTL of their own, whatever the file says
         log.warning("sweep.default_interval", extra={"error": str(error)})
-        ttl = ThreadTtl()
+        return ThreadTtl()
+
+
+def _sweep(adapters: RoleAdapters) -> SweepThreads:
+    """Return the sweep of expired threads, as often as `langgraph.json` says."""
+    ttl = _ttl(adapters)
     pool = adapters.pool
     queries = SweepQueries(
         partial(expired_threads, pool), PostgresCommandContexts(pool), StoredCheckpoints(pool).earlier
     )
     return SweepThreads(queries, adapters.writer("system", "housekeeper"), ttl.sweep_interval, ttl.sweep_limit)
+
+
+def _fire_crons(adapters: RoleAdapters) -> FireCrons:
+    pool = adapters.pool
+    runs = CronRuns(
+        Crons(pool),
+        PostgresCommandContexts(pool),
+        secrets_of(adapters.settings),
+        adapters.timeouts.limits.cancel_grace,
+        _ttl(adapters).default,
+    )
+    return FireCrons(runs, adapters.writer("system", "housekeeper"))
 
 
 def _finish_deletions(adapters: RoleAdapters) -> FinishDeletions:

@@ -83,6 +83,10 @@ DELETIONS_INTERVAL = timedelta(seconds=15)
 DELETION_WAIT = timedelta(minutes=2)
 """One pass works on a deletion for this long; the next one goes on."""
 
+# Crons
+CRON_LOOK = timedelta(seconds=1)
+"""Pause between two looks for slots that are due: a run of a cron is created at most this much late."""
+
 # Copies of threads
 COPY_LOOK = timedelta(seconds=10)
 """Pause between two looks for copies that nobody drives."""

@@ -1,6 +1,6 @@
 """One example of every fact type, for docs/log.md."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from agentlog_facts.assistant import (
     AssistantCreated,
@@ -10,8 +10,16 @@ from agentlog_facts.assistant import (
     AssistantVersionSelected,
 )
 from agentlog_facts.checkpoint import CheckpointSaved, CheckpointsHidden, WritesSaved
+from agentlog_facts.cron import (
+    CronCreated,
+    CronDeleted,
+    CronFired,
+    CronFiringEnded,
+    CronRevised,
+    CronSlotsSkipped,
+)
 from agentlog_facts.envelope import Fact
-from agentlog_facts.ids import AssistantId, RunId, ThreadId
+from agentlog_facts.ids import AssistantId, CronId, RunId, ThreadId
 from agentlog_facts.json_value import JsonObject
 from agentlog_facts.keyed_digest import KeyedDigest
 from agentlog_facts.store import StoreItemDeleted, StoreItemPut
@@ -37,6 +45,8 @@ from agentlog_facts.thread_copy import ThreadCopyAsked, ThreadCopyContinued, Thr
 THREAD = ThreadId("019ab000-0000-7000-8000-000000000001")
 COPY = ThreadId("019ab000-0000-7000-8000-000000000009")
 RUN = RunId("019ab000-0000-7000-8000-000000000002")
+CRON = CronId("019ab000-0000-7000-8000-000000000009")
+DAILY: JsonObject = {"assistant_id": "agent", "schedule": "0 9 * * *", "input": {"messages": []}}
 ASSISTANT = AssistantId("fe096781-5601-53d2-b2f6-0d3403f7e9ca")
 FIRST, SECOND = "1f0c7a10-0000-6000-8000-000000000001", "1f0c7a10-0000-6001-8000-000000000002"
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -109,6 +119,12 @@ EXAMPLES: tuple[Fact, ...] = (
     AssistantVersionSelected(ASSISTANT, 1, "agent", {}, {}, {"created_by": "system"}, "agent", None),
     AssistantDeletionAsked(ASSISTANT, (THREAD,), {RUN: "019ab000-0000-7000-8000-000000000003"}),
     AssistantDeleted(ASSISTANT),
+    CronCreated(CRON, ASSISTANT, None, "0 9 * * *", "Europe/Paris", None, DAILY, {}, "delete", True, AT),
+    CronRevised(CRON, ASSISTANT, None, "0 9 * * *", "Europe/Paris", None, DAILY, {}, "keep", True, AT),
+    CronSlotsSkipped(CRON, AT, AT + timedelta(days=2), AT + timedelta(days=2)),
+    CronFired(CRON, AT, RUN, THREAD, AT + timedelta(days=1)),
+    CronFiringEnded(CRON, AT, RUN, None),
+    CronDeleted(CRON),
     CheckpointSaved(
         THREAD,
         RUN,

@@ -43,6 +43,7 @@ from agentlog_infra.system_ports import SystemClock, SystemIds
 from agentlog_postgres.connection import Pool, open_pool
 from agentlog_projections.models.assistants import Assistants
 from agentlog_projections.models.checkpoints import Checkpoints
+from agentlog_projections.models.crons.model import Crons
 from agentlog_projections.models.runs import Runs
 from agentlog_projections.models.store import StoreItems
 from agentlog_projections.models.threads import Threads
@@ -104,6 +105,7 @@ def dependencies(log: MemoryLog, pool: Pool, config: Path = EXAMPLES) -> Depende
         answers=RememberedAnswers(),
         runs=Runs(pool),
         assistants=Assistants(pool),
+        crons=Crons(pool),
         store=StoreItems(pool),
         limits=Limits(BODY_BYTES, 5, 15),
         checks={"database": caught_up.refresh, "log": partial(log.position, 0)},

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
@@ -25,8 +26,9 @@ from tests.system.servers import RunningServer, running_server
 from agentlog_commands.system import KAFKA, KAFKA_KEY
 from agentlog_facts.assistant import AssistantRevised
 from agentlog_facts.checkpoint import CheckpointsHidden
+from agentlog_facts.cron import CronSlotsSkipped
 from agentlog_facts.envelope import Actor, Cause, Draft, Fact
-from agentlog_facts.ids import AssistantId, Key, RunId, Stream, ThreadId
+from agentlog_facts.ids import AssistantId, CronId, Key, RunId, Stream, ThreadId
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump, load
 from agentlog_facts.store import StoreItemDeleted, StoreItemPut, store_key
 from agentlog_facts.system import KafkaSettingsAccepted
@@ -42,6 +44,7 @@ PARTITIONS = 8
 SMALL_RECORDS = "from agentlog_infra.kafka import event_log\n\nevent_log.RECORD_BYTES = 8 * 1024\n"
 PATIENCE_S = 60.0
 ATTEMPT = "SELECT attempt FROM read_v1.runs WHERE run_id = $1"
+OPEN_FIRINGS = "SELECT count(*) FROM read_v1.crons WHERE firing IS NOT NULL"
 FOLDED = "SELECT count(*) FROM ledger.log_index"
 
 
@@ -256,6 +259,35 @@ async def not_counted(story: Story) -> None:
     await story.append(key, dump(again), (partition_of(key, PARTITIONS) + 1) % PARTITIONS)
 
 
+async def crons(story: Story) -> None:
+    """Let a cron fire and delete it; change another one that stays, and skip slots of it."""
+    mark: JsonObject = {"chapter": "crons"}
+    often: JsonObject = {
+        "assistant_id": "story",
+        "schedule": "* * * * * *",
+        "input": {"word": "often"},
+        "metadata": mark,
+        "on_run_completed": "keep",
+    }
+    made = as_object(await story.api.call("POST", "/runs/crons", often))
+    async with asyncio.timeout(PATIENCE_S):
+        while await story.api.call("POST", "/threads/count", {"metadata": mark}) == 0:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.05)
+        await story.api.call("PATCH", f"/runs/crons/{made['cron_id']}", {"enabled": False})
+        while await value(story, OPEN_FIRINGS):  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.05)
+        busy: JsonObject = {"metadata": mark, "status": "busy"}
+        while await story.api.call("POST", "/threads/count", busy) != 0:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.05)
+    await story.api.call("DELETE", f"/runs/crons/{made['cron_id']}")
+    daily: JsonObject = {**often, "schedule": "@daily", "enabled": False}
+    cron_id = CronId(str(as_object(await story.api.call("POST", "/runs/crons", daily))["cron_id"]))
+    await story.api.call("PATCH", f"/runs/crons/{cron_id}", {"timezone": "Europe/Paris"})
+    now = SystemClock().now()
+    skipped = CronSlotsSkipped(cron_id, now, now + timedelta(days=2), now + timedelta(days=2))
+    await story.write(cron_id, f"cron-{cron_id}", skipped)
+
+
 CHAPTERS: tuple[Callable[[Story], Awaitable[None]], ...] = (
     values_and_states,
     asked_and_told,
@@ -268,6 +300,7 @@ CHAPTERS: tuple[Callable[[Story], Awaitable[None]], ...] = (
     assistants,
     short_lived,
     copied,
+    crons,
     not_counted,
 )
 
@@ -323,6 +356,7 @@ def questions(threads: list[str], runs: list[tuple[str, str]]) -> list[tuple[str
     for status in ("idle", "interrupted", "error"):
         asked.append(("POST", "/threads/search", {"status": status, "limit": 100, "sort_by": "thread_id"}))
     asked.append(("POST", "/threads/search", {"metadata": {"patched": True}}))
+    asked.append(("POST", "/runs/crons/search", {"sort_by": "cron_id"}))
     return [*asked, ("POST", "/assistants/search", {"sort_by": "assistant_id"}), ("POST", "/assistants/count", {})]
 
 

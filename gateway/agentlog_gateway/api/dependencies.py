@@ -25,6 +25,7 @@ from agentlog_gateway.streaming.sse import Framer
 from agentlog_gateway.streaming.threads.announcer import OutputsAnnouncer
 from agentlog_gateway.streaming.threads.thread_streams import ThreadStreams
 from agentlog_projections.models.assistants import Assistants
+from agentlog_projections.models.crons.model import Crons
 from agentlog_projections.models.runs import Runs
 from agentlog_projections.models.threads import Threads
 from agentlog_projections.queries.command_context import CommandContexts
@@ -93,6 +94,7 @@ class Dependencies:
     answers: RememberedAnswers
     runs: Runs
     assistants: Assistants
+    crons: Crons
     store: StoreRows
     limits: Limits
     checks: Mapping[str, Check]

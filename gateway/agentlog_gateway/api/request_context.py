@@ -87,6 +87,11 @@ class RequestContext:
         self._body = await read_body(self.request, self.dependencies.limits.body_bytes)
         return self._body
 
+    @property
+    def raw(self) -> bytes:
+        """Return the body that was read before."""
+        return self._body
+
     async def json(self) -> Json:
         """Return the body. Raises: Problem 413, 422."""
         return parse_body(await self.raw_body())

@@ -31,7 +31,7 @@ REDIS = "redis"
 
 FLAGS: JsonObject = {
     "assistants": True,
-    "crons": False,
+    "crons": True,
     "langsmith": False,
     "langsmith_tracing_replicas": False,
     "langsmith_tracing_session_on_runs": False,

@@ -41,6 +41,25 @@ class AssistantResponse(AssistantVersionResponse):
     updated_at: datetime
 
 
+class CronResponse(BaseModel):
+    """A cron; `select` leaves fields out. `next_run_date` is null if no slot comes before `end_time`."""
+
+    cron_id: str
+    assistant_id: str
+    thread_id: str | None
+    user_id: str
+    end_time: datetime | None
+    schedule: str
+    timezone: str | None
+    payload: AnyObject
+    next_run_date: datetime | None
+    metadata: AnyObject
+    on_run_completed: Literal["delete", "keep"] | None
+    enabled: bool
+    created_at: datetime
+    updated_at: datetime
+
+
 class GraphNode(BaseModel):
     """A node of a drawing; `__end__` has an id only."""
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from agentlog_commands.submit import Submitted
+from agentlog_facts.envelope import ANONYMOUS
 from agentlog_facts.graph_ports import EncodedState, unrooted
 from agentlog_facts.json_value import Json, JsonObject, as_object, dump_object
 from agentlog_facts.secret_values import SecretKeys, mask_config, mask_kwargs
@@ -14,6 +15,7 @@ from agentlog_facts.state_diff import apply_diff
 from agentlog_facts.thread import RunCreated, ThreadCopied, ThreadCreated
 from agentlog_gateway.http.responses import time_text
 from agentlog_projections.models.assistants import Assistant
+from agentlog_projections.models.crons.fold import CronRow
 from agentlog_projections.models.runs import Run
 from agentlog_projections.models.threads import Thread
 from agentlog_projections.queries.run_health import unserved_reason
@@ -154,6 +156,32 @@ def assistant_json(row: Assistant, keys: SecretKeys) -> JsonObject:
         "updated_at": time_text(row.updated_at),
         "version": row.version,
         "description": row.description,
+    }
+
+
+def cron_json(row: CronRow, keys: SecretKeys) -> JsonObject:
+    """Return a cron with its secrets masked; its runs find its id in `configurable`."""
+    payload = mask_kwargs(row.payload, keys)
+    config = payload.get("config")
+    given = config if isinstance(config, dict) else {}
+    configurable = given.get("configurable")
+    names = configurable if isinstance(configurable, dict) else {}
+    creator = row.creator.get("sub")
+    return {
+        "cron_id": row.cron_id,
+        "assistant_id": row.assistant_id,
+        "thread_id": row.thread_id,
+        "user_id": "" if creator == ANONYMOUS.sub or creator is None else creator,
+        "end_time": None if row.end_time is None else time_text(row.end_time),
+        "schedule": row.schedule,
+        "timezone": row.timezone,
+        "payload": {**payload, "config": {**given, "configurable": {**names, "cron_id": row.cron_id}}},
+        "next_run_date": None if row.next_run_date is None else time_text(row.next_run_date),
+        "metadata": row.metadata,
+        "on_run_completed": row.on_run_completed,
+        "enabled": row.enabled,
+        "created_at": time_text(row.created_at),
+        "updated_at": time_text(row.updated_at),
     }
 
 

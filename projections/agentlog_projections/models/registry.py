@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from agentlog_projections.models.assistants import AssistantsModel
 from agentlog_projections.models.checkpoints import CheckpointsModel
+from agentlog_projections.models.crons.model import CronsModel
 from agentlog_projections.models.runs import RunsModel
 from agentlog_projections.models.store import StoreItemsModel
 from agentlog_projections.models.thread_copies import ThreadCopiesModel
@@ -18,6 +19,7 @@ TYPES: tuple[type[ReadModel], ...] = (
     AssistantsModel,
     StoreItemsModel,
     ThreadCopiesModel,
+    CronsModel,
 )
 
 
@@ -35,4 +37,5 @@ def read_models(cache_bytes: int = CACHE_BYTES) -> tuple[Sequence[ReadModel], Ru
         AssistantsModel(),
         StoreItemsModel(),
         ThreadCopiesModel(),
+        CronsModel(),
     ), runs

@@ -1,0 +1,1 @@
+"""Crons: the slots of a schedule, and the commands of a cron."""
