@@ -15,6 +15,7 @@ from agentlog_gateway.api.docs_page import docs_page
 from agentlog_gateway.api.endpoint import Endpoint
 from agentlog_gateway.api.openapi import openapi_document
 from agentlog_gateway.http.cors import Cors
+from agentlog_gateway.http.request_log import RequestLog
 from agentlog_gateway.resources import websockets
 from agentlog_gateway.routes import NOT_IMPLEMENTED_WEBSOCKETS, OPERATIONS, operations_by_path
 
@@ -55,6 +56,7 @@ def build_app(dependencies: Callable[[], Dependencies], cors: Cors, lifespan: Li
         allow_private_network=True,
         max_age=cors.max_age,
     )
+    app.add_middleware(RequestLog)
     return app
 
 

@@ -117,6 +117,8 @@ DEV_SUSPECTS_AFTER_LEASES = 20
 """A development server has spare workers for suspects; other workers wait this many times the lifetime of a lease."""
 DEV_GRACE_S = 5.0
 """Runs on a development server get this long to finish when it stops."""
+TOLD_AFTER_S = 1.0
+"""A step of the start that takes longer than this is told."""
 RELOAD_POLL_S = 1.0
 SIGNAL_REPEAT_S = 0.5
 """A terminal and a wrapping script may both pass on one Ctrl-C, so a second signal within this time does not count."""

@@ -82,6 +82,7 @@ def _announce(here: DevServer, took_secs: float) -> None:
 agentlog {VERSION} is ready after {took_secs:.1f} s
   API      {here.url}
   docs     {here.url}/docs
+  health   {here.url}/ok
   Studio   {_STUDIO}{here.url}
   graphs   {", ".join(graphs)}
   data     {here.stack.data_dir.root}

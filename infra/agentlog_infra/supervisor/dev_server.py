@@ -4,8 +4,8 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from agentlog_infra import timeouts
@@ -66,20 +66,38 @@ async def dev_server(settings: Settings, *, grace_secs: float) -> AsyncGenerator
     data_dir.make()
     with Lock(data_dir) as lock:
         supervisor = Supervisor(role_specs(settings.workers, grace_secs, settings.spare_workers), data_dir.run)
-        async with (
-            _loaded(),
-            supervisor,
-            Stack(data_dir.root, External.of(settings), lock, deletable=settings.embedded_deletion) as stack,
-        ):
+        async with AsyncExitStack() as parts:
+            await parts.enter_async_context(_loaded())
+            with _told("loading the code of the roles"):
+                await parts.enter_async_context(supervisor)
+            servers = Stack(data_dir.root, External.of(settings), lock, deletable=settings.embedded_deletion)
+            with _told("starting the log, PostgreSQL and Valkey"):
+                stack = await parts.enter_async_context(servers)
             here = at(settings, stack.addresses)
-            await prepare(here)
+            with _told("preparing topics and tables"):
+                await prepare(here)
             environment = here.environment() | _times(settings, grace_secs)
-            await supervisor.start(environment, announcer(here))
+            with _told("starting gateway, worker and projector, and importing the graphs"):
+                await supervisor.start(environment, announcer(here))
             stack.publish(url_of(here))
             try:
                 yield DevServer(here, stack, supervisor, url_of(here))
             finally:
                 await supervisor.stop()
+
+
+@contextmanager
+def _told(doing: str) -> Generator[None]:
+    """Log a step of the start that takes longer than a second."""
+    timer = asyncio.get_running_loop().call_later(timeouts.TOLD_AFTER_S, _tell, doing)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _tell(doing: str) -> None:
+    log.info("start.waiting", extra={"doing": doing})
 
 
 def _times(settings: Settings, grace_secs: float) -> dict[str, str]:
