@@ -76,7 +76,8 @@ CASES: list[Case] = [
     ("GET", "/ui/agent/index.js", None, 404, "not implemented by agentlog"),
     ("GET", "/nowhere", None, 404, "Not Found"),
     ("GET", "/threads/search", None, 405, "Method Not Allowed"),
-    ("POST", "/runs/crons", b"{}", 404, "not implemented by agentlog"),
+    ("POST", "/mcp", b"{}", 404, "not implemented by agentlog"),
+    ("POST", "/runs/crons", b"{}", 422, "Field required"),
     ("POST", "/store/items/search", b"[]", 422, ""),
 ]
 
